@@ -1,0 +1,369 @@
+"""Guest RAM as one sparse file.
+
+Owns the banks of guest-physical RAM, their place in the backing file, and every bounds check on a
+guest access: an access is done whole or refused whole. Whole files are copied in by the kernel,
+never through Python. Knows nothing of images or protocols. Which accesses are legal follows
+rust-vmm's vm-memory (0.18): a range may span banks that touch, and an empty range is always legal.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
+
+from loader.address import MIB, U64_MAX, Range, format_size
+from loader.errors import GuestMemoryError
+
+if TYPE_CHECKING:
+    from ctypes import CDLL
+
+    from typing_extensions import Buffer
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_CHUNK = MIB
+# sendfile(2) and copy_file_range(2) move at most this many bytes at a time.
+_MOST_PER_CALL = 0x7FFF_F000
+# fallocate(2): deallocate a range without changing the size of the file.
+_FALLOC_FL_KEEP_SIZE = 0x01
+_FALLOC_FL_PUNCH_HOLE = 0x02
+
+
+@dataclass(frozen=True, slots=True)
+class Bank:
+    """One bank of RAM: guest-physical `base`, `size` in bytes, `file_offset` in the RAM file."""
+
+    base: int
+    size: int
+    file_offset: int
+
+    @property
+    def range(self) -> Range:
+        """The guest-physical addresses of the bank."""
+        return Range(self.base, self.size)
+
+
+class GuestMemory:
+    """Banks of guest-physical RAM, all in one sparse file, zero until written.
+
+    `banks` gives (base, size) pairs; they lie one after the other in the file in that order.
+    `path` names the file, which must not exist yet; without it the file is anonymous (memfd).
+    Use as a context manager, or call close(). Raises GuestMemoryError for banks that are empty,
+    overlap, or do not end below 2^64, and when the file cannot be made.
+    """
+
+    def __init__(self, banks: Iterable[tuple[int, int]], *, path: Path | None = None) -> None:
+        self._layout(banks)
+        try:
+            if path is None:
+                fd = os.memfd_create("bootproof-ram", os.MFD_CLOEXEC)
+            else:
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _failed("cannot create the RAM file", path, error) from error
+        self._fd = fd
+        try:
+            os.ftruncate(fd, self.size)
+        except (OSError, OverflowError) as error:
+            self.close()
+            if path is not None:
+                path.unlink()
+            raise _failed(f"cannot make room for {format_size(self.size)}", path, error) from error
+
+    @classmethod
+    def open(
+        cls, path: Path, banks: Iterable[tuple[int, int]], *, writable: bool = False
+    ) -> GuestMemory:
+        """The memory that an existing RAM file holds; `banks` as when it was made.
+
+        Raises GuestMemoryError when the file cannot be opened or is not as large as the banks.
+        """
+        memory = cls.__new__(cls)
+        memory._layout(banks)
+        try:
+            memory._fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+            found = os.fstat(memory._fd).st_size
+        except OSError as error:
+            raise _failed("cannot open the RAM file", path, error) from error
+        if found != memory.size:
+            memory.close()
+            raise GuestMemoryError(
+                f"the RAM file has {found:#x} bytes but its banks need {memory.size:#x}",
+                file=str(path),
+                value=found,
+                limit=memory.size,
+            )
+        return memory
+
+    def _layout(self, banks: Iterable[tuple[int, int]]) -> None:
+        self._fd = -1
+        placed = []
+        offset = 0
+        for base, size in banks:
+            if base < 0 or size <= 0 or base + size > U64_MAX:
+                raise GuestMemoryError(
+                    f"a RAM bank cannot be {size:#x} bytes at {base:#x}: it needs at least one "
+                    f"byte and has to end below {U64_MAX:#x}"
+                )
+            placed.append(Bank(base, size, offset))
+            offset += size
+        if not placed:
+            raise GuestMemoryError("guest memory needs at least one RAM bank")
+        self._banks = tuple(placed)
+        self._size = offset
+        self._sorted = sorted(placed, key=lambda bank: bank.base)
+        self._bases = [bank.base for bank in self._sorted]
+        for low, high in zip(self._sorted, self._sorted[1:], strict=False):
+            if low.range.overlaps(high.range):
+                raise GuestMemoryError(f"the RAM banks {low.range} and {high.range} overlap")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file; a file made without a path is gone then. May be called twice."""
+        fd, self._fd = getattr(self, "_fd", -1), -1
+        if fd >= 0:
+            os.close(fd)
+
+    def fileno(self) -> int:
+        """The descriptor of the RAM file, owned by this object."""
+        return self._fd
+
+    @property
+    def banks(self) -> tuple[Bank, ...]:
+        """The banks in the order given, which is their order in the file."""
+        return self._banks
+
+    @property
+    def size(self) -> int:
+        """Bytes of RAM in all banks, which is the size of the file."""
+        return self._size
+
+    @property
+    def last_address(self) -> int:
+        """The highest address that is RAM."""
+        last = self._sorted[-1]
+        return last.base + last.size - 1
+
+    def contains(self, address: int, size: int) -> bool:
+        """Whether [address, address + size) is all RAM. An empty range always is."""
+        if size <= 0:
+            return size == 0
+        end = address + size
+        index = bisect_right(self._bases, address) - 1
+        if index < 0:
+            return False
+        while index < len(self._sorted):
+            bank = self._sorted[index]
+            bank_end = bank.base + bank.size
+            if not bank.base <= address < bank_end:
+                return False
+            if end <= bank_end:
+                return True
+            address = bank_end
+            index += 1
+        return False
+
+    def read(self, address: int, size: int) -> bytes:
+        """The `size` bytes at guest-physical `address`. Raises GuestMemoryError outside RAM."""
+        parts = []
+        for offset, length in self._pieces(address, size):
+            done = 0
+            while done < length:
+                part = self._io(os.pread, self._fd, length - done, offset + done)
+                if not part:
+                    raise GuestMemoryError("the RAM file is shorter than its banks")
+                parts.append(part)
+                done += len(part)
+        return b"".join(parts)
+
+    def write(self, address: int, data: Buffer) -> None:
+        """Writes `data` at guest-physical `address`.
+
+        Raises GuestMemoryError when not all of it lies in RAM; nothing is written then.
+        """
+        view = memoryview(data).cast("B")
+        start = 0
+        for offset, length in self._pieces(address, len(view)):
+            done = 0
+            while done < length:
+                piece = view[start + done : start + length]
+                done += self._io(os.pwrite, self._fd, piece, offset + done)
+            start += length
+
+    def write_file(self, address: int, fd: int, file_offset: int, size: int) -> None:
+        """Copies `size` bytes at `file_offset` of the file `fd` to guest-physical `address`.
+
+        The kernel copies; nothing passes through Python. Raises GuestMemoryError when the
+        destination is not all RAM (nothing is written then) or the file ends early.
+        """
+        for offset, length in self._pieces(address, size):
+            self._io(_copy, fd, file_offset, self._fd, offset, length)
+            file_offset += length
+
+    def fill(self, address: int, size: int, byte: int = 0) -> None:
+        """Sets `size` bytes at guest-physical `address` to `byte`; zeros become holes.
+
+        Raises GuestMemoryError when not all of it lies in RAM; nothing is written then.
+        """
+        for offset, length in self._pieces(address, size):
+            if byte == 0 and self._io(_punch_hole, self._fd, offset, length):
+                continue
+            pattern = memoryview(bytes([byte]) * min(length, _CHUNK))
+            done = 0
+            while done < length:
+                done += self._io(os.pwrite, self._fd, pattern[: length - done], offset + done)
+
+    def data_extents(self) -> Iterator[Range]:
+        """The guest-physical ranges that hold data, bank by bank in file order; the rest is zero.
+
+        The granularity is that of the file system, and no extent crosses a bank.
+        """
+        for bank in self._banks:
+            for start, end in _data(self._fd, bank.file_offset, bank.file_offset + bank.size):
+                yield Range(bank.base + start - bank.file_offset, end - start)
+
+    def save(self, path: Path) -> None:
+        """Writes the RAM as a new sparse file. Raises GuestMemoryError; leaves no partial file."""
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _failed("cannot create the RAM file", path, error) from error
+        try:
+            os.ftruncate(fd, self.size)
+            for start, end in _data(self._fd, 0, self.size):
+                _copy(self._fd, start, fd, start, end - start)
+        except OSError as error:
+            path.unlink()
+            raise _failed("cannot write the RAM file", path, error) from error
+        except BaseException:
+            path.unlink()
+            raise
+        finally:
+            os.close(fd)
+
+    def _pieces(self, address: int, size: int) -> list[tuple[int, int]]:
+        """(file offset, length) of each part of a guest range, or GuestMemoryError."""
+        if not self.contains(address, size):
+            raise GuestMemoryError(
+                f"guest memory {_named(address, size)} is not all RAM; RAM is {self.describe()}",
+                value=address,
+            )
+        pieces = []
+        index = bisect_right(self._bases, address) - 1
+        while size:
+            bank = self._sorted[index]
+            length = min(size, bank.base + bank.size - address)
+            pieces.append((bank.file_offset + address - bank.base, length))
+            address += length
+            size -= length
+            index += 1
+        return pieces
+
+    def describe(self) -> str:
+        """The RAM in words for a message: "0x0-0x1fffffff"."""
+        return ", ".join(str(bank.range) for bank in self._sorted)
+
+    @staticmethod
+    def _io(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`call`, with what the operating system refuses turned into a GuestMemoryError."""
+        try:
+            return call(*args, **kwargs)
+        except OSError as error:
+            raise GuestMemoryError(f"the RAM file failed: {error.strerror}") from error
+
+
+def _named(address: int, size: int) -> str:
+    if address < 0 or size < 0:
+        return f"at {address:#x} with size {size:#x}"
+    return str(Range(address, size))
+
+
+def _failed(what: str, path: Path | None, error: Exception) -> GuestMemoryError:
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    return GuestMemoryError(f"{what}: {reason}", file=None if path is None else str(path))
+
+
+def _copy(source: int, source_offset: int, target: int, target_offset: int, size: int) -> None:
+    """Copies between two files inside the kernel: copy_file_range, or sendfile across devices."""
+    done = 0
+    copier = _copy_range
+    while done < size:
+        count = min(size - done, _MOST_PER_CALL)
+        try:
+            copied = copier(source, source_offset + done, target, target_offset + done, count)
+        except OSError as error:
+            # EXDEV between file systems, EINVAL or ENOSYS or EOPNOTSUPP where it is not supported.
+            if copier is _copy_range and error.errno in _NOT_SUPPORTED:
+                copier = _copy_sendfile
+                continue
+            raise
+        if copied == 0:
+            raise GuestMemoryError(
+                f"the file ends {format_size(size - done)} before its end was expected",
+                offset=source_offset + done,
+            )
+        done += copied
+
+
+_NOT_SUPPORTED = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ETXTBSY)
+
+
+def _copy_range(source: int, source_offset: int, target: int, offset: int, count: int) -> int:
+    return os.copy_file_range(source, target, count, source_offset, offset)
+
+
+def _copy_sendfile(source: int, source_offset: int, target: int, offset: int, count: int) -> int:
+    os.lseek(target, offset, os.SEEK_SET)
+    return os.sendfile(target, source, source_offset, count)
+
+
+def _data(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """The file ranges in [start, end) that are not holes."""
+    while start < end:
+        try:
+            data = os.lseek(fd, start, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # no data from here to the end
+                return
+            raise
+        if data >= end:
+            return
+        start = min(os.lseek(fd, data, os.SEEK_HOLE), end)
+        yield data, start
+
+
+@lru_cache(maxsize=1)
+def _libc() -> CDLL:
+    # ctypes costs more to import than the rest of this package; only fill() needs it.
+    import ctypes
+
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _punch_hole(fd: int, offset: int, length: int) -> bool:
+    """Deallocates a range of a file; False when its file system cannot."""
+    import ctypes
+
+    mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
+    libc = _libc()
+    if libc.fallocate(fd, mode, ctypes.c_long(offset), ctypes.c_long(length)) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EOPNOTSUPP, errno.ENOSYS):
+        return False
+    raise OSError(code, os.strerror(code))
