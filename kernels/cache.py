@@ -1,0 +1,159 @@
+"""The user's cache: files taken out of packages, half-finished downloads, package indexes, the
+local record.
+
+Owns the layout below one directory, what is atomic in it, and what keeps two bootproofs apart:
+
+    files/KEY/           one file out of one package, with meta.json; KEY is the hash of (package's
+    SHA-256, member) parts/SHA256.part    a download under way, or broken off; never used before its
+    hash is right indexes/             the newest package index of each suite and architecture
+    locks/               empty files for flock; never removed, for a removed one would lock nobody
+    out resolved.json        what was resolved beyond the committed lock (see fetch.py)
+
+A directory below files/ appears whole or not at all. Must not know the network or the catalogue.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernels.errors import CacheUnusable, DiskFull, FetchError
+
+ENVIRONMENT = "BOOTPROOF_CACHE"
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def default_cache_dir() -> Path:
+    """$BOOTPROOF_CACHE, else the platform's cache directory for "bootproof"."""
+    if chosen := os.environ.get(ENVIRONMENT):
+        return Path(chosen).absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("bootproof"))
+
+
+@dataclass(frozen=True, slots=True)
+class CachedFile:
+    """A file out of a package, complete and checked. `sha256` is the file's own, not the
+    package's."""
+
+    path: Path
+    sha256: str
+
+
+def disk_error(error: OSError, path: Path) -> FetchError:
+    """The one line for a failed read or write below the cache."""
+    if error.errno in _NO_ROOM:
+        return DiskFull(
+            f"no room for {error.filename or path}: {error.strerror}; nothing half-written is kept;"
+            f" free some space or set {ENVIRONMENT} to a directory on another disk"
+        )
+    return CacheUnusable(
+        f"cannot use the cache {path}: {error.strerror} ({error.filename or path});"
+        f" set {ENVIRONMENT} to a directory that you can write to"
+    )
+
+
+class Cache:
+    """One cache directory. Nothing is created before the first write."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def record_path(self) -> Path:
+        return self.root / "resolved.json"
+
+    def part_path(self, sha256: str) -> Path:
+        return self.root / "parts" / f"{sha256}.part"
+
+    def index_path(self, suite: str, component: str, arch: str) -> Path:
+        return self.root / "indexes" / f"{suite}_{component.replace('/', '_')}_{arch}.xz"
+
+    @contextlib.contextmanager
+    def locked(self, name: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Hold the lock `name` against every other process; `on_wait` is called once if another has
+        it.
+
+        Raises `CacheUnusable` or `DiskFull`, also for `OSError`s of the body: all work on the cache
+        is done under a lock.
+        """
+        path = self.root / "locks" / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    on_wait()
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                yield
+        except OSError as error:
+            raise disk_error(error, self.root) from error
+
+    def find(self, package_sha256: str, member: str) -> CachedFile | None:
+        """The file `member` of a package if it is here and unchanged since it was checked.
+
+        Size and time of change stand for the content, as in git's index; when they differ, the
+        content is hashed again.
+        """
+        folder = self._folder(package_sha256, member)
+        path = folder / Path(member).name
+        try:
+            meta = json.loads((folder / "meta.json").read_text("utf-8"))
+            stat = path.stat()
+            if [stat.st_size, stat.st_mtime_ns] != [meta["size"], meta["mtime_ns"]]:
+                if file_sha256(path) != meta["sha256"]:
+                    return None
+                with contextlib.suppress(OSError):  # a read-only cache is only slower
+                    _write_meta(folder, path, meta["sha256"])
+            return CachedFile(path, str(meta["sha256"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def adopt(self, package_sha256: str, member: str, write: Callable[[Path], None]) -> CachedFile:
+        """Have `write` make the file, then let it appear in the cache in one step.
+
+        The caller holds the package's lock. Raises what `write` raises; nothing is left then.
+        """
+        folder = self._folder(package_sha256, member)
+        draft = folder.with_name(f".{folder.name}")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        try:
+            path = draft / Path(member).name
+            write(path)
+            sha256 = file_sha256(path)
+            _write_meta(draft, path, sha256)
+            shutil.rmtree(folder, ignore_errors=True)
+            draft.rename(folder)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+        return CachedFile(folder / Path(member).name, sha256)
+
+    def _folder(self, package_sha256: str, member: str) -> Path:
+        key = hashlib.sha256(f"{package_sha256}\0{member}".encode()).hexdigest()
+        return self.root / "files" / key[:32]
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a whole file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_meta(folder: Path, path: Path, sha256: str) -> None:
+    stat = path.stat()
+    meta = {"sha256": sha256, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    draft = folder / f".meta-{os.getpid()}"
+    draft.write_text(json.dumps(meta), "utf-8")
+    draft.replace(folder / "meta.json")

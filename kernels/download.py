@@ -1,0 +1,252 @@
+"""HTTP: a file of known size and hash, whatever the network does on the way.
+
+Owns retries with back-off, resuming (RFC 9110 section 14: Range, Content-Range, 206 and 416),
+limits and the hash check. Must not know Debian, the cache's layout or the lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from kernels.cache import file_sha256
+from kernels.errors import NoNetwork, NotOnMirror, ServerRefused, WrongHash
+from kernels.progress import Advance, Progress, mebibytes
+
+if TYPE_CHECKING:
+    import requests
+
+CHUNK = 256 << 10
+ENOUGH_PROGRESS = 64 << 10
+"""A try that got this much further than any before it shows a line that works: the count of tries
+starts anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How long to believe in a mirror. Seconds of the host's wall clock."""
+
+    tries: int = 5
+    first_delay: float = 0.5
+    connect_timeout: float = 10.0
+    read_timeout: float = 30.0
+
+    def delay(self, failures: int) -> float:
+        """How long to wait after so many failures in a row (1 or more)."""
+        return float(self.first_delay * 2 ** (failures - 1))
+
+
+class _Transient(Exception):
+    """This try failed in a way that another one may cure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A file whose content is already known from a signed index or the lock."""
+
+    label: str
+    size: int
+    sha256: str
+
+
+class Downloader:
+    """One HTTP session, opened by the first request. close() it."""
+
+    def __init__(self, progress: Progress, retry: RetryPolicy) -> None:
+        self._progress = progress
+        self._retry = retry
+        self._session: requests.Session | None = None
+
+    def close(self) -> None:
+        """End the session; the next request opens a new one."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def read(self, url: str, limit: int) -> bytes:
+        """The whole of a small file. Raises `NotOnMirror`, `ServerRefused`, `NoNetwork`."""
+        failures = 0
+        while True:
+            try:
+                with self._get(url, 0) as response:
+                    data = bytearray()
+                    for chunk in _body(response):
+                        data += chunk
+                        if len(data) > limit:
+                            raise ServerRefused(f"{shown(url)}: larger than {mebibytes(limit)}")
+                    return bytes(data)
+            except _Transient as reason:
+                failures += 1
+                self._wait_or_give_up(url, failures, reason)
+
+    def save(self, url: str, part: Path, wanted: Wanted) -> None:
+        """Make `part` the file `wanted`, going on from what an earlier try left there.
+
+        Returns only when size and hash are right. On `WrongHash` and `DiskFull` the part is
+        removed; on `NoNetwork` it stays for the next time. The caller keeps other processes away
+        from `part`.
+        """
+        part.parent.mkdir(parents=True, exist_ok=True)
+        resumed = part.exists()
+        with self._progress.download(wanted.label, wanted.size, _size(part)) as advance:
+            while True:
+                self._complete(url, part, wanted, advance)
+                found = file_sha256(part)
+                if found == wanted.sha256:
+                    return
+                part.unlink()
+                if not resumed:
+                    raise _wrong_hash(url, wanted, f"its SHA-256 is {found}")
+                resumed = False
+
+    def _complete(self, url: str, part: Path, wanted: Wanted, advance: Advance) -> None:
+        failures, farthest = 0, _size(part)
+        while _size(part) != wanted.size:
+            try:
+                self._stream(url, part, wanted, advance)
+            except _Transient as reason:
+                if _size(part) >= farthest + ENOUGH_PROGRESS:
+                    failures, farthest = 0, _size(part)
+                failures += 1
+                self._wait_or_give_up(url, failures, reason)
+            except OSError:
+                # A full disk is no place for the remains of a download.
+                part.unlink(missing_ok=True)
+                raise
+
+    def _stream(self, url: str, part: Path, wanted: Wanted, advance: Advance) -> None:
+        have = _size(part)
+        if have > wanted.size:
+            part.unlink()
+            have = 0
+        with self._get(url, have) as response:
+            if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                part.unlink(missing_ok=True)
+                raise _Transient(f"it has nothing from byte {have} on")
+            if not _goes_on_at(response, have):
+                have = 0
+            with part.open("r+b" if have else "wb") as file:
+                file.seek(have)
+                for chunk in _body(response):
+                    have += len(chunk)
+                    if have > wanted.size:
+                        break
+                    file.write(chunk)
+                    advance(have)
+        if have > wanted.size:
+            part.unlink()
+            raise _wrong_hash(url, wanted, "it is longer")
+        if have < wanted.size:
+            raise _Transient(f"it ended at byte {have} of {wanted.size}")
+
+    @contextlib.contextmanager
+    def _get(self, url: str, have: int) -> Iterator[requests.Response]:
+        import requests
+
+        if self._session is None:
+            self._session = requests.Session()
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+        timeout = (self._retry.connect_timeout, self._retry.read_timeout)
+        try:
+            with self._session.get(url, headers=headers, stream=True, timeout=timeout) as response:
+                _check_status(url, response)
+                yield response
+        except requests.exceptions.SSLError as error:
+            raise ServerRefused(f"{shown(url)}: TLS: {_reason(error)}") from error
+        except (
+            requests.ConnectionError,
+            requests.Timeout,
+            requests.exceptions.ChunkedEncodingError,
+        ) as error:
+            raise _Transient(_reason(error)) from error
+        except requests.RequestException as error:
+            raise ServerRefused(f"{shown(url)}: {error}; is the mirror's address right?") from error
+
+    def _wait_or_give_up(self, url: str, failures: int, reason: _Transient) -> None:
+        host = urlsplit(shown(url)).netloc
+        if failures >= self._retry.tries:
+            raise NoNetwork(
+                f"cannot fetch {shown(url)}: {reason} ({failures} tries);"
+                " check the network, or name another mirror with --mirror or BOOTPROOF_MIRROR"
+            ) from reason
+        delay = self._retry.delay(failures)
+        count = f"try {failures + 1} of {self._retry.tries}"
+        self._progress.note(f"{host}: {reason}; trying again in {delay:g} s ({count})")
+        time.sleep(delay)
+
+
+def shown(url: str) -> str:
+    """`url` as it may be printed: without a user name or password."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _check_status(url: str, response: requests.Response) -> None:
+    status = response.status_code
+    if status in (
+        HTTPStatus.OK,
+        HTTPStatus.PARTIAL_CONTENT,
+        HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+    ):
+        return
+    answer = f"{status} {response.reason}"
+    if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
+        raise NotOnMirror(f"{shown(url)}: the mirror answers {answer}")
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS:
+        raise _Transient(f"it answers {answer}")
+    raise ServerRefused(f"{shown(url)}: the mirror answers {answer}")
+
+
+def _goes_on_at(response: requests.Response, have: int) -> bool:
+    """True when the body is what follows byte `have`; a 200 is the whole file from its start."""
+    if response.status_code != HTTPStatus.PARTIAL_CONTENT:
+        return False
+    content_range = response.headers.get("Content-Range", "")
+    if not content_range.startswith(f"bytes {have}-"):
+        raise _Transient(f"it sent {content_range or 'an unnamed range'} when asked for {have}-")
+    return True
+
+
+def _body(response: requests.Response) -> Iterator[bytes]:
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield from response.raw.stream(CHUNK, decode_content=False)
+    except HTTPError as error:
+        raise _Transient(f"the connection was lost ({_reason(error)})") from error
+
+
+def _wrong_hash(url: str, wanted: Wanted, flaw: str) -> WrongHash:
+    return WrongHash(
+        f"{shown(url)} is not the file that was asked for ({wanted.size} bytes, SHA-256"
+        f" {wanted.sha256}): {flaw}; the mirror or something on the way to it is broken:"
+        " try another one with --mirror"
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """The operating system's word for what went wrong, dug out of the wrappers of urllib3 and
+    requests."""
+    seen: list[BaseException] = []
+    queue: list[object] = [error]
+    while queue:
+        item = queue.pop(0)
+        if not isinstance(item, BaseException) or item in seen:
+            continue
+        seen.append(item)
+        queue += [*item.args, getattr(item, "reason", None), item.__cause__, item.__context__]
+        if isinstance(item, OSError) and item.strerror and item.errno is not None:
+            return item.strerror
+        if "timed out" in str(item).lower():
+            return "timed out"
+    return type(seen[-1]).__name__ if len(seen) > 1 else (str(error) or type(error).__name__)

@@ -1,0 +1,292 @@
+"""From names of the catalogue to files on this machine.
+
+Owns the order of things: first what is recorded and cached, then what is recorded and still on the
+mirror, then what the mirror has now. records.py says what the lock binds. Must not know QEMU or
+what a kernel is: a file of the catalogue is bytes with a version and a hash.
+
+A fetch that finds everything in the cache opens no connection and needs no mirror. What is
+downloaded is vouched for by the lock's SHA-256, or by the chain signature -> InRelease -> Packages
+-> package. Packages are not kept, only the files out of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kernels.cache import Cache, CachedFile, default_cache_dir
+from kernels.catalog import Catalog, CatalogEntry, Kind, load_catalog
+from kernels.errors import (
+    BadPackage,
+    DroppedVersion,
+    FetchError,
+    FetchErrors,
+    MemberMissing,
+    NotLocked,
+    NotOnMirror,
+)
+from kernels.lock import Resolved
+from kernels.progress import Progress, console_progress
+from kernels.records import LockMode, Records
+
+if TYPE_CHECKING:  # these import requests and debian, which cost more than a whole cached fetch
+    from kernels.archive import Archive
+    from kernels.download import Downloader, RetryPolicy
+
+LOCK_PATH = Path(__file__).with_name("kernels.lock")
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedKernel:
+    """A file of the catalogue, on disk and checked.
+
+    `sha256` is that of the file at `path`, not of the package. `release` is what `uname -r` will
+    say (None for busybox). `locked` says whether it is the version that kernels.lock names.
+    """
+
+    name: str
+    kind: Kind
+    arch: str
+    path: Path
+    package: str
+    version: str
+    sha256: str
+    release: str | None
+    locked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of `bootproof fetch --list`. `resolved` is None for what no lock and no fetch has
+    named yet."""
+
+    entry: CatalogEntry
+    resolved: Resolved | None
+    locked: bool
+    path: Path | None
+
+    @property
+    def cached(self) -> bool:
+        return self.path is not None
+
+
+class Fetcher:
+    """Fetches by name. One call of fetch() asks the mirror for each index at most once.
+
+    mirror: address of the archive; by default $BOOTPROOF_MIRROR, else apt's (looked up when first
+    needed). cache_dir: by default $BOOTPROOF_CACHE, else the user's cache. keyring: by default
+    $BOOTPROOF_KEYRING, else Debian's, where the system has it. progress: by default bars or lines
+    on stderr.
+    """
+
+    def __init__(
+        self,
+        mirror: str | None = None,
+        cache_dir: Path | None = None,
+        lock: LockMode = LockMode.USE,
+        *,
+        lock_path: Path = LOCK_PATH,
+        catalog: Catalog | None = None,
+        progress: Progress | None = None,
+        retry: RetryPolicy | None = None,
+        keyring: Path | None = None,
+    ) -> None:
+        self._mirror = mirror
+        self._cache = Cache(cache_dir or default_cache_dir())
+        self._mode = lock
+        self._lock_path = lock_path
+        self._catalog = catalog or load_catalog()
+        self._progress = progress or console_progress()
+        self._retry = retry
+        self._keyring = keyring
+
+    def fetch(self, names: Iterable[str]) -> list[FetchedKernel]:
+        """The named files, in the order of the names, each once.
+
+        Raises `UnknownKernel` or `LockError` before anything is fetched; after everything was
+        tried, `FetchErrors` with one line for each name that failed, and the others ready in its
+        `fetched`.
+        """
+        entries = [self._catalog[name] for name in dict.fromkeys(names)]
+        records = self._records()
+        done = {e.name: kernel for e in entries if (kernel := self._cached(records, e))}
+        errors: dict[str, FetchError] = {}
+        with contextlib.closing(self._network()) as network:
+            for entry in (e for e in entries if e.name not in done):
+                try:
+                    done[entry.name] = self._fetch_one(records, network, entry)
+                except FetchError as error:
+                    errors[entry.name] = error
+                    if error.fatal:
+                        break
+        fetched = tuple(done[e.name] for e in entries if e.name in done)
+        if errors:
+            tried = done.keys() | errors.keys()
+            raise FetchErrors(
+                errors, fetched, tuple(e.name for e in entries if e.name not in tried)
+            )
+        return list(fetched)
+
+    def list_rows(self) -> list[Row]:
+        """What the catalogue offers, and what of it is recorded and cached. Opens no connection."""
+        records = self._records()
+        return [self._row(records, entry) for entry in self._catalog]
+
+    def _fetch_one(self, records: Records, network: _Network, entry: CatalogEntry) -> FetchedKernel:
+        for resolved in records.candidates(entry):
+            try:
+                return _result(records, entry, resolved, self._obtain(network, entry, resolved))
+            except NotOnMirror:
+                self._notice_drop(records, entry, resolved)
+        if self._mode is LockMode.LOCKED:
+            raise NotLocked(
+                f"{self._lock_path.name} has no entry that fits the catalogue;"
+                f" make one with: bootproof fetch --update {entry.name}"
+            )
+        resolved = network.archive.resolve(entry)
+        try:
+            file = self._obtain(network, entry, resolved)
+        except NotOnMirror as error:
+            raise NotOnMirror(
+                f"{error}, though its index names the file;"
+                " it may be in the middle of an update: try again in a while"
+            ) from error
+        records.record(entry, resolved)
+        return _result(records, entry, resolved, file)
+
+    def _notice_drop(self, records: Records, entry: CatalogEntry, resolved: Resolved) -> None:
+        """Raises `DroppedVersion` where the lock must be obeyed."""
+        what = f"{resolved.package} {resolved.version}"
+        if self._mode is LockMode.LOCKED:
+            raise DroppedVersion(
+                f"the mirror no longer has the locked {what};"
+                f" move on with: bootproof fetch --update {entry.name}"
+            )
+        origin = "locked" if resolved == records.locked(entry) else "recorded"
+        self._progress.warn(
+            f"{entry.name}: the mirror no longer has the {origin} {what}; taking its newest instead"
+        )
+
+    def _obtain(self, network: _Network, entry: CatalogEntry, resolved: Resolved) -> CachedFile:
+        """Download and unpack one package, unless it is there by now. Raises `NotOnMirror` if it is
+        gone."""
+        member = entry.member_of(resolved.package)
+        label = f"{entry.name}: {resolved.package} {resolved.version}"
+
+        def on_wait() -> None:
+            self._progress.note(f"{label}: another bootproof is fetching it; waiting")
+
+        with self._cache.locked(resolved.sha256, on_wait):
+            if (file := self._cache.find(resolved.sha256, member)) is not None:
+                return file
+            part = self._cache.part_path(resolved.sha256)
+            network.download(resolved, part, label)
+            try:
+                return self._cache.adopt(
+                    resolved.sha256, member, lambda target: _extract(part, member, target)
+                )
+            except (BadPackage, MemberMissing) as error:
+                raise type(error)(f"{resolved.package} {resolved.version}: {error}") from error
+            finally:
+                part.unlink(missing_ok=True)
+
+    def _cached(self, records: Records, entry: CatalogEntry) -> FetchedKernel | None:
+        for resolved in records.candidates(entry):
+            file = self._cache.find(resolved.sha256, entry.member_of(resolved.package))
+            if file is not None:
+                return _result(records, entry, resolved, file)
+        return None
+
+    def _row(self, records: Records, entry: CatalogEntry) -> Row:
+        if (kernel := self._cached(records, entry)) is not None:
+            here = (r for r in records.candidates(entry) if r.version == kernel.version)
+            return Row(entry, next(here), kernel.locked, kernel.path)
+        resolved = next(records.candidates(entry), None)
+        return Row(entry, resolved, resolved is not None, None)
+
+    def _records(self) -> Records:
+        return Records(self._lock_path, self._cache, self._mode, self._progress)
+
+    def _network(self) -> _Network:
+        return _Network(
+            option=self._mirror,
+            catalog=self._catalog,
+            cache=self._cache,
+            progress=self._progress,
+            retry=self._retry,
+            keyring=self._keyring,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Network:
+    """The mirror and the connection to it, made when they are first needed."""
+
+    option: str | None
+    catalog: Catalog
+    cache: Cache
+    progress: Progress
+    retry: RetryPolicy | None
+    keyring: Path | None
+
+    @functools.cached_property
+    def mirror(self) -> str:
+        from kernels.mirror import find_mirror
+
+        return find_mirror(self.option)
+
+    @functools.cached_property
+    def downloader(self) -> Downloader:
+        from kernels.download import Downloader, RetryPolicy
+
+        return Downloader(self.progress, self.retry or RetryPolicy())
+
+    @functools.cached_property
+    def archive(self) -> Archive:
+        from kernels.archive import Archive
+        from kernels.signature import default_keyring
+
+        return Archive(
+            self.mirror,
+            catalog=self.catalog,
+            cache=self.cache,
+            downloader=self.downloader,
+            progress=self.progress,
+            keyring=self.keyring or default_keyring(),
+        )
+
+    def download(self, resolved: Resolved, part: Path, label: str) -> None:
+        from kernels.download import Wanted
+
+        wanted = Wanted(label, resolved.size, resolved.sha256)
+        self.downloader.save(f"{self.mirror}/{resolved.path}", part, wanted)
+
+    def close(self) -> None:
+        if "downloader" in self.__dict__:
+            self.downloader.close()
+
+
+def _extract(package: Path, member: str, target: Path) -> None:
+    from kernels.deb import extract_member
+
+    extract_member(package, member, target)
+
+
+def _result(
+    records: Records, entry: CatalogEntry, resolved: Resolved, file: CachedFile
+) -> FetchedKernel:
+    return FetchedKernel(
+        name=entry.name,
+        kind=entry.kind,
+        arch=entry.arch,
+        path=file.path,
+        package=resolved.package,
+        version=resolved.version,
+        sha256=file.sha256,
+        release=entry.release_of(resolved.package),
+        locked=resolved == records.locked(entry),
+    )
