@@ -1,0 +1,210 @@
+"""Which format a file is, from its bytes alone.
+
+Owns: the `Format` list and the order in which formats are tried.  Must not know: how any
+format is loaded or unpacked, nor file names and extensions.
+
+Spec: ELF (gABI, "ELF Header"); Linux x86 boot protocol (Documentation/arch/x86/boot.rst);
+arm64 and riscv64 Image headers (Documentation/arch/arm64/booting.rst,
+arch/riscv/boot-image-header.rst); EFI zboot (zboot-header.S); unified kernel images
+(the UAPI group's UKI specification).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from loader.image import ImageLike, open_image
+from loader.packing import Packing, sniff
+from loader.pecoff import PeFile
+from loader.result import SetupHeader
+from loader.zboot import PACKINGS, ZbootHeader, is_zboot
+
+
+class Format(StrEnum):
+    """What a file is; the value is the name shown to people."""
+
+    ELF = "elf"
+    BZIMAGE = "bzimage"
+    IMAGE = "image"
+    ZBOOT = "zboot"
+    UKI = "uki"
+    GZIP = "gzip"
+    XZ = "xz"
+    ZSTD = "zstd"
+    LZ4 = "lz4"
+    LZMA = "lzma"
+    BZIP2 = "bzip2"
+    LZO = "lzo"
+    UNKNOWN = "unknown"
+
+    @property
+    def loadable(self) -> bool:
+        """Whether one of the loaders takes it as it is."""
+        return self in (Format.ELF, Format.BZIMAGE, Format.IMAGE)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the first look at a file tells.
+
+    `arch` is "x86_64", "i386", "aarch64", "riscv64" (or another name that no loader takes);
+    None when the bytes do not say.  For a bzImage it is what the header promises: "x86_64"
+    when it has a 64-bit entry point.  `packing` names the compression of the payload, `release`
+    the kernel release that a bzImage's header points to.  `remark` is one sentence on a file
+    that is no kernel but can be named.
+    """
+
+    format: Format
+    arch: str | None = None
+    packing: Packing | None = None
+    release: str | None = None
+    remark: str | None = None
+
+
+_COMPRESSED = {
+    Packing.GZIP: Format.GZIP,
+    Packing.BZIP2: Format.BZIP2,
+    Packing.LZMA: Format.LZMA,
+    Packing.XZ: Format.XZ,
+    Packing.LZO: Format.LZO,
+    Packing.LZ4_LEGACY: Format.LZ4,
+    Packing.LZ4_FRAME: Format.LZ4,
+    Packing.ZSTD: Format.ZSTD,
+}
+
+# gABI e_machine; the class decides between riscv32 and riscv64.
+_ELF_MAGIC = b"\x7fELF"
+_ELF_MACHINES = {3: "i386", 8: "mips", 21: "ppc64", 22: "s390x", 40: "arm", 62: "x86_64"}
+_ELF_MACHINES |= {183: "aarch64", 243: "riscv64", 258: "loongarch64"}
+_ELFCLASS32 = 1
+_ELFDATA2MSB = 2
+
+# PE Format, "Machine types".
+_PE_MACHINES = {0x14C: "i386", 0x1C2: "arm", 0x1C4: "arm", 0x5032: "riscv32"}
+_PE_MACHINES |= {0x5064: "riscv64", 0x6264: "loongarch64", 0x8664: "x86_64", 0xAA64: "aarch64"}
+
+# Documentation/arch/arm64/booting.rst and arch/riscv/boot-image-header.rst: "magic" and
+# "magic2", at the same place in the same 64-byte header.
+_IMAGE_MAGIC_OFFSET = 0x38
+_IMAGE_HEADER_SIZE = 0x40
+_IMAGE_MAGICS = {b"ARM\x64": "aarch64", b"RSC\x05": "riscv64"}
+
+# Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header".
+SETUP_HEADER_OFFSET = 0x1F1
+_BOOT_FLAG = 0xAA55
+_HDRS = b"HdrS"
+_HDRS_END = 0x206
+_PROTOCOL_WITH_PAYLOAD = 0x0208
+_PROTOCOL_WITH_XLOADFLAGS = 0x020C
+_XLF_KERNEL_64 = 1
+_LONGEST_VERSION = 256
+_SECTOR = 512
+
+
+def identify(image: ImageLike) -> Identity:
+    """What `image` is.  A file that fits nothing has `Format.UNKNOWN`; that is no error.
+
+    Formats recognised by a structure of the kernel's own come before those recognised by the
+    first bytes of any compressed file.  Raises the `Image` errors for a file that cannot be
+    opened, and nothing for its contents.
+    """
+    with open_image(image) as source:
+        return identify_bytes(source.data)
+
+
+def identify_bytes(data: memoryview) -> Identity:
+    """`identify` for bytes at hand."""
+    for recognise in (_elf, _zboot, _bzimage, _image, _compressed, _pe):
+        identity = recognise(data)
+        if identity is not None:
+            return identity
+    return Identity(Format.UNKNOWN)
+
+
+def _elf(data: memoryview) -> Identity | None:
+    if data[:4] != _ELF_MAGIC:
+        return None
+    if len(data) < 20:
+        return Identity(Format.ELF)
+    order: Literal["big", "little"] = "big" if data[5] == _ELFDATA2MSB else "little"
+    arch = _ELF_MACHINES.get(int.from_bytes(data[18:20], order))
+    if arch == "riscv64" and data[4] == _ELFCLASS32:
+        arch = "riscv32"
+    return Identity(Format.ELF, arch)
+
+
+def _zboot(data: memoryview) -> Identity | None:
+    if not is_zboot(data):
+        return None
+    header = ZbootHeader.from_bytes(data)
+    named = PACKINGS.get(header.compression_name, ())
+    found = sniff(data, header.payload_offset)
+    return Identity(Format.ZBOOT, _pe_arch(data), found if found in named else None)
+
+
+def read_setup_header(data: memoryview) -> SetupHeader | None:
+    """The setup header of a bzImage, zeros standing in for what a short file lacks; else None."""
+    if data[_HDRS_END - 4 : _HDRS_END] != _HDRS:
+        return None
+    raw = bytes(data[SETUP_HEADER_OFFSET : SETUP_HEADER_OFFSET + SetupHeader.SIZE])
+    header = SetupHeader.from_bytes(raw.ljust(SetupHeader.SIZE, b"\0"))
+    return header if header.boot_flag == _BOOT_FLAG else None
+
+
+def _bzimage(data: memoryview) -> Identity | None:
+    header = read_setup_header(data)
+    if header is None:
+        return None
+    known = header.version >= _PROTOCOL_WITH_XLOADFLAGS
+    wide = known and header.xloadflags & _XLF_KERNEL_64
+    packing = None
+    if header.version >= _PROTOCOL_WITH_PAYLOAD and header.payload_length:
+        packing = sniff(data, payload_start(header))
+    return Identity(
+        Format.BZIMAGE, "x86_64" if wide else "i386", packing, bzimage_release(data, header)
+    )
+
+
+def payload_start(header: SetupHeader) -> int:
+    """File offset of a bzImage's payload: payload_offset counts from the protected-mode code."""
+    return (1 + (header.setup_sects or 4)) * _SECTOR + header.payload_offset
+
+
+def bzimage_release(data: memoryview, header: SetupHeader) -> str | None:
+    """The first word of the version string of a bzImage: "6.1.0-40-cloud-amd64"."""
+    # boot.rst: kernel_version is the string's file offset less 0x200, if not 0.
+    if not header.kernel_version:
+        return None
+    start = header.kernel_version + _SECTOR
+    text = bytes(data[start : start + _LONGEST_VERSION]).split(b"\0", 1)[0]
+    words = text.decode("ascii", "replace").split()
+    return words[0] if words and words[0].isprintable() else None
+
+
+def _image(data: memoryview) -> Identity | None:
+    if len(data) < _IMAGE_HEADER_SIZE:
+        return None
+    arch = _IMAGE_MAGICS.get(bytes(data[_IMAGE_MAGIC_OFFSET : _IMAGE_MAGIC_OFFSET + 4]))
+    return Identity(Format.IMAGE, arch) if arch else None
+
+
+def _compressed(data: memoryview) -> Identity | None:
+    packing = sniff(data)
+    return Identity(_COMPRESSED[packing], packing=packing) if packing else None
+
+
+def _pe(data: memoryview) -> Identity | None:
+    pe = PeFile.parse(data)
+    if pe is None:
+        return None
+    arch = _PE_MACHINES.get(pe.machine)
+    if any(section.name == ".linux" for section in pe.sections(data)):
+        return Identity(Format.UKI, arch)
+    return Identity(Format.UNKNOWN, arch, remark="an EFI application without a kernel inside")
+
+
+def _pe_arch(data: memoryview) -> str | None:
+    pe = PeFile.parse(data)
+    return _PE_MACHINES.get(pe.machine) if pe else None

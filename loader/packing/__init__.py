@@ -1,0 +1,44 @@
+"""Compressed streams of every kind a kernel is packed with, decoded within bounds.
+
+Owns: choosing the decoder.  Must not know: kernels, and the containers that payloads lie
+in (those are loader/payload.py's).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from loader.packing import incremental, lz4_legacy, lzop, zstd
+from loader.packing.errors import Unpack, UnpackError
+from loader.packing.kinds import Packing, sniff
+from loader.packing.stream import WINDOW_LIMIT, Output, Packed
+
+__all__ = [
+    "WINDOW_LIMIT",
+    "Output",
+    "Packed",
+    "Packing",
+    "Unpack",
+    "UnpackError",
+    "decode",
+    "sniff",
+]
+
+_DECODERS: dict[Packing, Callable[[Packed, Output], int]] = {
+    Packing.GZIP: incremental.decode,
+    Packing.BZIP2: incremental.decode,
+    Packing.LZMA: incremental.decode,
+    Packing.XZ: incremental.decode,
+    Packing.LZ4_FRAME: incremental.decode,
+    Packing.LZO: lzop.decode,
+    Packing.LZ4_LEGACY: lz4_legacy.decode,
+    Packing.ZSTD: zstd.decode,
+}
+
+
+def decode(packed: Packed, output: Output) -> int:
+    """Decompresses the stream `packed` into `output`, never past its bound.
+
+    Returns the file offset behind the stream.  Raises an `UnpackError`.
+    """
+    return _DECODERS[packed.packing](packed, output)
