@@ -1,5 +1,67 @@
 """Kernel images into guest memory: bytes in, bytes out; nothing here starts a process.
 
+    with GuestMemory([(0, parse_size("512M"))]) as memory:
+        kernel = Elf().load(memory, "vmlinux", kernel_offset=parse_size("16M"))
+        load_cmdline(memory, 0x20000, Cmdline.try_from("console=ttyS0", 2048))
+
 The semantics are those of rust-vmm's linux-loader 0.14; docs/differences.md lists where and why
-they are not.
+they are not. Every refusal is a LoaderError.
 """
+
+from loader.address import Range, format_size, parse_size
+from loader.bzimage import BzImage
+from loader.cmdline import Cmdline, load_cmdline
+from loader.elf import Elf
+from loader.errors import (
+    Bzimage,
+    CommandLineCopy,
+    CommandLineOverflow,
+    GuestMemoryError,
+    Image,
+    InvalidCommandLine,
+    InvalidKernelStartAddress,
+    LoaderError,
+    MemoryOverflow,
+)
+from loader.image import ImageSource, open_image
+from loader.memory import Bank, GuestMemory
+from loader.pe import Pe, load_dtb
+from loader.result import (
+    Finding,
+    KernelLoaderResult,
+    PvhBootCapability,
+    PvhRelocation,
+    PvhState,
+    SetupHeader,
+)
+
+__all__ = [
+    "Bank",
+    "BzImage",
+    "Bzimage",
+    "Cmdline",
+    "CommandLineCopy",
+    "CommandLineOverflow",
+    "Elf",
+    "Finding",
+    "GuestMemory",
+    "GuestMemoryError",
+    "Image",
+    "ImageSource",
+    "InvalidCommandLine",
+    "InvalidKernelStartAddress",
+    "KernelLoaderResult",
+    "LoaderError",
+    "MemoryOverflow",
+    "Pe",
+    "PvhBootCapability",
+    "PvhRelocation",
+    "PvhState",
+    "Range",
+    "SetupHeader",
+    "format_size",
+    "load_cmdline",
+    "load_dtb",
+    "open_image",
+    "parse_size",
+]

@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
-from loader.address import MIB, U64_MAX, Range, format_size
+from loader.address import MIB, TIB, U64_MAX, Range, format_size
 from loader.errors import GuestMemoryError
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _CHUNK = MIB
+# Beyond this, "give the guest more memory" is no advice.
+_MOST_ADVISED = TIB
 # sendfile(2) and copy_file_range(2) move at most this many bytes at a time.
 _MOST_PER_CALL = 0x7FFF_F000
 # fallocate(2): deallocate a range without changing the size of the file.
@@ -234,7 +236,8 @@ class GuestMemory:
         The granularity is that of the file system, and no extent crosses a bank.
         """
         for bank in self._banks:
-            for start, end in _data(self._fd, bank.file_offset, bank.file_offset + bank.size):
+            extents = _data(self._fd, bank.file_offset, bank.file_offset + bank.size)
+            for start, end in self._io(list, extents):
                 yield Range(bank.base + start - bank.file_offset, end - start)
 
     def save(self, path: Path) -> None:
@@ -277,6 +280,24 @@ class GuestMemory:
     def describe(self) -> str:
         """The RAM in words for a message: "0x0-0x1fffffff"."""
         return ", ".join(str(bank.range) for bank in self._sorted)
+
+    def shortage(self, address: int, size: int) -> tuple[str, str]:
+        """Why a range that contains() denies is not RAM, and advice, for an error message."""
+        last = self.last_address
+        end = address + size - 1
+        if address < self._bases[0]:
+            return (
+                f"RAM begins at {self._bases[0]:#x}",
+                "load the kernel at an address where the guest has RAM (--offset)",
+            )
+        if end <= last:
+            return f"RAM is {self.describe()}", "load it at another address (--offset)"
+        needed = self.size + end - last
+        if needed > _MOST_ADVISED:
+            advice = "the image is damaged or the kernel offset (--offset) is wrong"
+        else:
+            advice = f"give the guest at least {-(-needed // MIB)} MiB (--memory)"
+        return f"RAM ends at {last:#x}", advice
 
     @staticmethod
     def _io(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

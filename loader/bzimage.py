@@ -1,0 +1,234 @@
+"""Loading a compressed x86 kernel: a bzImage.
+
+Owns reading the setup header, where the protected-mode part goes, and which RAM the kernel uses
+while it decompresses itself. Checks come in linux-loader's order, all before the first write.
+Filling boot_params and entering the kernel is the business of protocols/. Layout and rules: the
+Linux/x86 boot protocol 2.15 (Documentation/arch/x86/boot.rst).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from loader import errors
+from loader.address import Range, align_up, checked_add
+from loader.copying import Copy, copy_all
+from loader.errors import InvalidKernelStartAddress, LoaderError, MemoryOverflow
+from loader.image import ImageLike, ImageSource, open_image
+from loader.memory import GuestMemory
+from loader.result import Finding, KernelLoaderResult, PvhBootCapability, PvhState, SetupHeader
+
+SETUP_HEADER_OFFSET: Final = 0x1F1
+HDRS_MAGIC: Final = 0x5372_6448  # "HdrS"
+SECTOR: Final = 512
+DEFAULT_SETUP_SECTS: Final = 4  # what setup_sects 0 means, for very old kernels
+
+# Protocol versions in which fields appeared ("The Real-Mode Kernel Header").
+PROTOCOL_2_00: Final = 0x200
+PROTOCOL_2_05: Final = 0x205  # kernel_alignment, relocatable_kernel
+PROTOCOL_2_10: Final = 0x20A  # pref_address, init_size
+PROTOCOL_2_12: Final = 0x20C  # xloadflags
+
+LOADED_HIGH: Final = 1 << 0  # loadflags
+KASLR_FLAG: Final = 1 << 1
+XLF_KERNEL_64: Final = 1 << 0  # xloadflags
+XLF_5LEVEL: Final = 1 << 5
+XLF_5LEVEL_ENABLED: Final = 1 << 6
+
+# "64-bit BOOT PROTOCOL": the 64-bit entry is this far above the load address.
+ENTRY_64_OFFSET: Final = 0x200
+
+
+class BzImage(errors.Bzimage):
+    """The loader of bzImages. Its refusals are attributes: BzImage.Underflow and so on."""
+
+    def load(
+        self,
+        memory: GuestMemory,
+        image: ImageLike,
+        *,
+        kernel_offset: int | None = None,
+        highmem_start: int | None = None,
+    ) -> KernelLoaderResult:
+        """Loads the protected-mode part of `image`.
+
+        `kernel_offset` is the guest-physical load address itself; without it code32_start of the
+        header is. `highmem_start` is a lower limit for the header's code32_start, also when an
+        offset is given. The setup header of the result has code32_start set to the load address,
+        cut to 32 bits. Raises a LoaderError (Bzimage.*, InvalidKernelStartAddress, Image.*) and
+        leaves `memory` as it was then.
+        """
+        with open_image(image, allow_empty=True) as source:
+            header = read_setup_header(source)
+            copy = _protected_mode_part(source, header)
+            _check_highmem(source, header, highmem_start)
+            load = header.code32_start if kernel_offset is None else kernel_offset
+            _check_target(memory, source, load, copy.size)
+            copy_all(memory, source, [Copy(load, copy.offset, copy.size)])
+        return _result(memory, header, load, copy.size)
+
+
+def read_setup_header(source: ImageSource) -> SetupHeader:
+    """The setup header of a bzImage; where the file ends early, the rest reads as zeros.
+
+    Raises Bzimage.InvalidBzImage unless it is one of protocol 2.00 or later, loaded high.
+    """
+    found = bytes(source.data[SETUP_HEADER_OFFSET:][: SetupHeader.SIZE])
+    header = SetupHeader.from_bytes(found.ljust(SetupHeader.SIZE, b"\0"))
+    if header.header != HDRS_MAGIC:
+        raise _invalid(source, "header", header.header, HDRS_MAGIC, "has to be the magic 'HdrS'")
+    if header.version < PROTOCOL_2_00:
+        raise _invalid(
+            source, "version", header.version, PROTOCOL_2_00, "is a boot protocol before 2.00"
+        )
+    if not header.loadflags & LOADED_HIGH:
+        raise _invalid(
+            source, "loadflags", header.loadflags, LOADED_HIGH, "lacks LOADED_HIGH: a zImage"
+        )
+    return header
+
+
+def setup_size(header: SetupHeader) -> int:
+    """Bytes of the real-mode part, boot sector included: where the protected-mode part begins."""
+    return ((header.setup_sects or DEFAULT_SETUP_SECTS) + 1) * SECTOR
+
+
+def run_time_start(header: SetupHeader, load: int) -> int:
+    """Where a kernel loaded at `load` decompresses itself to, KASLR aside (head_64.S)."""
+    preferred = header.pref_address if header.version >= PROTOCOL_2_10 else 0
+    if header.version < PROTOCOL_2_05 or not header.relocatable_kernel:
+        return preferred or load
+    return max(align_up(load, header.kernel_alignment or 1), preferred)
+
+
+def _invalid(source: ImageSource, field: str, value: int, limit: int, why: str) -> LoaderError:
+    return errors.Bzimage.InvalidBzImage(
+        f"{field} is {value:#x}, which {why}"
+        if field != "header"
+        else f"{field} {why}, not {value:#x}",
+        file=source.name,
+        field=field,
+        offset=SETUP_HEADER_OFFSET + SetupHeader.OFFSETS[field],
+        value=value,
+        limit=limit,
+        advice="give a bzImage (arch/x86/boot/bzImage, or vmlinuz of a distribution)",
+    )
+
+
+def _protected_mode_part(source: ImageSource, header: SetupHeader) -> Copy:
+    """Offset and size of the part that is loaded; its address is not known here."""
+    start = setup_size(header)
+    if start > source.size:
+        raise errors.Bzimage.Underflow(
+            f"setup_sects {header.setup_sects} puts the kernel at file offset {start:#x}, but the "
+            f"file ends at {source.size:#x}",
+            file=source.name,
+            field="setup_sects",
+            offset=SETUP_HEADER_OFFSET + SetupHeader.OFFSETS["setup_sects"],
+            value=header.setup_sects,
+            limit=source.size // SECTOR,
+            advice="the file is truncated or damaged; get it again",
+        )
+    return Copy(0, start, source.size - start)
+
+
+def _check_highmem(source: ImageSource, header: SetupHeader, highmem_start: int | None) -> None:
+    if highmem_start is not None and header.code32_start < highmem_start:
+        raise InvalidKernelStartAddress(
+            f"code32_start {header.code32_start:#x} is below the start of high memory "
+            f"{highmem_start:#x}",
+            file=source.name,
+            field="code32_start",
+            offset=SETUP_HEADER_OFFSET + SetupHeader.OFFSETS["code32_start"],
+            value=header.code32_start,
+            limit=highmem_start,
+        )
+
+
+def _check_target(memory: GuestMemory, source: ImageSource, load: int, size: int) -> None:
+    if not memory.contains(load, size):
+        shortage, advice = memory.shortage(load, size)
+        raise errors.Bzimage.ReadBzImageCompressedKernel(
+            f"the kernel needs guest RAM {load:#x}-{load + size - 1:#x} but {shortage}",
+            file=source.name,
+            value=load,
+            limit=memory.last_address,
+            advice=advice,
+        )
+    if checked_add(load, size) is None:
+        raise MemoryOverflow(
+            f"the kernel of {size:#x} bytes at {load:#x} goes beyond 64 bits",
+            file=source.name,
+            value=load,
+        )
+
+
+def _result(memory: GuestMemory, header: SetupHeader, load: int, size: int) -> KernelLoaderResult:
+    end = load + size
+    footprint = _footprint(header, load, end)
+    return KernelLoaderResult(
+        kernel_load=load,
+        kernel_end=end,
+        setup_header=header.replace(code32_start=load & 0xFFFF_FFFF),
+        pvh_boot_cap=PvhBootCapability(PvhState.IGNORED),
+        footprint=footprint,
+        entry_points=_entry_points(header, load),
+        findings=tuple(_findings(memory, header, footprint)),
+        machine=_machine(header),
+    )
+
+
+def _footprint(header: SetupHeader, load: int, end: int) -> Range:
+    start = run_time_start(header, load)
+    need = header.init_size if header.version >= PROTOCOL_2_10 else 0
+    if not need:
+        return Range.between(load, end)
+    return Range.between(min(load, start), max(end, start + need))
+
+
+def _is_64_bit(header: SetupHeader) -> bool:
+    return header.version >= PROTOCOL_2_12 and bool(header.xloadflags & XLF_KERNEL_64)
+
+
+def _machine(header: SetupHeader) -> str | None:
+    if _is_64_bit(header):
+        return "x86_64"
+    return "i386" if header.version >= PROTOCOL_2_12 else None
+
+
+def _entry_points(header: SetupHeader, load: int) -> dict[str, int]:
+    points = {"linux32": load}
+    if _is_64_bit(header):
+        points["linux64"] = load + ENTRY_64_OFFSET
+    return points
+
+
+def _findings(memory: GuestMemory, header: SetupHeader, footprint: Range) -> Iterator[Finding]:
+    if header.version < PROTOCOL_2_10 or not header.init_size:
+        yield Finding(
+            "init-size-unknown",
+            "the header does not say how much RAM the kernel needs while it decompresses itself",
+        )
+    elif not memory.contains(footprint.start, footprint.size):
+        yield Finding(
+            "footprint-beyond-ram",
+            f"the kernel will use guest memory {footprint}, which is not all RAM",
+        )
+    if header.version >= PROTOCOL_2_05:
+        if not header.relocatable_kernel:
+            yield Finding("not-relocatable", "the kernel runs at its preferred address only")
+        elif header.kernel_alignment & (header.kernel_alignment - 1) or not header.kernel_alignment:
+            yield Finding(
+                "odd-kernel-alignment",
+                f"kernel_alignment {header.kernel_alignment:#x} is not a power of two",
+            )
+    if header.loadflags & KASLR_FLAG:
+        yield Finding(
+            "kaslr-flag", "loadflags has KASLR_FLAG set, which only the kernel itself does"
+        )
+    if header.version >= PROTOCOL_2_12 and header.xloadflags & XLF_5LEVEL:
+        enabled = "on" if header.xloadflags & XLF_5LEVEL_ENABLED else "off"
+        yield Finding(
+            "five-level-paging", f"the kernel knows 5-level paging; it is {enabled} by default"
+        )

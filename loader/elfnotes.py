@@ -1,0 +1,238 @@
+"""The notes of an ELF kernel, as far as booting needs them: the PVH entry and its relocation.
+
+Owns walking PT_NOTE segments. The walk for the entry refuses exactly what linux-loader refuses and
+reads exactly as far; the walk for the relocation note, which is ours, refuses nothing. Layout of a
+note: ELF specification 1.2, "Note Section", with 4-byte alignment of name and descriptor as
+Linux has it. Note types: Xen public/elfnote.h. Knows nothing of memory or of loading.
+"""
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from loader.address import align_up
+from loader.declared import U32, Declared
+from loader.errors import Elf
+from loader.image import ImageSource
+from loader.result import PvhBootCapability, PvhRelocation, PvhState
+
+NOTE_ALIGNMENT: Final = 4
+XEN_NAME: Final = b"Xen\0"
+XEN_ELFNOTE_PHYS32_ENTRY: Final = 18
+XEN_ELFNOTE_PHYS32_RELOC: Final = 19
+U32_MAX: Final = 0xFFFF_FFFF
+
+# Defaults of XEN_ELFNOTE_PHYS32_RELOC; p_align counts from a page on.
+DEFAULT_RELOC_ALIGN: Final = 0x20_0000
+DEFAULT_RELOC_MIN: Final = 0
+DEFAULT_RELOC_MAX: Final = U32_MAX
+PAGE_SIZE: Final = 0x1000
+
+# A kernel has some ten notes. Walking more than this many is only ever a waste of time; a run of
+# notes without content is skipped in C and costs a sixteenth each.
+_MOST_NOTES = 1 << 18
+_CHEAP = 16
+_EMPTY_NOTES = re.compile(rb"(?:\0{8}.{4})++", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class NoteHeader(Declared):
+    """Elf64_Nhdr; the name follows, then the descriptor, each padded to NOTE_ALIGNMENT."""
+
+    n_namesz: U32
+    n_descsz: U32
+    n_type: U32
+
+
+@dataclass(frozen=True, slots=True)
+class NoteSegment:
+    """A PT_NOTE program header: its index in the table, file offset, size in the file."""
+
+    index: int
+    offset: int
+    size: int
+
+
+class PvhNotes:
+    """What the PT_NOTE segments of one image say about PVH. Feed it with scan(), in order."""
+
+    def __init__(self, image: ImageSource) -> None:
+        self._image = image
+        self._segments: list[NoteSegment] = []
+        self._entry: int | None = None
+        self._beyond: Elf.InvalidPvhNote | None = None
+        self._overlong: int | None = None
+        self._walked = 0
+
+    @property
+    def segments(self) -> int:
+        """How many PT_NOTE segments were scanned."""
+        return len(self._segments)
+
+    @property
+    def overlong_segment(self) -> int | None:
+        """The index of the first segment with an ordinary note that runs past it."""
+        return self._overlong
+
+    def scan(self, segment: NoteSegment) -> None:
+        """Looks for the PVH entry note in one segment; the first there counts.
+
+        Raises Elf.ReadNoteHeader, Elf.Overflow and Elf.InvalidPvhNote where linux-loader does.
+        """
+        self._segments.append(segment)
+        for at, note in self._walk(segment):
+            if note.n_type == XEN_ELFNOTE_PHYS32_ENTRY and note.n_namesz == len(XEN_NAME):
+                name = self._bytes(at + NoteHeader.SIZE, len(XEN_NAME), segment)
+                if name == XEN_NAME:
+                    self._entry = self._read_entry(at, note, segment)
+                    return
+            self._check_padding(at, note, segment)
+
+    def capability(self, most_alignment: int) -> PvhBootCapability:
+        """The verdict over all segments; `most_alignment` is the largest p_align of a PT_LOAD.
+
+        Raises Elf.InvalidPvhNote when an entry note ran past its segment.
+        """
+        if self._beyond is not None:
+            raise self._beyond
+        if self._entry is None:
+            return PvhBootCapability(PvhState.NOT_PRESENT)
+        relocation = self._relocation(most_alignment)
+        return PvhBootCapability(PvhState.PRESENT, self._entry, relocation)
+
+    def _walk(self, segment: NoteSegment) -> Iterator[tuple[int, NoteHeader]]:
+        """(file offset, header) of each note, until the segment's size is used up."""
+        position = 0
+        while position < segment.size:
+            at = segment.offset + position
+            note = NoteHeader.from_bytes(self._bytes(at, NoteHeader.SIZE, segment))
+            yield at, note
+            self._count(1, segment)
+            if note.n_namesz or note.n_descsz:
+                position += _extent(note)
+            else:
+                position += self._empty_notes(at, segment)
+            if position > segment.size and self._overlong is None:
+                self._see_overlong(at, note, segment)
+
+    def _empty_notes(self, at: int, segment: NoteSegment) -> int:
+        """Bytes of a run of notes without name and descriptor, as far as the segment goes."""
+        run = _EMPTY_NOTES.match(self._image.data, at)
+        assert run is not None
+        left = segment.offset + segment.size - at
+        size = min(run.end() - at, align_up(left, NoteHeader.SIZE))
+        self._count(size // NoteHeader.SIZE // _CHEAP, segment)
+        return size
+
+    def _count(self, notes: int, segment: NoteSegment) -> None:
+        self._walked += notes
+        if self._walked > _MOST_NOTES:
+            raise Elf.InvalidPvhNote(
+                f"PT_NOTE[{segment.index}] brings the image to more than {_MOST_NOTES} notes",
+                file=self._image.name,
+                field="p_filesz",
+                offset=segment.offset,
+                value=segment.size,
+                limit=_MOST_NOTES,
+            )
+
+    def _see_overlong(self, at: int, note: NoteHeader, segment: NoteSegment) -> None:
+        end = at + NoteHeader.SIZE + align_up(note.n_namesz, NOTE_ALIGNMENT) + note.n_descsz
+        if end > segment.offset + segment.size:
+            self._overlong = segment.index
+
+    def _bytes(self, at: int, size: int, segment: NoteSegment) -> bytes:
+        found = bytes(self._image.data[at : at + size])
+        if len(found) < size:
+            raise Elf.ReadNoteHeader(
+                f"PT_NOTE[{segment.index}] has a note at file offset {at:#x} that needs {size} "
+                f"bytes, but the file ends at {self._image.size:#x}",
+                file=self._image.name,
+                offset=at,
+                value=at + size,
+                limit=self._image.size,
+                advice="the file is truncated or damaged; get it again",
+            )
+        return found
+
+    def _check_padding(self, at: int, note: NoteHeader, segment: NoteSegment) -> None:
+        for field, size in (("n_namesz", note.n_namesz), ("n_descsz", note.n_descsz)):
+            if align_up(size, NOTE_ALIGNMENT) > U32_MAX:
+                raise Elf.Overflow(
+                    f"the note at file offset {at:#x} in PT_NOTE[{segment.index}] has {field} "
+                    f"{size:#x}, which padded to {NOTE_ALIGNMENT} bytes exceeds 32 bits",
+                    file=self._image.name,
+                    field=field,
+                    offset=at + NoteHeader.OFFSETS[field],
+                    value=size,
+                    limit=U32_MAX,
+                )
+
+    def _read_entry(self, at: int, note: NoteHeader, segment: NoteSegment) -> int:
+        if note.n_descsz < _ADDRESS.size:
+            raise Elf.InvalidPvhNote(
+                f"the PVH entry note at file offset {at:#x} in PT_NOTE[{segment.index}] has a "
+                f"descriptor of {note.n_descsz} bytes but an address needs {_ADDRESS.size}",
+                file=self._image.name,
+                field="n_descsz",
+                offset=at + NoteHeader.OFFSETS["n_descsz"],
+                value=note.n_descsz,
+                limit=_ADDRESS.size,
+            )
+        start = at + NoteHeader.SIZE + len(XEN_NAME)
+        (entry,) = _ADDRESS.unpack(self._bytes(start, _ADDRESS.size, segment))
+        end = segment.offset + segment.size
+        if start + note.n_descsz > end and self._beyond is None:
+            self._beyond = Elf.InvalidPvhNote(
+                f"the PVH entry note at file offset {at:#x} runs to {start + note.n_descsz:#x} "
+                f"but its segment PT_NOTE[{segment.index}] ends at {end:#x}",
+                file=self._image.name,
+                field="n_descsz",
+                offset=at + NoteHeader.OFFSETS["n_descsz"],
+                value=note.n_descsz,
+                limit=end,
+                advice="the file is damaged; get it again, or load it with an offset, without PVH",
+            )
+        return int(entry)
+
+    def _relocation(self, most_alignment: int) -> PvhRelocation | None:
+        for segment in self._segments:
+            values = self._relocation_values(segment)
+            if values is not None:
+                align = most_alignment if most_alignment >= PAGE_SIZE else DEFAULT_RELOC_ALIGN
+                defaults = (align, DEFAULT_RELOC_MIN, DEFAULT_RELOC_MAX)
+                return PvhRelocation(*values, *defaults[len(values) :])
+        return None
+
+    def _relocation_values(self, segment: NoteSegment) -> tuple[int, ...] | None:
+        """The one to three values of a relocation note in the segment, or () or None."""
+        end = segment.offset + segment.size
+        try:
+            for at, note in self._walk(segment):
+                name = at + NoteHeader.SIZE
+                start = name + len(XEN_NAME)
+                if (
+                    note.n_type == XEN_ELFNOTE_PHYS32_RELOC
+                    and note.n_namesz == len(XEN_NAME)
+                    and start + note.n_descsz <= end
+                    and bytes(self._image.data[name:start]) == XEN_NAME
+                ):
+                    count = min(note.n_descsz // _ADDRESS.size, 3)
+                    return struct.unpack_from(f"<{count}I", self._image.data, start)
+        except (Elf.ReadNoteHeader, Elf.InvalidPvhNote, struct.error):
+            return None
+        return None
+
+
+_ADDRESS = struct.Struct("<I")
+
+
+def _extent(note: NoteHeader) -> int:
+    """Bytes from a note to the next: header, padded name, padded descriptor."""
+    return (
+        NoteHeader.SIZE
+        + align_up(note.n_namesz, NOTE_ALIGNMENT)
+        + align_up(note.n_descsz, NOTE_ALIGNMENT)
+    )

@@ -1,0 +1,236 @@
+"""Loading an uncompressed arm64 or riscv64 kernel: an Image (a PE file by its first bytes).
+
+Owns the 64-byte Image header, where the file goes, and load_dtb(), which linux-loader keeps in the
+same module. Checks come in linux-loader's order, all before the first write. The architecture is
+that of the magic. Layouts: Documentation/arch/arm64/booting.rst ("Call the kernel image") and
+Documentation/arch/riscv/boot-image-header.rst.
+"""
+
+# No deferred annotations here: `Declared` reads the encodings from them.
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from loader import errors
+from loader.address import MIB, U64_MAX, Range, checked_add, format_size
+from loader.copying import Copy, copy_all
+from loader.declared import U32, U64, Declared
+from loader.image import ImageLike, ImageSource, open_image
+from loader.memory import GuestMemory
+from loader.result import Finding, KernelLoaderResult, PvhBootCapability, PvhState
+
+ARM64_MAGIC: Final = 0x644D_5241  # "ARM\x64"
+RISCV64_MAGIC: Final = 0x0543_5352  # "RSC\x05"
+ARCHITECTURES: Final = {ARM64_MAGIC: "aarch64", RISCV64_MAGIC: "riscv64"}
+
+BASE_ALIGNMENT: Final = 2 * MIB
+# arm64: kernels that leave image_size 0 (before 3.17) have text_offset 0x80000.
+OLD_TEXT_OFFSET: Final = 0x8_0000
+# linux-loader's limit, and that of arm64's booting.rst.
+DTB_MAX_SIZE: Final = 2 * MIB
+
+BIG_ENDIAN: Final = 1 << 0  # flags, both architectures
+PAGE_SIZE_SHIFT: Final = 1  # flags of arm64, two bits
+PAGE_SIZE_MASK: Final = 3
+PAGE_SIZES: Final = {1: "4K", 2: "16K", 3: "64K"}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageHeader(Declared):
+    """The Image header, at file offset 0. `magic` is what riscv64 calls magic2."""
+
+    code0: U32
+    code1: U32
+    text_offset: U64
+    image_size: U64
+    flags: U64
+    res2: U64
+    res3: U64
+    res4: U64
+    magic: U32
+    res5: U32
+
+
+class Pe(errors.Pe):
+    """The loader of Images. Its refusals are attributes: Pe.InvalidBaseAddrAlignment and so on.
+
+    `arch` restricts it to one architecture, "aarch64" or "riscv64", as a build of linux-loader is;
+    without it both are taken, and the result's `machine` tells which it was.
+    """
+
+    def __init__(self, arch: str | None = None) -> None:
+        if arch is not None and arch not in ARCHITECTURES.values():
+            raise ValueError(f"an Image is for aarch64 or riscv64, not for {arch}")
+        self.arch = arch
+
+    def load(
+        self,
+        memory: GuestMemory,
+        image: ImageLike,
+        *,
+        kernel_offset: int | None = None,
+        highmem_start: int | None = None,
+    ) -> KernelLoaderResult:
+        """Loads the whole file of `image`.
+
+        `kernel_offset` is the guest-physical base, a multiple of 2 MiB, to which the header's
+        text_offset is added; without it the base is 0. `highmem_start` is ignored. Raises a
+        LoaderError (Pe.*, Image.*) and leaves `memory` as it was then.
+        """
+        with open_image(image, allow_empty=True) as source:
+            header = read_image_header(source, self.arch)
+            load = _load_address(source, header, kernel_offset)
+            _check_target(memory, source, load)
+            copy_all(memory, source, [Copy(load, 0, source.size)])
+            return _result(memory, source, header, load)
+
+
+def load_dtb(memory: GuestMemory, address: int, dtb: ImageLike) -> None:
+    """Puts a device tree blob at guest-physical `address`.
+
+    Raises Pe.DtbTooBig above 2 MiB and Pe.ReadDtbImage when its place is not all RAM; nothing is
+    written then. The blob is not looked at (linux-loader: pe::load_dtb).
+    """
+    with open_image(dtb, "device tree", allow_empty=True) as source:
+        if source.size > DTB_MAX_SIZE:
+            raise errors.Pe.DtbTooBig(
+                f"{format_size(source.size)} of device tree, but at most "
+                f"{format_size(DTB_MAX_SIZE)} are allowed",
+                file=source.name,
+                value=source.size,
+                limit=DTB_MAX_SIZE,
+                advice="trim it to the totalsize of its header",
+            )
+        if not memory.contains(address, source.size):
+            shortage, advice = memory.shortage(address, source.size)
+            raise errors.Pe.ReadDtbImage(
+                f"{format_size(source.size)} at {address:#x} are wanted but {shortage}",
+                file=source.name,
+                value=address,
+                limit=memory.last_address,
+                advice=advice,
+            )
+        copy_all(memory, source, [Copy(address, 0, source.size)])
+
+
+def read_image_header(source: ImageSource, arch: str | None = None) -> ImageHeader:
+    """The header of an Image, for `arch` or either architecture.
+
+    Raises Pe.ReadImageHeader and Pe.InvalidImageMagicNumber.
+    """
+    if source.size < ImageHeader.SIZE:
+        raise errors.Pe.ReadImageHeader(
+            f"the file has {source.size} bytes but an Image header needs {ImageHeader.SIZE}",
+            file=source.name,
+            value=source.size,
+            limit=ImageHeader.SIZE,
+            advice="give an uncompressed kernel Image",
+        )
+    header = ImageHeader.from_bytes(source.data)
+    found = ARCHITECTURES.get(header.magic)
+    if found is None or arch not in (None, found):
+        wanted = arch or "aarch64 or riscv64"
+        raise errors.Pe.InvalidImageMagicNumber(
+            f"the magic {header.magic:#x} is that of {found or 'no Image'}, not of {wanted}",
+            file=source.name,
+            field="magic",
+            offset=ImageHeader.OFFSETS["magic"],
+            value=header.magic,
+            advice=f"give an uncompressed kernel Image for {wanted}",
+        )
+    return header
+
+
+def text_offset(header: ImageHeader) -> int:
+    """Bytes from the 2 MiB-aligned base to the load address."""
+    if header.magic == ARM64_MAGIC and header.image_size == 0:
+        return OLD_TEXT_OFFSET
+    return header.text_offset
+
+
+def _load_address(source: ImageSource, header: ImageHeader, kernel_offset: int | None) -> int:
+    base = kernel_offset or 0
+    if base % BASE_ALIGNMENT:
+        raise errors.Pe.InvalidBaseAddrAlignment(
+            f"the base {base:#x} is not a multiple of {format_size(BASE_ALIGNMENT)}",
+            file=source.name,
+            value=base,
+            limit=BASE_ALIGNMENT,
+            advice=f"use {base // BASE_ALIGNMENT * BASE_ALIGNMENT:#x} or a multiple of 2M",
+        )
+    load = checked_add(base, text_offset(header))
+    if load is None:
+        raise errors.Pe.InvalidImage(
+            f"the base {base:#x} plus text_offset {text_offset(header):#x} is not a 64-bit address",
+            file=source.name,
+            field="text_offset",
+            offset=ImageHeader.OFFSETS["text_offset"],
+            value=text_offset(header),
+            limit=U64_MAX - base,
+        )
+    return load
+
+
+def _check_target(memory: GuestMemory, source: ImageSource, load: int) -> None:
+    if not memory.contains(load, source.size):
+        shortage, advice = memory.shortage(load, source.size)
+        raise errors.Pe.ReadKernelImage(
+            f"the Image needs guest RAM {Range(load, source.size)} but {shortage}",
+            file=source.name,
+            value=load,
+            limit=memory.last_address,
+            advice=advice,
+        )
+
+
+def _result(
+    memory: GuestMemory, source: ImageSource, header: ImageHeader, load: int
+) -> KernelLoaderResult:
+    machine = ARCHITECTURES[header.magic]
+    footprint = Range(load, max(header.image_size, source.size))
+    return KernelLoaderResult(
+        kernel_load=load,
+        kernel_end=load + source.size,
+        setup_header=None,
+        pvh_boot_cap=PvhBootCapability(PvhState.IGNORED),
+        footprint=footprint,
+        entry_points={"arm64" if machine == "aarch64" else machine: load},
+        findings=tuple(_findings(memory, source, header, footprint)),
+        machine=machine,
+    )
+
+
+def _findings(
+    memory: GuestMemory, source: ImageSource, header: ImageHeader, footprint: Range
+) -> Iterator[Finding]:
+    if 0 < header.image_size < source.size:
+        yield Finding(
+            "image-size-smaller-than-file",
+            f"image_size {header.image_size:#x} is smaller than the file of {source.size:#x} bytes",
+        )
+    if header.image_size > source.size:
+        yield Finding(
+            "bss-beyond-image",
+            f"the kernel needs {format_size(header.image_size - source.size)} of RAM behind its "
+            f"file, up to {footprint.end - 1:#x}",
+        )
+    if not header.image_size:
+        yield Finding("image-size-unknown", "image_size is 0: the file's size has to do")
+    if not memory.contains(footprint.start, footprint.size):
+        yield Finding(
+            "footprint-beyond-ram",
+            f"the kernel will use guest memory {footprint}, which is not all RAM",
+        )
+    if header.flags & BIG_ENDIAN:
+        yield Finding("big-endian", "the kernel is big-endian")
+    if header.magic == ARM64_MAGIC:
+        yield from _page_size_findings(header)
+
+
+def _page_size_findings(header: ImageHeader) -> Iterator[Finding]:
+    pages = PAGE_SIZES.get(header.flags >> PAGE_SIZE_SHIFT & PAGE_SIZE_MASK)
+    if pages in ("16K", "64K"):
+        yield Finding(
+            f"page-size-{pages.lower()}",
+            f"the kernel has {pages} pages: a CPU without them hangs without a word",
+        )
