@@ -1,0 +1,106 @@
+"""The guest's serial console: QEMU writes it to a regular file, pexpect reads it from there.
+
+A regular file is the only console that does not change the guest's run (a socket, pipe or pty makes
+the guest wait for its reader). Owns reading, the raw transcript and the host times at which bytes
+arrived; judges nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pexpect
+from pexpect.spawnbase import SpawnBase
+
+from harness.text import printable
+
+_CHUNK = 64 << 10
+_PAUSE = 0.005
+
+
+class ConsoleFile(SpawnBase[bytes]):
+    """A growing file as a pexpect object.
+
+    `wait(seconds)` is called when nothing new is there; `ended()` says whether the writer is gone,
+    which makes the end of the file an EOF; `on_data` is told what arrives. The file may not
+    exist yet.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        wait: Callable[[float], None],
+        ended: Callable[[], bool],
+        on_data: Callable[[bytes], None] | None = None,
+    ) -> None:
+        super().__init__(timeout=0, maxread=_CHUNK, searchwindowsize=None)
+        self.path = path
+        self.transcript = bytearray()
+        self.arrivals: list[tuple[float, int]] = []  # host seconds since start, bytes before
+        self._wait = wait
+        self._ended = ended
+        self._on_data = on_data
+        self._started = time.monotonic()
+        self.child_fd = -1
+
+    def read_nonblocking(self, size: int = 1, timeout: float | None = None) -> bytes:
+        """Up to `size` new bytes. Raises pexpect.TIMEOUT when none came, pexpect.EOF at the end."""
+        deadline = time.monotonic() + (timeout or 0)
+        while True:
+            ended = self._ended()  # asked before reading: what came before the end is still read
+            data = self._read(size)
+            if data:
+                self.arrivals.append((time.monotonic() - self._started, len(self.transcript)))
+                self.transcript += data
+                if self._on_data is not None:
+                    self._on_data(data)
+                return data
+            if ended:
+                self.flag_eof = True
+                raise pexpect.EOF("the console's writer has ended")
+            if time.monotonic() >= deadline:
+                raise pexpect.TIMEOUT("no console output")
+            self._wait(_PAUSE)
+
+    def _read(self, size: int) -> bytes:
+        if self.child_fd < 0:
+            try:
+                self.child_fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return b""
+        return os.read(self.child_fd, size)
+
+    def isalive(self) -> bool:
+        """Whether more output may come."""
+        return not self._ended()
+
+    def close(self) -> None:
+        if self.child_fd >= 0:
+            os.close(self.child_fd)
+            self.child_fd = -1
+
+    def __enter__(self) -> ConsoleFile:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def timestamped(transcript: bytes | bytearray, arrivals: list[tuple[float, int]]) -> str:
+    """The transcript with host seconds before each line; control characters are made visible."""
+    lines = []
+    position, index = 0, 0
+    for line in transcript.split(b"\n"):
+        while index + 1 < len(arrivals) and arrivals[index + 1][1] <= position:
+            index += 1
+        seconds = arrivals[index][0] if arrivals else 0.0
+        text = printable(line.rstrip(b"\r"))
+        lines.append(f"[{seconds:8.3f}] {text}")
+        position += len(line) + 1
+    if lines and not transcript.rpartition(b"\n")[2]:
+        lines.pop()
+    return "\n".join(lines) + "\n"

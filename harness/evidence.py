@@ -1,0 +1,89 @@
+"""What the guest said about itself: the lines its init printed, and whether they are genuine.
+
+The last line is a SHA-256 over the nonce and every line before it, so that neither the kernel's
+echo of its command line nor a transcript of another boot can pass for a proof. Judges nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from loader.address import Range
+
+_LINE = re.compile(rb"^bootproof: (\w+) ([^\r\n]*)\r?\n", re.MULTILINE)
+_PROOF = "proof"
+PROOF_PATTERN = rb"bootproof: proof [0-9a-f]{64}\r?\n"
+
+
+@dataclass(frozen=True, slots=True)
+class GuestEvidence:
+    """`text` is what the proof is over; `proof` is None when init did not get to its last line."""
+
+    text: str
+    proof: str | None
+
+    def values(self, key: str) -> tuple[str, ...]:
+        """Every value init printed under `key`, in order."""
+        pairs = (line.partition(" ") for line in self.text.splitlines())
+        return tuple(value for name, _, value in pairs if name == key)
+
+    def value(self, key: str) -> str | None:
+        return next(iter(self.values(key)), None)
+
+    def number(self, key: str, base: int = 10) -> int | None:
+        """The first number of a value, or None when there is none."""
+        try:
+            return int((self.value(key) or "").split()[0], base)
+        except (ValueError, IndexError):
+            return None
+
+    @property
+    def ram(self) -> tuple[Range, ...]:
+        """The System RAM of /proc/iomem, guest-physical."""
+        return tuple(found for found in map(_iomem_range, self.values("ram")) if found)
+
+    @property
+    def code(self) -> Range | None:
+        """The kernel code of /proc/iomem, guest-physical."""
+        return _iomem_range(self.value("code") or "")
+
+    def proves(self, nonce: str) -> bool:
+        """Whether the proof is the right one for this nonce and this evidence."""
+        return self.proof == proof_for(nonce, self.text)
+
+    def to_json(self) -> Mapping[str, object]:
+        keys = dict.fromkeys(line.partition(" ")[0] for line in self.text.splitlines())
+        return {key: list(self.values(key)) for key in keys} | {_PROOF: self.proof}
+
+
+def proof_for(nonce: str, text: str) -> str:
+    """The digest init prints: SHA-256 over the nonce, a newline, and its evidence lines."""
+    return hashlib.sha256(f"{nonce}\n{text}".encode()).hexdigest()
+
+
+def nonce_for(case_id: str, kernel_digest: str) -> str:
+    """The nonce of a case: the same in every run, another one for another case or kernel."""
+    return hashlib.sha256(f"{case_id}\n{kernel_digest}".encode()).hexdigest()[:32]
+
+
+def parse(transcript: bytes) -> GuestEvidence:
+    """Reads the evidence out of a console transcript, up to the first proof line."""
+    text, proof = [], None
+    for match in _LINE.finditer(transcript):
+        key, value = (group.decode("utf-8", "backslashreplace") for group in match.groups())
+        if key == _PROOF:
+            proof = value
+            break
+        text.append(f"{key} {value}\n")
+    return GuestEvidence("".join(text), proof)
+
+
+def _iomem_range(text: str) -> Range | None:
+    match = re.fullmatch(r"([0-9a-f]+)-([0-9a-f]+)", text)
+    if match is None:
+        return None
+    first, last = (int(part, 16) for part in match.groups())
+    return Range.between(first, last + 1) if last >= first else None

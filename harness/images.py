@@ -1,0 +1,111 @@
+"""Kernel files: found by catalogue name or path, in the format a case asks for, each made once.
+
+What has to be unpacked or changed for a case is kept in the user's cache under the hash of the file
+it came from, so that no run does the same work twice, whichever worker needs it first.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from harness import variants
+from harness.errors import UserError
+from kernels import FetchedKernel, Fetcher, Kind, load_catalog
+from kernels.cache import Cache, default_cache_dir, file_sha256
+from loader.identify import Format, identify
+from loader.unpack import unpack_to
+
+_DERIVED: Final = "derived"
+
+
+@dataclass(frozen=True, slots=True)
+class KernelFile:
+    """A kernel image on disk. `sha256` is that of the file first named, whatever was made of it."""
+
+    name: str
+    path: Path
+    sha256: str
+
+
+@functools.cache
+def catalogue_file(name: str) -> FetchedKernel:
+    """A file of the catalogue, fetched when it is not cached. Raises FetchError."""
+    return Fetcher().fetch([name])[0]
+
+
+@functools.cache
+def kernel_file(name: str) -> KernelFile:
+    """A kernel by catalogue name or path. Raises FetchError, UserError."""
+    catalog = load_catalog()
+    if name in catalog and catalog[name].kind is Kind.KERNEL:
+        fetched = catalogue_file(name)
+        return KernelFile(name, fetched.path, fetched.sha256)
+    path = Path(name)
+    if not path.exists() and os.sep not in name:
+        catalog[name]  # raises with the names that are near
+    try:
+        return KernelFile(name, path, file_sha256(path))
+    except OSError as error:
+        raise UserError(f"{name}: {error.strerror}") from error
+
+
+@functools.cache
+def busybox(arch: str) -> bytes:
+    """The static busybox of an architecture."""
+    return catalogue_file(load_catalog().busybox(arch).name).path.read_bytes()
+
+
+@functools.cache
+def in_format(kernel: KernelFile, format_: str) -> KernelFile:
+    """`kernel` as "elf", "bzimage" or "image"; unpacked when it is packed.
+
+    Raises LoaderError when it cannot be unpacked, UserError when something else comes out.
+    """
+    found = identify(kernel.path).format
+    steps = 0
+    while found.value != format_:
+        steps += 1
+        if found is Format.UNKNOWN or steps > 3:
+            raise UserError(f"{kernel.name}: no {format_} kernel in it (it is: {found})")
+        inner = _derive(kernel, f"{found}-{steps}", functools.partial(_unpack, kernel.path))
+        kernel = KernelFile(kernel.name, inner, kernel.sha256)
+        found = identify(kernel.path).format
+    return kernel
+
+
+@functools.cache
+def variant(kernel: KernelFile, name: str) -> KernelFile:
+    """A changed copy of `kernel`: see harness.variants."""
+    change = variants.VARIANTS[name]
+
+    def write(path: Path) -> None:
+        path.write_bytes(change(kernel.path.read_bytes()))
+
+    format_ = identify(kernel.path).format
+    return KernelFile(kernel.name, _derive(kernel, f"{format_}-{name}", write), kernel.sha256)
+
+
+def _unpack(packed: Path, target: Path) -> None:
+    unpack_to(packed, target)
+
+
+def _derive(kernel: KernelFile, what: str, write: Callable[[Path], None]) -> Path:
+    cache = Cache(default_cache_dir())
+    path = cache.root / _DERIVED / f"{kernel.sha256}-{what}"
+    if path.exists():
+        return path
+    with cache.locked(f"derived-{kernel.sha256[:32]}-{what}"):
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = path.with_name(f".{path.name}.{os.getpid()}")
+            try:
+                write(draft)
+                draft.replace(path)
+            finally:
+                draft.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,99 @@
+"""QMP: QEMU's events and state, small and synchronous.
+
+Owns one qemu.qmp client on an inherited socket and the event loop it needs; the loop only runs
+while a caller waits here, so there is no thread. Judges nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from qemu.qmp import ConnectError, EventListener, QMPClient, QMPError
+
+
+class MonitorError(Exception):
+    """QEMU closed the monitor or refused a command; it has usually ended, with a word on stderr."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A QMP event."""
+
+    name: str
+    data: Mapping[str, Any]
+
+
+class Monitor:
+    """A connection to one QEMU. Use as a context manager."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._loop = asyncio.new_event_loop()
+        self._client = QMPClient("bootproof")
+        self._client.logger.disabled = True
+        self._listener = EventListener()
+        self._client.register_listener(self._listener)
+        self.connected = False
+
+    def connect(self, timeout: float) -> None:
+        """Waits for QEMU's greeting. Raises MonitorError."""
+        try:
+            self._loop.run_until_complete(
+                asyncio.wait_for(self._client.connect(self._sock), timeout)
+            )
+        except (ConnectError, OSError, TimeoutError) as error:
+            raise MonitorError(f"QMP: no greeting from QEMU: {error}") from error
+        self.connected = True
+
+    def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
+        """Runs a command and gives its return value. Raises MonitorError."""
+        try:
+            return self._loop.run_until_complete(
+                asyncio.wait_for(self._client.execute(command, arguments), 30)
+            )
+        except (QMPError, OSError, TimeoutError) as error:
+            raise MonitorError(f"QMP {command}: {error}") from error
+
+    def wait(self, seconds: float) -> None:
+        """Lets `seconds` pass while events are received."""
+        self._loop.run_until_complete(asyncio.sleep(seconds))
+
+    def events(self) -> list[Event]:
+        """The events received since the last call."""
+        found = []
+        while not self._listener.empty():
+            message = self._loop.run_until_complete(self._listener.get())
+            data = message.get("data")
+            found.append(Event(str(message["event"]), data if isinstance(data, dict) else {}))
+        return found
+
+    def instructions(self) -> int | None:
+        """Executed guest instructions, or None without icount."""
+        icount = self.execute("query-replay").get("icount")
+        return int(icount) if icount is not None else None
+
+    def registers(self) -> str:
+        """What the human monitor says about the CPUs' registers."""
+        return str(
+            self.execute("human-monitor-command", {"command-line": "info registers -a"})
+        ).replace("\r", "")
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # A client that was never connected, or whose QEMU died, has nothing left to say goodbye to.
+        with contextlib.suppress(QMPError, OSError, TimeoutError, EOFError):
+            self._loop.run_until_complete(asyncio.wait_for(self._client.disconnect(), 2))
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                self._loop.run_until_complete(task)
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
+        self._sock.close()

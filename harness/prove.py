@@ -1,0 +1,263 @@
+"""A case from start to finish: kernel file, boot image, run, result.
+
+What pytest and the command line both call; everything it does is done by other modules.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from harness import images, qemu
+from harness.case import Case
+from harness.evidence import nonce_for
+from harness.images import KernelFile
+from harness.run import CONSOLE, Outcome, Start, run, write_result
+from harness.stages import stages
+from harness.text import printable
+from harness.verdict import CodeAnywhere, CodeAt, Expected, Verdict
+from harness.watch import Budget
+from loader import assemble, initramfs
+from loader.address import Range, align_up
+from loader.assemble import Assembled, Assembly
+from loader.errors import LoaderError
+from loader.identify import identify
+from loader.protocols import BootRequest, bootparams, linux32, linux64, pvh
+from loader.result import KernelLoaderResult
+
+RDINIT: Final = "rdinit=/bootproof/init"
+_RESULT_VERSION: Final = 1
+
+# /proc/sys/kernel/bootloader_type: what type_of_loader said, or 0xb0 of the PVH entry code.
+_BOOTLOADER_TYPES: Final = {
+    linux64.NAME: bootparams.TYPE_OF_LOADER,
+    linux32.NAME: bootparams.TYPE_OF_LOADER,
+    pvh.NAME: 0xB0,
+}
+# Where the kernel's code begins within its Image: _text itself, or _stext one segment later.
+_ARM64_CODE_STARTS: Final = (0, 0x10000)
+_KASLR_WINDOW_START: Final = 0x1000000
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """How a case ended. `outcome` and `assembled` are None when loading was refused."""
+
+    case: Case
+    verdict: Verdict
+    reason: str
+    code: str | None
+    assembled: Assembled | None
+    outcome: Outcome | None
+    directory: Path
+    host_seconds: float
+
+    @property
+    def console_tail(self) -> list[str]:
+        """The last ten lines of the console, printable."""
+        if self.outcome is None:
+            return []
+        return [printable(line) for line in self.outcome.observation.transcript.splitlines()[-10:]]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a user may add to a case: an own initrd, another budget, eyes on the console."""
+
+    initrd: bytes | None = None
+    budget: Budget = Budget()
+    realtime: bool = False
+    on_console: Callable[[bytes], None] | None = None
+
+
+def prove(case: Case, directory: Path, options: Options = Options()) -> Proven:
+    """Boots one case in `directory`, which is emptied first, and leaves its artifacts there.
+
+    Raises UserError and FetchError for what is not the case's own doing.
+    """
+    began = time.monotonic()
+    _fresh(directory)
+    machine = qemu.machine(
+        case.arch, memory=case.memory, board=case.board, cpu=case.cpu, realtime=options.realtime
+    )
+    kernel = images.kernel_file(case.kernel)
+    nonce = nonce_for(case.id, kernel.sha256)
+    cmdline = full_cmdline(machine.arch, case.cmdline, nonce, chained=options.initrd is not None)
+    try:
+        image = _in_format(kernel, case)
+        assembled = assemble.assemble(
+            image.path, _assembly(case, machine, kernel, cmdline, options), directory
+        )
+    except LoaderError as error:
+        return _refused(case, error, directory, began)
+    expected = _expected(case, machine, assembled, nonce, cmdline)
+    start = Start(
+        assembled.image, machine, expected, case.placement, options.budget, options.on_console
+    )
+    outcome = run(start, directory)
+    judgement = outcome.judgement
+    proven = Proven(
+        *(case, judgement.verdict, judgement.reason, None, assembled, outcome, directory),
+        time.monotonic() - began,
+    )
+    write_result(directory, result_json(proven, machine))
+    return proven
+
+
+def full_cmdline(arch: qemu.Arch, chosen: str | None, nonce: str, *, chained: bool = False) -> str:
+    """The kernel command line: the architecture's default or `chosen`, then what the proof needs.
+
+    With an initrd of the user's, our init hands over to theirs (`bootproof.next`).
+    """
+    words = [arch.cmdline if chosen is None else chosen, RDINIT, f"bootproof.nonce={nonce}"]
+    words += ["bootproof.next=/init"] if chained else []
+    return " ".join(word for word in words if word)
+
+
+def result_json(proven: Proven, machine: qemu.Machine | None) -> dict[str, Any]:
+    """The case's result as data; the keys are stable within a version."""
+    result: dict[str, Any] = {
+        "version": _RESULT_VERSION,
+        "case": proven.case.id,
+        "verdict": proven.verdict.value,
+        "reason": proven.reason,
+        "code": proven.code,
+        "host_seconds": round(proven.host_seconds, 3),
+    }
+    if proven.assembled is not None:
+        result["pvh"] = str(proven.assembled.kernel.pvh_boot_cap)
+        result["protocol"] = proven.assembled.protocol
+        result["entry"] = hex(proven.assembled.image.entry)
+    if machine is not None:
+        result["machine"] = _machine_json(machine)
+    if proven.outcome is not None:
+        result |= _outcome_json(proven.outcome)
+    return result
+
+
+def _machine_json(machine: qemu.Machine) -> Mapping[str, Any]:
+    return {
+        "arch": machine.arch.name,
+        "qemu": str(machine.qemu),
+        "board": machine.board,
+        "cpu": machine.cpu,
+        "memory": machine.memory,
+        "cpus": machine.cpus,
+        "deterministic": not machine.realtime,
+    }
+
+
+def _outcome_json(outcome: Outcome) -> Mapping[str, Any]:
+    seen = outcome.observation
+    return {
+        "end": seen.end.name.lower().replace("_", "-"),
+        "exit_code": seen.exit_code,
+        "instructions": outcome.costs.instructions,
+        "cpu_seconds": round(outcome.costs.cpu_seconds, 3),
+        "qemu_seconds": round(outcome.costs.qemu_seconds, 3),
+        "stages": {stage.name: stage.guest_seconds for stage in stages(seen.transcript)},
+        "console": CONSOLE,
+        "console_bytes": len(seen.transcript),
+        "evidence": dict(outcome.judgement.evidence.to_json()),
+        "registers": seen.registers.splitlines(),
+        "qemu_stderr": seen.stderr,
+    }
+
+
+def _fresh(directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+
+
+def _in_format(kernel: KernelFile, case: Case) -> KernelFile:
+    image = kernel if case.format == "file" else images.in_format(kernel, case.format)
+    return images.variant(image, case.variant) if case.variant else image
+
+
+def _assembly(
+    case: Case, machine: qemu.Machine, kernel: KernelFile, cmdline: str, options: Options
+) -> Assembly:
+    request = BootRequest(
+        cmdline=cmdline.encode(),
+        initrd=_initrd(case.arch, options.initrd),
+        dtb=qemu.device_tree(machine),
+        reserved=machine.reserved,
+        label=case.id,
+        unsafe=case.unsafe,
+    )
+    provenance = {
+        "case": case.id,
+        "kernel": kernel.name,
+        "kernel_sha256": kernel.sha256,
+        "format": case.format,
+        "kernel_offset": "none" if case.offset is None else hex(case.offset),
+        "cmdline": cmdline,
+    }
+    ram = assemble.Machine(case.arch, case.memory, machine.arch.memory_limit, machine.banks_with)
+    return Assembly(ram, request, case.protocol, case.offset, provenance)
+
+
+@functools.cache
+def _evidence_archive(arch: str) -> bytes:
+    return initramfs.archive(initramfs.evidence_entries(images.busybox(arch)))
+
+
+def _initrd(arch: str, users: bytes | None) -> bytes:
+    """Our archive, behind the user's when there is one; ours has a directory of its own."""
+    if users is None:
+        return _evidence_archive(arch)
+    return users.ljust(align_up(len(users), 4), b"\0") + _evidence_archive(arch)
+
+
+def _expected(
+    case: Case, machine: qemu.Machine, assembled: Assembled, nonce: str, cmdline: str
+) -> Expected:
+    return Expected(
+        arch=case.arch,
+        nonce=nonce,
+        cmdline=cmdline,
+        cpus=machine.cpus,
+        ram=assembled.image.ram,
+        code=expected_code(assembled.kernel, case.arch, cmdline, assembled.image.ram),
+        bootloader_type=_BOOTLOADER_TYPES.get(assembled.protocol),
+        request=case.id if machine.arch.device_tree else None,
+    )
+
+
+def expected_code(
+    kernel: KernelLoaderResult, arch: str, cmdline: str, ram: tuple[Range, ...]
+) -> CodeAt | CodeAnywhere:
+    """Where /proc/iomem must show the kernel's code, in guest-physical addresses.
+
+    vmlinux: the start of its first segment. bzImage: where the decompressor puts it (boot.rst:
+    pref_address, kernel_alignment), or with KASLR anywhere legal. Image: the load address.
+    """
+    header = kernel.setup_header
+    if arch != "x86_64":
+        return CodeAt(tuple(kernel.kernel_load + start for start in _ARM64_CODE_STARTS))
+    if header is None:
+        return CodeAt((kernel.footprint.start,))
+    start = max(align_up(kernel.kernel_load, header.kernel_alignment), header.pref_address)
+    if "nokaslr" in cmdline.split():
+        return CodeAt((start,))
+    window = Range.between(min(start, _KASLR_WINDOW_START), max(bank.end for bank in ram))
+    return CodeAnywhere(header.kernel_alignment, window)
+
+
+def arch_of(path: Path) -> str | None:
+    """The architecture of a kernel file, unpacking it when its container does not say."""
+    return identify(path).arch
+
+
+def _refused(case: Case, error: LoaderError, directory: Path, began: float) -> Proven:
+    proven = Proven(
+        *(case, Verdict.LOAD_REFUSED, str(error), error.code, None, None, directory),
+        time.monotonic() - began,
+    )
+    write_result(directory, result_json(proven, None))
+    return proven

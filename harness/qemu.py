@@ -1,0 +1,357 @@
+"""A typed machine description -> QEMU command line. The one place where architectures differ here.
+
+Owns the architecture and board table, the QEMU binaries and their versions, and the argv. Starts
+nothing but `--version` and `dumpdtb`. Every fact about a QEMU that misbehaves is a row of QUIRKS.
+
+Sources: QEMU's "Invocation" and "Generic Loader" documentation; board memory maps from
+hw/i386/pc_q35.c, pc_piix.c, microvm.c and hw/arm/virt.c as `info mtree` shows them.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from harness.errors import UserError
+from loader.address import GIB, MIB, Range, format_size
+from loader.layout import Region
+
+Version = tuple[int, int, int]
+Banks = tuple[tuple[int, int], ...]
+
+QEMU_MINIMUM: Final[Version] = (7, 2, 0)
+GUEST_CLOCK: Final = "2026-01-01T00:00:00"
+ICOUNT_SHIFT: Final = 3  # one instruction is 2^3 ns of guest time
+SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """A QEMU machine type: RAM banks by memory size, and RAM that it does not leave alone."""
+
+    banks: Callable[[int], Banks]
+    reserved: tuple[Region, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arch:
+    """Everything the harness knows about an architecture; there is one value of each.
+
+    `stub_window` is where a reset stub may lie; `device_tree` says whether kernels want one;
+    `cmdline` is what a kernel needs to talk to us and to end the machine.
+    """
+
+    name: str
+    emulator: str
+    boards: Mapping[str, Board]
+    board: str
+    cpu: str
+    cmdline: str
+    stub_window: Range
+    device_tree: bool
+    memory_limit: int
+    debian: str
+
+
+def _split_at(threshold: int, low: int) -> Callable[[int], Banks]:
+    """All RAM from 0 while it is below `threshold`; else `low` bytes, the rest from 4 GiB."""
+
+    def banks(memory: int) -> Banks:
+        if memory < threshold:
+            return ((0, memory),)
+        return ((0, low), (4 * GIB, memory - low))
+
+    return banks
+
+
+def _from_one_gib(memory: int) -> Banks:
+    return ((GIB, memory),)
+
+
+_X86_64 = Arch(
+    name="x86_64",
+    emulator="qemu-system-x86_64",
+    boards={
+        "q35": Board(_split_at(0xB0000000, 2 * GIB)),
+        "pc": Board(_split_at(0xE0000000, 3 * GIB)),
+        "microvm": Board(_split_at(3 * GIB + 1, 3 * GIB)),
+    },
+    board="q35",
+    cpu="qemu64",
+    cmdline="console=ttyS0 reboot=t panic=-1 nokaslr",
+    stub_window=Range(0x1000, 0xF000),
+    device_tree=False,
+    memory_limit=64 * GIB,
+    debian="amd64",
+)
+_AARCH64 = Arch(
+    name="aarch64",
+    emulator="qemu-system-aarch64",
+    boards={
+        # QEMU puts its own device tree at the start of RAM, as a ROM, at every reset.
+        "virt": Board(_from_one_gib, (Region("QEMU's device tree", Range(GIB, MIB)),))
+    },
+    board="virt",
+    cpu="cortex-a57",
+    cmdline="console=ttyAMA0 panic=-1",
+    stub_window=Range.between(GIB + MIB, 256 * GIB),
+    device_tree=True,
+    memory_limit=64 * GIB,
+    debian="arm64",
+)
+ARCHES: Final[Mapping[str, Arch]] = {arch.name: arch for arch in (_X86_64, _AARCH64)}
+
+
+@dataclass(frozen=True, slots=True)
+class Quirk:
+    """A QEMU that needs another option than the default, from `first` up to, not with, `fixed`."""
+
+    arch: str
+    fixed: Version
+    cpu: str
+    reason: str
+
+    def applies(self, arch: str, version: Version) -> bool:
+        return arch == self.arch and version < self.fixed
+
+
+QUIRKS: Final = (
+    Quirk(
+        arch="x86_64",
+        fixed=(10, 0, 0),
+        cpu="qemu64,-cx16",
+        reason="Linux 6.12 panics at random under load: cmpxchg16b of TCG in QEMU 7.2",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class QemuBinary:
+    """A QEMU system emulator and its version."""
+
+    path: str
+    version: Version
+
+    def __str__(self) -> str:
+        return f"{Path(self.path).name} {'.'.join(map(str, self.version))}"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The computer a case runs on: everything QEMU is told that is not the guest's own bytes.
+
+    `memory` is in bytes. `realtime` gives up determinism for the host's clock.
+    """
+
+    arch: Arch
+    qemu: QemuBinary
+    board: str
+    cpu: str
+    memory: int
+    cpus: int = 1
+    realtime: bool = False
+
+    @property
+    def banks(self) -> Banks:
+        return self.arch.boards[self.board].banks(self.memory)
+
+    @property
+    def reserved(self) -> tuple[Region, ...]:
+        return self.arch.boards[self.board].reserved
+
+    def banks_with(self, memory: int) -> Banks:
+        """The banks of the same board with another memory size in bytes."""
+        return self.arch.boards[self.board].banks(memory)
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A file for a generic loader device, put at guest-physical `address`."""
+
+    path: str
+    address: int
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How the bytes get into RAM and where each CPU starts."""
+
+    blobs: tuple[Blob, ...]
+    entries: tuple[int, ...]
+    ram_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """Where QEMU talks to: console file (None: this terminal), QMP file descriptor (None: no QMP).
+
+    `after_shutdown` is what QEMU does when the guest resets or shuts down: "pause", so that it can
+    be asked what happened, or "poweroff".
+    """
+
+    console: str | None
+    qmp_fd: int | None = None
+    after_shutdown: str = "pause"
+
+
+def machine(
+    arch_name: str,
+    *,
+    memory: int,
+    board: str | None = None,
+    cpu: str | None = None,
+    realtime: bool = False,
+) -> Machine:
+    """A machine with the architecture's defaults, on the QEMU found. Raises UserError."""
+    arch = ARCHES[arch_name]
+    if board is not None and board not in arch.boards:
+        raise UserError(
+            f"machine {board!r} is not known for {arch.name}; known: {', '.join(arch.boards)}"
+        )
+    if memory % MIB or not MIB <= memory <= arch.memory_limit:
+        raise UserError(
+            f"memory: {format_size(memory)} is not a whole number of MiB from 1 MiB to"
+            f" {format_size(arch.memory_limit)}"
+        )
+    qemu = find_qemu(arch.name)
+    quirk = next((q for q in QUIRKS if q.applies(arch.name, qemu.version)), None)
+    default_cpu = quirk.cpu if quirk else arch.cpu
+    return Machine(arch, qemu, board or arch.board, cpu or default_cpu, memory, realtime=realtime)
+
+
+@functools.cache
+def find_qemu(arch_name: str) -> QemuBinary:
+    """The emulator for an architecture: BOOTPROOF_QEMU_<ARCH>, else the one on PATH.
+
+    Raises UserError when there is none, it does not run, or it is older than 7.2.
+    """
+    arch = ARCHES[arch_name]
+    variable = f"BOOTPROOF_QEMU_{arch.name.upper()}"
+    path = os.environ.get(variable) or shutil.which(arch.emulator)
+    if path is None:
+        raise UserError(
+            f"{arch.emulator} is not installed; run `./bootproof setup`, or name one in {variable}"
+        )
+    version = qemu_version(path)
+    if version < QEMU_MINIMUM:
+        found, needed = (".".join(map(str, v)) for v in (version, QEMU_MINIMUM))
+        raise UserError(f"{path}: QEMU {found} is too old; bootproof needs {needed} or newer")
+    return QemuBinary(path, version)
+
+
+def qemu_version(path: str) -> Version:
+    """The version a QEMU binary says it has. Raises UserError when it says none."""
+    try:
+        run = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UserError(f"{path}: cannot be run as QEMU: {error}") from error
+    match = re.search(r"version (\d+)\.(\d+)\.(\d+)", run.stdout)
+    if match is None:
+        said = (run.stdout + run.stderr).strip().splitlines() or ["nothing"]
+        raise UserError(f"{path}: does not look like QEMU; `--version` said: {said[0]}")
+    major, minor, micro = map(int, match.groups())
+    return (major, minor, micro)
+
+
+@functools.cache
+def device_tree(machine: Machine) -> bytes | None:
+    """The device tree QEMU makes for this machine, or None where kernels want none.
+
+    Raises UserError when QEMU refuses the machine.
+    """
+    if not machine.arch.device_tree:
+        return None
+    with tempfile.TemporaryDirectory(prefix="bootproof-") as directory:
+        path = Path(directory) / "machine.dtb"
+        command = [*_machine_args(machine, None, dumpdtb=str(path)), "-display", "none"]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        if not path.exists():
+            reason = run.stderr.strip() or f"exit code {run.returncode}"
+            raise UserError(f"{machine.qemu}: no device tree for {machine.board}: {reason}")
+        return path.read_bytes()
+
+
+def argv(machine: Machine, launch: Launch, channels: Channels) -> list[str]:
+    """The command line that starts exactly this guest; paths are relative to the run directory."""
+    return [
+        *_machine_args(machine, launch.ram_file),
+        *("-display", "none"),
+        *("-sandbox", SANDBOX),
+        *_determinism(machine),
+        *("-action", f"reboot=shutdown,shutdown={channels.after_shutdown},panic=none"),
+        *_channels(channels),
+        *_loader_devices(launch),
+    ]
+
+
+def _machine_args(machine: Machine, ram_file: str | None, dumpdtb: str | None = None) -> list[str]:
+    options = [machine.board, "accel=tcg"]
+    options += ["memory-backend=ram"] if ram_file else []
+    options += [f"dumpdtb={_escaped(dumpdtb)}"] if dumpdtb else []
+    size = f"{machine.memory // MIB}M"
+    backend = (
+        f"memory-backend-file,id=ram,size={size},mem-path={_escaped(ram_file or '')},share=off"
+    )
+    return [
+        machine.qemu.path,
+        *("-nodefaults", "-no-user-config"),
+        *("-machine", ",".join(options)),
+        *("-cpu", machine.cpu),
+        *("-m", size),
+        *("-smp", str(machine.cpus)),
+        *(("-object", backend) if ram_file else ()),
+    ]
+
+
+def _determinism(machine: Machine) -> tuple[str, ...]:
+    if machine.realtime:
+        return ()
+    return (
+        *("-icount", f"shift={ICOUNT_SHIFT},sleep=off"),
+        *("-rtc", f"base={GUEST_CLOCK},clock=vm"),
+        *("-seed", "1"),
+    )
+
+
+def _channels(channels: Channels) -> list[str]:
+    args: list[str] = []
+    if channels.console is None:
+        args += ["-chardev", "stdio,id=console"]
+    else:
+        args += ["-chardev", f"file,id=console,path={_escaped(channels.console)}"]
+    args += ["-serial", "chardev:console"]
+    if channels.qmp_fd is not None:
+        args += [
+            "-chardev",
+            f"socket,id=qmp,fd={channels.qmp_fd}",
+            "-mon",
+            "chardev=qmp,mode=control",
+        ]
+    return args
+
+
+def _loader_devices(launch: Launch) -> list[str]:
+    args = []
+    for blob in launch.blobs:
+        args += [
+            "-device",
+            f"loader,file={_escaped(blob.path)},addr={blob.address:#x},force-raw=on",
+        ]
+    for number, entry in enumerate(launch.entries):
+        args += ["-device", f"loader,addr={entry:#x},cpu-num={number}"]
+    return args
+
+
+def _escaped(value: str) -> str:
+    """QEMU option values double their commas."""
+    return value.replace(",", ",,")

@@ -1,0 +1,173 @@
+"""A BootImage on a machine: reset stubs, and how QEMU's generic loader puts the bytes in place.
+
+Two placements. PIECES gives every run of data in ram.img a generic loader device of its own;
+MAPPED makes ram.img itself the guest's RAM (a private mapping, the file never changes). What the
+machine itself overwrites at reset is staged elsewhere and moved into place by the stub.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.qemu import Blob, Launch, Machine
+from loader import bootimage, stub
+from loader.address import Range, align_up
+from loader.bootimage import BootImage
+from loader.layout import Region, Wanted, place
+from loader.memory import GuestMemory
+
+PIECES_DIRECTORY = "pieces"
+_MERGE_GAP = 64 << 10  # a loader device costs more than reading this many zeros
+_STUB_SIZE = 0x1000
+
+
+class Placement(enum.Enum):
+    PIECES = "pieces"
+    MAPPED = "mapped"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes for one generic loader device: from guest-physical `source` of ram.img to `address`."""
+
+    path: str
+    source: int
+    size: int
+    address: int
+
+
+@dataclass(frozen=True, slots=True)
+class Realisation:
+    """What QEMU is given, and the pieces and stubs that must be written for it."""
+
+    launch: Launch
+    pieces: tuple[Piece, ...]
+    stubs: tuple[tuple[str, bytes], ...]
+
+
+def realise(
+    image: BootImage, memory: GuestMemory, machine: Machine, placement: Placement
+) -> Realisation:
+    """Plans the start of `image`, whose RAM is `memory`. Pure but for reading the RAM's extents.
+
+    Raises LayoutError when there is no room for stub or staging area, StubError when the registers
+    cannot be brought about.
+    """
+    found = list(memory.data_extents())
+    extents = [
+        extent
+        for bank in memory.banks
+        for extent in _merged(part for part in found if bank.range.contains(part))
+    ]
+    reserved = [region.range for region in machine.reserved]
+    staged = [part for extent in extents for part in _inside(extent, reserved)]
+    if placement is Placement.PIECES:
+        direct = [part for extent in extents for part in _outside(extent, reserved)]
+    else:
+        direct = []
+    taken = [*image.regions, *machine.reserved, *(Region("data", extent) for extent in extents)]
+    stub_places, staging = _place(image, machine, taken, staged)
+    copies = tuple(
+        stub.Copy(place_.start, part.start, place_.size)
+        for part, place_ in zip(staged, staging, strict=True)
+    )
+    stubs = [
+        stub.build(registers, place_.start, copies if number == 0 else ())
+        for number, (registers, place_) in enumerate(zip(image.cpus, stub_places, strict=True))
+    ]
+    pieces = [_piece(image, part, part.start) for part in direct]
+    pieces += [
+        _piece(image, part, place_.start) for part, place_ in zip(staged, staging, strict=True)
+    ]
+    stub_files = tuple((f"stub{number}.bin", item.code) for number, item in enumerate(stubs))
+    launch = Launch(
+        blobs=(
+            *(Blob(piece.path, piece.address) for piece in pieces),
+            *(Blob(name, s.address) for (name, _), s in zip(stub_files, stubs, strict=True)),
+        ),
+        entries=tuple(item.loader_entry for item in stubs),
+        ram_file=bootimage.RAM if placement is Placement.MAPPED else None,
+    )
+    return Realisation(launch, tuple(pieces), stub_files)
+
+
+def write(realisation: Realisation, memory: GuestMemory, directory: Path) -> None:
+    """Writes stubs and pieces into the run directory."""
+    for name, code in realisation.stubs:
+        (directory / name).write_bytes(code)
+    if realisation.pieces:
+        (directory / PIECES_DIRECTORY).mkdir(exist_ok=True)
+    for piece in realisation.pieces:
+        with (directory / piece.path).open("xb") as file:
+            _copy(memory, piece.source, piece.size, file.fileno())
+
+
+def file_offset(memory: GuestMemory, address: int) -> int:
+    """Where guest-physical `address` lies in the backing file."""
+    bank = next(b for b in memory.banks if b.range.contains(Range(address, 1)))
+    return bank.file_offset + address - bank.base
+
+
+def _copy(memory: GuestMemory, source: int, size: int, target: int) -> None:
+    offset = file_offset(memory, source)
+    while size:
+        copied = os.copy_file_range(memory.fileno(), target, size, offset)
+        if not copied:
+            raise EOFError(f"{bootimage.RAM} ends at offset {offset:#x}")
+        offset, size = offset + copied, size - copied
+
+
+def _place(
+    image: BootImage, machine: Machine, taken: Sequence[Region], staged: Sequence[Range]
+) -> tuple[list[Range], list[Range]]:
+    window = machine.arch.stub_window
+    wanted = [
+        Wanted(f"reset stub of CPU {number}", _STUB_SIZE, 0x1000, window)
+        for number in range(len(image.cpus))
+    ]
+    wanted += [
+        Wanted(f"staging area for {part}", align_up(part.size, 0x1000), 0x1000) for part in staged
+    ]
+    places = [region.range for region in place(image.ram, taken, wanted)]
+    return places[: len(image.cpus)], places[len(image.cpus) :]
+
+
+def _piece(image: BootImage, part: Range, address: int) -> Piece:
+    owner = next((r.name for r in image.regions if r.range.overlaps(part)), "data")
+    name = f"{owner.replace(' ', '-').replace('/', '-')}-{part.start:#x}.bin"
+    return Piece(f"{PIECES_DIRECTORY}/{name}", part.start, part.size, address)
+
+
+def _merged(extents: Iterable[Range]) -> Iterator[Range]:
+    current: Range | None = None
+    for extent in extents:
+        if current is not None and extent.start - current.end <= _MERGE_GAP:
+            current = Range.between(current.start, extent.end)
+            continue
+        if current is not None:
+            yield current
+        current = extent
+    if current is not None:
+        yield current
+
+
+def _inside(extent: Range, reserved: Sequence[Range]) -> Iterator[Range]:
+    for hole in reserved:
+        if extent.overlaps(hole):
+            yield Range.between(max(extent.start, hole.start), min(extent.end, hole.end))
+
+
+def _outside(extent: Range, reserved: Sequence[Range]) -> Iterator[Range]:
+    cursor = extent.start
+    for hole in sorted(reserved):
+        if not extent.overlaps(hole):
+            continue
+        if hole.start > cursor:
+            yield Range.between(cursor, hole.start)
+        cursor = max(cursor, hole.end)
+    if cursor < extent.end:
+        yield Range.between(cursor, extent.end)

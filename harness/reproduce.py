@@ -1,0 +1,60 @@
+"""qemu.sh: the shell script in every run directory that starts the same guest again without us."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Final
+
+from harness import qemu
+from harness.qemu import Channels, Machine
+from harness.realise import PIECES_DIRECTORY, Realisation, file_offset
+from loader import bootimage
+from loader.memory import GuestMemory
+
+SCRIPT: Final = "qemu.sh"
+_HEAD: Final = """\
+#!/bin/sh
+# Starts the guest of this directory again, made by bootproof.
+#   ./qemu.sh          console on this terminal (guest timing then depends on the terminal)
+#   ./qemu.sh FILE     console into FILE: the very same run as before, byte for byte
+set -eu
+console=stdio,id=console,signal=off
+[ $# -eq 0 ] || console="file,id=console,path=$(realpath -- "$1")"
+cd "$(dirname "$0")"
+"""
+
+
+def write_script(
+    machine: Machine, realisation: Realisation, memory: GuestMemory, directory: Path
+) -> None:
+    """Writes qemu.sh into the run directory."""
+    lines = [_HEAD]
+    if realisation.pieces:
+        lines.append(f"mkdir -p {PIECES_DIRECTORY}\ntrap 'rm -rf {PIECES_DIRECTORY}' EXIT\n")
+    for piece in realisation.pieces:
+        lines.append(
+            f"dd if={bootimage.RAM} of={shlex.quote(piece.path)} bs=1M status=none"
+            " iflag=skip_bytes,count_bytes"
+            f" skip={file_offset(memory, piece.source)} count={piece.size}\n"
+        )
+    channels = Channels(console="$console", after_shutdown="poweroff")
+    argv = qemu.argv(machine, realisation.launch, channels)
+    lines.append(_command(argv))
+    path = directory / SCRIPT
+    path.write_text("".join(lines))
+    path.chmod(0o755)
+
+
+def _command(argv: list[str]) -> str:
+    """One option a line, so that people can read and change it."""
+    groups: list[list[str]] = []
+    for word in argv:
+        if word.startswith("-") or not groups:
+            groups.append([])
+        groups[-1].append(word)
+    return " \\\n    ".join(" ".join(map(_quoted, group)) for group in groups) + "\n"
+
+
+def _quoted(word: str) -> str:
+    return '"$console"' if "$console" in word else shlex.quote(word)

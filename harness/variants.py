@@ -1,0 +1,47 @@
+"""Changed copies of a kernel, for cases whose point is the change. Pure: bytes in, bytes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+_XEN_NOTE_NAME = b"Xen\0"
+_NT_PHYS32_ENTRY = 18
+
+
+def without_pvh_note(kernel: bytes) -> bytes:
+    """An ELF kernel whose PVH entry notes are somebody else's: "Xen" becomes "Nex".
+
+    A note is its name's size, its descriptor's size, its type and the name (ELF, "Note Section").
+    """
+    changed = bytearray(kernel)
+    found = changed.find(_XEN_NOTE_NAME)
+    while found >= 0:
+        header = found - 12
+        if (
+            header >= 0
+            and int.from_bytes(changed[header : header + 4], "little") == len(_XEN_NOTE_NAME)
+            and int.from_bytes(changed[found - 4 : found], "little") == _NT_PHYS32_ENTRY
+        ):
+            changed[found : found + 4] = b"Nex\0"
+        found = changed.find(_XEN_NOTE_NAME, found + 4)
+    if changed == kernel:
+        raise ValueError("the kernel has no PVH entry note to rename")
+    return bytes(changed)
+
+
+def truncated(kernel: bytes) -> bytes:
+    """The first half of a kernel, as a broken download leaves it."""
+    return kernel[: len(kernel) // 2]
+
+
+def no_kernel(kernel: bytes) -> bytes:
+    """As many bytes, none of which is a kernel's."""
+    return b"this is no kernel\n" * (len(kernel) // 18)
+
+
+VARIANTS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
+    "no-pvh-note": without_pvh_note,
+    "truncated": truncated,
+    "no-kernel": no_kernel,
+}

@@ -1,0 +1,239 @@
+"""The finite list of verdicts, and the rules that turn what was seen into one of them.
+
+Pure: an `Observation` (console bytes, how the run ended) is held against an `Expected` (what the
+request implies). Never starts, reads or writes anything.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from harness import evidence
+from harness.evidence import GuestEvidence
+from harness.text import printable
+from loader.address import Range, format_size, is_aligned
+from loader.protocols.e820 import E820_RAM, memory_map
+
+
+class Verdict(enum.Enum):
+    """How a case ended. The values are stable: they stand in JSON files."""
+
+    BOOTED = "booted"
+    BOOTED_WRONG = "booted-wrong"
+    LOAD_REFUSED = "load-refused"
+    CPU_RESET = "cpu-reset"
+    PANIC = "panic"
+    STUCK = "stuck"
+    SILENT = "silent"
+    OVER_BUDGET = "over-budget"
+    GUEST_SHUTDOWN_EARLY = "guest-shutdown-early"
+    QEMU_FAILED = "qemu-failed"
+    INCONCLUSIVE = "inconclusive"
+
+
+class End(enum.Enum):
+    """Why the harness stopped watching."""
+
+    GUEST_RESET = "the guest reset the machine"
+    GUEST_SHUTDOWN = "the guest shut the machine down"
+    GUEST_HALTED = "the guest halted after a panic"
+    QEMU_EXITED = "QEMU ended by itself"
+    NO_PROGRESS = "the console did not grow any more"
+    BUDGET = "the budget was used up"
+    HOST_IDLE = "QEMU was given no CPU time"
+    PROOF = "the proof was there and the guest did not end by itself"
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What was seen of one run. `instructions` is None without icount."""
+
+    transcript: bytes
+    end: End
+    exit_code: int | None = None
+    stderr: str = ""
+    instructions: int | None = None
+    cpu_seconds: float = 0.0
+    registers: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CodeAt:
+    """The kernel must run exactly here: the allowed guest-physical starts of its code."""
+
+    starts: tuple[int, ...]
+
+    def contradiction(self, code: int) -> str | None:
+        if code in self.starts:
+            return None
+        allowed = " or ".join(f"{start:#x}" for start in self.starts)
+        return f"the kernel runs at {code:#x}, not at {allowed}"
+
+
+@dataclass(frozen=True, slots=True)
+class CodeAnywhere:
+    """The kernel chose its own address (KASLR); it must be aligned and inside `window`."""
+
+    alignment: int
+    window: Range
+
+    def contradiction(self, code: int) -> str | None:
+        if is_aligned(code, self.alignment) and self.window.start <= code < self.window.end:
+            return None
+        return (
+            f"the kernel runs at {code:#x}, which is not {self.alignment:#x}-aligned"
+            f" in {self.window}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the guest must say about itself when the request was carried out."""
+
+    arch: str
+    nonce: str
+    cmdline: str
+    cpus: int
+    ram: tuple[Range, ...]
+    code: CodeAt | CodeAnywhere
+    bootloader_type: int | None = None
+    request: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict with its reason in one sentence, and the evidence it rests on."""
+
+    verdict: Verdict
+    reason: str
+    evidence: GuestEvidence
+
+
+def judge(expected: Expected, seen: Observation) -> Judgement:
+    """The verdict on one run."""
+    said = evidence.parse(seen.transcript)
+    verdict, reason = _verdict(expected, seen, said)
+    return Judgement(verdict, reason, said)
+
+
+def _verdict(expected: Expected, seen: Observation, said: GuestEvidence) -> tuple[Verdict, str]:
+    if said.proof is not None:
+        contradictions = list(_contradictions(expected, said))
+        if contradictions:
+            return Verdict.BOOTED_WRONG, "; ".join(contradictions)
+        code = said.code.start if said.code else 0
+        return Verdict.BOOTED, f"{said.value('release')} proved its boot; kernel code at {code:#x}"
+    panic = panic_reason(seen.transcript)
+    if panic is not None:
+        return Verdict.PANIC, f"kernel panic: {panic}"
+    return _without_proof(seen)
+
+
+def _without_proof(seen: Observation) -> tuple[Verdict, str]:
+    last = last_line(seen.transcript)
+    where = f"after {last!r}" if last else "before any console output"
+    if seen.end is End.QEMU_EXITED:
+        return _qemu_exit(seen, where)
+    if seen.end is End.GUEST_RESET:
+        return Verdict.CPU_RESET, f"the CPU reset {where}: a triple fault or a reboot without proof"
+    if seen.end is End.GUEST_SHUTDOWN:
+        return Verdict.GUEST_SHUTDOWN_EARLY, f"the guest powered off {where}"
+    if seen.end is End.NO_PROGRESS:
+        if not seen.transcript:
+            return Verdict.SILENT, f"no console output in {_cost(seen)}"
+        return Verdict.STUCK, f"no console output any more {where}"
+    if seen.end is End.BUDGET:
+        return Verdict.OVER_BUDGET, f"still printing after {_cost(seen)}, {where}"
+    return Verdict.INCONCLUSIVE, f"{seen.end.value}, {where}"
+
+
+def _qemu_exit(seen: Observation, where: str) -> tuple[Verdict, str]:
+    said = seen.stderr.splitlines()[-1] if seen.stderr else "nothing on stderr"
+    code = seen.exit_code
+    if code is not None and code < 0:
+        return Verdict.QEMU_FAILED, f"QEMU was ended by signal {-code} {where}: {said}"
+    if code:
+        return Verdict.QEMU_FAILED, f"QEMU ended with exit code {code} {where}: {said}"
+    return Verdict.INCONCLUSIVE, f"QEMU ended with exit code 0 and no event {where}: {said}"
+
+
+def _contradictions(expected: Expected, said: GuestEvidence) -> Iterator[str]:
+    if not said.proves(expected.nonce):
+        yield "the proof is not over this case's nonce and this evidence"
+    if said.value("cmdline") != expected.cmdline:
+        yield f"the command line is {said.value('cmdline')!r}, not {expected.cmdline!r}"
+    if said.number("cpus") != expected.cpus:
+        yield f"the guest has {said.value('cpus')} CPUs, not {expected.cpus}"
+    if said.value("machine") != expected.arch:
+        yield f"the guest is a {said.value('machine')}, not {expected.arch}"
+    code = said.code
+    if code is None:
+        yield "the guest did not say where its kernel code is"
+    else:
+        wrong = expected.code.contradiction(code.start)
+        if wrong:
+            yield wrong
+    yield from _memory_contradictions(expected, said)
+    if expected.bootloader_type is not None:
+        found = said.number("bootloader_type")
+        if found != expected.bootloader_type:
+            yield f"bootloader_type is {found}, not {expected.bootloader_type}"
+    if expected.request is not None and said.value("request") != expected.request:
+        yield f"the device tree is of request {said.value('request')!r}, not {expected.request!r}"
+
+
+def _memory_contradictions(expected: Expected, said: GuestEvidence) -> Iterator[str]:
+    wanted = usable_ram(expected.arch, expected.ram)
+    if _joined(said.ram) != wanted:
+        found = ", ".join(map(str, said.ram)) or "nothing"
+        yield f"the guest sees RAM {found}, not {', '.join(map(str, wanted))}"
+    total = (said.number("memory") or 0) << 10
+    available = sum(bank.size for bank in wanted)
+    # The kernel's own image, page structures and reservations are not in MemTotal.
+    if not available // 2 <= total <= available:
+        yield f"the guest has {format_size(total)} of memory in use, of {format_size(available)}"
+
+
+def usable_ram(arch: str, banks: Sequence[Range]) -> tuple[Range, ...]:
+    """What /proc/iomem should call System RAM for these banks; x86 kernels never use page 0."""
+    if arch != "x86_64":
+        return tuple(banks)
+    ranges = (entry.range for entry in memory_map(banks) if entry.type == E820_RAM)
+    return tuple(
+        Range.between(max(part.start, 0x1000), part.end) for part in ranges if part.end > 0x1000
+    )
+
+
+def _joined(ranges: Sequence[Range]) -> tuple[Range, ...]:
+    """Ranges with neighbours put together: a reservation may cut one bank into several lines."""
+    joined: list[Range] = []
+    for part in sorted(ranges):
+        if joined and joined[-1].end == part.start:
+            joined[-1] = Range.between(joined[-1].start, part.end)
+        else:
+            joined.append(part)
+    return tuple(joined)
+
+
+_PANIC = re.compile(rb"Kernel panic - not syncing: ([^\r\n]*)")
+
+
+def panic_reason(transcript: bytes) -> str | None:
+    """What the kernel said when it panicked, or None."""
+    match = _PANIC.search(transcript)
+    return printable(match.group(1)) if match else None
+
+
+def last_line(transcript: bytes) -> str:
+    """The last line that is not blank, printable."""
+    lines = (line.strip() for line in reversed(transcript[-4096:].splitlines()))
+    return printable(next((line for line in lines if line), b""))
+
+
+def _cost(seen: Observation) -> str:
+    if seen.instructions is None:
+        return f"{seen.cpu_seconds:.1f} s of QEMU CPU time"
+    return f"{seen.instructions / 1e6:,.0f} million guest instructions"

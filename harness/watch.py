@@ -1,0 +1,140 @@
+"""Watches a running guest until it has said, or shown, how it ends.
+
+Budgets count guest instructions and QEMU's CPU seconds. Wall time only ends a QEMU that is given no
+CPU at all. Everything here leaves the guest's run as it is: the console is read from a file, QMP
+only asks. Judges nothing: it says why it stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Final
+
+import pexpect
+
+from harness.console import ConsoleFile
+from harness.evidence import PROOF_PATTERN
+from harness.monitor import Monitor, MonitorError
+from harness.process import QemuProcess
+from harness.verdict import End
+
+_POLL: Final = 0.05
+_PANIC_PATTERN: Final = rb"---\[ end Kernel panic"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much a guest may use: in all, without any console output, and after its proof.
+
+    Instructions are the guest's, seconds are QEMU's CPU time, whichever runs out first. `idle` is
+    wall time in which QEMU gets no CPU whatsoever.
+    """
+
+    instructions: int = 60_000_000_000
+    cpu_seconds: float = 300.0
+    quiet_instructions: int = 6_000_000_000
+    quiet_cpu_seconds: float = 30.0
+    idle_seconds: float = 120.0
+
+
+AFTER_PROOF: Final = Budget(quiet_instructions=2_000_000_000, quiet_cpu_seconds=5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a guest has used so far; `instructions` is None without icount."""
+
+    instructions: int | None
+    cpu_seconds: float
+    console_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    end: End
+    usage: Usage
+    registers: str = ""
+
+
+class Watch:
+    """One guest under observation; `until_the_end` is called once."""
+
+    def __init__(
+        self, process: QemuProcess, monitor: Monitor, console: ConsoleFile, budget: Budget
+    ) -> None:
+        self._process = process
+        self._monitor = monitor
+        self._console = console
+        self._budget = budget
+        self._usage = Usage(None, 0.0, 0)
+        self._quiet_since = self._usage
+        self._moved_at = time.monotonic()
+
+    def until_the_end(self) -> Ending:
+        """Waits for the guest to end, QEMU to end, or a budget to run out."""
+        patterns = self._console.compile_pattern_list(
+            [PROOF_PATTERN, _PANIC_PATTERN, pexpect.EOF, pexpect.TIMEOUT]
+        )
+        proven = False
+        try:
+            while True:
+                found = self._console.expect_list(patterns, timeout=_POLL)
+                if found == 0 and not proven:
+                    proven = True
+                    self._budget = replace(AFTER_PROOF, idle_seconds=self._budget.idle_seconds)
+                if found == 1 and not proven:
+                    return self._stop(End.GUEST_HALTED)
+                end = End.QEMU_EXITED if found == 2 else self._end()
+                if end is not None:
+                    return self._stop(End.PROOF if proven and _gave_up(end) else end)
+        except MonitorError:
+            # QEMU closes its monitor when it ends; its exit says more than the broken connection.
+            self._process.wait(5)
+            return Ending(End.QEMU_EXITED, self._usage)
+
+    def _end(self) -> End | None:
+        for event in self._monitor.events():
+            if event.name == "SHUTDOWN":
+                reset = event.data.get("reason") == "guest-reset"
+                return End.GUEST_RESET if reset else End.GUEST_SHUTDOWN
+        return self._over_budget()
+
+    def _over_budget(self) -> End | None:
+        before, self._usage = self._usage, self._measure()
+        used, budget, now = self._usage, self._budget, time.monotonic()
+        if used.cpu_seconds > before.cpu_seconds:
+            self._moved_at = now
+        if used.console_bytes > before.console_bytes:
+            self._quiet_since = used
+        quiet_cpu = used.cpu_seconds - self._quiet_since.cpu_seconds
+        quiet = (used.instructions or 0) - (self._quiet_since.instructions or 0)
+        if (used.instructions or 0) > budget.instructions or used.cpu_seconds > budget.cpu_seconds:
+            return End.BUDGET
+        if quiet > budget.quiet_instructions or quiet_cpu > budget.quiet_cpu_seconds:
+            return End.NO_PROGRESS
+        if now - self._moved_at > budget.idle_seconds:
+            return End.HOST_IDLE
+        return None
+
+    def _measure(self) -> Usage:
+        return Usage(
+            self._monitor.instructions(),
+            self._process.cpu_seconds(),
+            len(self._console.transcript),
+        )
+
+    def _stop(self, end: End) -> Ending:
+        """Takes the last figures; the console is read to its end first."""
+        while self._console.expect_list([pexpect.EOF, pexpect.TIMEOUT], timeout=0) != 1:
+            if self._console.flag_eof:
+                break
+        if self._process.ended():
+            return Ending(end, self._usage)
+        self._monitor.execute("stop")
+        self._usage = self._measure()
+        return Ending(end, self._usage, self._monitor.registers())
+
+
+def _gave_up(end: End) -> bool:
+    return end in (End.NO_PROGRESS, End.BUDGET)

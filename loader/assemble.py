@@ -1,0 +1,197 @@
+"""One kernel and one request -> a boot image: load, configure, seal.
+
+The sequence a VMM author reads first. Everything is written below one directory; when anything is
+refused, nothing stays there. Knows no QEMU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from loader import bootimage
+from loader.address import MIB, Range, format_size
+from loader.bootimage import BootImage
+from loader.bzimage import BzImage
+from loader.elf import Elf
+from loader.errors import LoaderError
+from loader.identify import Format, identify_bytes
+from loader.image import ImageLike, ImageSource, open_image
+from loader.layout import smallest_memory
+from loader.memory import GuestMemory
+from loader.pe import Pe
+from loader.protocols import BootProtocol, BootRequest, ProtocolError, arm64, linux32, linux64, pvh
+from loader.result import KernelLoaderResult, PvhState
+
+Banks = tuple[tuple[int, int], ...]
+
+PROTOCOLS: Final[Mapping[str, BootProtocol]] = {
+    module.NAME: module for module in (linux64, linux32, pvh, arm64)
+}
+LOADERS: Final[Mapping[Format, type[Elf | BzImage | Pe]]] = {
+    Format.ELF: Elf,
+    Format.BZIMAGE: BzImage,
+    Format.IMAGE: Pe,
+}
+AUTO: Final = "auto"
+
+# What a VMM takes when nobody says: PVH when the kernel has it, else the Linux protocol.
+_PREFERENCE: Final = (pvh.NAME, linux64.NAME, linux32.NAME, arm64.NAME)
+
+
+class UnloadableError(LoaderError):
+    """A file that no loader takes, or a kernel for another architecture."""
+
+    code = "Assemble::Unloadable"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The guest's RAM as the loader sees it: guest-physical (base, size) pairs by memory size."""
+
+    arch: str
+    memory: int
+    memory_limit: int
+    banks_with: Callable[[int], Banks]
+
+    @property
+    def banks(self) -> Banks:
+        return self.banks_with(self.memory)
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """How a kernel is to be loaded: `kernel_offset` as linux-loader means it for the format."""
+
+    machine: Machine
+    request: BootRequest
+    protocol: str = AUTO
+    kernel_offset: int | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """The boot image and what the loader said on the way."""
+
+    image: BootImage
+    kernel: KernelLoaderResult
+    protocol: str
+
+
+def assemble(kernel: ImageLike, assembly: Assembly, directory: Path) -> Assembled:
+    """Loads `kernel` into `directory`/ram.img, writes the protocol's pieces and boot.json.
+
+    Raises LoaderError, and leaves neither file then; an error for want of RAM says how much would
+    do.
+    """
+    path = directory / bootimage.RAM
+    with open_image(kernel) as source:
+        try:
+            with GuestMemory(assembly.machine.banks, path=path) as memory:
+                return _assemble_into(memory, source, assembly, directory)
+        except LoaderError as error:
+            path.unlink(missing_ok=True)
+            _add_memory_advice(error, source, assembly)
+            if error.file is None:
+                error.file = source.name
+            raise
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
+def load(memory: GuestMemory, source: ImageSource, assembly: Assembly) -> KernelLoaderResult:
+    """Loads by the file's own format and refuses another architecture. Raises LoaderError."""
+    identity = identify_bytes(source.data)
+    loader = LOADERS.get(identity.format)
+    if loader is None:
+        raise UnloadableError(
+            identity.remark or f"not a kernel that can be loaded (it is: {identity.format})",
+            file=source.name,
+            field="format",
+            value=str(identity.format),
+        )
+    if identity.arch is not None and identity.arch != assembly.machine.arch:
+        raise UnloadableError(
+            f"a kernel for {identity.arch} cannot boot on a machine of {assembly.machine.arch}",
+            file=source.name,
+            field="architecture",
+            value=identity.arch,
+        )
+    return loader().load(memory, source, kernel_offset=assembly.kernel_offset)
+
+
+def choose_protocol(kernel: KernelLoaderResult, wanted: str) -> BootProtocol:
+    """The protocol module for `wanted`, or for "auto" the one a VMM would take.
+
+    Raises ProtocolError when the kernel does not offer it.
+    """
+    if wanted == AUTO:
+        offered = [name for name in _PREFERENCE if name in kernel.entry_points]
+        if not offered:
+            raise ProtocolError("the kernel offers no boot protocol that is known here")
+        return PROTOCOLS[offered[0]]
+    if wanted not in PROTOCOLS:
+        raise ProtocolError(
+            f"no boot protocol is called {wanted!r}; known: {', '.join(PROTOCOLS)}",
+            field="protocol",
+            value=wanted,
+        )
+    if wanted == pvh.NAME and wanted not in kernel.entry_points:
+        raise ProtocolError(
+            "no PVH entry: " + _PVH_REASONS[kernel.pvh_boot_cap.state],
+            field="protocol",
+            value=wanted,
+        )
+    return PROTOCOLS[wanted]
+
+
+_PVH_REASONS = {
+    PvhState.PRESENT: "the format has none",
+    PvhState.NOT_PRESENT: "the kernel has no PVH note",
+    PvhState.IGNORED: "the capability is ignored because an offset was requested",
+}
+
+
+def _assemble_into(
+    memory: GuestMemory, source: ImageSource, assembly: Assembly, directory: Path
+) -> Assembled:
+    kernel = load(memory, source, assembly)
+    protocol = choose_protocol(kernel, assembly.protocol)
+    handover = protocol.configure(memory, kernel, assembly.request)
+    image = BootImage(
+        arch=assembly.machine.arch,
+        protocol=protocol.NAME,
+        banks=memory.banks,
+        cpus=(handover.registers,),
+        regions=handover.regions,
+        provenance=assembly.provenance,
+    )
+    bootimage.save(image, directory)
+    return Assembled(image, kernel, protocol.NAME)
+
+
+def _add_memory_advice(error: LoaderError, source: ImageSource, assembly: Assembly) -> None:
+    """Says which guest memory would do, when more memory is all that is missing."""
+    machine = assembly.machine
+    try:
+        with GuestMemory(machine.banks_with(machine.memory_limit)) as memory:
+            kernel = load(memory, source, assembly)
+        protocol = choose_protocol(kernel, assembly.protocol)
+    except LoaderError:
+        return
+
+    def fits(size: int) -> bool:
+        ram = [Range(base, length) for base, length in machine.banks_with(size)]
+        try:
+            protocol.plan(ram, kernel, replace(assembly.request, unsafe=False))
+        except LoaderError:
+            return False
+        return True
+
+    enough = smallest_memory(fits, machine.memory + MIB, machine.memory_limit)
+    if enough is not None:
+        error.advice = f"give the guest at least {format_size(enough)} (--memory)"

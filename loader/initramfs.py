@@ -1,0 +1,79 @@
+"""Writes an initial RAM file system: a cpio archive in "newc" format, and the guest's init.
+
+The same input gives the same bytes: inode numbers count up, times are zero, everything is root's.
+Several archives may be concatenated; later entries win.
+
+Source: Documentation/driver-api/early-userspace/buffer-format.rst of the kernel.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+
+_TRAILER = "TRAILER!!!"
+_MAGIC = b"070701"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One member: `mode` with its type bits, `data` for files (content) and links (target)."""
+
+    path: str
+    mode: int
+    data: bytes = b""
+    device: tuple[int, int] = (0, 0)
+
+
+def directory(path: str, permissions: int = 0o755) -> Entry:
+    return Entry(path, stat.S_IFDIR | permissions)
+
+
+def file(path: str, data: bytes, permissions: int = 0o644) -> Entry:
+    return Entry(path, stat.S_IFREG | permissions, data)
+
+
+def character_device(path: str, major: int, minor: int, permissions: int = 0o600) -> Entry:
+    return Entry(path, stat.S_IFCHR | permissions, device=(major, minor))
+
+
+def archive(entries: Iterable[Entry]) -> bytes:
+    """The newc archive of `entries`, trailer included, padded to 512 bytes."""
+    parts = [_member(number, entry) for number, entry in enumerate(entries, start=1)]
+    parts.append(_member(0, Entry(_TRAILER, 0)))
+    data = b"".join(parts)
+    return data.ljust(-(-len(data) // 512) * 512, b"\0")
+
+
+def evidence_entries(busybox: bytes) -> list[Entry]:
+    """The init program that proves a boot, for `rdinit=/bootproof/init`.
+
+    It lives in a directory of its own, so that it can be appended to anybody's initramfs.
+    """
+    script = resources.files("loader").joinpath("guest", "init").read_bytes()
+    return [
+        directory("dev"),
+        character_device("dev/console", 5, 1),
+        directory("bootproof"),
+        directory("bootproof/proc"),
+        directory("bootproof/sys"),
+        file("bootproof/busybox", busybox, 0o755),
+        file("bootproof/init", script, 0o755),
+    ]
+
+
+def _member(inode: int, entry: Entry) -> bytes:
+    name = entry.path.encode() + b"\0"
+    links = 2 if stat.S_ISDIR(entry.mode) else 1
+    numbers = (
+        *(inode, entry.mode, 0, 0, links, 0, len(entry.data)),
+        *(0, 0, *entry.device, len(name), 0),
+    )
+    header = _MAGIC + b"".join(b"%08X" % number for number in numbers)
+    return _padded(header + name) + _padded(entry.data)
+
+
+def _padded(data: bytes) -> bytes:
+    return data.ljust(-(-len(data) // 4) * 4, b"\0")

@@ -1,0 +1,107 @@
+"""One module per way to enter a kernel.
+
+A protocol module owns what its boot protocol asks for: which pieces must lie in guest RAM (`plan`,
+pure) and what they contain together with the register state at the first instruction (`configure`,
+which writes them). This package only holds the values they share and the table of them.
+All addresses are guest-physical.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol as TypingProtocol
+
+from loader.address import Range
+from loader.errors import LoaderError
+from loader.layout import Region
+from loader.memory import GuestMemory
+from loader.registers import Registers
+from loader.result import KernelLoaderResult
+
+
+class ProtocolError(LoaderError):
+    """A kernel and a request that this boot protocol cannot bring together."""
+
+    code = "Protocol::Refused"
+
+
+@dataclass(frozen=True, slots=True)
+class BootRequest:
+    """What is handed to the kernel beside its own image.
+
+    `cmdline` is without the terminating NUL; `dtb` is the machine's own device tree (device-tree
+    architectures only); `reserved` is RAM that the machine will not leave alone; `label` is
+    written where the protocol has a place for it, so that the guest can tell by which request it
+    was made. `unsafe` leaves out the checks of where the kernel may run, for cases whose point is
+    the failure.
+    """
+
+    cmdline: bytes = b""
+    initrd: bytes | None = None
+    dtb: bytes | None = None
+    reserved: tuple[Region, ...] = ()
+    label: str = ""
+    unsafe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """The state at the kernel's first instruction, and what lies where for it."""
+
+    registers: Registers
+    regions: tuple[Region, ...]
+
+
+class BootProtocol(TypingProtocol):
+    """What a protocol module offers."""
+
+    @property
+    def NAME(self) -> str: ...
+
+    @property
+    def ARCH(self) -> str: ...
+
+    def plan(
+        self, ram: Sequence[Range], kernel: KernelLoaderResult, request: BootRequest
+    ) -> list[Region]:
+        """Places every piece beside the kernel. Raises LayoutError or ProtocolError."""
+        ...
+
+    def configure(
+        self, memory: GuestMemory, kernel: KernelLoaderResult, request: BootRequest
+    ) -> Handover:
+        """Writes every piece into `memory` and gives the register state.
+
+        Raises as `plan` does, and then `memory` is unchanged.
+        """
+        ...
+
+
+def entry_point(kernel: KernelLoaderResult, protocol: str) -> int:
+    """The guest-physical entry of `kernel` for `protocol`; ProtocolError when it offers none."""
+    entry = kernel.entry_points.get(protocol)
+    if entry is None:
+        offered = ", ".join(sorted(kernel.entry_points)) or "none"
+        raise ProtocolError(
+            f"the kernel cannot be entered through {protocol}; it offers: {offered}",
+            field="protocol",
+            value=protocol,
+        )
+    return entry
+
+
+def check_cmdline(cmdline: bytes, limit: int) -> None:
+    """Raises ProtocolError when `cmdline` (without NUL) is longer than the kernel takes."""
+    if len(cmdline) > limit:
+        raise ProtocolError(
+            f"the command line has {len(cmdline)} bytes but the kernel takes at most {limit}",
+            field="cmdline",
+            value=len(cmdline),
+            limit=limit,
+        )
+
+
+def region(regions: Sequence[Region], name: str) -> Range | None:
+    """The place of the piece called `name`, if it was planned."""
+    return next((item.range for item in regions if item.name == name), None)

@@ -1,0 +1,73 @@
+"""The boot protocol of arm64 Linux: MMU off, x0 -> device tree, x1 to x3 zero.
+
+Source: Documentation/arch/arm64/booting.rst.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from loader.address import Range, align_down
+from loader.layout import Region, Wanted, check_inside, place
+from loader.memory import GuestMemory
+from loader.protocols import (
+    BootRequest,
+    Handover,
+    ProtocolError,
+    check_cmdline,
+    entry_point,
+    fdt,
+    region,
+)
+from loader.registers import Arm64Registers
+from loader.result import KernelLoaderResult
+
+NAME: Final = "arm64"
+ARCH: Final = "aarch64"
+
+COMMAND_LINE_SIZE: Final = 2048  # include/uapi/asm/setup.h, the NUL included
+_GIB: Final = 1 << 30
+_INITRD_REACH: Final = 32 * _GIB
+
+
+def plan(ram: Sequence[Range], kernel: KernelLoaderResult, request: BootRequest) -> list[Region]:
+    """See BootProtocol.plan."""
+    entry_point(kernel, NAME)
+    check_cmdline(request.cmdline, COMMAND_LINE_SIZE - 1)
+    kernel_region = Region("kernel", kernel.footprint)
+    if not request.unsafe:
+        check_inside(ram, kernel_region)
+    wanted = []
+    if request.dtb is not None:
+        size = fdt.chosen_size(
+            request.dtb,
+            cmdline=request.cmdline,
+            initrd=request.initrd is not None,
+            label=request.label,
+        )
+        wanted.append(Wanted("dtb", size, 8, within=fdt.DTB_MAX))
+    if request.initrd is not None:
+        window = initrd_window(kernel.footprint)
+        wanted.append(Wanted("initrd", len(request.initrd), 4096, window, high=True))
+    return [kernel_region, *place(ram, [kernel_region, *request.reserved], wanted)]
+
+
+def configure(memory: GuestMemory, kernel: KernelLoaderResult, request: BootRequest) -> Handover:
+    """See BootProtocol.configure. Without a device tree the kernel is started with x0 = 0."""
+    if request.dtb is None and not request.unsafe:
+        raise ProtocolError("arm64 kernels need a device tree", field="dtb")
+    regions = plan([bank.range for bank in memory.banks], kernel, request)
+    initrd, tree = region(regions, "initrd"), region(regions, "dtb")
+    if initrd is not None and request.initrd is not None:
+        memory.write(initrd.start, request.initrd)
+    if tree is not None and request.dtb is not None:
+        data = fdt.chosen(request.dtb, cmdline=request.cmdline, initrd=initrd, label=request.label)
+        memory.write(tree.start, data)
+    registers = Arm64Registers(pc=entry_point(kernel, NAME))
+    return Handover(registers.with_x(x0=tree.start if tree else 0), tuple(regions))
+
+
+def initrd_window(footprint: Range) -> Range:
+    """Where an initrd may lie: 1 GiB-aligned, 32 GiB long, the kernel included (section 2)."""
+    return Range(align_down(footprint.start, _GIB), _INITRD_REACH)

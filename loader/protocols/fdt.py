@@ -1,0 +1,77 @@
+"""The flattened device tree a kernel is given: the machine's own, with /chosen filled in.
+
+Source: Devicetree Specification v0.4, section 3.6 (/chosen) and chapter 5 (flattened format);
+Documentation/devicetree/bindings/chosen.txt of the kernel for linux,initrd-*.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+import fdt
+
+from loader.address import Range
+from loader.errors import LoaderError
+
+DTB_MAX: Final = 2 << 20  # Documentation/arch/arm64/booting.rst section 2
+_MAGIC: Final = 0xD00DFEED
+_HEADER = struct.Struct(">10I")
+
+# Host entropy: it would make each boot a different one.
+_SEEDS: Final = ("kaslr-seed", "rng-seed")
+
+
+class DeviceTreeError(LoaderError):
+    """Bytes that are no flattened device tree, or one that a kernel would not take."""
+
+    code = "DeviceTree::Invalid"
+
+
+def chosen(dtb: bytes, *, cmdline: bytes, initrd: Range | None, label: str = "") -> bytes:
+    """`dtb` with command line, initrd and label in /chosen and without seeds.
+
+    The initrd is a guest-physical range. Bytes behind the header's totalsize are dropped.
+    Raises DeviceTreeError.
+    """
+    tree = _parse(dtb)
+    values = {"bootargs": cmdline + b"\0"}
+    if initrd is not None:
+        values["linux,initrd-start"] = struct.pack(">Q", initrd.start)
+        values["linux,initrd-end"] = struct.pack(">Q", initrd.end)
+    if label:
+        values["bootproof,request"] = label.encode() + b"\0"
+    for seed in _SEEDS:
+        if tree.exist_property(seed, "/chosen"):
+            tree.remove_property(seed, "/chosen")
+    for name, data in values.items():
+        tree.add_item(fdt.PropBytes(name, data=data), "/chosen", create=True)
+    patched: bytes = tree.to_dtb(version=17)
+    if len(patched) > DTB_MAX:
+        raise DeviceTreeError(
+            "the device tree is too large", field="totalsize", value=len(patched), limit=DTB_MAX
+        )
+    return patched
+
+
+def chosen_size(dtb: bytes, *, cmdline: bytes, initrd: bool, label: str = "") -> int:
+    """The size of what `chosen` gives; it does not depend on where the initrd lies."""
+    return len(chosen(dtb, cmdline=cmdline, initrd=Range(0, 1) if initrd else None, label=label))
+
+
+def _parse(dtb: bytes) -> fdt.FDT:
+    if len(dtb) < _HEADER.size:
+        raise DeviceTreeError(
+            "too short for a device tree", field="size", value=len(dtb), limit=_HEADER.size
+        )
+    magic, total_size = _HEADER.unpack_from(dtb)[:2]
+    if magic != _MAGIC:
+        raise DeviceTreeError("no device tree", field="magic", value=hex(magic), limit=hex(_MAGIC))
+    if total_size > len(dtb):
+        raise DeviceTreeError(
+            "the device tree is cut short", field="totalsize", value=total_size, limit=len(dtb)
+        )
+    try:
+        return fdt.parse_dtb(dtb[:total_size])
+    except Exception as error:  # the library raises bare Exception for malformed input
+        raise DeviceTreeError(f"the device tree cannot be read: {error}") from error

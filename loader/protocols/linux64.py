@@ -1,0 +1,91 @@
+"""The 64-bit boot protocol of x86 Linux: long mode, identity-mapped, RSI -> zero page.
+
+Source: Documentation/arch/x86/boot.rst, section "64-bit Boot Protocol".
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Final
+
+from loader.address import Range, align_up
+from loader.layout import Region
+from loader.memory import GuestMemory
+from loader.protocols import BootRequest, Handover, bootparams, entry_point, region
+from loader.registers import (
+    ATTR_CODE64,
+    CR0_ET,
+    CR0_PE,
+    CR0_PG,
+    CR4_PAE,
+    EFER_LMA,
+    EFER_LME,
+    Segment,
+    X86Registers,
+)
+from loader.result import KernelLoaderResult
+
+NAME: Final = "linux64"
+ARCH: Final = "x86_64"
+
+_GIB: Final = 1 << 30
+_LARGE_PAGE: Final = 2 << 20
+_PRESENT_WRITE: Final = 0x3
+_PAGE_SIZE_BIT: Final = 0x80
+_IDENTITY_MINIMUM: Final = 4  # GiB; kernels expect device memory below 4 GiB to be reachable
+
+
+def plan(ram: Sequence[Range], kernel: KernelLoaderResult, request: BootRequest) -> list[Region]:
+    """See BootProtocol.plan."""
+    entry_point(kernel, NAME)
+    tables = bootparams.low_wanted("page tables", (2 + _identity_gib(ram)) * 0x1000, 0x1000)
+    return bootparams.plan(ram, kernel, request, [bootparams.zero_page_wanted(), tables])
+
+
+def configure(memory: GuestMemory, kernel: KernelLoaderResult, request: BootRequest) -> Handover:
+    """See BootProtocol.configure."""
+    ram = [bank.range for bank in memory.banks]
+    regions = plan(ram, kernel, request)
+    zero_page = bootparams.write(memory, regions, kernel, request)
+    tables = region(regions, "page tables")
+    assert tables is not None
+    memory.write(tables.start, identity_map(tables.start, _identity_gib(ram)))
+    code, data = Segment(bootparams.BOOT_CS, attributes=ATTR_CODE64), Segment(bootparams.BOOT_DS)
+    registers = X86Registers(
+        rip=entry_point(kernel, NAME),
+        rsi=zero_page,
+        cs=code,
+        ds=data,
+        es=data,
+        fs=data,
+        gs=data,
+        ss=data,
+        gdtr=bootparams.write_gdt(memory, regions, [code, data]),
+        cr0=CR0_PG | CR0_PE | CR0_ET,
+        cr3=tables.start,
+        cr4=CR4_PAE,
+        efer=EFER_LME | EFER_LMA,
+    )
+    return Handover(registers, tuple(regions))
+
+
+def identity_map(address: int, gib: int) -> bytes:
+    """Page tables for guest-physical `address` that map the first `gib` GiB to themselves.
+
+    One PML4, one PDPT, then a page directory of 2 MiB pages per GiB (SDM vol. 3A 4.5); at most 512.
+    """
+    pml4 = struct.pack("<Q", (address + 0x1000) | _PRESENT_WRITE)
+    directories = [(address + 0x2000 + 0x1000 * i) | _PRESENT_WRITE for i in range(gib)]
+    pdpt = struct.pack(f"<{gib}Q", *directories)
+    pages = [i * _LARGE_PAGE | _PRESENT_WRITE | _PAGE_SIZE_BIT for i in range(gib * 512)]
+    return (
+        pml4.ljust(0x1000, b"\0")
+        + pdpt.ljust(0x1000, b"\0")
+        + struct.pack(f"<{len(pages)}Q", *pages)
+    )
+
+
+def _identity_gib(ram: Sequence[Range]) -> int:
+    end = max(bank.end for bank in ram)
+    return min(max(_IDENTITY_MINIMUM, align_up(end, _GIB) // _GIB), 512)
