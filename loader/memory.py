@@ -14,7 +14,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
 from loader.address import MIB, TIB, U64_MAX, Range, format_size
@@ -22,6 +21,7 @@ from loader.errors import GuestMemoryError
 
 if TYPE_CHECKING:
     from ctypes import CDLL
+    from pathlib import Path
 
     from typing_extensions import Buffer
 
