@@ -86,6 +86,8 @@ class _Walker:
             size = zstandard.frame_header_size(head)
             parameters = zstandard.get_frame_parameters(head)
         except zstandard.ZstdError as error:
+            if "too much memory" in str(error):
+                raise packed.window_too_large(start, None) from error
             if len(head) < _LONGEST_HEADER:
                 raise packed.truncated(packed.end) from error
             raise packed.corrupt(start, error) from error

@@ -94,9 +94,9 @@ def zstd(data: bytes) -> bytes:
 
 
 def zstd_kernel(data: bytes) -> bytes:
-    """As `cat FILE | zstd -22 --ultra`: no content size, a window of 128 MiB."""
+    """As `cat FILE | zstd -22 --ultra`: a checksum, no content size, a window of 128 MiB."""
     parameters = zstandard.ZstdCompressionParameters.from_level(
-        3, window_log=27, chain_log=16, hash_log=16
+        3, window_log=27, chain_log=16, hash_log=16, write_checksum=True
     )
     stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     return stream.compress(data) + stream.flush()
