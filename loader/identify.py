@@ -15,8 +15,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from loader.bzimage import (
+    HDRS_MAGIC,
+    PROTOCOL_2_12,
+    SECTOR,
+    SETUP_HEADER_OFFSET,
+    XLF_KERNEL_64,
+    setup_size,
+)
+from loader.elf import E_MACHINES, EI_CLASS, EI_DATA, ELF_MAGIC, ELFCLASS64
 from loader.image import ImageLike, open_image
 from loader.packing import Packing, sniff
+from loader.pe import ARCHITECTURES, ImageHeader
 from loader.pecoff import PeFile
 from loader.result import SetupHeader
 from loader.zboot import PACKINGS, ZbootHeader, is_zboot
@@ -50,10 +60,10 @@ class Identity:
     """What the first look at a file tells.
 
     `arch` is "x86_64", "i386", "aarch64", "riscv64" (or another name that no loader takes);
-    None when the bytes do not say.  For a bzImage it is what the header promises: "x86_64"
-    when it has a 64-bit entry point.  `packing` names the compression of the payload, `release`
-    the kernel release that a bzImage's header points to.  `remark` is one sentence on a file
-    that is no kernel but can be named.
+    None when the bytes do not say (a bzImage before protocol 2.12).  For a later bzImage it is
+    what the header promises: "x86_64" when there is a 64-bit entry point.  `packing` names the
+    compression of the payload, `release` the kernel release that a bzImage's header points to.
+    `remark` is one sentence on a file that is no kernel but can be named.
     """
 
     format: Format
@@ -74,33 +84,16 @@ _COMPRESSED = {
     Packing.ZSTD: Format.ZSTD,
 }
 
-# gABI e_machine; the class decides between riscv32 and riscv64.
-_ELF_MAGIC = b"\x7fELF"
-_ELF_MACHINES = {3: "i386", 8: "mips", 21: "ppc64", 22: "s390x", 40: "arm", 62: "x86_64"}
-_ELF_MACHINES |= {183: "aarch64", 243: "riscv64", 258: "loongarch64"}
-_ELFCLASS32 = 1
+# gABI e_machine, beyond those that a loader knows.
+_ELF_MACHINES = E_MACHINES | {8: "mips", 21: "ppc64", 22: "s390x", 40: "arm", 258: "loongarch64"}
 _ELFDATA2MSB = 2
 
 # PE Format, "Machine types".
 _PE_MACHINES = {0x14C: "i386", 0x1C2: "arm", 0x1C4: "arm", 0x5032: "riscv32"}
 _PE_MACHINES |= {0x5064: "riscv64", 0x6264: "loongarch64", 0x8664: "x86_64", 0xAA64: "aarch64"}
 
-# Documentation/arch/arm64/booting.rst and arch/riscv/boot-image-header.rst: "magic" and
-# "magic2", at the same place in the same 64-byte header.
-_IMAGE_MAGIC_OFFSET = 0x38
-_IMAGE_HEADER_SIZE = 0x40
-_IMAGE_MAGICS = {b"ARM\x64": "aarch64", b"RSC\x05": "riscv64"}
-
-# Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header".
-SETUP_HEADER_OFFSET = 0x1F1
-_BOOT_FLAG = 0xAA55
-_HDRS = b"HdrS"
-_HDRS_END = 0x206
-_PROTOCOL_WITH_PAYLOAD = 0x0208
-_PROTOCOL_WITH_XLOADFLAGS = 0x020C
-_XLF_KERNEL_64 = 1
 _LONGEST_VERSION = 256
-_SECTOR = 512
+PROTOCOL_2_08 = 0x208  # payload_offset, payload_length
 
 
 def identify(image: ImageLike) -> Identity:
@@ -124,13 +117,13 @@ def identify_bytes(data: memoryview) -> Identity:
 
 
 def _elf(data: memoryview) -> Identity | None:
-    if data[:4] != _ELF_MAGIC:
+    if bytes(data[:4]) != ELF_MAGIC:
         return None
     if len(data) < 20:
         return Identity(Format.ELF)
-    order: Literal["big", "little"] = "big" if data[5] == _ELFDATA2MSB else "little"
+    order: Literal["big", "little"] = "big" if data[EI_DATA] == _ELFDATA2MSB else "little"
     arch = _ELF_MACHINES.get(int.from_bytes(data[18:20], order))
-    if arch == "riscv64" and data[4] == _ELFCLASS32:
+    if arch == "riscv64" and data[EI_CLASS] != ELFCLASS64:
         arch = "riscv32"
     return Identity(Format.ELF, arch)
 
@@ -144,32 +137,29 @@ def _zboot(data: memoryview) -> Identity | None:
     return Identity(Format.ZBOOT, _pe_arch(data), found if found in named else None)
 
 
-def read_setup_header(data: memoryview) -> SetupHeader | None:
+def setup_header(data: memoryview) -> SetupHeader | None:
     """The setup header of a bzImage, zeros standing in for what a short file lacks; else None."""
-    if data[_HDRS_END - 4 : _HDRS_END] != _HDRS:
-        return None
-    raw = bytes(data[SETUP_HEADER_OFFSET : SETUP_HEADER_OFFSET + SetupHeader.SIZE])
+    raw = bytes(data[SETUP_HEADER_OFFSET:][: SetupHeader.SIZE])
     header = SetupHeader.from_bytes(raw.ljust(SetupHeader.SIZE, b"\0"))
-    return header if header.boot_flag == _BOOT_FLAG else None
-
-
-def _bzimage(data: memoryview) -> Identity | None:
-    header = read_setup_header(data)
-    if header is None:
-        return None
-    known = header.version >= _PROTOCOL_WITH_XLOADFLAGS
-    wide = known and header.xloadflags & _XLF_KERNEL_64
-    packing = None
-    if header.version >= _PROTOCOL_WITH_PAYLOAD and header.payload_length:
-        packing = sniff(data, payload_start(header))
-    return Identity(
-        Format.BZIMAGE, "x86_64" if wide else "i386", packing, bzimage_release(data, header)
-    )
+    return header if header.header == HDRS_MAGIC else None
 
 
 def payload_start(header: SetupHeader) -> int:
     """File offset of a bzImage's payload: payload_offset counts from the protected-mode code."""
-    return (1 + (header.setup_sects or 4)) * _SECTOR + header.payload_offset
+    return setup_size(header) + header.payload_offset
+
+
+def _bzimage(data: memoryview) -> Identity | None:
+    header = setup_header(data)
+    if header is None:
+        return None
+    arch = None
+    if header.version >= PROTOCOL_2_12:
+        arch = "x86_64" if header.xloadflags & XLF_KERNEL_64 else "i386"
+    packing = None
+    if header.version >= PROTOCOL_2_08 and header.payload_length:
+        packing = sniff(data, payload_start(header))
+    return Identity(Format.BZIMAGE, arch, packing, bzimage_release(data, header))
 
 
 def bzimage_release(data: memoryview, header: SetupHeader) -> str | None:
@@ -177,16 +167,16 @@ def bzimage_release(data: memoryview, header: SetupHeader) -> str | None:
     # boot.rst: kernel_version is the string's file offset less 0x200, if not 0.
     if not header.kernel_version:
         return None
-    start = header.kernel_version + _SECTOR
+    start = header.kernel_version + SECTOR
     text = bytes(data[start : start + _LONGEST_VERSION]).split(b"\0", 1)[0]
     words = text.decode("ascii", "replace").split()
     return words[0] if words and words[0].isprintable() else None
 
 
 def _image(data: memoryview) -> Identity | None:
-    if len(data) < _IMAGE_HEADER_SIZE:
+    if len(data) < ImageHeader.SIZE:
         return None
-    arch = _IMAGE_MAGICS.get(bytes(data[_IMAGE_MAGIC_OFFSET : _IMAGE_MAGIC_OFFSET + 4]))
+    arch = ARCHITECTURES.get(ImageHeader.from_bytes(data).magic)
     return Identity(Format.IMAGE, arch) if arch else None
 
 

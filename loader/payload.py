@@ -13,18 +13,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from loader.identify import (
-    Format,
-    Identity,
-    payload_start,
-    read_setup_header,
-)
+from loader.identify import PROTOCOL_2_08, Format, Identity, payload_start, setup_header
 from loader.packing import Packed, Packing, Unpack, sniff
 from loader.pecoff import PeFile, Section
 from loader.zboot import PACKINGS, ZbootHeader
 
 _SIZE_WORD = 4
-_PROTOCOL_WITH_PAYLOAD = 0x0208
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +89,16 @@ def _word(data: memoryview, offset: int) -> int:
 
 
 def _bzimage_payload(name: str, data: memoryview) -> Payload:
-    header = read_setup_header(data)
+    header = setup_header(data)
     assert header is not None
-    if header.version < _PROTOCOL_WITH_PAYLOAD:
+    if header.version < PROTOCOL_2_08:
         raise Unpack.Unsupported(
             f"boot protocol {header.version >> 8}.{header.version & 0xFF:02} does not say where "
             "the payload is; that needs 2.08 (Linux 2.6.24)",
             file=name,
             field="version",
             value=header.version,
-            limit=_PROTOCOL_WITH_PAYLOAD,
+            limit=PROTOCOL_2_08,
             advice="load the bzImage as it is",
         )
     if not header.payload_length:

@@ -69,7 +69,7 @@ def test_bzimage_without_64_bit_entry_promises_only_i386() -> None:
 
 def test_xloadflags_do_not_count_before_protocol_2_12() -> None:
     kernel = build.bzimage(build.gzip(build.elf()), version=0x020B, xloadflags=1)
-    assert identify(kernel) == Identity(Format.BZIMAGE, "i386", Packing.GZIP, "6.1.0-test")
+    assert identify(kernel) == Identity(Format.BZIMAGE, None, Packing.GZIP, "6.1.0-test")
 
 
 def test_setup_sects_zero_means_four() -> None:
@@ -79,7 +79,7 @@ def test_setup_sects_zero_means_four() -> None:
 
 def test_payload_is_not_looked_for_before_protocol_2_08() -> None:
     kernel = build.bzimage(build.gzip(build.elf()), version=0x0207)
-    assert identify(kernel) == Identity(Format.BZIMAGE, "i386", None, "6.1.0-test")
+    assert identify(kernel) == Identity(Format.BZIMAGE, None, None, "6.1.0-test")
 
 
 @pytest.mark.parametrize("pointer", [0, 0xFFFF])
@@ -89,9 +89,15 @@ def test_kernel_version_that_points_nowhere_gives_no_release(pointer: int) -> No
     assert identify(bytes(kernel)).release is None
 
 
-def test_hdrs_without_boot_flag_is_no_bzimage() -> None:
+def test_bzimage_without_boot_flag_is_a_bzimage_as_the_loader_sees_it() -> None:
     kernel = bytearray(build.bzimage(build.gzip(build.elf())))
     kernel[0x1FE:0x200] = b"\0\0"
+    assert identify(bytes(kernel)).format is Format.BZIMAGE
+
+
+def test_hdrs_damaged_is_no_bzimage() -> None:
+    kernel = bytearray(build.bzimage(build.gzip(build.elf())))
+    kernel[0x202] ^= 1
     assert identify(bytes(kernel)) == Identity(Format.UNKNOWN)
 
 
