@@ -11,21 +11,25 @@ import datetime
 import email.utils
 import lzma
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from kernels.cache import Cache, file_sha256
 from kernels.catalog import Catalog, CatalogEntry
 from kernels.download import Downloader, Wanted, shown
 from kernels.errors import BadIndex, BadSignature, FetchError, NoMatch, NotOnMirror, UnknownSuite
-from kernels.lock import Resolved, check_resolved
+from kernels.lock import Resolved, check_resolved, check_sha256
 from kernels.progress import Progress
 from kernels.signature import check_signature
 
 MAX_INRELEASE = 8 << 20
 MAX_STANZA = 4 << 20
 _READ = 1 << 20
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ class Archive:
         self._progress = progress
         self._keyring = keyring
         self._releases: dict[str, Release | FetchError] = {}
-        self._stanzas: dict[tuple[str, str, str], list[Resolved] | FetchError] = {}
+        self._packages: dict[tuple[str, str, str], list[Resolved] | FetchError] = {}
         self._warned: set[str] = set()
 
     def resolve(self, entry: CatalogEntry) -> Resolved:
@@ -73,24 +77,17 @@ class Archive:
         from debian.debian_support import Version
 
         key = (entry.suite, entry.component, entry.debian_arch)
-        if key not in self._stanzas:
-            try:
-                self._stanzas[key] = self._read_index(*key)
-            except FetchError as error:
-                self._stanzas[key] = error
-        stanzas = self._stanzas[key]
-        if isinstance(stanzas, FetchError):
-            raise stanzas
-        matching = [s for s in stanzas if entry.package.fullmatch(s.package)]
+        packages = _once(self._packages, key, lambda: self._read_index(*key))
+        matching = [p for p in packages if entry.package.fullmatch(p.package)]
         if not matching:
             raise NoMatch(
                 f"no package of {'/'.join(key)} matches {entry.package.pattern!r};"
                 " Debian may have renamed it: correct catalog.toml"
             )
-        return max(matching, key=lambda s: Version(s.version))
+        return max(matching, key=lambda p: Version(p.version))
 
     def _read_index(self, suite: str, component: str, arch: str) -> list[Resolved]:
-        release = self._release(suite)
+        release = _once(self._releases, suite, lambda: self._read_release(suite))
         path = f"{component}/binary-{arch}/Packages.xz"
         if path not in release.files:
             raise BadIndex(f"{suite} of {shown(self.mirror)} has no {path}")
@@ -123,17 +120,6 @@ class Archive:
             except NotOnMirror:
                 pass
         self._downloader.save(f"{suite}/{path}", part, wanted)
-
-    def _release(self, suite: str) -> Release:
-        if suite not in self._releases:
-            try:
-                self._releases[suite] = self._read_release(suite)
-            except FetchError as error:
-                self._releases[suite] = error
-        release = self._releases[suite]
-        if isinstance(release, FetchError):
-            raise release
-        return release
 
     def _read_release(self, suite: str) -> Release:
         url = f"{self.mirror}/dists/{suite}/InRelease"
@@ -168,6 +154,8 @@ class Archive:
             )
         try:
             files = {f["name"]: (f["sha256"], int(f["size"])) for f in fields.get("SHA256", [])}
+            for sha256, _ in files.values():
+                check_sha256(sha256)
         except (KeyError, ValueError, TypeError) as error:
             raise BadIndex(f"{shown(url)}: its SHA256 list cannot be read: {error}") from error
         return Release(suite, files, fields.get("Acquire-By-Hash") == "yes")
@@ -210,6 +198,19 @@ def _whole_stanzas(stream: lzma.LZMAFile) -> Iterator[bytes]:
         if len(rest) > MAX_STANZA:
             raise BadIndex(f"a stanza of the index is larger than {MAX_STANZA >> 20} MiB")
     yield rest
+
+
+def _once(memory: dict[K, V | FetchError], key: K, make: Callable[[], V]) -> V:
+    """`memory[key]`, made when it is not there. A failure is remembered and raised again."""
+    if key not in memory:
+        try:
+            memory[key] = make()
+        except FetchError as error:
+            memory[key] = error
+    value = memory[key]
+    if isinstance(value, FetchError):
+        raise value
+    return value
 
 
 def _resolved(stanza: Mapping[str, str], suite: str, arch: str) -> Resolved:

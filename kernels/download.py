@@ -131,6 +131,9 @@ class Downloader:
                 raise _Transient(f"it has nothing from byte {have} on")
             if not _goes_on_at(response, have):
                 have = 0
+            if (total := _total(response, have)) not in (None, wanted.size):
+                part.unlink(missing_ok=True)
+                raise _wrong_hash(url, wanted, f"it has {total} bytes")
             with part.open("r+b" if have else "wb") as file:
                 file.seek(have)
                 for chunk in _body(response):
@@ -155,7 +158,7 @@ class Downloader:
         timeout = (self._retry.connect_timeout, self._retry.read_timeout)
         try:
             with self._session.get(url, headers=headers, stream=True, timeout=timeout) as response:
-                _check_status(url, response)
+                _check_status(url, response, ranged=have > 0)
                 yield response
         except requests.exceptions.SSLError as error:
             raise ServerRefused(f"{shown(url)}: TLS: {_reason(error)}") from error
@@ -166,7 +169,8 @@ class Downloader:
         ) as error:
             raise _Transient(_reason(error)) from error
         except requests.RequestException as error:
-            raise ServerRefused(f"{shown(url)}: {error}; is the mirror's address right?") from error
+            flaw = type(error).__name__
+            raise ServerRefused(f"{shown(url)}: {flaw}; is the mirror's address right?") from error
 
     def _wait_or_give_up(self, url: str, failures: int, reason: _Transient) -> None:
         host = urlsplit(shown(url)).netloc
@@ -191,13 +195,10 @@ def _size(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def _check_status(url: str, response: requests.Response) -> None:
+def _check_status(url: str, response: requests.Response, *, ranged: bool) -> None:
     status = response.status_code
-    if status in (
-        HTTPStatus.OK,
-        HTTPStatus.PARTIAL_CONTENT,
-        HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
-    ):
+    of_ranges = (HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+    if status == HTTPStatus.OK or (ranged and status in of_ranges):
         return
     answer = f"{status} {response.reason}"
     if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
@@ -215,6 +216,12 @@ def _goes_on_at(response: requests.Response, have: int) -> bool:
     if not content_range.startswith(f"bytes {have}-"):
         raise _Transient(f"it sent {content_range or 'an unnamed range'} when asked for {have}-")
     return True
+
+
+def _total(response: requests.Response, have: int) -> int | None:
+    """The size of the whole file by the word of the server; None when it does not say."""
+    length = response.headers.get("Content-Length", "")
+    return have + int(length) if length.isdecimal() else None
 
 
 def _body(response: requests.Response) -> Iterator[bytes]:

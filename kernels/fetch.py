@@ -260,10 +260,12 @@ class _Network:
         )
 
     def download(self, resolved: Resolved, part: Path, label: str) -> None:
+        from urllib.parse import quote
+
         from kernels.download import Wanted
 
         wanted = Wanted(label, resolved.size, resolved.sha256)
-        self.downloader.save(f"{self.mirror}/{resolved.path}", part, wanted)
+        self.downloader.save(f"{self.mirror}/{quote(resolved.path)}", part, wanted)
 
     def close(self) -> None:
         if "downloader" in self.__dict__:

@@ -107,11 +107,9 @@ def _resolved(name: str, table: Mapping[str, Any]) -> Resolved:
 def check_resolved(resolved: Resolved) -> None:
     """Raise `ValueError` for a record that must not be acted on, whoever wrote it.
 
-    The hash becomes a file name in the cache, the path a part of a URL, the size a promise of disk
-    space.
+    The path becomes a part of a URL, the size a promise of disk space.
     """
-    if not _SHA256.fullmatch(resolved.sha256):
-        raise ValueError(f"{resolved.package}: {resolved.sha256!r} is not a SHA-256")
+    check_sha256(resolved.sha256)
     parts = resolved.path.split("/")
     if ".." in parts or "" in parts or not re.fullmatch(r"[\w./+~:%=-]+", resolved.path):
         raise ValueError(
@@ -119,3 +117,9 @@ def check_resolved(resolved: Resolved) -> None:
         )
     if not 0 < resolved.size <= MAX_PACKAGE_SIZE:
         raise ValueError(f"{resolved.package}: a size of {resolved.size} bytes is out of bounds")
+
+
+def check_sha256(text: str) -> None:
+    """Raise `ValueError` for what is no hash: it becomes a file name in the cache."""
+    if not _SHA256.fullmatch(text):
+        raise ValueError(f"{text!r} is not a SHA-256 in hexadecimal")

@@ -17,7 +17,7 @@ from kernels.errors import MirrorUnknown
 
 ENVIRONMENT = "BOOTPROOF_MIRROR"
 # Suites of the archive itself. Others (-updates, -security, third parties) come from trees that
-# need not hold the kernels of the catalogue. The running system's own codename is added to these.
+# need not hold the kernels of the catalogue. A running Debian's own codename is added to these.
 _SUITES = [
     "bullseye",
     "bookworm",
@@ -60,7 +60,9 @@ def find_mirror(
             )
         return chosen.rstrip("/")
     system = _os_release(os_release)
-    suites = {*_SUITES, system.get("VERSION_CODENAME", "")}
+    suites = set(_SUITES)
+    if system.get("ID") == "debian":
+        suites.add(system.get("VERSION_CODENAME", "sid"))
     candidates = [s for s in apt_sources(apt) if _is_archive(s, suites)]
     for source in candidates:
         if (address := _http(source.uri)) is not None:

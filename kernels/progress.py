@@ -65,7 +65,11 @@ class Lines:
 
 
 class Bars(Lines):
-    """A bar for each download, on a terminal."""
+    """A bar for each download, on a terminal; what is said meanwhile goes above it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._above: Callable[[str], None] | None = None
 
     @contextlib.contextmanager
     def download(self, label: str, size: int, have: int) -> Iterator[Advance]:
@@ -86,9 +90,20 @@ class Bars(Lines):
             TransferSpeedColumn(),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=Console(file=self._stream)) as bar:
+        console = Console(file=self._stream)
+        with Progress(*columns, console=console) as bar:
+            self._above = lambda text: console.print(text, markup=False, highlight=False)
             task = bar.add_task(label, total=size, completed=have)
-            yield lambda done: bar.update(task, completed=done)
+            try:
+                yield lambda done: bar.update(task, completed=done)
+            finally:
+                self._above = None
+
+    def _print(self, text: str) -> None:
+        if self._above is not None:
+            self._above(text)
+        else:
+            super()._print(text)
 
 
 def console_progress(stream: TextIO | None = None) -> Progress:
