@@ -362,7 +362,10 @@ def _bad(
 
 
 def _program_headers(source: ImageSource, header: ElfHeader) -> Iterator[tuple[int, ProgramHeader]]:
-    """Index and content of the PT_LOAD and PT_NOTE headers; all headers have to be in the file."""
+    """Index and content of the PT_LOAD and PT_NOTE headers; all headers have to be in the file.
+
+    One that repeats its predecessor is left out: loading it again changes nothing.
+    """
     end = header.e_phoff + header.e_phnum * ProgramHeader.SIZE
     if header.e_phnum and end > source.size:
         raise errors.Elf.ReadProgramHeader(
@@ -378,8 +381,10 @@ def _program_headers(source: ImageSource, header: ElfHeader) -> Iterator[tuple[i
     if not header.e_phnum:
         return
     rows = ProgramHeader.CODEC.iter_unpack(source.data[header.e_phoff : end])
+    previous = None
     for index, row in enumerate(rows):
-        if row[0] == PT_LOAD or row[0] == PT_NOTE:
+        if (row[0] == PT_LOAD or row[0] == PT_NOTE) and row != previous:
+            previous = row
             yield index, ProgramHeader(*row)
 
 

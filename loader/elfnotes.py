@@ -31,9 +31,9 @@ DEFAULT_RELOC_MAX: Final = U32_MAX
 PAGE_SIZE: Final = 0x1000
 
 # A kernel has some ten notes. Walking more than this many is only ever a waste of time; a run of
-# notes without content is skipped in C and costs a sixteenth each.
-_MOST_NOTES = 1 << 18
-_CHEAP = 16
+# notes without content is skipped in C and costs a 64th each.
+_MOST_NOTES = 1 << 16
+_CHEAP = 64
 _EMPTY_NOTES = re.compile(rb"(?:\0{8}.{4})++", re.DOTALL)
 
 

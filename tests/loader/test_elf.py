@@ -512,14 +512,15 @@ def test_empty_file_is_a_short_header(memory: GuestMemory, tmp_path: Path) -> No
 # hostile ----------------------------------------------------------------------------------------
 
 SAME = Segment(paddr=START, offset=64, filesz=MIB)
+OUTSIDE = load(RAM, b"x" * MIB)
 HOSTILE = {
     "65535 headers in a short file": elf(load(START, CODE), phnum=65535),
-    "65535 headers, the last outside RAM": elf(*[SAME] * 65534, load(RAM, b"x" * MIB)),
+    "65535 headers, the last outside RAM": elf(*[SAME] * 65534, OUTSIDE),
     "note of 4 GiB": elf(notes(note(b"GNU\0", 3, b"", descsz=0xFFFF_FFFC), filesz=1 << 34)),
     "65535 note segments full of notes": elf(
         notes(note(b"GNU\0", 3, b"") * 1000),
-        *[Segment(4, offset=64 + 56 * 65535, filesz=16000)] * 65533,
-        load(RAM, b"x"),
+        *[Segment(4, offset=64 + 56 * 65535 + i % 2 * 16, filesz=8000) for i in range(65533)],
+        OUTSIDE,
     ),
 }
 
@@ -528,14 +529,18 @@ HOSTILE = {
 def test_structural_lies_are_refused_quickly(memory: GuestMemory, image: bytes) -> None:
     started = time.process_time()
     refusal(memory, image)
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < 1  # 50 ms on an idle machine
 
 
-def test_copies_of_one_segment_cost_no_more_than_one(memory: GuestMemory) -> None:
+def test_overlapping_segments_cost_no_more_than_their_bytes(memory: GuestMemory) -> None:
+    many = [Segment(paddr=START + i % 7 * 0x1000, offset=64, filesz=MIB) for i in range(65535)]
     started = time.process_time()
-    Elf().load(memory, elf(*[replace_paddr(i) for i in range(65535)]))
+    Elf().load(memory, elf(*many))
     assert time.process_time() - started < 5
 
 
-def replace_paddr(index: int) -> Segment:
-    return Segment(paddr=START + index % 7 * 0x1000, offset=64, filesz=MIB)
+def test_too_many_notes_are_refused(memory: GuestMemory) -> None:
+    image = elf(notes(note(b"GNU\0", 3, b"") * 65537, pvh_entry(START)))
+    error = refusal(memory, image)
+    assert type(error) is Elf.InvalidPvhNote
+    assert error.limit == 65536
