@@ -16,7 +16,8 @@ from typing import BinaryIO, Self, TypeAlias
 from loader.errors import Image, LoaderError
 
 ImageLike: TypeAlias = (
-    "bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO | ImageSource"
+    "bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO | io.BufferedIOBase"
+    " | ImageSource"
 )
 _WHAT_TO_DO = "give the path of a kernel image"
 
@@ -105,7 +106,7 @@ def _open_path(path: str, name: str | None) -> ImageSource:
     return _map(fd, shown)
 
 
-def _open_file(file: BinaryIO, name: str | None) -> ImageSource:
+def _open_file(file: BinaryIO | io.BufferedIOBase, name: str | None) -> ImageSource:
     own_name = getattr(file, "name", None)
     shown = name or (own_name if isinstance(own_name, str) else "image")
     raw = getattr(file, "raw", file)

@@ -195,7 +195,7 @@ class BzImageFile:
         return bytes(setup[: self.sectors * 512]) + self.kernel
 
 
-def bzimage(kernel: bytes | None = None, *, sectors: int = 5, **fields: int) -> bytes:
+def bzimage(kernel: bytes | None = None, /, *, sectors: int = 5, **fields: int) -> bytes:
     """The bytes of a bzImage; `fields` are setup header fields by their kernel names."""
     file = BzImageFile(sectors=sectors, fields=fields)
     return (file if kernel is None else replace(file, kernel=kernel)).build()

@@ -60,7 +60,7 @@ def test_unbuffered_and_written_files_are_read_whole(path: Path) -> None:
     with path.open("r+b") as file:
         file.write(b"new")
         with open_image(file) as image:
-            assert image.data[:4] == b"new\3"
+            assert bytes(image.data[:4]) == b"new\3"
 
 
 def test_file_that_is_not_its_descriptor_is_read(path: Path, tmp_path: Path) -> None:

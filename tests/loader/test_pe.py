@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,7 +119,7 @@ def test_footprint_is_image_size_or_the_file(memory: GuestMemory) -> None:
         ({"image_size": 1 << 62}, ["bss-beyond-image", "footprint-beyond-ram"]),
     ],
 )
-def test_findings(memory: GuestMemory, changes: dict[str, int], codes: list[str]) -> None:
+def test_findings(memory: GuestMemory, changes: dict[str, Any], codes: list[str]) -> None:
     content = image(**({"image_size": SIZE} | changes))
     result = Pe().load(memory, content, kernel_offset=BASE)
     assert [finding.code for finding in result.findings] == codes
