@@ -11,18 +11,23 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pexpect
 from pexpect.spawnbase import SpawnBase
 
 from harness.text import printable
 
+if TYPE_CHECKING:
+    _Spawn = SpawnBase[bytes]
+else:  # generic in its stubs only
+    _Spawn = SpawnBase
+
 _CHUNK = 64 << 10
 _PAUSE = 0.005
 
 
-class ConsoleFile(SpawnBase[bytes]):
+class ConsoleFile(_Spawn):
     """A growing file as a pexpect object.
 
     `wait(seconds)` is called when nothing new is there; `ended()` says whether the writer is gone,

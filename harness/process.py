@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import termios
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -26,18 +27,34 @@ STDERR: Final = "qemu.stderr"
 class QemuProcess:
     """A running QEMU. Use as a context manager: leaving it ends the process, whatever happened."""
 
-    def __init__(self, argv: Sequence[str], directory: Path, pass_fds: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        directory: Path,
+        pass_fds: Sequence[int] = (),
+        *,
+        terminal: bool = False,
+    ) -> None:
+        """Starts `argv` in `directory`; `terminal` gives it our standard input and output.
+
+        Raises UserError when it cannot be started.
+        """
         self._stderr_path = directory / STDERR
-        with self._stderr_path.open("wb") as stderr:
-            self._process = subprocess.Popen(
-                [*privileges(), *argv],
-                cwd=directory,
-                pass_fds=tuple(pass_fds),
-                stdin=subprocess.DEVNULL,
-                stdout=stderr,
-                stderr=stderr,
-                start_new_session=True,
-            )
+        self._terminal = _TerminalState() if terminal else None
+        command = [*privileges(), *argv]
+        try:
+            with self._stderr_path.open("wb") as stderr:
+                self._process = subprocess.Popen(
+                    command,
+                    cwd=directory,
+                    pass_fds=tuple(pass_fds),
+                    stdin=None if terminal else subprocess.DEVNULL,
+                    stdout=None if terminal else stderr,
+                    stderr=stderr,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise UserError(f"{argv[0]}: cannot be started: {error.strerror}") from error
         self._accounting = psutil.Process(self._process.pid)
         self._cpu_seconds = 0.0
 
@@ -83,6 +100,19 @@ class QemuProcess:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
+        if self._terminal is not None:
+            self._terminal.restore()
+
+
+class _TerminalState:
+    """The terminal's settings, to be put back when a QEMU that changed them was ended hard."""
+
+    def __init__(self) -> None:
+        self._saved = termios.tcgetattr(0) if os.isatty(0) else None
+
+    def restore(self) -> None:
+        if self._saved is not None:
+            termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
 
 
 def privileges() -> list[str]:

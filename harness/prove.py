@@ -6,18 +6,18 @@ What pytest and the command line both call; everything it does is done by other 
 from __future__ import annotations
 
 import functools
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from harness import images, qemu
+from harness import images, qemu, rundir
 from harness.case import Case
 from harness.evidence import nonce_for
 from harness.images import KernelFile
-from harness.run import CONSOLE, Outcome, Start, run, write_result
+from harness.run import Outcome, Start, run
+from harness.rundir import CONSOLE, write_result
 from harness.stages import stages
 from harness.text import printable
 from harness.verdict import CodeAnywhere, CodeAt, Expected, Verdict
@@ -26,7 +26,6 @@ from loader import assemble, initramfs
 from loader.address import Range, align_up
 from loader.assemble import Assembled, Assembly
 from loader.errors import LoaderError
-from loader.identify import identify
 from loader.protocols import BootRequest, bootparams, linux32, linux64, pvh
 from loader.result import KernelLoaderResult
 
@@ -71,51 +70,88 @@ class Options:
 
     initrd: bytes | None = None
     budget: Budget = Budget()
-    realtime: bool = False
+    interactive: bool = False
     on_console: Callable[[bytes], None] | None = None
+
+    @property
+    def next_init(self) -> str | None:
+        """What runs in the guest after the proof: the user's init, a shell, or nothing."""
+        if self.initrd is not None:
+            return "/init"
+        return "/bootproof/shell" if self.interactive else None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A boot image, written into its run directory, and what it has to prove."""
+
+    assembled: Assembled
+    start: Start
 
 
 def prove(case: Case, directory: Path, options: Options = Options()) -> Proven:
-    """Boots one case in `directory`, which is emptied first, and leaves its artifacts there.
+    """Boots one case in `directory` and leaves its artifacts there, in place of an earlier run's.
 
     Raises UserError and FetchError for what is not the case's own doing.
     """
     began = time.monotonic()
-    _fresh(directory)
-    machine = qemu.machine(
-        case.arch, memory=case.memory, board=case.board, cpu=case.cpu, realtime=options.realtime
-    )
-    kernel = images.kernel_file(case.kernel)
-    nonce = nonce_for(case.id, kernel.sha256)
-    cmdline = full_cmdline(machine.arch, case.cmdline, nonce, chained=options.initrd is not None)
     try:
-        image = _in_format(kernel, case)
-        assembled = assemble.assemble(
-            image.path, _assembly(case, machine, kernel, cmdline, options), directory
-        )
+        prepared = prepare(case, directory, options)
     except LoaderError as error:
         return _refused(case, error, directory, began)
-    expected = _expected(case, machine, assembled, nonce, cmdline)
-    start = Start(
-        assembled.image, machine, expected, case.placement, options.budget, options.on_console
-    )
-    outcome = run(start, directory)
+    return carry_out(case, prepared, directory, began)
+
+
+def carry_out(
+    case: Case, prepared: Prepared, directory: Path, began: float | None = None
+) -> Proven:
+    """Runs what `prepare` made, judges it and writes result.json. Raises as `prove`."""
+    began = time.monotonic() if began is None else began
+    outcome = run(prepared.start, directory)
     judgement = outcome.judgement
     proven = Proven(
-        *(case, judgement.verdict, judgement.reason, None, assembled, outcome, directory),
+        *(case, judgement.verdict, judgement.reason, None, prepared.assembled, outcome, directory),
         time.monotonic() - began,
     )
-    write_result(directory, result_json(proven, machine))
+    write_result(directory, result_json(proven, prepared.start.machine))
     return proven
 
 
-def full_cmdline(arch: qemu.Arch, chosen: str | None, nonce: str, *, chained: bool = False) -> str:
+def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepared:
+    """Everything up to QEMU: the run directory with its boot image, and the expectation.
+
+    Raises LoaderError for a request that is refused, UserError and FetchError as `prove`.
+    """
+    rundir.make_fresh(directory)
+    machine = qemu.machine(
+        case.arch, memory=case.memory, board=case.board, cpu=case.cpu, realtime=options.interactive
+    )
+    kernel = images.kernel_file(case.kernel)
+    nonce = nonce_for(case.id, kernel.sha256)
+    cmdline = full_cmdline(machine.arch, case.cmdline, nonce, options.next_init)
+    image = _in_format(kernel, case)
+    assembled = assemble.assemble(
+        image.path, _assembly(case, machine, kernel, cmdline, options), directory
+    )
+    start = Start(
+        image=assembled.image,
+        machine=machine,
+        expected=_expected(case, machine, assembled, nonce, cmdline),
+        placement=case.placement,
+        budget=options.budget,
+        on_console=options.on_console,
+        interactive=options.interactive,
+    )
+    return Prepared(assembled, start)
+
+
+def full_cmdline(arch: qemu.Arch, chosen: str | None, nonce: str, next_init: str | None) -> str:
     """The kernel command line: the architecture's default or `chosen`, then what the proof needs.
 
-    With an initrd of the user's, our init hands over to theirs (`bootproof.next`).
+    `next_init` is the guest program that our init hands over to instead of ending the machine.
     """
     words = [arch.cmdline if chosen is None else chosen, RDINIT, f"bootproof.nonce={nonce}"]
-    words += ["bootproof.next=/init"] if chained else []
+    words += [f"bootproof.next={next_init}"] if next_init else []
     return " ".join(word for word in words if word)
 
 
@@ -167,11 +203,6 @@ def _outcome_json(outcome: Outcome) -> Mapping[str, Any]:
         "registers": seen.registers.splitlines(),
         "qemu_stderr": seen.stderr,
     }
-
-
-def _fresh(directory: Path) -> None:
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
 
 
 def _in_format(kernel: KernelFile, case: Case) -> KernelFile:
@@ -247,11 +278,6 @@ def expected_code(
         return CodeAt((start,))
     window = Range.between(min(start, _KASLR_WINDOW_START), max(bank.end for bank in ram))
     return CodeAnywhere(header.kernel_alignment, window)
-
-
-def arch_of(path: Path) -> str | None:
-    """The architecture of a kernel file, unpacking it when its container does not say."""
-    return identify(path).arch
 
 
 def _refused(case: Case, error: LoaderError, directory: Path, began: float) -> Proven:

@@ -191,14 +191,17 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Channels:
-    """Where QEMU talks to: console file (None: this terminal), QMP file descriptor (None: no QMP).
+    """Where QEMU talks to: console file, QMP file descriptor (None: no QMP).
 
-    `after_shutdown` is what QEMU does when the guest resets or shuts down: "pause", so that it can
-    be asked what happened, or "poweroff".
+    `terminal` connects the console to standard input and output as well, with QEMU's own escape
+    (Ctrl-A X ends it); the guest's timing then depends on the terminal. `after_shutdown` is what
+    QEMU does when the guest resets or shuts down: "pause", so that it can be asked what happened,
+    or "poweroff".
     """
 
-    console: str | None
+    console: str
     qmp_fd: int | None = None
+    terminal: bool = False
     after_shutdown: str = "pause"
 
 
@@ -325,10 +328,12 @@ def _determinism(machine: Machine) -> tuple[str, ...]:
 
 def _channels(channels: Channels) -> list[str]:
     args: list[str] = []
-    if channels.console is None:
-        args += ["-chardev", "stdio,id=console"]
+    path = _escaped(channels.console)
+    if channels.terminal:
+        args += ["-chardev", f"stdio,id=console,mux=on,signal=off,logfile={path}"]
+        args += ["-mon", "chardev=console,mode=readline"]
     else:
-        args += ["-chardev", f"file,id=console,path={_escaped(channels.console)}"]
+        args += ["-chardev", f"file,id=console,path={path}"]
     args += ["-serial", "chardev:console"]
     if channels.qmp_fd is not None:
         args += [

@@ -16,11 +16,11 @@ SCRIPT: Final = "qemu.sh"
 _HEAD: Final = """\
 #!/bin/sh
 # Starts the guest of this directory again, made by bootproof.
-#   ./qemu.sh          console on this terminal (guest timing then depends on the terminal)
+#   ./qemu.sh          console on this terminal (the guest's timing then depends on the terminal)
 #   ./qemu.sh FILE     console into FILE: the very same run as before, byte for byte
 set -eu
-console=stdio,id=console,signal=off
-[ $# -eq 0 ] || console="file,id=console,path=$(realpath -- "$1")"
+console=/dev/stdout
+[ $# -eq 0 ] || console=$(realpath -- "$1")
 cd "$(dirname "$0")"
 """
 
@@ -57,4 +57,4 @@ def _command(argv: list[str]) -> str:
 
 
 def _quoted(word: str) -> str:
-    return '"$console"' if "$console" in word else shlex.quote(word)
+    return f'"{word}"' if "$console" in word else shlex.quote(word)

@@ -5,31 +5,27 @@ Owns the run directory and the order of the steps; each step lives in a module o
 
 from __future__ import annotations
 
-import json
 import shutil
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from harness import qemu, reproduce, verdict
 from harness.console import ConsoleFile, timestamped
-from harness.errors import UserError
 from harness.monitor import Monitor, MonitorError
 from harness.process import QemuProcess, give_to_qemu
 from harness.qemu import Channels, Machine
 from harness.realise import PIECES_DIRECTORY, Placement, Realisation, realise, write
+from harness.rundir import CONSOLE, TRANSCRIPT
 from harness.verdict import End, Expected, Judgement, Observation
 from harness.watch import Budget, Ending, Usage, Watch
 from loader import bootimage
 from loader.bootimage import BootImage
 from loader.memory import GuestMemory
 
-CONSOLE: Final = "console.log"
-TRANSCRIPT: Final = "transcript.log"
-RESULT: Final = "result.json"
 _GREETING_SECONDS: Final = 60.0
 
 
@@ -63,6 +59,7 @@ class Start:
     placement: Placement = Placement.PIECES
     budget: Budget = field(default_factory=Budget)
     on_console: Callable[[bytes], None] | None = None
+    interactive: bool = False
 
 
 def run(start: Start, directory: Path) -> Outcome:
@@ -91,21 +88,14 @@ def run(start: Start, directory: Path) -> Outcome:
     return Outcome(judgement, observation, costs, directory)
 
 
-def write_result(directory: Path, result: Mapping[str, Any]) -> None:
-    """Writes result.json."""
-    (directory / RESULT).write_text(json.dumps(result, indent=2) + "\n")
-
-
 def _observe(start: Start, realisation: Realisation, directory: Path) -> Observation:
     ours, theirs = socket.socketpair()
     with Monitor(ours) as monitor, theirs:
-        channels = Channels(CONSOLE, theirs.fileno())
+        channels = Channels(CONSOLE, theirs.fileno(), terminal=start.interactive)
         argv = qemu.argv(start.machine, realisation.launch, channels)
-        try:
-            process = QemuProcess(argv, directory, pass_fds=[theirs.fileno()])
-        except OSError as error:
-            raise UserError(f"{argv[0]}: cannot be started: {error.strerror}") from error
-        with process:
+        with QemuProcess(
+            argv, directory, pass_fds=[theirs.fileno()], terminal=start.interactive
+        ) as process:
             theirs.close()
             with ConsoleFile(
                 directory / CONSOLE, monitor.wait, process.ended, start.on_console

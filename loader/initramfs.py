@@ -52,7 +52,7 @@ def evidence_entries(busybox: bytes) -> list[Entry]:
 
     It lives in a directory of its own, so that it can be appended to anybody's initramfs.
     """
-    script = resources.files("loader").joinpath("guest", "init").read_bytes()
+    programs = resources.files("loader").joinpath("guest")
     return [
         directory("dev"),
         character_device("dev/console", 5, 1),
@@ -60,7 +60,8 @@ def evidence_entries(busybox: bytes) -> list[Entry]:
         directory("bootproof/proc"),
         directory("bootproof/sys"),
         file("bootproof/busybox", busybox, 0o755),
-        file("bootproof/init", script, 0o755),
+        file("bootproof/init", programs.joinpath("init").read_bytes(), 0o755),
+        file("bootproof/shell", programs.joinpath("shell").read_bytes(), 0o755),
     ]
 
 

@@ -1,0 +1,177 @@
+"""`bootproof boot`: one kernel, one request, the console as it happens, a verdict at the end."""
+
+from __future__ import annotations
+
+import enum
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from harness import images, prove, qemu
+from harness.case import RAM_BASE, Case
+from harness.errors import UserError
+from harness.images import KernelFile
+from harness.prove import Options, Prepared, Proven
+from harness.realise import Placement
+from harness.text import printable
+from harness.verdict import Verdict
+from harness.watch import Budget
+from loader.address import MIB, format_size
+from loader.identify import Format, identify
+from loader.unpack import unpack_fully
+
+_CENTURY: Final = 1 << 62  # instructions, or seconds
+_FOREVER: Final = Budget(_CENTURY, _CENTURY, _CENTURY, _CENTURY, _CENTURY)
+
+
+class Default(enum.Enum):
+    OFFSET = "default"
+
+
+DEFAULT: Final = Default.OFFSET
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asked for; `offset` is kernel_offset, None for none."""
+
+    kernel: str
+    protocol: str
+    format: str | None
+    offset: int | Default | None
+    memory: int
+    cmdline: str | None
+    initrd: Path | None
+    board: str | None
+    cpu: str | None
+    placement: str
+    unsafe: bool
+    console: bool
+    out: Path | None
+
+
+def run(request: Request, default_out: Path) -> int:
+    """Boots and prints; gives the exit code: 0 booted, 1 not. Raises UserError and LoaderError."""
+    if request.console and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UserError("--console needs a terminal for input and output")
+    case = case_for(request)
+    directory = (request.out or default_out / case.id).absolute()
+    show = _Console()
+    options = Options(
+        initrd=_read_initrd(request.initrd),
+        interactive=request.console,
+        budget=_FOREVER if request.console else Budget(),
+        on_console=None if request.console else show,
+    )
+    prepared = prove.prepare(case, directory, options)
+    _print_request(prepared, case, request)
+    proven = prove.carry_out(case, prepared, directory)
+    show.finish()
+    _print_verdict(proven, request)
+    return 0 if proven.verdict is Verdict.BOOTED else 1
+
+
+def case_for(request: Request) -> Case:
+    """The case a request means: architecture and format come from the file itself.
+
+    Raises UserError, FetchError, and LoaderError when the file is no kernel.
+    """
+    kernel = images.kernel_file(request.kernel)
+    arch, format_ = _arch_and_format(kernel, request)
+    offset = request.offset
+    if isinstance(offset, Default):
+        offset = RAM_BASE[arch] + 2 * MIB if format_ == "image" else None
+    return Case(
+        arch=arch,
+        kernel=request.kernel,
+        format=format_,
+        protocol=request.protocol,
+        offset=offset,
+        memory=request.memory,
+        board=request.board,
+        cpu=request.cpu,
+        placement=Placement(request.placement),
+        cmdline=request.cmdline,
+        unsafe=request.unsafe,
+    )
+
+
+def _arch_and_format(kernel: KernelFile, request: Request) -> tuple[str, str]:
+    found = identify(kernel.path)
+    format_: str = found.format.value
+    arch = found.arch
+    if not found.format.loadable:
+        inner = unpack_fully(kernel.path)
+        format_, arch = inner.format.value, inner.arch
+    if found.format is Format.BZIMAGE and request.protocol == "pvh":
+        format_ = "elf"
+    if arch is None or arch not in qemu.ARCHES:
+        raise UserError(
+            f"{kernel.path}: a kernel for {arch or 'an unknown architecture'};"
+            f" bootproof boots {', '.join(qemu.ARCHES)}"
+        )
+    return arch, request.format or format_
+
+
+def _read_initrd(path: Path | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror} (--initrd)") from error
+    if not data:
+        raise UserError(f"{path}: is empty (--initrd)")
+    return data
+
+
+class _Console:
+    """Prints guest output line by line, escaped, behind a mark that tells it from our own words."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def __call__(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            print(f"| {printable(line.rstrip(_CR))}", flush=True)
+
+    def finish(self) -> None:
+        if self._rest:
+            print(f"| {printable(self._rest.rstrip(_CR))}", flush=True)
+
+
+_CR: Final = b"\r"
+
+
+def _print_request(prepared: Prepared, case: Case, request: Request) -> None:
+    image, machine = prepared.assembled.image, prepared.start.machine
+    mode = "real time, not reproducible" if machine.realtime else "deterministic"
+    print(f"kernel    {request.kernel} ({case.format})")
+    print(f"protocol  {prepared.assembled.protocol}, entered at {image.entry:#x}")
+    print(f"PVH       {prepared.assembled.kernel.pvh_boot_cap.state.value}")
+    print(
+        f"machine   {machine.qemu}, {machine.board}, {machine.cpu},"
+        f" {format_size(machine.memory)}, {mode}"
+    )
+    for region in image.regions:
+        print(f"memory    {region.range!s:<24} {region.name}")
+    print(f"cmdline   {prepared.start.expected.cmdline}", flush=True)
+
+
+def _print_verdict(proven: Proven, request: Request) -> None:
+    print(f"verdict   {proven.verdict.value}: {proven.reason}")
+    outcome = proven.outcome
+    if outcome is not None:
+        spent = f"{outcome.costs.cpu_seconds:.1f} s of QEMU CPU time"
+        if outcome.costs.instructions is not None:
+            spent += f", {outcome.costs.instructions:,} guest instructions"
+        print(f"cost      {spent}")
+    if (
+        proven.verdict is not Verdict.BOOTED
+        and request.cmdline
+        and "console=" not in request.cmdline
+    ):
+        print("hint      the command line names no console= (see --cmdline)")
+    print(f"run       {proven.directory}")

@@ -1,0 +1,283 @@
+"""The `bootproof` command: arguments in, exit code out. Every sub-command is a few calls.
+
+Exit codes: 0 as expected, 1 a case is not as expected, 2 usage or environment, 130 interrupted.
+Modules are imported where they are needed, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Final, NoReturn
+
+from harness.errors import UserError
+from loader.address import parse_size
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+OK, NOT_AS_EXPECTED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+_EXAMPLES: Final = {
+    "matrix": "example: bootproof matrix -k 'pvh and x86_64'",
+    "boot": "example: bootproof boot arch/x86/boot/bzImage --protocol linux32 --offset 32M",
+    "fetch": "example: bootproof fetch 6.1-amd64 --mirror http://mirror.example/debian",
+    "inspect": "example: bootproof inspect vmlinux --offset 16M",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. Mistakes of the user's side are one line on stderr and exit code 2."""
+    signal.signal(signal.SIGTERM, _terminated)
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+    except KeyboardInterrupt:
+        print("bootproof: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except Exception as error:
+        if not _is_users(error):
+            raise
+        print(f"bootproof: {error}", file=sys.stderr)
+        return USAGE
+    return code
+
+
+def _is_users(error: Exception) -> bool:
+    from kernels.errors import FetchError, FetchErrors
+    from loader.errors import LoaderError
+
+    return isinstance(error, UserError | FetchError | FetchErrors | LoaderError)
+
+
+def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bootproof",
+        description="Proves that a kernel image boots: every offset, every boot protocol.",
+        epilog="exit codes: 0 as expected, 1 not, 2 usage or environment, 130 interrupted",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_matrix(commands)
+    _add_boot(commands)
+    _add_inspect(commands)
+    _add_fetch(commands)
+    setup = _command(commands, "setup", "set everything up: QEMU, packages, kernels")
+    setup.set_defaults(run=_setup)
+    _command(commands, "doctor", "what is installed, what is missing, how to get it").set_defaults(
+        run=_doctor
+    )
+    _command(commands, "test", "bootproof's own tests").set_defaults(run=_test)
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name, help=summary, description=summary, epilog=_EXAMPLES.get(name), allow_abbrev=False
+    )
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _offset(text: str) -> int | None:
+    return None if text == "none" else _size(text)
+
+
+# --- matrix and test ---------------------------------------------------------------------------
+
+
+def _add_matrix(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    matrix = _command(commands, "matrix", "boot the matrix of kernels, protocols and offsets")
+    matrix.add_argument("-k", metavar="EXPR", help="only cases whose id matches, as in pytest")
+    matrix.add_argument(
+        "-n", metavar="N", default="2", help="how many guests at once (default: %(default)s)"
+    )
+    matrix.add_argument("-x", action="store_true", help="stop at the first case not as expected")
+    matrix.add_argument("--list", action="store_true", help="only print the ids of the cases")
+    matrix.add_argument(
+        "--out", type=Path, default=ROOT / "build" / "matrix", help="run directories go below this"
+    )
+    matrix.add_argument(
+        "--keep",
+        choices=("all", "failed"),
+        default="all",
+        help="of which cases guest RAM is kept (about 50 MiB each; default: %(default)s)",
+    )
+    matrix.set_defaults(run=_matrix)
+
+
+def _matrix(arguments: argparse.Namespace) -> int:
+    from harness import matrix
+
+    return matrix.run(
+        matrix.Selection(
+            expression=arguments.k,
+            workers=arguments.n,
+            stop_at_first=arguments.x,
+            only_list=arguments.list,
+            out=arguments.out.absolute(),
+            keep=arguments.keep,
+        )
+    )
+
+
+def _test(_arguments: argparse.Namespace) -> int:
+    from harness import selftest
+
+    return selftest.run(ROOT)
+
+
+# --- boot --------------------------------------------------------------------------------------
+
+
+def _add_boot(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    boot = _command(commands, "boot", "boot one kernel, with live output")
+    boot.add_argument("kernel", metavar="KERNEL", help="a file, or a name of the catalogue")
+    boot.add_argument(
+        "--protocol",
+        choices=("auto", "linux64", "linux32", "pvh", "arm64"),
+        default="auto",
+        help="how the kernel is entered (default: PVH if it offers that, else the Linux protocol)",
+    )
+    boot.add_argument(
+        "--format",
+        choices=("elf", "bzimage", "image"),
+        help="unpack the kernel to this first (default: as it is; vmlinux for --protocol pvh)",
+    )
+    boot.add_argument(
+        "--offset",
+        type=_offset,
+        default=...,
+        metavar="SIZE",
+        help="kernel_offset as in linux-loader: added to a vmlinux's addresses, the load address of"
+        " a bzImage, the base of an Image; `none` for none (default: none; for an Image 2 MiB"
+        " above the start of RAM)",
+    )
+    boot.add_argument(
+        "--memory", type=_size, default=512 << 20, metavar="SIZE", help="guest RAM (512M)"
+    )
+    boot.add_argument("--cmdline", help="kernel command line instead of the default")
+    boot.add_argument("--initrd", type=Path, metavar="FILE", help="its /init runs after the proof")
+    boot.add_argument("--machine", help="QEMU machine type (q35, pc, microvm; virt)")
+    boot.add_argument("--cpu", help="QEMU CPU model")
+    boot.add_argument(
+        "--placement",
+        choices=("pieces", "mapped"),
+        default="pieces",
+        help="one generic loader device for each piece, or ram.img itself as the RAM",
+    )
+    boot.add_argument("--unsafe", action="store_true", help="start what would be refused")
+    boot.add_argument(
+        "--console", action="store_true", help="talk to the guest (real time, not reproducible)"
+    )
+    boot.add_argument("--out", type=Path, metavar="DIR", help="the run directory")
+    boot.set_defaults(run=_boot)
+
+
+def _boot(arguments: argparse.Namespace) -> int:
+    from harness import boot
+
+    return boot.run(
+        boot.Request(
+            kernel=arguments.kernel,
+            protocol=arguments.protocol,
+            format=arguments.format,
+            offset=boot.DEFAULT if arguments.offset is ... else arguments.offset,
+            memory=arguments.memory,
+            cmdline=arguments.cmdline,
+            initrd=arguments.initrd,
+            board=arguments.machine,
+            cpu=arguments.cpu,
+            placement=arguments.placement,
+            unsafe=arguments.unsafe,
+            console=arguments.console,
+            out=arguments.out,
+        ),
+        ROOT / "build" / "boot",
+    )
+
+
+# --- inspect, fetch, setup, doctor -------------------------------------------------------------
+
+
+def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    inspect = _command(commands, "inspect", "what a kernel file is and how it would load")
+    inspect.add_argument("kernel", metavar="KERNEL", help="a file, or a name of the catalogue")
+    inspect.add_argument("--offset", type=_offset, metavar="SIZE", help="show what would change")
+    inspect.add_argument("--json", action="store_true", help="as JSON")
+    inspect.set_defaults(run=_inspect)
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    import json
+    from dataclasses import asdict
+
+    from loader.inspect import inspect
+
+    from harness import images, inspect_view
+
+    found = inspect(images.kernel_file(arguments.kernel).path, offset=arguments.offset)
+    if arguments.json:
+        print(json.dumps(asdict(found), indent=2, default=str))
+    else:
+        print(inspect_view.render(found), end="")
+    return OK
+
+
+def _add_fetch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    fetch = _command(commands, "fetch", "get kernels of the catalogue into the cache")
+    fetch.add_argument("names", metavar="NAME", nargs="*", help="default: the default set")
+    fetch.add_argument("--list", action="store_true", help="only show the catalogue")
+    fetch.add_argument("--mirror", help="a Debian mirror (default: the one apt uses)")
+    group = fetch.add_mutually_exclusive_group()
+    group.add_argument("--locked", action="store_true", help="only what the lock file says")
+    group.add_argument("--update", action="store_true", help="move the lock file to the newest")
+    fetch.set_defaults(run=_fetch)
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    from harness import fetching
+    from kernels import LockMode
+
+    mode = LockMode.USE
+    if arguments.locked:
+        mode = LockMode.LOCKED
+    elif arguments.update:
+        mode = LockMode.UPDATE
+    if arguments.list:
+        return fetching.show_catalogue(arguments.mirror, mode)
+    return fetching.fetch(arguments.names, arguments.mirror, mode)
+
+
+def _setup(_arguments: argparse.Namespace) -> int:
+    from harness import fetching
+
+    return fetching.fetch_default_set()
+
+
+def _doctor(_arguments: argparse.Namespace) -> int:
+    from harness import doctor
+
+    report = doctor.examine()
+    doctor.render(report)
+    return OK if report.complete else USAGE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
