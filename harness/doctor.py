@@ -152,7 +152,7 @@ def _python_package(requirement: str, when_absent: State, purpose: str) -> Compo
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return Component(name, when_absent, detail=purpose, remedy=remedy)
-    if _numbers(version) < _numbers(minimum):
+    if numbers(version) < numbers(minimum):
         return Component(name, State.TOO_OLD, version, f"{minimum} or newer is needed", remedy)
     return Component(name, State.OK, version, purpose)
 
@@ -304,7 +304,8 @@ def _in_virtual_environment() -> bool:
     return sys.prefix != sys.base_prefix
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def numbers(version: str) -> tuple[int, ...]:
+    """The numbers in a version, for comparing: (2, 31) of "2.31"."""
     return tuple(int(number) for number in re.findall(r"\d+", version))
 
 
