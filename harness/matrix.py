@@ -10,6 +10,7 @@ from kernels import Fetcher, load_catalog
 
 OUT_OPTION: Final = "--bootproof-out"
 KEEP_OPTION: Final = "--bootproof-keep"
+LINES_OPTION: Final = "--bootproof-lines"
 SCENARIOS: Final = Path(__file__).resolve().parent.parent / "scenarios"
 
 
@@ -42,7 +43,7 @@ _EXIT_CODES: Final = {0: 0, 1: 1, 2: 130, 3: 2, 4: 2, 5: 2}
 
 def arguments(selection: Selection) -> list[str]:
     """The pytest command line for a selection."""
-    args = [str(SCENARIOS), f"--rootdir={SCENARIOS.parent}", "--no-header", "-v"]
+    args = [str(SCENARIOS), f"--rootdir={SCENARIOS.parent}", "--no-header", "-q", LINES_OPTION]
     args += [f"{OUT_OPTION}={selection.out}", f"{KEEP_OPTION}={selection.keep}"]
     args += ["-k", selection.expression] if selection.expression else []
     args += ["-m", selection.markers] if selection.markers else []

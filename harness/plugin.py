@@ -14,7 +14,7 @@ import pytest
 
 from harness import rundir
 from harness.case import Case
-from harness.matrix import KEEP_OPTION, OUT_OPTION
+from harness.matrix import KEEP_OPTION, LINES_OPTION, OUT_OPTION
 from harness.prove import Proven, prove
 from harness.report import terminal
 from harness.report.terminal import Row
@@ -34,10 +34,41 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="all",
         help="of which cases guest RAM is kept",
     )
+    group.addoption(LINES_OPTION, action="store_true", help="one line for each case as it ends")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "short: the few cases that `bootproof test` runs")
+    if config.getoption(LINES_OPTION) and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Lines())
+
+
+class _Lines:
+    """Prints one line for each case as it ends, in the process that the user looks at."""
+
+    def __init__(self) -> None:
+        self._total = 0
+        self._done = 0
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
+        self._total = len(ids)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._total = max(self._total, len(session.items))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when != "call" and not report.failed:
+            return
+        self._done += 1
+        row = _row_of(report)
+        place = f"[{self._done:3}/{self._total}]"
+        if row is None:
+            text = f"{report.outcome:<22} {report.nodeid.rpartition('::')[2]}"
+        else:
+            mark = "" if row.as_expected else "   NOT AS EXPECTED"
+            text = f"{row.verdict:<14} {row.seconds:5.1f} s {row.case}{mark}"
+        print(f"{place} {text}", flush=True)
 
 
 @pytest.fixture
@@ -85,12 +116,10 @@ def _row(case: Case, proven: Proven, problem: str | None) -> Row:
 def pytest_report_teststatus(
     report: pytest.TestReport | pytest.CollectReport, config: pytest.Config
 ) -> tuple[str, str, str] | None:
-    """One word of ours for a case: its verdict and what it took."""
-    row = _row_of(report)
-    if row is None or report.when != "call":
+    """No progress letters where there are lines."""
+    if not config.getoption(LINES_OPTION) or report.when != "call":
         return None
-    word = f"{row.verdict} {row.seconds:.1f} s" + ("" if row.as_expected else " NOT AS EXPECTED")
-    return report.outcome, "." if report.passed else "F", word
+    return report.outcome, "", ""
 
 
 def _row_of(report: pytest.TestReport | pytest.CollectReport) -> Row | None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.errors import UserError
+from harness.stuck import DumpFormat
 from loader.address import GIB, MIB, Range, format_size
 from loader.layout import Region
 
@@ -45,8 +46,9 @@ class Board:
 class Arch:
     """Everything the harness knows about an architecture; there is one value of each.
 
-    `stub_window` is where a reset stub may lie; `device_tree` says whether kernels want one;
-    `cmdline` is what a kernel needs to talk to us and to end the machine.
+    `cmdline` is what a kernel needs to talk to us and to end the machine; `stub_window` is where a
+    reset stub may lie; `device_tree` says whether kernels want one; `dump` is how QEMU prints the
+    registers.
     """
 
     name: str
@@ -58,7 +60,7 @@ class Arch:
     stub_window: Range
     device_tree: bool
     memory_limit: int
-    debian: str
+    dump: DumpFormat
 
 
 def _split_at(threshold: int, low: int) -> Callable[[int], Banks]:
@@ -90,7 +92,12 @@ _X86_64 = Arch(
     stub_window=Range(0x1000, 0xF000),
     device_tree=False,
     memory_limit=64 * GIB,
-    debian="amd64",
+    dump=DumpFormat(
+        pc=re.compile(r"\bRIP=([0-9a-f]+)"),
+        flags=re.compile(r"\bRFL=([0-9a-f]+)"),
+        mask=0x200,
+        masked=0,
+    ),
 )
 _AARCH64 = Arch(
     name="aarch64",
@@ -105,7 +112,12 @@ _AARCH64 = Arch(
     stub_window=Range.between(GIB + MIB, 256 * GIB),
     device_tree=True,
     memory_limit=64 * GIB,
-    debian="arm64",
+    dump=DumpFormat(
+        pc=re.compile(r"\bPC=([0-9a-f]+)"),
+        flags=re.compile(r"\bPSTATE=([0-9a-f]+)"),
+        mask=0xC0,
+        masked=0xC0,
+    ),
 )
 ARCHES: Final[Mapping[str, Arch]] = {arch.name: arch for arch in (_X86_64, _AARCH64)}
 

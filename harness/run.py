@@ -111,6 +111,7 @@ def _observe(start: Start, realisation: Realisation, directory: Path) -> Observa
         instructions=ending.usage.instructions,
         cpu_seconds=ending.usage.cpu_seconds,
         registers=ending.registers,
+        pc=start.machine.arch.dump.program_counter(ending.registers),
     )
 
 
@@ -120,7 +121,7 @@ def _watch(start: Start, process: QemuProcess, monitor: Monitor, console: Consol
     except MonitorError:
         process.wait(5)
         return Ending(End.QEMU_EXITED, Usage(None, process.cpu_seconds(), 0))
-    return Watch(process, monitor, console, start.budget).until_the_end()
+    return Watch(process, monitor, console, start.budget, start.machine.arch.dump).until_the_end()
 
 
 def _end_qemu(process: QemuProcess, monitor: Monitor) -> None:

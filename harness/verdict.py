@@ -42,6 +42,8 @@ class End(enum.Enum):
     GUEST_HALTED = "the guest halted after a panic"
     QEMU_EXITED = "QEMU ended by itself"
     NO_PROGRESS = "the console did not grow any more"
+    PARKED = "the CPU is halted and nothing will wake it"
+    LOOPING = "the CPU loops in place with interrupts off"
     BUDGET = "the budget was used up"
     HOST_IDLE = "QEMU was given no CPU time"
     PROOF = "the proof was there and the guest did not end by itself"
@@ -58,6 +60,7 @@ class Observation:
     instructions: int | None = None
     cpu_seconds: float = 0.0
     registers: str = ""
+    pc: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +144,10 @@ def _without_proof(seen: Observation) -> tuple[Verdict, str]:
         return Verdict.CPU_RESET, f"the CPU reset {where}: a triple fault or a reboot without proof"
     if seen.end is End.GUEST_SHUTDOWN:
         return Verdict.GUEST_SHUTDOWN_EARLY, f"the guest powered off {where}"
-    if seen.end is End.NO_PROGRESS:
-        if not seen.transcript:
-            return Verdict.SILENT, f"no console output in {_cost(seen)}"
-        return Verdict.STUCK, f"no console output any more {where}"
+    if seen.end in (End.NO_PROGRESS, End.PARKED, End.LOOPING):
+        verdict = Verdict.STUCK if seen.transcript else Verdict.SILENT
+        at = "" if seen.pc is None else f" at {seen.pc:#x}"
+        return verdict, f"{seen.end.value}{at}, {where}, {_cost(seen)} in"
     if seen.end is End.BUDGET:
         return Verdict.OVER_BUDGET, f"still printing after {_cost(seen)}, {where}"
     return Verdict.INCONCLUSIVE, f"{seen.end.value}, {where}"

@@ -17,24 +17,29 @@ from harness.console import ConsoleFile
 from harness.evidence import PROOF_PATTERN
 from harness.monitor import Monitor, MonitorError
 from harness.process import QemuProcess
+from harness.stuck import DumpFormat, StuckDetector
 from harness.verdict import End
 
 _POLL: Final = 0.05
+_SAMPLE_AFTER: Final = 0.3  # CPU seconds without console output
 _PANIC_PATTERN: Final = rb"---\[ end Kernel panic"
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How much a guest may use: in all, without any console output, and after its proof.
+    """How much a guest may use: in all, and without any console output.
 
-    Instructions are the guest's, seconds are QEMU's CPU time, whichever runs out first. `idle` is
-    wall time in which QEMU gets no CPU whatsoever.
+    Instructions are the guest's, seconds are QEMU's CPU time, whichever runs out first. `parked` is
+    CPU time in which not one instruction was executed: with icount that only happens to a halted
+    CPU for which no timer is set, and nothing will ever wake it. `idle` is wall time in which QEMU
+    gets no CPU whatsoever.
     """
 
     instructions: int = 60_000_000_000
     cpu_seconds: float = 300.0
     quiet_instructions: int = 6_000_000_000
     quiet_cpu_seconds: float = 30.0
+    parked_cpu_seconds: float = 2.0
     idle_seconds: float = 120.0
 
 
@@ -61,7 +66,12 @@ class Watch:
     """One guest under observation; `until_the_end` is called once."""
 
     def __init__(
-        self, process: QemuProcess, monitor: Monitor, console: ConsoleFile, budget: Budget
+        self,
+        process: QemuProcess,
+        monitor: Monitor,
+        console: ConsoleFile,
+        budget: Budget,
+        dump_format: DumpFormat,
     ) -> None:
         self._process = process
         self._monitor = monitor
@@ -69,7 +79,9 @@ class Watch:
         self._budget = budget
         self._usage = Usage(None, 0.0, 0)
         self._quiet_since = self._usage
+        self._executed_last = self._usage
         self._moved_at = time.monotonic()
+        self._detector = StuckDetector(dump_format)
 
     def until_the_end(self) -> Ending:
         """Waits for the guest to end, QEMU to end, or a budget to run out."""
@@ -107,12 +119,22 @@ class Watch:
             self._moved_at = now
         if used.console_bytes > before.console_bytes:
             self._quiet_since = used
+            self._detector.clear()
+        if used.instructions != before.instructions or not used.instructions:
+            self._executed_last = used
         quiet_cpu = used.cpu_seconds - self._quiet_since.cpu_seconds
         quiet = (used.instructions or 0) - (self._quiet_since.instructions or 0)
         if (used.instructions or 0) > budget.instructions or used.cpu_seconds > budget.cpu_seconds:
             return End.BUDGET
         if quiet > budget.quiet_instructions or quiet_cpu > budget.quiet_cpu_seconds:
             return End.NO_PROGRESS
+        if quiet_cpu > _SAMPLE_AFTER and self._detector.stuck(
+            self._monitor.registers(), used.cpu_seconds
+        ):
+            return End.LOOPING
+        parked = used.cpu_seconds - self._executed_last.cpu_seconds
+        if used.instructions is not None and parked > budget.parked_cpu_seconds:
+            return End.PARKED
         if now - self._moved_at > budget.idle_seconds:
             return End.HOST_IDLE
         return None
@@ -137,4 +159,4 @@ class Watch:
 
 
 def _gave_up(end: End) -> bool:
-    return end in (End.NO_PROGRESS, End.BUDGET)
+    return end in (End.NO_PROGRESS, End.BUDGET, End.PARKED, End.LOOPING)

@@ -22,6 +22,7 @@ from loader.image import ImageLike, ImageSource, open_image
 from loader.layout import smallest_memory
 from loader.memory import GuestMemory
 from loader.pe import Pe
+from loader.pecoff import PeFile
 from loader.protocols import BootProtocol, BootRequest, ProtocolError, arm64, linux32, linux64, pvh
 from loader.result import KernelLoaderResult, PvhState
 
@@ -45,6 +46,12 @@ class UnloadableError(LoaderError):
     """A file that no loader takes, or a kernel for another architecture."""
 
     code = "Assemble::Unloadable"
+
+
+class TruncatedError(LoaderError):
+    """A kernel file that ends before its own headers say it does."""
+
+    code = "Assemble::Truncated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +128,31 @@ def load(memory: GuestMemory, source: ImageSource, assembly: Assembly) -> Kernel
             field="architecture",
             value=identity.arch,
         )
+    if not assembly.request.unsafe:
+        _check_complete(source)
     return loader().load(memory, source, kernel_offset=assembly.kernel_offset)
+
+
+def _check_complete(source: ImageSource) -> None:
+    """Raises TruncatedError when a bzImage or Image ends before the last section of its PE header.
+
+    linux-loader copies whatever is there, and the guest then hangs without a word. (Kernels
+    without an EFI stub have no such header; an ELF says for itself what it needs.)
+    """
+    pe = PeFile.parse(source.data)
+    for section in pe.sections(source.data) if pe else ():
+        end = section.offset + section.size
+        if end > source.size:
+            raise TruncatedError(
+                f"the file ends at {source.size:#x}, but its section {section.name} ends at"
+                f" {end:#x}",
+                file=source.name,
+                field=section.name,
+                offset=section.offset,
+                value=end,
+                limit=source.size,
+                advice="the file is truncated; get it again",
+            )
 
 
 def choose_protocol(kernel: KernelLoaderResult, wanted: str) -> BootProtocol:

@@ -143,6 +143,7 @@ def x86_64_refusals(kernel: str) -> list[Case]:
         replace(
             elf, claim="no-kernel", variant="no-kernel", expect=refused("Assemble::Unloadable")
         ),
+        replace(bz, claim="truncated", variant="truncated", expect=refused("Assemble::Truncated")),
         replace(bz, offset=TIB, expect=refused("Bzimage::ReadBzImageCompressedKernel")),
         replace(bz, offset=(1 << 64) - MIB, expect=refused("Bzimage::ReadBzImageCompressedKernel")),
         replace(
@@ -164,7 +165,9 @@ def aarch64_refusals(kernel: str) -> list[Case]:
             memory=16 * MIB,
             expect=refused("Pe::ReadKernelImage", "--memory"),
         ),
-        replace(at_2m, claim="truncated", variant="truncated", expect=refused("Pe::Truncated")),
+        replace(
+            at_2m, claim="truncated", variant="truncated", expect=refused("Assemble::Truncated")
+        ),
         replace(
             at_2m, claim="no-kernel", variant="no-kernel", expect=refused("Assemble::Unloadable")
         ),

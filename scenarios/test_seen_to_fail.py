@@ -1,0 +1,99 @@
+"""Each check of a verdict, seen to fail: a real boot that is not the one asked for must be red."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.case import Case
+from harness.prove import Prepared, prepare
+from harness.run import run
+from harness.verdict import CodeAt, Expected, Judgement, Verdict
+from loader.address import MIB
+from loader.protocols import bootparams, pvh
+from scenarios import claims
+
+RunDirectory = Callable[[str], Path]
+
+
+def judged(
+    case: Case, name: str, run_directory: RunDirectory, change: Callable[[Prepared], Expected]
+) -> Judgement:
+    """Boots `case` for real and judges it by a changed expectation."""
+    directory = run_directory(f"seen-to-fail-{name}")
+    prepared = prepare(case, directory)
+    return run(replace(prepared.start, expected=change(prepared)), directory).judgement
+
+
+def x86_64(protocol: str, offset: int | None = None) -> Case:
+    return Case("x86_64", claims.kernels("x86_64")[0], "elf", protocol, offset)
+
+
+@pytest.mark.short
+def test_another_nonce(run_directory: RunDirectory) -> None:
+    """A transcript of another case, or of another kernel, is no proof of this one."""
+    judgement = judged(
+        x86_64("linux64"),
+        "nonce",
+        run_directory,
+        lambda prepared: replace(prepared.start.expected, nonce="0" * 32),
+    )
+    assert judgement.verdict is Verdict.BOOTED_WRONG
+    assert judgement.reason == "the proof is not over this case's nonce and this evidence"
+
+
+@pytest.mark.short
+def test_kernel_at_another_address(run_directory: RunDirectory) -> None:
+    """A loader that ignores the offset: built at +2 MiB, asked for +16 MiB."""
+    judgement = judged(
+        x86_64("linux64", 2 * MIB),
+        "address",
+        run_directory,
+        lambda prepared: replace(prepared.start.expected, code=CodeAt((0x2000000,))),
+    )
+    assert judgement.verdict is Verdict.BOOTED_WRONG
+    assert judgement.reason == "the kernel runs at 0x1200000, not at 0x2000000"
+
+
+@pytest.mark.short
+def test_pvh_that_went_through_linux64(run_directory: RunDirectory) -> None:
+    """A VMM that falls back to the Linux protocol without saying so."""
+    wanted = 0xB0
+    judgement = judged(
+        x86_64("linux64"),
+        "protocol",
+        run_directory,
+        lambda prepared: replace(prepared.start.expected, bootloader_type=wanted),
+    )
+    assert pvh.NAME != "linux64" and wanted != bootparams.TYPE_OF_LOADER
+    assert judgement.verdict is Verdict.BOOTED_WRONG
+    assert judgement.reason == "bootloader_type is 255, not 176"
+
+
+def test_memory_that_is_not_there(run_directory: RunDirectory) -> None:
+    """A memory map that hides half of the RAM."""
+
+    def twice_the_memory(prepared: Prepared) -> Expected:
+        ram = tuple(replace(bank, size=bank.size * 2) for bank in prepared.start.expected.ram)
+        return replace(prepared.start.expected, ram=ram)
+
+    judgement = judged(x86_64("pvh"), "memory", run_directory, twice_the_memory)
+    assert judgement.verdict is Verdict.BOOTED_WRONG
+    assert "the guest sees RAM 0x1000-0x9fbff, 0x100000-0x1fffffff, not" in judgement.reason
+
+
+def test_device_tree_of_another_request(run_directory: RunDirectory) -> None:
+    """A stale device tree left in RAM by somebody else."""
+    kernel = claims.kernels("aarch64")[0]
+    case = Case("aarch64", kernel, "image", "arm64", claims.RAM + 2 * MIB)
+    judgement = judged(
+        case,
+        "device-tree",
+        run_directory,
+        lambda prepared: replace(prepared.start.expected, request="another"),
+    )
+    assert judgement.verdict is Verdict.BOOTED_WRONG
+    assert judgement.reason == f"the device tree is of request '{case.id}', not 'another'"
