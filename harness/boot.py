@@ -150,7 +150,8 @@ def _print_request(prepared: Prepared, case: Case, request: Request) -> None:
     mode = "real time, not reproducible" if machine.realtime else "deterministic"
     print(f"kernel    {request.kernel} ({case.format})")
     print(f"protocol  {prepared.assembled.protocol}, entered at {image.entry:#x}")
-    print(f"PVH       {prepared.assembled.kernel.pvh_boot_cap.state.value}")
+    if case.format == "elf":
+        print(f"PVH       {prepared.assembled.kernel.pvh_boot_cap.state.value}")
     print(
         f"machine   {machine.qemu}, {machine.board}, {machine.cpu},"
         f" {format_size(machine.memory)}, {mode}"

@@ -60,8 +60,15 @@ def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + signal.SIGTERM)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all of ours are."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
         prog="bootproof",
         description="Proves that a kernel image boots: every offset, every boot protocol.",
         epilog="exit codes: 0 as expected, 1 not, 2 usage or environment, 130 interrupted",
@@ -81,8 +88,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str
-) -> argparse.ArgumentParser:
+    commands: argparse._SubParsersAction[_Parser], name: str, summary: str
+) -> _Parser:
     return commands.add_parser(
         name, help=summary, description=summary, epilog=_EXAMPLES.get(name), allow_abbrev=False
     )
@@ -102,7 +109,7 @@ def _offset(text: str) -> int | None:
 # --- matrix and test ---------------------------------------------------------------------------
 
 
-def _add_matrix(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_matrix(commands: argparse._SubParsersAction[_Parser]) -> None:
     matrix = _command(commands, "matrix", "boot the matrix of kernels, protocols and offsets")
     matrix.add_argument("-k", metavar="EXPR", help="only cases whose id matches, as in pytest")
     matrix.add_argument(
@@ -146,7 +153,7 @@ def _test(_arguments: argparse.Namespace) -> int:
 # --- boot --------------------------------------------------------------------------------------
 
 
-def _add_boot(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_boot(commands: argparse._SubParsersAction[_Parser]) -> None:
     boot = _command(commands, "boot", "boot one kernel, with live output")
     boot.add_argument("kernel", metavar="KERNEL", help="a file, or a name of the catalogue")
     boot.add_argument(
@@ -216,7 +223,7 @@ def _boot(arguments: argparse.Namespace) -> int:
 # --- inspect, fetch, setup, doctor -------------------------------------------------------------
 
 
-def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_inspect(commands: argparse._SubParsersAction[_Parser]) -> None:
     inspect = _command(commands, "inspect", "what a kernel file is and how it would load")
     inspect.add_argument("kernel", metavar="KERNEL", help="a file, or a name of the catalogue")
     inspect.add_argument("--offset", type=_offset, metavar="SIZE", help="show what would change")
@@ -240,7 +247,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _add_fetch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_fetch(commands: argparse._SubParsersAction[_Parser]) -> None:
     fetch = _command(commands, "fetch", "get kernels of the catalogue into the cache")
     fetch.add_argument("names", metavar="NAME", nargs="*", help="default: the default set")
     fetch.add_argument("--list", action="store_true", help="only show the catalogue")

@@ -15,7 +15,7 @@ from typing import Final
 
 from harness import variants
 from harness.errors import UserError
-from kernels import FetchedKernel, Fetcher, Kind, load_catalog
+from kernels import Catalog, FetchedKernel, Fetcher, FetchError, Kind, load_catalog
 from kernels.cache import Cache, default_cache_dir, file_sha256
 from loader.identify import Format, identify
 from loader.unpack import unpack_to
@@ -47,11 +47,19 @@ def kernel_file(name: str) -> KernelFile:
         return KernelFile(name, fetched.path, fetched.sha256)
     path = Path(name)
     if not path.exists() and os.sep not in name:
-        catalog[name]  # raises with the names that are near
+        raise UserError(f"{name}: no such file, and {_unknown(catalog, name)}")
     try:
         return KernelFile(name, path, file_sha256(path))
     except OSError as error:
         raise UserError(f"{name}: {error.strerror}") from error
+
+
+def _unknown(catalog: Catalog, name: str) -> str:
+    try:
+        catalog[name]
+    except FetchError as error:
+        return str(error)
+    return "it is no kernel"
 
 
 @functools.cache

@@ -26,6 +26,7 @@ from loader import assemble, initramfs
 from loader.address import Range, align_up
 from loader.assemble import Assembled, Assembly
 from loader.errors import LoaderError
+from loader.image import open_image
 from loader.protocols import BootRequest, bootparams, linux32, linux64, pvh
 from loader.result import KernelLoaderResult
 
@@ -130,9 +131,10 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
     nonce = nonce_for(case.id, kernel.sha256)
     cmdline = full_cmdline(machine.arch, case.cmdline, nonce, options.next_init)
     image = _in_format(kernel, case)
-    assembled = assemble.assemble(
-        image.path, _assembly(case, machine, kernel, cmdline, options), directory
-    )
+    with open_image(image.path, kernel.name) as source:
+        assembled = assemble.assemble(
+            source, _assembly(case, machine, kernel, cmdline, options), directory
+        )
     start = Start(
         image=assembled.image,
         machine=machine,
