@@ -87,9 +87,7 @@ def _parser() -> _Parser:
     return parser
 
 
-def _command(
-    commands: argparse._SubParsersAction[_Parser], name: str, summary: str
-) -> _Parser:
+def _command(commands: argparse._SubParsersAction[_Parser], name: str, summary: str) -> _Parser:
     return commands.add_parser(
         name, help=summary, description=summary, epilog=_EXAMPLES.get(name), allow_abbrev=False
     )

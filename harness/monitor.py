@@ -15,6 +15,9 @@ from typing import Any
 
 from qemu.qmp import ConnectError, EventListener, QMPClient, QMPError
 
+# A starved host may take long to answer; only a QEMU that hangs takes longer than this.
+_ANSWER_SECONDS = 300
+
 
 class MonitorError(Exception):
     """QEMU closed the monitor or refused a command; it has usually ended, with a word on stderr."""
@@ -54,7 +57,7 @@ class Monitor:
         """Runs a command and gives its return value. Raises MonitorError."""
         try:
             return self._loop.run_until_complete(
-                asyncio.wait_for(self._client.execute(command, arguments), 30)
+                asyncio.wait_for(self._client.execute(command, arguments), _ANSWER_SECONDS)
             )
         except (QMPError, OSError, TimeoutError) as error:
             raise MonitorError(f"QMP {command}: {error}") from error

@@ -21,12 +21,12 @@ from harness.qemu import Channels, Machine
 from harness.realise import PIECES_DIRECTORY, Placement, Realisation, realise, write
 from harness.rundir import CONSOLE, TRANSCRIPT
 from harness.verdict import End, Expected, Judgement, Observation
-from harness.watch import Budget, Ending, Usage, Watch
+from harness.watch import Budget, Ending, Usage, Watch, ending_without_answer
 from loader import bootimage
 from loader.bootimage import BootImage
 from loader.memory import GuestMemory
 
-_GREETING_SECONDS: Final = 60.0
+_GREETING_SECONDS: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +119,7 @@ def _watch(start: Start, process: QemuProcess, monitor: Monitor, console: Consol
     try:
         monitor.connect(_GREETING_SECONDS)
     except MonitorError:
-        process.wait(5)
-        return Ending(End.QEMU_EXITED, Usage(None, process.cpu_seconds(), 0))
+        return ending_without_answer(process, Usage(None, process.cpu_seconds(), 0))
     return Watch(process, monitor, console, start.budget, start.machine.arch.dump).until_the_end()
 
 

@@ -29,6 +29,7 @@ class Verdict(enum.Enum):
     STUCK = "stuck"
     SILENT = "silent"
     OVER_BUDGET = "over-budget"
+    CONSOLE_LIMIT = "console-limit"
     GUEST_SHUTDOWN_EARLY = "guest-shutdown-early"
     QEMU_FAILED = "qemu-failed"
     INCONCLUSIVE = "inconclusive"
@@ -45,6 +46,8 @@ class End(enum.Enum):
     PARKED = "the CPU is halted and nothing will wake it"
     LOOPING = "the CPU loops in place with interrupts off"
     BUDGET = "the budget was used up"
+    CONSOLE_LIMIT = "the console's limit was reached"
+    NO_ANSWER = "QEMU runs but does not answer on its monitor"
     HOST_IDLE = "QEMU was given no CPU time"
     PROOF = "the proof was there and the guest did not end by itself"
 
@@ -150,6 +153,8 @@ def _without_proof(seen: Observation) -> tuple[Verdict, str]:
         return verdict, f"{seen.end.value}{at}, {where}, {_cost(seen)} in"
     if seen.end is End.BUDGET:
         return Verdict.OVER_BUDGET, f"still printing after {_cost(seen)}, {where}"
+    if seen.end is End.CONSOLE_LIMIT:
+        return Verdict.CONSOLE_LIMIT, f"{format_size(len(seen.transcript))} of output, {where}"
     return Verdict.INCONCLUSIVE, f"{seen.end.value}, {where}"
 
 

@@ -32,7 +32,7 @@ class Budget:
     Instructions are the guest's, seconds are QEMU's CPU time, whichever runs out first. `parked` is
     CPU time in which not one instruction was executed: with icount that only happens to a halted
     CPU for which no timer is set, and nothing will ever wake it. `idle` is wall time in which QEMU
-    gets no CPU whatsoever.
+    gets no CPU whatsoever. `console_bytes` is where a guest that prints for ever is ended.
     """
 
     instructions: int = 60_000_000_000
@@ -41,6 +41,7 @@ class Budget:
     quiet_cpu_seconds: float = 30.0
     parked_cpu_seconds: float = 2.0
     idle_seconds: float = 120.0
+    console_bytes: int = 16 << 20
 
 
 AFTER_PROOF: Final = Budget(quiet_instructions=2_000_000_000, quiet_cpu_seconds=5.0)
@@ -102,8 +103,7 @@ class Watch:
                     return self._stop(End.PROOF if proven and _gave_up(end) else end)
         except MonitorError:
             # QEMU closes its monitor when it ends; its exit says more than the broken connection.
-            self._process.wait(5)
-            return Ending(End.QEMU_EXITED, self._usage)
+            return ending_without_answer(self._process, self._usage)
 
     def _end(self) -> End | None:
         for event in self._monitor.events():
@@ -122,6 +122,8 @@ class Watch:
             self._detector.clear()
         if used.instructions != before.instructions or not used.instructions:
             self._executed_last = used
+        if used.console_bytes > budget.console_bytes:
+            return End.CONSOLE_LIMIT
         quiet_cpu = used.cpu_seconds - self._quiet_since.cpu_seconds
         quiet = (used.instructions or 0) - (self._quiet_since.instructions or 0)
         if (used.instructions or 0) > budget.instructions or used.cpu_seconds > budget.cpu_seconds:
@@ -156,6 +158,12 @@ class Watch:
         self._monitor.execute("stop")
         self._usage = self._measure()
         return Ending(end, self._usage, self._monitor.registers())
+
+
+def ending_without_answer(process: QemuProcess, usage: Usage) -> Ending:
+    """How a run ended whose monitor fell silent: QEMU is gone, or only does not answer."""
+    process.wait(5)
+    return Ending(End.QEMU_EXITED if process.ended() else End.NO_ANSWER, usage)
 
 
 def _gave_up(end: End) -> bool:

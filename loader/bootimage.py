@@ -143,7 +143,14 @@ def _parse(data: object) -> BootImage:
 def _check_ram(image: BootImage, ram_size: int) -> None:
     if not image.banks:
         raise ValueError("$.banks: at least one bank is needed")
+    expected = 0
     for i, bank in enumerate(image.banks):
+        if bank.file_offset != expected:
+            raise ValueError(
+                f"$.banks[{i}].offset: {bank.file_offset:#x}, but the banks lie one after the other"
+                f" and this one begins at {expected:#x}"
+            )
+        expected += bank.size
         if bank.file_offset + bank.size > ram_size:
             raise ValueError(
                 f"$.banks[{i}]: ends at offset {bank.file_offset + bank.size:#x} of {RAM},"
