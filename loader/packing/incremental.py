@@ -28,8 +28,8 @@ from loader.packing.stream import (
 # liblzma counts its own structures besides the dictionary.
 _LZMA_MEMORY = WINDOW_LIMIT + (1 << 20)
 
-# What zlib, bz2, lzma and lz4 raise for bytes that are not theirs.
-_DECODE_ERRORS = (zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError, ValueError)
+# What zlib, lzma, bz2 and lz4 raise for bytes that are not theirs, in this order.
+_DECODE_ERRORS = (zlib.error, lzma.LZMAError, OSError, RuntimeError)
 
 
 class _Decompressor(Protocol):
@@ -61,8 +61,8 @@ class _Gunzip:
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
         chunk = self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
-        # A full chunk may leave output inside zlib with all of the input consumed.
-        self.needs_input = not self._zlib.unconsumed_tail and len(chunk) < max_length
+        # Output that zlib still holds comes with the next input: the trailer is always behind it.
+        self.needs_input = not self._zlib.unconsumed_tail
         return chunk
 
 

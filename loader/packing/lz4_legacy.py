@@ -29,10 +29,10 @@ def decode(packed: Packed, output: Output) -> int:
     while size == _CHUNK and (packed.end - position > _LENGTH_SIZE or not output.total):
         body = position + _LENGTH_SIZE
         length = int.from_bytes(packed.data[position : min(body, packed.end)], "little")
-        if body + length > packed.end and length <= _LARGEST_PACKED_CHUNK:
-            raise packed.truncated(packed.end)
-        if not 0 < length <= _LARGEST_PACKED_CHUNK:
+        if length > _LARGEST_PACKED_CHUNK:
             raise packed.corrupt(position, f"a chunk of {length} bytes")
+        if body + length > packed.end:
+            raise packed.truncated(packed.end)
         try:
             chunk = lz4.block.decompress(
                 packed.data[body : body + length], uncompressed_size=_CHUNK

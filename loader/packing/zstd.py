@@ -20,7 +20,7 @@ _CHECKSUM_SIZE = 4
 
 # RFC 8878, 3.1.1.2: the three-byte block header.
 _BLOCK_HEADER_SIZE = 3
-_RAW, _RLE, _COMPRESSED, _RESERVED = range(4)
+_RLE, _COMPRESSED = 1, 2
 _LARGEST_BLOCK = 128 << 10
 
 # An encoder makes a block from up to 128 KiB and may split it; 1 GiB in 2 KiB pieces is still
@@ -76,8 +76,6 @@ class _Walker:
                 raise packed.corrupt(batch, error) from error
             self._output.write(chunk)
             batch = self.position
-        if not decompressor.eof:
-            raise packed.corrupt(batch, "the last block does not end the frame")
 
     def _header(self) -> zstandard.FrameParameters:
         packed, start = self._packed, self.position
@@ -100,8 +98,6 @@ class _Walker:
         while admitted < OUTPUT_SLICE:
             header = int.from_bytes(self.take(_BLOCK_HEADER_SIZE), "little")
             last, kind, size = header & 1, header >> 1 & 3, header >> 3
-            if kind == _RESERVED:
-                raise self._packed.corrupt(self.position, "a block of the reserved type")
             self.take(1 if kind == _RLE else size)
             admitted += _LARGEST_BLOCK if kind == _COMPRESSED else size
             self._blocks += 1

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from loader.errors import Image, LoaderError
-from loader.identify import Format
+from loader.identify import Format, identify
 from loader.packing import Packing, Unpack, UnpackError
 from loader.unpack import (
     MAX_STEPS,
@@ -231,11 +231,15 @@ def test_lzop_headers_and_block_checksums(flags: int, version: int) -> None:
 @every_packing
 def test_a_stream_cut_anywhere_is_refused(how: str) -> None:
     packed = compressed(how, build.image(600))
-    expected = (Unpack.Truncated, Unpack.Corrupt, Unpack.SizeMismatch, Unpack.TooLarge)
-    for length in range(9, len(packed)):
+    for length in range(1, len(packed)):
         error = refused(packed[:length])
-        assert isinstance(error, expected), (length, error)
         assert "\n" not in str(error)
+        if identify(packed[:length]).format is Format.UNKNOWN:
+            assert isinstance(error, Unpack.Unrecognised)
+        elif how == "gzip":  # the last four bytes of the cut file are taken for its size
+            assert isinstance(error, Unpack.Truncated | Unpack.SizeMismatch | Unpack.TooLarge)
+        else:
+            assert isinstance(error, Unpack.Truncated), length
 
 
 def test_truncation_tells_file_packing_and_offset(tmp_path: Path) -> None:
@@ -303,6 +307,14 @@ def test_a_frame_that_announces_too_much_is_not_begun(how: str) -> None:
     assert error.value == 64 * MIB
 
 
+@pytest.mark.parametrize("how", ["zstd", "lz4-frame"])
+def test_a_frame_that_announces_more_than_the_size_word_is_not_begun(how: str) -> None:
+    error = refused(build.bzimage(payload(how, VMLINUX, size=1000)))
+    assert isinstance(error, Unpack.SizeMismatch)
+    assert (error.value, error.limit) == (len(VMLINUX), 1000)
+    assert f"has a frame at {PAYLOAD_START:#x} with {len(VMLINUX)} bytes" in str(error)
+
+
 def with_zstd_window(log: int) -> bytes:
     frame = bytearray(build.zstd_kernel(IMAGE))
     frame[5] = (log - 10) << 3  # RFC 8878, 3.1.1.1.2: Window_Descriptor
@@ -318,10 +330,29 @@ def with_lzma_dictionary(size: int) -> bytes:
 def test_windows_up_to_128_mib_are_taken() -> None:
     assert bytes(unpack(with_zstd_window(27)).data) == IMAGE
     assert bytes(unpack(with_lzma_dictionary(128 * MIB)).data) == IMAGE
+    assert bytes(unpack(with_xz_dictionary(30)).data) == IMAGE
+
+
+def with_xz_dictionary(code: int) -> bytes:
+    """An LZMA2 dictionary of (2 | code & 1) << (code // 2 + 11) bytes (xz-file-format, 5.3.1)."""
+    stream = bytearray(build.xz(IMAGE))
+    header_end = 12 + (stream[12] + 1) * 4
+    assert stream[14:16] == b"\x21\x01"  # filter LZMA2 with one byte of properties
+    stream[16] = code
+    crc = zlib.crc32(stream[12 : header_end - 4])
+    stream[header_end - 4 : header_end] = struct.pack("<I", crc)
+    return bytes(stream)
 
 
 @pytest.mark.parametrize(
-    "packed", [with_zstd_window(28), with_lzma_dictionary(256 * MIB), with_zstd_window(41)]
+    "packed",
+    [
+        with_zstd_window(28),
+        with_zstd_window(41),
+        with_lzma_dictionary(256 * MIB),
+        with_xz_dictionary(32),
+    ],
+    ids=["zstd", "zstd-2-tib", "lzma", "xz"],
 )
 def test_larger_windows_are_refused(packed: bytes) -> None:
     error = refused(packed)
@@ -343,6 +374,10 @@ def test_bytes_behind_a_gzip_member_are_refused(tail: bytes) -> None:
     # Its size field is then not the last word of the file, and what is read there is no size.
     error = refused(build.gzip(IMAGE + bytes(5)) + tail)
     assert isinstance(error, Unpack.TooLarge | Unpack.SizeMismatch)
+
+
+def test_a_second_gzip_member_is_refused() -> None:
+    assert isinstance(refused(build.gzip(b"") + build.gzip(IMAGE)), Unpack.SizeMismatch)
 
 
 @every_packing
@@ -445,9 +480,29 @@ def test_a_wrong_lzop_checksum_is_refused(flags: int) -> None:
     assert "checksum" in str(error)
 
 
-def test_an_lzop_block_larger_than_the_kernel_takes_is_refused() -> None:
-    packed = build.lzo(bytes(1 << 20), block=1 << 20)
-    assert isinstance(refused(packed), Unpack.Corrupt)
+@pytest.mark.parametrize(
+    ("size", "packed_size"), [(1 << 20, 1 << 20), (1 << 20, 100), (100, 101), (100, 0)]
+)
+def test_lzop_blocks_that_no_encoder_makes_are_refused(size: int, packed_size: int) -> None:
+    packed = build.lzo_header(0) + struct.pack(">II", size, packed_size) + bytes(packed_size)
+    error = refused(packed)
+    assert isinstance(error, Unpack.Corrupt)
+    assert f"a block of {packed_size} for {size} bytes" in str(error)
+
+
+def test_an_unknown_lzop_method_is_refused() -> None:
+    error = refused(build.lzo(IMAGE, method=4))
+    assert isinstance(error, Unpack.Corrupt)
+    assert "unknown method 4" in str(error)
+
+
+def test_an_lz4_chunk_beyond_what_an_int_holds_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        file.write(struct.pack("<II", 0x184C2102, 0x9000_0000))
+        file.truncate(3 << 30)
+    with pytest.raises(Unpack.Corrupt, match="a chunk of 2415919104 bytes"), within(0.05):
+        unpack(path)
 
 
 # bombs --------------------------------------------------------------------------------------------
