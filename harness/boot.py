@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +22,7 @@ from loader.identify import Format, identify
 from loader.unpack import unpack_fully
 
 _CENTURY: Final = 1 << 62  # instructions, or seconds
-_FOREVER: Final = Budget(_CENTURY, _CENTURY, _CENTURY, _CENTURY, _CENTURY)
+_FOREVER: Final = Budget(*[_CENTURY] * len(fields(Budget)))
 
 
 class Default(enum.Enum):

@@ -24,6 +24,7 @@ else:  # generic in its stubs only
     _Spawn = SpawnBase
 
 _CHUNK = 64 << 10
+_WINDOW = 2 * _CHUNK  # a read, and a pattern that began in the one before
 _PAUSE = 0.005
 
 
@@ -42,7 +43,7 @@ class ConsoleFile(_Spawn):
         ended: Callable[[], bool],
         on_data: Callable[[bytes], None] | None = None,
     ) -> None:
-        super().__init__(timeout=0, maxread=_CHUNK, searchwindowsize=None)
+        super().__init__(timeout=0, maxread=_CHUNK, searchwindowsize=_WINDOW)
         self.path = path
         self.transcript = bytearray()
         self.arrivals: list[tuple[float, int]] = []  # host seconds since start, bytes before
@@ -57,12 +58,8 @@ class ConsoleFile(_Spawn):
         deadline = time.monotonic() + (timeout or 0)
         while True:
             ended = self._ended()  # asked before reading: what came before the end is still read
-            data = self._read(size)
+            data = self._take(size)
             if data:
-                self.arrivals.append((time.monotonic() - self._started, len(self.transcript)))
-                self.transcript += data
-                if self._on_data is not None:
-                    self._on_data(data)
                 return data
             if ended:
                 self.flag_eof = True
@@ -70,6 +67,20 @@ class ConsoleFile(_Spawn):
             if time.monotonic() >= deadline:
                 raise pexpect.TIMEOUT("no console output")
             self._wait(_PAUSE)
+
+    def drain(self) -> None:
+        """Reads all that is there, without looking for anything."""
+        while self._take(_CHUNK):
+            pass
+
+    def _take(self, size: int) -> bytes:
+        data = self._read(size)
+        if data:
+            self.arrivals.append((time.monotonic() - self._started, len(self.transcript)))
+            self.transcript += data
+            if self._on_data is not None:
+                self._on_data(data)
+        return data
 
     def _read(self, size: int) -> bytes:
         if self.child_fd < 0:

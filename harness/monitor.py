@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -76,15 +77,21 @@ class Monitor:
         return found
 
     def instructions(self) -> int | None:
-        """Executed guest instructions, or None without icount."""
-        icount = self.execute("query-replay").get("icount")
-        return int(icount) if icount is not None else None
+        """Executed guest instructions, or None without icount (and before the first one)."""
+        return int(self.execute("query-replay").get("icount", 0)) or None
 
     def registers(self) -> str:
         """What the human monitor says about the CPUs' registers."""
-        return str(
-            self.execute("human-monitor-command", {"command-line": "info registers -a"})
-        ).replace("\r", "")
+        return self._human("info registers -a")
+
+    def word_at(self, address: int) -> int | None:
+        """The 32-bit word at a guest-virtual address of CPU 0, or None where nothing is mapped."""
+        found = re.search(r": 0x([0-9a-f]+)", self._human(f"x /1xw {address:#x}"))
+        return int(found.group(1), 16) if found else None
+
+    def _human(self, command: str) -> str:
+        said = self.execute("human-monitor-command", {"command-line": command})
+        return str(said).replace("\r", "")
 
     def __enter__(self) -> Monitor:
         return self

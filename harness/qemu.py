@@ -117,6 +117,7 @@ _AARCH64 = Arch(
         flags=re.compile(r"\bPSTATE=([0-9a-f]+)"),
         mask=0xC0,
         masked=0xC0,
+        sleep=0xD503207F,  # wfi
     ),
 )
 ARCHES: Final[Mapping[str, Arch]] = {arch.name: arch for arch in (_X86_64, _AARCH64)}

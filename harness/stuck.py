@@ -21,13 +21,15 @@ class DumpFormat:
     """How `info registers` of an architecture shows what is needed: pc, and the interrupt mask.
 
     The first group of `flags` is a hexadecimal number; interrupts are off when, of `mask`, exactly
-    the bits of `masked` are set in it.
+    the bits of `masked` are set in it. `sleep` is the instruction after which a CPU sleeps until an
+    interrupt comes, even a masked one, if the architecture has such an instruction.
     """
 
     pc: re.Pattern[str]
     flags: re.Pattern[str]
     mask: int
     masked: int
+    sleep: int | None = None
 
     def program_counter(self, dump: str) -> int | None:
         """The guest-virtual program counter, or None when the dump has none."""
@@ -52,6 +54,14 @@ class StuckDetector:
         """Forgets everything: the guest was seen to make progress."""
         self._seen.clear()
         self._count = 0
+
+    def sleep_addresses(self) -> list[int]:
+        """Guest-virtual addresses of the instructions just before the sampled ones."""
+        counters = (self._format.program_counter(dump) for dump in self._seen)
+        return [pc - 4 for pc in counters if pc is not None and pc >= 4]
+
+    def is_sleep(self, instruction: int | None) -> bool:
+        return instruction is not None and instruction == self._format.sleep
 
     def stuck(self, dump: str, cpu_seconds: float) -> bool:
         """Adds a sample, taken after `cpu_seconds` of QEMU's CPU time."""

@@ -32,7 +32,8 @@ class Budget:
     Instructions are the guest's, seconds are QEMU's CPU time, whichever runs out first. `parked` is
     CPU time in which not one instruction was executed: with icount that only happens to a halted
     CPU for which no timer is set, and nothing will ever wake it. `idle` is wall time in which QEMU
-    gets no CPU whatsoever. `console_bytes` is where a guest that prints for ever is ended.
+    gets no CPU whatsoever. `console_bytes` is where a guest that prints for
+    ever is ended. The `proven` budgets are those without output after the proof.
     """
 
     instructions: int = 60_000_000_000
@@ -42,9 +43,16 @@ class Budget:
     parked_cpu_seconds: float = 2.0
     idle_seconds: float = 120.0
     console_bytes: int = 16 << 20
+    proven_instructions: int = 2_000_000_000
+    proven_cpu_seconds: float = 5.0
 
-
-AFTER_PROOF: Final = Budget(quiet_instructions=2_000_000_000, quiet_cpu_seconds=5.0)
+    def after_proof(self) -> Budget:
+        """The budget of a guest that has proved its boot and only has to end itself."""
+        return replace(
+            self,
+            quiet_instructions=self.proven_instructions,
+            quiet_cpu_seconds=self.proven_cpu_seconds,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +103,7 @@ class Watch:
                 found = self._console.expect_list(patterns, timeout=_POLL)
                 if found == 0 and not proven:
                     proven = True
-                    self._budget = replace(AFTER_PROOF, idle_seconds=self._budget.idle_seconds)
+                    self._budget = self._budget.after_proof()
                 if found == 1 and not proven:
                     return self._stop(End.GUEST_HALTED)
                 end = End.QEMU_EXITED if found == 2 else self._end()
@@ -130,9 +138,7 @@ class Watch:
             return End.BUDGET
         if quiet > budget.quiet_instructions or quiet_cpu > budget.quiet_cpu_seconds:
             return End.NO_PROGRESS
-        if quiet_cpu > _SAMPLE_AFTER and self._detector.stuck(
-            self._monitor.registers(), used.cpu_seconds
-        ):
+        if quiet_cpu > _SAMPLE_AFTER and self._goes_round(used.cpu_seconds):
             return End.LOOPING
         parked = used.cpu_seconds - self._executed_last.cpu_seconds
         if used.instructions is not None and parked > budget.parked_cpu_seconds:
@@ -140,6 +146,16 @@ class Watch:
         if now - self._moved_at > budget.idle_seconds:
             return End.HOST_IDLE
         return None
+
+    def _goes_round(self, cpu_seconds: float) -> bool:
+        if not self._detector.stuck(self._monitor.registers(), cpu_seconds):
+            return False
+        # A CPU may sleep with interrupts masked and still be woken by one (arm64's WFI).
+        words = (self._monitor.word_at(address) for address in self._detector.sleep_addresses())
+        if not any(map(self._detector.is_sleep, words)):
+            return True
+        self._detector.clear()
+        return False
 
     def _measure(self) -> Usage:
         return Usage(
@@ -149,13 +165,12 @@ class Watch:
         )
 
     def _stop(self, end: End) -> Ending:
-        """Takes the last figures; the console is read to its end first."""
-        while self._console.expect_list([pexpect.EOF, pexpect.TIMEOUT], timeout=0) != 1:
-            if self._console.flag_eof:
-                break
+        """Stops the guest, reads the console to its end and takes the last figures."""
         if self._process.ended():
+            self._console.drain()
             return Ending(end, self._usage)
         self._monitor.execute("stop")
+        self._console.drain()
         self._usage = self._measure()
         return Ending(end, self._usage, self._monitor.registers())
 
