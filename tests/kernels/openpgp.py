@@ -48,11 +48,13 @@ class Key:
             )
         )
 
-    def sign(self, text: bytes) -> bytes:
+    def sign(self, text: bytes, *others: Key) -> bytes:
+        """Clear-sign `text`. The signatures of `others` are added, and are of another text."""
         lines = [line.rstrip(b" \t") for line in text.split(b"\n")]
         if lines[-1] == b"":
             lines.pop()
-        body = packet(SIGNATURE_PACKET, self._signature(TEXT_SIGNATURE, b"\r\n".join(lines)))
+        body = self._text_signature(b"\r\n".join(lines))
+        body += b"".join(other._text_signature(b"something else") for other in others)
         escaped = [b"- " + line if line.startswith(b"-") else line for line in lines]
         return b"\n".join(
             (
@@ -67,6 +69,9 @@ class Key:
                 b"",
             )
         )
+
+    def _text_signature(self, text: bytes) -> bytes:
+        return packet(SIGNATURE_PACKET, self._signature(TEXT_SIGNATURE, text))
 
     def _hashed_key(self) -> bytes:
         return b"\x99" + struct.pack(">H", len(self.public)) + self.public

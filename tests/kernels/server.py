@@ -6,6 +6,7 @@ of requests that it was given for. Every request is kept for the test to look at
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import time
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
+
+POUR_LIMIT = 256 << 20
 
 
 @dataclass
@@ -28,6 +31,7 @@ class Fault:
     content_range: str = ""
     stall: float = 0
     stall_every: int = 0
+    endless: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Mirror(ThreadingHTTPServer):
         self.root = root
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
+        self.poured = 0
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self.serve_forever, args=(0.01,))
 
@@ -85,6 +90,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         fault = self.server.fault_for(self.path)
+        if fault.endless:
+            self._pour()
+            return
         file = self.server.root / unquote(self.path).lstrip("/")
         if fault.status or not file.is_file():
             self._answer(fault.status or 404, b"", {})
@@ -98,6 +106,15 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             where = fault.content_range or f"bytes {start}-{len(data) - 1}/{len(data)}"
             self._answer(206, data[start:], {"Content-Range": where}, fault)
+
+    def _pour(self) -> None:
+        """A body without an end, until the client goes away (or a test would run for ever)."""
+        self.send_response(200)
+        self.end_headers()
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            while self.server.poured < POUR_LIMIT:
+                self.server.poured += self.wfile.write(bytes(1 << 20))
 
     def _answer(
         self, status: int, body: bytes, headers: dict[str, str], fault: Fault | None = None

@@ -34,6 +34,11 @@ def test_member_is_found_however_the_tar_writes_it(tmp_path: Path, written: str)
     assert extract(tmp_path, deb_of([regular(written, KERNEL)])) == KERNEL
 
 
+def test_members_of_odd_size_are_padded(tmp_path: Path) -> None:
+    data = tar_of([regular("./boot/vmlinuz", KERNEL)])
+    assert extract(tmp_path, ar_of({"debian-binary": b"2.0", "data.tar": data})) == KERNEL
+
+
 def test_long_member_names(tmp_path: Path) -> None:
     name = "usr/lib/modules/" + "7" * 120 + "/vmlinuz"
     assert extract(tmp_path, deb_of({name: KERNEL}), name) == KERNEL

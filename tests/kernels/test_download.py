@@ -12,7 +12,7 @@ from kernels.download import Downloader, RetryPolicy, Wanted, shown
 from kernels.errors import NoNetwork, NotOnMirror, ServerRefused, WrongHash
 from tests.kernels.conftest import FAST, Recorder
 from tests.kernels.debian import sha256
-from tests.kernels.server import Fault, Mirror
+from tests.kernels.server import POUR_LIMIT, Fault, Mirror
 
 BODY = bytes(i * i % 251 for i in range(400_000))
 WANTED = Wanted("file", len(BODY), sha256(BODY))
@@ -173,6 +173,18 @@ def test_a_shorter_file_is_refused_and_removed(
         downloader.save(url, part, WANTED)
     assert not part.exists()
     assert len(mirror.requests) == 1
+
+
+def test_an_endless_answer_is_cut_off(
+    downloader: Downloader, url: str, part: Path, mirror: Mirror
+) -> None:
+    mirror.faults = [Fault("/file", times=9, endless=True)]
+    with pytest.raises(WrongHash, match="it is longer"):
+        downloader.save(url, part, WANTED)
+    with pytest.raises(ServerRefused, match="larger than"):
+        downloader.read(url, limit=1 << 20)
+    assert not part.exists()
+    assert mirror.poured < POUR_LIMIT // 2
 
 
 def test_an_answer_of_unknown_length_that_ends_early_is_resumed(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kernels import FetchError, FetchErrors, Kind, LockMode, errors
+from kernels import FetchError, FetchErrors, Kind, LockMode, errors, load_catalog
 from kernels.cache import default_cache_dir
 from kernels.fetch import Fetcher
 from kernels.lock import read_lock
@@ -213,9 +213,21 @@ def test_a_new_lock_puts_the_replacement_out_of_use(bench: Bench) -> None:
     assert [k.version for k in bench.fetcher().fetch(["6.1-amd64"])] == ["6.1.9-1"]
     bench.kernel_61(12)
     bench.archive.publish()
-    bench.fetcher(LockMode.UPDATE).fetch(["6.1-amd64"])
+    here = bench.home / "here"
+    bench.cache.rename(here)
+    bench.fetcher(LockMode.UPDATE).fetch(["6.1-amd64"])  # somebody else's commit
+    shutil.rmtree(bench.cache)
+    here.rename(bench.cache)
     [kernel] = bench.fetcher().fetch(["6.1-amd64"])
     assert (kernel.version, kernel.locked) == ("6.1.12-1", True)
+
+
+def test_a_new_catalogue_puts_the_replacement_out_of_use(bench: Bench) -> None:
+    bench.fetcher().fetch(["6.1-amd64"])
+    path = bench.home / "catalog.toml"
+    path.write_text(path.read_text().replace(r"6\.1\.0-\d+-amd64", r"6\.1\.0-\d-amd64"))
+    bench.catalog = load_catalog(path)
+    assert [k.version for k in bench.fetcher().fetch(["6.1-amd64"])] == ["6.1.9-1"]
 
 
 def test_locked_says_that_the_version_was_dropped(bench: Bench) -> None:
@@ -263,9 +275,16 @@ def test_a_broken_local_record_is_only_a_warning(bench: Bench) -> None:
 
 
 def test_a_lock_that_cannot_be_written(bench: Bench) -> None:
-    bench.lock.symlink_to(bench.home / "catalog.toml" / "kernels.lock")
-    with pytest.raises((FetchErrors, errors.LockError), match=r"kernels\.lock: cannot be"):
-        bench.fetcher(LockMode.UPDATE).fetch(["6.1-amd64"])
+    fetcher = Fetcher(
+        bench.mirror.url,
+        bench.cache,
+        LockMode.UPDATE,
+        lock_path=Path("/proc/kernels.lock"),  # not even root can
+        catalog=bench.catalog,
+        progress=bench.progress,
+    )
+    with pytest.raises(FetchErrors, match=r"6\.1-amd64: /proc/kernels\.lock: cannot be written"):
+        fetcher.fetch(["6.1-amd64", "newest-amd64"])
 
 
 # --- Several names, some of which fail

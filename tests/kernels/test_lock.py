@@ -84,3 +84,11 @@ def test_a_failed_write_leaves_the_old_lock(tmp_path: Path) -> None:
         write_lock(path, {"b": dataclasses.replace(ONE, size=cast(int, object()))})
     assert read_lock(path) == {"b": ONE}
     assert [p.name for p in tmp_path.iterdir()] == ["kernels.lock"]
+
+
+def test_a_lock_that_cannot_be_put_in_place_leaves_no_draft(tmp_path: Path) -> None:
+    path = tmp_path / "kernels.lock"
+    path.mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_lock(path, {"b": ONE})
+    assert [p.name for p in tmp_path.iterdir()] == ["kernels.lock"]

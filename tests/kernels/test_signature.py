@@ -58,6 +58,15 @@ def test_changed_text_is_refused(key: Key, ring: Path) -> None:
         check_signature(signed, ring)
 
 
+def test_a_bad_signature_beside_a_good_one_is_refused(key: Key, ring: Path, stranger: Key) -> None:
+    signed = key.sign(TEXT.encode(), stranger)
+    assert check_signature(signed, ring).unchecked is None  # a stranger's is not looked at
+    ring.write_bytes(key.keyring + stranger.keyring)
+    assert check_signature(key.sign(TEXT.encode()), ring).unchecked is None
+    with pytest.raises(BadSignature, match="BAD signature"):
+        check_signature(signed, ring)
+
+
 def test_a_strangers_signature_is_refused(ring: Path, stranger: Key) -> None:
     with pytest.raises(BadSignature, match=r"no good signature by a key of .*ring.gpg \(.*key"):
         check_signature(stranger.sign(TEXT.encode()), ring)
