@@ -122,7 +122,7 @@ class PvhNotes:
         run = _EMPTY_NOTES.match(self._image.data, at)
         assert run is not None
         left = segment.offset + segment.size - at
-        size = min(run.end() - at, align_up(left, NoteHeader.SIZE))
+        size = min(run.end() - at, left)
         self._count(size // NoteHeader.SIZE // _CHEAP, segment)
         return size
 

@@ -250,11 +250,10 @@ class GuestMemory:
             os.ftruncate(fd, self.size)
             for start, end in _data(self._fd, 0, self.size):
                 _copy(self._fd, start, fd, start, end - start)
-        except OSError as error:
+        except BaseException as error:
             path.unlink()
-            raise _failed("cannot write the RAM file", path, error) from error
-        except BaseException:
-            path.unlink()
+            if isinstance(error, OSError):
+                raise _failed("cannot write the RAM file", path, error) from error
             raise
         finally:
             os.close(fd)
