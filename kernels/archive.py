@@ -34,8 +34,7 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What a suite's InRelease vouches for: (SHA-256, size) of each index, by path below the
-    suite."""
+    """What a suite's InRelease vouches for: SHA-256 and size of each file below the suite."""
 
     suite: str
     files: Mapping[str, tuple[str, int]]

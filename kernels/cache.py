@@ -1,13 +1,14 @@
-"""The user's cache: files taken out of packages, half-finished downloads, package indexes, the
-local record.
+"""The user's cache: files out of packages, downloads under way, indexes, the local record.
 
 Owns the layout below one directory, what is atomic in it, and what keeps two bootproofs apart:
 
-    files/KEY/           one file out of one package, with meta.json; KEY is the hash of (package's
-    SHA-256, member) parts/SHA256.part    a download under way, or broken off; never used before its
-    hash is right indexes/             the newest package index of each suite and architecture
-    locks/               empty files for flock; never removed, for a removed one would lock nobody
-    out resolved.json        what was resolved beyond the committed lock (see fetch.py)
+    files/KEY/           one file out of one package, with meta.json;
+                         KEY is the hash of the package's SHA-256 and the file's name in it
+    parts/SHA256.part    a download under way, or broken off; not used before its hash is right
+    indexes/             the newest package index of each suite and architecture
+    locks/               empty files for flock; never removed: a new one would not keep out
+                         those who wait on the old
+    resolved.json        what was resolved beyond the committed lock (see records.py)
 
 A directory below files/ appears whole or not at all. Must not know the network or the catalogue.
 """

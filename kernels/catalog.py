@@ -43,8 +43,7 @@ class CatalogEntry:
     about: str
 
     def release_of(self, package: str) -> str | None:
-        """What `uname -r` says for the kernel in `package`; None where the pattern has no such
-        group."""
+        """What `uname -r` says for the kernel in `package`; None for what is no kernel."""
         match = self.package.fullmatch(package)
         return match["release"] if match and "release" in self.package.groupindex else None
 
@@ -69,8 +68,7 @@ class Catalog:
         return name in self.entries
 
     def __getitem__(self, name: str) -> CatalogEntry:
-        """The entry called `name`. Raises `UnknownKernel`, whose message suggests the nearest
-        name."""
+        """The entry called `name`. Raises `UnknownKernel`, which suggests the nearest name."""
         try:
             return self.entries[name]
         except KeyError:
@@ -102,8 +100,7 @@ class Catalog:
 
 
 def load_catalog(path: Path = CATALOG_PATH) -> Catalog:
-    """Read and check a catalogue. Raises `CatalogError` naming the file, the entry and the
-    field."""
+    """Read and check a catalogue. Raises `CatalogError` naming file, entry and field."""
     try:
         with path.open("rb") as file:
             document = tomllib.load(file)

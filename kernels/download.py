@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 CHUNK = 256 << 10
 ENOUGH_PROGRESS = 64 << 10
-"""A try that got this much further than any before it shows a line that works: the count of tries
-starts anew."""
+"""Bytes. A try that got so much further than any before shows a line that works: count anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,8 +241,7 @@ def _wrong_hash(url: str, wanted: Wanted, flaw: str) -> WrongHash:
 
 
 def _reason(error: BaseException) -> str:
-    """The operating system's word for what went wrong, dug out of the wrappers of urllib3 and
-    requests."""
+    """The operating system's word for what went wrong, out of the wrappers of two libraries."""
     seen: list[BaseException] = []
     queue: list[object] = [error]
     while queue:

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 
 class FetchError(Exception):
-    """A kernel could not be had. `fatal` failures would hit every other kernel of the set as
-    well."""
+    """A kernel could not be had. `fatal`: every other kernel of the set would fail the same way."""
 
     fatal = False
 

@@ -61,8 +61,7 @@ class FetchedKernel:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of `bootproof fetch --list`. `resolved` is None for what no lock and no fetch has
-    named yet."""
+    """One line of a listing. `resolved` is None for what no lock and no fetch has named yet."""
 
     entry: CatalogEntry
     resolved: Resolved | None
@@ -113,7 +112,11 @@ class Fetcher:
         """
         entries = [self._catalog[name] for name in dict.fromkeys(names)]
         records = self._records()
-        done = {e.name: kernel for e in entries if (kernel := self._cached(records, e))}
+        done = {
+            entry.name: _result(records, entry, *found)
+            for entry in entries
+            if (found := self._cached(records, entry)) is not None
+        }
         errors: dict[str, FetchError] = {}
         with contextlib.closing(self._network()) as network:
             for entry in (e for e in entries if e.name not in done):
@@ -172,8 +175,10 @@ class Fetcher:
         )
 
     def _obtain(self, network: _Network, entry: CatalogEntry, resolved: Resolved) -> CachedFile:
-        """Download and unpack one package, unless it is there by now. Raises `NotOnMirror` if it is
-        gone."""
+        """The file out of one package, downloaded and unpacked unless it is there by now.
+
+        Raises `NotOnMirror` when the package is gone.
+        """
         member = entry.member_of(resolved.package)
         label = f"{entry.name}: {resolved.package} {resolved.version}"
 
@@ -194,19 +199,19 @@ class Fetcher:
             finally:
                 part.unlink(missing_ok=True)
 
-    def _cached(self, records: Records, entry: CatalogEntry) -> FetchedKernel | None:
+    def _cached(self, records: Records, entry: CatalogEntry) -> tuple[Resolved, CachedFile] | None:
         for resolved in records.candidates(entry):
             file = self._cache.find(resolved.sha256, entry.member_of(resolved.package))
             if file is not None:
-                return _result(records, entry, resolved, file)
+                return resolved, file
         return None
 
     def _row(self, records: Records, entry: CatalogEntry) -> Row:
-        if (kernel := self._cached(records, entry)) is not None:
-            here = (r for r in records.candidates(entry) if r.version == kernel.version)
-            return Row(entry, next(here), kernel.locked, kernel.path)
-        resolved = next(records.candidates(entry), None)
-        return Row(entry, resolved, resolved is not None, None)
+        found = self._cached(records, entry)
+        resolved = found[0] if found else next(records.candidates(entry), None)
+        path = found[1].path if found else None
+        locked = resolved is not None and resolved == records.locked(entry)
+        return Row(entry, resolved, locked, path)
 
     def _records(self) -> Records:
         return Records(self._lock_path, self._cache, self._mode, self._progress)

@@ -1,8 +1,7 @@
 """The lock: which package of which version each catalogue name meant.
 
 Owns the format of kernels.lock (JSON, no host name in it) and of the local record beside the cache,
-which has the same form. Must not know the network; who reads and writes which file when is decided
-in fetch.py.
+which has the same form. Must not know the network; records.py decides which file counts when.
 """
 
 from __future__ import annotations
@@ -49,8 +48,7 @@ class Resolved:
 
 
 def read_lock(path: Path) -> dict[str, Resolved]:
-    """What a lock file records; empty when there is no such file. Raises `LockError` naming the
-    flaw."""
+    """What a lock file records; empty when there is none. Raises `LockError` naming the flaw."""
     try:
         text = path.read_text("utf-8")
     except FileNotFoundError:

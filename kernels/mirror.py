@@ -78,8 +78,7 @@ def find_mirror(
 
 
 def apt_sources(apt: Path) -> Iterator[Source]:
-    """Every enabled binary source in apt's own order; unreadable files are passed over, as apt's
-    are here."""
+    """Every enabled binary source, in apt's own order. Unreadable files are passed over."""
     folder = apt / "sources.list.d"
     parts = sorted(folder.iterdir()) if folder.is_dir() else []
     for path in [apt / "sources.list", *parts]:
@@ -117,8 +116,7 @@ def _is_archive(source: Source, suites: set[str]) -> bool:
 
 
 def _http(uri: str) -> str | None:
-    """The address itself, or the first one in the file that mirror+file: names; None for other
-    schemes."""
+    """`uri`, or the first address in the file that mirror+file: names; None for other schemes."""
     scheme, _, rest = uri.partition(":")
     if scheme in ("http", "https"):
         return uri

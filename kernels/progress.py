@@ -13,8 +13,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol, TextIO
 
 Advance = Callable[[int], None]
-"""Called with the number of bytes that are there so far; may go down when a server makes us start
-again."""
+"""Called with the bytes that are there so far: fewer when a server makes us start again."""
 
 
 class Progress(Protocol):

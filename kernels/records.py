@@ -35,8 +35,7 @@ class LockMode(enum.Enum):
 
 
 class Records:
-    """Reads both files when made; raises `LockError` for a lock file that is there and cannot be
-    read."""
+    """Both files, read when made. Raises `LockError` for a lock file that cannot be read."""
 
     def __init__(self, lock_path: Path, cache: Cache, mode: LockMode, progress: Progress) -> None:
         self._lock_path = lock_path

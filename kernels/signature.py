@@ -25,8 +25,7 @@ KEYRINGS = (
 
 @dataclass(frozen=True, slots=True)
 class SignedText:
-    """The text under the signature. `unchecked` says why nobody vouches for it; None after a good
-    check."""
+    """The text under the signature. `unchecked` says why nobody vouches for it, else None."""
 
     text: str
     unchecked: str | None

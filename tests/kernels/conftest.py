@@ -115,8 +115,7 @@ def mirror(tmp_path: Path) -> Iterator[Mirror]:
 
 @pytest.fixture
 def bench(tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """An archive with three kernels of 6.1, one newest and one busybox, unsigned: no keyring
-    here."""
+    """An archive with three kernels of 6.1, one newest, one busybox; unsigned, with no keyring."""
     monkeypatch.setattr(signature, "KEYRINGS", ())
     for variable in [name for name in os.environ if name.startswith("BOOTPROOF_")]:
         monkeypatch.delenv(variable)

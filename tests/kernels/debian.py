@@ -62,8 +62,7 @@ def deb_of(
     members: Iterable[tuple[tarfile.TarInfo, bytes]] | Mapping[str, bytes],
     compression: str = ".xz",
 ) -> bytes:
-    """A package that holds `members`; a mapping gives regular files by their names as dpkg writes
-    them."""
+    """A package that holds `members`; a mapping gives regular files, named as dpkg names them."""
     if isinstance(members, Mapping):
         members = [regular(f"./{name}", data) for name, data in members.items()]
     return ar_of(

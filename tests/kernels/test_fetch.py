@@ -554,3 +554,11 @@ def test_a_row_shows_the_replacement_of_a_dropped_version(bench: Bench) -> None:
     row = bench.fetcher().list_rows()[0]
     assert row.resolved is not None
     assert (row.resolved.version, row.cached, row.locked) == ("6.1.9-1", True, False)
+
+
+def test_a_row_of_what_was_resolved_here_and_is_gone_from_the_cache(bench: Bench) -> None:
+    bench.fetcher().fetch(["6.1-amd64"])
+    shutil.rmtree(bench.cache / "files")
+    row = bench.fetcher().list_rows()[0]
+    assert row.resolved is not None
+    assert (row.resolved.version, row.cached, row.locked) == ("6.1.10-1", False, False)
