@@ -180,7 +180,7 @@ class Fetcher:
         Raises `NotOnMirror` when the package is gone.
         """
         member = entry.member_of(resolved.package)
-        label = f"{entry.name}: {resolved.package} {resolved.version}"
+        label = f"{entry.name} {resolved.version}"
 
         def on_wait() -> None:
             self._progress.note(f"{label}: another bootproof is fetching it; waiting")

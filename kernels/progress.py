@@ -78,19 +78,17 @@ class Bars(Lines):
             DownloadColumn,
             Progress,
             TextColumn,
-            TimeRemainingColumn,
             TransferSpeedColumn,
         )
 
         columns = (
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            BarColumn(bar_width=None),
             DownloadColumn(binary_units=True),
             TransferSpeedColumn(),
-            TimeRemainingColumn(),
         )
         console = Console(file=self._stream)
-        with Progress(*columns, console=console) as bar:
+        with Progress(*columns, console=console, expand=True) as bar:
             self._above = lambda text: console.print(text, markup=False, highlight=False)
             task = bar.add_task(label, total=size, completed=have)
             try:
