@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,6 +95,12 @@ class Clone:
     def stamp(self, text: str) -> None:
         (self.venv / "bootproof.stamp").write_text(text)
 
+    def link(self, name: str) -> None:
+        """Puts a program of this machine on PATH."""
+        found = shutil.which(name)
+        assert found is not None
+        (self.tools / name).symlink_to(found)
+
     def add_tool(self, name: str, script: str) -> Path:
         path = self.tools / name
         path.write_text(f"#!/bin/sh\n{script}\n")
@@ -135,12 +142,11 @@ def make_clone(place: Path, python: str = BASE_PYTHON) -> Clone:
     ):
         shutil.copy(ROOT / name, root / name)
     (root / "harness" / "cli.py").write_text(COMMAND_LINE)
-    for name in ESSENTIAL:
-        found = shutil.which(name)
-        assert found is not None
-        (tools / name).symlink_to(found)
     (tools / "python3").symlink_to(python)
-    return Clone(root, tools)
+    clone = Clone(root, tools)
+    for name in ESSENTIAL:
+        clone.link(name)
+    return clone
 
 
 def set_up_clone(place: Path) -> Clone:
@@ -239,6 +245,8 @@ def test_another_virtual_environment_can_be_named(place: Path, variable: str) ->
         variable
     ]
     assert clone.told("x", cwd=place)["argv"] == ["x"]
+    (place / "my venv" / "bootproof.stamp").unlink()
+    assert f"the Python packages in {place}/my venv;" in clone.run("--no-setup", "x").stderr
 
 
 # --- what makes a set-up stale -----------------------------------------------------------------
@@ -335,7 +343,10 @@ def test_a_qemu_of_the_users_own_counts_and_none_does_without(clone: Clone) -> N
         clone.add_qemu("mine", "9.0.0").rename(clone.root.parent / "my qemu")
     )
     clone.environment["BOOTPROOF_QEMU_AARCH64"] = "none"
-    assert "qemu-system" not in clone.run("--no-setup", "x").stderr
+    assert only_line(clone.run("--no-setup", "x").stderr) == (
+        "bootproof: not set up, and --no-setup forbids it; missing: the Python packages in"
+        f" {clone.venv}; ./bootproof setup installs them"
+    )
 
 
 @pytest.mark.parametrize(
@@ -451,16 +462,10 @@ INSTALL = (
 )
 
 
-def add_gpgv(clone: Clone) -> None:
-    found = shutil.which("gpgv")
-    assert found is not None
-    (clone.tools / "gpgv").symlink_to(found)
-
-
 @needs_root
 @needs_signatures
 def test_only_what_is_missing_is_asked_of_apt_and_looked_for_afterwards(clone: Clone) -> None:
-    add_gpgv(clone)
+    clone.link("gpgv")
     clone.add_qemu("aarch64")
     clone.add_recorder("apt-get")
     result = clone.run("matrix")
@@ -489,7 +494,7 @@ def test_only_what_is_missing_is_asked_of_apt_and_looked_for_afterwards(clone: C
 @needs_root
 @needs_signatures
 def test_a_refusal_of_apt_ends_the_set_up_with_its_reason(clone: Clone) -> None:
-    add_gpgv(clone)
+    clone.link("gpgv")
     clone.add_qemu("aarch64")
     clone.add_recorder("apt-get", 'echo "E: no such package" >&2; exit 100')
     result = clone.run("matrix")
@@ -500,6 +505,61 @@ def test_a_refusal_of_apt_ends_the_set_up_with_its_reason(clone: Clone) -> None:
         "E: no such package",
         "bootproof: apt-get could not install qemu-system-x86 (its reason is above)",
     ]
+
+
+# An apt-get that takes its time over the installation, like the real one.
+SLOW = 'case "$*" in *--no-download*) sleep 0.5; echo "end of installation" >>"%s" ;; esac'
+
+
+def start(clone: Clone) -> subprocess.Popen[str]:
+    command: list[str | Path] = [clone.root / "bootproof", "matrix"]
+    environment = clone.everything_in_the_environment
+    return subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def wait_for_installation(clone: Clone) -> None:
+    deadline = time.monotonic() + 30
+    while not any("--no-download" in call for call in clone.calls):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@needs_root
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_all_is_obeyed_when_the_installation_has_ended(
+    clone: Clone, number: signal.Signals
+) -> None:
+    clone.add_qemu("aarch64")
+    clone.link("sleep")
+    clone.add_recorder("apt-get", SLOW % clone.log)
+    with start(clone) as process:
+        wait_for_installation(clone)
+        os.killpg(process.pid, number)  # as a terminal does
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == -number
+    assert said.splitlines()[-2:] == [
+        "bootproof: ending as soon as dpkg is done",
+        "bootproof: interrupted; the same command goes on from here",
+    ]
+    assert clone.calls[-1] == "end of installation"
+
+
+@needs_root
+@needs_signatures
+def test_a_second_set_up_waits_for_the_first(clone: Clone) -> None:
+    clone.add_qemu("aarch64")
+    clone.link("sleep")
+    clone.link("gpgv")
+    clone.add_recorder("apt-get", SLOW % clone.log)
+    with start(clone) as first:
+        wait_for_installation(clone)
+        second = clone.run("matrix")
+        first.communicate(timeout=30)
+    assert second.stderr.startswith("bootproof: another set-up is at work; waiting for it\n")
+    ends = [number for number, call in enumerate(clone.calls) if call == "end of installation"]
+    assert (ends, len(clone.calls)) == ([3, 7], 8)
 
 
 @pytest.fixture
@@ -541,7 +601,7 @@ def test_without_root_and_sudo_it_asks_for_nothing_and_names_the_packages(
 @needs_signatures
 def test_without_root_it_goes_through_sudo_that_asks_no_password(ordinary_user: Clone) -> None:
     clone = ordinary_user
-    add_gpgv(clone)
+    clone.link("gpgv")
     clone.root.chmod(0o777)
     clone.add_qemu("x86_64")
     clone.add_recorder("apt-get")
@@ -564,10 +624,15 @@ def test_a_clone_that_cannot_be_written_is_said_to_be_so(ordinary_user: Clone) -
     if "python3" in clone.run("--no-setup", "x").stderr:
         pytest.skip("this system's Python cannot make virtual environments")
     result = clone.run("matrix")
-    assert result.returncode == 2
-    assert only_line(result.stderr) == (
+    refusal = (
         f"bootproof: {clone.venv} cannot be written; let BOOTPROOF_VENV name a directory that can"
     )
+    assert (result.returncode, only_line(result.stderr)) == (2, refusal)
+    if os.geteuid() == 0:  # a virtual environment that another user has made
+        clone.set_up()
+        (clone.venv / "pyvenv.cfg").touch()
+        clone.stamp("stale\n")
+        assert only_line(clone.run("matrix").stderr) == refusal
 
 
 # --- the script itself -------------------------------------------------------------------------
