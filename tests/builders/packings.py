@@ -19,6 +19,7 @@ import zstandard
 from lzallright import LZOCompressor
 
 from loader.packing import Packing
+from tests.builders import images
 
 MIB = 1 << 20
 LZO_BLOCK = 256 << 10
@@ -164,25 +165,27 @@ def with_size(packed: bytes, size: int, packing: Packing) -> bytes:
 def bzimage(
     payload: bytes,
     *,
-    version: int = 0x020F,
-    xloadflags: int = 1,
     setup_sects: int = 4,
     release: bytes = b"6.1.0-test (builder@host) #1 SMP",
     payload_offset: int = 0x40,
-    payload_length: int | None = None,
+    **fields: int,
 ) -> bytes:
-    """A bzImage with `payload` at `payload_offset` of its protected-mode code."""
-    setup = bytearray((1 + (setup_sects or 4)) * 512)
-    struct.pack_into("<B", setup, 0x1F1, setup_sects)
-    struct.pack_into("<H", setup, 0x1FE, 0xAA55)
-    struct.pack_into("<4sH", setup, 0x202, b"HdrS", version)
-    setup[0x211] = 1  # LOADED_HIGH
-    setup[0x400 : 0x400 + len(release) + 1] = release + b"\0"
-    struct.pack_into("<H", setup, 0x20E, 0x400 - 0x200)
-    struct.pack_into("<H", setup, 0x236, xloadflags)
-    length = len(payload) if payload_length is None else payload_length
-    struct.pack_into("<II", setup, 0x248, payload_offset, length)
-    return bytes(setup) + bytes(payload_offset) + payload + bytes(64)
+    """A bzImage with `payload` at `payload_offset` of its protected-mode code.
+
+    `fields` are those of `images.bzimage`.
+    """
+    fields = {"payload_length": len(payload), "kernel_version": 0x400 - 0x200} | fields
+    kernel = bytearray(
+        images.bzimage(
+            bytes(payload_offset) + payload + bytes(64),
+            sectors=(setup_sects or 4) + 1,
+            setup_sects=setup_sects,
+            payload_offset=payload_offset,
+            **fields,
+        )
+    )
+    kernel[0x400 : 0x400 + len(release) + 1] = release + b"\0"
+    return bytes(kernel)
 
 
 def zboot(

@@ -1,0 +1,407 @@
+"""What a kernel file is and what loading it would do, without loading it.
+
+Owns gathering what identify, unpack and the loaders know into one value for people and
+programs.  Must not know: how it is shown (harness/inspect_view.py), nor QEMU.
+
+Header flags are named as in Documentation/arch/x86/boot.rst, Documentation/arch/arm64/booting.rst
+and Documentation/arch/riscv/boot-image-header.rst.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from loader.address import U64_MAX
+from loader.bzimage import PROTOCOL_2_05, PROTOCOL_2_10, PROTOCOL_2_12, BzImage, read_setup_header
+from loader.elf import Elf, ElfHeader
+from loader.errors import LoaderError
+from loader.identify import PROTOCOL_2_08, Format, identify_bytes
+from loader.image import ImageLike, ImageSource, open_image
+from loader.memory import GuestMemory
+from loader.packing import UnpackError
+from loader.payload import locate
+from loader.pe import (
+    ARM64_MAGIC,
+    BIG_ENDIAN,
+    PAGE_SIZE_MASK,
+    PAGE_SIZE_SHIFT,
+    PAGE_SIZES,
+    ImageHeader,
+    Pe,
+)
+from loader.result import Finding, KernelLoaderResult, PvhBootCapability, SetupHeader
+from loader.unpack import DEFAULT_LIMIT, Step, Unpacked, uki_parts, unpack_fully
+from loader.vmlinux import pvh_of_payload
+
+HeaderValue = int | str | tuple[str, ...]
+
+_LOADERS: Final[dict[Format, Elf | BzImage | Pe]] = {
+    Format.ELF: Elf(),
+    Format.BZIMAGE: BzImage(),
+    Format.IMAGE: Pe(),
+}
+
+_LOADFLAGS: Final = {
+    0: "LOADED_HIGH",
+    1: "KASLR_FLAG",
+    5: "QUIET_FLAG",
+    6: "KEEP_SEGMENTS",
+    7: "CAN_USE_HEAP",
+}
+_XLOADFLAGS: Final = {
+    0: "XLF_KERNEL_64",
+    1: "XLF_CAN_BE_LOADED_ABOVE_4G",
+    2: "XLF_EFI_HANDOVER_32",
+    3: "XLF_EFI_HANDOVER_64",
+    4: "XLF_EFI_KEXEC",
+    5: "XLF_5LEVEL",
+    6: "XLF_5LEVEL_ENABLED",
+    7: "XLF_MEM_ENCRYPTION",
+}
+_PLACE_ANYWHERE: Final = 1 << 3  # flags of arm64
+
+# The protocol version each shown field of the setup header came with.
+_SETUP_FIELDS: Final = {
+    "code32_start": 0x200,
+    "initrd_addr_max": 0x203,
+    "kernel_alignment": PROTOCOL_2_05,
+    "relocatable_kernel": PROTOCOL_2_05,
+    "cmdline_size": 0x206,
+    "payload_offset": PROTOCOL_2_08,
+    "payload_length": PROTOCOL_2_08,
+    "pref_address": PROTOCOL_2_10,
+    "init_size": PROTOCOL_2_10,
+    "handover_offset": 0x20B,
+}
+
+# init/version.c: linux_banner. /proc/version's format string has %s where the release is.
+_BANNER: Final = b"Linux version "
+_RELEASE: Final = re.compile(rb"\d[!-~]{0,127}")
+_BANNER_SEARCHED: Final = 256 << 20
+_BANNER_CHUNK: Final = 1 << 20
+_BANNER_TRIES: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A packing around the kernel: bytes `offset`, `packed_size` of `container` give `size`."""
+
+    container: str
+    packing: str
+    offset: int
+    packed_size: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pvh:
+    """The PVH capability; `align`, `min`, `max` are the relocation range where there is one."""
+
+    state: str
+    entry: int | None = None
+    align: int | None = None
+    min: int | None = None
+    max: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a loader puts the kernel, guest-physical; all ends are exclusive.
+
+    `offset` is the kernel offset asked for; `load`, `end`, the footprint, `entry_points` and `pvh`
+    are those of `KernelLoaderResult`.
+    """
+
+    offset: int | None
+    load: int
+    end: int
+    footprint_start: int
+    footprint_end: int
+    entry_points: dict[str, int]
+    pvh: Pvh
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a loader refuses the kernel: the error's stable code, and its sentence."""
+
+    code: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What differs between two placements: the name of the value, and the value in each."""
+
+    what: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class BzImagePayload:
+    """The compressed vmlinux inside a bzImage: where, how packed, and its own PVH capability.
+
+    `size` is what the size word behind it says.  `pvh` is None when the vmlinux cannot be read.
+    """
+
+    packing: str
+    offset: int
+    packed_size: int
+    size: int
+    pvh: Pvh | None
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """All there is to say about a kernel file; `dataclasses.asdict` of it is JSON.
+
+    `format`, `size`: of the file.  `kernel`: the loadable format in it, behind `layers` of
+    packing, with `kernel_size` bytes.  `placed` or `refused`: what its loader says without an
+    offset; `moved` or `moved_refused`: with the offset, and `changes` between the two.
+    `initrd_size` and `cmdline` are those of a unified kernel image.  Sizes are in bytes.
+    """
+
+    file: str
+    size: int
+    format: str
+    arch: str | None
+    release: str | None
+    layers: tuple[Layer, ...]
+    kernel: str
+    kernel_size: int
+    payload: BzImagePayload | None
+    placed: Placement | None
+    refused: Refusal | None
+    moved: Placement | None
+    moved_refused: Refusal | None
+    changes: tuple[Change, ...]
+    header: dict[str, HeaderValue]
+    findings: tuple[Finding, ...]
+    initrd_size: int | None
+    cmdline: str | None
+
+
+def inspect(
+    image: ImageLike, *, offset: int | None = None, limit: int = DEFAULT_LIMIT
+) -> Inspection:
+    """Looks at `image` through its packings, and asks its loader about `offset` (as the loader
+    takes it: see `kernel_offset` of `Elf.load`, `BzImage.load`, `Pe.load`).
+
+    At most `limit` bytes are unpacked.  A kernel that its loader refuses is described, with the
+    refusal.  Raises an `UnpackError` for a file in which no kernel is found, and `Image` errors.
+    """
+    with open_image(image) as source:
+        outer = identify_bytes(source.data).format
+        unpacked = unpack_fully(source, limit=limit)
+        kernel = open_image(unpacked.data, source.name)
+        placed, refused, findings = _ask(kernel, unpacked.format, None)
+        moved, moved_refused = None, None
+        if offset is not None:
+            moved, moved_refused, _ = _ask(kernel, unpacked.format, offset)
+        payload, more = _look_into_payload(kernel, unpacked.format, limit)
+        return Inspection(
+            file=source.name,
+            size=source.size,
+            format=str(outer),
+            arch=unpacked.arch,
+            release=_release(source, outer, unpacked),
+            layers=tuple(_layer(step) for step in unpacked.steps),
+            kernel=str(unpacked.format),
+            kernel_size=kernel.size,
+            payload=payload,
+            placed=placed,
+            refused=refused,
+            moved=moved,
+            moved_refused=moved_refused,
+            changes=_changes(placed, moved),
+            header=_header(kernel, unpacked.format),
+            findings=findings + more,
+            initrd_size=None if unpacked.initrd is None else len(unpacked.initrd),
+            cmdline=unpacked.cmdline,
+        )
+
+
+class _AddressSpace(GuestMemory):
+    """RAM wherever a kernel wants it, into which nothing is written.  A loader that is given
+    this checks and computes as always, and copies nothing.
+    """
+
+    def __init__(self) -> None:
+        self._layout([(0, U64_MAX)])
+
+    def write(self, address: int, data: object) -> None:
+        """Drops what is written."""
+
+    def write_file(self, address: int, fd: int, file_offset: int, size: int) -> None:
+        """Drops what is written."""
+
+
+def _ask(
+    kernel: ImageSource, kind: Format, offset: int | None
+) -> tuple[Placement | None, Refusal | None, tuple[Finding, ...]]:
+    """What the loader of `kind` says about `kernel` at `offset`."""
+    try:
+        result = _LOADERS[kind].load(_AddressSpace(), kernel, kernel_offset=offset)
+    except LoaderError as error:
+        return None, Refusal(error.code, str(error)), ()
+    return _placement(result, offset), None, result.findings
+
+
+def _placement(result: KernelLoaderResult, offset: int | None) -> Placement:
+    return Placement(
+        offset,
+        result.kernel_load,
+        result.kernel_end,
+        result.footprint.start,
+        result.footprint.end,
+        dict(result.entry_points),
+        _pvh(result.pvh_boot_cap),
+    )
+
+
+def _pvh(capability: PvhBootCapability) -> Pvh:
+    relocation = capability.relocation
+    if relocation is None:
+        return Pvh(capability.state.value, capability.entry)
+    return Pvh(
+        capability.state.value,
+        capability.entry,
+        relocation.align,
+        relocation.min,
+        relocation.max,
+    )
+
+
+def _changes(before: Placement | None, after: Placement | None) -> tuple[Change, ...]:
+    if before is None or after is None:
+        return ()
+    rows = [
+        ("kernel_load", f"{before.load:#x}", f"{after.load:#x}"),
+        ("kernel_end", f"{before.end:#x}", f"{after.end:#x}"),
+        ("footprint", _footprint(before), _footprint(after)),
+        ("PVH", before.pvh.state, after.pvh.state),
+    ]
+    for name in before.entry_points | after.entry_points:
+        rows.append((f"{name} entry", _entry(before, name), _entry(after, name)))
+    return tuple(Change(*row) for row in rows if row[1] != row[2])
+
+
+def _entry(placement: Placement, name: str) -> str:
+    address = placement.entry_points.get(name)
+    return "none" if address is None else f"{address:#x}"
+
+
+def _footprint(placement: Placement) -> str:
+    return f"{placement.footprint_start:#x}-{placement.footprint_end - 1:#x}"
+
+
+def _layer(step: Step) -> Layer:
+    return Layer(
+        str(step.container),
+        str(step.packing or "stored"),
+        step.offset,
+        step.packed_size,
+        step.size,
+    )
+
+
+def _look_into_payload(
+    kernel: ImageSource, kind: Format, limit: int
+) -> tuple[BzImagePayload | None, tuple[Finding, ...]]:
+    """The payload of a bzImage, or why it cannot be read, as a finding."""
+    if kind is not Format.BZIMAGE:
+        return None, ()
+    try:
+        found = locate(kernel.name, kernel.data, identify_bytes(kernel.data))
+    except UnpackError as error:
+        return None, (Finding("payload-unreadable", str(error)),)
+    pvh: Pvh | None = None
+    findings: tuple[Finding, ...] = ()
+    try:
+        pvh = _pvh(pvh_of_payload(kernel, found, limit=limit))
+    except LoaderError as error:
+        findings = (Finding("payload-unreadable", str(error)),)
+    size = found.declared or 0
+    return BzImagePayload(str(found.packing), found.offset, found.size, size, pvh), findings
+
+
+def _release(source: ImageSource, outer: Format, unpacked: Unpacked) -> str | None:
+    if unpacked.format is Format.BZIMAGE:
+        return identify_bytes(unpacked.data).release
+    named = uki_parts(source).release if outer is Format.UKI else None
+    return named or banner_release(unpacked.data)
+
+
+def banner_release(data: memoryview) -> str | None:
+    """The kernel release in the banner "Linux version 6.1.0 …" of an uncompressed kernel.
+
+    Only the first 256 MiB are searched.
+    """
+    overlap = len(_BANNER) + 128
+    tries = 0
+    for start in range(0, min(len(data), _BANNER_SEARCHED), _BANNER_CHUNK):
+        chunk = bytes(data[start : start + _BANNER_CHUNK + overlap])
+        at = chunk.find(_BANNER)
+        while at >= 0:
+            release = _RELEASE.match(chunk, at + len(_BANNER))
+            if release:
+                return release[0].decode("ascii")
+            tries += 1
+            if tries > _BANNER_TRIES:
+                return None
+            at = chunk.find(_BANNER, at + 1)
+    return None
+
+
+def _header(kernel: ImageSource, kind: Format) -> dict[str, HeaderValue]:
+    """The kernel's own header, as far as it says something about booting."""
+    try:
+        if kind is Format.BZIMAGE:
+            return _setup_header(read_setup_header(kernel))
+    except LoaderError:
+        return {}
+    if kind is Format.IMAGE:
+        return _image_header(ImageHeader.from_bytes(kernel.data))
+    if kernel.size < ElfHeader.SIZE:
+        return {}
+    header = ElfHeader.from_bytes(kernel.data)
+    return {
+        "e_type": header.e_type,
+        "e_machine": header.e_machine,
+        "e_entry": header.e_entry,
+        "e_phnum": header.e_phnum,
+    }
+
+
+def _setup_header(header: SetupHeader) -> dict[str, HeaderValue]:
+    shown: dict[str, HeaderValue] = {
+        "protocol": f"{header.version >> 8}.{header.version & 0xFF:02}",
+        "loadflags": _names(header.loadflags, _LOADFLAGS),
+    }
+    if header.version >= PROTOCOL_2_12:
+        shown["xloadflags"] = _names(header.xloadflags, _XLOADFLAGS)
+    for name, since in _SETUP_FIELDS.items():
+        if header.version >= since:
+            shown[name] = int(getattr(header, name))
+    return shown
+
+
+def _image_header(header: ImageHeader) -> dict[str, HeaderValue]:
+    flags = ["big-endian" if header.flags & BIG_ENDIAN else "little-endian"]
+    if header.magic == ARM64_MAGIC:
+        size = PAGE_SIZES.get(header.flags >> PAGE_SIZE_SHIFT & PAGE_SIZE_MASK)
+        flags.append(f"{size} pages" if size else "page size not said")
+        flags.append("placed anywhere" if header.flags & _PLACE_ANYWHERE else "placed near base")
+    return {
+        "text_offset": header.text_offset,
+        "image_size": header.image_size,
+        "flags": tuple(flags),
+    }
+
+
+def _names(value: int, bits: dict[int, str]) -> tuple[str, ...]:
+    width = range(value.bit_length())
+    return tuple(bits.get(bit, f"bit {bit}") for bit in width if value >> bit & 1)

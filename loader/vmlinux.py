@@ -1,0 +1,81 @@
+"""The PVH capability of the vmlinux inside a bzImage, from as little of it as needed.
+
+Owns unpacking up to the notes and no further: they lie in the first half of a vmlinux.  Must not
+know: how a stream is decoded, nor how notes are laid out (loader/elfnotes.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Final
+
+from loader.elf import PT_LOAD, PT_NOTE, ElfHeader, ProgramHeader
+from loader.elfnotes import NoteSegment, PvhNotes
+from loader.identify import Format, identify_bytes
+from loader.image import ImageSource, open_image
+from loader.packing import Output, Unpack, decode
+from loader.payload import Payload
+from loader.result import PvhBootCapability
+
+# The program headers of a kernel lie right behind its ELF header; 64 KiB holds over a thousand.
+_HEADERS: Final = 64 << 10
+
+
+def pvh_of_payload(kernel: ImageSource, payload: Payload, *, limit: int) -> PvhBootCapability:
+    """The PVH capability that the vmlinux in `payload` of the bzImage `kernel` would have.
+
+    Raises an `UnpackError` when the payload cannot be unpacked or is no ELF file, and the `Elf`
+    errors for broken notes.
+    """
+    head = _unpack_head(kernel, payload, limit, _HEADERS)
+    if identify_bytes(memoryview(head)).format is not Format.ELF or len(head) < ElfHeader.SIZE:
+        raise Unpack.Unrecognised(
+            f"the payload at {payload.offset:#x} holds no vmlinux",
+            file=kernel.name,
+            field="payload",
+            offset=payload.offset,
+        )
+    alignment, notes = _segments(head)
+    end = max((note.offset + note.size for note in notes), default=0)
+    if end > len(head):
+        head = _unpack_head(kernel, payload, limit, end)
+    found = PvhNotes(open_image(head, kernel.name))
+    for note in notes:
+        found.scan(note)
+    return found.capability(alignment)
+
+
+def _segments(head: bytearray) -> tuple[int, list[NoteSegment]]:
+    """The largest alignment of a PT_LOAD, and the PT_NOTE segments."""
+    header = ElfHeader.from_bytes(head)
+    table = head[header.e_phoff : header.e_phoff + header.e_phnum * ProgramHeader.SIZE]
+    whole = len(table) - len(table) % ProgramHeader.SIZE
+    rows = [ProgramHeader(*row) for row in ProgramHeader.CODEC.iter_unpack(table[:whole])]
+    notes = [
+        NoteSegment(index, row.p_offset, row.p_filesz)
+        for index, row in enumerate(rows)
+        if row.p_type == PT_NOTE
+    ]
+    return max((row.p_align for row in rows if row.p_type == PT_LOAD), default=0), notes
+
+
+class _EnoughError(Exception):
+    """Ends a decoder from within its output."""
+
+
+def _unpack_head(kernel: ImageSource, payload: Payload, limit: int, size: int) -> bytearray:
+    """At least the first `size` unpacked bytes of `payload`, or all there are."""
+    head = bytearray()
+
+    def sink(chunk: bytes) -> None:
+        head.extend(chunk)
+        if len(head) >= size:
+            raise _EnoughError
+
+    packed = payload.stream(kernel.name, kernel.data)
+    output = Output(
+        sink, packed, limit=limit, declared=payload.declared, declared_at=payload.declared_at
+    )
+    with contextlib.suppress(_EnoughError):
+        decode(packed, output)
+    return head
