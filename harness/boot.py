@@ -12,6 +12,7 @@ from harness import images, prove, qemu
 from harness.case import RAM_BASE, Case
 from harness.errors import UserError
 from harness.images import KernelFile
+from harness.probe import Probe
 from harness.prove import Options, Prepared, Proven
 from harness.realise import Placement
 from harness.text import printable
@@ -48,6 +49,7 @@ class Request:
     placement: str
     unsafe: bool
     console: bool
+    probe: bool
     out: Path | None
 
 
@@ -61,6 +63,7 @@ def run(request: Request, default_out: Path) -> int:
     options = Options(
         initrd=_read_initrd(request.initrd),
         interactive=request.console,
+        probe=request.probe,
         budget=_FOREVER if request.console else Budget(),
         on_console=None if request.console else show,
     )
@@ -161,10 +164,22 @@ def _print_request(prepared: Prepared, case: Case, request: Request) -> None:
     print(f"cmdline   {prepared.start.expected.cmdline}", flush=True)
 
 
+def _print_probe(probe: Probe | None) -> None:
+    if probe is None:
+        return
+    if not probe.reached:
+        print(f"probe     the entry was not reached; {probe.where}")
+        return
+    print("probe     " + ("as asked" if probe.clean else "not as asked, see the verdict"))
+    for finding in probe.findings:
+        print(f"probe     {finding.grade.value} {finding.code}: {finding.sentence}")
+
+
 def _print_verdict(proven: Proven, request: Request) -> None:
     print(f"verdict   {proven.verdict.value}: {proven.reason}")
     outcome = proven.outcome
     if outcome is not None:
+        _print_probe(outcome.observation.probe)
         spent = f"{outcome.costs.cpu_seconds:.1f} s of QEMU CPU time"
         if outcome.costs.instructions is not None:
             spent += f", {outcome.costs.instructions:,} guest instructions"

@@ -187,6 +187,12 @@ def _add_boot(commands: argparse._SubParsersAction[_Parser]) -> None:
         default="pieces",
         help="one generic loader device for each piece, or ram.img itself as the RAM",
     )
+    boot.add_argument(
+        "--probe",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="stop at the kernel's first instruction and compare CPU and RAM with what was asked",
+    )
     boot.add_argument("--unsafe", action="store_true", help="start what would be refused")
     boot.add_argument(
         "--console", action="store_true", help="talk to the guest (real time, not reproducible)"
@@ -212,6 +218,7 @@ def _boot(arguments: argparse.Namespace) -> int:
             placement=arguments.placement,
             unsafe=arguments.unsafe,
             console=arguments.console,
+            probe=arguments.probe,
             out=arguments.out,
         ),
         ROOT / "build" / "boot",
@@ -233,9 +240,8 @@ def _inspect(arguments: argparse.Namespace) -> int:
     import json
     from dataclasses import asdict
 
-    from loader.inspect import inspect
-
     from harness import images, inspect_view
+    from loader.inspect import inspect
 
     found = inspect(images.kernel_file(arguments.kernel).path, offset=arguments.offset)
     if arguments.json:

@@ -16,6 +16,7 @@ from harness import images, qemu, rundir
 from harness.case import Case
 from harness.evidence import nonce_for
 from harness.images import KernelFile
+from harness.probe import Probe
 from harness.run import Outcome, Start, run
 from harness.rundir import CONSOLE, write_result
 from harness.stages import stages
@@ -28,6 +29,7 @@ from loader.assemble import Assembled, Assembly
 from loader.errors import LoaderError
 from loader.image import open_image
 from loader.protocols import BootRequest, bootparams, linux32, linux64, pvh
+from loader.registers import to_json
 from loader.result import KernelLoaderResult
 
 RDINIT: Final = "rdinit=/bootproof/init"
@@ -72,6 +74,7 @@ class Options:
     initrd: bytes | None = None
     budget: Budget = Budget()
     interactive: bool = False
+    probe: bool = True
     on_console: Callable[[bytes], None] | None = None
 
     @property
@@ -143,6 +146,7 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
         budget=options.budget,
         on_console=options.on_console,
         interactive=options.interactive,
+        probe=options.probe,
     )
     return Prepared(assembled, start)
 
@@ -203,7 +207,21 @@ def _outcome_json(outcome: Outcome) -> Mapping[str, Any]:
         "console_bytes": len(seen.transcript),
         "evidence": dict(outcome.judgement.evidence.to_json()),
         "registers": seen.registers.splitlines(),
+        "probe": None if seen.probe is None else _probe_json(seen.probe),
         "qemu_stderr": seen.stderr,
+    }
+
+
+def _probe_json(probe: Probe) -> Mapping[str, Any]:
+    return {
+        "reached": probe.reached,
+        "where": probe.where,
+        "registers": None if probe.registers is None else to_json(probe.registers),
+        "differences": [str(difference) for difference in probe.differences],
+        "more_differences": probe.more,
+        "findings": [
+            {"code": f.code, "grade": f.grade.value, "sentence": f.sentence} for f in probe.findings
+        ],
     }
 
 

@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from harness.dump import DumpFormat, parse_arm64, parse_x86
 from harness.errors import UserError
-from harness.stuck import DumpFormat
 from loader.address import GIB, MIB, Range, format_size
 from loader.layout import Region
+from loader.protocols.e820 import LEGACY_HOLE
 
 Version = tuple[int, int, int]
 Banks = tuple[tuple[int, int], ...]
@@ -78,13 +79,15 @@ def _from_one_gib(memory: int) -> Banks:
     return ((GIB, memory),)
 
 
+_PC_RESERVED: Final = (Region("VGA memory and ROMs", LEGACY_HOLE),)
+
 _X86_64 = Arch(
     name="x86_64",
     emulator="qemu-system-x86_64",
     boards={
-        "q35": Board(_split_at(0xB0000000, 2 * GIB)),
-        "pc": Board(_split_at(0xE0000000, 3 * GIB)),
-        "microvm": Board(_split_at(3 * GIB + 1, 3 * GIB)),
+        "q35": Board(_split_at(0xB0000000, 2 * GIB), _PC_RESERVED),
+        "pc": Board(_split_at(0xE0000000, 3 * GIB), _PC_RESERVED),
+        "microvm": Board(_split_at(3 * GIB + 1, 3 * GIB), _PC_RESERVED),
     },
     board="q35",
     cpu="qemu64",
@@ -93,8 +96,9 @@ _X86_64 = Arch(
     device_tree=False,
     memory_limit=64 * GIB,
     dump=DumpFormat(
-        pc=re.compile(r"\bRIP=([0-9a-f]+)"),
-        flags=re.compile(r"\bRFL=([0-9a-f]+)"),
+        parse=parse_x86,
+        pc=re.compile(r"\b[RE]IP=([0-9a-f]+)"),
+        flags=re.compile(r"\b(?:RFL|EFL)=([0-9a-f]+)"),
         mask=0x200,
         masked=0,
     ),
@@ -113,6 +117,7 @@ _AARCH64 = Arch(
     device_tree=True,
     memory_limit=64 * GIB,
     dump=DumpFormat(
+        parse=parse_arm64,
         pc=re.compile(r"\bPC=([0-9a-f]+)"),
         flags=re.compile(r"\bPSTATE=([0-9a-f]+)"),
         mask=0xC0,
@@ -195,16 +200,29 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How the bytes get into RAM and where each CPU starts."""
+    """How the bytes get into RAM and where each CPU starts.
+
+    `mapped` says that the boot image's own RAM is the guest's, and the blobs only what is missing.
+    """
 
     blobs: tuple[Blob, ...]
     entries: tuple[int, ...]
-    ram_file: str | None = None
+    mapped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RamFile:
+    """A file as the guest's RAM; `shared` lets others see, and the file keep, what changes."""
+
+    path: str
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Channels:
-    """Where QEMU talks to: console file, QMP file descriptor (None: no QMP).
+    """Where QEMU talks to: console file, QMP and gdbstub file descriptors (None: none), RAM file.
+
+    With a gdbstub the guest waits for it before its first instruction.
 
     `terminal` connects the console to standard input and output as well, with QEMU's own escape
     (Ctrl-A X ends it); the guest's timing then depends on the terminal. `after_shutdown` is what
@@ -214,6 +232,8 @@ class Channels:
 
     console: str
     qmp_fd: int | None = None
+    gdb_fd: int | None = None
+    ram: RamFile | None = None
     terminal: bool = False
     after_shutdown: str = "pause"
 
@@ -300,7 +320,7 @@ def device_tree(machine: Machine) -> bytes | None:
 def argv(machine: Machine, launch: Launch, channels: Channels) -> list[str]:
     """The command line that starts exactly this guest; paths are relative to the run directory."""
     return [
-        *_machine_args(machine, launch.ram_file),
+        *_machine_args(machine, channels.ram),
         *("-display", "none"),
         *("-sandbox", SANDBOX),
         *_determinism(machine),
@@ -310,14 +330,11 @@ def argv(machine: Machine, launch: Launch, channels: Channels) -> list[str]:
     ]
 
 
-def _machine_args(machine: Machine, ram_file: str | None, dumpdtb: str | None = None) -> list[str]:
+def _machine_args(machine: Machine, ram: RamFile | None, dumpdtb: str | None = None) -> list[str]:
     options = [machine.board, "accel=tcg"]
-    options += ["memory-backend=ram"] if ram_file else []
+    options += ["memory-backend=ram"] if ram else []
     options += [f"dumpdtb={_escaped(dumpdtb)}"] if dumpdtb else []
     size = f"{machine.memory // MIB}M"
-    backend = (
-        f"memory-backend-file,id=ram,size={size},mem-path={_escaped(ram_file or '')},share=off"
-    )
     return [
         machine.qemu.path,
         *("-nodefaults", "-no-user-config"),
@@ -325,7 +342,7 @@ def _machine_args(machine: Machine, ram_file: str | None, dumpdtb: str | None = 
         *("-cpu", machine.cpu),
         *("-m", size),
         *("-smp", str(machine.cpus)),
-        *(("-object", backend) if ram_file else ()),
+        *_ram_backend(ram, size),
     ]
 
 
@@ -355,7 +372,19 @@ def _channels(channels: Channels) -> list[str]:
             "-mon",
             "chardev=qmp,mode=control",
         ]
+    if channels.gdb_fd is not None:
+        args += ["-chardev", f"socket,id=gdb,fd={channels.gdb_fd}", "-gdb", "chardev:gdb", "-S"]
     return args
+
+
+def _ram_backend(ram: RamFile | None, size: str) -> tuple[str, ...]:
+    if ram is None:
+        return ()
+    share = "on" if ram.shared else "off"
+    return (
+        "-object",
+        f"memory-backend-file,id=ram,size={size},mem-path={_escaped(ram.path)},share={share}",
+    )
 
 
 def _loader_devices(launch: Launch) -> list[str]:

@@ -42,11 +42,16 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Realisation:
-    """What QEMU is given, and the pieces and stubs that must be written for it."""
+    """What QEMU is given, and the pieces and stubs that must be written for it.
+
+    `working_areas` is guest-physical RAM that is not as the boot image says at the entry: stubs,
+    staging areas, and what the machine fills by itself.
+    """
 
     launch: Launch
     pieces: tuple[Piece, ...]
     stubs: tuple[tuple[str, bytes], ...]
+    working_areas: tuple[Range, ...]
 
 
 def realise(
@@ -90,9 +95,11 @@ def realise(
             *(Blob(name, s.address) for (name, _), s in zip(stub_files, stubs, strict=True)),
         ),
         entries=tuple(item.loader_entry for item in stubs),
-        ram_file=bootimage.RAM if placement is Placement.MAPPED else None,
+        mapped=placement is Placement.MAPPED,
     )
-    return Realisation(launch, tuple(pieces), stub_files)
+    untouched = [part for hole in reserved for part in _outside(hole, staged)]
+    working_areas = (*(Range(s.address, _STUB_SIZE) for s in stubs), *staging, *untouched)
+    return Realisation(launch, tuple(pieces), stub_files, working_areas)
 
 
 def write(realisation: Realisation, memory: GuestMemory, directory: Path) -> None:
@@ -104,6 +111,24 @@ def write(realisation: Realisation, memory: GuestMemory, directory: Path) -> Non
     for piece in realisation.pieces:
         with (directory / piece.path).open("xb") as file:
             _copy(memory, piece.source, piece.size, file.fileno())
+
+
+def guest_ram(memory: GuestMemory, *, mapped: bool) -> GuestMemory:
+    """RAM for QEMU to map and for us to look into: anonymous, so that nothing of it can stay.
+
+    Empty, or with `mapped` a sparse copy of the boot image's RAM; that itself is never changed.
+    """
+    ram = GuestMemory((bank.base, bank.size) for bank in memory.banks)
+    if mapped:
+        try:
+            for extent in memory.data_extents():
+                ram.write_file(
+                    extent.start, memory.fileno(), file_offset(memory, extent.start), extent.size
+                )
+        except BaseException:
+            ram.close()
+            raise
+    return ram
 
 
 def file_offset(memory: GuestMemory, address: int) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from harness import qemu
-from harness.qemu import Channels, Machine
+from harness.qemu import Channels, Machine, RamFile
 from harness.realise import PIECES_DIRECTORY, Realisation, file_offset
 from loader import bootimage
 from loader.memory import GuestMemory
@@ -38,7 +38,8 @@ def write_script(
             " iflag=skip_bytes,count_bytes"
             f" skip={file_offset(memory, piece.source)} count={piece.size}\n"
         )
-    channels = Channels(console="$console", after_shutdown="poweroff")
+    ram = RamFile(bootimage.RAM) if realisation.launch.mapped else None
+    channels = Channels(console="$console", ram=ram, after_shutdown="poweroff")
     argv = qemu.argv(machine, realisation.launch, channels)
     lines.append(_command(argv))
     path = directory / SCRIPT

@@ -5,28 +5,39 @@ Owns the run directory and the order of the steps; each step lives in a module o
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from harness import qemu, reproduce, verdict
+from harness import probe, qemu, reproduce, verdict
 from harness.console import ConsoleFile, timestamped
+from harness.gdbstub import GdbError, GdbStub
 from harness.monitor import Monitor, MonitorError
+from harness.probe import Guest, Probe
 from harness.process import QemuProcess, give_to_qemu
-from harness.qemu import Channels, Machine
-from harness.realise import PIECES_DIRECTORY, Placement, Realisation, realise, write
+from harness.qemu import Channels, Machine, RamFile
+from harness.realise import (
+    PIECES_DIRECTORY,
+    Placement,
+    Realisation,
+    guest_ram,
+    realise,
+    write,
+)
 from harness.rundir import CONSOLE, TRANSCRIPT
 from harness.verdict import End, Expected, Judgement, Observation
-from harness.watch import Budget, Ending, Usage, Watch, ending_without_answer
+from harness.watch import Budget, Ending, Watch, ending_without_answer
 from loader import bootimage
 from loader.bootimage import BootImage
 from loader.memory import GuestMemory
 
 _GREETING_SECONDS: Final = 300.0
+_Client = TypeVar("_Client", Monitor, GdbStub)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +71,7 @@ class Start:
     budget: Budget = field(default_factory=Budget)
     on_console: Callable[[bytes], None] | None = None
     interactive: bool = False
+    probe: bool = True
 
 
 def run(start: Start, directory: Path) -> Outcome:
@@ -77,7 +89,8 @@ def run(start: Start, directory: Path) -> Outcome:
             reproduce.write_script(start.machine, realisation, memory, directory)
             give_to_qemu(directory)
             qemu_began = time.monotonic()
-            observation = _observe(start, realisation, directory)
+            with contextlib.ExitStack() as stack:
+                observation = _Run(start, realisation, memory, directory, stack).observe()
             qemu_seconds = time.monotonic() - qemu_began
         finally:
             shutil.rmtree(directory / PIECES_DIRECTORY, ignore_errors=True)
@@ -88,46 +101,98 @@ def run(start: Start, directory: Path) -> Outcome:
     return Outcome(judgement, observation, costs, directory)
 
 
-def _observe(start: Start, realisation: Realisation, directory: Path) -> Observation:
-    ours, theirs = socket.socketpair()
-    with Monitor(ours) as monitor, theirs:
-        channels = Channels(CONSOLE, theirs.fileno(), terminal=start.interactive)
+class _Run:
+    """One QEMU with its channels and its RAM; `stack` ends them all, whatever happens."""
+
+    def __init__(
+        self,
+        start: Start,
+        realisation: Realisation,
+        memory: GuestMemory,
+        directory: Path,
+        stack: contextlib.ExitStack,
+    ) -> None:
+        self._start = start
+        self._directory = directory
+        self._monitor, qmp = _channel(stack, Monitor)
+        self._gdb, gdb = None, None
+        if start.probe:
+            self._gdb, gdb = _channel(stack, lambda ours: GdbStub(ours, self._monitor.wait))
+        ram = stack.enter_context(guest_ram(memory, mapped=realisation.launch.mapped))
+        channels = Channels(
+            console=CONSOLE,
+            qmp_fd=qmp.fileno(),
+            gdb_fd=gdb.fileno() if gdb else None,
+            ram=RamFile(f"/proc/self/fd/{ram.fileno()}", shared=True),
+            terminal=start.interactive,
+        )
+        inherited = [qmp.fileno(), ram.fileno(), *([gdb.fileno()] if gdb else [])]
         argv = qemu.argv(start.machine, realisation.launch, channels)
-        with QemuProcess(
-            argv, directory, pass_fds=[theirs.fileno()], terminal=start.interactive
-        ) as process:
-            theirs.close()
-            with ConsoleFile(
-                directory / CONSOLE, monitor.wait, process.ended, start.on_console
-            ) as console:
-                ending = _watch(start, process, monitor, console)
-                _end_qemu(process, monitor)
-        (directory / TRANSCRIPT).write_text(timestamped(console.transcript, console.arrivals))
-    return Observation(
-        transcript=bytes(console.transcript),
-        end=ending.end,
-        exit_code=process.exit_code if ending.end is End.QEMU_EXITED else None,
-        stderr=process.stderr(),
-        instructions=ending.usage.instructions,
-        cpu_seconds=ending.usage.cpu_seconds,
-        registers=ending.registers,
-        pc=start.machine.arch.dump.program_counter(ending.registers),
-    )
+        self._process = stack.enter_context(
+            QemuProcess(argv, directory, pass_fds=inherited, terminal=start.interactive)
+        )
+        for theirs in (qmp, gdb):
+            if theirs is not None:
+                theirs.close()
+        self._console = stack.enter_context(
+            ConsoleFile(
+                directory / CONSOLE, self._monitor.wait, self._process.ended, start.on_console
+            )
+        )
+        self._guest = Guest(start.image, start.machine.arch.dump, realisation, memory, ram.fileno())
+
+    def observe(self) -> Observation:
+        """Watches the guest to its end, and ends QEMU."""
+        probe, ending = self._watch()
+        self._end_qemu()
+        transcript = bytes(self._console.transcript)
+        (self._directory / TRANSCRIPT).write_text(timestamped(transcript, self._console.arrivals))
+        return Observation(
+            transcript=transcript,
+            end=ending.end,
+            exit_code=self._process.exit_code if ending.end is End.QEMU_EXITED else None,
+            stderr=self._process.stderr(),
+            instructions=ending.usage.instructions,
+            cpu_seconds=ending.usage.cpu_seconds,
+            registers=ending.registers,
+            pc=self._start.machine.arch.dump.program_counter(ending.registers),
+            probe=probe,
+        )
+
+    def _watch(self) -> tuple[Probe | None, Ending]:
+        found: Probe | None = None
+        try:
+            self._monitor.connect(_GREETING_SECONDS)
+            watch = Watch(
+                self._process,
+                self._monitor,
+                self._console,
+                self._start.budget,
+                self._start.machine.arch.dump,
+            )
+            if self._gdb is not None:
+                found = probe.at_entry(self._guest, self._monitor, self._gdb, watch.given_up)
+                if not found.reached:
+                    return found, watch.stop(End.NOT_ENTERED)
+                if not found.clean:
+                    return found, watch.stop(End.WRONG_HANDOVER)
+            return found, watch.until_the_end()
+        except (MonitorError, GdbError):
+            # QEMU closes its channels when it ends; its exit says more than the broken connection.
+            return found, ending_without_answer(self._process, self._console)
+
+    def _end_qemu(self) -> None:
+        if self._process.ended():
+            return
+        with contextlib.suppress(MonitorError):  # leaving the process's context ends it for certain
+            self._monitor.execute("quit")
+        self._process.wait(2)
 
 
-def _watch(start: Start, process: QemuProcess, monitor: Monitor, console: ConsoleFile) -> Ending:
-    try:
-        monitor.connect(_GREETING_SECONDS)
-    except MonitorError:
-        return ending_without_answer(process, Usage(None, process.cpu_seconds(), 0))
-    return Watch(process, monitor, console, start.budget, start.machine.arch.dump).until_the_end()
-
-
-def _end_qemu(process: QemuProcess, monitor: Monitor) -> None:
-    if process.ended():
-        return
-    try:
-        monitor.execute("quit")
-    except MonitorError:
-        return  # already on its way out; leaving the process's context ends it for certain
-    process.wait(2)
+def _channel(
+    stack: contextlib.ExitStack, client: Callable[[socket.socket], _Client]
+) -> tuple[_Client, socket.socket]:
+    """A client on one end of a socket pair, and the other end for QEMU to inherit."""
+    ours, theirs = socket.socketpair()
+    stack.enter_context(theirs)
+    return stack.enter_context(client(ours)), theirs

@@ -7,38 +7,13 @@ that waits for a device or counts down shows another state each time. Pure: dump
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from typing import Final
+
+from harness.dump import DumpFormat
 
 _STATES: Final = 6  # a loop of this many instructions at most
 _SAMPLES: Final = 15
 _CPU_SECONDS: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class DumpFormat:
-    """How `info registers` of an architecture shows what is needed: pc, and the interrupt mask.
-
-    The first group of `flags` is a hexadecimal number; interrupts are off when, of `mask`, exactly
-    the bits of `masked` are set in it. `sleep` is the instruction after which a CPU sleeps until an
-    interrupt comes, even a masked one, if the architecture has such an instruction.
-    """
-
-    pc: re.Pattern[str]
-    flags: re.Pattern[str]
-    mask: int
-    masked: int
-    sleep: int | None = None
-
-    def program_counter(self, dump: str) -> int | None:
-        """The guest-virtual program counter, or None when the dump has none."""
-        found = self.pc.search(dump)
-        return int(found.group(1), 16) if found else None
-
-    def interrupts_off(self, dump: str) -> bool:
-        found = self.flags.search(dump)
-        return found is not None and int(found.group(1), 16) & self.mask == self.masked
 
 
 class StuckDetector:

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 
 from harness import evidence
 from harness.evidence import GuestEvidence
+from harness.probe import Probe
 from harness.text import printable
 from loader.address import Range, format_size, is_aligned
 from loader.protocols.e820 import E820_RAM, memory_map
+from loader.protocols.rules import Grade
 
 
 class Verdict(enum.Enum):
@@ -24,6 +26,9 @@ class Verdict(enum.Enum):
     BOOTED = "booted"
     BOOTED_WRONG = "booted-wrong"
     LOAD_REFUSED = "load-refused"
+    ENTRY_NOT_REACHED = "entry-not-reached"
+    PROTOCOL_VIOLATION = "protocol-violation"
+    HANDOVER_WRONG = "handover-wrong"
     CPU_RESET = "cpu-reset"
     PANIC = "panic"
     STUCK = "stuck"
@@ -38,6 +43,7 @@ class Verdict(enum.Enum):
 class End(enum.Enum):
     """Why the harness stopped watching."""
 
+    NOT_ENTERED = "the kernel's entry was not reached"
     GUEST_RESET = "the guest reset the machine"
     GUEST_SHUTDOWN = "the guest shut the machine down"
     GUEST_HALTED = "the guest halted after a panic"
@@ -46,6 +52,7 @@ class End(enum.Enum):
     PARKED = "the CPU is halted and nothing will wake it"
     LOOPING = "the CPU loops in place with interrupts off"
     BUDGET = "the budget was used up"
+    WRONG_HANDOVER = "the kernel was not handed over as asked"
     CONSOLE_LIMIT = "the console's limit was reached"
     NO_ANSWER = "QEMU runs but does not answer on its monitor"
     HOST_IDLE = "QEMU was given no CPU time"
@@ -64,6 +71,7 @@ class Observation:
     cpu_seconds: float = 0.0
     registers: str = ""
     pc: int | None = None
+    probe: Probe | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +134,10 @@ def judge(expected: Expected, seen: Observation) -> Judgement:
 
 
 def _verdict(expected: Expected, seen: Observation, said: GuestEvidence) -> tuple[Verdict, str]:
+    if seen.probe is not None:
+        wrong = _handover(seen.probe, seen)
+        if wrong is not None:
+            return wrong
     if said.proof is not None:
         contradictions = list(_contradictions(expected, said))
         if contradictions:
@@ -136,6 +148,19 @@ def _verdict(expected: Expected, seen: Observation, said: GuestEvidence) -> tupl
     if panic is not None:
         return Verdict.PANIC, f"kernel panic: {panic}"
     return _without_proof(seen)
+
+
+def _handover(probe: Probe, seen: Observation) -> tuple[Verdict, str] | None:
+    """What the entry probe found wrong, if anything; nothing after it counts then."""
+    if not probe.reached:
+        return Verdict.ENTRY_NOT_REACHED, f"{seen.end.value}; {probe.where}"
+    violations = [f for f in probe.findings if f.grade is Grade.VIOLATION]
+    if violations:
+        return Verdict.PROTOCOL_VIOLATION, "; ".join(f"{f.code}: {f.sentence}" for f in violations)
+    if probe.differences:
+        text = "; ".join(map(str, probe.differences))
+        return Verdict.HANDOVER_WRONG, text + (f"; and {probe.more} more" if probe.more else "")
+    return None
 
 
 def _without_proof(seen: Observation) -> tuple[Verdict, str]:

@@ -14,10 +14,11 @@ from typing import Final
 import pexpect
 
 from harness.console import ConsoleFile
+from harness.dump import DumpFormat
 from harness.evidence import PROOF_PATTERN
-from harness.monitor import Monitor, MonitorError
+from harness.monitor import Monitor
 from harness.process import QemuProcess
-from harness.stuck import DumpFormat, StuckDetector
+from harness.stuck import StuckDetector
 from harness.verdict import End
 
 _POLL: Final = 0.05
@@ -45,6 +46,7 @@ class Budget:
     console_bytes: int = 16 << 20
     proven_instructions: int = 2_000_000_000
     proven_cpu_seconds: float = 5.0
+    entry_cpu_seconds: float = 10.0
 
     def after_proof(self) -> Budget:
         """The budget of a guest that has proved its boot and only has to end itself."""
@@ -72,7 +74,7 @@ class Ending:
 
 
 class Watch:
-    """One guest under observation; `until_the_end` is called once."""
+    """One guest under observation. Raises MonitorError when QEMU goes away unasked."""
 
     def __init__(
         self,
@@ -98,20 +100,21 @@ class Watch:
             [PROOF_PATTERN, _PANIC_PATTERN, pexpect.EOF, pexpect.TIMEOUT]
         )
         proven = False
-        try:
-            while True:
-                found = self._console.expect_list(patterns, timeout=_POLL)
-                if found == 0 and not proven:
-                    proven = True
-                    self._budget = self._budget.after_proof()
-                if found == 1 and not proven:
-                    return self._stop(End.GUEST_HALTED)
-                end = End.QEMU_EXITED if found == 2 else self._end()
-                if end is not None:
-                    return self._stop(End.PROOF if proven and _gave_up(end) else end)
-        except MonitorError:
-            # QEMU closes its monitor when it ends; its exit says more than the broken connection.
-            return ending_without_answer(self._process, self._usage)
+        while True:
+            found = self._console.expect_list(patterns, timeout=_POLL)
+            if found == 0 and not proven:
+                proven = True
+                self._budget = self._budget.after_proof()
+            if found == 1 and not proven:
+                return self.stop(End.GUEST_HALTED)
+            end = End.QEMU_EXITED if found == 2 else self._end()
+            if end is not None:
+                return self.stop(End.PROOF if proven and _gave_up(end) else end)
+
+    def given_up(self) -> bool:
+        """Whether a guest that has not been handed over yet never will be."""
+        used = self._process.cpu_seconds()
+        return self._process.ended() or used > self._budget.entry_cpu_seconds
 
     def _end(self) -> End | None:
         for event in self._monitor.events():
@@ -164,7 +167,7 @@ class Watch:
             len(self._console.transcript),
         )
 
-    def _stop(self, end: End) -> Ending:
+    def stop(self, end: End) -> Ending:
         """Stops the guest, reads the console to its end and takes the last figures."""
         if self._process.ended():
             self._console.drain()
@@ -175,9 +178,11 @@ class Watch:
         return Ending(end, self._usage, self._monitor.registers())
 
 
-def ending_without_answer(process: QemuProcess, usage: Usage) -> Ending:
-    """How a run ended whose monitor fell silent: QEMU is gone, or only does not answer."""
+def ending_without_answer(process: QemuProcess, console: ConsoleFile) -> Ending:
+    """How a run ended whose channels fell silent: QEMU is gone, or only does not answer."""
     process.wait(5)
+    console.drain()
+    usage = Usage(None, process.cpu_seconds(), len(console.transcript))
     return Ending(End.QEMU_EXITED if process.ended() else End.NO_ANSWER, usage)
 
 

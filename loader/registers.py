@@ -125,6 +125,18 @@ class X86Registers:
         """Whether the CPU executes 64-bit code."""
         return bool(self.efer & EFER_LMA and self.cs.attributes & ATTR_LONG)
 
+    @property
+    def mode(self) -> str:
+        """The CPU's mode in words."""
+        if self.long_mode:
+            return "64-bit mode"
+        return "protected mode" if self.cr0 & CR0_PE else "real mode"
+
+    @property
+    def page_table_root(self) -> int | None:
+        """Guest-physical address of the top page table (64-bit paging), None without paging."""
+        return self.cr3 & 0x000FFFFFFFFFF000 if self.long_mode else None
+
 
 @dataclass(frozen=True, slots=True)
 class Arm64Registers:
@@ -145,6 +157,16 @@ class Arm64Registers:
     @property
     def exception_level(self) -> int:
         return self.pstate >> 2 & 3
+
+    @property
+    def mode(self) -> str:
+        """The CPU's mode in words."""
+        return f"EL{self.exception_level}"
+
+    @property
+    def page_table_root(self) -> int | None:
+        """None: the boot protocol has the MMU off."""
+        return None
 
     def with_x(self, **values: int) -> Self:
         """A copy with the named registers changed, for example `with_x(x0=dtb)`."""

@@ -1,0 +1,119 @@
+"""What QEMU's `info registers` prints, read back into `Registers`.
+
+The human monitor is the only interface that shows the hidden parts of segment registers and the
+descriptor-table registers. One parser per architecture; the table in harness/qemu.py names them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from loader.registers import (
+    Arm64Registers,
+    DescriptorTable,
+    Registers,
+    Segment,
+    X86Registers,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DumpFormat:
+    """How an architecture's dump shows what is needed: everything, the pc, the interrupt mask.
+
+    The first group of `flags` is a hexadecimal number; interrupts are off when, of `mask`, exactly
+    the bits of `masked` are set in it. `sleep` is the instruction after which a CPU sleeps until an
+    interrupt comes, even a masked one, if the architecture has such an instruction.
+    """
+
+    parse: Callable[[str], Registers]
+    pc: re.Pattern[str]
+    flags: re.Pattern[str]
+    mask: int
+    masked: int
+    sleep: int | None = None
+
+    def program_counter(self, dump: str) -> int | None:
+        """The guest-virtual program counter, or None when the dump has none."""
+        found = self.pc.search(dump)
+        return int(found.group(1), 16) if found else None
+
+    def interrupts_off(self, dump: str) -> bool:
+        found = self.flags.search(dump)
+        return found is not None and int(found.group(1), 16) & self.mask == self.masked
+
+
+_ASSIGNMENT: Final = re.compile(r"\b([A-Z][A-Z0-9]{1,5}) *=([0-9a-f]+)\b")
+_SEGMENT: Final = re.compile(r"^(\w\w\w?) *=([0-9a-f]{4}) ([0-9a-f]+) ([0-9a-f]{8}) ([0-9a-f]{8})")
+_TABLE: Final = re.compile(r"^([GI]DT)= +([0-9a-f]+) ([0-9a-f]{8})", re.MULTILINE)
+_GPRS: Final = ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp")
+
+
+def parse_x86(dump: str) -> X86Registers:
+    """The first CPU of a dump of qemu-system-x86_64. Raises ValueError for an incomplete one."""
+    text = _first_cpu(dump)
+    values = {name: int(number, 16) for name, number in _ASSIGNMENT.findall(text)}
+    segments = {
+        match.group(1).lower(): _segment(match)
+        for match in (_SEGMENT.match(line) for line in text.splitlines())
+        if match
+    }
+    tables = {
+        name: DescriptorTable(int(base, 16), int(limit, 16))
+        for name, base, limit in _TABLE.findall(text)
+    }
+    try:
+        # In 32-bit modes the names begin with E, and there are eight registers.
+        wide = "RIP" in values
+        prefix = "R" if wide else "E"
+        gprs = {f"r{name}": values[prefix + name.upper()] for name in _GPRS}
+        gprs |= {f"r{number}": values[f"R{number}"] if wide else 0 for number in range(8, 16)}
+        return X86Registers(
+            rip=values[f"{prefix}IP"],
+            rflags=values["RFL" if wide else "EFL"],
+            gdtr=tables["GDT"],
+            idtr=tables["IDT"],
+            ldtr=segments["ldt"],
+            cr0=values["CR0"],
+            cr3=values["CR3"],
+            cr4=values["CR4"],
+            efer=values["EFER"],
+            cs=segments["cs"],
+            ds=segments["ds"],
+            es=segments["es"],
+            fs=segments["fs"],
+            gs=segments["gs"],
+            ss=segments["ss"],
+            tr=segments["tr"],
+            **gprs,
+        )
+    except KeyError as error:
+        raise ValueError(f"QEMU's register dump shows no {error.args[0]}") from None
+
+
+def parse_arm64(dump: str) -> Arm64Registers:
+    """The first CPU of a dump of qemu-system-aarch64. Raises ValueError for an incomplete one."""
+    text = _first_cpu(dump)
+    values = {name: int(number, 16) for name, number in _ASSIGNMENT.findall(text)}
+    try:
+        return Arm64Registers(
+            pc=values["PC"],
+            x=tuple(values[f"X{number:02}"] for number in range(31)),
+            sp=values["SP"],
+            pstate=values["PSTATE"],
+        )
+    except KeyError as error:
+        raise ValueError(f"QEMU's register dump shows no {error.args[0]}") from None
+
+
+def _segment(match: re.Match[str]) -> Segment:
+    selector, base, limit, flags = (int(group, 16) for group in match.groups()[1:])
+    return Segment(selector, base, limit, flags >> 8 & 0xF0FF)
+
+
+def _first_cpu(dump: str) -> str:
+    """Of `info registers -a`, the part of CPU 0."""
+    return dump.partition("CPU#1")[0]

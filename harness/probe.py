@@ -1,0 +1,231 @@
+"""The entry probe: CPU and RAM at the kernel's first instruction, held against what was asked.
+
+Runs the guest to its entry under the gdbstub, reads registers and RAM while it stands there, and
+lets it go on. RAM is looked at through the file that QEMU has mapped. Compares; judges nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Final
+
+from harness.dump import DumpFormat
+from harness.gdbstub import GdbStub
+from harness.monitor import Monitor
+from harness.realise import Realisation
+from loader.address import Range
+from loader.bootimage import BootImage
+from loader.memory import Bank, GuestMemory
+from loader.protocols.rules import Grade, Hardware, RuleFinding, check
+from loader.registers import Registers, Segment
+
+_CHUNK: Final = 1 << 20
+_PAGE: Final = 0x1000
+_SHOWN: Final = 8  # differences that are listed; the rest is counted
+_ACCESSED_DIRTY: Final = 0x60  # of a page-table entry: the CPU sets them
+_PRESENT: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Something that is not as the boot image says; both sides as text."""
+
+    what: str
+    expected: str
+    actual: str
+
+    def __str__(self) -> str:
+        return f"{self.what} is {self.actual}, not {self.expected}"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What was found at the entry. `registers` is None when the entry was not reached."""
+
+    registers: Registers | None
+    where: str = ""
+    differences: tuple[Difference, ...] = ()
+    more: int = 0
+    findings: tuple[RuleFinding, ...] = ()
+
+    @property
+    def reached(self) -> bool:
+        return self.registers is not None
+
+    @property
+    def clean(self) -> bool:
+        """Whether the kernel was handed over as asked and as the protocol demands."""
+        violations = (f for f in self.findings if f.grade is Grade.VIOLATION)
+        return self.reached and not self.differences and not any(violations)
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """What the probe looks at: the image as written, and the RAM that QEMU has mapped."""
+
+    image: BootImage
+    dump_format: DumpFormat
+    realisation: Realisation
+    written: GuestMemory
+    ram_fd: int
+
+
+def at_entry(guest: Guest, monitor: Monitor, gdb: GdbStub, given_up: Callable[[], bool]) -> Probe:
+    """Runs to the entry, compares, detaches; the guest goes on from there.
+
+    Raises GdbError and MonitorError when QEMU goes away.
+    """
+    stopped = gdb.run_to(guest.image.entry, given_up)
+    dump = monitor.registers()
+    found = guest.dump_format.parse(dump)
+    if not stopped or found.pc != guest.image.entry:
+        return Probe(None, f"the CPU was at {found.pc:#x} in {found.mode}")
+    differences = [
+        *compare_registers(guest.image.cpus[0], found),
+        *compare_memory(guest, found),
+    ]
+    footprint = guest.image.region("kernel")
+    hardware = Hardware(found, _reader(guest), footprint)
+    findings = check(guest.image.protocol, hardware)
+    gdb.detach()
+    return Probe(
+        found,
+        differences=tuple(differences[:_SHOWN]),
+        more=max(0, len(differences) - _SHOWN),
+        findings=tuple(findings),
+    )
+
+
+def compare_registers(expected: Registers, actual: Registers) -> Iterator[Difference]:
+    """Field by field; a TSS is equal to itself marked busy, and NULL segments have no cache."""
+    for field in fields(expected):
+        wanted, found = getattr(expected, field.name), getattr(actual, field.name)
+        if isinstance(wanted, Segment):
+            yield from _compare_segment(field.name, wanted, found)
+        elif isinstance(wanted, tuple):
+            for number, (left, right) in enumerate(zip(wanted, found, strict=True)):
+                if left != right:
+                    yield Difference(f"{field.name}{number}", hex(left), hex(right))
+        elif wanted != found:
+            yield Difference(field.name, _shown(wanted), _shown(found))
+
+
+def _compare_segment(name: str, wanted: Segment, found: Segment) -> Iterator[Difference]:
+    # TCG does not show the busy bit of TR.
+    ignored = 0x2 if name == "tr" else 0
+    for part in ("selector", "base", "limit", "attributes"):
+        left, right = getattr(wanted, part), getattr(found, part)
+        if part == "attributes":
+            left, right = left & ~ignored, right & ~ignored
+        if left != right:
+            yield Difference(f"{name}.{part}", hex(left), hex(right))
+
+
+def compare_memory(guest: Guest, registers: Registers) -> Iterator[Difference]:
+    """Every byte the loader wrote is there and everything else is zero, but for a named list.
+
+    The list: the reset stubs and staging areas; RAM that the machine does not leave alone; accessed
+    and dirty bits of the page tables in use.
+    """
+    exempt = guest.realisation.working_areas
+    tables = set(_page_tables(guest, registers))
+    for bank in guest.image.banks:
+        for chunk in _chunks_with_data(guest, bank):
+            written = os.pread(guest.written.fileno(), chunk.size, chunk.start)
+            found = os.pread(guest.ram_fd, chunk.size, chunk.start)
+            if written != found:
+                base = bank.base + chunk.start - bank.file_offset
+                yield from _pages_that_differ(base, written, found, exempt, tables)
+
+
+def _chunks_with_data(guest: Guest, bank: Bank) -> Iterator[Range]:
+    """File ranges of a bank in which either side holds data, at most 1 MiB each."""
+    end = bank.file_offset + bank.size
+    cursor = bank.file_offset
+    while cursor < end:
+        starts = [_next_data(fd, cursor) for fd in (guest.written.fileno(), guest.ram_fd)]
+        start = min((found for found in starts if found is not None), default=end)
+        if start >= end:
+            return
+        start = max(cursor, start & ~(_PAGE - 1))
+        size = min(_CHUNK, end - start)
+        yield Range(start, size)
+        cursor = start + size
+
+
+def _next_data(fd: int, offset: int) -> int | None:
+    try:
+        return os.lseek(fd, offset, os.SEEK_DATA)
+    except OSError:  # no data from here to the end
+        return None
+
+
+def _pages_that_differ(
+    base: int, written: bytes, found: bytes, exempt: tuple[Range, ...], tables: set[int]
+) -> Iterator[Difference]:
+    for offset in range(0, len(written), _PAGE):
+        left, right = written[offset : offset + _PAGE], found[offset : offset + _PAGE]
+        page = base + offset
+        if left == right:
+            continue
+        if page in tables and _only_accessed_dirty(left, right):
+            continue
+        at = next(
+            index
+            for index, (one, other) in enumerate(zip(left, right, strict=True))
+            if one != other
+        )
+        if not any(area.contains(Range(page + at, 1)) for area in exempt):
+            yield Difference(
+                f"RAM at {page + at:#x}", left[at : at + 8].hex(" "), right[at : at + 8].hex(" ")
+            )
+
+
+def _only_accessed_dirty(left: bytes, right: bytes) -> bool:
+    changed = int.from_bytes(left, "little") ^ int.from_bytes(right, "little")
+    allowed = int.from_bytes((_ACCESSED_DIRTY.to_bytes(8, "little")) * (len(left) // 8), "little")
+    return not changed & ~allowed
+
+
+def _page_tables(guest: Guest, registers: Registers) -> Iterator[int]:
+    """Guest-physical pages of the page tables the loader wrote (SDM vol. 3A 4.5)."""
+    root = registers.page_table_root
+    level = [] if root is None else [root]
+    for _ in range(4):
+        following = []
+        for table in level:
+            yield table
+            if not guest.written.contains(table, _PAGE):
+                continue
+            raw = guest.written.read(table, _PAGE)
+            entries = (int.from_bytes(raw[i : i + 8], "little") for i in range(0, _PAGE, 8))
+            following += [
+                entry & 0x000FFFFFFFFFF000
+                for entry in entries
+                if entry & _PRESENT and not entry & 0x80
+            ]
+        level = following
+
+
+def _reader(guest: Guest) -> Callable[[int, int], bytes | None]:
+    """Reads the guest's own RAM at guest-physical addresses."""
+
+    def read(address: int, size: int) -> bytes | None:
+        if not guest.written.contains(address, size):
+            return None
+        data = b""
+        for bank in sorted(guest.image.banks, key=lambda bank: bank.base):
+            start, end = max(bank.base, address), min(bank.base + bank.size, address + size)
+            if start < end:
+                data += os.pread(guest.ram_fd, end - start, bank.file_offset + start - bank.base)
+        return data
+
+    return read
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, int):
+        return hex(value)
+    return str(value)
