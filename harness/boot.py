@@ -48,6 +48,7 @@ class Request:
     cpu: str | None
     placement: str
     unsafe: bool
+    pvh_relocate: bool
     console: bool
     probe: bool
     out: Path | None
@@ -97,6 +98,7 @@ def case_for(request: Request) -> Case:
         placement=Placement(request.placement),
         cmdline=request.cmdline,
         unsafe=request.unsafe,
+        pvh_relocate=request.pvh_relocate,
     )
 
 

@@ -33,7 +33,8 @@ class Case:
     """One boot. `kernel` is a catalogue name or a path; `format` is what it is unpacked to.
 
     `offset` is linux-loader's kernel_offset for the format; `memory` is in bytes. `variant` names a
-    changed copy of the kernel (harness.variants). `unsafe` builds what the loader would refuse.
+    changed copy of the kernel (harness.variants). `unsafe` builds what the loader would refuse;
+    `pvh_relocate` enters through PVH at an offset where the kernel's relocation note allows it.
     `claim` replaces the protocol in the id where the point of the case is another.
     """
 
@@ -49,6 +50,7 @@ class Case:
     variant: str | None = None
     cmdline: str | None = None
     unsafe: bool = False
+    pvh_relocate: bool = False
     claim: str | None = None
     expect: Expectation = Expectation()
 
@@ -59,6 +61,7 @@ class Case:
         parts.append(offset_label(self.arch, self.format, self.offset))
         parts += [self.board] if self.board else []
         parts += [self.placement.value] if self.placement is not Placement.PIECES else []
+        parts += ["relocate"] if self.pvh_relocate else []
         parts += ["unsafe"] if self.unsafe else []
         return "-".join(parts)
 

@@ -193,6 +193,11 @@ def _add_boot(commands: argparse._SubParsersAction[_Parser]) -> None:
         default=True,
         help="stop at the kernel's first instruction and compare CPU and RAM with what was asked",
     )
+    boot.add_argument(
+        "--pvh-relocate",
+        action="store_true",
+        help="with --offset: enter through PVH where the kernel's relocation note allows it",
+    )
     boot.add_argument("--unsafe", action="store_true", help="start what would be refused")
     boot.add_argument(
         "--console", action="store_true", help="talk to the guest (real time, not reproducible)"
@@ -217,6 +222,7 @@ def _boot(arguments: argparse.Namespace) -> int:
             cpu=arguments.cpu,
             placement=arguments.placement,
             unsafe=arguments.unsafe,
+            pvh_relocate=arguments.pvh_relocate,
             console=arguments.console,
             probe=arguments.probe,
             out=arguments.out,

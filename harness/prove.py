@@ -250,7 +250,7 @@ def _assembly(
         "cmdline": cmdline,
     }
     ram = assemble.Machine(case.arch, case.memory, machine.arch.memory_limit, machine.banks_with)
-    return Assembly(ram, request, case.protocol, case.offset, provenance)
+    return Assembly(ram, request, case.protocol, case.offset, case.pvh_relocate, provenance)
 
 
 @functools.cache

@@ -169,13 +169,12 @@ def _without_proof(seen: Observation) -> tuple[Verdict, str]:
     if seen.end is End.QEMU_EXITED:
         return _qemu_exit(seen, where)
     if seen.end is End.GUEST_RESET:
-        return Verdict.CPU_RESET, f"the CPU reset {where}: a triple fault or a reboot without proof"
+        return Verdict.CPU_RESET, f"the CPU reset{_at(seen)} {where}: a triple fault, or a reboot without a proof"
     if seen.end is End.GUEST_SHUTDOWN:
         return Verdict.GUEST_SHUTDOWN_EARLY, f"the guest powered off {where}"
     if seen.end in (End.NO_PROGRESS, End.PARKED, End.LOOPING):
         verdict = Verdict.STUCK if seen.transcript else Verdict.SILENT
-        at = "" if seen.pc is None else f" at {seen.pc:#x}"
-        return verdict, f"{seen.end.value}{at}, {where}, {_cost(seen)} in"
+        return verdict, f"{seen.end.value}{_at(seen)}, {where}, {_cost(seen)} in"
     if seen.end is End.BUDGET:
         return Verdict.OVER_BUDGET, f"still printing after {_cost(seen)}, {where}"
     if seen.end is End.CONSOLE_LIMIT:
@@ -264,6 +263,10 @@ def last_line(transcript: bytes) -> str:
     """The last line that is not blank, printable."""
     lines = (line.strip() for line in reversed(transcript[-4096:].splitlines()))
     return printable(next((line for line in lines if line), b""))
+
+
+def _at(seen: Observation) -> str:
+    return "" if seen.pc is None else f" at {seen.pc:#x}"
 
 
 def _cost(seen: Observation) -> str:

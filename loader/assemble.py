@@ -24,6 +24,7 @@ from loader.memory import GuestMemory
 from loader.pe import Pe
 from loader.pecoff import PeFile
 from loader.protocols import BootProtocol, BootRequest, ProtocolError, arm64, linux32, linux64, pvh
+from loader.relocation import relocated
 from loader.result import KernelLoaderResult, PvhState
 
 Banks = tuple[tuple[int, int], ...]
@@ -70,12 +71,16 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """How a kernel is to be loaded: `kernel_offset` as linux-loader means it for the format."""
+    """How a kernel is to be loaded: `kernel_offset` as linux-loader means it for the format.
+
+    `pvh_relocate` offers the PVH entry at an offset where the kernel's note allows that.
+    """
 
     machine: Machine
     request: BootRequest
     protocol: str = AUTO
     kernel_offset: int | None = None
+    pvh_relocate: bool = False
     provenance: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -130,7 +135,11 @@ def load(memory: GuestMemory, source: ImageSource, assembly: Assembly) -> Kernel
         )
     if not assembly.request.unsafe:
         _check_complete(source)
-    return loader().load(memory, source, kernel_offset=assembly.kernel_offset)
+    kernel = loader().load(memory, source, kernel_offset=assembly.kernel_offset)
+    if assembly.pvh_relocate and loader is Elf and assembly.kernel_offset is not None:
+        unsafe = assembly.request.unsafe
+        return relocated(kernel, source, assembly.kernel_offset, unsafe=unsafe)
+    return kernel
 
 
 def _check_complete(source: ImageSource) -> None:

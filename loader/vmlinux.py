@@ -35,7 +35,7 @@ def pvh_of_payload(kernel: ImageSource, payload: Payload, *, limit: int) -> PvhB
             field="payload",
             offset=payload.offset,
         )
-    alignment, notes = _segments(head)
+    alignment, notes = note_segments(head)
     end = max((note.offset + note.size for note in notes), default=0)
     if end > len(head):
         head = _unpack_head(kernel, payload, limit, end)
@@ -45,8 +45,8 @@ def pvh_of_payload(kernel: ImageSource, payload: Payload, *, limit: int) -> PvhB
     return found.capability(alignment)
 
 
-def _segments(head: bytearray) -> tuple[int, list[NoteSegment]]:
-    """The largest alignment of a PT_LOAD, and the PT_NOTE segments."""
+def note_segments(head: bytearray | memoryview) -> tuple[int, list[NoteSegment]]:
+    """The largest alignment of a PT_LOAD, and the PT_NOTE segments, of an ELF file's beginning."""
     header = ElfHeader.from_bytes(head)
     table = head[header.e_phoff : header.e_phoff + header.e_phnum * ProgramHeader.SIZE]
     whole = len(table) - len(table) % ProgramHeader.SIZE

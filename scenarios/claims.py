@@ -63,6 +63,25 @@ def pvh(kernel: str) -> list[Case]:
     ]
 
 
+def pvh_relocated(kernel: str) -> list[Case]:
+    """PVH at an offset: Linux 6.12 and newer say in a note that they can; older ones cannot."""
+    at = [
+        Case("x86_64", kernel, "elf", "pvh", offset, pvh_relocate=True)
+        for offset in (2 * MIB, 16 * MIB, 256 * MIB)
+    ]
+    if kernel.startswith("6.1-"):
+        crash = Expectation(Verdict.CPU_RESET, why="its PVH code is linked to one address")
+        return [
+            *(replace(case, expect=refused("Pvh::NotRelocatable")) for case in at[:1]),
+            replace(at[1], unsafe=True, expect=crash),
+        ]
+    beyond = replace(
+        at[0], offset=GIB, memory=2 * GIB, expect=refused("Pvh::NotRelocatable", "0x3fffffff")
+    )
+    present = Expectation(pvh=PvhState.PRESENT, protocol="pvh")
+    return [*(replace(case, expect=present) for case in at), beyond]
+
+
 def bzimage(kernel: str) -> list[Case]:
     """bzImage through both entries; the decompressor moves the kernel up to a multiple of 2 MiB."""
     return [

@@ -32,7 +32,14 @@ def _marks(case: Case, kernels: list[str]) -> list[pytest.MarkDecorator]:
 
 @pytest.mark.parametrize(
     "case",
-    cases("x86_64", claims.elf_linux64, claims.pvh, claims.bzimage, claims.x86_64_ways),
+    cases(
+        "x86_64",
+        claims.elf_linux64,
+        claims.pvh,
+        claims.pvh_relocated,
+        claims.bzimage,
+        claims.x86_64_ways,
+    ),
 )
 def test_boots_x86_64(case: Case, prove: Prove) -> None:
     prove(case)

@@ -1,0 +1,79 @@
+"""Entering a relocatable PVH kernel at an offset, which linux-loader never does.
+
+A kernel with a PHYS32_RELOC note says where it may be put. Then, and only when the caller asks for
+it, the PVH entry is offered at an offset too; without that the capability stays *ignored*.
+
+Source: Xen's public/elfnote.h (XEN_ELFNOTE_PHYS32_RELOC) and its dom0 builder, which applies the
+limits to the lowest and the last address of the loaded image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from loader.address import Range, checked_add
+from loader.elfnotes import PvhNotes
+from loader.errors import LoaderError, MemoryOverflow
+from loader.image import ImageSource
+from loader.result import KernelLoaderResult, PvhBootCapability, PvhRelocation, PvhState
+from loader.vmlinux import note_segments
+
+
+class RelocationError(LoaderError):
+    """A PVH entry at an offset that the kernel does not offer there."""
+
+    code = "Pvh::NotRelocatable"
+
+
+def capability(source: ImageSource) -> PvhBootCapability:
+    """The PVH capability of an ELF kernel as it would be without an offset.
+
+    Raises the `Elf` errors for broken notes.
+    """
+    alignment, segments = note_segments(source.data)
+    notes = PvhNotes(source)
+    for segment in segments:
+        notes.scan(segment)
+    return notes.capability(alignment)
+
+
+def relocated(
+    kernel: KernelLoaderResult, source: ImageSource, offset: int, *, unsafe: bool = False
+) -> KernelLoaderResult:
+    """`kernel`, which was loaded at the kernel offset `offset`, with its PVH entry there.
+
+    `unsafe` offers the entry whether or not the kernel's note allows it. Raises RelocationError
+    naming the range that the kernel allows.
+    """
+    found = capability(source)
+    if found.entry is None:
+        raise RelocationError("the kernel has no PVH entry note", file=source.name, field="PVH")
+    if not unsafe:
+        _check(found.relocation, kernel.footprint, offset, source.name)
+    entry = checked_add(found.entry, offset)
+    if entry is None:
+        raise MemoryOverflow("the PVH entry overflows", file=source.name, value=offset)
+    here = PvhBootCapability(PvhState.PRESENT, entry, found.relocation)
+    return replace(kernel, pvh_boot_cap=here, entry_points={**kernel.entry_points, "pvh": entry})
+
+
+def _check(allowed: PvhRelocation | None, footprint: Range, offset: int, name: str) -> None:
+    if allowed is None:
+        raise RelocationError(
+            f"the PVH entry cannot be moved by {offset:#x}: the kernel has no relocation note"
+            " (PHYS32_RELOC, Linux 6.12 and newer)",
+            file=name,
+            field="kernel_offset",
+            value=offset,
+            advice="boot it without an offset, or through linux64",
+        )
+    start, last = footprint.start, footprint.end - 1
+    if start % allowed.align or start < allowed.min or last > allowed.max:
+        raise RelocationError(
+            f"the kernel would be at {footprint}, but its relocation note allows multiples of"
+            f" {allowed.align:#x} from {allowed.min:#x}, ending at {allowed.max:#x} at the latest",
+            file=name,
+            field="kernel_offset",
+            value=offset,
+            limit=allowed.max,
+        )
