@@ -174,12 +174,13 @@ def scan_index(path: Path, patterns: Iterable[str]) -> Iterator[Mapping[str, str
     from debian.deb822 import Deb822
 
     either = "|".join(p.replace("(?P<release>", "(?:") for p in patterns)
-    wanted = re.compile(rf"^Package: (?:{either})$".encode(), re.MULTILINE)
+    # A literal start is searched for twice as fast as the start of any line.
+    wanted = re.compile(rf"\nPackage: (?:{either})$".encode(), re.MULTILINE)
     try:
         with lzma.open(path) as stream:
             for block in _whole_stanzas(stream):
                 for match in wanted.finditer(block):
-                    start = block.rfind(b"\n\n", 0, match.start()) + 1
+                    start = block.rfind(b"\n\n", 0, match.start() + 1) + 1
                     end = block.find(b"\n\n", match.end())
                     stanza = block[start : end if end >= 0 else None]
                     yield Deb822(stanza.decode("utf-8", "replace").strip().splitlines())
@@ -188,15 +189,16 @@ def scan_index(path: Path, patterns: Iterable[str]) -> Iterator[Mapping[str, str
 
 
 def _whole_stanzas(stream: lzma.LZMAFile) -> Iterator[bytes]:
+    """Blocks of stanzas, each after a newline of its own."""
     rest = b""
     while chunk := stream.read(_READ):
         block, cut, begun = (rest + chunk).rpartition(b"\n\n")
         if cut:
-            yield block
+            yield b"\n" + block
         rest = begun
         if len(rest) > MAX_STANZA:
             raise BadIndex(f"a stanza of the index is larger than {MAX_STANZA >> 20} MiB")
-    yield rest
+    yield b"\n" + rest
 
 
 def _once(memory: dict[K, V | FetchError], key: K, make: Callable[[], V]) -> V:

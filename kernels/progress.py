@@ -7,6 +7,7 @@ rich is imported when the first bar is drawn: a fetch that finds everything cach
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -89,7 +90,9 @@ class Bars(Lines):
         )
         console = Console(file=self._stream)
         with Progress(*columns, console=console, expand=True) as bar:
-            self._above = lambda text: console.print(text, markup=False, highlight=False)
+            self._above = functools.partial(
+                console.print, markup=False, highlight=False, soft_wrap=True
+            )
             task = bar.add_task(label, total=size, completed=have)
             try:
                 yield lambda done: bar.update(task, completed=done)

@@ -44,7 +44,7 @@ file = "usr/bin/busybox"
 default = true
 """
 
-FAST = RetryPolicy(tries=3, first_delay=0.0, connect_timeout=2.0, read_timeout=2.0)
+FAST = RetryPolicy(tries=3, first_delay=0.0, connect_timeout=20.0, read_timeout=20.0)
 
 
 @dataclass

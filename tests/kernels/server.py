@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -20,7 +21,10 @@ POUR_LIMIT = 256 << 20
 
 @dataclass
 class Fault:
-    """What happens to requests whose path ends with `suffix`, for the next `times` of them."""
+    """What happens to requests whose path ends with `suffix`, for the next `times` of them.
+
+    `gate`: the second half of the body waits for it.
+    """
 
     suffix: str
     times: int = 1
@@ -30,7 +34,7 @@ class Fault:
     no_length: bool = False
     content_range: str = ""
     stall: float = 0
-    stall_every: int = 0
+    gate: threading.Event | None = None
     endless: bool = False
 
 
@@ -66,6 +70,11 @@ class Mirror(ThreadingHTTPServer):
         self.shutdown()
         self._thread.join()
         self.server_close()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away is no error here."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
     def fault_for(self, path: str) -> Fault:
         with self._lock:
@@ -129,11 +138,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.end_headers()
         try:
-            step = fault.stall_every or len(sent) or 1
-            for start in range(0, len(sent), step):
-                self.wfile.write(sent[start : start + step])
-                if fault.stall_every:
-                    time.sleep(0.01)
+            half = len(sent) // 2
+            self.wfile.write(sent[:half])
+            if fault.gate is not None:
+                fault.gate.wait(timeout=60)
+            self.wfile.write(sent[half:])
         except OSError:  # the client has had enough
             self.close_connection = True
         if fault.no_length or len(sent) < len(body):

@@ -34,13 +34,13 @@ def test_a_terminal_gets_a_bar_and_notes_above_it() -> None:
     progress = console_progress(terminal)
     assert isinstance(progress, Bars)
     with progress.download("[b]6.1[/b]", 1000, 0) as advance:
-        progress.note("trying [again]")
+        progress.note(f"trying [again] {'and ' * 40}again")
         advance(1000)
-    progress.warn("after")
+    progress.warn(f"after {'and ' * 40}after")
     shown = terminal.getvalue()
     assert "[b]6.1[/b]" in shown
-    assert "bootproof: trying [again]" in shown
-    assert shown.endswith("bootproof: warning: after\n")
+    assert f"bootproof: trying [again] {'and ' * 40}again\n" in shown
+    assert shown.endswith(f"bootproof: warning: after {'and ' * 40}after\n")
 
 
 def test_quiet_is_quiet() -> None:
