@@ -211,6 +211,15 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
+class DirectKernel:
+    """What QEMU's own loader (-kernel) is given in a reference boot; both are paths."""
+
+    kernel: str
+    initrd: str
+    cmdline: str
+
+
+@dataclass(frozen=True, slots=True)
 class RamFile:
     """A file as the guest's RAM; `shared` lets others see, and the file keep, what changes."""
 
@@ -319,6 +328,20 @@ def device_tree(machine: Machine) -> bytes | None:
 
 def argv(machine: Machine, launch: Launch, channels: Channels) -> list[str]:
     """The command line that starts exactly this guest; paths are relative to the run directory."""
+    return [*_surroundings(machine, channels), *_loader_devices(launch)]
+
+
+def reference_argv(machine: Machine, kernel: DirectKernel, channels: Channels) -> list[str]:
+    """The same machine, started by QEMU's own loader and firmware: only to be compared with."""
+    return [
+        *_surroundings(machine, channels),
+        *("-kernel", kernel.kernel),
+        *("-initrd", kernel.initrd),
+        *("-append", kernel.cmdline),
+    ]
+
+
+def _surroundings(machine: Machine, channels: Channels) -> list[str]:
     return [
         *_machine_args(machine, channels.ram),
         *("-display", "none"),
@@ -326,7 +349,6 @@ def argv(machine: Machine, launch: Launch, channels: Channels) -> list[str]:
         *_determinism(machine),
         *("-action", f"reboot=shutdown,shutdown={channels.after_shutdown},panic=none"),
         *_channels(channels),
-        *_loader_devices(launch),
     ]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from harness import qemu
-from harness.qemu import Channels, Machine, RamFile
+from harness.qemu import Channels, DirectKernel, Machine, RamFile
 from harness.realise import PIECES_DIRECTORY, Realisation, file_offset
 from loader import bootimage
 from loader.memory import GuestMemory
@@ -41,9 +41,19 @@ def write_script(
     ram = RamFile(bootimage.RAM) if realisation.launch.mapped else None
     channels = Channels(console="$console", ram=ram, after_shutdown="poweroff")
     argv = qemu.argv(machine, realisation.launch, channels)
-    lines.append(_command(argv))
+    _write("".join([*lines, _command(argv)]), directory)
+
+
+def write_reference_script(machine: Machine, kernel: DirectKernel, directory: Path) -> None:
+    """Writes qemu.sh for a boot by QEMU's own loader."""
+    channels = Channels(console="$console", after_shutdown="poweroff")
+    argv = qemu.reference_argv(machine, kernel, channels)
+    _write(_HEAD + _command(argv), directory)
+
+
+def _write(script: str, directory: Path) -> None:
     path = directory / SCRIPT
-    path.write_text("".join(lines))
+    path.write_text(script)
     path.chmod(0o755)
 
 
