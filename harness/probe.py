@@ -69,7 +69,7 @@ class Guest:
     dump_format: DumpFormat
     realisation: Realisation
     written: GuestMemory
-    ram_fd: int
+    ram: GuestMemory
 
 
 def at_entry(guest: Guest, monitor: Monitor, gdb: GdbStub, given_up: Callable[[], bool]) -> Probe:
@@ -134,7 +134,7 @@ def compare_memory(guest: Guest, registers: Registers) -> Iterator[Difference]:
     for bank in guest.image.banks:
         for chunk in _chunks_with_data(guest, bank):
             written = os.pread(guest.written.fileno(), chunk.size, chunk.start)
-            found = os.pread(guest.ram_fd, chunk.size, chunk.start)
+            found = os.pread(guest.ram.fileno(), chunk.size, chunk.start)
             if written != found:
                 base = bank.base + chunk.start - bank.file_offset
                 yield from _pages_that_differ(base, written, found, exempt, tables)
@@ -145,7 +145,7 @@ def _chunks_with_data(guest: Guest, bank: Bank) -> Iterator[Range]:
     end = bank.file_offset + bank.size
     cursor = bank.file_offset
     while cursor < end:
-        starts = [_next_data(fd, cursor) for fd in (guest.written.fileno(), guest.ram_fd)]
+        starts = [_next_data(fd, cursor) for fd in (guest.written.fileno(), guest.ram.fileno())]
         start = min((found for found in starts if found is not None), default=end)
         if start >= end:
             return
@@ -213,14 +213,7 @@ def _reader(guest: Guest) -> Callable[[int, int], bytes | None]:
     """Reads the guest's own RAM at guest-physical addresses."""
 
     def read(address: int, size: int) -> bytes | None:
-        if not guest.written.contains(address, size):
-            return None
-        data = b""
-        for bank in sorted(guest.image.banks, key=lambda bank: bank.base):
-            start, end = max(bank.base, address), min(bank.base + bank.size, address + size)
-            if start < end:
-                data += os.pread(guest.ram_fd, end - start, bank.file_offset + start - bank.base)
-        return data
+        return guest.ram.read(address, size) if guest.ram.contains(address, size) else None
 
     return read
 

@@ -17,7 +17,7 @@ from harness.case import Case
 from harness.evidence import nonce_for
 from harness.images import KernelFile
 from harness.probe import Probe
-from harness.run import Outcome, Start, run
+from harness.run import Outcome, Start, Unpacked, run
 from harness.rundir import CONSOLE, write_result
 from harness.stages import stages
 from harness.text import printable
@@ -43,7 +43,7 @@ _BOOTLOADER_TYPES: Final = {
 }
 # Where the kernel's code begins within its Image: _text itself, or _stext one segment later.
 _ARM64_CODE_STARTS: Final = (0, 0x10000)
-_KASLR_WINDOW_START: Final = 0x1000000
+_KASLR_LOWEST: Final = 512 << 20  # arch/x86/boot/compressed/kaslr.c: choose_random_location
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +147,7 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
         on_console=options.on_console,
         interactive=options.interactive,
         probe=options.probe,
+        unpacked=_unpacked(case, kernel, assembled.kernel),
     )
     return Prepared(assembled, start)
 
@@ -207,9 +208,19 @@ def _outcome_json(outcome: Outcome) -> Mapping[str, Any]:
         "console_bytes": len(seen.transcript),
         "evidence": dict(outcome.judgement.evidence.to_json()),
         "registers": seen.registers.splitlines(),
+        "code_in_ram": None
+        if seen.text is None
+        else {"words": seen.text.words, "patched": seen.text.patched},
         "probe": None if seen.probe is None else _probe_json(seen.probe),
         "qemu_stderr": seen.stderr,
     }
+
+
+def _unpacked(case: Case, file: KernelFile, kernel: KernelLoaderResult) -> Unpacked | None:
+    """What a bzImage unpacks to; None for kernels that lie in RAM as they are."""
+    if kernel.setup_header is None:
+        return None
+    return Unpacked(images.in_format(file, "elf").path, kernel.setup_header.pref_address)
 
 
 def _probe_json(probe: Probe) -> Mapping[str, Any]:
@@ -296,7 +307,7 @@ def expected_code(
     start = max(align_up(kernel.kernel_load, header.kernel_alignment), header.pref_address)
     if "nokaslr" in cmdline.split():
         return CodeAt((start,))
-    window = Range.between(min(start, _KASLR_WINDOW_START), max(bank.end for bank in ram))
+    window = Range.between(min(start, _KASLR_LOWEST), max(bank.end for bank in ram))
     return CodeAnywhere(header.kernel_alignment, window)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
-from harness import probe, qemu, reproduce, verdict
+from harness import evidence, probe, qemu, reproduce, text_in_ram, verdict
 from harness.console import ConsoleFile, timestamped
 from harness.gdbstub import GdbError, GdbStub
 from harness.monitor import Monitor, MonitorError
@@ -30,9 +30,11 @@ from harness.realise import (
     write,
 )
 from harness.rundir import CONSOLE, TRANSCRIPT
+from harness.text_in_ram import TextCheck
 from harness.verdict import End, Expected, Judgement, Observation
 from harness.watch import Budget, Ending, Watch, ending_without_answer
 from loader import bootimage
+from loader.address import Range
 from loader.bootimage import BootImage
 from loader.memory import GuestMemory
 
@@ -61,8 +63,19 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Unpacked:
+    """The vmlinux that a bzImage will unpack, linked to run at guest-physical `linked_at`."""
+
+    vmlinux: Path
+    linked_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
-    """What to run: a boot image (its directory is the run directory) on a machine."""
+    """What to run: a boot image (its directory is the run directory) on a machine.
+
+    `unpacked` is needed to find the code of a kernel that unpacks itself.
+    """
 
     image: BootImage
     machine: Machine
@@ -72,6 +85,7 @@ class Start:
     on_console: Callable[[bytes], None] | None = None
     interactive: bool = False
     probe: bool = True
+    unpacked: Unpacked | None = None
 
 
 def run(start: Start, directory: Path) -> Outcome:
@@ -139,13 +153,14 @@ class _Run:
                 directory / CONSOLE, self._monitor.wait, self._process.ended, start.on_console
             )
         )
-        self._guest = Guest(start.image, start.machine.arch.dump, realisation, memory, ram.fileno())
+        self._guest = Guest(start.image, start.machine.arch.dump, realisation, memory, ram)
 
     def observe(self) -> Observation:
         """Watches the guest to its end, and ends QEMU."""
         probe, ending = self._watch()
         self._end_qemu()
         transcript = bytes(self._console.transcript)
+        text = self._check_text(evidence.parse(transcript).code)
         (self._directory / TRANSCRIPT).write_text(timestamped(transcript, self._console.arrivals))
         return Observation(
             transcript=transcript,
@@ -157,7 +172,21 @@ class _Run:
             registers=ending.registers,
             pc=self._start.machine.arch.dump.program_counter(ending.registers),
             probe=probe,
+            text=text,
         )
+
+    def _check_text(self, code: Range | None) -> TextCheck | None:
+        """Looks for the kernel's code in RAM where the guest says it is, if it says so."""
+        ram = self._guest.ram
+        if code is None or not ram.contains(code.start, code.size):
+            return None
+        unpacked = self._start.unpacked
+        if unpacked is None:
+            return text_in_ram.check(self._guest.written, ram, code)
+        banks = [(bank.base, bank.size) for bank in ram.banks]
+        offset = code.start - unpacked.linked_at
+        with text_in_ram.unpacked(unpacked.vmlinux, offset, banks) as reference:
+            return text_in_ram.check(reference, ram, code)
 
     def _watch(self) -> tuple[Probe | None, Ending]:
         found: Probe | None = None

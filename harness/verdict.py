@@ -15,6 +15,7 @@ from harness import evidence
 from harness.evidence import GuestEvidence
 from harness.probe import Probe
 from harness.text import printable
+from harness.text_in_ram import TextCheck
 from loader.address import Range, format_size, is_aligned
 from loader.protocols.e820 import E820_RAM, memory_map
 from loader.protocols.rules import Grade
@@ -72,6 +73,7 @@ class Observation:
     registers: str = ""
     pc: int | None = None
     probe: Probe | None = None
+    text: TextCheck | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ def _verdict(expected: Expected, seen: Observation, said: GuestEvidence) -> tupl
         if wrong is not None:
             return wrong
     if said.proof is not None:
-        contradictions = list(_contradictions(expected, said))
+        contradictions = [*_contradictions(expected, said), *_text_contradictions(seen)]
         if contradictions:
             return Verdict.BOOTED_WRONG, "; ".join(contradictions)
         code = said.code.start if said.code else 0
@@ -169,7 +171,10 @@ def _without_proof(seen: Observation) -> tuple[Verdict, str]:
     if seen.end is End.QEMU_EXITED:
         return _qemu_exit(seen, where)
     if seen.end is End.GUEST_RESET:
-        return Verdict.CPU_RESET, f"the CPU reset{_at(seen)} {where}: a triple fault, or a reboot without a proof"
+        return (
+            Verdict.CPU_RESET,
+            f"the CPU reset{_at(seen)} {where}: a triple fault, or a reboot without a proof",
+        )
     if seen.end is End.GUEST_SHUTDOWN:
         return Verdict.GUEST_SHUTDOWN_EARLY, f"the guest powered off {where}"
     if seen.end in (End.NO_PROGRESS, End.PARKED, End.LOOPING):
@@ -215,6 +220,14 @@ def _contradictions(expected: Expected, said: GuestEvidence) -> Iterator[str]:
             yield f"bootloader_type is {found}, not {expected.bootloader_type}"
     if expected.request is not None and said.value("request") != expected.request:
         yield f"the device tree is of request {said.value('request')!r}, not {expected.request!r}"
+
+
+def _text_contradictions(seen: Observation) -> Iterator[str]:
+    if seen.text is not None and not seen.text.fits:
+        yield (
+            f"the kernel's code is not in RAM where the guest says it is: {seen.text.share:.0%} of"
+            f" {seen.text.words} words differ"
+        )
 
 
 def _memory_contradictions(expected: Expected, said: GuestEvidence) -> Iterator[str]:

@@ -73,6 +73,19 @@ def test_pvh_that_went_through_linux64(run_directory: RunDirectory) -> None:
     assert judgement.reason == "bootloader_type is 255, not 176"
 
 
+def test_code_that_is_not_where_the_guest_says(run_directory: RunDirectory) -> None:
+    """A guest that lies about its address: its RAM there holds something else."""
+    kernel = claims.kernels("x86_64")[0]
+    case = Case("x86_64", kernel, "bzimage", "linux64")
+    directory = run_directory("seen-to-fail-code")
+    start = prepare(case, directory).start
+    assert start.unpacked is not None
+    elsewhere = replace(start.unpacked, linked_at=start.unpacked.linked_at + 4 * MIB)
+    judgement = run(replace(start, unpacked=elsewhere), directory).judgement
+    assert judgement.verdict is Verdict.BOOTED_WRONG
+    assert judgement.reason.startswith("the kernel's code is not in RAM where the guest says it is")
+
+
 def test_memory_that_is_not_there(run_directory: RunDirectory) -> None:
     """A memory map that hides half of the RAM."""
 
