@@ -80,7 +80,7 @@ def test_code_that_is_not_where_the_guest_says(run_directory: RunDirectory) -> N
     directory = run_directory("seen-to-fail-code")
     start = prepare(case, directory).start
     assert start.unpacked is not None
-    elsewhere = replace(start.unpacked, linked_at=start.unpacked.linked_at + 4 * MIB)
+    elsewhere = replace(start.unpacked, linked_at=start.unpacked.linked_at - 4 * MIB)
     judgement = run(replace(start, unpacked=elsewhere), directory).judgement
     assert judgement.verdict is Verdict.BOOTED_WRONG
     assert judgement.reason.startswith("the kernel's code is not in RAM where the guest says it is")
