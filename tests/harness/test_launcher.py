@@ -507,8 +507,25 @@ def test_a_refusal_of_apt_ends_the_set_up_with_its_reason(clone: Clone) -> None:
     ]
 
 
-# An apt-get that takes its time over the installation, like the real one.
-SLOW = 'case "$*" in *--no-download*) sleep 0.5; echo "end of installation" >>"%s" ;; esac'
+SLOW = """case "$*" in *--no-download*)
+    tries=500
+    while [ ! -e "%s/go" ] && [ $tries -gt 0 ]; do sleep 0.02; tries=$((tries - 1)); done
+    echo "end of installation" >>"%s/calls.log"
+esac"""
+
+
+@pytest.fixture
+def slow(clone: Clone) -> Clone:
+    """A clone whose apt-get is at its installation until the file `go` is there (at most 10 s)."""
+    clone.add_qemu("aarch64")
+    clone.link("sleep")
+    place = clone.root.parent
+    clone.add_recorder("apt-get", SLOW % (place, place))
+    return clone
+
+
+def let_go(clone: Clone) -> None:
+    (clone.root.parent / "go").touch()
 
 
 def start(clone: Clone) -> subprocess.Popen[str]:
@@ -526,40 +543,42 @@ def wait_for_installation(clone: Clone) -> None:
         time.sleep(0.01)
 
 
+def wait_for_line(process: subprocess.Popen[str], wanted: str) -> None:
+    assert process.stderr is not None
+    assert any(line == wanted for line in process.stderr), wanted
+
+
 @needs_root
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_all_is_obeyed_when_the_installation_has_ended(
-    clone: Clone, number: signal.Signals
+    slow: Clone, number: signal.Signals
 ) -> None:
-    clone.add_qemu("aarch64")
-    clone.link("sleep")
-    clone.add_recorder("apt-get", SLOW % clone.log)
-    with start(clone) as process:
-        wait_for_installation(clone)
+    with start(slow) as process:
+        wait_for_installation(slow)
         os.killpg(process.pid, number)  # as a terminal does
-        _, said = process.communicate(timeout=30)
+        wait_for_line(process, "bootproof: ending as soon as dpkg is done\n")
+        let_go(slow)
+        wait_for_line(process, "bootproof: interrupted; the same command goes on from here\n")
     assert process.returncode == -number
-    assert said.splitlines()[-2:] == [
-        "bootproof: ending as soon as dpkg is done",
-        "bootproof: interrupted; the same command goes on from here",
-    ]
-    assert clone.calls[-1] == "end of installation"
+    assert slow.calls[-1] == "end of installation"
 
 
 @needs_root
 @needs_signatures
-def test_a_second_set_up_waits_for_the_first(clone: Clone) -> None:
-    clone.add_qemu("aarch64")
-    clone.link("sleep")
-    clone.link("gpgv")
-    clone.add_recorder("apt-get", SLOW % clone.log)
-    with start(clone) as first:
-        wait_for_installation(clone)
-        second = clone.run("matrix")
+def test_a_second_set_up_waits_for_the_first(slow: Clone) -> None:
+    slow.link("gpgv")
+    with start(slow) as first, start_after_installation(slow) as second:
+        wait_for_line(second, "bootproof: another set-up is at work; waiting for it\n")
+        let_go(slow)
         first.communicate(timeout=30)
-    assert second.stderr.startswith("bootproof: another set-up is at work; waiting for it\n")
-    ends = [number for number, call in enumerate(clone.calls) if call == "end of installation"]
-    assert (ends, len(clone.calls)) == ([3, 7], 8)
+        second.communicate(timeout=30)
+    ends = [number for number, call in enumerate(slow.calls) if call == "end of installation"]
+    assert (ends, len(slow.calls)) == ([3, 7], 8)
+
+
+def start_after_installation(clone: Clone) -> subprocess.Popen[str]:
+    wait_for_installation(clone)
+    return start(clone)
 
 
 @pytest.fixture
