@@ -15,11 +15,10 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from loader.errors import LoaderError
+from loader.reachable import StubError, check_arm64, check_x86
 from loader.registers import (
     CR0_ET,
     CR0_PE,
-    CR0_PG,
     EFER_LMA,
     LDTR_AT_RESET,
     TR_AT_RESET,
@@ -34,12 +33,6 @@ X86_STUB_LIMIT = 0x10000  # 16-bit addressing and a DS limit of 64 KiB after res
 X86_STUB_SIZE = 0x1000
 ARM64_STUB_SIZE = 0x1000
 _X86_RESET_CS_BASE = 0xFFFF0000
-
-
-class StubError(LoaderError):
-    """A register state or address that no reset stub can bring about."""
-
-    code = "Stub::Unrealisable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +60,18 @@ def build(registers: Registers, address: int, copies: tuple[Copy, ...] = ()) -> 
     Raises StubError for a state that cannot be reached this way.
     """
     if isinstance(registers, Arm64Registers):
+        check_arm64(registers)
         return Stub(address, _arm64_code(registers, address, copies), address)
     if copies:
         raise StubError("the x86 stub does not copy memory", field="copies", value=len(copies))
-    if address % 16 or address + X86_STUB_SIZE > X86_STUB_LIMIT:
+    if address % 16 or not 0 <= address <= X86_STUB_LIMIT - X86_STUB_SIZE:
         raise StubError(
             "an x86 stub must be 16-byte aligned and end below 64 KiB",
             field="stub address",
             value=hex(address),
             limit=hex(X86_STUB_LIMIT - X86_STUB_SIZE),
         )
+    check_x86(registers)
     code = _X86Assembler(registers, address).assemble()
     return Stub(address, code, (address - _X86_RESET_CS_BASE) & 0xFFFFFFFF)
 
@@ -102,7 +97,6 @@ class _X86Assembler:
         self.r = registers
         self.address = address
         self.out = bytearray()
-        self._check()
         self.gdt, self.code32, self.data32 = self._own_gdt()
         gdt_at = address + self.CODE_SIZE
         pointers_at = gdt_at + len(self.gdt)
@@ -118,33 +112,16 @@ class _X86Assembler:
             + struct.pack("<Q", registers.rip)
         )
 
-    def _check(self) -> None:
-        r = self.r
-        if r.cs.base or not r.cs.selector or r.cs.attributes & 0x6000 == 0:
-            raise StubError("CS must be a flat 32-bit or 64-bit segment", field="cs", value=r.cs)
-        if not r.cr0 & CR0_PE:
-            raise StubError("CR0.PE must be set", field="cr0", value=hex(r.cr0))
-        if bool(r.efer & EFER_LMA) != r.long_mode or r.long_mode != bool(
-            r.cr0 & CR0_PG and r.efer & EFER_LMA
-        ):
-            raise StubError(
-                "EFER.LMA, CR0.PG and CS.L do not agree on the CPU's mode",
-                field="efer",
-                value=hex(r.efer),
-            )
-        for name in _SEGMENT_REGISTERS:
-            if getattr(r, name).selector & 4:
-                raise StubError("LDT selectors are not supported", field=name)
-
     def _own_gdt(self) -> tuple[bytes, int, int]:
         """The stub's GDT and the selectors of its private flat 32-bit code and data segments."""
         wanted: dict[int, Segment] = {}
-        for name in (*_SEGMENT_REGISTERS, "tr", "ldtr"):
+        names = (*_SEGMENT_REGISTERS, "tr", "ldtr")
+        for name in names:
             segment: Segment = getattr(self.r, name)
             index = segment.selector >> 3
             if index and wanted.setdefault(index, segment) != segment:
                 raise StubError(
-                    f"selector {segment.selector:#x} is demanded with two different descriptors",
+                    f"{name}: selector {segment.selector:#x} is demanded with two descriptors",
                     field=name,
                 )
         code32, data32 = max(wanted, default=0) + 2, max(wanted, default=0) + 3
@@ -154,7 +131,11 @@ class _X86Assembler:
         entries[code32], entries[data32] = 0x00CF9B000000FFFF, 0x00CF93000000FFFF
         gdt = struct.pack(f"<{len(entries)}Q", *entries)
         if self.CODE_SIZE + len(gdt) + 64 > X86_STUB_SIZE - 64:
-            raise StubError("selectors are too high for the stub's GDT", field="selector")
+            highest = max(wanted) << 3
+            name = next(n for n in names if getattr(self.r, n).selector == highest)
+            raise StubError(
+                f"{name}: selector {highest:#x} is too high for the stub's own GDT", field=name
+            )
         return gdt.ljust(-(-len(gdt) // 16) * 16, b"\0"), code32 << 3, data32 << 3
 
     def assemble(self) -> bytes:
@@ -201,8 +182,6 @@ class _X86Assembler:
         self.emit("ea", _u32(self.here() + 7), _u16(self.r.cs.selector))  # jmp cs:next
 
     def _mov_cr(self, number: int, value: int) -> None:
-        if value >> 32:
-            raise StubError("must be below 4 GiB", field=f"cr{number}", value=hex(value))
         self.emit("b8", _u32(value))
         self.emit(f"0f 22 {0xC0 | number << 3:02x}")
 
@@ -222,14 +201,8 @@ class _X86Assembler:
         self.emit("2e 0f 01 15", _u32(self.gdtr_at))  # lgdt cs:[disp32]
         self.emit("2e 0f 01 1d", _u32(self.idtr_at))  # lidt cs:[disp32]
         for number, name in enumerate(_GPRS):
-            self.emit(f"{0xB8 + number:02x}", _u32(self._gpr32(name)))
+            self.emit(f"{0xB8 + number:02x}", _u32(getattr(self.r, name)))
         self.emit("e9", _u32(self.r.rip - (self.here() + 5)))  # jmp rel32
-
-    def _gpr32(self, name: str) -> int:
-        value: int = getattr(self.r, name)
-        if value >> 32:
-            raise StubError("does not fit 32 bits", field=name, value=hex(value))
-        return value
 
     def _final_64(self) -> None:
         self._load_segments(self._demanded_data_segments())
@@ -269,13 +242,6 @@ _COPY_LOOP = (
 
 
 def _arm64_code(registers: Arm64Registers, address: int, copies: tuple[Copy, ...]) -> bytes:
-    level = registers.exception_level
-    if level not in _ELR_SPSR:
-        raise StubError(
-            "the CPU must enter the kernel at EL1 or EL2",
-            field="pstate",
-            value=hex(registers.pstate),
-        )
     code = _Arm64Assembler(address)
     for copy in copies:
         if (copy.source | copy.destination | copy.size) % 16 or not copy.size:
@@ -284,7 +250,7 @@ def _arm64_code(registers: Arm64Registers, address: int, copies: tuple[Copy, ...
         code.load(5, copy.destination)
         code.load(6, copy.size)
         code.words += _COPY_LOOP
-    write_elr, write_spsr = _ELR_SPSR[level]
+    write_elr, write_spsr = _ELR_SPSR[registers.exception_level]
     code.load(0, registers.sp)
     code.words.append(0x9100001F)  # mov sp, x0
     code.load(0, registers.pc)
@@ -295,7 +261,12 @@ def _arm64_code(registers: Arm64Registers, address: int, copies: tuple[Copy, ...
         code.load(number, value)
     code.words += (0xD508751F, 0xD5033F9F, 0xD5033FDF)  # ic iallu; dsb sy; isb
     code.words.append(0xD69F03E0)  # eret
-    return code.assemble()
+    assembled = code.assemble()
+    if len(assembled) > ARM64_STUB_SIZE:
+        raise StubError(
+            "too many copies for one stub", field="copies", value=len(copies), limit=ARM64_STUB_SIZE
+        )
+    return assembled
 
 
 class _Arm64Assembler:

@@ -1,0 +1,307 @@
+"""Guests without a kernel: a few hand-encoded instructions in a boot image, run by real QEMU.
+
+A program reads like what the guest does: `program("x86_64").say(b"hello\\n").halt()`. Encodings are
+spelled out here from the manuals (Intel SDM vol. 2, Arm ARM C6.2), independent of loader.stub.
+The x86 instructions used mean the same in 32-bit and 64-bit code.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from harness import qemu
+from harness.monitor import Monitor
+from harness.process import QemuProcess, give_to_qemu
+from harness.qemu import Channels, Machine
+from harness.realise import Placement, realise, write
+from harness.rundir import CONSOLE
+from loader import bootimage
+from loader.address import GIB, MIB
+from loader.bootimage import BootImage
+from loader.layout import Region
+from loader.memory import GuestMemory
+from loader.protocols.linux64 import identity_map
+from loader.registers import (
+    ATTR_CODE32,
+    ATTR_CODE64,
+    Arm64Registers,
+    DescriptorTable,
+    Registers,
+    Segment,
+    X86Registers,
+)
+
+MEMORY = 64 * MIB
+PAGE_TABLES = 0x9000
+TEXT_DISTANCE = 0x10000  # the program's strings, behind its code
+PSCI_SYSTEM_OFF, PSCI_SYSTEM_RESET = 0x84000008, 0x84000009
+
+
+def flat32(rip: int, **changes: Any) -> X86Registers:
+    """32-bit flat segments, paging off: what PVH and the 32-bit Linux protocol ask for."""
+    return replace(_x86(rip, ATTR_CODE32), **changes)
+
+
+def flat64(rip: int, **changes: Any) -> X86Registers:
+    """Long mode, paging on with tables at PAGE_TABLES."""
+    paging = {"cr0": 0x80000011, "cr3": PAGE_TABLES, "cr4": 0x20, "efer": 0x500}
+    return replace(_x86(rip, ATTR_CODE64), **(paging | changes))
+
+
+def _x86(rip: int, code: int) -> X86Registers:
+    data = Segment(0x18)
+    return X86Registers(
+        rip=rip,
+        cs=Segment(0x10, attributes=code),
+        ds=data,
+        es=data,
+        fs=data,
+        gs=data,
+        ss=data,
+        gdtr=DescriptorTable(),
+    )
+
+
+class Program(ABC):
+    """Machine code for guest-physical `entry`, with the strings it prints behind it."""
+
+    arch: str
+
+    def __init__(self, entry: int) -> None:
+        self.entry = entry
+        self.code = bytearray()
+        self.text = bytearray()
+
+    def say(self, text: bytes) -> Self:
+        """Writes `text` to the serial port."""
+        address = self.entry + TEXT_DISTANCE + len(self.text)
+        self.text += text
+        self._print(address, len(text))
+        return self
+
+    def say_for_ever(self, text: bytes) -> Self:
+        start = len(self.code)
+        self.say(text)
+        self._jump_back(len(self.code) - start)
+        return self
+
+    @abstractmethod
+    def wait(self) -> Self:
+        """Waits for an interrupt for ever; changes no register but the program counter."""
+
+    @abstractmethod
+    def halt(self) -> Self:
+        """Waits with interrupts off: for ever."""
+
+    @abstractmethod
+    def spin(self) -> Self:
+        """Jumps to itself."""
+
+    @abstractmethod
+    def reset(self) -> Self:
+        """Resets the machine, without a word."""
+
+    @abstractmethod
+    def _print(self, address: int, length: int) -> None: ...
+
+    @abstractmethod
+    def _jump_back(self, distance: int) -> None: ...
+
+    @property
+    def contents(self) -> Mapping[int, bytes]:
+        """What lies where in guest-physical RAM."""
+        parts = {self.entry: bytes(self.code)}
+        if self.text:
+            parts[self.entry + TEXT_DISTANCE] = bytes(self.text)
+        return parts
+
+
+class X86Program(Program):
+    arch = "x86_64"
+
+    def wait(self) -> Self:
+        self.code += bytes.fromhex("f4 eb fd")  # hlt; jmp back to it
+        return self
+
+    def halt(self) -> Self:
+        self.code += bytes.fromhex("fa")  # cli
+        return self.wait()
+
+    def spin(self) -> Self:
+        self.code += bytes.fromhex("eb fe")  # jmp $
+        return self
+
+    def reset(self) -> Self:
+        """A triple fault: an exception with an empty IDT. Needs a stack."""
+        self.code += bytes.fromhex("6a 00 6a 00")  # push 0; push 0
+        self.code += bytes.fromhex("0f 01 1c 24 cc")  # lidt [esp]; int3
+        return self
+
+    def flags_to_eax(self) -> Self:
+        """Needs a stack; leaves interrupts off."""
+        self.code += bytes.fromhex("9c 58 fa")  # pushf; pop eax; cli
+        return self
+
+    def _print(self, address: int, length: int) -> None:
+        self.code += b"\xbe" + struct.pack("<I", address)  # mov esi, address
+        self.code += b"\xb9" + struct.pack("<I", length)  # mov ecx, length
+        self.code += bytes.fromhex("66 ba f8 03 fc")  # mov dx, 0x3f8; cld
+        self.code += bytes.fromhex("ac ee e2 fc")  # lodsb; out dx, al; loop -4
+
+    def _jump_back(self, distance: int) -> None:
+        self.code += b"\xe9" + struct.pack("<i", -distance - 5)  # jmp rel32
+
+
+class Arm64Program(Program):
+    arch = "aarch64"
+
+    def wait(self) -> Self:
+        return self._emit(0xD503207F, 0x17FFFFFF)  # wfi; b -4
+
+    def halt(self) -> Self:
+        self._emit(0xD5034FDF)  # msr daifset, #15
+        return self.wait()
+
+    def spin(self) -> Self:
+        return self._emit(0x14000000)  # b .
+
+    def reset(self) -> Self:
+        return self.psci(PSCI_SYSTEM_RESET)
+
+    def psci(self, function: int) -> Self:
+        self._mov(0, function)
+        return self._emit(0xD4000002)  # hvc #0
+
+    def _print(self, address: int, length: int) -> None:
+        self._mov(1, address)
+        self._mov(2, length)
+        self._mov(3, 0x09000000)  # PL011 of `virt`, UARTDR
+        self._emit(
+            0x38401420,  # ldrb w0, [x1], #1
+            0xB9000060,  # str w0, [x3]
+            0xF1000442,  # subs x2, x2, #1
+            0x54FFFFA1,  # b.ne -12
+        )
+
+    def _jump_back(self, distance: int) -> None:
+        self._emit(0x14000000 | (-distance // 4 & 0x3FFFFFF))
+
+    def _mov(self, register: int, value: int) -> None:
+        """movz and three movk: any 64-bit value without a literal."""
+        for shift in range(4):
+            opcode = 0xD2800000 if shift == 0 else 0xF2800000
+            self._emit(opcode | shift << 21 | (value >> 16 * shift & 0xFFFF) << 5 | register)
+
+    def _emit(self, *words: int) -> Self:
+        self.code += struct.pack(f"<{len(words)}I", *words)
+        return self
+
+
+def program(arch: str, entry: int | None = None) -> Program:
+    """An empty program, by default for 2 MiB above the start of RAM."""
+    if arch == "x86_64":
+        return X86Program(2 * MIB if entry is None else entry)
+    return Arm64Program(GIB + 2 * MIB if entry is None else entry)
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A program, the registers it is entered with, and what else lies in RAM."""
+
+    program: Program
+    registers: Registers | None = None
+    extra: Mapping[int, bytes] = field(default_factory=dict)
+    regions: tuple[Region, ...] = ()
+
+    @property
+    def cpu(self) -> Registers:
+        """As demanded; else 32-bit flat on x86 (with a stack), EL1 on aarch64."""
+        if self.registers is not None:
+            return self.registers
+        entry = self.program.entry
+        return flat32(entry, rsp=0x8000) if self.program.arch == "x86_64" else Arm64Registers(entry)
+
+    def write(self, directory: Path, machine: Machine) -> BootImage:
+        """The boot image, in `directory`, for a machine with this memory."""
+        cpu = self.cpu
+        paging = isinstance(cpu, X86Registers) and cpu.long_mode
+        tables = {PAGE_TABLES: identity_map(PAGE_TABLES, 4)} if paging else {}
+        contents = {**tables, **self.program.contents, **self.extra}
+        with GuestMemory(machine.banks, path=directory / bootimage.RAM) as memory:
+            for address, data in contents.items():
+                memory.write(address, data)
+            image = BootImage(
+                machine.arch.name, "none", memory.banks, (cpu,), self.regions, {"made by": "a test"}
+            )
+        bootimage.save(image, directory)
+        return image
+
+
+def machine(arch: str, *, memory: int = MEMORY, board: str | None = None) -> Machine:
+    """A machine as small as these guests."""
+    return qemu.machine(arch, memory=memory, board=board)
+
+
+@dataclass(frozen=True)
+class Live:
+    """A guest that is running now."""
+
+    process: QemuProcess
+    monitor: Monitor
+    directory: Path
+
+    def hmp(self, command: str) -> str:
+        """What the human monitor answers."""
+        answer = self.monitor.execute("human-monitor-command", {"command-line": command})
+        return str(answer).replace("\r", "")
+
+    def registers(self, until: str) -> str:
+        """What QEMU says about the CPU once `until` is part of it."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            found = self.hmp("info registers")
+            if until in found:
+                return found
+            if not self.monitor.execute("query-status")["running"]:
+                break
+            self.monitor.wait(0.01)
+        raise AssertionError(f"never saw {until!r}; at last:\n{found}")
+
+    def memory(self, address: int, size: int) -> bytes:
+        """Guest-physical memory as the guest has it now."""
+        self.monitor.execute("pmemsave", {"val": address, "size": size, "filename": "memory.bin"})
+        return (self.directory / "memory.bin").read_bytes()
+
+
+@contextmanager
+def live(
+    guest: Guest,
+    machine: Machine,
+    directory: Path,
+    *,
+    placement: Placement = Placement.PIECES,
+    machine_options: str = "",
+) -> Iterator[Live]:
+    """Starts `guest` as the harness does, watched by nobody; `machine_options` go to -machine."""
+    image = guest.write(directory, machine)
+    banks = [(bank.base, bank.size) for bank in image.banks]
+    with GuestMemory.open(directory / bootimage.RAM, banks) as memory:
+        realisation = realise(image, memory, machine, placement)
+        write(realisation, memory, directory)
+    give_to_qemu(directory)
+    ours, theirs = socket.socketpair()
+    with Monitor(ours) as monitor, theirs:
+        argv = qemu.argv(machine, realisation.launch, Channels(CONSOLE, theirs.fileno()))
+        argv[argv.index("-machine") + 1] += machine_options
+        with QemuProcess(argv, directory, pass_fds=[theirs.fileno()]) as process:
+            theirs.close()
+            monitor.connect(60)
+            yield Live(process, monitor, directory)

@@ -1,0 +1,339 @@
+"""The reset stub on real QEMU: every register of a demanded state, read back from the CPU."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.realise import Placement
+from loader import stub
+from loader.address import GIB, MIB
+from loader.protocols.linux64 import identity_map
+from loader.reachable import StubError
+from loader.registers import Arm64Registers, DescriptorTable, Segment, X86Registers
+from loader.stub import Copy
+from tests.builders.guests import Guest, X86Program, flat32, flat64, live, machine, program
+
+# Every flag that POPF sets at privilege level 0, but the trap and the interrupt flag.
+ALL_FLAGS = 0x247CD7
+TSS = Segment(0x50, base=0x6543210, limit=0x67, attributes=0x8B)
+
+Found = dict[str, int | tuple[int, ...]]
+
+
+def distinct(bits: int) -> dict[str, int]:
+    """Another value for each general register, with all of its bytes in use."""
+    names = ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp"]
+    names += [f"r{number}" for number in range(8, 16)] if bits == 64 else []
+    mask = (1 << bits) - 1
+    return {name: 0xA1B2C3D4E5F60718 * (2 * i + 1) & mask for i, name in enumerate(names)}
+
+
+LINUX32 = flat32(2 * MIB, **distinct(32))
+PVH = flat32(
+    2 * MIB,
+    **distinct(32),
+    tr=replace(TSS, selector=0x20, base=0),
+    gdtr=DescriptorTable(0x7000, 0x27),
+)
+EVERYTHING_32 = flat32(
+    2 * MIB,
+    **distinct(32),
+    cs=Segment(0x48, attributes=0xC09B),
+    es=Segment(0x20, base=0x11223000, limit=0xFFFFF, attributes=0x4093),
+    fs=Segment(0x28, base=0x456789AB, limit=0x12345FFF, attributes=0xC093),
+    gs=Segment(0x30, base=0x89ABCDEF, limit=0x0FFF, attributes=0xC091),
+    ss=Segment(0x38, base=0x1000, limit=0xFFFFFFFF, attributes=0xC093),
+    ds=Segment(0x40, base=0x2000, limit=0x7FFFF, attributes=0x00F3),
+    tr=TSS,
+    ldtr=Segment(0x58, base=0x13579BD, limit=0x1F, attributes=0x82),
+    gdtr=DescriptorTable(0x81234560, 0xFFEF),
+    idtr=DescriptorTable(0x91234560, 0x7FF),
+    cr0=0x60010033,  # CD, NW, WP, NE, ET, MP, PE
+    cr3=0x12345018,
+    cr4=0x6B8,  # OSXMMEXCPT, OSFXSR, PGE, PAE, PSE, DE
+    efer=0x801,  # NXE, SCE
+    rflags=ALL_FLAGS,
+)
+_CHANGED_64: dict[str, Any] = {
+    **distinct(64),
+    "cs": Segment(0x48, limit=0, attributes=0x209B),
+    "gdtr": DescriptorTable(0x00007FFF81234560, 0xFFEF),
+    "idtr": DescriptorTable(0xFFFF800091234560, 0x7FF),
+    "cr0": 0x80050033,  # PG, AM, WP, NE, ET, MP, PE
+    "cr3": 0x9018,
+    "efer": 0xD01,  # NXE, LMA, LME, SCE
+}
+EVERYTHING_64 = replace(EVERYTHING_32, **_CHANGED_64)
+NULL = Segment(0, limit=0, attributes=0)
+NULL_DATA_64 = flat64(2 * MIB, ds=NULL, es=NULL, fs=NULL, gs=NULL, ss=NULL)
+
+
+@pytest.mark.parametrize(
+    "registers",
+    [
+        pytest.param(LINUX32, id="linux32"),
+        pytest.param(PVH, id="pvh"),
+        pytest.param(flat64(2 * MIB, **distinct(64)), id="linux64"),
+        pytest.param(EVERYTHING_32, id="everything-32"),
+        pytest.param(EVERYTHING_64, id="everything-64"),
+        pytest.param(NULL_DATA_64, id="null-selectors-64"),
+        pytest.param(replace(flat32(2 * MIB), ds=NULL, gs=NULL), id="null-selectors-32"),
+    ],
+)
+def test_x86_registers_are_as_demanded(registers: X86Registers, tmp_path: Path) -> None:
+    guest = Guest(program("x86_64", registers.rip).wait(), registers)
+    with live(guest, machine("x86_64"), tmp_path) as running:
+        found = x86_found(running.registers(until="HLT=1"))
+    assert found == x86_expected(registers)
+
+
+@pytest.mark.parametrize(
+    ("entry", "memory"),
+    [pytest.param(0x90000000, 2700 * MIB, id="2.25G"), pytest.param(4 * GIB, 3 * GIB, id="4G")],
+)
+def test_x86_64_bit_entry_may_lie_anywhere(entry: int, memory: int, tmp_path: Path) -> None:
+    registers = flat64(entry + 0x123, **distinct(64))
+    guest = Guest(
+        program("x86_64", registers.rip).wait(), registers, {0x9000: identity_map(0x9000, 5)}
+    )
+    with live(guest, machine("x86_64", memory=memory), tmp_path) as running:
+        found = x86_found(running.registers(until="HLT=1"))
+    assert found == x86_expected(registers)
+
+
+@pytest.mark.parametrize("make", [flat32, flat64])
+def test_x86_interrupt_flag(make: Any, tmp_path: Path) -> None:
+    """The guest itself looks at its flags first: an interrupt would end it (its IDT is empty)."""
+    registers = make(2 * MIB, rsp=0x8000, rflags=0x202)
+    code = X86Program(2 * MIB).flags_to_eax().wait()
+    with live(Guest(code, registers), machine("x86_64"), tmp_path) as running:
+        found = x86_found(running.registers(until="HLT=1"))
+    assert found["rax"] == 0x202
+
+
+def x86_expected(r: X86Registers) -> Found:
+    """What `info registers` shows for a CPU that waits at its first instruction, one byte long."""
+    values: Found = {}
+    for field in fields(r):
+        value = getattr(r, field.name)
+        if isinstance(value, Segment):
+            value = (value.selector, value.base, value.limit, value.attributes)
+        elif isinstance(value, DescriptorTable):
+            value = (value.base, value.limit)
+        values[field.name] = value
+    if not r.long_mode:
+        for number in range(8, 16):  # not shown outside of 64-bit code
+            del values[f"r{number}"]
+    return values | {"rip": r.rip + 1}
+
+
+def x86_found(text: str) -> Found:
+    """`info registers` of an x86 CPU, by the names of X86Registers."""
+    found: Found = {}
+    for name, digits in re.findall(r"\b([A-Z]\w+) *=([0-9a-f]+)\b(?! [0-9a-f]{8})", text):
+        wide = re.sub(r"^E(?=..$)", "r", name).lower()
+        if wide in {f.name for f in fields(X86Registers)}:
+            found[wide] = int(digits, 16)
+    found["rflags"] = int(re.search(r"[ER]FL=(\w+)", text)[1], 16)  # type: ignore[index]
+    segment = r"^(..|LDT) *=(\w{4}) (\w+) (\w{8}) (\w{8})"
+    for name, *numbers in re.findall(segment, text, re.MULTILINE):
+        selector, base, limit, flags = (int(number, 16) for number in numbers)
+        key = "ldtr" if name == "LDT" else name.lower()
+        attributes = flags >> 8 & 0xF0FF
+        if key == "tr":
+            attributes |= 0x2  # QEMU's TCG does not show a task register that LTR loaded as busy
+        found[key] = (selector, base, limit, attributes)
+    for name, *numbers in re.findall(r"^(GDT|IDT)= +(\w+) (\w+)", text, re.MULTILINE):
+        found[f"{name.lower()}r"] = tuple(int(number, 16) for number in numbers)
+    return found
+
+
+# --- aarch64 -----------------------------------------------------------------------------------
+
+ENTRY = GIB + 2 * MIB
+DISTINCT_X = tuple(0xA1B2C3D4E5F60718 * (2 * n + 1) & 0xFFFFFFFFFFFFFFFF for n in range(31))
+
+
+@pytest.mark.parametrize(
+    ("registers", "options"),
+    [
+        pytest.param(Arm64Registers(ENTRY, sp=0xFEDCBA9876543210), "", id="el1"),
+        pytest.param(Arm64Registers(ENTRY, pstate=0xA0000285), "", id="el1-flags"),
+        pytest.param(Arm64Registers(ENTRY, pstate=0x500003C9), ",virtualization=on", id="el2"),
+    ],
+)
+def test_arm64_registers_are_as_demanded(
+    registers: Arm64Registers, options: str, tmp_path: Path
+) -> None:
+    registers = replace(registers, x=DISTINCT_X)
+    guest = Guest(program("aarch64").wait(), registers)
+    with live(guest, machine("aarch64"), tmp_path, machine_options=options) as running:
+        # Behind the WFI: there the CPU waits.
+        found = arm64_found(running.registers(until=f"PC={ENTRY + 4:016x}"))
+    assert found == replace(registers, pc=ENTRY + 4)
+
+
+def test_arm64_entry_may_lie_beyond_4_gib(tmp_path: Path) -> None:
+    entry = GIB + 5 * GIB
+    registers = Arm64Registers(entry, x=DISTINCT_X)
+    guest = Guest(program("aarch64", entry).wait(), registers)
+    with live(guest, machine("aarch64", memory=6 * GIB), tmp_path) as running:
+        found = arm64_found(running.registers(until=f"PC={entry + 4:016x}"))
+    assert found == replace(registers, pc=entry + 4)
+
+
+@pytest.mark.parametrize("placement", Placement)
+def test_arm64_copies_arrive_and_registers_are_as_demanded(
+    placement: Placement, tmp_path: Path
+) -> None:
+    """QEMU's own device tree takes the first MiB of RAM: what belongs there is copied down."""
+    low, across, high = (bytes(n * k & 0xFF for n in range(0x5010)) for k in (3, 5, 7))
+    extra = {GIB: low, GIB + 0x80000: low, GIB + MIB - 0x2000: across, GIB + 4 * MIB: high}
+    registers = Arm64Registers(ENTRY, x=DISTINCT_X, sp=0x123456789ABCDEF0)
+    guest = Guest(program("aarch64").wait(), registers, extra)
+    with live(guest, machine("aarch64"), tmp_path, placement=placement) as running:
+        found = arm64_found(running.registers(until=f"PC={ENTRY + 4:016x}"))
+        memory = {address: running.memory(address, len(data)) for address, data in extra.items()}
+    assert memory == extra
+    assert found == replace(registers, pc=ENTRY + 4)
+
+
+def arm64_found(text: str) -> Arm64Registers:
+    """`info registers` of an aarch64 CPU."""
+    found = {name: int(digits, 16) for name, digits in re.findall(r"\b([A-Z]\w+)=(\w+)", text)}
+    x = tuple(found[f"X{number:02}"] for number in range(31))
+    return Arm64Registers(found["PC"], x, found["SP"], found["PSTATE"])
+
+
+# --- what cannot be brought about --------------------------------------------------------------
+
+CODE, DATA = flat32(0).cs, flat32(0).ds
+
+
+@pytest.mark.parametrize(
+    ("registers", "field"),
+    [
+        (flat32(0, cr0=0x10), "cr0"),
+        (flat32(0, cr0=0x01), "cr0"),
+        (flat32(0, cr0=1 << 40 | 0x11), "cr0"),
+        (flat32(0, cr3=1 << 32), "cr3"),
+        (flat64(0, cr4=1 << 32 | 0x20), "cr4"),
+        (flat64(0, cr4=0), "cr4"),
+        (flat64(0, cr4=0x20020), "cr4"),
+        (flat64(0, efer=0x400), "efer"),
+        (flat64(0, efer=0x100), "efer"),
+        (flat64(0, cr0=0x11), "efer"),
+        (flat32(0, efer=0x500), "efer"),
+        (flat32(0, cr0=0x80000011, efer=0x100, cr4=0x20), "efer"),
+        (flat32(0, cs=replace(CODE, base=0x1000)), "cs"),
+        (flat32(0, cs=replace(CODE, selector=0)), "cs"),
+        (flat32(0, cs=replace(CODE, attributes=0x809B)), "cs"),
+        (flat64(0, cs=replace(CODE, attributes=0xE09B)), "cs"),
+        (flat32(0, cs=replace(CODE, attributes=0xC093)), "cs"),
+        (flat32(0, cs=replace(CODE, limit=0xFFFFFFF)), "cs"),
+        (flat32(0, ds=replace(DATA, selector=0)), "ds"),
+        (flat32(0, ss=NULL), "ss"),
+        (flat32(0, ss=replace(DATA, selector=0x20, attributes=0xC091)), "ss"),
+        (flat32(0, ss=replace(DATA, selector=0x20, attributes=0xC0F3)), "ss"),
+        (flat32(0, es=replace(DATA, selector=0x24)), "es"),
+        (flat32(0, es=replace(DATA, selector=0x23)), "es"),
+        (flat32(0, es=replace(DATA, selector=0x10020)), "es"),
+        (flat32(0, es=replace(DATA, selector=0x1800)), "es"),
+        (flat32(0, gs=replace(DATA, selector=0x10)), "gs"),
+        (flat32(0, es=replace(DATA, selector=0x20, attributes=0xC013)), "es"),
+        (flat32(0, es=replace(DATA, selector=0x20, attributes=0xC092)), "es"),
+        (flat32(0, es=replace(DATA, selector=0x20, attributes=0xC099)), "es"),
+        (flat32(0, es=replace(DATA, selector=0x20, attributes=0x1C093)), "es"),
+        (flat64(0, fs=replace(DATA, selector=0x20, base=1 << 32)), "fs"),
+        (flat32(0, gs=replace(DATA, selector=0x20, limit=0x123FFE)), "gs"),
+        (flat32(0, gs=replace(DATA, selector=0x20, limit=0x100000, attributes=0x93)), "gs"),
+        (flat32(0, gs=replace(DATA, selector=0x20, limit=1 << 32 | 0xFFF)), "gs"),
+        (flat32(0, tr=Segment(0, limit=0x67, attributes=0x8B)), "tr"),
+        (flat32(0, tr=Segment(0x20, limit=0x67, attributes=0x89)), "tr"),
+        (flat32(0, tr=Segment(0x20, limit=0x67, attributes=0x83)), "tr"),
+        (flat32(0, ldtr=Segment(0x20, limit=0x67, attributes=0x8B)), "ldtr"),
+        (flat32(0, ldtr=Segment(0, limit=0, attributes=0)), "ldtr"),
+        (flat32(0, gdtr=DescriptorTable(0, 0x10000)), "gdtr"),
+        (flat32(0, gdtr=DescriptorTable(1 << 32, 0)), "gdtr"),
+        (flat32(0, idtr=DescriptorTable(0, 0x10000)), "idtr"),
+        (flat64(0, idtr=DescriptorTable(1 << 64, 0)), "idtr"),
+        (flat32(1 << 32), "rip"),
+        (flat64(1 << 64), "rip"),
+        (flat32(0, rax=1 << 32), "rax"),
+        (flat64(0, rax=1 << 64), "rax"),
+        (flat64(0, r15=-1), "r15"),
+        (flat32(0, r8=1), "r8"),
+        (flat32(0, rflags=0), "rflags"),
+        (flat32(0, rflags=0x102), "rflags"),
+        (flat64(0, rflags=0x20002), "rflags"),
+        (flat64(0, rflags=1 << 32 | 2), "rflags"),
+    ],
+)
+def test_x86_states_that_no_stub_reaches(registers: X86Registers, field: str) -> None:
+    with pytest.raises(StubError) as refused:
+        stub.build(registers, 0x1000)
+    assert refused.value.field == field
+    assert field in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("registers", "field"),
+    [
+        (Arm64Registers(0x40000000, pstate=0x3C0), "pstate"),
+        (Arm64Registers(0x40000000, pstate=0x3CD), "pstate"),
+        (Arm64Registers(0x40000000, pstate=0x3C4), "pstate"),
+        (Arm64Registers(0x40000000, pstate=0x1D3), "pstate"),
+        (Arm64Registers(0x40000000, pstate=0x1003C5), "pstate"),
+        (Arm64Registers(0x40000000, pstate=1 << 32 | 0x3C5), "pstate"),
+        (Arm64Registers(0x40000002), "pc"),
+        (Arm64Registers(1 << 64), "pc"),
+        (Arm64Registers(0x40000000, sp=-1), "sp"),
+        (Arm64Registers(0x40000000).with_x(x7=1 << 64), "x7"),
+    ],
+)
+def test_arm64_states_that_no_stub_reaches(registers: Arm64Registers, field: str) -> None:
+    with pytest.raises(StubError) as refused:
+        stub.build(registers, 0x40200000)
+    assert refused.value.field == field
+    assert field in str(refused.value)
+
+
+@pytest.mark.parametrize("address", [8, 0x1008, 0xF010, 0x10000, -16])
+def test_x86_stub_must_lie_where_real_mode_reaches(address: int) -> None:
+    with pytest.raises(StubError, match="below 64 KiB"):
+        stub.build(flat32(0), address)
+
+
+def test_x86_stub_may_lie_at_both_ends_of_real_mode() -> None:
+    assert stub.build(flat32(0), 0).loader_entry == 0x10000
+    assert stub.build(flat32(0), 0xF000).loader_entry == 0x1F000
+
+
+def test_x86_stub_refuses_copies() -> None:
+    with pytest.raises(StubError, match="does not copy"):
+        stub.build(flat32(0), 0x1000, (Copy(0x2000, 0x3000, 16),))
+
+
+def test_arm64_stub_must_be_aligned() -> None:
+    with pytest.raises(StubError, match="16-byte aligned"):
+        stub.build(Arm64Registers(0), 0x40000008)
+
+
+@pytest.mark.parametrize("copy", [Copy(8, 0, 16), Copy(0, 8, 16), Copy(0, 0, 8), Copy(0, 0, 0)])
+def test_arm64_copies_must_be_aligned_and_not_empty(copy: Copy) -> None:
+    with pytest.raises(StubError, match="16-byte aligned"):
+        stub.build(Arm64Registers(0), 0x40000000, (copy,))
+
+
+def test_arm64_copies_must_fit_the_stub() -> None:
+    def copies(count: int) -> tuple[Copy, ...]:
+        return tuple(Copy(i << 20, (i + 1) << 30, 0x1000) for i in range(count))
+
+    assert len(stub.build(Arm64Registers(0), 0, copies(50)).code) <= stub.ARM64_STUB_SIZE
+    with pytest.raises(StubError, match="copies"):
+        stub.build(Arm64Registers(0), 0, copies(200))
