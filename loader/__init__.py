@@ -8,20 +8,28 @@ The semantics are those of rust-vmm's linux-loader 0.14; docs/differences.md lis
 they are not. Every refusal is a LoaderError.
 """
 
+from loader import configurators
 from loader.address import Range, format_size, parse_size
 from loader.bzimage import BzImage
 from loader.cmdline import Cmdline, load_cmdline
+from loader.configurators import BootParams
 from loader.elf import Elf
 from loader.errors import (
     Bzimage,
     CommandLineCopy,
     CommandLineOverflow,
+    Fdt,
     GuestMemoryError,
     Image,
+    InvalidAddress,
     InvalidCommandLine,
     InvalidKernelStartAddress,
+    Linux,
     LoaderError,
     MemoryOverflow,
+    MissingStartAddress,
+    Overflow,
+    Pvh,
 )
 from loader.image import ImageSource, open_image
 from loader.memory import Bank, GuestMemory
@@ -37,28 +45,36 @@ from loader.result import (
 
 __all__ = [
     "Bank",
+    "BootParams",
     "BzImage",
     "Bzimage",
     "Cmdline",
     "CommandLineCopy",
     "CommandLineOverflow",
     "Elf",
+    "Fdt",
     "Finding",
     "GuestMemory",
     "GuestMemoryError",
     "Image",
     "ImageSource",
+    "InvalidAddress",
     "InvalidCommandLine",
     "InvalidKernelStartAddress",
     "KernelLoaderResult",
+    "Linux",
     "LoaderError",
     "MemoryOverflow",
+    "MissingStartAddress",
+    "Overflow",
     "Pe",
+    "Pvh",
     "PvhBootCapability",
     "PvhRelocation",
     "PvhState",
     "Range",
     "SetupHeader",
+    "configurators",
     "format_size",
     "load_cmdline",
     "load_dtb",

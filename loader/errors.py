@@ -413,6 +413,114 @@ class Cmdline:
         summary = "a value has a double quote that is neither its first nor its last character"
 
 
+# linux-loader: configurator::Error --------------------------------------------------------------
+
+
+class MissingStartAddress(LoaderError):
+    """The first section or module was added without an address."""
+
+    code = "MissingStartAddress"
+    summary = "the first boot parameter of a list needs an address"
+
+
+class Overflow(LoaderError):
+    """A list of sections or modules would end beyond 64 bits, or have a gap of many MiB."""
+
+    code = "Overflow"
+    summary = "the address of a boot parameter overflows"
+
+
+class InvalidAddress(LoaderError):
+    """A section or module was added at an address before the first of its list."""
+
+    code = "InvalidAddress"
+    summary = "a boot parameter lies before the first of its list"
+
+
+class Linux:
+    """The refusals of the zero-page configurator (linux-loader: configurator::linux::Error)."""
+
+    class ZeroPagePastRamEnd(LoaderError):
+        """The byte after the zero page is not RAM."""
+
+        code = "Linux::ZeroPagePastRamEnd"
+        summary = "the zero page ends at the end of guest RAM or beyond"
+
+    class ZeroPageSetup(LoaderError):
+        """The place of the zero page is not all in guest RAM."""
+
+        code = "Linux::ZeroPageSetup"
+        summary = "the zero page cannot be written"
+
+
+class Pvh:
+    """The refusals of the PVH configurator (linux-loader: configurator::pvh::Error)."""
+
+    class MemmapTableMissing(LoaderError):
+        """There are no sections, hence no memory map."""
+
+        code = "Pvh::MemmapTableMissing"
+        summary = "there is no memory map"
+
+    class MemmapTableAddressMissing(LoaderError):
+        """There are sections without an address."""
+
+        code = "Pvh::MemmapTableAddressMissing"
+        summary = "the memory map has no address"
+
+    class MemmapTablePastRamEnd(LoaderError):
+        """The byte after the memory map is not RAM."""
+
+        code = "Pvh::MemmapTablePastRamEnd"
+        summary = "the memory map ends at the end of guest RAM or beyond"
+
+    class MemmapTableSetup(LoaderError):
+        """The place of the memory map is not all in guest RAM."""
+
+        code = "Pvh::MemmapTableSetup"
+        summary = "the memory map cannot be written"
+
+    class StartInfoPastRamEnd(LoaderError):
+        """The byte after the start info is not RAM."""
+
+        code = "Pvh::StartInfoPastRamEnd"
+        summary = "the start info ends at the end of guest RAM or beyond"
+
+    class StartInfoSetup(LoaderError):
+        """The place of the start info is not all in guest RAM."""
+
+        code = "Pvh::StartInfoSetup"
+        summary = "the start info cannot be written"
+
+    class ModulesAddressMissing(LoaderError):
+        """There are modules without an address."""
+
+        code = "Pvh::ModulesAddressMissing"
+        summary = "the module list has no address"
+
+    class ModulesSetup(LoaderError):
+        """The place of the module list is not all in guest RAM."""
+
+        code = "Pvh::ModulesSetup"
+        summary = "the module list cannot be written"
+
+
+class Fdt:
+    """The refusals of the device-tree configurator (linux-loader: configurator::fdt::Error)."""
+
+    class FDTPastRamEnd(LoaderError):
+        """The byte after the device tree is not RAM."""
+
+        code = "Fdt::FDTPastRamEnd"
+        summary = "the device tree ends at the end of guest RAM or beyond"
+
+    class WriteFDTToMemory(LoaderError):
+        """The place of the device tree is not all in guest RAM."""
+
+        code = "Fdt::WriteFDTToMemory"
+        summary = "the device tree cannot be written"
+
+
 # ours -------------------------------------------------------------------------------------------
 
 

@@ -10,11 +10,11 @@ import loader
 from loader import errors
 from loader.errors import LoaderError
 
-# Every variant of linux-loader 0.14 that load, load_cmdline, load_dtb and Cmdline can return.
+# Every variant of linux-loader 0.14: load, load_cmdline, load_dtb, Cmdline, configurators.
 VARIANTS = {
     "": """
         InvalidCommandLine CommandLineCopy CommandLineOverflow InvalidKernelStartAddress
-        MemoryOverflow
+        MemoryOverflow MissingStartAddress Overflow InvalidAddress
         """,
     "Elf::": """
         Align BigEndianElfOnLittle InvalidElfMagicNumber InvalidProgramHeaderSize
@@ -34,6 +34,12 @@ VARIANTS = {
         NullTerminator NoBootArgsInserted InvalidCapacity InvalidAscii HasSpace HasEquals
         MissingVal MmioSize TooLarge NoQuoteSpace InvalidQuote
         """,
+    "Linux::": "ZeroPagePastRamEnd ZeroPageSetup",
+    "Pvh::": """
+        MemmapTableMissing MemmapTableAddressMissing MemmapTablePastRamEnd MemmapTableSetup
+        StartInfoPastRamEnd StartInfoSetup ModulesAddressMissing ModulesSetup
+        """,
+    "Fdt::": "FDTPastRamEnd WriteFDTToMemory",
 }
 CRATE_CODES = {group + name for group, names in VARIANTS.items() for name in names.split()}
 OUR_CODES = {

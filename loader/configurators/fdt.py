@@ -1,0 +1,26 @@
+"""A device tree blob in guest memory, as a boot parameter of arm64 and riscv64.
+
+Source: linux-loader's `configurator::fdt`. `load_dtb` of loader.pe is its other way to do it.
+"""
+
+from __future__ import annotations
+
+from loader.configurators.params import BootParams, Piece, write_pieces
+from loader.errors import Fdt
+from loader.memory import GuestMemory
+
+
+def write_bootparams(params: BootParams, memory: GuestMemory) -> None:
+    """Writes the header, a device tree blob, unseen; sections and modules are not looked at.
+
+    Raises Fdt.FDTPastRamEnd unless the byte after it is RAM too, and Fdt.WriteFDTToMemory unless
+    all of it is. Nothing is written then.
+    """
+    blob = Piece(
+        "the device tree",
+        params.header,
+        params.header_start,
+        setup=Fdt.WriteFDTToMemory,
+        past_end=Fdt.FDTPastRamEnd,
+    )
+    write_pieces(memory, [blob])

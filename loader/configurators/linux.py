@@ -1,0 +1,27 @@
+"""The zero page of x86 Linux: `struct boot_params` in guest memory.
+
+Source: linux-loader's `configurator::linux`; Documentation/arch/x86/zero-page.rst for the bytes,
+which the caller makes.
+"""
+
+from __future__ import annotations
+
+from loader.configurators.params import BootParams, Piece, write_pieces
+from loader.errors import Linux
+from loader.memory import GuestMemory
+
+
+def write_bootparams(params: BootParams, memory: GuestMemory) -> None:
+    """Writes the header, a `boot_params`; sections and modules are not looked at.
+
+    Raises Linux.ZeroPagePastRamEnd unless the byte after it is RAM too, and Linux.ZeroPageSetup
+    unless all of it is. Nothing is written then.
+    """
+    zero_page = Piece(
+        "the zero page",
+        params.header,
+        params.header_start,
+        setup=Linux.ZeroPageSetup,
+        past_end=Linux.ZeroPagePastRamEnd,
+    )
+    write_pieces(memory, [zero_page])
