@@ -117,6 +117,11 @@ def segment(name: str, **fields: Any) -> Callable[[Scene], None]:
     return change
 
 
+def has(**fields: Any) -> Callable[[Registers], Registers]:
+    """What a stub does that gets these registers wrong."""
+    return lambda registers: replace(registers, **fields)
+
+
 def page_table_entry(gib: int, index: int, value: int) -> Callable[[Scene], None]:
     """Writes entry `index` of the page directory for `gib`."""
 
@@ -242,28 +247,28 @@ MUTATIONS: Final = (
         "linux64",
         "stub leaves RAX at 1",
         "rax",
-        stub_does=lambda r: replace(r, rax=1),
+        stub_does=has(rax=1),
         verdict=WRONG,
     ),
     Mutation(
         "linux64",
         "stub leaves R15 at 1",
         "r15",
-        stub_does=lambda r: replace(r, r15=1),
+        stub_does=has(r15=1),
         verdict=WRONG,
     ),
     Mutation(
         "linux64",
         "stub skips lgdt",
         "gdtr",
-        stub_does=lambda r: replace(r, gdtr=DescriptorTable()),
+        stub_does=has(gdtr=DescriptorTable()),
         verdict=WRONG,
     ),
     Mutation(
         "linux64",
         "stub sets RFLAGS.CF",
         "rflags",
-        stub_does=lambda r: replace(r, rflags=3),
+        stub_does=has(rflags=3),
         verdict=WRONG,
     ),
     Mutation("linux64", "a byte of the kernel", "RAM", ram=one_byte_of_the_kernel, verdict=WRONG),
@@ -275,15 +280,13 @@ MUTATIONS: Final = (
         stub_does=lambda r: r.with_x(x7=1) if isinstance(r, Arm64Registers) else r,
         verdict=WRONG,
     ),
-    Mutation(
-        "arm64", "stub leaves sp at 16", "sp", stub_does=lambda r: replace(r, sp=16), verdict=WRONG
-    ),
+    Mutation("arm64", "stub leaves sp at 16", "sp", stub_does=has(sp=16), verdict=WRONG),
     Mutation("arm64", "a byte of the kernel", "RAM", ram=one_byte_of_the_kernel, verdict=WRONG),
     Mutation(
         "linux64",
         "stub jumps elsewhere",
         "the CPU was at",
-        stub_does=lambda r: replace(r, rip=X86_ENTRY + 0x100),
+        stub_does=has(rip=X86_ENTRY + 0x100),
         verdict=Verdict.ENTRY_NOT_REACHED,
     ),
     Mutation(
@@ -411,9 +414,9 @@ def test_the_table_is_up_to_date() -> None:
         [
             "# Mutations of the hand-over",
             "",
-            "Each line is a test that starts from a right hand-over, breaks one thing on a real"
-            " QEMU, and sees the verdict and the finding named here"
-            " (`tests/harness/test_handover_mutations.py`, which writes this table).",
+            "Each line is a test that starts from a right hand-over, breaks one thing on a real",
+            "QEMU, and sees the verdict and the finding named here. The tests write this table:",
+            "`tests/harness/test_handover_mutations.py`.",
             "",
             "| protocol | what is broken | verdict | finding |",
             "|---|---|---|---|",
