@@ -1,0 +1,81 @@
+"""The memory map of an x86 guest as its kernel logged it, and where two maps differ. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from loader.address import Range
+
+USABLE: Final = "usable"
+ABSENT: Final = "absent"
+_ENTRY: Final = re.compile(
+    rb"BIOS-e820: \[mem 0x([0-9a-f]{16})-0x([0-9a-f]{16})\] ([^\r\n]*?)\r?\n"
+)
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class MapEntry:
+    """A guest-physical range and what the kernel calls it."""
+
+    range: Range
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class MapDifference:
+    """A guest-physical range for which two maps say different things."""
+
+    range: Range
+    ours: str
+    theirs: str
+
+
+def logged(transcript: bytes) -> tuple[MapEntry, ...]:
+    """The firmware's map ("BIOS-e820") in a kernel's log; empty when there is none."""
+    return tuple(
+        MapEntry(Range.between(int(first, 16), int(last, 16) + 1), kind.decode())
+        for first, last, kind in _ENTRY.findall(transcript)
+    )
+
+
+def usable_banks(entries: Sequence[MapEntry], banks: Sequence[Range]) -> tuple[Range, ...]:
+    """The banks of RAM, each cut where the map's last usable range in it ends."""
+    return tuple(
+        Range.between(
+            bank.start,
+            max(
+                (
+                    entry.range.end
+                    for entry in entries
+                    if entry.kind == USABLE and bank.contains(entry.range)
+                ),
+                default=bank.end,
+            ),
+        )
+        for bank in banks
+    )
+
+
+def differences(ours: Sequence[MapEntry], theirs: Sequence[MapEntry]) -> Iterator[MapDifference]:
+    """Every range that the maps call differently, in order, as long as possible."""
+    edges = sorted({edge for e in (*ours, *theirs) for edge in (e.range.start, e.range.end)})
+    current: MapDifference | None = None
+    for start, end in zip(edges, edges[1:], strict=False):
+        left, right = _kind(ours, start), _kind(theirs, start)
+        if left == right:
+            continue
+        if current and (current.range.end, current.ours, current.theirs) == (start, left, right):
+            current = MapDifference(Range.between(current.range.start, end), left, right)
+            continue
+        if current is not None:
+            yield current
+        current = MapDifference(Range.between(start, end), left, right)
+    if current is not None:
+        yield current
+
+
+def _kind(entries: Sequence[MapEntry], address: int) -> str:
+    return next((e.kind for e in entries if e.range.start <= address < e.range.end), ABSENT)
