@@ -24,14 +24,12 @@ from loader.memory import GuestMemory
 from loader.pe import Pe
 from loader.pecoff import PeFile
 from loader.protocols import BootProtocol, BootRequest, ProtocolError, arm64, linux32, linux64, pvh
+from loader.protocols.table import PROTOCOLS
 from loader.relocation import relocated
 from loader.result import KernelLoaderResult, PvhState
 
 Banks = tuple[tuple[int, int], ...]
 
-PROTOCOLS: Final[Mapping[str, BootProtocol]] = {
-    module.NAME: module for module in (linux64, linux32, pvh, arm64)
-}
 LOADERS: Final[Mapping[Format, type[Elf | BzImage | Pe]]] = {
     Format.ELF: Elf,
     Format.BZIMAGE: BzImage,

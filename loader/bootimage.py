@@ -3,28 +3,48 @@
     boot.json   what it is: banks, registers per CPU, entry, protocol, regions, provenance
     ram.img     the bytes of guest RAM, sparse; each bank says at which offset it lies
 
-The format is public and versioned; it knows nothing of QEMU. boot.json is written last, so that a
-directory with a boot.json is complete.
+The format is public and versioned (docs/boot-image.md, docs/boot-image.schema.json); it knows
+nothing of QEMU. boot.json is written last, so that a directory with a boot.json is complete. A
+directory may come from a stranger: reading it is bounded, follows no link, and trusts nothing.
 """
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Mapping, Sequence
+import os
+import re
+import stat
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeVar
 
-from loader.address import Range
+from loader import strictjson
+from loader.address import U64_MAX, Range, is_aligned
 from loader.errors import LoaderError
 from loader.layout import Region
-from loader.memory import Bank
-from loader.registers import Registers, from_json, number_from_json, to_json
+from loader.memory import Bank, GuestMemory
+from loader.protocols.table import PROTOCOLS
+from loader.registers import REGISTERS_BY_ARCH, Registers, from_json, to_json
 
+FORMAT: Final = "bootproof boot image"
 FORMAT_VERSION: Final = 1
 DESCRIPTION: Final = "boot.json"
 RAM: Final = "ram.img"
+
+# Registers that follow no boot protocol: there are no rules to hold them against.
+NO_PROTOCOL: Final = "none"
+
+_DESCRIPTION_LIMIT: Final = 1 << 20
+_PAGE: Final = 0x1000
+_MOST_BANKS, _MOST_CPUS, _MOST_REGIONS, _MOST_PROVENANCE = 64, 256, 256, 256
+_TEXT_LIMIT: Final = 65536
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}", re.ASCII)
+
+
+T = TypeVar("T")
 
 
 class BootImageError(LoaderError):
@@ -69,7 +89,7 @@ class BootImage:
 def save(image: BootImage, directory: Path) -> None:
     """Writes boot.json into `directory`, in which ram.img already is. Atomic."""
     data = {
-        "format": "bootproof boot image",
+        "format": FORMAT,
         "version": FORMAT_VERSION,
         "arch": image.arch,
         "protocol": image.protocol,
@@ -91,117 +111,141 @@ def save(image: BootImage, directory: Path) -> None:
 
 
 def open_boot_image(directory: Path) -> BootImage:
-    """Reads a boot image back. Raises BootImageError naming the JSON path and the reason."""
+    """Reads a boot image. Raises BootImageError naming the JSON path and the reason."""
+    path = directory / DESCRIPTION
     try:
-        data = json.loads((directory / DESCRIPTION).read_text())
-        ram_size = (directory / RAM).stat().st_size
-    except OSError as error:
-        raise BootImageError(
-            f"no boot image: {error.strerror}", file=str(error.filename), field="file"
-        ) from error
+        image = parse(_read(path))
+        _check_ram_file(image, directory / RAM)
     except ValueError as error:
-        raise BootImageError(f"not JSON: {error}", file=str(directory / DESCRIPTION)) from error
-    try:
-        image = _parse(data)
-        _check_ram(image, ram_size)
-    except ValueError as error:
-        raise BootImageError(str(error), file=str(directory / DESCRIPTION)) from error
+        raise BootImageError(str(error), file=str(path)) from error
     return image
 
 
-def _parse(data: object) -> BootImage:
-    root = _object(data, "$", ("version", "arch", "protocol", "banks", "cpus"))
-    version = number_from_json(root["version"], "$.version")
+def open_ram(image: BootImage, directory: Path) -> GuestMemory:
+    """The RAM of an opened boot image, read-only. Raises GuestMemoryError."""
+    return GuestMemory.open(directory / RAM, image.banks)
+
+
+def parse(raw: bytes) -> BootImage:
+    """The boot image that a boot.json describes. Raises ValueError naming the JSON path."""
+    root = strictjson.record(
+        strictjson.parse(raw),
+        "$",
+        ("version", "arch", "protocol", "banks", "cpus"),
+        ("format", "entry", "regions", "provenance"),
+    )
+    if "format" in root:
+        strictjson.one_of(root["format"], "$.format", (FORMAT,))
+    version = strictjson.number(root["version"], "$.version")
     if version != FORMAT_VERSION:
         raise ValueError(f"$.version: {version} is not known; this program reads {FORMAT_VERSION}")
-    arch = _text(root["arch"], "$.arch")
-    cpus = tuple(
-        from_json(arch, item, f"$.cpus[{i}]") for i, item in enumerate(_list(root, "cpus"))
-    )
-    if not cpus:
-        raise ValueError("$.cpus: at least one CPU is needed")
+    arch = strictjson.one_of(root["arch"], "$.arch", tuple(REGISTERS_BY_ARCH))
     image = BootImage(
         arch=arch,
-        protocol=_text(root["protocol"], "$.protocol"),
-        banks=tuple(_bank(item, f"$.banks[{i}]") for i, item in enumerate(_list(root, "banks"))),
-        cpus=cpus,
-        regions=tuple(
-            _region(item, f"$.regions[{i}]") for i, item in enumerate(_list(root, "regions"))
-        ),
-        provenance={
-            key: _text(value, f"$.provenance.{key}")
-            for key, value in _object(root.get("provenance", {}), "$.provenance").items()
-        },
+        protocol=_protocol(root["protocol"], arch),
+        banks=_items(root, "banks", (1, _MOST_BANKS), _bank),
+        cpus=_items(root, "cpus", (1, _MOST_CPUS), lambda item, path: from_json(arch, item, path)),
+        regions=_items(root, "regions", (0, _MOST_REGIONS), _region),
+        provenance=_provenance(root.get("provenance", {})),
     )
-    if "entry" in root and number_from_json(root["entry"], "$.entry") != image.entry:
+    if "entry" in root and strictjson.number(root["entry"], "$.entry") != image.entry:
         raise ValueError(
             f"$.entry: differs from the program counter of $.cpus[0], {image.entry:#x}"
         )
+    _check_disjoint("$.banks", "addresses", [bank.range for bank in image.banks])
+    _check_disjoint("$.banks", f"offsets in {RAM}", [bank.file_range for bank in image.banks])
     return image
 
 
-def _check_ram(image: BootImage, ram_size: int) -> None:
-    if not image.banks:
-        raise ValueError("$.banks: at least one bank is needed")
-    expected = 0
-    for i, bank in enumerate(image.banks):
-        if bank.file_offset != expected:
+def _read(path: Path) -> bytes:
+    """All of a small regular file. Raises BootImageError; never blocks, never follows a link."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        reason = "is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        raise BootImageError(f"no boot image: {reason}", file=str(path)) from error
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise BootImageError("no boot image: not a regular file", file=str(path))
+        try:
+            raw = file.read(_DESCRIPTION_LIMIT + 1)
+        except OSError as error:
+            raise BootImageError(f"cannot be read: {error.strerror}", file=str(path)) from error
+    if len(raw) > _DESCRIPTION_LIMIT:
+        raise BootImageError("is larger than 1 MiB", file=str(path))
+    return raw
+
+
+def _check_ram_file(image: BootImage, path: Path) -> None:
+    try:
+        found = path.lstat()
+    except OSError as error:
+        raise BootImageError(f"no boot image: {error.strerror}", file=str(path)) from error
+    if not stat.S_ISREG(found.st_mode):
+        what = "is a symbolic link" if stat.S_ISLNK(found.st_mode) else "not a regular file"
+        raise BootImageError(f"no boot image: {what}", file=str(path))
+    for number, bank in enumerate(image.banks):
+        if bank.file_range.end > found.st_size:
             raise ValueError(
-                f"$.banks[{i}].offset: {bank.file_offset:#x}, but the banks lie one after the other"
-                f" and this one begins at {expected:#x}"
+                f"$.banks[{number}]: ends at offset {bank.file_range.end:#x} of {RAM}, which has"
+                f" {found.st_size:#x} bytes"
             )
-        expected += bank.size
-        if bank.file_offset + bank.size > ram_size:
-            raise ValueError(
-                f"$.banks[{i}]: ends at offset {bank.file_offset + bank.size:#x} of {RAM},"
-                f" which has {ram_size:#x} bytes"
-            )
-    ordered = sorted(image.ram)
-    for left, right in pairwise(ordered):
-        if left.overlaps(right):
-            raise ValueError(f"$.banks: {left} and {right} overlap")
+
+
+def _protocol(value: object, arch: str) -> str:
+    name = strictjson.one_of(value, "$.protocol", (*PROTOCOLS, NO_PROTOCOL))
+    if name != NO_PROTOCOL and arch != PROTOCOLS[name].ARCH:
+        raise ValueError(f"$.protocol: {name} is a protocol of {PROTOCOLS[name].ARCH}, not {arch}")
+    return name
+
+
+def _items(
+    root: Mapping[str, object], key: str, count: tuple[int, int], parse: Callable[[object, str], T]
+) -> tuple[T, ...]:
+    items = strictjson.array(root.get(key, []), f"$.{key}", *count)
+    return tuple(parse(item, f"$.{key}[{i}]") for i, item in enumerate(items))
 
 
 def _bank(data: object, path: str) -> Bank:
-    item = _object(data, path, ("address", "size", "offset"))
-    address, size, offset = (
-        number_from_json(item[key], f"{path}.{key}") for key in ("address", "size", "offset")
-    )
-    _check_range(address, size, path)
-    return Bank(address, size, offset)
+    item = strictjson.record(data, path, ("address", "size", "offset"))
+    for key in item:
+        if not is_aligned(strictjson.number(item[key], f"{path}.{key}"), _PAGE):
+            raise ValueError(f"{path}.{key}: {strictjson.shown(item[key])} is no multiple of 4096")
+    place = _range(item, "address", path)
+    return Bank(place.start, place.size, _range(item, "offset", path).start)
 
 
 def _region(data: object, path: str) -> Region:
-    item = _object(data, path, ("name", "address", "size"))
-    address, size = (number_from_json(item[key], f"{path}.{key}") for key in ("address", "size"))
-    _check_range(address, size, path)
-    return Region(_text(item["name"], f"{path}.name"), Range(address, size))
+    item = strictjson.record(data, path, ("name", "address", "size"))
+    name = item["name"]
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{path}.name: {strictjson.shown(name)} is no name: 1 to 64 letters, digits, blanks"
+            " and . _ + -, the first a letter or digit"
+        )
+    return Region(name, _range(item, "address", path))
 
 
-def _check_range(address: int, size: int, path: str) -> None:
+def _range(item: Mapping[str, object], start: str, path: str) -> Range:
+    first, size = (strictjson.number(item[key], f"{path}.{key}") for key in (start, "size"))
     if size == 0:
         raise ValueError(f"{path}.size: must not be 0")
-    if address + size > 1 << 64:
-        raise ValueError(f"{path}: {address:#x} + {size:#x} runs past the end of 64 bits")
+    if first + size > U64_MAX:
+        raise ValueError(f"{path}: {start} {first:#x} + size {size:#x} does not fit 64 bits")
+    return Range(first, size)
 
 
-def _object(data: object, path: str, required: Sequence[str] = ()) -> dict[str, Any]:
-    if not isinstance(data, dict):
-        raise ValueError(f"{path}: expected an object, found {type(data).__name__}")
-    missing = [key for key in required if key not in data]
-    if missing:
-        raise ValueError(f"{path}.{missing[0]}: required and missing")
-    return data
+def _provenance(data: object) -> dict[str, str]:
+    items = strictjson.mapping(data, "$.provenance")
+    if len(items) > _MOST_PROVENANCE:
+        raise ValueError(f"$.provenance: has {len(items)} entries, at most {_MOST_PROVENANCE}")
+    return {
+        key: strictjson.text(value, strictjson.below("$.provenance", key), _TEXT_LIMIT)
+        for key, value in items.items()
+    }
 
 
-def _list(root: Mapping[str, Any], key: str) -> list[object]:
-    value = root.get(key, [])
-    if not isinstance(value, list):
-        raise ValueError(f"$.{key}: expected a list, found {type(value).__name__}")
-    return value
-
-
-def _text(value: object, path: str) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{path}: expected a string, found {type(value).__name__}")
-    return value
+def _check_disjoint(path: str, what: str, ranges: Sequence[Range]) -> None:
+    for left, right in pairwise(sorted(ranges)):
+        if left.overlaps(right):
+            raise ValueError(f"{path}: the {what} {left} and {right} overlap")

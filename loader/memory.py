@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
 from loader.address import MIB, TIB, U64_MAX, Range, format_size
@@ -51,17 +53,26 @@ class Bank:
         """The guest-physical addresses of the bank."""
         return Range(self.base, self.size)
 
+    @property
+    def file_range(self) -> Range:
+        """The bytes of the RAM file that hold the bank."""
+        return Range(self.file_offset, self.size)
+
+
+AnyBank = Bank | tuple[int, int]
+
 
 class GuestMemory:
     """Banks of guest-physical RAM, all in one sparse file, zero until written.
 
-    `banks` gives (base, size) pairs; they lie one after the other in the file in that order.
+    `banks` gives (base, size) pairs, which lie one after the other in the file in that order, or
+    Bank values, each of which says its own place in the file.
     `path` names the file, which must not exist yet; without it the file is anonymous (memfd).
     Use as a context manager, or call close(). Raises GuestMemoryError for banks that are empty,
     overlap, or do not end below 2^64, and when the file cannot be made.
     """
 
-    def __init__(self, banks: Iterable[tuple[int, int]], *, path: Path | None = None) -> None:
+    def __init__(self, banks: Iterable[AnyBank], *, path: Path | None = None) -> None:
         self._layout(banks)
         try:
             if path is None:
@@ -72,7 +83,7 @@ class GuestMemory:
             raise _failed("cannot create the RAM file", path, error) from error
         self._fd = fd
         try:
-            os.ftruncate(fd, self.size)
+            os.ftruncate(fd, self._file_size)
         except (OSError, OverflowError) as error:
             self.close()
             if path is not None:
@@ -80,51 +91,62 @@ class GuestMemory:
             raise _failed(f"cannot make room for {format_size(self.size)}", path, error) from error
 
     @classmethod
-    def open(
-        cls, path: Path, banks: Iterable[tuple[int, int]], *, writable: bool = False
-    ) -> GuestMemory:
+    def open(cls, path: Path, banks: Iterable[AnyBank], *, writable: bool = False) -> GuestMemory:
         """The memory that an existing RAM file holds; `banks` as when it was made.
 
-        Raises GuestMemoryError when the file cannot be opened or is not as large as the banks.
+        Raises GuestMemoryError when the file cannot be opened, does not hold all the banks, or is
+        no regular file of that very name: a symbolic link or a device could stand for anything.
         """
         memory = cls.__new__(cls)
         memory._layout(banks)
+        access = os.O_RDWR if writable else os.O_RDONLY
         try:
-            memory._fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
-            found = os.fstat(memory._fd).st_size
+            memory._fd = os.open(path, access | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            found = os.fstat(memory._fd)
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise GuestMemoryError("the RAM file is a symbolic link", file=str(path)) from error
             raise _failed("cannot open the RAM file", path, error) from error
-        if found != memory.size:
+        if not stat.S_ISREG(found.st_mode):
+            memory.close()
+            raise GuestMemoryError("the RAM file is not a regular file", file=str(path))
+        if found.st_size < memory._file_size:
             memory.close()
             raise GuestMemoryError(
-                f"the RAM file has {found:#x} bytes but its banks need {memory.size:#x}",
+                f"the RAM file has {found.st_size:#x} bytes but its banks need"
+                f" {memory._file_size:#x}",
                 file=str(path),
-                value=found,
-                limit=memory.size,
+                value=found.st_size,
+                limit=memory._file_size,
             )
         return memory
 
-    def _layout(self, banks: Iterable[tuple[int, int]]) -> None:
+    def _layout(self, banks: Iterable[AnyBank]) -> None:
         self._fd = -1
-        placed = []
-        offset = 0
-        for base, size in banks:
-            if base < 0 or size <= 0 or base + size > U64_MAX:
+        placed: list[Bank] = []
+        for given in banks:
+            bank = _placed(given, placed[-1] if placed else None)
+            if bank.base < 0 or bank.size <= 0 or bank.base + bank.size > U64_MAX:
                 raise GuestMemoryError(
-                    f"a RAM bank cannot be {size:#x} bytes at {base:#x}: it needs at least one "
-                    f"byte and has to end below {U64_MAX:#x}"
+                    f"a RAM bank cannot be {bank.size:#x} bytes at {bank.base:#x}: it needs at "
+                    f"least one byte and has to end below {U64_MAX:#x}"
                 )
-            placed.append(Bank(base, size, offset))
-            offset += size
+            placed.append(bank)
         if not placed:
             raise GuestMemoryError("guest memory needs at least one RAM bank")
         self._banks = tuple(placed)
-        self._size = offset
+        self._size = sum(bank.size for bank in placed)
+        self._file_size = max(bank.file_range.end for bank in placed)
         self._sorted = sorted(placed, key=lambda bank: bank.base)
         self._bases = [bank.base for bank in self._sorted]
-        for low, high in zip(self._sorted, self._sorted[1:], strict=False):
+        for low, high in pairwise(self._sorted):
             if low.range.overlaps(high.range):
                 raise GuestMemoryError(f"the RAM banks {low.range} and {high.range} overlap")
+        for low, high in pairwise(sorted(placed, key=lambda bank: bank.file_offset)):
+            if low.file_range.overlaps(high.file_range):
+                raise GuestMemoryError(
+                    f"the RAM banks {low.range} and {high.range} share bytes of the RAM file"
+                )
 
     def __enter__(self) -> Self:
         return self
@@ -147,12 +169,12 @@ class GuestMemory:
 
     @property
     def banks(self) -> tuple[Bank, ...]:
-        """The banks in the order given, which is their order in the file."""
+        """The banks in the order given."""
         return self._banks
 
     @property
     def size(self) -> int:
-        """Bytes of RAM in all banks, which is the size of the file."""
+        """Bytes of RAM in all banks."""
         return self._size
 
     @property
@@ -231,7 +253,7 @@ class GuestMemory:
                 done += self._io(os.pwrite, self._fd, pattern[: length - done], offset + done)
 
     def data_extents(self) -> Iterator[Range]:
-        """The guest-physical ranges that hold data, bank by bank in file order; the rest is zero.
+        """The guest-physical ranges that hold data, bank by bank; the rest is zero.
 
         The granularity is that of the file system, and no extent crosses a bank.
         """
@@ -247,9 +269,10 @@ class GuestMemory:
         except OSError as error:
             raise _failed("cannot create the RAM file", path, error) from error
         try:
-            os.ftruncate(fd, self.size)
-            for start, end in _data(self._fd, 0, self.size):
-                _copy(self._fd, start, fd, start, end - start)
+            os.ftruncate(fd, self._file_size)
+            for bank in self._banks:
+                for start, end in _data(self._fd, bank.file_range.start, bank.file_range.end):
+                    _copy(self._fd, start, fd, start, end - start)
         except BaseException as error:
             path.unlink()
             if isinstance(error, OSError):
@@ -305,6 +328,13 @@ class GuestMemory:
             return call(*args, **kwargs)
         except OSError as error:
             raise GuestMemoryError(f"the RAM file failed: {error.strerror}") from error
+
+
+def _placed(given: AnyBank, before: Bank | None) -> Bank:
+    """A bank with its place in the file: its own, or right behind the one `before`."""
+    if isinstance(given, Bank):
+        return given
+    return Bank(*given, before.file_range.end if before else 0)
 
 
 def _named(address: int, size: int) -> str:

@@ -10,8 +10,10 @@ Sources: Intel SDM vol. 3A sections 2.5 (control registers), 3.4.5 (segment desc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, Self
+
+from loader import strictjson
 
 CR0_PE = 1 << 0
 CR0_ET = 1 << 4  # hard-wired to 1 since the i486
@@ -219,41 +221,16 @@ def _to_json(value: object) -> object:
 
 
 def _record_from_json(cls: type, data: object, path: str) -> object:
-    if not isinstance(data, dict):
-        raise ValueError(f"{path}: expected an object, found {type(data).__name__}")
-    names = [f.name for f in fields(cls)]
-    unknown = sorted(set(data) - set(names))
-    if unknown:
-        raise ValueError(f"{path}.{unknown[0]}: unknown field (known: {', '.join(names)})")
-    values = {key: _field_from_json(key, item, f"{path}.{key}") for key, item in data.items()}
-    try:
-        return cls(**values)
-    except TypeError as error:
-        missing = str(error).partition("argument")[2].lstrip("s:").strip()
-        raise ValueError(f"{path}: required and missing: {missing}") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    required = [f.name for f in fields(cls) if f.default is MISSING]
+    optional = [f.name for f in fields(cls) if f.default is not MISSING]
+    items = strictjson.record(data, path, required, optional)
+    return cls(**{key: _field_from_json(key, item, f"{path}.{key}") for key, item in items.items()})
 
 
 def _field_from_json(name: str, value: object, path: str) -> object:
     if name in _NESTED:
         return _record_from_json(_NESTED[name], value, path)
     if name == "x":
-        if not isinstance(value, list):
-            raise ValueError(f"{path}: expected a list of 31 numbers")
-        return tuple(number_from_json(item, f"{path}[{i}]") for i, item in enumerate(value))
-    return number_from_json(value, path)
-
-
-def number_from_json(value: object, path: str) -> int:
-    """An unsigned 64-bit number from a JSON integer or a string such as "0x1000"."""
-    if isinstance(value, str):
-        try:
-            value = int(value, 0)
-        except ValueError:
-            raise ValueError(f"{path}: {value!r} is not a number") from None
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{path}: expected a number, found {type(value).__name__}")
-    if not 0 <= value < 1 << 64:
-        raise ValueError(f"{path}: {value} does not fit 64 bits without sign")
-    return value
+        items = strictjson.array(value, path, 31, 31)
+        return tuple(strictjson.number(item, f"{path}[{i}]") for i, item in enumerate(items))
+    return strictjson.number(value, path)
