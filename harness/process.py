@@ -79,6 +79,19 @@ class QemuProcess:
         self._cpu_seconds = max(self._cpu_seconds, times.user + times.system)
         return self._cpu_seconds
 
+    def asleep(self) -> bool:
+        """Whether every thread waits for something to happen: none of them wants to run.
+
+        Says nothing of the host's load: a thread that is not given a CPU is not asleep.
+        """
+        try:
+            return all(
+                path.read_text().rpartition(")")[2].split()[0] == "S"
+                for path in Path(f"/proc/{self.pid}/task").glob("*/stat")
+            )
+        except OSError:  # a thread has just ended
+            return False
+
     def stderr(self) -> str:
         """What QEMU has said, at most the last 16 KiB."""
         with self._stderr_path.open("rb") as file:

@@ -32,7 +32,8 @@ class Budget:
 
     Instructions are the guest's, seconds are QEMU's CPU time, whichever runs out first. `parked` is
     CPU time in which not one instruction was executed: with icount that only happens to a halted
-    CPU for which no timer is set, and nothing will ever wake it. `idle` is wall time in which QEMU
+    CPU for which no timer is set, and nothing will ever wake it. Where QEMU then sleeps, it is
+    found asleep in `parked_looks` looks in a row instead. `idle` is wall time in which QEMU
     gets no CPU whatsoever. `console_bytes` is where a guest that prints for
     ever is ended. The `proven` budgets are those without output after the proof.
     """
@@ -42,6 +43,7 @@ class Budget:
     quiet_instructions: int = 6_000_000_000
     quiet_cpu_seconds: float = 30.0
     parked_cpu_seconds: float = 2.0
+    parked_looks: int = 20
     idle_seconds: float = 120.0
     console_bytes: int = 16 << 20
     proven_instructions: int = 2_000_000_000
@@ -92,6 +94,7 @@ class Watch:
         self._quiet_since = self._usage
         self._executed_last = self._usage
         self._moved_at = time.monotonic()
+        self._asleep = 0
         self._detector = StuckDetector(dump_format)
 
     def until_the_end(self) -> Ending:
@@ -124,6 +127,7 @@ class Watch:
         return self._over_budget()
 
     def _over_budget(self) -> End | None:
+        asleep = self._process.asleep()  # before it is woken to answer
         before, self._usage = self._usage, self._measure()
         used, budget, now = self._usage, self._budget, time.monotonic()
         if used.cpu_seconds > before.cpu_seconds:
@@ -133,6 +137,8 @@ class Watch:
             self._detector.clear()
         if used.instructions != before.instructions or not used.instructions:
             self._executed_last = used
+            asleep = False
+        self._asleep = self._asleep + 1 if asleep else 0
         if used.console_bytes > budget.console_bytes:
             return End.CONSOLE_LIMIT
         quiet_cpu = used.cpu_seconds - self._quiet_since.cpu_seconds
@@ -145,6 +151,8 @@ class Watch:
             return End.LOOPING
         parked = used.cpu_seconds - self._executed_last.cpu_seconds
         if used.instructions is not None and parked > budget.parked_cpu_seconds:
+            return End.PARKED
+        if self._asleep >= budget.parked_looks:
             return End.PARKED
         if now - self._moved_at > budget.idle_seconds:
             return End.HOST_IDLE
