@@ -131,21 +131,23 @@ def compare_memory(guest: Guest, registers: Registers) -> Iterator[Difference]:
     """
     exempt = guest.realisation.working_areas
     tables = set(_page_tables(guest, registers))
-    for bank in guest.image.banks:
-        for chunk in _chunks_with_data(guest, bank):
-            written = os.pread(guest.written.fileno(), chunk.size, chunk.start)
-            found = os.pread(guest.ram.fileno(), chunk.size, chunk.start)
+    for banks in zip(guest.written.banks, guest.ram.banks, strict=True):
+        sides = tuple(zip((guest.written.fileno(), guest.ram.fileno()), banks, strict=True))
+        for chunk in _chunks_with_data(sides):
+            written, found = (
+                os.pread(fd, chunk.size, bank.file_offset + chunk.start) for fd, bank in sides
+            )
             if written != found:
-                base = bank.base + chunk.start - bank.file_offset
+                base = banks[0].base + chunk.start
                 yield from _pages_that_differ(base, written, found, exempt, tables)
 
 
-def _chunks_with_data(guest: Guest, bank: Bank) -> Iterator[Range]:
-    """File ranges of a bank in which either side holds data, at most 1 MiB each."""
-    end = bank.file_offset + bank.size
-    cursor = bank.file_offset
+def _chunks_with_data(sides: tuple[tuple[int, Bank], ...]) -> Iterator[Range]:
+    """Parts of a bank, relative to its start, in which either file has data; 1 MiB at most."""
+    end = sides[0][1].size
+    cursor = 0
     while cursor < end:
-        starts = [_next_data(fd, cursor) for fd in (guest.written.fileno(), guest.ram.fileno())]
+        starts = [_next_data(fd, bank, cursor) for fd, bank in sides]
         start = min((found for found in starts if found is not None), default=end)
         if start >= end:
             return
@@ -155,9 +157,10 @@ def _chunks_with_data(guest: Guest, bank: Bank) -> Iterator[Range]:
         cursor = start + size
 
 
-def _next_data(fd: int, offset: int) -> int | None:
+def _next_data(fd: int, bank: Bank, start: int) -> int | None:
+    """Where data begins at or after `start` in the bank (or behind it), relative to its start."""
     try:
-        return os.lseek(fd, offset, os.SEEK_DATA)
+        return os.lseek(fd, bank.file_offset + start, os.SEEK_DATA) - bank.file_offset
     except OSError:  # no data from here to the end
         return None
 
@@ -190,30 +193,34 @@ def _only_accessed_dirty(left: bytes, right: bytes) -> bool:
 
 
 def _page_tables(guest: Guest, registers: Registers) -> Iterator[int]:
-    """Guest-physical pages of the page tables the loader wrote (SDM vol. 3A 4.5)."""
+    """Guest-physical pages of the page tables the loader wrote (SDM vol. 3A 4.5).
+
+    Each level is a set: tables may be shared, or point at themselves.
+    """
     root = registers.page_table_root
-    level = [] if root is None else [root]
+    level = set() if root is None else {root}
     for _ in range(4):
-        following = []
+        yield from level
+        following: set[int] = set()
         for table in level:
-            yield table
-            if not guest.written.contains(table, _PAGE):
-                continue
-            raw = guest.written.read(table, _PAGE)
-            entries = (int.from_bytes(raw[i : i + 8], "little") for i in range(0, _PAGE, 8))
-            following += [
-                entry & 0x000FFFFFFFFFF000
-                for entry in entries
-                if entry & _PRESENT and not entry & 0x80
-            ]
+            if guest.written.contains(table, _PAGE):
+                raw = guest.written.read(table, _PAGE)
+                entries = (int.from_bytes(raw[i : i + 8], "little") for i in range(0, _PAGE, 8))
+                following.update(
+                    entry & 0x000FFFFFFFFFF000
+                    for entry in entries
+                    if entry & _PRESENT and not entry & 0x80
+                )
         level = following
 
 
 def _reader(guest: Guest) -> Callable[[int, int], bytes | None]:
-    """Reads the guest's own RAM at guest-physical addresses."""
+    """Reads the guest's own RAM at guest-physical addresses; no rule needs more than 1 MiB."""
 
     def read(address: int, size: int) -> bytes | None:
-        return guest.ram.read(address, size) if guest.ram.contains(address, size) else None
+        if size > _CHUNK or not guest.ram.contains(address, size):
+            return None
+        return guest.ram.read(address, size)
 
     return read
 

@@ -90,7 +90,7 @@ class Prepared:
     """A boot image, written into its run directory, and what it has to prove."""
 
     assembled: Assembled
-    start: Start
+    start: Start[Expected]
 
 
 def prove(case: Case, directory: Path, options: Options = Options()) -> Proven:

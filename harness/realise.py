@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from harness.qemu import Blob, Launch, Machine
@@ -22,6 +24,7 @@ from loader.memory import GuestMemory
 
 PIECES_DIRECTORY = "pieces"
 _MERGE_GAP = 64 << 10  # a loader device costs more than reading this many zeros
+_MOST_PIECES = 256  # in a bank; beyond, the smallest gaps are filled with their zeros
 _STUB_SIZE = 0x1000
 
 
@@ -66,7 +69,7 @@ def realise(
     extents = [
         extent
         for bank in memory.banks
-        for extent in _merged(part for part in found if bank.range.contains(part))
+        for extent in _merged([part for part in found if bank.range.contains(part)])
     ]
     reserved = [region.range for region in machine.reserved]
     staged = [part for extent in extents for part in _inside(extent, reserved)]
@@ -162,15 +165,18 @@ def _place(
 
 
 def _piece(image: BootImage, part: Range, address: int) -> Piece:
+    # The name goes into a command line and a shell script, and the image may be a stranger's.
     owner = next((r.name for r in image.regions if r.range.overlaps(part)), "data")
-    name = f"{owner.replace(' ', '-').replace('/', '-')}-{part.start:#x}.bin"
+    name = f"{re.sub(r'[^A-Za-z0-9_]', '-', owner)[:64]}-{part.start:#x}.bin"
     return Piece(f"{PIECES_DIRECTORY}/{name}", part.start, part.size, address)
 
 
-def _merged(extents: Iterable[Range]) -> Iterator[Range]:
+def _merged(extents: Sequence[Range]) -> Iterator[Range]:
+    gaps = sorted((right.start - left.end for left, right in pairwise(extents)), reverse=True)
+    largest = max([_MERGE_GAP, *gaps[_MOST_PIECES - 1 : _MOST_PIECES]])
     current: Range | None = None
     for extent in extents:
-        if current is not None and extent.start - current.end <= _MERGE_GAP:
+        if current is not None and extent.start - current.end <= largest:
             current = Range.between(current.start, extent.end)
             continue
         if current is not None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 from harness import evidence, probe, qemu, reproduce, text_in_ram, verdict
 from harness.console import ConsoleFile, timestamped
@@ -31,7 +31,7 @@ from harness.realise import (
 )
 from harness.rundir import CONSOLE, TRANSCRIPT
 from harness.text_in_ram import TextCheck
-from harness.verdict import End, Expected, Judgement, Observation
+from harness.verdict import End, Expected, ExpectedHandover, Judgement, Observation
 from harness.watch import Budget, Ending, Watch, ending_without_answer
 from loader import bootimage
 from loader.address import Range
@@ -40,6 +40,7 @@ from loader.memory import GuestMemory
 
 _GREETING_SECONDS: Final = 300.0
 _Client = TypeVar("_Client", Monitor, GdbStub)
+_Asked = TypeVar("_Asked", bound=Expected | ExpectedHandover, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,43 +72,55 @@ class Unpacked:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class Start(Generic[_Asked]):
     """What to run: a boot image (its directory is the run directory) on a machine.
 
-    `unpacked` is needed to find the code of a kernel that unpacks itself.
+    `unpacked` is needed to find the code of a kernel that unpacks itself; `check_text` is off when
+    it is not at hand. `marker` is console text that ends the run. `stop_at_entry` ends it with the
+    hand-over.
     """
 
     image: BootImage
     machine: Machine
-    expected: Expected
+    expected: _Asked
     placement: Placement = Placement.PIECES
     budget: Budget = field(default_factory=Budget)
     on_console: Callable[[bytes], None] | None = None
     interactive: bool = False
     probe: bool = True
     unpacked: Unpacked | None = None
+    check_text: bool = True
+    marker: bytes | None = None
+    stop_at_entry: bool = False
 
 
-def run(start: Start, directory: Path) -> Outcome:
+AnyStart = Start[Expected | ExpectedHandover]
+
+
+def run(start: AnyStart, directory: Path) -> Outcome:
     """Boots `directory`'s boot image and judges it; leaves no process and no file but artifacts.
 
     Raises LoaderError when the image cannot be realised on this machine, UserError when QEMU cannot
     be started at all.
     """
+    with bootimage.open_ram(start.image, directory) as memory:
+        return run_with(start, memory, directory)
+
+
+def run_with(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
+    """`run` with the image's RAM open already; it is only read."""
     began = time.monotonic()
-    banks = [(bank.base, bank.size) for bank in start.image.banks]
-    with GuestMemory.open(directory / bootimage.RAM, banks) as memory:
-        realisation = realise(start.image, memory, start.machine, start.placement)
-        try:
-            write(realisation, memory, directory)
-            reproduce.write_script(start.machine, realisation, memory, directory)
-            give_to_qemu(directory)
-            qemu_began = time.monotonic()
-            with contextlib.ExitStack() as stack:
-                observation = _Run(start, realisation, memory, directory, stack).observe()
-            qemu_seconds = time.monotonic() - qemu_began
-        finally:
-            shutil.rmtree(directory / PIECES_DIRECTORY, ignore_errors=True)
+    realisation = realise(start.image, memory, start.machine, start.placement)
+    try:
+        write(realisation, memory, directory)
+        reproduce.write_script(start.machine, realisation, memory, directory)
+        give_to_qemu(directory)
+        qemu_began = time.monotonic()
+        with contextlib.ExitStack() as stack:
+            observation = _Run(start, realisation, memory, directory, stack).observe()
+        qemu_seconds = time.monotonic() - qemu_began
+    finally:
+        shutil.rmtree(directory / PIECES_DIRECTORY, ignore_errors=True)
     judgement = verdict.judge(start.expected, observation)
     costs = Costs(
         time.monotonic() - began, qemu_seconds, observation.cpu_seconds, observation.instructions
@@ -120,7 +133,7 @@ class _Run:
 
     def __init__(
         self,
-        start: Start,
+        start: AnyStart,
         realisation: Realisation,
         memory: GuestMemory,
         directory: Path,
@@ -178,7 +191,8 @@ class _Run:
     def _check_text(self, code: Range | None) -> TextCheck | None:
         """Looks for the kernel's code in RAM where the guest says it is, if it says so."""
         ram = self._guest.ram
-        if code is None or not ram.contains(code.start, code.size):
+        wanted = self._start.check_text
+        if not wanted or code is None or not ram.contains(code.start, code.size):
             return None
         unpacked = self._start.unpacked
         if unpacked is None:
@@ -205,7 +219,9 @@ class _Run:
                     return found, watch.stop(End.NOT_ENTERED)
                 if not found.clean:
                     return found, watch.stop(End.WRONG_HANDOVER)
-            return found, watch.until_the_end()
+                if self._start.stop_at_entry:
+                    return found, watch.stop(End.ENTERED)
+            return found, watch.until_the_end(self._start.marker)
         except (MonitorError, GdbError):
             # QEMU closes its channels when it ends; its exit says more than the broken connection.
             return found, ending_without_answer(self._process, self._console)

@@ -25,6 +25,7 @@ class Verdict(enum.Enum):
     """How a case ended. The values are stable: they stand in JSON files."""
 
     BOOTED = "booted"
+    HANDED_OVER = "handed-over"
     BOOTED_WRONG = "booted-wrong"
     LOAD_REFUSED = "load-refused"
     ENTRY_NOT_REACHED = "entry-not-reached"
@@ -58,6 +59,8 @@ class End(enum.Enum):
     NO_ANSWER = "QEMU runs but does not answer on its monitor"
     HOST_IDLE = "QEMU was given no CPU time"
     PROOF = "the proof was there and the guest did not end by itself"
+    MARKER = "the console showed what was waited for"
+    ENTERED = "only the hand-over was asked for"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,17 +109,45 @@ class CodeAnywhere:
 
 
 @dataclass(frozen=True, slots=True)
+class CodeInside:
+    """The kernel must run within the RAM that the boot image says is its own."""
+
+    region: Range
+
+    def contradiction(self, code: int) -> str | None:
+        if self.region.contains(Range(code, 1)):
+            return None
+        return f"the kernel runs at {code:#x}, outside of its region {self.region}"
+
+
+@dataclass(frozen=True, slots=True)
 class Expected:
-    """What the guest must say about itself when the request was carried out."""
+    """What the guest must say about itself when the request was carried out.
+
+    `code` is None when nothing is known about where the kernel runs. `visible` is the System RAM
+    that a memory map of another loader tells of; without it, that follows from the banks, `ram`.
+    """
 
     arch: str
     nonce: str
     cmdline: str
     cpus: int
     ram: tuple[Range, ...]
-    code: CodeAt | CodeAnywhere
+    code: CodeAt | CodeAnywhere | CodeInside | None
     bootloader_type: int | None = None
     request: str | None = None
+    visible: tuple[Range, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedHandover:
+    """All that can be asked of a guest without a proof: its entry, and text on its console.
+
+    `until` is None when nothing is asked of what comes after the hand-over.
+    """
+
+    entry: int
+    until: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,18 +159,22 @@ class Judgement:
     evidence: GuestEvidence
 
 
-def judge(expected: Expected, seen: Observation) -> Judgement:
+def judge(expected: Expected | ExpectedHandover, seen: Observation) -> Judgement:
     """The verdict on one run."""
     said = evidence.parse(seen.transcript)
     verdict, reason = _verdict(expected, seen, said)
     return Judgement(verdict, reason, said)
 
 
-def _verdict(expected: Expected, seen: Observation, said: GuestEvidence) -> tuple[Verdict, str]:
+def _verdict(
+    expected: Expected | ExpectedHandover, seen: Observation, said: GuestEvidence
+) -> tuple[Verdict, str]:
     if seen.probe is not None:
         wrong = _handover(seen.probe, seen)
         if wrong is not None:
             return wrong
+    if isinstance(expected, ExpectedHandover):
+        return _after_handover(expected, seen)
     if said.proof is not None:
         contradictions = [*_contradictions(expected, said), *_text_contradictions(seen)]
         if contradictions:
@@ -163,6 +198,28 @@ def _handover(probe: Probe, seen: Observation) -> tuple[Verdict, str] | None:
         text = "; ".join(map(str, probe.differences))
         return Verdict.HANDOVER_WRONG, text + (f"; and {probe.more} more" if probe.more else "")
     return None
+
+
+def _after_handover(expected: ExpectedHandover, seen: Observation) -> tuple[Verdict, str]:
+    """A guest that cannot prove its boot: never more than `handed-over`.
+
+    Without `until`, what follows may be anything but a panic, silence, or a failure of ours.
+    """
+    entered = f"entered at {expected.entry:#x} exactly as asked"
+    if seen.end is End.ENTERED:
+        return Verdict.HANDED_OVER, f"{entered}, and stopped there"
+    appeared = -1 if expected.until is None else seen.transcript.find(expected.until.encode())
+    panic = panic_reason(seen.transcript[: appeared if appeared >= 0 else None])
+    if panic is not None:
+        return Verdict.PANIC, f"kernel panic: {panic}"
+    if appeared >= 0:
+        return Verdict.HANDED_OVER, f"{entered}; {expected.until!r} was on the console"
+    verdict, reason = _without_proof(seen)
+    if expected.until is not None:
+        return verdict, f"{reason}; {expected.until!r} was never on the console"
+    if not seen.transcript or verdict in (Verdict.QEMU_FAILED, Verdict.INCONCLUSIVE):
+        return verdict, reason
+    return Verdict.HANDED_OVER, f"{entered}; then {reason}"
 
 
 def _without_proof(seen: Observation) -> tuple[Verdict, str]:
@@ -209,7 +266,7 @@ def _contradictions(expected: Expected, said: GuestEvidence) -> Iterator[str]:
     code = said.code
     if code is None:
         yield "the guest did not say where its kernel code is"
-    else:
+    elif expected.code is not None:
         wrong = expected.code.contradiction(code.start)
         if wrong:
             yield wrong
@@ -231,7 +288,9 @@ def _text_contradictions(seen: Observation) -> Iterator[str]:
 
 
 def _memory_contradictions(expected: Expected, said: GuestEvidence) -> Iterator[str]:
-    wanted = usable_ram(expected.arch, expected.ram)
+    wanted = expected.visible
+    if wanted is None:
+        wanted = usable_ram(expected.arch, expected.ram)
     if _joined(said.ram) != wanted:
         found = ", ".join(map(str, said.ram)) or "nothing"
         yield f"the guest sees RAM {found}, not {', '.join(map(str, wanted))}"

@@ -7,6 +7,7 @@ only asks. Judges nothing: it says why it stopped.
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, replace
 from typing import Final
@@ -97,10 +98,11 @@ class Watch:
         self._asleep = 0
         self._detector = StuckDetector(dump_format)
 
-    def until_the_end(self) -> Ending:
-        """Waits for the guest to end, QEMU to end, or a budget to run out."""
+    def until_the_end(self, marker: bytes | None = None) -> Ending:
+        """Waits for the guest to end, QEMU to end, a budget to run out, or `marker` to be said."""
+        wanted = [] if marker is None else [re.escape(marker)]
         patterns = self._console.compile_pattern_list(
-            [PROOF_PATTERN, _PANIC_PATTERN, pexpect.EOF, pexpect.TIMEOUT]
+            [PROOF_PATTERN, _PANIC_PATTERN, pexpect.EOF, pexpect.TIMEOUT, *wanted]
         )
         proven = False
         while True:
@@ -110,6 +112,8 @@ class Watch:
                 self._budget = self._budget.after_proof()
             if found == 1 and not proven:
                 return self.stop(End.GUEST_HALTED)
+            if found == 4:
+                return self.stop(End.MARKER)
             end = End.QEMU_EXITED if found == 2 else self._end()
             if end is not None:
                 return self.stop(End.PROOF if proven and _gave_up(end) else end)
