@@ -117,6 +117,11 @@ class X86Registers:
     r14: int = 0
     r15: int = 0
 
+    @classmethod
+    def with_segments(cls, rip: int, code: Segment, data: Segment, gdtr: DescriptorTable) -> Self:
+        """Registers whose data segments are all the same; everything else is as after reset."""
+        return cls(rip=rip, cs=code, ds=data, es=data, fs=data, gs=data, ss=data, gdtr=gdtr)
+
     @property
     def pc(self) -> int:
         """Guest-linear address of the first instruction."""

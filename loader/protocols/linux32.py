@@ -6,6 +6,7 @@ Source: Documentation/arch/x86/boot.rst, section "32-bit Boot Protocol".
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from loader.address import Range
@@ -30,15 +31,8 @@ def configure(memory: GuestMemory, kernel: KernelLoaderResult, request: BootRequ
     regions = plan([bank.range for bank in memory.banks], kernel, request)
     zero_page = bootparams.write(memory, regions, kernel, request)
     code, data = Segment(bootparams.BOOT_CS, attributes=ATTR_CODE32), Segment(bootparams.BOOT_DS)
-    registers = X86Registers(
-        rip=entry_point(kernel, NAME),
-        rsi=zero_page,
-        cs=code,
-        ds=data,
-        es=data,
-        fs=data,
-        gs=data,
-        ss=data,
-        gdtr=bootparams.write_gdt(memory, regions, [code, data]),
+    flat = X86Registers.with_segments(
+        entry_point(kernel, NAME), code, data, bootparams.write_gdt(memory, regions, [code, data])
     )
+    registers = replace(flat, rsi=zero_page)
     return Handover(registers, tuple(regions))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from loader.address import Range, align_up
@@ -52,16 +53,12 @@ def configure(memory: GuestMemory, kernel: KernelLoaderResult, request: BootRequ
     assert tables is not None
     memory.write(tables.start, identity_map(tables.start, _identity_gib(ram)))
     code, data = Segment(bootparams.BOOT_CS, attributes=ATTR_CODE64), Segment(bootparams.BOOT_DS)
-    registers = X86Registers(
-        rip=entry_point(kernel, NAME),
+    flat = X86Registers.with_segments(
+        entry_point(kernel, NAME), code, data, bootparams.write_gdt(memory, regions, [code, data])
+    )
+    registers = replace(
+        flat,
         rsi=zero_page,
-        cs=code,
-        ds=data,
-        es=data,
-        fs=data,
-        gs=data,
-        ss=data,
-        gdtr=bootparams.write_gdt(memory, regions, [code, data]),
         cr0=CR0_PG | CR0_PE | CR0_ET,
         cr3=tables.start,
         cr4=CR4_PAE,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from loader.address import Range
@@ -47,18 +48,13 @@ def configure(memory: GuestMemory, kernel: KernelLoaderResult, request: BootRequ
     code = Segment(_SELECTOR_CS, attributes=ATTR_CODE32)
     data = Segment(_SELECTOR_DS)
     tss = Segment(_SELECTOR_TSS, limit=0x67, attributes=ATTR_TSS_BUSY)
-    registers = X86Registers(
-        rip=entry_point(kernel, NAME),
-        rbx=start_info,
-        cs=code,
-        ds=data,
-        es=data,
-        fs=data,
-        gs=data,
-        ss=data,
-        tr=tss,
-        gdtr=bootparams.write_gdt(memory, regions, [code, data, tss]),
+    flat = X86Registers.with_segments(
+        entry_point(kernel, NAME),
+        code,
+        data,
+        bootparams.write_gdt(memory, regions, [code, data, tss]),
     )
+    registers = replace(flat, rbx=start_info, tr=tss)
     return Handover(registers, tuple(regions))
 
 
