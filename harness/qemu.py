@@ -231,7 +231,8 @@ class RamFile:
 class Channels:
     """Where QEMU talks to: console file, QMP and gdbstub file descriptors (None: none), RAM file.
 
-    With a gdbstub the guest waits for it before its first instruction.
+    With QMP the guest waits before its first instruction until it is told to go on: else what
+    happens in its first milliseconds would be over before anybody could be told.
 
     `terminal` connects the console to standard input and output as well, with QEMU's own escape
     (Ctrl-A X ends it); the guest's timing then depends on the terminal. `after_shutdown` is what
@@ -393,9 +394,10 @@ def _channels(channels: Channels) -> list[str]:
             f"socket,id=qmp,fd={channels.qmp_fd}",
             "-mon",
             "chardev=qmp,mode=control",
+            "-S",
         ]
     if channels.gdb_fd is not None:
-        args += ["-chardev", f"socket,id=gdb,fd={channels.gdb_fd}", "-gdb", "chardev:gdb", "-S"]
+        args += ["-chardev", f"socket,id=gdb,fd={channels.gdb_fd}", "-gdb", "chardev:gdb"]
     return args
 
 

@@ -213,7 +213,9 @@ class _Run:
                 self._start.budget,
                 self._start.machine.arch.dump,
             )
-            if self._gdb is not None:
+            if self._gdb is None:
+                self._monitor.execute("cont")
+            else:
                 found = probe.at_entry(self._guest, self._monitor, self._gdb, watch.given_up)
                 if not found.reached:
                     return found, watch.stop(End.NOT_ENTERED)
