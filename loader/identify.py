@@ -11,6 +11,7 @@ arch/riscv/boot-image-header.rst); EFI zboot (zboot-header.S); unified kernel im
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -92,7 +93,7 @@ _ELFDATA2MSB = 2
 _PE_MACHINES = {0x14C: "i386", 0x1C2: "arm", 0x1C4: "arm", 0x5032: "riscv32"}
 _PE_MACHINES |= {0x5064: "riscv64", 0x6264: "loongarch64", 0x8664: "x86_64", 0xAA64: "aarch64"}
 
-_LONGEST_VERSION = 256
+_RELEASE = re.compile(rb"[!-~]{1,127}(?=[ \0])")
 PROTOCOL_2_08 = 0x208  # payload_offset, payload_length
 
 
@@ -167,10 +168,8 @@ def bzimage_release(data: memoryview, header: SetupHeader) -> str | None:
     # boot.rst: kernel_version is the string's file offset less 0x200, if not 0.
     if not header.kernel_version:
         return None
-    start = header.kernel_version + SECTOR
-    text = bytes(data[start : start + _LONGEST_VERSION]).split(b"\0", 1)[0]
-    words = text.decode("ascii", "replace").split()
-    return words[0] if words and words[0].isprintable() else None
+    release = _RELEASE.match(data, header.kernel_version + SECTOR)
+    return release[0].decode("ascii") if release else None
 
 
 def _image(data: memoryview) -> Identity | None:

@@ -62,7 +62,7 @@ class PeFile:
     @classmethod
     def parse(cls, data: memoryview) -> Self | None:
         """The PE headers of the file `data`, or None when it has none."""
-        if data[:2] != DOS_MAGIC or len(data) < _PE_POINTER + 4:
+        if data[:2] != DOS_MAGIC:
             return None
         signature = int.from_bytes(data[_PE_POINTER : _PE_POINTER + 4], "little")
         header = signature + len(_PE_MAGIC)

@@ -316,7 +316,7 @@ class _Spool:
     def keep(self, peeled: _Peeled) -> UnpackedFile:
         """Gives the content of `peeled` its name, after writing it if no step had to."""
         stored = not peeled.steps or peeled.steps[-1].packing is None
-        if stored or self._partial is None:
+        if stored:
             self._write(lambda sink: sink(peeled.data))
         partial = self._partial
         assert partial is not None

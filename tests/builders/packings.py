@@ -11,7 +11,8 @@ import gzip as gzip_module
 import lzma as lzma_module
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import lz4.block
 import lz4.frame
@@ -204,15 +205,24 @@ def zboot(
     return (header + pe_headers([], machine)).ljust(offset, b"\0") + payload + bytes(512)
 
 
-def uki(sections: list[tuple[str, bytes]], *, machine: int = 0x8664, dos: bytes = b"MZ") -> bytes:
-    """A unified kernel image with `sections` in this order, each padded to 512 bytes."""
+def uki(
+    sections: list[tuple[str, bytes]],
+    *,
+    machine: int = 0x8664,
+    in_memory: Mapping[str, int] = MappingProxyType({}),
+) -> bytes:
+    """A unified kernel image with `sections` in this order, each padded to 512 bytes.
+
+    `in_memory` gives the virtual size of those sections whose content is not all there is.
+    """
     table, body = [], b""
     start = -(-(0x40 + 24 + 40 * len(sections)) // 512) * 512
     for name, content in sections:
         padded = content.ljust(-(-len(content) // 512) * 512, b"\0")
-        table.append((name, len(content), len(padded), start + len(body)))
+        virtual = in_memory.get(name, len(content))
+        table.append((name, virtual, len(padded), start + len(body)))
         body += padded
-    head = dos.ljust(0x3C, b"\0") + struct.pack("<I", 0x40) + pe_headers(table, machine)
+    head = b"MZ".ljust(0x3C, b"\0") + struct.pack("<I", 0x40) + pe_headers(table, machine)
     return head.ljust(start, b"\0") + body
 
 

@@ -82,11 +82,17 @@ def test_payload_is_not_looked_for_before_protocol_2_08() -> None:
     assert identify(kernel) == Identity(Format.BZIMAGE, None, None, "6.1.0-test")
 
 
-@pytest.mark.parametrize("pointer", [0, 0xFFFF])
+@pytest.mark.parametrize("pointer", [0, 0xFFFF, 0x100])
 def test_kernel_version_that_points_nowhere_gives_no_release(pointer: int) -> None:
     kernel = bytearray(build.bzimage(build.gzip(build.elf())))
     kernel[0x20E:0x210] = struct.pack("<H", pointer)
+    kernel[0x200:0x202] = b"A "  # what a pointer of 0 would read
     assert identify(bytes(kernel)).release is None
+
+
+@pytest.mark.parametrize("text", [b"\x1b[31m6.1 ", b"6.1\xff ", b"x" * 128, b" 6.1"])
+def test_version_string_that_is_none_gives_no_release(text: bytes) -> None:
+    assert identify(build.bzimage(b"", release=text)).release is None
 
 
 def test_bzimage_without_boot_flag_is_a_bzimage_as_the_loader_sees_it() -> None:

@@ -163,6 +163,22 @@ def test_first_profile_of_a_unified_kernel_image_overrides_its_base() -> None:
     assert (unpacked.cmdline, bytes(unpacked.initrd)) == ("main", b"base")
 
 
+def test_section_that_is_larger_in_memory_has_what_the_file_has() -> None:
+    image = IMAGE.ljust(-(-len(IMAGE) // 512) * 512, b"\0")
+    kernel = build.uki([(".linux", image)], in_memory={".linux": 1 << 30})
+    assert bytes(unpack(kernel).data) == image
+
+
+def test_of_sections_of_one_name_the_first_counts() -> None:
+    sections = [(".linux", IMAGE), (".cmdline", b"first"), (".cmdline", b"second")]
+    assert unpack(build.uki(sections)).cmdline == "first"
+
+
+def test_other_profiles_of_a_unified_kernel_image_are_left_out() -> None:
+    sections = [(".linux", IMAGE), (".profile", b"ID=main"), (".profile", b"ID=rescue")]
+    assert unpack(build.uki([*sections, (".cmdline", b"rescue")])).cmdline is None
+
+
 def test_unpack_fully_goes_on_to_a_loadable_kernel() -> None:
     zboot = build.zboot(payload("zstd-22", IMAGE), b"zstd22")
     kernel = build.xz(build.uki([(".cmdline", b"quiet"), (".linux", zboot)]))
@@ -209,6 +225,12 @@ def test_skippable_zstd_frames_are_passed_over() -> None:
 @pytest.mark.parametrize("how", [h for h in build.COMPRESSORS if h != "gzip"])
 def test_size_word_behind_a_compressed_image_of_an_older_build(how: str) -> None:
     assert bytes(unpack(payload(how, IMAGE)).data) == IMAGE
+
+
+@every_packing
+def test_much_output_from_little_input(how: str) -> None:
+    content = build.image().ljust(5 * MIB, b"\0")
+    assert bytes(unpack(build.bzimage(payload(how, content))).data) == content
 
 
 @pytest.mark.parametrize("size", [8 * MIB - 1, 8 * MIB, 8 * MIB + 1, 20 * MIB])
@@ -388,6 +410,13 @@ def test_bytes_between_stream_and_size_word_of_a_payload_are_refused(how: str) -
     assert isinstance(error, Unpack.TrailingData | Unpack.SizeMismatch)
 
 
+@pytest.mark.parametrize("how", [h for h in build.COMPRESSORS if h != "gzip"])
+def test_a_second_size_word_in_a_payload_is_refused(how: str) -> None:
+    packing = build.COMPRESSORS[how][0]
+    packed = build.with_size(payload(how, VMLINUX), len(VMLINUX), packing)
+    assert isinstance(refused(build.bzimage(packed)), Unpack.TrailingData)
+
+
 @pytest.mark.parametrize("kernel", [VMLINUX, IMAGE])
 def test_a_kernel_that_is_not_packed_says_so(kernel: bytes) -> None:
     assert isinstance(refused(kernel), Unpack.NotPacked)
@@ -488,6 +517,15 @@ def test_lzop_blocks_that_no_encoder_makes_are_refused(size: int, packed_size: i
     error = refused(packed)
     assert isinstance(error, Unpack.Corrupt)
     assert f"a block of {packed_size} for {size} bytes" in str(error)
+
+
+def test_an_lzop_block_of_another_size_than_its_header_says_is_refused() -> None:
+    packed = bytearray(build.lzo(bytes(1000), flags=0))
+    at = len(build.lzo_header(0))
+    packed[at : at + 4] = struct.pack(">I", 1001)
+    error = refused(bytes(packed))
+    assert isinstance(error, Unpack.Corrupt)
+    assert "a block gives 1000 bytes, not 1001" in str(error)
 
 
 def test_an_unknown_lzop_method_is_refused() -> None:
@@ -643,6 +681,13 @@ def test_unpack_fully_to_leaves_no_intermediate_file(tmp_path: Path) -> None:
     zboot = build.zboot(payload("lz4-legacy", IMAGE), b"lz4")
     written = unpack_fully_to(build.zstd(build.uki([(".linux", zboot)])), path)
     assert (path.read_bytes(), written.format, len(written.steps)) == (IMAGE, Format.IMAGE, 3)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_unpack_fully_to_writes_a_stored_kernel_out_of_a_compressed_file(tmp_path: Path) -> None:
+    path = tmp_path / "Image"
+    unpack_fully_to(build.gzip(build.uki([(".linux", IMAGE)])), path)
+    assert path.read_bytes() == IMAGE
     assert list(tmp_path.iterdir()) == [path]
 
 
