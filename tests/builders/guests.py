@@ -20,7 +20,7 @@ from typing import Any, Self
 from harness import qemu
 from harness.monitor import Monitor
 from harness.process import QemuProcess, give_to_qemu
-from harness.qemu import Channels, Machine
+from harness.qemu import Channels, Machine, RamFile
 from harness.realise import Placement, realise, write
 from harness.rundir import CONSOLE
 from loader import bootimage
@@ -106,6 +106,10 @@ class Program(ABC):
         """Jumps to itself."""
 
     @abstractmethod
+    def count(self) -> Self:
+        """Counts for ever: busy, and in another state each time one looks."""
+
+    @abstractmethod
     def reset(self) -> Self:
         """Resets the machine, without a word."""
 
@@ -137,6 +141,10 @@ class X86Program(Program):
 
     def spin(self) -> Self:
         self.code += bytes.fromhex("eb fe")  # jmp $
+        return self
+
+    def count(self) -> Self:
+        self.code += bytes.fromhex("83 c0 01 eb fb")  # add eax, 1; jmp -5
         return self
 
     def reset(self) -> Self:
@@ -172,6 +180,9 @@ class Arm64Program(Program):
 
     def spin(self) -> Self:
         return self._emit(0x14000000)  # b .
+
+    def count(self) -> Self:
+        return self._emit(0x91000400, 0x17FFFFFF)  # add x0, x0, #1; b -4
 
     def reset(self) -> Self:
         return self.psci(PSCI_SYSTEM_RESET)
@@ -299,9 +310,11 @@ def live(
     give_to_qemu(directory)
     ours, theirs = socket.socketpair()
     with Monitor(ours) as monitor, theirs:
-        argv = qemu.argv(machine, realisation.launch, Channels(CONSOLE, theirs.fileno()))
+        ram = RamFile(bootimage.RAM) if realisation.launch.mapped else None
+        argv = qemu.argv(machine, realisation.launch, Channels(CONSOLE, theirs.fileno(), ram=ram))
         argv[argv.index("-machine") + 1] += machine_options
         with QemuProcess(argv, directory, pass_fds=[theirs.fileno()]) as process:
             theirs.close()
             monitor.connect(60)
+            monitor.execute("cont")
             yield Live(process, monitor, directory)
