@@ -15,6 +15,7 @@ from harness.images import KernelFile
 from harness.probe import Probe
 from harness.prove import Options, Prepared, Proven
 from harness.realise import Placement
+from harness.run import Outcome
 from harness.text import printable
 from harness.verdict import Verdict
 from harness.watch import Budget
@@ -60,16 +61,16 @@ def run(request: Request, default_out: Path) -> int:
         raise UserError("--console needs a terminal for input and output")
     case = case_for(request)
     directory = (request.out or default_out / case.id).absolute()
-    show = _Console()
+    show = Console()
     options = Options(
-        initrd=_read_initrd(request.initrd),
+        initrd=read_initrd(request.initrd),
         interactive=request.console,
         probe=request.probe,
         budget=_FOREVER if request.console else Budget(),
         on_console=None if request.console else show,
     )
     prepared = prove.prepare(case, directory, options)
-    _print_request(prepared, case, request)
+    print_request(prepared, case, request)
     proven = prove.carry_out(case, prepared, directory)
     show.finish()
     _print_verdict(proven, request)
@@ -119,7 +120,7 @@ def _arch_and_format(kernel: KernelFile, request: Request) -> tuple[str, str]:
     return arch, request.format or format_
 
 
-def _read_initrd(path: Path | None) -> bytes | None:
+def read_initrd(path: Path | None) -> bytes | None:
     if path is None:
         return None
     try:
@@ -131,7 +132,7 @@ def _read_initrd(path: Path | None) -> bytes | None:
     return data
 
 
-class _Console:
+class Console:
     """Prints guest output line by line, escaped, behind a mark that tells it from our own words."""
 
     def __init__(self) -> None:
@@ -150,7 +151,7 @@ class _Console:
 _CR: Final = b"\r"
 
 
-def _print_request(prepared: Prepared, case: Case, request: Request) -> None:
+def print_request(prepared: Prepared, case: Case, request: Request) -> None:
     image, machine = prepared.assembled.image, prepared.start.machine
     mode = "real time, not reproducible" if machine.realtime else "deterministic"
     print(f"kernel    {request.kernel} ({case.format})")
@@ -166,7 +167,7 @@ def _print_request(prepared: Prepared, case: Case, request: Request) -> None:
     print(f"cmdline   {prepared.start.expected.cmdline}", flush=True)
 
 
-def _print_probe(probe: Probe | None) -> None:
+def print_probe(probe: Probe | None) -> None:
     if probe is None:
         return
     if not probe.reached:
@@ -177,15 +178,19 @@ def _print_probe(probe: Probe | None) -> None:
         print(f"probe     {finding.grade.value} {finding.code}: {finding.sentence}")
 
 
+def print_cost(outcome: Outcome) -> None:
+    spent = f"{outcome.costs.cpu_seconds:.1f} s of QEMU CPU time"
+    if outcome.costs.instructions is not None:
+        spent += f", {outcome.costs.instructions:,} guest instructions"
+    print(f"cost      {spent}")
+
+
 def _print_verdict(proven: Proven, request: Request) -> None:
     print(f"verdict   {proven.verdict.value}: {proven.reason}")
     outcome = proven.outcome
     if outcome is not None:
-        _print_probe(outcome.observation.probe)
-        spent = f"{outcome.costs.cpu_seconds:.1f} s of QEMU CPU time"
-        if outcome.costs.instructions is not None:
-            spent += f", {outcome.costs.instructions:,} guest instructions"
-        print(f"cost      {spent}")
+        print_probe(outcome.observation.probe)
+        print_cost(outcome)
     if (
         proven.verdict is not Verdict.BOOTED
         and request.cmdline

@@ -13,10 +13,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from harness.errors import UserError
 from loader.address import parse_size
+
+if TYPE_CHECKING:
+    from harness import boot
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 OK, NOT_AS_EXPECTED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -24,6 +27,9 @@ OK, NOT_AS_EXPECTED, USAGE, INTERRUPTED = 0, 1, 2, 130
 _EXAMPLES: Final = {
     "matrix": "example: bootproof matrix -k 'pvh and x86_64'",
     "boot": "example: bootproof boot arch/x86/boot/bzImage --protocol linux32 --offset 32M",
+    "image": "example: bootproof image vmlinux --protocol linux64 --out build/image",
+    "run": "example: bootproof run build/image",
+    "initramfs": "example: bootproof initramfs build/proof.cpio",
     "fetch": "example: bootproof fetch 6.1-amd64 --mirror http://mirror.example/debian",
     "inspect": "example: bootproof inspect vmlinux --offset 16M",
 }
@@ -76,6 +82,9 @@ def _parser() -> _Parser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_matrix(commands)
     _add_boot(commands)
+    _add_image(commands)
+    _add_run(commands)
+    _add_initramfs(commands)
     _add_inspect(commands)
     _add_fetch(commands)
     setup = _command(commands, "setup", "set everything up: QEMU, packages, kernels")
@@ -98,6 +107,16 @@ def _size(text: str) -> int:
         return parse_size(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return seconds
 
 
 def _offset(text: str) -> int | None:
@@ -153,34 +172,7 @@ def _test(_arguments: argparse.Namespace) -> int:
 
 def _add_boot(commands: argparse._SubParsersAction[_Parser]) -> None:
     boot = _command(commands, "boot", "boot one kernel, with live output")
-    boot.add_argument("kernel", metavar="KERNEL", help="a file, or a name of the catalogue")
-    boot.add_argument(
-        "--protocol",
-        choices=("auto", "linux64", "linux32", "pvh", "arm64"),
-        default="auto",
-        help="how the kernel is entered (default: PVH if it offers that, else the Linux protocol)",
-    )
-    boot.add_argument(
-        "--format",
-        choices=("elf", "bzimage", "image"),
-        help="unpack the kernel to this first (default: as it is; vmlinux for --protocol pvh)",
-    )
-    boot.add_argument(
-        "--offset",
-        type=_offset,
-        default=...,
-        metavar="SIZE",
-        help="kernel_offset as in linux-loader: added to a vmlinux's addresses, the load address of"
-        " a bzImage, the base of an Image; `none` for none (default: none; for an Image 2 MiB"
-        " above the start of RAM)",
-    )
-    boot.add_argument(
-        "--memory", type=_size, default=512 << 20, metavar="SIZE", help="guest RAM (512M)"
-    )
-    boot.add_argument("--cmdline", help="kernel command line instead of the default")
-    boot.add_argument("--initrd", type=Path, metavar="FILE", help="its /init runs after the proof")
-    boot.add_argument("--machine", help="QEMU machine type (q35, pc, microvm; virt)")
-    boot.add_argument("--cpu", help="QEMU CPU model")
+    _add_request(boot)
     boot.add_argument(
         "--placement",
         choices=("pieces", "mapped"),
@@ -194,41 +186,154 @@ def _add_boot(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="stop at the kernel's first instruction and compare CPU and RAM with what was asked",
     )
     boot.add_argument(
-        "--pvh-relocate",
-        action="store_true",
-        help="with --offset: enter through PVH where the kernel's relocation note allows it",
-    )
-    boot.add_argument("--unsafe", action="store_true", help="start what would be refused")
-    boot.add_argument(
         "--console", action="store_true", help="talk to the guest (real time, not reproducible)"
     )
     boot.add_argument("--out", type=Path, metavar="DIR", help="the run directory")
     boot.set_defaults(run=_boot)
 
 
+def _add_request(parser: _Parser) -> None:
+    """What is asked of the loader, whatever becomes of the boot image."""
+    parser.add_argument("kernel", metavar="KERNEL", help="a file, or a name of the catalogue")
+    parser.add_argument(
+        "--protocol",
+        choices=("auto", "linux64", "linux32", "pvh", "arm64"),
+        default="auto",
+        help="how the kernel is entered (default: PVH if it offers that, else the Linux protocol)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("elf", "bzimage", "image"),
+        help="unpack the kernel to this first (default: as it is; vmlinux for --protocol pvh)",
+    )
+    parser.add_argument(
+        "--offset",
+        type=_offset,
+        default=...,
+        metavar="SIZE",
+        help="kernel_offset as in linux-loader: added to a vmlinux's addresses, the load address of"
+        " a bzImage, the base of an Image; `none` for none (default: none; for an Image 2 MiB"
+        " above the start of RAM)",
+    )
+    parser.add_argument(
+        "--memory", type=_size, default=512 << 20, metavar="SIZE", help="guest RAM (512M)"
+    )
+    parser.add_argument("--cmdline", help="kernel command line instead of the default")
+    parser.add_argument(
+        "--initrd", type=Path, metavar="FILE", help="its /init runs after the proof"
+    )
+    parser.add_argument("--machine", help="QEMU machine type (q35, pc, microvm; virt)")
+    parser.add_argument("--cpu", help="QEMU CPU model")
+    parser.add_argument(
+        "--pvh-relocate",
+        action="store_true",
+        help="with --offset: enter through PVH where the kernel's relocation note allows it",
+    )
+    parser.add_argument("--unsafe", action="store_true", help="start what would be refused")
+
+
 def _boot(arguments: argparse.Namespace) -> int:
     from harness import boot
 
-    return boot.run(
-        boot.Request(
-            kernel=arguments.kernel,
-            protocol=arguments.protocol,
-            format=arguments.format,
-            offset=boot.DEFAULT if arguments.offset is ... else arguments.offset,
-            memory=arguments.memory,
-            cmdline=arguments.cmdline,
-            initrd=arguments.initrd,
+    return boot.run(_request(arguments), ROOT / "build" / "boot")
+
+
+def _request(arguments: argparse.Namespace) -> boot.Request:
+    from harness import boot
+
+    return boot.Request(
+        kernel=arguments.kernel,
+        protocol=arguments.protocol,
+        format=arguments.format,
+        offset=boot.DEFAULT if arguments.offset is ... else arguments.offset,
+        memory=arguments.memory,
+        cmdline=arguments.cmdline,
+        initrd=arguments.initrd,
+        board=arguments.machine,
+        cpu=arguments.cpu,
+        placement=arguments.placement,
+        unsafe=arguments.unsafe,
+        pvh_relocate=arguments.pvh_relocate,
+        console=arguments.console,
+        probe=arguments.probe,
+        out=arguments.out,
+    )
+
+
+# --- boot images -------------------------------------------------------------------------------
+
+
+def _add_image(commands: argparse._SubParsersAction[_Parser]) -> None:
+    image = _command(commands, "image", "write a boot image without starting anything")
+    _add_request(image)
+    image.add_argument("--out", type=Path, metavar="DIR", required=True, help="the boot image")
+    image.set_defaults(run=_image, placement="pieces", probe=True, console=False)
+
+
+def _image(arguments: argparse.Namespace) -> int:
+    from harness import runimage
+
+    return runimage.write_image(_request(arguments), arguments.out)
+
+
+def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
+    run = _command(commands, "run", "start a boot image that any program wrote, and judge it")
+    run.add_argument("directory", metavar="DIR", type=Path, help="holds boot.json and ram.img")
+    run.add_argument("--machine", help="QEMU machine type (q35, pc, microvm; virt)")
+    run.add_argument("--cpu", help="QEMU CPU model")
+    run.add_argument(
+        "--memory", type=_size, metavar="SIZE", help="checked: the banks must be as large"
+    )
+    what = run.add_mutually_exclusive_group()
+    what.add_argument(
+        "--until",
+        metavar="TEXT",
+        type=os.fsencode,
+        help="text the console must show, for a guest that cannot prove its boot",
+    )
+    what.add_argument(
+        "--only-handover",
+        action="store_true",
+        help="stop at the first instruction: registers, RAM and the protocol's rules",
+    )
+    run.add_argument(
+        "--budget-seconds", type=_seconds, metavar="N", help="CPU seconds of QEMU (default: 300)"
+    )
+    run.add_argument("--out", type=Path, metavar="DIR", help="the run directory")
+    run.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from harness import runimage
+
+    return runimage.run(
+        runimage.Request(
+            directory=arguments.directory,
             board=arguments.machine,
             cpu=arguments.cpu,
-            placement=arguments.placement,
-            unsafe=arguments.unsafe,
-            pvh_relocate=arguments.pvh_relocate,
-            console=arguments.console,
-            probe=arguments.probe,
+            memory=arguments.memory,
+            until=arguments.until or None,
+            only_handover=arguments.only_handover,
+            budget_seconds=arguments.budget_seconds,
             out=arguments.out,
         ),
-        ROOT / "build" / "boot",
+        ROOT / "build" / "run",
     )
+
+
+def _add_initramfs(commands: argparse._SubParsersAction[_Parser]) -> None:
+    initramfs = _command(commands, "initramfs", "write the initramfs whose init proves a boot")
+    initramfs.add_argument("file", metavar="FILE", type=Path, help="a cpio archive; not compressed")
+    initramfs.add_argument(
+        "--arch", choices=("x86_64", "aarch64"), default="x86_64", help="default: %(default)s"
+    )
+    initramfs.set_defaults(run=_initramfs)
+
+
+def _initramfs(arguments: argparse.Namespace) -> int:
+    from harness import runimage
+
+    return runimage.write_initramfs(arguments.arch, arguments.file)
 
 
 # --- inspect, fetch, setup, doctor -------------------------------------------------------------

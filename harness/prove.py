@@ -177,13 +177,13 @@ def result_json(proven: Proven, machine: qemu.Machine | None) -> dict[str, Any]:
         result["protocol"] = proven.assembled.protocol
         result["entry"] = hex(proven.assembled.image.entry)
     if machine is not None:
-        result["machine"] = _machine_json(machine)
+        result["machine"] = machine_json(machine)
     if proven.outcome is not None:
-        result |= _outcome_json(proven.outcome)
+        result |= outcome_json(proven.outcome)
     return result
 
 
-def _machine_json(machine: qemu.Machine) -> Mapping[str, Any]:
+def machine_json(machine: qemu.Machine) -> Mapping[str, Any]:
     return {
         "arch": machine.arch.name,
         "qemu": str(machine.qemu),
@@ -195,7 +195,7 @@ def _machine_json(machine: qemu.Machine) -> Mapping[str, Any]:
     }
 
 
-def _outcome_json(outcome: Outcome) -> Mapping[str, Any]:
+def outcome_json(outcome: Outcome) -> Mapping[str, Any]:
     seen = outcome.observation
     return {
         "end": seen.end.name.lower().replace("_", "-"),
@@ -265,15 +265,15 @@ def _assembly(
 
 
 @functools.cache
-def _evidence_archive(arch: str) -> bytes:
+def evidence_archive(arch: str) -> bytes:
     return initramfs.archive(initramfs.evidence_entries(images.busybox(arch)))
 
 
 def _initrd(arch: str, users: bytes | None) -> bytes:
     """Our archive, behind the user's when there is one; ours has a directory of its own."""
     if users is None:
-        return _evidence_archive(arch)
-    return users.ljust(align_up(len(users), 4), b"\0") + _evidence_archive(arch)
+        return evidence_archive(arch)
+    return users.ljust(align_up(len(users), 4), b"\0") + evidence_archive(arch)
 
 
 def _expected(

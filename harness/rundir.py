@@ -32,7 +32,7 @@ def make_fresh(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(directory / PIECES_DIRECTORY, ignore_errors=True)
-        ours = {path for pattern in _ARTIFACTS for path in directory.glob(pattern)}
+        ours = {p for p in directory.iterdir() if any(map(p.match, _ARTIFACTS))}
         foreign = sorted(set(directory.iterdir()) - ours)
         if foreign:
             raise UserError(

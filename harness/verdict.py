@@ -147,7 +147,7 @@ class ExpectedHandover:
     """
 
     entry: int
-    until: str | None = None
+    until: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,15 +208,16 @@ def _after_handover(expected: ExpectedHandover, seen: Observation) -> tuple[Verd
     entered = f"entered at {expected.entry:#x} exactly as asked"
     if seen.end is End.ENTERED:
         return Verdict.HANDED_OVER, f"{entered}, and stopped there"
-    appeared = -1 if expected.until is None else seen.transcript.find(expected.until.encode())
+    wanted = repr(printable(expected.until or b""))
+    appeared = -1 if expected.until is None else seen.transcript.find(expected.until)
     panic = panic_reason(seen.transcript[: appeared if appeared >= 0 else None])
     if panic is not None:
         return Verdict.PANIC, f"kernel panic: {panic}"
     if appeared >= 0:
-        return Verdict.HANDED_OVER, f"{entered}; {expected.until!r} was on the console"
+        return Verdict.HANDED_OVER, f"{entered}; the console showed {wanted}"
     verdict, reason = _without_proof(seen)
     if expected.until is not None:
-        return verdict, f"{reason}; {expected.until!r} was never on the console"
+        return verdict, f"{reason}; the console never showed {wanted}"
     if not seen.transcript or verdict in (Verdict.QEMU_FAILED, Verdict.INCONCLUSIVE):
         return verdict, reason
     return Verdict.HANDED_OVER, f"{entered}; then {reason}"

@@ -11,11 +11,14 @@ from typing import Final
 
 import fdt
 
-from loader.address import Range
+from loader.address import Range, align_up
 from loader.errors import LoaderError
 
 DTB_MAX: Final = 2 << 20  # Documentation/arch/arm64/booting.rst section 2
+LABEL: Final = "bootproof,request"
 _MAGIC: Final = 0xD00DFEED
+_NAME_LIMIT: Final = 32  # section 2.2.4
+_BEGIN_NODE, _END_NODE, _PROPERTY, _NOP, _END = 1, 2, 3, 4, 9
 _HEADER = struct.Struct(">10I")
 
 # Host entropy: it would make each boot a different one.
@@ -40,7 +43,7 @@ def chosen(dtb: bytes, *, cmdline: bytes, initrd: Range | None, label: str = "")
         values["linux,initrd-start"] = struct.pack(">Q", initrd.start)
         values["linux,initrd-end"] = struct.pack(">Q", initrd.end)
     if label:
-        values["bootproof,request"] = label.encode() + b"\0"
+        values[LABEL] = label.encode() + b"\0"
     for seed in _SEEDS:
         if tree.exist_property(seed, "/chosen"):
             tree.remove_property(seed, "/chosen")
@@ -57,6 +60,37 @@ def chosen(dtb: bytes, *, cmdline: bytes, initrd: Range | None, label: str = "")
 def chosen_size(dtb: bytes, *, cmdline: bytes, initrd: bool, label: str = "") -> int:
     """The size of what `chosen` gives; it does not depend on where the initrd lies."""
     return len(chosen(dtb, cmdline=cmdline, initrd=Range(0, 1) if initrd else None, label=label))
+
+
+def read_chosen(dtb: bytes) -> dict[str, bytes]:
+    """The properties of /chosen in any bytes; none where they are no device tree that has it.
+
+    One pass over the structure block: a stranger's tree may be made to be slow to build in memory.
+    """
+    found: dict[str, bytes] = {}
+    try:
+        _, _, structure, strings = struct.unpack_from(">4I", dtb)
+        path: list[bytes] = []
+        while True:
+            (token,) = struct.unpack_from(">I", dtb, structure)
+            structure += 4
+            if token == _BEGIN_NODE:
+                end = dtb.index(0, structure)
+                path.append(dtb[structure:end])
+                structure = align_up(end + 1, 4)
+            elif token == _END_NODE:
+                path.pop()
+            elif token == _PROPERTY:
+                size, name = struct.unpack_from(">2I", dtb, structure)
+                start = structure + 8
+                if path == [b"", b"chosen"]:
+                    key = dtb[strings + name : strings + name + _NAME_LIMIT].partition(b"\0")[0]
+                    found[key.decode("ascii", "replace")] = dtb[start : start + size]
+                structure = align_up(start + size, 4)
+            elif token != _NOP:
+                return found if token == _END else {}
+    except (struct.error, ValueError, IndexError):
+        return {}
 
 
 def _parse(dtb: bytes) -> fdt.FDT:
