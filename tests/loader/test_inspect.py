@@ -151,6 +151,17 @@ def test_a_payload_is_unpacked_only_up_to_its_notes() -> None:
     assert payload.pvh == Pvh("present", 0x100_0040)
 
 
+def test_notes_deep_in_a_payload_are_found() -> None:
+    vmlinux = images.elf(
+        images.load(0x100_0000, packings.kernel_bytes(3 << 20), align=0x40_0000),
+        images.notes(images.pvh_entry(0x100_0040), images.pvh_reloc()),
+        entry=0x100_0000,
+    )
+    payload = inspect(bzimage(vmlinux)).payload
+    assert payload is not None
+    assert payload.pvh == Pvh("present", 0x100_0040, 0x40_0000, 0, 0xFFFF_FFFF)
+
+
 @pytest.mark.parametrize(
     ("kernel", "words"),
     [
@@ -267,6 +278,7 @@ def test_60_mib_vmlinux_is_inspected_in_well_under_300_ms(tmp_path: Path) -> Non
     inspection = inspect(path, offset=0)
     assert time.process_time() - start < 0.15
     assert inspection.release == "6.12.9-test"
+    assert (inspection.refused, inspection.moved_refused) == (None, None)
 
 
 def test_segments_that_copy_the_file_over_and_over_cost_nothing() -> None:
