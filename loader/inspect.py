@@ -235,9 +235,6 @@ class _AddressSpace(GuestMemory):
     def write(self, address: int, data: object) -> None:
         """Drops what is written."""
 
-    def write_file(self, address: int, fd: int, file_offset: int, size: int) -> None:
-        """Drops what is written."""
-
 
 def _ask(
     kernel: ImageSource, kind: Format, offset: int | None
