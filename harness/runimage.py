@@ -22,7 +22,7 @@ from harness.text import printable
 from harness.verdict import CodeInside, Expected, ExpectedHandover, Verdict
 from harness.watch import Budget
 from loader import bootimage
-from loader.address import Range, format_size
+from loader.address import MIB, Range, format_size
 from loader.bootimage import BootImage
 from loader.errors import LoaderError
 from loader.memory import GuestMemory
@@ -106,29 +106,34 @@ def run(request: Request, default_out: Path) -> int:
 
 def _machine(image: BootImage, request: Request) -> Machine:
     """The machine for an image's banks. Raises UserError when no such machine has them."""
+    file = request.directory / bootimage.DESCRIPTION
     if request.memory is not None and request.memory != image.memory_size:
         raise UserError(
-            f"--memory: {format_size(request.memory)} asked for, but $.banks of"
-            f" {request.directory / bootimage.DESCRIPTION} are {format_size(image.memory_size)}"
+            f"{file}: $.banks: {format_size(image.memory_size)} of RAM, but"
+            f" {format_size(request.memory)} was asked for (--memory)"
         )
     if len(image.cpus) > 1:
         raise UserError(
-            f"$.cpus: registers for {len(image.cpus)} CPUs, but machines start CPU 0 only;"
+            f"{file}: $.cpus: registers for {len(image.cpus)} CPUs, but machines start CPU 0 only;"
             " the guest starts the others"
         )
-    machine = qemu.machine(
-        image.arch, memory=image.memory_size, board=request.board, cpu=request.cpu
-    )
+    size, limit = image.memory_size, qemu.ARCHES[image.arch].memory_limit
+    if size % MIB or size > limit:
+        raise UserError(
+            f"{file}: $.banks: {size:#x} bytes of RAM; machines have a whole number of MiB, at most"
+            f" {format_size(limit)}"
+        )
+    machine = qemu.machine(image.arch, memory=size, board=request.board, cpu=request.cpu)
     wanted = _joined(image.ram)
     if wanted != _joined(_ranges(machine.banks)):
         others = [
             name
             for name, board in machine.arch.boards.items()
-            if _joined(_ranges(board.banks(image.memory_size))) == wanted
+            if _joined(_ranges(board.banks(size))) == wanted
         ]
         hint = f"; --machine {others[0]} has the banks asked for" if others else ""
         raise UserError(
-            f"$.banks: RAM at {_listed(wanted)}, but {machine.board} with"
+            f"{file}: $.banks: RAM at {_listed(wanted)}, but {machine.board} with"
             f" {format_size(machine.memory)} has it at {_listed(_ranges(machine.banks))}{hint}"
         )
     return machine
@@ -173,10 +178,9 @@ def _start(
     image: BootImage, memory: GuestMemory, machine: Machine, request: Request, show: boot.Console
 ) -> AnyStart:
     given = handed.read(image.protocol, image.cpus[0], memory)
-    expected = ExpectedHandover(image.entry) if request.only_handover else None
-    expected = expected or _expected(image, machine, given)
-    if isinstance(expected, ExpectedHandover):
-        expected = replace(expected, until=request.until)
+    expected = _expected(image, machine, given)
+    if request.only_handover or isinstance(expected, ExpectedHandover):
+        expected = ExpectedHandover(image.entry, request.until)
     elif request.until is not None:
         raise UserError("--until: this boot image proves its boot; nothing else is waited for")
     seconds = request.budget_seconds
