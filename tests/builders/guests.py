@@ -7,6 +7,7 @@ The x86 instructions used mean the same in 32-bit and 64-bit code.
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import struct
 import time
@@ -23,8 +24,9 @@ from harness.process import QemuProcess, give_to_qemu
 from harness.qemu import Channels, Machine, RamFile
 from harness.realise import Placement, realise, write
 from harness.rundir import CONSOLE
+from harness.verdict import CodeAt, Expected
 from loader import bootimage
-from loader.address import GIB, MIB
+from loader.address import GIB, MIB, Range
 from loader.bootimage import BootImage
 from loader.layout import Region
 from loader.memory import GuestMemory
@@ -39,7 +41,7 @@ from loader.registers import (
     X86Registers,
 )
 
-MEMORY = 64 * MIB
+MEMORY = 16 * MIB
 PAGE_TABLES = 0x9000
 TEXT_DISTANCE = 0x10000  # the program's strings, behind its code
 PSCI_SYSTEM_OFF, PSCI_SYSTEM_RESET = 0x84000008, 0x84000009
@@ -254,6 +256,58 @@ class Guest:
             )
         bootimage.save(image, directory)
         return image
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a guest says about itself, line by line, and the expectation that it fulfils.
+
+    The kernel code it speaks of is its own first page, so that looking into RAM agrees.
+    """
+
+    machine: Machine
+    entry: int
+    nonce: str = "0123456789abcdef0123456789abcdef"
+    cmdline: str = "console=ttyS0 bootproof.nonce=0123456789abcdef0123456789abcdef"
+
+    @property
+    def lines(self) -> dict[str, str]:
+        x86 = self.machine.arch.name == "x86_64"
+        base, size = self.machine.banks[0]
+        ram = ["1000-9fbff", f"100000-{size - 1:x}"] if x86 else [f"{base:x}-{base + size - 1:x}"]
+        return {
+            "cmdline": self.cmdline,
+            "release": "6.1.0-test",
+            "machine": self.machine.arch.name,
+            "cpus": "1",
+            "memory": f"{(size >> 10) * 3 // 4} kB",
+            "code": f"{self.entry:08x}-{self.entry + 0xFFF:08x}",
+            "ram": "\n".join(ram),
+            ("bootloader_type" if x86 else "request"): "255" if x86 else "a request",
+        }
+
+    def text(self, *, nonce: str | None = None, **changes: str | None) -> bytes:
+        """The console output, proof included; `changes` replaces lines, None leaves one out."""
+        lines = {key: value for key, value in (self.lines | changes).items() if value is not None}
+        pairs = [(key, part) for key, value in lines.items() for part in value.split("\n")]
+        said = "".join(f"{key} {value}\n" for key, value in pairs)
+        digest = hashlib.sha256(f"{nonce or self.nonce}\n{said}".encode()).hexdigest()
+        printed = "".join(f"bootproof: {key} {value}\r\n" for key, value in pairs)
+        return f"{printed}bootproof: proof {digest}\r\n".encode()
+
+    @property
+    def expected(self) -> Expected:
+        x86 = self.machine.arch.name == "x86_64"
+        return Expected(
+            arch=self.machine.arch.name,
+            nonce=self.nonce,
+            cmdline=self.cmdline,
+            cpus=1,
+            ram=tuple(Range(base, size) for base, size in self.machine.banks),
+            code=CodeAt((self.entry,)),
+            bootloader_type=255 if x86 else None,
+            request=None if x86 else "a request",
+        )
 
 
 def machine(arch: str, *, memory: int = MEMORY, board: str | None = None) -> Machine:

@@ -1,0 +1,380 @@
+"""Whole runs of bare-metal guests on real QEMU: every verdict, and nothing left behind."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from harness.process import NOBODY
+from harness.qemu import Machine
+from harness.realise import Placement
+from harness.run import Outcome, Start, run
+from harness.verdict import CodeAnywhere, CodeAt, End, Expected, Verdict
+from harness.watch import Budget
+from loader import bootimage
+from loader.address import GIB, MIB, Range
+from loader.registers import Arm64Registers
+from tests.builders.guests import (
+    PSCI_SYSTEM_OFF,
+    Arm64Program,
+    Claim,
+    Guest,
+    Program,
+    flat32,
+    flat64,
+    machine,
+    program,
+)
+
+ARCHES = ("x86_64", "aarch64")
+# Small enough that a guest which does nothing more is given up within about a second.
+BUDGET = Budget(parked_cpu_seconds=0.3, parked_looks=4, quiet_instructions=20_000_000)
+PANIC = b"Kernel panic - not syncing: VFS: Unable to mount root fs"
+PANICKED = b"[    1.234567] " + PANIC + b"\r\n[    1.234568] ---[ end " + PANIC + b" ]---\r\n"
+
+
+def boot(
+    what: Program | Guest,
+    directory: Path,
+    *,
+    on: Machine | None = None,
+    expected: Expected | None = None,
+    **options: Any,
+) -> Outcome:
+    """Writes a guest into `directory` and runs it there as a case is run."""
+    guest = what if isinstance(what, Guest) else Guest(what)
+    computer = on or machine(guest.program.arch)
+    wanted = expected or Claim(computer, guest.program.entry).expected
+    image = guest.write(directory, computer)
+    return run(Start(image, computer, wanted, **({"budget": BUDGET} | options)), directory)
+
+
+def ended(outcome: Outcome) -> tuple[Verdict, End]:
+    return outcome.judgement.verdict, outcome.observation.end
+
+
+@pytest.fixture(autouse=True)
+def _no_qemu_stays() -> Iterator[None]:
+    yield
+    assert [child.name() for child in psutil.Process().children(recursive=True)] == []
+
+
+# --- how a guest ends --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_panic_then_halt(arch: str, tmp_path: Path) -> None:
+    outcome = boot(program(arch).say(PANICKED).halt(), tmp_path)
+    assert ended(outcome) == (Verdict.PANIC, End.GUEST_HALTED)
+    assert outcome.judgement.reason == "kernel panic: VFS: Unable to mount root fs"
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_panic_then_reset_is_no_reset(arch: str, tmp_path: Path) -> None:
+    # The end mark is not there: a panic with panic=-1 resets at once.
+    outcome = boot(program(arch).say(b"[    0.5] " + PANIC + b"\r\n").reset(), tmp_path)
+    assert ended(outcome) == (Verdict.PANIC, End.GUEST_RESET)
+
+
+@pytest.mark.parametrize("probe", [True, False])
+@pytest.mark.parametrize("arch", ARCHES)
+def test_reset_without_a_word(arch: str, probe: bool, tmp_path: Path) -> None:
+    """The event comes within the first millisecond, when a monitor might not listen yet."""
+    outcome = boot(program(arch).reset(), tmp_path, probe=probe)
+    assert ended(outcome) == (Verdict.CPU_RESET, End.GUEST_RESET)
+    assert "before any console output: a triple fault" in outcome.judgement.reason
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_reset_names_the_last_line(arch: str, tmp_path: Path) -> None:
+    outcome = boot(program(arch).say(b"one\r\nt\x1bwo\r\n\r\n").reset(), tmp_path)
+    assert ended(outcome) == (Verdict.CPU_RESET, End.GUEST_RESET)
+    assert r"after 't\\x1bwo'" in outcome.judgement.reason
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_silent_halt(arch: str, tmp_path: Path) -> None:
+    outcome = boot(program(arch).halt(), tmp_path)
+    assert ended(outcome) == (Verdict.SILENT, End.PARKED)
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_text_then_halt(arch: str, tmp_path: Path) -> None:
+    outcome = boot(program(arch).say(b"one\ntwo").halt(), tmp_path)
+    assert ended(outcome) == (Verdict.STUCK, End.PARKED)
+    assert "'two'" in outcome.judgement.reason
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_loop_in_place_with_interrupts_off(arch: str, tmp_path: Path) -> None:
+    """Found by its registers, long before it has used up a budget."""
+    unlimited = replace(BUDGET, quiet_instructions=10**12)
+    outcome = boot(program(arch).say(b"here\n").spin(), tmp_path, budget=unlimited)
+    assert ended(outcome) == (Verdict.STUCK, End.LOOPING)
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_busy_without_output(arch: str, tmp_path: Path) -> None:
+    outcome = boot(program(arch).count(), tmp_path)
+    assert ended(outcome) == (Verdict.SILENT, End.NO_PROGRESS)
+    instructions = outcome.costs.instructions
+    assert instructions is not None and instructions > BUDGET.quiet_instructions
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_endless_printing_uses_up_the_budget(arch: str, tmp_path: Path) -> None:
+    small = Budget(instructions=100_000)
+    outcome = boot(program(arch).say_for_ever(b"again and again\n"), tmp_path, budget=small)
+    assert ended(outcome) == (Verdict.OVER_BUDGET, End.BUDGET)
+    assert outcome.judgement.reason.startswith("still printing after ")
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_endless_printing_reaches_the_console_limit(arch: str, tmp_path: Path) -> None:
+    small = Budget(console_bytes=10_000)
+    outcome = boot(program(arch).say_for_ever(b"again and again\n"), tmp_path, budget=small)
+    assert ended(outcome) == (Verdict.CONSOLE_LIMIT, End.CONSOLE_LIMIT)
+    assert (tmp_path / "console.log").stat().st_size < 10 * MIB
+
+
+def test_power_off_through_psci(tmp_path: Path) -> None:
+    code = Arm64Program(GIB + 2 * MIB).say(b"bye\n").psci(PSCI_SYSTEM_OFF)
+    outcome = boot(code, tmp_path)
+    assert ended(outcome) == (Verdict.GUEST_SHUTDOWN_EARLY, End.GUEST_SHUTDOWN)
+    assert outcome.judgement.reason == "the guest powered off after 'bye'"
+
+
+# --- what QEMU does wrong ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_qemu_that_refuses_its_arguments(arch: str, tmp_path: Path) -> None:
+    computer = replace(machine(arch), cpu="no-such-cpu")
+    outcome = boot(program(arch).halt(), tmp_path, on=computer)
+    assert ended(outcome) == (Verdict.QEMU_FAILED, End.QEMU_EXITED)
+    assert outcome.judgement.reason.startswith("QEMU ended with exit code 1 before any console")
+    assert "no-such-cpu" in outcome.judgement.reason
+    assert outcome.costs.host_seconds < 30
+
+
+def _qemu_of_this_process() -> psutil.Process:
+    (child,) = psutil.Process().children(recursive=True)
+    return child
+
+
+def _once(action: Callable[[], None]) -> Callable[[bytes], None]:
+    """A console listener that acts on the first output."""
+    done: list[bytes] = []
+
+    def listen(data: bytes) -> None:
+        if not done:
+            action()
+        done.append(data)
+
+    return listen
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_qemu_killed_from_outside(arch: str, tmp_path: Path) -> None:
+    outcome = boot(
+        program(arch).say(b"running\n").count(),
+        tmp_path,
+        budget=Budget(),
+        on_console=_once(lambda: _qemu_of_this_process().kill()),
+    )
+    assert ended(outcome) == (Verdict.QEMU_FAILED, End.QEMU_EXITED)
+    assert outcome.judgement.reason.startswith("QEMU was ended by signal 9 after 'running'")
+    assert outcome.observation.exit_code == -signal.SIGKILL
+
+
+def test_qemu_told_to_end_from_outside_is_no_power_off(tmp_path: Path) -> None:
+    outcome = boot(
+        program("x86_64").say(b"running\n").count(),
+        tmp_path,
+        budget=Budget(),
+        on_console=_once(lambda: _qemu_of_this_process().terminate()),
+    )
+    assert outcome.judgement.verdict in (Verdict.QEMU_FAILED, Verdict.INCONCLUSIVE)
+
+
+def test_what_was_printed_before_qemu_died_is_read(tmp_path: Path) -> None:
+    """All of the console file counts, also what came after the last look at it."""
+    outcome = boot(
+        program("x86_64").say_for_ever(b"again and again\n"),
+        tmp_path,
+        budget=Budget(),
+        on_console=_once(lambda: _qemu_of_this_process().kill()),
+    )
+    assert outcome.observation.transcript == (tmp_path / "console.log").read_bytes()
+
+
+# --- proofs ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["reset", "halt"])
+@pytest.mark.parametrize("arch", ARCHES)
+def test_right_proof(arch: str, end: str, tmp_path: Path) -> None:
+    code = program(arch)
+    claim = Claim(machine(arch), code.entry)
+    outcome = boot(getattr(code.say(claim.text()), end)(), tmp_path, expected=claim.expected)
+    assert ended(outcome) == (Verdict.BOOTED, End.GUEST_RESET if end == "reset" else End.PROOF)
+    reason = f"6.1.0-test proved its boot; kernel code at {code.entry:#x}"
+    assert outcome.judgement.reason == reason
+    assert outcome.judgement.evidence.proof == claim.text()[-66:-2].decode()
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_forged_proof(arch: str, tmp_path: Path) -> None:
+    """The right form and all the right evidence, made without this case's nonce."""
+    code = program(arch)
+    claim = Claim(machine(arch), code.entry)
+    forged = claim.text(nonce="fedcba9876543210fedcba9876543210")
+    outcome = boot(code.say(forged).reset(), tmp_path, expected=claim.expected)
+    assert outcome.judgement.verdict is Verdict.BOOTED_WRONG
+    sentence = "the proof is not over this case's nonce and this evidence"
+    assert outcome.judgement.reason == sentence
+
+
+CONTRADICTIONS: list[tuple[str, dict[str, str], str]] = [
+    ("x86_64", {"cmdline": "quiet"}, "the command line is 'quiet', not 'console=ttyS0 "),
+    ("aarch64", {"cpus": "2"}, "the guest has 2 CPUs, not 1"),
+    ("x86_64", {"machine": "i686"}, "the guest is a i686, not x86_64"),
+    ("x86_64", {"ram": "1000-9fbff"}, "the guest sees RAM 0x1000-0x9fbff, not 0x1000-0x9fbff, 0x1"),
+    ("aarch64", {"memory": "1024 kB"}, "the guest has 1 MiB of memory in use, of 16 MiB"),
+    ("x86_64", {"bootloader_type": "176"}, "bootloader_type is 176, not 255"),
+    ("aarch64", {"request": "b"}, "the device tree is of request 'b', not 'a request'"),
+]
+
+
+@pytest.mark.parametrize(("arch", "lie", "sentence"), CONTRADICTIONS)
+def test_single_contradiction(
+    arch: str, lie: dict[str, str], sentence: str, tmp_path: Path
+) -> None:
+    code = program(arch)
+    claim = Claim(machine(arch), code.entry)
+    outcome = boot(code.say(claim.text(**lie)).reset(), tmp_path, expected=claim.expected)
+    assert outcome.judgement.verdict is Verdict.BOOTED_WRONG
+    assert outcome.judgement.reason.startswith(sentence)
+    assert "; " not in outcome.judgement.reason
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sentence"),
+    [
+        (CodeAt((0x400000, 0x410000)), "the kernel runs at 0x200000, not at 0x400000 or 0x410000"),
+        (
+            CodeAnywhere(0x400000, Range(0x200000, 4 * MIB)),
+            "the kernel runs at 0x200000, which is not 0x400000-aligned in 0x200000-0x5fffff",
+        ),
+    ],
+)
+def test_code_at_another_address(
+    wanted: CodeAt | CodeAnywhere, sentence: str, tmp_path: Path
+) -> None:
+    code = program("x86_64")
+    claim = Claim(machine("x86_64"), code.entry)
+    expected = replace(claim.expected, code=wanted)
+    outcome = boot(code.say(claim.text()).reset(), tmp_path, expected=expected)
+    assert outcome.judgement.verdict is Verdict.BOOTED_WRONG
+    assert outcome.judgement.reason == sentence
+
+
+def test_code_that_is_not_where_the_guest_says(tmp_path: Path) -> None:
+    code = program("x86_64")
+    claim = Claim(machine("x86_64"), code.entry)
+    expected = replace(claim.expected, code=CodeAt((0x400000,)))
+    text = claim.text(code="00400000-00400fff")  # nothing but zeros
+    outcome = boot(code.say(text).reset(), tmp_path, expected=expected)
+    assert outcome.judgement.verdict is Verdict.BOOTED_WRONG
+    assert "not in RAM where the guest says it is" in outcome.judgement.reason
+
+
+# --- the same guest again ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_same_guest_same_bytes_same_instructions(arch: str, tmp_path: Path) -> None:
+    """Twice as pieces, once as a file; the boot image itself is never written to."""
+    seen = []
+    for number, placement in enumerate((Placement.PIECES, Placement.PIECES, Placement.MAPPED)):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        guest = Guest(program(arch).say(b"abc\n" * 100).reset(), extra=_scattered(arch))
+        image = guest.write(directory, machine(arch))
+        before = _digest(directory)
+        wanted = Claim(machine(arch), guest.program.entry).expected
+        start = Start(image, machine(arch), wanted, placement, BUDGET)
+        outcome = run(start, directory)
+        assert _digest(directory) == before
+        seen.append((outcome.observation.transcript, outcome.costs.instructions, outcome.judgement))
+    assert seen[0][0] == b"abc\n" * 100
+    assert seen[0] == seen[1]
+    # Staged pieces are copied by the stub, but by the same instructions either way.
+    assert seen[0] == seen[2]
+
+
+def _scattered(arch: str) -> dict[int, bytes]:
+    """Data at several places; on aarch64 also where QEMU puts its own device tree."""
+    base = GIB if arch == "aarch64" else 0
+    places = (0, 0x80000, 4 * MIB, 15 * MIB) if base else (0x20000, 4 * MIB, 15 * MIB)
+    return {base + place: bytes([place >> 16 & 0xFF or 1]) * 0x3001 for place in places}
+
+
+def _digest(directory: Path) -> str:
+    return hashlib.sha256((directory / bootimage.RAM).read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("make", [flat32, flat64])
+def test_probe_finds_cpu_and_ram_as_asked(make: Any, tmp_path: Path) -> None:
+    guest = Guest(program("x86_64").say(b"on\n").halt(), make(2 * MIB), _scattered("x86_64"))
+    outcome = boot(guest, tmp_path)
+    assert outcome.observation.probe is not None
+    assert outcome.observation.probe.clean
+    assert outcome.observation.transcript == b"on\n"
+
+
+def test_probe_finds_an_entry_that_is_not_reached(tmp_path: Path) -> None:
+    """An exception level that this machine has not got: the stub's own registers are undefined."""
+    guest = Guest(program("aarch64").halt(), Arm64Registers(GIB + 2 * MIB, pstate=0x3C9))
+    outcome = boot(guest, tmp_path, budget=replace(BUDGET, entry_cpu_seconds=0.5))
+    assert ended(outcome) == (Verdict.ENTRY_NOT_REACHED, End.NOT_ENTERED)
+
+
+# --- nothing is left behind --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("placement", Placement)
+def test_only_artifacts_stay(placement: Placement, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(0o700)
+    directory = closed / "run"
+    directory.mkdir()
+    boot(program("aarch64").say(b"hello\n").reset(), directory, placement=placement)
+    found = {path.name for path in directory.iterdir()}
+    artifacts = {"boot.json", "ram.img", "console.log", "transcript.log", "qemu.sh", "stub0.bin"}
+    assert found == artifacts | {"qemu.stderr"}
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    owner = NOBODY if os.geteuid() == 0 else os.geteuid()
+    theirs = (directory, directory / "ram.img", directory / "console.log")
+    assert {path.stat().st_uid for path in theirs} == {owner}
+
+
+def test_no_descriptor_stays_open(tmp_path: Path) -> None:
+    counts = []
+    for number, computer in enumerate(
+        [machine("x86_64"), machine("x86_64"), replace(machine("x86_64"), cpu="no-such-cpu")]
+    ):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        boot(program("x86_64").reset(), directory, on=computer)
+        counts.append(len(list(Path("/proc/self/fd").iterdir())))
+    assert counts == [counts[0]] * 3
