@@ -92,7 +92,7 @@ class Output:
         self._declared_at = declared_at
         self.total = 0
         if declared is not None and declared > limit:
-            raise self._too_large(declared)
+            raise self._too_large(declared, f" by the size at {declared_at or 0:#x}")
 
     def write(self, chunk: bytes) -> None:
         """Passes `chunk` on, or raises before the bound is passed."""
@@ -117,12 +117,12 @@ class Output:
         if self._declared is not None and self.total != self._declared:
             raise self._mismatch(f"holds {self.total} bytes", self.total)
 
-    def _too_large(self, size: int | None) -> UnpackError:
+    def _too_large(self, size: int | None, source: str = "") -> UnpackError:
         packed = self._packed
         unpacks_to = "more" if size is None else f"{size} bytes"
         return Unpack.TooLarge(
-            f"the {packed.packing} stream at {packed.start:#x} unpacks to {unpacks_to}, where the "
-            f"limit is {self._limit} bytes",
+            f"the {packed.packing} stream at {packed.start:#x} unpacks to {unpacks_to}{source}, "
+            f"where the limit is {self._limit} bytes",
             file=packed.name,
             field=str(packed.packing),
             offset=packed.start,
