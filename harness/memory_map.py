@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from loader.address import Range
@@ -12,8 +13,10 @@ from loader.address import Range
 USABLE: Final = "usable"
 ABSENT: Final = "absent"
 _ENTRY: Final = re.compile(
-    rb"BIOS-e820: \[mem 0x([0-9a-f]{16})-0x([0-9a-f]{16})\] ([^\r\n]*?)\r?\n"
+    rb"BIOS-e820: \[mem 0x([0-9a-f]{16})-0x([0-9a-f]{16})\] +([^\r\n]*?)\r?\n"
 )
+# Linux 7 has other words for the same types.
+_KINDS: Final = {"System RAM": USABLE, "device reserved": "reserved"}
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -36,8 +39,11 @@ class MapDifference:
 def logged(transcript: bytes) -> tuple[MapEntry, ...]:
     """The firmware's map ("BIOS-e820") in a kernel's log; empty when there is none."""
     return tuple(
-        MapEntry(Range.between(int(first, 16), int(last, 16) + 1), kind.decode())
-        for first, last, kind in _ENTRY.findall(transcript)
+        MapEntry(Range.between(int(first, 16), int(last, 16) + 1), _KINDS.get(kind, kind))
+        for first, last, kind in (
+            [part.decode("utf-8", "backslashreplace") for part in found]
+            for found in _ENTRY.findall(transcript)
+        )
     )
 
 
@@ -63,7 +69,7 @@ def differences(ours: Sequence[MapEntry], theirs: Sequence[MapEntry]) -> Iterato
     """Every range that the maps call differently, in order, as long as possible."""
     edges = sorted({edge for e in (*ours, *theirs) for edge in (e.range.start, e.range.end)})
     current: MapDifference | None = None
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         left, right = _kind(ours, start), _kind(theirs, start)
         if left == right:
             continue

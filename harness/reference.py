@@ -12,7 +12,7 @@ import contextlib
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -22,6 +22,7 @@ from harness.case import RAM_BASE, Case
 from harness.console import ConsoleFile, timestamped
 from harness.errors import UserError
 from harness.gdbstub import GdbError, GdbStub
+from harness.handed import Memory
 from harness.monitor import Monitor, MonitorError
 from harness.process import QemuProcess, give_to_qemu
 from harness.prove import Prepared, Proven, expected_code, result_json
@@ -32,7 +33,7 @@ from harness.rundir import CONSOLE, TRANSCRIPT
 from harness.verdict import End, Expected, Observation
 from harness.watch import Budget, Ending, Watch, ending_without_answer
 from loader import assemble, bootimage
-from loader.address import MIB
+from loader.address import MIB, Range
 from loader.identify import identify_bytes
 from loader.image import open_image
 from loader.memory import GuestMemory
@@ -43,11 +44,12 @@ from loader.result import KernelLoaderResult, PvhState
 _GREETING_SECONDS: Final = 300.0
 _KERNEL: Final = f"{PIECES_DIRECTORY}/kernel"
 _INITRD: Final = f"{PIECES_DIRECTORY}/initrd"
+_PEEK: Final = "peek.bin"
 # QEMU keeps the first page of RAM for its own boot code, and moves an Image that would lie there.
 _ARM64_BOOT_CODE: Final = 0x1000
 _TYPE_OF_QEMU: Final = 0xB0  # boot.rst, "type_of_loader": QEMU's number; also what PVH reads as
 
-Look = Callable[[Registers, GuestMemory], None]
+Look = Callable[[Registers, Memory], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,11 @@ class Reference:
     registers: Registers | None
 
 
+def kernel_path(case: Case) -> Path:
+    """The kernel file of a case, unpacked to its format. Raises as harness.images."""
+    return images.in_format(images.kernel_file(case.kernel), case.format).path
+
+
 def default_offset(arch: str, kernel: Path) -> int | None:
     """linux-loader's kernel_offset for the place where QEMU's -kernel puts this kernel.
 
@@ -86,7 +93,7 @@ def plan(case: Case, machine: Machine, protocol: str) -> Plan:
 
     Raises LoaderError for a kernel that cannot be loaded, UserError for one QEMU does not start.
     """
-    path = images.in_format(images.kernel_file(case.kernel), case.format).path
+    path = kernel_path(case)
     offset = default_offset(case.arch, path)
     with open_image(path, case.kernel) as source, GuestMemory(machine.banks) as memory:
         loader = assemble.LOADERS[identify_bytes(source.data).format]
@@ -156,6 +163,32 @@ def _expected(ours: Expected, plan: Plan, machine: Machine, transcript: bytes) -
     )
 
 
+class _GuestView:
+    """Guest-physical memory as the CPU sees it: where the machine lays ROM over RAM, QEMU is asked.
+
+    `reserved` are the ranges that the RAM file does not tell the truth about.
+    """
+
+    def __init__(
+        self, ram: GuestMemory, reserved: Sequence[Range], monitor: Monitor, directory: Path
+    ) -> None:
+        self._ram, self._reserved = ram, reserved
+        self._monitor, self._peek = monitor, directory / _PEEK
+
+    def contains(self, address: int, size: int) -> bool:
+        return self._ram.contains(address, size)
+
+    def read(self, address: int, size: int) -> bytes:
+        if not any(Range(address, max(1, size)).overlaps(hole) for hole in self._reserved):
+            return self._ram.read(address, size)
+        arguments = {"val": address, "size": size, "filename": _PEEK}
+        try:
+            self._monitor.execute("pmemsave", arguments)
+            return self._peek.read_bytes()
+        finally:
+            self._peek.unlink(missing_ok=True)
+
+
 class _Boot:
     """One QEMU with its channels and its RAM; `stack` ends them all, whatever happens."""
 
@@ -173,6 +206,8 @@ class _Boot:
         self._monitor = stack.enter_context(Monitor(ours))
         self._gdb = stack.enter_context(GdbStub(ours_gdb, self._monitor.wait))
         self._ram = stack.enter_context(GuestMemory(machine.banks))
+        reserved = [region.range for region in machine.reserved]
+        self._view = _GuestView(self._ram, reserved, self._monitor, directory)
         ram = RamFile(f"/proc/self/fd/{self._ram.fileno()}", shared=True)
         channels = Channels(console=CONSOLE, qmp_fd=qmp.fileno(), gdb_fd=gdb.fileno(), ram=ram)
         argv = qemu.reference_argv(machine, kernel, channels)
@@ -214,7 +249,7 @@ class _Boot:
             if not stopped or found.pc != entry:
                 return None, watch.stop(End.NOT_ENTERED)
             registers = found
-            look(found, self._ram)
+            look(found, self._view)
             self._gdb.detach()
             return registers, watch.until_the_end()
         except (MonitorError, GdbError):

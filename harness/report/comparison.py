@@ -1,0 +1,101 @@
+"""A comparison on a terminal: the unexplained differences first, then the known ones by reason."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.comparison import Comparison, Cost, Explained
+
+_WIDTH: Final = 118
+_SHOWN: Final = 60  # characters of a value; all of it stands in comparison.json
+_PER_CODE: Final = 3
+_NOTHING: Final = "-"
+
+
+def render(found: Comparison) -> str:
+    """The whole report as text; with colours only when standard output is a terminal."""
+    out = io.StringIO()
+    console = Console(
+        file=out, width=_WIDTH, highlight=False, force_terminal=sys.stdout.isatty() or None
+    )
+    unexplained = [item for item in found.differences if item.code is None]
+    if unexplained:
+        console.print(_unexplained(unexplained))
+    console.print(_known(found.differences))
+    console.print(_costs(found.ours, found.reference))
+    console.print(_summary(found, len(unexplained)))
+    console.print(Text(f"run directories: {found.directory}/ours and reference"), soft_wrap=True)
+    return out.getvalue()
+
+
+def _unexplained(items: Sequence[Explained]) -> Table:
+    table = _table("UNEXPLAINED", "where", "what", "ours", "QEMU -kernel")
+    for item in items:
+        row = item.contrast
+        texts = (row.section.value, row.name, row.ours, row.reference)
+        table.add_row(*(Text(_short(text)) for text in texts), style="red")
+    return table
+
+
+def _known(items: Sequence[Explained]) -> Table:
+    """A row per reason and place, with a few examples."""
+    groups: dict[tuple[str, str], list[Explained]] = {}
+    for item in items:
+        if item.code is not None:
+            groups.setdefault((item.contrast.section.value, item.code), []).append(item)
+    table = _table("known differences (docs/compare.md)", "where", "reason", "count", "such as")
+    for (section, code), members in groups.items():
+        names = dict.fromkeys(_short(member.contrast.name, 40) for member in members)
+        examples = "; ".join(list(names)[:_PER_CODE])
+        more = ", …" if len(names) > _PER_CODE else ""
+        table.add_row(section, code, str(len(members)), Text(examples + more))
+    return table
+
+
+def _costs(ours: Cost, reference: Cost) -> Table:
+    table = _table("side by side", "", "ours", "QEMU -kernel")
+    table.add_row("verdict", ours.verdict, reference.verdict)
+    table.add_row("entered through", ours.protocol, reference.protocol)
+    table.add_row("guest instructions", *map(_count, (ours.instructions, reference.instructions)))
+    for name in dict.fromkeys((*ours.stages, *reference.stages)):
+        if ours.stages.get(name) is not None or reference.stages.get(name) is not None:
+            seconds = (_seconds(ours.stages, name), _seconds(reference.stages, name))
+            table.add_row(f"guest seconds to: {name}", *seconds)
+    return table
+
+
+def _summary(found: Comparison, unexplained: int) -> Text:
+    total = len(found.differences)
+    if unexplained:
+        text = f"✗ {unexplained} of {total} differences are unexplained: a bug, or not yet known"
+        return Text(text, style="bold red")
+    return Text(f"✓ all {total} differences are explained", style="green")
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _short(text: str, limit: int = _SHOWN) -> str:
+    if not text:
+        return _NOTHING
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _count(value: int | None) -> str:
+    return _NOTHING if value is None else f"{value:,}"
+
+
+def _seconds(stages: Mapping[str, float | None], name: str) -> str:
+    value = stages.get(name)
+    return _NOTHING if value is None else f"{value:.3f}"
