@@ -20,8 +20,16 @@ _HEAD: Final = """\
 #   ./qemu.sh FILE     console into FILE: the very same run as before, byte for byte
 set -eu
 console=/dev/stdout
-[ $# -eq 0 ] || console=$(realpath -- "$1")
+[ $# -eq 0 ] || console=$(realpath -- "$1" | sed 's/,/,,/g')
 cd "$(dirname "$0")"
+"""
+# An interrupted shell only runs the trap for EXIT when the signal has a trap of its own.
+_CLEAN_UP: Final = f"""\
+mkdir -p {PIECES_DIRECTORY}
+trap 'rm -rf {PIECES_DIRECTORY}' EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
 """
 
 
@@ -31,7 +39,7 @@ def write_script(
     """Writes qemu.sh into the run directory."""
     lines = [_HEAD]
     if realisation.pieces:
-        lines.append(f"mkdir -p {PIECES_DIRECTORY}\ntrap 'rm -rf {PIECES_DIRECTORY}' EXIT\n")
+        lines.append(_CLEAN_UP)
     for piece in realisation.pieces:
         lines.append(
             f"dd if={bootimage.RAM} of={shlex.quote(piece.path)} bs=1M status=none"
