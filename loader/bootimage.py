@@ -136,9 +136,12 @@ def parse(raw: bytes) -> BootImage:
     )
     if "format" in root:
         strictjson.one_of(root["format"], "$.format", (FORMAT,))
-    version = strictjson.number(root["version"], "$.version")
-    if version != FORMAT_VERSION:
-        raise ValueError(f"$.version: {version} is not known; this program reads {FORMAT_VERSION}")
+    version = root["version"]
+    if version != FORMAT_VERSION or not isinstance(version, int) or isinstance(version, bool):
+        raise ValueError(
+            f"$.version: {strictjson.shown(version)} is not known; this program reads"
+            f" {FORMAT_VERSION}"
+        )
     arch = strictjson.one_of(root["arch"], "$.arch", tuple(REGISTERS_BY_ARCH))
     image = BootImage(
         arch=arch,
@@ -164,13 +167,14 @@ def _read(path: Path) -> bytes:
     except OSError as error:
         reason = "is a symbolic link" if error.errno == errno.ELOOP else error.strerror
         raise BootImageError(f"no boot image: {reason}", file=str(path)) from error
-    with os.fdopen(fd, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise BootImageError("no boot image: not a regular file", file=str(path))
-        try:
-            raw = file.read(_DESCRIPTION_LIMIT + 1)
-        except OSError as error:
-            raise BootImageError(f"cannot be read: {error.strerror}", file=str(path)) from error
+        raw = os.read(fd, _DESCRIPTION_LIMIT + 1)
+    except OSError as error:
+        raise BootImageError(f"cannot be read: {error.strerror}", file=str(path)) from error
+    finally:
+        os.close(fd)
     if len(raw) > _DESCRIPTION_LIMIT:
         raise BootImageError("is larger than 1 MiB", file=str(path))
     return raw
