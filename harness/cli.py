@@ -30,6 +30,7 @@ _EXAMPLES: Final = {
     "image": "example: bootproof image vmlinux --protocol linux64 --out build/image",
     "run": "example: bootproof run build/image",
     "initramfs": "example: bootproof initramfs build/proof.cpio",
+    "compare": "example: bootproof compare vmlinux --protocol pvh --json",
     "fetch": "example: bootproof fetch 6.1-amd64 --mirror http://mirror.example/debian",
     "inspect": "example: bootproof inspect vmlinux --offset 16M",
 }
@@ -82,6 +83,7 @@ def _parser() -> _Parser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_matrix(commands)
     _add_boot(commands)
+    _add_compare(commands)
     _add_image(commands)
     _add_run(commands)
     _add_initramfs(commands)
@@ -194,6 +196,26 @@ def _add_boot(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 def _add_request(parser: _Parser) -> None:
     """What is asked of the loader, whatever becomes of the boot image."""
+    _add_kernel(parser)
+    parser.add_argument(
+        "--offset",
+        type=_offset,
+        default=...,
+        metavar="SIZE",
+        help="kernel_offset as in linux-loader: added to a vmlinux's addresses, the load address of"
+        " a bzImage, the base of an Image; `none` for none (default: none; for an Image 2 MiB"
+        " above the start of RAM)",
+    )
+    parser.add_argument(
+        "--pvh-relocate",
+        action="store_true",
+        help="with --offset: enter through PVH where the kernel's relocation note allows it",
+    )
+    parser.add_argument("--unsafe", action="store_true", help="start what would be refused")
+
+
+def _add_kernel(parser: _Parser) -> None:
+    """A kernel, what goes with it, and the machine."""
     parser.add_argument("kernel", metavar="KERNEL", help="a file, or a name of the catalogue")
     parser.add_argument(
         "--protocol",
@@ -207,15 +229,6 @@ def _add_request(parser: _Parser) -> None:
         help="unpack the kernel to this first (default: as it is; vmlinux for --protocol pvh)",
     )
     parser.add_argument(
-        "--offset",
-        type=_offset,
-        default=...,
-        metavar="SIZE",
-        help="kernel_offset as in linux-loader: added to a vmlinux's addresses, the load address of"
-        " a bzImage, the base of an Image; `none` for none (default: none; for an Image 2 MiB"
-        " above the start of RAM)",
-    )
-    parser.add_argument(
         "--memory", type=_size, default=512 << 20, metavar="SIZE", help="guest RAM (512M)"
     )
     parser.add_argument("--cmdline", help="kernel command line instead of the default")
@@ -224,12 +237,6 @@ def _add_request(parser: _Parser) -> None:
     )
     parser.add_argument("--machine", help="QEMU machine type (q35, pc, microvm; virt)")
     parser.add_argument("--cpu", help="QEMU CPU model")
-    parser.add_argument(
-        "--pvh-relocate",
-        action="store_true",
-        help="with --offset: enter through PVH where the kernel's relocation note allows it",
-    )
-    parser.add_argument("--unsafe", action="store_true", help="start what would be refused")
 
 
 def _boot(arguments: argparse.Namespace) -> int:
@@ -258,6 +265,29 @@ def _request(arguments: argparse.Namespace) -> boot.Request:
         probe=arguments.probe,
         out=arguments.out,
     )
+
+
+def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
+    compare = _command(commands, "compare", "boot a kernel our way and by QEMU's own -kernel")
+    _add_kernel(compare)
+    compare.add_argument("--json", action="store_true", help="every difference, as JSON")
+    compare.add_argument("--out", type=Path, metavar="DIR", help="the run directories' place")
+    compare.set_defaults(
+        run=_compare,
+        offset=...,
+        placement="pieces",
+        unsafe=False,
+        pvh_relocate=False,
+        console=False,
+        probe=True,
+    )
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from harness import compare
+
+    out = ROOT / "build" / "compare"
+    return compare.run(_request(arguments), out, as_json=arguments.json)
 
 
 # --- boot images -------------------------------------------------------------------------------
