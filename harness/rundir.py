@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,30 +19,54 @@ CONSOLE: Final = "console.log"
 TRANSCRIPT: Final = "transcript.log"
 RESULT: Final = "result.json"
 
-_ARTIFACTS: Final = (
-    *(bootimage.DESCRIPTION, bootimage.RAM, SCRIPT, "stub*.bin"),
-    *(CONSOLE, TRANSCRIPT, RESULT, STDERR),
+# By these a run is told from somebody's own directory; no other program makes such files.
+_MARKS: Final = re.compile("|".join(map(re.escape, (bootimage.DESCRIPTION, bootimage.RAM, SCRIPT))))
+_ARTIFACTS: Final = re.compile(
+    rf"{_MARKS.pattern}|stub[0-9]+\.bin|"
+    + "|".join(map(re.escape, (f"{bootimage.DESCRIPTION}.part", CONSOLE, TRANSCRIPT, STDERR)))
 )
 
 
 def make_fresh(directory: Path) -> None:
     """Makes `directory`, or empties it of an earlier run.
 
-    Raises UserError when it holds anything that no run of ours made: that is never deleted.
+    Raises UserError when it holds anything that no run of ours made; nothing is deleted then.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(directory / PIECES_DIRECTORY, ignore_errors=True)
-        ours = {p for p in directory.iterdir() if any(map(p.match, _ARTIFACTS))}
-        foreign = sorted(set(directory.iterdir()) - ours)
-        if foreign:
-            raise UserError(
-                f"{directory}: holds {foreign[0].name}, which no run has made; take another one"
-            )
-        for path in ours:
-            path.unlink()
+        found = sorted(directory.iterdir())
+        marked = any(_MARKS.fullmatch(path.name) for path in found)
+        for path in found:
+            if not _made_by_a_run(path, marked):
+                raise UserError(
+                    f"{directory}: holds {path.name}, which no run has made; take another one"
+                )
+        for path in found:
+            if path.name == PIECES_DIRECTORY:
+                shutil.rmtree(path)
+            else:
+                path.unlink()
     except OSError as error:
         raise UserError(f"{error.filename or directory}: {error.strerror}") from error
+
+
+def _made_by_a_run(path: Path, marked: bool) -> bool:
+    if path.name == PIECES_DIRECTORY:
+        return marked and path.is_dir() and not path.is_symlink()
+    if path.is_symlink() or not path.is_file():
+        return False
+    if path.name == RESULT:
+        return marked or _is_result(path)
+    return marked and _ARTIFACTS.fullmatch(path.name) is not None
+
+
+def _is_result(path: Path) -> bool:
+    """A refused request leaves nothing but its result."""
+    try:
+        data = json.loads(path.read_text())
+    except ValueError:
+        return False
+    return isinstance(data, dict) and {"version", "case", "verdict"} <= set(data)
 
 
 def write_result(directory: Path, result: Mapping[str, Any]) -> None:
