@@ -53,7 +53,9 @@ def make_fresh(directory: Path) -> None:
 def _made_by_a_run(path: Path, marked: bool) -> bool:
     if path.name == PIECES_DIRECTORY:
         return marked and path.is_dir() and not path.is_symlink()
-    if path.is_symlink() or not path.is_file():
+    if path.is_symlink():  # a run of somebody else's boot image links to its RAM
+        return marked and path.name == bootimage.RAM
+    if not path.is_file():
         return False
     if path.name == RESULT:
         return marked or _is_result(path)

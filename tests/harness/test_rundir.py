@@ -101,7 +101,17 @@ def test_never_deletes_what_no_run_made(own: dict[str, str], named: str, tmp_pat
     assert tree(tmp_path) == before
 
 
-@pytest.mark.parametrize("name", ["pieces", "console.log", "ram.img"])
+def test_link_to_a_strangers_ram_is_removed_and_not_the_ram(tmp_path: Path) -> None:
+    """`bootproof run` makes such a link."""
+    (tmp_path / "image").mkdir()
+    (tmp_path / "image" / "ram.img").write_text("a stranger's")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "ram.img").symlink_to(tmp_path / "image" / "ram.img")
+    make_fresh(tmp_path / "run")
+    assert tree(tmp_path) == {"image": None, "image/ram.img": "a stranger's", "run": None}
+
+
+@pytest.mark.parametrize("name", ["pieces", "console.log", "qemu.sh"])
 def test_never_follows_a_link(name: str, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
