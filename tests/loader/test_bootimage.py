@@ -14,9 +14,17 @@ import pytest
 from loader import bootimage
 from loader.address import MIB, Range
 from loader.bootimage import BootImage, BootImageError
+from loader.errors import GuestMemoryError
 from loader.layout import Region
 from loader.memory import Bank, GuestMemory
-from loader.registers import Arm64Registers, DescriptorTable, Segment, X86Registers
+from loader.protocols.table import PROTOCOLS as PROTOCOL_TABLE
+from loader.registers import (
+    REGISTERS_BY_ARCH,
+    Arm64Registers,
+    DescriptorTable,
+    Segment,
+    X86Registers,
+)
 
 SCHEMA: Final = Path(__file__).parents[2] / "docs" / "boot-image.schema.json"
 RAM_SIZE: Final = 2 * MIB
@@ -336,10 +344,10 @@ def test_schema_accepts_what_the_reader_does(tmp_path: Path) -> None:
 def test_schema_knows_every_register_and_protocol() -> None:
     """One that is added to the reader is added to the schema, and the other way round."""
     schema = json.loads(SCHEMA.read_text())
-    for arch, registers in bootimage.REGISTERS_BY_ARCH.items():
+    for arch, registers in REGISTERS_BY_ARCH.items():
         assert set(schema["$defs"][arch]["properties"]) == set(registers.__slots__)
-    assert schema["properties"]["arch"]["enum"] == list(bootimage.REGISTERS_BY_ARCH)
-    known = [*bootimage.PROTOCOLS, bootimage.NO_PROTOCOL]
+    assert schema["properties"]["arch"]["enum"] == list(REGISTERS_BY_ARCH)
+    known = [*PROTOCOL_TABLE, bootimage.NO_PROTOCOL]
     assert schema["properties"]["protocol"]["enum"] == known
     assert schema["properties"]["version"]["const"] == bootimage.FORMAT_VERSION
     assert schema["$id"].endswith(f":{bootimage.FORMAT_VERSION}")
@@ -416,9 +424,9 @@ def test_link_put_in_after_the_check_is_not_followed(tmp_path: Path) -> None:
     image = bootimage.open_boot_image(written(tmp_path, document()))
     (tmp_path / "ram.img").unlink()
     (tmp_path / "ram.img").symlink_to("/dev/zero")
-    with pytest.raises(bootimage.LoaderError, match="the RAM file is a symbolic link"):
+    with pytest.raises(GuestMemoryError, match="the RAM file is a symbolic link"):
         bootimage.open_ram(image, tmp_path)
     (tmp_path / "ram.img").unlink()
     os.mkfifo(tmp_path / "ram.img")
-    with pytest.raises(bootimage.LoaderError, match="the RAM file is not a regular file"):
+    with pytest.raises(GuestMemoryError, match="the RAM file is not a regular file"):
         bootimage.open_ram(image, tmp_path)
