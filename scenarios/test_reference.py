@@ -1,0 +1,108 @@
+"""Each kernel and format beside QEMU's own -kernel: every difference has its reason in the docs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import fdt
+import pytest
+
+from harness import compare
+from harness.case import Case
+from harness.compare import Pair
+from harness.contrast import Section
+from harness.report.comparison import render
+from loader import bootimage
+from loader.address import MIB
+from loader.memory import GuestMemory
+from scenarios import claims
+
+RunDirectory = Callable[[str], Path]
+
+X86_64, AARCH64 = claims.kernels("x86_64"), claims.kernels("aarch64")
+
+
+def cases() -> Iterator[Case]:
+    """One case for each kernel and format; one more for a board with another firmware."""
+    for kernel in X86_64:
+        yield Case("x86_64", kernel, "elf", "pvh")
+        yield Case("x86_64", kernel, "bzimage", "linux64")
+    for kernel in AARCH64:
+        yield Case("aarch64", kernel, "image", "arm64", claims.RAM + 2 * MIB)
+    yield Case("x86_64", X86_64[0], "bzimage", "linux32")
+    yield Case("x86_64", X86_64[0], "elf", "linux64")
+    yield Case("x86_64", X86_64[0], "elf", "pvh", board="microvm")
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in cases()])
+def test_reference(case: Case, run_directory: RunDirectory) -> None:
+    """Both boots prove themselves at the same place, and all that differs is known."""
+    assert compare.at_references_place(case) == case
+    found = compare.compare(case, run_directory(f"reference-{case.id}"))
+    assert not found.unexplained, f"\n{render(found)}"
+    assert (found.ours.verdict, found.reference.verdict) == ("booted", "booted")
+    # A comparison that sees nothing explains everything: these are always there.
+    codes = {item.code for item in found.differences}
+    always = {"seed", "place"} if case.arch == "aarch64" else {"acpi", "firmware-top"}
+    assert always <= codes
+
+
+# --- seen to fail --------------------------------------------------------------------------------
+
+
+def unexplained(pair: Pair) -> set[tuple[Section, str]]:
+    """Section and name of what is unexplained once `pair` has run; log lines are left out."""
+    found = compare.carry_out(pair).unexplained
+    return {(item.section, item.name) for item in found if item.section is not Section.LOG}
+
+
+def our_ram(pair: Pair) -> GuestMemory:
+    """The RAM of our side, to be spoilt before it runs."""
+    banks = [(bank.base, bank.size) for bank in pair.prepared.assembled.image.banks]
+    return GuestMemory.open(pair.ours / bootimage.RAM, banks, writable=True)
+
+
+def test_a_word_a_byte_and_a_memory_map_entry(run_directory: RunDirectory) -> None:
+    """A loader that changes the command line, spoils the initrd and forgets a reserved range."""
+    pair = compare.prepare(Case("x86_64", X86_64[0], "elf", "pvh"), run_directory("reference-pvh"))
+    regions = {region.name: region.range for region in pair.prepared.assembled.image.regions}
+    with our_ram(pair) as ram:
+        cmdline = pair.prepared.start.expected.cmdline
+        ram.write(regions["cmdline"].start, f"{cmdline} quietly".encode() + b"\0")
+        ram.write(regions["initrd"].start + MTIME_OF_FIRST_MEMBER, b"00000001")
+        first, _, last = (regions["memmap"].start + 24 * number for number in range(3))
+        ram.write(first + 24, ram.read(last, 24))
+        ram.write(regions["start_info"].start + MEMMAP_ENTRIES, (2).to_bytes(4, "little"))
+    assert unexplained(pair) == {
+        (Section.VERDICT, "verdict"),
+        (Section.PARAMETERS, "cmdline"),
+        (Section.PARAMETERS, "initrd"),
+        (Section.MEMORY_MAP, "at the entry, 0x9fc00-0x9ffff"),
+        (Section.MEMORY_MAP, "at the entry, 0xf0000-0xfffff"),
+        (Section.MEMORY_MAP, "in the log, 0x9fc00-0x9ffff"),
+        (Section.EVIDENCE, "cmdline"),
+    }
+
+
+MTIME_OF_FIRST_MEMBER = 46  # of a newc header
+MEMMAP_ENTRIES = 48  # of struct hvm_start_info
+
+
+def test_a_seed_and_another_place(run_directory: RunDirectory) -> None:
+    """A loader that leaves the seed in the device tree, and one that loads somewhere else."""
+    case = Case("aarch64", AARCH64[0], "image", "arm64", claims.RAM + 64 * MIB)
+    pair = compare.prepare(case, run_directory("reference-arm64"))
+    image = pair.prepared.assembled.image
+    tree_at = image.region("dtb")
+    assert tree_at is not None
+    with our_ram(pair) as ram:
+        tree = fdt.parse_dtb(ram.read(tree_at.start, tree_at.size))
+        tree.add_item(fdt.PropWords("kaslr-seed", 1, 2), "/chosen")
+        ram.write(tree_at.start, tree.to_dtb(version=17))
+    assert unexplained(pair) == {
+        (Section.REGISTERS, "pc"),
+        (Section.KERNEL, "place"),
+        (Section.DEVICE_TREE, "/chosen kaslr-seed"),
+        (Section.EVIDENCE, "code"),
+    }
