@@ -1,41 +1,37 @@
 """Loading an uncompressed x86 kernel: a 64-bit little-endian ELF file (vmlinux).
 
-Owns the ELF header, the program headers, and where their segments go: to p_paddr, plus the kernel
-offset when one is given. Checks come in linux-loader's order and all of them before the first
-write. Notes are elfnotes' business; entering the kernel is that of protocols/. Layouts and
-constants: ELF-64 Object File Format 1.5, sections 3 (ELF header) and 8 (program header table).
+Owns the ELF header, reading the program header table, and the answer. Checks come in
+linux-loader's order and all of them before the first write. Where segments go is the business of
+segments, notes that of elfnotes, entering the kernel that of protocols/. Layout and constants:
+ELF-64 Object File Format 1.5, section 3 (ELF header).
 """
 
 # No deferred annotations here: `Declared` reads the encodings from them.
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final
 
 from loader import errors
 from loader.address import MIB, U64_MAX, Range, checked_add, format_size
-from loader.copying import Copy, copy_all
+from loader.copying import copy_all
 from loader.declared import U16, U32, U64, Bytes16, Declared
 from loader.elfnotes import NoteSegment, PvhNotes
-from loader.errors import LoaderError, MemoryOverflow
+from loader.errors import LoaderError
 from loader.image import ImageLike, ImageSource, open_image
 from loader.memory import GuestMemory
 from loader.result import Finding, KernelLoaderResult, PvhBootCapability, PvhState
+from loader.segments import GET_AGAIN, ProgramHeader, Row, Segments
 
 ELF_MAGIC: Final = b"\x7fELF"
 EI_CLASS: Final = 4
 EI_DATA: Final = 5
 ELFCLASS64: Final = 2
 ELFDATA2LSB: Final = 1
-PT_LOAD: Final = 1
-PT_NOTE: Final = 4
 E_MACHINES: Final = {3: "i386", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
 
 # The alignment of x86-64 kernels: an entry this far from the first segment means that rounding
 # kernel_load down no longer finds the segment.
 ENTRY_FAR: Final = 2 * MIB
-
-_GET_AGAIN: Final = "the file is truncated or damaged; get it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,34 +52,6 @@ class ElfHeader(Declared):
     e_shentsize: U16
     e_shnum: U16
     e_shstrndx: U16
-
-
-@dataclass(frozen=True, slots=True)
-class ProgramHeader(Declared):
-    """Elf64_Phdr, e_phnum of them at file offset e_phoff."""
-
-    p_type: U32
-    p_flags: U32
-    p_offset: U64
-    p_vaddr: U64
-    p_paddr: U64
-    p_filesz: U64
-    p_memsz: U64
-    p_align: U64
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A PT_LOAD header with its index in the table and its guest-physical start."""
-
-    index: int
-    header: ProgramHeader
-    start: int
-
-    @property
-    def range(self) -> Range:
-        """Every guest byte the segment writes or claims."""
-        return Range(self.start, max(self.header.p_filesz, self.header.p_memsz))
 
 
 class Elf(errors.Elf):
@@ -107,7 +75,7 @@ class Elf(errors.Elf):
         with open_image(image, allow_empty=True) as source:
             plan = _Plan(memory, source, kernel_offset, highmem_start)
             result = plan.result()
-            copy_all(memory, source, plan.copies)
+            copy_all(memory, source, plan.segments.copies)
         return result
 
 
@@ -127,33 +95,27 @@ class _Plan:
         self.header = _read_header(source)
         self._check_highmem(highmem_start)
         self.kernel_load = self._load_address()
-        self.copies: list[Copy] = []
-        self.segments: list[Segment] = []
+        self.segments = Segments(memory, source, self.header.e_phoff, kernel_offset or 0)
         self.notes = PvhNotes(source)
-        self.kernel_end = 0
-        for index, header in _program_headers(source, self.header):
-            if header.p_type == PT_LOAD and header.p_filesz:
-                self._add_segment(index, header)
-            elif header.p_type == PT_LOAD:
-                self.segments.append(Segment(index, header, (self.offset or 0) + header.p_paddr))
-            elif self.offset is None:
-                self.notes.scan(NoteSegment(index, header.p_offset, header.p_filesz))
+        for index, row in self.segments.take(_program_headers(source, self.header)):
+            if self.offset is None:
+                note = ProgramHeader(*row)
+                self.notes.scan(NoteSegment(index, note.p_offset, note.p_filesz))
 
     def result(self) -> KernelLoaderResult:
         """The checks that linux-loader does not make, then the answer."""
         pvh = self._pvh()
-        claimed = [s for s in self.segments if s.range.size]
-        for segment in claimed:
-            self._check_bss(segment)
+        self.segments.check_bss()
+        footprint = self.segments.footprint
         machine = E_MACHINES.get(self.header.e_machine)
         return KernelLoaderResult(
             kernel_load=self.kernel_load,
-            kernel_end=self.kernel_end,
+            kernel_end=self.segments.kernel_end,
             setup_header=None,
             pvh_boot_cap=pvh,
-            footprint=_hull(claimed, self.kernel_load),
+            footprint=footprint or Range(self.kernel_load, 0),
             entry_points=_entry_points(machine, self.kernel_load, pvh),
-            findings=tuple(self._findings(claimed)),
+            findings=tuple(self._findings(footprint)),
             machine=machine,
         )
 
@@ -186,92 +148,14 @@ class _Plan:
             )
         return address
 
-    def _add_segment(self, index: int, header: ProgramHeader) -> None:
-        """One PT_LOAD with bytes in the file, checked as linux-loader checks it."""
-        start = checked_add(self.offset or 0, header.p_paddr)
-        if start is None:
-            raise errors.Elf.InvalidProgramHeaderAddress(
-                f"PT_LOAD[{index}] has p_paddr {header.p_paddr:#x}, which with the kernel offset "
-                f"{self.offset or 0:#x} is not a 64-bit address",
-                file=self.source.name,
-                field="p_paddr",
-                offset=self._offset_of(index, "p_paddr"),
-                value=header.p_paddr,
-                limit=U64_MAX,
-                advice="use a smaller kernel offset (--offset)",
-            )
-        self._check_source(index, header)
-        self._check_target(index, start, header.p_filesz)
-        end = checked_add(start, header.p_memsz)
-        if end is None:
-            raise MemoryOverflow(
-                f"PT_LOAD[{index}] begins at {start:#x} and has p_memsz {header.p_memsz:#x}, which "
-                "goes beyond 64 bits",
-                file=self.source.name,
-                field="p_memsz",
-                offset=self._offset_of(index, "p_memsz"),
-                value=header.p_memsz,
-                limit=U64_MAX - start,
-                advice=_GET_AGAIN,
-            )
-        self.segments.append(Segment(index, header, start))
-        self.copies.append(Copy(start, header.p_offset, header.p_filesz))
-        self.kernel_end = max(self.kernel_end, end)
-
-    def _check_source(self, index: int, header: ProgramHeader) -> None:
-        end = header.p_offset + header.p_filesz
-        if end > self.source.size:
-            raise errors.Elf.ReadKernelImage(
-                f"PT_LOAD[{index}] is at file offset {header.p_offset:#x} with "
-                f"{header.p_filesz:#x} bytes, but the file ends at {self.source.size:#x}",
-                file=self.source.name,
-                field="p_filesz",
-                offset=self._offset_of(index, "p_filesz"),
-                value=header.p_filesz,
-                limit=max(self.source.size - header.p_offset, 0),
-                advice=_GET_AGAIN,
-            )
-
-    def _check_target(self, index: int, start: int, size: int) -> None:
-        if not self.memory.contains(start, size):
-            shortage, advice = self.memory.shortage(start, size)
-            raise errors.Elf.ReadKernelImage(
-                f"PT_LOAD[{index}] needs guest RAM {Range(start, size)} but {shortage}",
-                file=self.source.name,
-                field="p_paddr",
-                offset=self._offset_of(index, "p_paddr"),
-                value=start,
-                limit=self.memory.last_address,
-                advice=advice,
-            )
-
-    def _check_bss(self, segment: Segment) -> None:
-        """Ours: what the kernel will zero has to be RAM as well."""
-        span = segment.range
-        if not self.memory.contains(span.start, span.size):
-            shortage, advice = self.memory.shortage(span.start, span.size)
-            raise MemoryOverflow(
-                f"PT_LOAD[{segment.index}] with its BSS needs guest RAM {span} but {shortage}",
-                file=self.source.name,
-                field="p_memsz",
-                offset=self._offset_of(segment.index, "p_memsz"),
-                value=segment.header.p_memsz,
-                limit=self.memory.last_address,
-                advice=advice,
-            )
-
-    def _offset_of(self, index: int, field: str) -> int:
-        table = self.header.e_phoff + index * ProgramHeader.SIZE
-        return table + ProgramHeader.OFFSETS[field]
-
     def _pvh(self) -> PvhBootCapability:
         if self.offset is not None:
             return PvhBootCapability(PvhState.IGNORED)
-        return self.notes.capability(max((s.header.p_align for s in self.segments), default=0))
+        return self.notes.capability(self.segments.most_alignment)
 
-    def _findings(self, claimed: list[Segment]) -> Iterator[Finding]:
-        yield from _segment_findings(claimed)
-        yield from self._entry_findings(claimed)
+    def _findings(self, footprint: Range | None) -> Iterator[Finding]:
+        yield from self.segments.findings()
+        yield from self._entry_findings(footprint)
         if self.notes.segments > 1:
             yield Finding(
                 "second-note-segment",
@@ -286,13 +170,12 @@ class _Plan:
         if self.header.e_ident[EI_CLASS] != ELFCLASS64:
             yield Finding("elf-class", "EI_CLASS does not say 64-bit, but the headers are 64-bit")
 
-    def _entry_findings(self, claimed: list[Segment]) -> Iterator[Finding]:
-        if not claimed:
+    def _entry_findings(self, footprint: Range | None) -> Iterator[Finding]:
+        if footprint is None:
             yield Finding("no-load-segment", "no PT_LOAD segment puts anything into memory")
             return
-        first = min(segment.start for segment in claimed)
-        entry = self.kernel_load
-        if not any(s.range.start <= entry < s.range.end for s in claimed):
+        first, entry = footprint.start, self.kernel_load
+        if not self.segments.covers(entry):
             yield Finding(
                 "entry-outside-segments", f"the entry address {entry:#x} is in no PT_LOAD segment"
             )
@@ -361,13 +244,12 @@ def _bad(
     )
 
 
-def _program_headers(source: ImageSource, header: ElfHeader) -> Iterator[tuple[int, ProgramHeader]]:
-    """Index and content of the PT_LOAD and PT_NOTE headers; all headers have to be in the file.
-
-    One that repeats its predecessor is left out: loading it again changes nothing.
-    """
+def _program_headers(source: ImageSource, header: ElfHeader) -> Iterator[Row]:
+    """The program headers, all of which have to be in the file."""
     end = header.e_phoff + header.e_phnum * ProgramHeader.SIZE
-    if header.e_phnum and end > source.size:
+    if not header.e_phnum:
+        return iter(())
+    if end > source.size:
         raise errors.Elf.ReadProgramHeader(
             f"{header.e_phnum} program headers at file offset {header.e_phoff:#x} end at "
             f"{end:#x}, but the file ends at {source.size:#x}",
@@ -376,25 +258,13 @@ def _program_headers(source: ImageSource, header: ElfHeader) -> Iterator[tuple[i
             offset=ElfHeader.OFFSETS["e_phoff"],
             value=header.e_phoff,
             limit=source.size,
-            advice=_GET_AGAIN,
+            advice=GET_AGAIN,
         )
-    if not header.e_phnum:
-        return
-    rows = ProgramHeader.CODEC.iter_unpack(source.data[header.e_phoff : end])
-    previous = None
-    for index, row in enumerate(rows):
-        if (row[0] == PT_LOAD or row[0] == PT_NOTE) and row != previous:
-            previous = row
-            yield index, ProgramHeader(*row)
-
-
-def _hull(segments: list[Segment], kernel_load: int) -> Range:
-    if not segments:
-        return Range(kernel_load, 0)
-    return Range.between(
-        min(segment.range.start for segment in segments),
-        max(segment.range.end for segment in segments),
-    )
+    # Bytes, not a view: CPython 3.11 to 3.14 crash when a view that an iterator reads from is
+    # collected as garbage, as it is when an exception whose traceback holds both is in a cycle.
+    table = bytes(source.data[header.e_phoff : end])
+    rows: Iterator[Row] = ProgramHeader.CODEC.iter_unpack(table)
+    return rows
 
 
 def _entry_points(machine: str | None, kernel_load: int, pvh: PvhBootCapability) -> dict[str, int]:
@@ -404,31 +274,3 @@ def _entry_points(machine: str | None, kernel_load: int, pvh: PvhBootCapability)
     if pvh.entry is not None:
         points["pvh"] = pvh.entry
     return points
-
-
-def _segment_findings(claimed: list[Segment]) -> Iterator[Finding]:
-    for segment in claimed:
-        header = segment.header
-        if header.p_filesz > header.p_memsz:
-            yield Finding(
-                "file-size-beyond-memory-size",
-                f"PT_LOAD[{segment.index}] has p_filesz {header.p_filesz:#x} above p_memsz "
-                f"{header.p_memsz:#x}: kernel_end does not cover all that was written",
-            )
-            break
-    for segment in claimed:
-        header = segment.header
-        if header.p_memsz > header.p_filesz:
-            yield Finding(
-                "bss-beyond-image",
-                f"PT_LOAD[{segment.index}] needs {format_size(header.p_memsz - header.p_filesz)} "
-                f"of RAM behind its bytes in the file, up to {segment.range.end - 1:#x}",
-            )
-    ordered = sorted(claimed, key=lambda segment: segment.start)
-    for low, high in pairwise(ordered):
-        if low.range.overlaps(high.range):
-            yield Finding(
-                "overlapping-segments",
-                f"PT_LOAD[{low.index}] and PT_LOAD[{high.index}] overlap in guest memory",
-            )
-            break

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 from typing import Final
 
-from loader.elf import PT_LOAD, PT_NOTE, ElfHeader, ProgramHeader
+from loader.elf import ElfHeader
 from loader.elfnotes import NoteSegment, PvhNotes
 from loader.identify import Format, identify_bytes
 from loader.image import ImageSource, open_image
 from loader.packing import Output, Unpack, decode
 from loader.payload import Payload
 from loader.result import PvhBootCapability
+from loader.segments import PT_LOAD, PT_NOTE, ProgramHeader
 
 # The program headers of a kernel lie right behind its ELF header; 64 KiB holds over a thousand.
 _HEADERS: Final = 64 << 10
@@ -48,15 +49,17 @@ def pvh_of_payload(kernel: ImageSource, payload: Payload, *, limit: int) -> PvhB
 def note_segments(head: bytearray | memoryview) -> tuple[int, list[NoteSegment]]:
     """The largest alignment of a PT_LOAD, and the PT_NOTE segments, of an ELF file's beginning."""
     header = ElfHeader.from_bytes(head)
-    table = head[header.e_phoff : header.e_phoff + header.e_phnum * ProgramHeader.SIZE]
+    # Bytes, not a view, as in loader/elf.py.
+    table = bytes(head[header.e_phoff : header.e_phoff + header.e_phnum * ProgramHeader.SIZE])
     whole = len(table) - len(table) % ProgramHeader.SIZE
-    rows = [ProgramHeader(*row) for row in ProgramHeader.CODEC.iter_unpack(table[:whole])]
-    notes = [
-        NoteSegment(index, row.p_offset, row.p_filesz)
-        for index, row in enumerate(rows)
-        if row.p_type == PT_NOTE
-    ]
-    return max((row.p_align for row in rows if row.p_type == PT_LOAD), default=0), notes
+    alignment, notes = 0, []
+    for index, row in enumerate(ProgramHeader.CODEC.iter_unpack(table[:whole])):
+        p_type, _, p_offset, _, _, p_filesz, _, p_align = row
+        if p_type == PT_LOAD:
+            alignment = max(alignment, p_align)
+        elif p_type == PT_NOTE:
+            notes.append(NoteSegment(index, p_offset, p_filesz))
+    return alignment, notes
 
 
 class _EnoughError(Exception):

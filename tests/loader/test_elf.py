@@ -317,6 +317,13 @@ def test_relocation_note_past_its_segment_does_not_count(memory: GuestMemory) ->
     assert Elf().load(memory, image).pvh_boot_cap == present(START)
 
 
+def test_lie_behind_the_entry_hides_the_relocation_only(memory: GuestMemory) -> None:
+    """linux-loader stops reading at the entry, so what follows cannot be refused."""
+    huge = note(b"GNU\0", 3, b"", descsz=0xFFFF_FFFF)
+    image = elf(notes(pvh_entry(START), huge, pvh_reloc(1, 2, 3)))
+    assert Elf().load(memory, image).pvh_boot_cap == present(START)
+
+
 def test_relocation_without_an_entry_means_nothing(memory: GuestMemory) -> None:
     assert Elf().load(memory, elf(notes(pvh_reloc(1, 2, 3)))).pvh_boot_cap == NOT_PRESENT
 
@@ -456,6 +463,26 @@ def test_memory_size_that_leaves_64_bits_is_refused_after_the_read(memory: Guest
     assert type(refusal(memory, elf(huge)[:-1])) is Elf.ReadKernelImage
 
 
+def test_memory_size_that_leaves_64_bits_is_refused_before_the_next_segment() -> None:
+    huge, outside = load(START, CODE, memsz=(1 << 64) - 1), load(RAM, CODE)
+    with GuestMemory([(0, RAM)]) as memory:
+        assert type(refusal(memory, elf(huge, outside))) is MemoryOverflow
+        assert type(refusal(memory, elf(outside, huge))) is Elf.ReadKernelImage
+
+
+def test_segment_that_only_the_offset_puts_outside_is_refused(memory: GuestMemory) -> None:
+    image = elf(load(RAM - MIB, CODE), entry=0)
+    assert type(refusal(memory, image, kernel_offset=MIB)) is Elf.ReadKernelImage
+    Elf().load(memory, image, kernel_offset=MIB - len(CODE))
+
+
+def test_bss_below_all_ram_is_refused() -> None:
+    with GuestMemory([(START, RAM)]) as memory:
+        error = refusal(memory, elf(load(START, CODE), bss(START - 1, 1)))
+        assert type(error) is MemoryOverflow
+        Elf().load(memory, elf(load(START, CODE), bss(START - 1, 0)))
+
+
 @pytest.mark.parametrize(
     "segment",
     [
@@ -540,7 +567,7 @@ def test_overlapping_segments_cost_no_more_than_their_bytes(memory: GuestMemory)
 
 
 def test_too_many_notes_are_refused(memory: GuestMemory) -> None:
-    image = elf(notes(note(b"GNU\0", 3, b"") * 65537, pvh_entry(START)))
+    image = elf(notes(note(b"GNU\0", 3, b"") * 32769, pvh_entry(START)))
     error = refusal(memory, image)
     assert type(error) is Elf.InvalidPvhNote
-    assert error.limit == 65536
+    assert error.limit == 32768
