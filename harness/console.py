@@ -119,4 +119,4 @@ def timestamped(transcript: bytes | bytearray, arrivals: list[tuple[float, int]]
         position += len(line) + 1
     if lines and not transcript.rpartition(b"\n")[2]:
         lines.pop()
-    return "\n".join(lines) + "\n"
+    return "".join(f"{line}\n" for line in lines)

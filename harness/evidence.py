@@ -27,8 +27,7 @@ class GuestEvidence:
 
     def values(self, key: str) -> tuple[str, ...]:
         """Every value init printed under `key`, in order."""
-        pairs = (line.partition(" ") for line in self.text.splitlines())
-        return tuple(value for name, _, value in pairs if name == key)
+        return tuple(value for name, value in self._pairs() if name == key)
 
     def value(self, key: str) -> str | None:
         return next(iter(self.values(key)), None)
@@ -55,8 +54,13 @@ class GuestEvidence:
         return self.proof == proof_for(nonce, self.text)
 
     def to_json(self) -> Mapping[str, object]:
-        keys = dict.fromkeys(line.partition(" ")[0] for line in self.text.splitlines())
+        keys = dict.fromkeys(name for name, _ in self._pairs())
         return {key: list(self.values(key)) for key in keys} | {_PROOF: self.proof}
+
+    def _pairs(self) -> list[tuple[str, str]]:
+        # Not splitlines(), which also ends a line at \x0b, \x85 and others: a value may hold them.
+        parts = (line.partition(" ") for line in self.text.split("\n") if line)
+        return [(name, value) for name, _, value in parts]
 
 
 def proof_for(nonce: str, text: str) -> str:
