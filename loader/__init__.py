@@ -5,14 +5,19 @@
         load_cmdline(memory, 0x20000, Cmdline.try_from("console=ttyS0", 2048))
 
 The semantics are those of rust-vmm's linux-loader 0.14; docs/differences.md lists where and why
-they are not. Every refusal is a LoaderError.
+they are not. Every refusal is a LoaderError. Importing this package costs little: what few need
+(identify, unpack, inspect, protocols, assemble) are modules of their own, and `configurators` is
+imported when it is first asked for.
 """
 
-from loader import configurators
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
 from loader.address import Range, format_size, parse_size
 from loader.bzimage import BzImage
 from loader.cmdline import Cmdline, load_cmdline
-from loader.configurators import BootParams
 from loader.elf import Elf
 from loader.errors import (
     Bzimage,
@@ -42,6 +47,10 @@ from loader.result import (
     PvhState,
     SetupHeader,
 )
+
+if TYPE_CHECKING:
+    from loader import configurators
+    from loader.configurators import BootParams
 
 __all__ = [
     "Bank",
@@ -81,3 +90,10 @@ __all__ = [
     "open_image",
     "parse_size",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in ("configurators", "BootParams"):
+        raise AttributeError(f"module 'loader' has no attribute {name!r}")
+    package = importlib.import_module("loader.configurators")
+    return package if name == "configurators" else package.BootParams

@@ -45,20 +45,6 @@ class ProgramHeader(Declared):
     p_align: U64
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A PT_LOAD header with its index in the table and its guest-physical start."""
-
-    index: int
-    header: ProgramHeader
-    start: int
-
-    @property
-    def range(self) -> Range:
-        """Every guest byte the segment writes or claims."""
-        return Range(self.start, max(self.header.p_filesz, self.header.p_memsz))
-
-
 class Segments:
     """The PT_LOAD segments of one image on their way into one guest memory.
 
@@ -107,7 +93,7 @@ class Segments:
             paddr, filesz, memsz = row[4:7]
             size = memsz if memsz > filesz else filesz
             if paddr < low or paddr + size > high:
-                self._check_bss(self._segment(index, row))
+                self._check_bss(index, ProgramHeader(*row))
 
     @property
     def copies(self) -> list[Copy]:
@@ -147,9 +133,6 @@ class Segments:
 
     def _numbered(self) -> Iterator[tuple[int, Row]]:
         return zip(self._indexes, self._rows, strict=True)
-
-    def _segment(self, index: int, row: Row) -> Segment:
-        return Segment(index, ProgramHeader(*row), self._base + row[4])
 
     def _offset_of(self, index: int, field: str) -> int:
         return self._table + index * ProgramHeader.SIZE + ProgramHeader.OFFSETS[field]
@@ -207,16 +190,16 @@ class Segments:
                 advice=advice,
             )
 
-    def _check_bss(self, segment: Segment) -> None:
-        span = segment.range
+    def _check_bss(self, index: int, header: ProgramHeader) -> None:
+        span = Range(self._base + header.p_paddr, max(header.p_filesz, header.p_memsz))
         if not self._memory.contains(span.start, span.size):
             shortage, advice = self._memory.shortage(span.start, span.size)
             raise MemoryOverflow(
-                f"PT_LOAD[{segment.index}] with its BSS needs guest RAM {span} but {shortage}",
+                f"PT_LOAD[{index}] with its BSS needs guest RAM {span} but {shortage}",
                 file=self._image.name,
                 field="p_memsz",
-                offset=self._offset_of(segment.index, "p_memsz"),
-                value=segment.header.p_memsz,
+                offset=self._offset_of(index, "p_memsz"),
+                value=header.p_memsz,
                 limit=self._memory.last_address,
                 advice=advice,
             )
