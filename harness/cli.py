@@ -384,7 +384,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     from harness import images, inspect_view
     from loader.inspect import inspect
 
-    found = inspect(images.kernel_file(arguments.kernel).path, offset=arguments.offset)
+    found = inspect(images.kernel_path(arguments.kernel), offset=arguments.offset)
     if arguments.json:
         print(json.dumps(asdict(found), indent=2, default=str))
     else:

@@ -38,16 +38,21 @@ def catalogue_file(name: str) -> FetchedKernel:
     return Fetcher().fetch([name])[0]
 
 
-@functools.cache
-def kernel_file(name: str) -> KernelFile:
-    """A kernel by catalogue name or path. Raises FetchError, UserError."""
+def kernel_path(name: str) -> Path:
+    """The file of a kernel by catalogue name or path. Raises FetchError, UserError."""
     catalog = load_catalog()
     if name in catalog and catalog[name].kind is Kind.KERNEL:
-        fetched = catalogue_file(name)
-        return KernelFile(name, fetched.path, fetched.sha256)
+        return catalogue_file(name).path
     path = Path(name)
     if not path.exists() and os.sep not in name:
         raise UserError(f"{name}: no such file, and {_unknown(catalog, name)}")
+    return path
+
+
+@functools.cache
+def kernel_file(name: str) -> KernelFile:
+    """A kernel by catalogue name or path, with its digest. Raises FetchError, UserError."""
+    path = kernel_path(name)
     try:
         return KernelFile(name, path, file_sha256(path))
     except OSError as error:
