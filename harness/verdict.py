@@ -17,6 +17,7 @@ from harness.probe import Probe
 from harness.text import printable
 from harness.text_in_ram import TextCheck
 from loader.address import Range, format_size, is_aligned
+from loader.errors import one_line
 from loader.protocols.e820 import E820_RAM, memory_map
 from loader.protocols.rules import Grade
 
@@ -163,7 +164,7 @@ def judge(expected: Expected | ExpectedHandover, seen: Observation) -> Judgement
     """The verdict on one run."""
     said = evidence.parse(seen.transcript)
     verdict, reason = _verdict(expected, seen, said)
-    return Judgement(verdict, reason, said)
+    return Judgement(verdict, one_line(reason), said)  # it may quote guest and QEMU
 
 
 def _verdict(
@@ -292,7 +293,7 @@ def _memory_contradictions(expected: Expected, said: GuestEvidence) -> Iterator[
     wanted = expected.visible
     if wanted is None:
         wanted = usable_ram(expected.arch, expected.ram)
-    if _joined(said.ram) != wanted:
+    if _joined(said.ram) != _joined(wanted):
         found = ", ".join(map(str, said.ram)) or "nothing"
         yield f"the guest sees RAM {found}, not {', '.join(map(str, wanted))}"
     total = (said.number("memory") or 0) << 10
