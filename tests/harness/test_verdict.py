@@ -1,0 +1,371 @@
+"""The rules of verdicts, one line of a table each; tests/harness/test_run.py has them for real."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from harness.probe import Difference, Probe
+from harness.text_in_ram import TextCheck
+from harness.verdict import (
+    CodeAnywhere,
+    CodeAt,
+    CodeInside,
+    End,
+    Expected,
+    ExpectedHandover,
+    Observation,
+    Verdict,
+    judge,
+    usable_ram,
+)
+from loader.address import GIB, MIB, Range
+from loader.protocols.rules import Grade, RuleFinding
+from loader.registers import Arm64Registers
+from tests.builders.guests import Claim, machine
+
+X86 = Claim(machine("x86_64"), 2 * MIB)
+PANIC = b"[ 1.0] Kernel panic - not syncing: Attempted to kill init!\r\nmore\r\n"
+
+
+def verdict(transcript: bytes, end: End, **seen: Any) -> tuple[Verdict, str]:
+    judgement = judge(X86.expected, Observation(transcript, end, **seen))
+    return judgement.verdict, judgement.reason
+
+
+# --- without a proof ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("transcript", "end", "seen", "wanted", "reason"),
+    [
+        (
+            b"",
+            End.GUEST_RESET,
+            {"pc": 0xFFF0},
+            Verdict.CPU_RESET,
+            (
+                "the CPU reset at 0xfff0 before any console output: a triple fault,"
+                " or a reboot without a proof"
+            ),
+        ),
+        (
+            b"a\nb\n\n",
+            End.GUEST_SHUTDOWN,
+            {},
+            Verdict.GUEST_SHUTDOWN_EARLY,
+            "the guest powered off after 'b'",
+        ),
+        (
+            b"",
+            End.NO_PROGRESS,
+            {"instructions": 1_234_567_890},
+            Verdict.SILENT,
+            (
+                "the console did not grow any more, before any console output,"
+                " 1,235 million guest instructions in"
+            ),
+        ),
+        (
+            b"hello",
+            End.PARKED,
+            {"cpu_seconds": 2.04, "pc": 0x200},
+            Verdict.STUCK,
+            (
+                "the CPU is halted and nothing will wake it at 0x200, after 'hello',"
+                " 2.0 s of QEMU CPU time in"
+            ),
+        ),
+        (
+            b"x",
+            End.BUDGET,
+            {"instructions": 0},
+            Verdict.OVER_BUDGET,
+            "still printing after 0 million guest instructions, after 'x'",
+        ),
+        (
+            b"x" * 2048,
+            End.CONSOLE_LIMIT,
+            {},
+            Verdict.CONSOLE_LIMIT,
+            "2 KiB of output, after '" + "x" * 2048 + "'",
+        ),
+        (
+            b"",
+            End.QEMU_EXITED,
+            {"exit_code": 1, "stderr": "one\nno such CPU"},
+            Verdict.QEMU_FAILED,
+            "QEMU ended with exit code 1 before any console output: no such CPU",
+        ),
+        (
+            b"hi",
+            End.QEMU_EXITED,
+            {"exit_code": -11},
+            Verdict.QEMU_FAILED,
+            "QEMU was ended by signal 11 after 'hi': nothing on stderr",
+        ),
+        (
+            b"hi",
+            End.QEMU_EXITED,
+            {"exit_code": 0},
+            Verdict.INCONCLUSIVE,
+            "QEMU ended with exit code 0 and no event after 'hi': nothing on stderr",
+        ),
+        (
+            b"hi",
+            End.HOST_IDLE,
+            {},
+            Verdict.INCONCLUSIVE,
+            "QEMU was given no CPU time, after 'hi'",
+        ),
+    ],
+)
+def test_without_a_proof(
+    transcript: bytes, end: End, seen: dict[str, Any], wanted: Verdict, reason: str
+) -> None:
+    assert verdict(transcript, end, **seen) == (wanted, reason)
+
+
+@pytest.mark.parametrize("end", End)
+def test_a_panic_is_a_panic_however_it_ends(end: End) -> None:
+    assert verdict(PANIC, end) == (Verdict.PANIC, "kernel panic: Attempted to kill init!")
+
+
+@pytest.mark.parametrize("end", End)
+def test_a_right_proof_is_a_boot_however_it_ends(end: End) -> None:
+    boot = (Verdict.BOOTED, "6.1.0-test proved its boot; kernel code at 0x200000")
+    assert verdict(X86.text(), end) == boot
+    assert verdict(X86.text() + PANIC, end) == boot
+
+
+@pytest.mark.parametrize("end", End)
+def test_every_end_has_a_verdict_without_a_proof(end: End) -> None:
+    found, reason = verdict(b"text", end, exit_code=1)
+    assert found not in (Verdict.BOOTED, Verdict.BOOTED_WRONG, Verdict.PANIC)
+    assert reason
+
+
+# --- contradictions ----------------------------------------------------------------------------
+
+LEFT_OUT = {
+    "cmdline": "the command line is None, not 'console=ttyS0 ",
+    "cpus": "the guest has None CPUs, not 1",
+    "machine": "the guest is a None, not x86_64",
+    "code": "the guest did not say where its kernel code is",
+    "ram": "the guest sees RAM nothing, not 0x1000-0x9fbff, 0x100000-0xffffff",
+    "memory": "the guest has 0 bytes of memory in use, of 15995 KiB",
+    "bootloader_type": "bootloader_type is None, not 255",
+}
+
+
+@pytest.mark.parametrize("key", LEFT_OUT)
+def test_a_line_left_out_is_a_contradiction(key: str) -> None:
+    found, reason = verdict(X86.text(**{key: None}), End.GUEST_RESET)
+    assert found is Verdict.BOOTED_WRONG
+    assert reason.startswith(LEFT_OUT[key]) and "; " not in reason
+
+
+def test_every_line_is_needed_but_the_release() -> None:
+    assert set(LEFT_OUT) == set(X86.lines) - {"release"}
+
+
+def test_contradictions_are_all_named() -> None:
+    found, reason = verdict(X86.text(cpus="2", machine="i686", nonce="0"), End.GUEST_RESET)
+    assert found is Verdict.BOOTED_WRONG
+    assert reason == (
+        "the proof is not over this case's nonce and this evidence; the guest has 2 CPUs, not 1;"
+        " the guest is a i686, not x86_64"
+    )
+
+
+@pytest.mark.parametrize("proof", [b"no digest", b"00", b"\xff"])
+def test_a_proof_line_that_is_none_is_a_wrong_one(proof: bytes) -> None:
+    text = X86.text()
+    forged = text[: text.index(b"proof ")] + b"proof " + proof + b"\n"
+    assert verdict(forged, End.GUEST_RESET)[0] is Verdict.BOOTED_WRONG
+
+
+@pytest.mark.parametrize("memory", ["8000 kB", "15990 kB"])
+def test_memory_in_use_between_half_and_all(memory: str) -> None:
+    assert verdict(X86.text(memory=memory), End.GUEST_RESET)[0] is Verdict.BOOTED
+
+
+@pytest.mark.parametrize("memory", ["7900 kB", "16384 kB"])
+def test_memory_in_use_that_cannot_be(memory: str) -> None:
+    assert verdict(X86.text(memory=memory), End.GUEST_RESET)[0] is Verdict.BOOTED_WRONG
+
+
+def test_ram_may_be_cut_by_reservations() -> None:
+    parts = "1000-4fff\n5000-9fbff\n800000-ffffff\n100000-7fffff"
+    assert verdict(X86.text(ram=parts), End.GUEST_RESET)[0] is Verdict.BOOTED
+
+
+def test_banks_that_touch_are_one_piece_of_ram() -> None:
+    claim = Claim(machine("aarch64"), GIB + 2 * MIB)
+    halves = (Range(GIB, 8 * MIB), Range(GIB + 8 * MIB, 8 * MIB))
+    expected = dataclasses.replace(claim.expected, ram=halves)
+    judgement = judge(expected, Observation(claim.text(), End.GUEST_RESET))
+    assert judgement.reason.startswith("6.1.0-test proved its boot")
+
+
+@pytest.mark.parametrize("line", ["release", "machine", "cpus"])
+def test_guests_words_cannot_break_the_line_or_the_terminal(line: str) -> None:
+    for hostile in ("\x1b[2J\x07", "a\x0bb", "\u202egnp"):
+        for lie in (hostile, f"2 {hostile}"):
+            _, reason = verdict(X86.text(**{line: lie}), End.GUEST_RESET)
+            assert reason.isprintable(), reason
+
+
+def test_qemus_words_cannot_break_the_terminal() -> None:
+    _, reason = verdict(b"", End.QEMU_EXITED, exit_code=1, stderr="\x1b[31mred")
+    assert reason.isprintable()
+
+
+# --- where the code runs -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wanted", "code", "sentence"),
+    [
+        (CodeAt((0x1000, 0x2000)), 0x2000, None),
+        (CodeAt((0x1000,)), 0x1001, "the kernel runs at 0x1001, not at 0x1000"),
+        (CodeAnywhere(0x1000, Range(0x1000, 0x2000)), 0x2000, None),
+        (CodeAnywhere(0x1000, Range(0x1000, 0x2000)), 0x1000, None),
+        (
+            CodeAnywhere(0x1000, Range(0x1000, 0x2000)),
+            0x3000,
+            "the kernel runs at 0x3000, which is not 0x1000-aligned in 0x1000-0x2fff",
+        ),
+        (
+            CodeAnywhere(0x1000, Range(0x1000, 0x2000)),
+            0x1800,
+            "the kernel runs at 0x1800, which is not 0x1000-aligned in 0x1000-0x2fff",
+        ),
+        (CodeInside(Range(0x1000, 0x10)), 0x100F, None),
+        (
+            CodeInside(Range(0x1000, 0x10)),
+            0x1010,
+            "the kernel runs at 0x1010, outside of its region 0x1000-0x100f",
+        ),
+    ],
+)
+def test_code(wanted: CodeAt | CodeAnywhere | CodeInside, code: int, sentence: str | None) -> None:
+    assert wanted.contradiction(code) == sentence
+
+
+@pytest.mark.parametrize(
+    ("check", "sentence"),
+    [
+        (TextCheck(1000, 300), None),
+        (TextCheck(1000, 301), "30% of 1000 words differ"),
+        (TextCheck(0, 0), "100% of 0 words differ"),
+    ],
+)
+def test_code_in_ram(check: TextCheck, sentence: str | None) -> None:
+    found, reason = verdict(X86.text(), End.GUEST_RESET, text=check)
+    assert found is (Verdict.BOOTED if sentence is None else Verdict.BOOTED_WRONG)
+    assert sentence is None or reason.endswith(sentence)
+
+
+# --- RAM that a kernel shows -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arch", "banks", "wanted"),
+    [
+        ("aarch64", [(GIB, MIB)], [(GIB, MIB)]),
+        ("x86_64", [(0, 16 * MIB)], [(0x1000, 0x9EC00), (MIB, 15 * MIB)]),
+        ("x86_64", [(0, MIB)], [(0x1000, 0x9EC00)]),
+        ("x86_64", [(0, 0x80000)], [(0x1000, 0x7F000)]),
+        ("x86_64", [(0, 0x1000)], []),
+        (
+            "x86_64",
+            [(0, 2 * GIB), (4 * GIB, GIB)],
+            [(0x1000, 0x9EC00), (MIB, 2 * GIB - MIB), (4 * GIB, GIB)],
+        ),
+    ],
+)
+def test_usable_ram(arch: str, banks: list[tuple[int, int]], wanted: list[tuple[int, int]]) -> None:
+    found = usable_ram(arch, [Range(*bank) for bank in banks])
+    assert found == tuple(Range(*part) for part in wanted)
+
+
+# --- the entry probe ---------------------------------------------------------------------------
+
+REACHED = Arm64Registers(0x40200000)
+VIOLATION = RuleFinding("cr4-zero", Grade.VIOLATION, "cr4 is 0x20, not 0")
+TOLERATED = RuleFinding("gdt", Grade.TOLERATED, "the GDT ends early")
+OTHER_X0 = Difference("x0", "0x1", "0x2")
+
+
+@pytest.mark.parametrize(
+    ("probe", "wanted", "reason"),
+    [
+        (Probe(REACHED), Verdict.BOOTED, "6.1.0-test proved its boot; kernel code at 0x200000"),
+        (
+            Probe(REACHED, findings=(TOLERATED,)),
+            Verdict.BOOTED,
+            "6.1.0-test proved its boot; kernel code at 0x200000",
+        ),
+        (
+            Probe(None, "the CPU was at 0x10"),
+            Verdict.ENTRY_NOT_REACHED,
+            "the guest reset the machine; the CPU was at 0x10",
+        ),
+        (
+            Probe(REACHED, findings=(TOLERATED, VIOLATION), differences=(OTHER_X0,)),
+            Verdict.PROTOCOL_VIOLATION,
+            "cr4-zero: cr4 is 0x20, not 0",
+        ),
+        (
+            Probe(REACHED, differences=(OTHER_X0,), more=3),
+            Verdict.HANDOVER_WRONG,
+            "x0 is 0x2, not 0x1; and 3 more",
+        ),
+    ],
+)
+def test_probe_comes_before_any_proof(probe: Probe, wanted: Verdict, reason: str) -> None:
+    assert verdict(X86.text(), End.GUEST_RESET, probe=probe) == (wanted, reason)
+
+
+# --- guests without a proof of their own -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("until", "transcript", "end", "wanted", "reason"),
+    [
+        (None, b"", End.ENTERED, Verdict.HANDED_OVER, "exactly as asked, and stopped there"),
+        (b"login:", b"x\nlogin: ", End.MARKER, Verdict.HANDED_OVER, "showed 'login:'"),
+        (b"login:", b"login:" + PANIC, End.GUEST_RESET, Verdict.HANDED_OVER, "showed 'login:'"),
+        (b"login:", PANIC + b"login:", End.GUEST_RESET, Verdict.PANIC, "kill init!"),
+        (b"login:", b"log", End.PARKED, Verdict.STUCK, "the console never showed 'login:'"),
+        (None, b"text", End.GUEST_RESET, Verdict.HANDED_OVER, "without a proof"),
+        (None, b"", End.PARKED, Verdict.SILENT, "time in"),
+        (None, b"text", End.QEMU_EXITED, Verdict.INCONCLUSIVE, "nothing on stderr"),
+    ],
+)
+def test_handover(
+    until: bytes | None, transcript: bytes, end: End, wanted: Verdict, reason: str
+) -> None:
+    judgement = judge(ExpectedHandover(0x1000, until), Observation(transcript, end))
+    assert judgement.verdict is wanted
+    assert judgement.reason.endswith(reason)
+
+
+def test_values_are_stable() -> None:
+    """They stand in JSON files."""
+    assert [verdict.value for verdict in Verdict] == [
+        *("booted", "handed-over", "booted-wrong", "load-refused", "entry-not-reached"),
+        *("protocol-violation", "handover-wrong", "cpu-reset", "panic", "stuck", "silent"),
+        *("over-budget", "console-limit", "guest-shutdown-early", "qemu-failed", "inconclusive"),
+    ]
+
+
+def test_expected_fields_are_all_judged() -> None:
+    """A new field of Expected needs a contradiction above, and then a name here."""
+    assert {field.name for field in dataclasses.fields(Expected)} == {
+        *("arch", "nonce", "cmdline", "cpus", "ram", "code", "bootloader_type", "request"),
+        "visible",
+    }
