@@ -22,6 +22,7 @@ from typing import Final
 
 from harness.dump import DumpFormat, parse_arm64, parse_x86
 from harness.errors import UserError
+from harness.text import printable
 from loader.address import GIB, MIB, Range, format_size
 from loader.layout import Region
 from loader.protocols.e820 import LEGACY_HOLE
@@ -281,30 +282,31 @@ def find_qemu(arch_name: str) -> QemuBinary:
     """
     arch = ARCHES[arch_name]
     variable = f"BOOTPROOF_QEMU_{arch.name.upper()}"
-    path = os.environ.get(variable) or shutil.which(arch.emulator)
-    if path is None:
+    named = os.environ.get(variable)
+    found = shutil.which(named or arch.emulator)
+    if found is None and not named:
         raise UserError(
             f"{arch.emulator} is not installed; run `./bootproof setup`, or name one in {variable}"
         )
+    # Absolute: it is started in its run directory.
+    path = str(Path(found).absolute()) if found else str(named)
     version = qemu_version(path)
     if version < QEMU_MINIMUM:
-        found, needed = (".".join(map(str, v)) for v in (version, QEMU_MINIMUM))
-        raise UserError(f"{path}: QEMU {found} is too old; bootproof needs {needed} or newer")
+        old, needed = (".".join(map(str, v)) for v in (version, QEMU_MINIMUM))
+        raise UserError(f"{path}: QEMU {old} is too old; bootproof needs {needed} or newer")
     return QemuBinary(path, version)
 
 
 def qemu_version(path: str) -> Version:
     """The version a QEMU binary says it has. Raises UserError when it says none."""
     try:
-        run = subprocess.run(
-            [path, "--version"], capture_output=True, text=True, timeout=60, check=False
-        )
+        run = subprocess.run([path, "--version"], capture_output=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UserError(f"{path}: cannot be run as QEMU: {error}") from error
-    match = re.search(r"version (\d+)\.(\d+)\.(\d+)", run.stdout)
+    match = re.match(rb"QEMU emulator version (\d+)\.(\d+)\.(\d+)", run.stdout)
     if match is None:
-        said = (run.stdout + run.stderr).strip().splitlines() or ["nothing"]
-        raise UserError(f"{path}: does not look like QEMU; `--version` said: {said[0]}")
+        said = (run.stdout + run.stderr).strip().splitlines() or [b"nothing"]
+        raise UserError(f"{path}: does not look like QEMU; `--version` said: {printable(said[0])}")
     major, minor, micro = map(int, match.groups())
     return (major, minor, micro)
 
