@@ -19,6 +19,7 @@ from loader.protocols.e820 import LEGACY_HOLE
 
 FIRMWARE_TOP: Final = 256 * KIB  # what SeaBIOS may keep for itself at the end of low RAM
 TREE_PADDING: Final = 1024 * KIB  # QEMU's device tree is padded to 1 MiB, all of it reserved
+KASLR_TABLES: Final = 64 * KIB  # early page tables that a kernel at a random address needs more
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +234,7 @@ KNOWN: Final = (
     Known("firmware-top", _E, "memory", _within(FIRMWARE_TOP, _X86)),
     Known("tree-padding", _E, "memory", _within(TREE_PADDING)),
     Known("firmware-top", _F, "available|total|reserved", _within(FIRMWARE_TOP, _X86)),
-    Known("tree-padding", _F, "available|reserved", _within(TREE_PADDING)),
+    Known("tree-padding", _F, "available|reserved", _within(TREE_PADDING + KASLR_TABLES)),
     # Log lines: of the reference, ours, and both.
     Known("acpi", _L, r".*(ACPI|acpi|PNP|PnP|IOAPIC|IO-APIC|\bhpet).*", _without_acpi),
     Known("acpi", _L, r"(APIC: Switch to|\.\.TIMER:|NR_IRQS:|smpboot:).*", _without_acpi),
