@@ -12,6 +12,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import fdt
 import pytest
@@ -282,7 +283,12 @@ ROWS: list[tuple[str, str, list[Contrast], list[Contrast]]] = [
         "place",
         "arm64",
         [of(R, "x0", "0x1", "0x2"), of(T, "/chosen linux,initrd-end", "0x0 0x1", "0x0 0x2")],
-        [of(R, "x0", "0x0", "0x2"), of(R, "x1", "0x1", "0x2"), of(R, "pc", "0x1", "0x2")],
+        [
+            of(R, "x0", "0x0", "0x2"),
+            of(R, "x1", "0x1", "0x2"),
+            of(R, "pc", "0x1", "0x2"),
+            of(T, "/chosen linux,initrd-end", "", "0x0 0x2"),
+        ],
     ),
     (
         "free-register",
@@ -328,6 +334,7 @@ ROWS: list[tuple[str, str, list[Contrast], list[Contrast]]] = [
         "linux64",
         [
             of(R, "tr.base", "0x0", "0x1000"),
+            of(R, "tr.selector", "0x0", "0x20"),
             of(P, "boot_params.screen_info", "0", "fc00"),
             of(P, "boot_params.hdr.loadflags", "0x1", "0x81"),
             of(P, "boot_params.hdr.heap_end_ptr", "0x5be0", "0xfe00"),
@@ -336,7 +343,9 @@ ROWS: list[tuple[str, str, list[Contrast], list[Contrast]]] = [
         [
             of(P, "boot_params.screen_info", "fc00", "0"),
             of(P, "boot_params.hdr.loadflags", "0x0", "0x81"),
+            of(P, "boot_params.hdr.heap_end_ptr", "0x0", "0xfe00"),
             of(P, "boot_params.hdr.version", "0x20c", "0x20f"),
+            theirs_only("Kernel panic - not syncing: no"),
             of(P, "boot_params.ext_ramdisk_image", "0x0", "0x1"),
         ],
     ),
@@ -402,8 +411,17 @@ ROWS: list[tuple[str, str, list[Contrast], list[Contrast]]] = [
     (
         "request-label",
         "arm64",
-        [of(T, "/chosen bootproof,request", "case", ""), of(E, "request", "case", "")],
-        [of(T, "/chosen bootproof,request", "case", "other"), of(E, "request", "", "case")],
+        [
+            of(T, "/chosen bootproof,request", "case", ""),
+            of(E, "request", "case", ""),
+            theirs_only("/bootproof/init: line 53: can't open .../chosen/bootproof,request"),
+        ],
+        [
+            of(T, "/chosen bootproof,request", "case", "other"),
+            of(E, "request", "", "case"),
+            of(E, "machine", "aarch64", ""),
+            ours_only("/bootproof/init: line 53: can't open .../chosen/bootproof,request"),
+        ],
     ),
     (
         "tree-padding",
@@ -416,6 +434,8 @@ ROWS: list[tuple[str, str, list[Contrast], list[Contrast]]] = [
         [
             of(E, "memory", "491448 kB", "480432 kB"),
             of(F, "total", "524288", "524280"),
+            of(F, "reserved", "39380", "41396"),
+            of(T, "device tree.totalsize", "", "0x100000"),
             of(F, "kernel code", "12032", "12033"),
         ],
     ),
@@ -438,9 +458,11 @@ ROWS: list[tuple[str, str, list[Contrast], list[Contrast]]] = [
             of(E, "memory", "481432 kB", "481300 kB"),
             of(F, "total", "523896", "523768"),
             theirs_only("On node 0, zone DMA32: 32 pages in unavailable ranges"),
+            theirs_only("e820: register RAM buffer resource [mem 0x#-0x#]"),
         ],
         [
             of(M, "in the log, 0x1ff00000-0x1fffffff", USABLE, "reserved"),
+            ours_only("e820: register RAM buffer resource [mem 0x#-0x#]"),
             of(M, "in the log, 0x1f000000-0x1f00ffff", USABLE, "reserved"),
             of(M, "in the log, 0x1ffe0000-0x1fffffff", USABLE, ABSENT),
             of(E, "ram", "00100000-1ffdffff", "00100000-1fffffff"),
@@ -490,6 +512,36 @@ def test_explained(code: str, protocol: str, contrast: Contrast) -> None:
 @pytest.mark.parametrize(("code", "protocol", "contrast"), _examples(False))
 def test_near_miss_stays_unexplained(code: str, protocol: str, contrast: Contrast) -> None:
     assert code_for(contrast, facts_for(protocol)) is None
+
+
+# Log lines, and the change after which they are explained no more.
+WITH_ACPI, WITH_SEED = {"without_acpi": False}, {"without_seed": False}
+LINES: list[tuple[str, str, Contrast, dict[str, Any]]] = [
+    ("acpi", "pvh", theirs_only("hpet0: at MMIO 0x#, IRQs 2, 8, 0"), WITH_ACPI),
+    ("acpi", "pvh", theirs_only("..TIMER: vector=0x# apic1=0 pin1=2"), WITH_ACPI),
+    ("acpi", "pvh", theirs_only("PCI: ECAM [mem 0x#-0x#] reserved as E820 entry"), WITH_ACPI),
+    ("acpi", "pvh", ours_only("pci_bus 0000:00: root bus resource [io  0x#-0x#]"), WITH_ACPI),
+    ("acpi", "pvh", ours_only("rtc_cmos rtc_cmos: registered as rtc0"), WITH_ACPI),
+    ("acpi", "pvh", ours_only("serial8250: ttyS0 at I/O 0x# is a 16550A"), WITH_ACPI),
+    ("acpi", "pvh", theirs_only("clocksource: hpe: mask: 0x#"), WITH_ACPI),
+    ("pci-bars", "pvh", ours_only("pci 0000:00:1f.3: BAR 4 [io  0x#-0x#]"), {"protocol": "arm64"}),
+    ("smbios", "pvh", ours_only("DMI not present or invalid."), {"protocol": "arm64"}),
+    ("mtrr", "pvh", ours_only("x86/PAT: Configuration [0-7]: WB"), {"protocol": "arm64"}),
+    ("firmware-top", "pvh", ours_only("Built 1 zonelists, more"), {"protocol": "arm64"}),
+    ("own-setup", "linux32", theirs_only("Probing EDD (edd=off to disable)"), {"protocol": "pvh"}),
+    ("seed", "arm64", ours_only("KASLR disabled due to lack of seed"), WITH_SEED),
+    ("seed", "arm64", theirs_only("ASID allocator initialised with 32768 entries"), WITH_SEED),
+    ("seed", "arm64", theirs_only("0 pages in range for non-PLT usage"), WITH_SEED),
+]
+
+
+@pytest.mark.parametrize(("code", "protocol", "line", "change"), LINES)
+def test_lines_need_the_fact_that_explains_them(
+    code: str, protocol: str, line: Contrast, change: dict[str, Any]
+) -> None:
+    before = facts_for(protocol)
+    found = code_for(line, before), code_for(line, replace(before, **change))
+    assert found == (code, None)
 
 
 def test_every_code_has_an_example() -> None:
