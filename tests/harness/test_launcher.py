@@ -47,6 +47,7 @@ class Clone:
 
     root: Path
     tools: Path
+    python: str
     user: Sequence[str] = ()
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -84,13 +85,14 @@ class Clone:
         return told
 
     def set_up(self) -> None:
-        """Makes what a finished set-up leaves: an interpreter and the stamp for it."""
+        """Makes what a finished set-up leaves: lock, interpreter and the stamp for it."""
         python = self.venv / "bin" / "python"
         python.parent.mkdir(parents=True)
-        python.symlink_to(BASE_PYTHON)
+        python.symlink_to(self.python)
+        (self.venv / "bootproof.lock").touch()
         with (self.root / "requirements.txt").open("rb") as requirements:
             run = subprocess.run(["cksum"], stdin=requirements, capture_output=True, check=True)
-        self.stamp(f"{run.stdout.decode().strip()}\n{BASE_PYTHON}\n")
+        self.stamp(f"{run.stdout.decode().strip()}\n{self.python}\n")
 
     def stamp(self, text: str) -> None:
         (self.venv / "bootproof.stamp").write_text(text)
@@ -143,7 +145,7 @@ def make_clone(place: Path, python: str = BASE_PYTHON) -> Clone:
         shutil.copy(ROOT / name, root / name)
     (root / "harness" / "cli.py").write_text(COMMAND_LINE)
     (tools / "python3").symlink_to(python)
-    clone = Clone(root, tools)
+    clone = Clone(root, tools, python)
     for name in ESSENTIAL:
         clone.link(name)
     return clone
@@ -280,6 +282,21 @@ def test_a_virtual_environment_whose_python_is_gone_or_another_does_not_count(pl
         python.unlink()
         python.symlink_to(target)
         assert not is_set_up(clone)
+
+
+def test_setup_itself_looks_again_at_what_the_system_has(place: Path) -> None:
+    clone = set_up_clone(place)
+    assert clone.told("matrix")["argv"] == ["matrix"]
+    assert clone.told("setup", "--no-setup")["argv"] == ["setup"]
+    refused = clone.run("setup")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("bootproof: missing: qemu-system-x86 (")
+    clone.add_qemu("x86_64")
+    assert clone.run("setup").stderr == (
+        "bootproof: going on without qemu-system-arm (QEMU 7.2 or newer for aarch64 guests)\n"
+    )
+    clone.add_qemu("aarch64")
+    assert clone.told("setup")["argv"] == ["setup"]
 
 
 # --- before the set-up -------------------------------------------------------------------------
@@ -649,7 +666,7 @@ def test_a_clone_that_cannot_be_written_is_said_to_be_so(ordinary_user: Clone) -
     assert (result.returncode, only_line(result.stderr)) == (2, refusal)
     if os.geteuid() == 0:  # a virtual environment that another user has made
         clone.set_up()
-        (clone.venv / "pyvenv.cfg").touch()
+        assert clone.told("setup")["argv"] == ["setup"]
         clone.stamp("stale\n")
         assert only_line(clone.run("matrix").stderr) == refusal
 
