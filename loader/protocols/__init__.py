@@ -92,7 +92,17 @@ def entry_point(kernel: KernelLoaderResult, protocol: str) -> int:
 
 
 def check_cmdline(cmdline: bytes, limit: int) -> None:
-    """Raises ProtocolError when `cmdline` (without NUL) is longer than the kernel takes."""
+    """Raises ProtocolError when `cmdline` (without NUL) is longer than the kernel takes.
+
+    A NUL inside is refused as well: the kernel would take it for the end.
+    """
+    nul = cmdline.find(b"\0")
+    if nul >= 0:
+        raise ProtocolError(
+            f"the command line has a NUL at byte {nul}, where the kernel would end it",
+            field="cmdline",
+            offset=nul,
+        )
     if len(cmdline) > limit:
         raise ProtocolError(
             f"the command line has {len(cmdline)} bytes but the kernel takes at most {limit}",
