@@ -6,17 +6,19 @@ Owns the order of the steps: prepare both, boot ours, boot the reference, contra
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from harness import boot, contrast, handed, known, prove, reference
+from harness import boot, contrast, handed, known, prove, reference, rundir
 from harness.boot import Request
 from harness.case import Case
 from harness.comparison import Comparison, Cost, Explained
 from harness.contrast import Side
 from harness.handed import Handed, Memory
 from harness.prove import Options, Prepared, Proven
+from harness.realise import PIECES_DIRECTORY
 from harness.reference import Plan
 from harness.report.comparison import render
 from harness.stages import stages
@@ -115,6 +117,12 @@ def carry_out(pair: Pair) -> Comparison:
     )
     (pair.directory / _RESULT).write_text(json.dumps(found.to_json(), indent=2) + "\n")
     return found
+
+
+def drop_large_files(directory: Path) -> None:
+    """Removes what is large of a comparison's run directories: RAM, and the reference's kernel."""
+    rundir.drop_ram(directory / OURS)
+    shutil.rmtree(directory / REFERENCE / PIECES_DIRECTORY, ignore_errors=True)
 
 
 def _ours(pair: Pair, proven: Proven) -> Side:

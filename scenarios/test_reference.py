@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fdt
 import pytest
 
-from harness import compare
+from harness import cli, compare
 from harness.case import Case
 from harness.compare import Pair
 from harness.contrast import Section
+from harness.matrix import KEEP_OPTION
 from harness.report.comparison import render
 from loader import bootimage
 from loader.address import MIB
@@ -36,7 +39,7 @@ def cases() -> Iterator[Case]:
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in cases()])
-def test_reference(case: Case, run_directory: RunDirectory) -> None:
+def test_reference(case: Case, run_directory: RunDirectory, request: pytest.FixtureRequest) -> None:
     """Both boots prove themselves at the same place, and all that differs is known."""
     assert compare.at_references_place(case) == case
     found = compare.compare(case, run_directory(f"reference-{case.id}"))
@@ -46,6 +49,37 @@ def test_reference(case: Case, run_directory: RunDirectory) -> None:
     codes = {item.code for item in found.differences}
     always = {"seed", "place"} if case.arch == "aarch64" else {"acpi", "firmware-top"}
     assert always <= codes
+    if request.config.getoption(KEEP_OPTION) == "failed":
+        compare.drop_large_files(found.directory)
+
+
+@pytest.mark.short
+def test_command(run_directory: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    """`bootproof compare --json`, in place of what an earlier run left."""
+    out = run_directory("reference-command")
+    for name in ("ours", "reference"):
+        (out / name / "pieces").mkdir(parents=True, exist_ok=True)
+        (out / name / "console.log").write_text("of an earlier run")
+    assert cli.main(["compare", AARCH64[0], "--json", "--out", str(out)]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said == json.loads((out / "comparison.json").read_text())
+    assert (said["unexplained"], said["case"]) == (0, f"aarch64-{AARCH64[0]}-image-auto-ram+2M")
+    assert {path.name for path in out.iterdir()} == {"ours", "reference", "comparison.json"}
+    for name in ("ours", "reference"):
+        assert json.loads((out / name / "result.json").read_text())["verdict"] == "booted"
+        assert "-kernel" in (out / name / "qemu.sh").read_text() or name == "ours"
+
+
+def test_command_when_neither_boots(
+    run_directory: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two boots that fail alike are no proof of anything: exit code 1, and a table that says so."""
+    out = run_directory("reference-fails")
+    arguments = ["--cmdline", "reboot=t panic=-1 nokaslr", "--format", "elf", "--out", str(out)]
+    assert cli.main(["compare", X86_64[0], *arguments]) == 1
+    said = capsys.readouterr().out
+    assert "UNEXPLAINED" in said
+    assert re.search(r"^verdict +verdict +cpu-reset: .* +cpu-reset: ", said, re.MULTILINE)
 
 
 # --- seen to fail --------------------------------------------------------------------------------

@@ -18,18 +18,21 @@ import fdt
 import pytest
 
 from harness import handed, memory_map, qemu
+from harness.case import Case
 from harness.comparison import Comparison, Cost, Explained
 from harness.contrast import Contrast, Section, Side, contrasts, normalised
+from harness.errors import UserError
 from harness.handed import Handed
 from harness.known import KNOWN, Facts, code_for, facts
 from harness.memory_map import ABSENT, USABLE, MapDifference, MapEntry
 from harness.qemu import Channels, DirectKernel, Launch
-from harness.reference import default_offset
+from harness.reference import default_offset, plan
 from harness.report.comparison import render
 from loader.address import GIB, MIB, Range
 from loader.memory import GuestMemory
 from loader.registers import Arm64Registers, X86Registers
 from tests.builders.guests import flat32, flat64
+from tests.builders.images import elf, load, notes, pvh_entry
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RAM = Range(0, 512 * MIB)
@@ -660,6 +663,22 @@ def test_where_qemu_puts_an_image(tmp_path: Path, text_offset: int, base: int) -
     kernel.write_bytes(bytes(8) + text_offset.to_bytes(8, "little") + bytes(48))
     assert default_offset("aarch64", kernel) == base
     assert default_offset("x86_64", kernel) is None
+
+
+def test_qemu_starts_no_vmlinux_without_a_pvh_note(tmp_path: Path) -> None:
+    kernel = tmp_path / "vmlinux"
+    kernel.write_bytes(elf(load(MIB, b"code"), entry=MIB))
+    case = Case("x86_64", str(kernel), "elf", "linux64")
+    with pytest.raises(UserError, match="has no PVH note"):
+        plan(case, qemu.machine("x86_64", memory=64 * MIB), "linux64")
+
+
+def test_a_vmlinux_is_entered_at_its_pvh_note_however_we_enter_it(tmp_path: Path) -> None:
+    kernel = tmp_path / "vmlinux"
+    kernel.write_bytes(elf(load(MIB, b"code"), notes(pvh_entry(MIB + 0x10)), entry=MIB))
+    case = Case("x86_64", str(kernel), "elf", "linux64", offset=2 * MIB)
+    found = plan(case, qemu.machine("x86_64", memory=64 * MIB), "linux64")
+    assert (found.protocol, found.entry) == ("pvh", MIB + 0x10)
 
 
 def comparison(*differences: Explained) -> Comparison:
