@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from harness import VERSION
 from harness.errors import UserError
 from loader.address import parse_size
 
@@ -32,6 +33,7 @@ _EXAMPLES: Final = {
     "initramfs": "example: bootproof initramfs build/proof.cpio",
     "compare": "example: bootproof compare vmlinux --protocol pvh --json",
     "fetch": "example: bootproof fetch 6.1-amd64 --mirror http://mirror.example/debian",
+    "fuzz": "example: bootproof fuzz --target elf --seconds 600",
     "inspect": "example: bootproof inspect vmlinux --offset 16M",
 }
 
@@ -78,8 +80,10 @@ def _parser() -> _Parser:
     parser = _Parser(
         prog="bootproof",
         description="Proves that a kernel image boots: every offset, every boot protocol.",
-        epilog="exit codes: 0 as expected, 1 not, 2 usage or environment, 130 interrupted",
+        epilog="`bootproof --no-setup COMMAND` never installs anything."
+        " Exit codes: 0 as expected, 1 not, 2 usage or environment, 130 interrupted.",
     )
+    parser.add_argument("--version", action="version", version=f"bootproof {VERSION}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_matrix(commands)
     _add_boot(commands)
@@ -89,6 +93,7 @@ def _parser() -> _Parser:
     _add_initramfs(commands)
     _add_inspect(commands)
     _add_fetch(commands)
+    _add_fuzz(commands)
     setup = _command(commands, "setup", "set everything up: QEMU, packages, kernels")
     setup.set_defaults(run=_setup)
     _command(commands, "doctor", "what is installed, what is missing, how to get it").set_defaults(
@@ -415,6 +420,34 @@ def _fetch(arguments: argparse.Namespace) -> int:
     if arguments.list:
         return fetching.show_catalogue(arguments.mirror, mode)
     return fetching.fetch(arguments.names, arguments.mirror, mode)
+
+
+def _add_fuzz(commands: argparse._SubParsersAction[_Parser]) -> None:
+    fuzz = _command(commands, "fuzz", "feed damaged files to every parser")
+    fuzz.add_argument("--seconds", type=float, default=60, help="for all targets (%(default)s)")
+    fuzz.add_argument("--target", action="append", help="only this one; may be repeated")
+    fuzz.add_argument("--replay", type=Path, metavar="FILE", help="run one input of --target")
+    fuzz.add_argument("--engine", choices=("atheris", "mutation"), help="default: what is there")
+    fuzz.add_argument("--seed", type=int, default=1, help="of the random numbers (%(default)s)")
+    fuzz.set_defaults(run=_fuzz)
+
+
+def _fuzz(arguments: argparse.Namespace) -> int:
+    from tests.fuzz import run
+    from tests.fuzz.targets import TARGETS
+
+    names = arguments.target or list(TARGETS)
+    if unknown := [name for name in names if name not in TARGETS]:
+        raise UserError(f"no fuzz target is called {unknown[0]}; there are: {', '.join(TARGETS)}")
+    engine = arguments.engine or ("atheris" if run.has_atheris() else "mutation")
+    if engine == "atheris" and not run.has_atheris():
+        raise UserError(run.NO_ATHERIS)
+    if arguments.replay:
+        if len(names) != 1:
+            raise UserError("--replay needs the one --target that the file is for")
+        return run.replay(names[0], arguments.replay)
+    out = ROOT / "build" / "fuzz"
+    return run.run(names, arguments.seconds, out, seed=arguments.seed, engine=engine)
 
 
 def _setup(_arguments: argparse.Namespace) -> int:

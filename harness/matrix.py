@@ -49,5 +49,5 @@ def arguments(selection: Selection) -> list[str]:
     args += ["-m", selection.markers] if selection.markers else []
     args += ["-x"] if selection.stop_at_first else []
     if selection.only_list:
-        return [*args, "--collect-only", "-q", "-q"]
+        return [*args, "--collect-only"]
     return [*args, "-n", selection.workers, "-p", "no:cacheprovider"]
