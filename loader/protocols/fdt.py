@@ -44,12 +44,15 @@ def chosen(dtb: bytes, *, cmdline: bytes, initrd: Range | None, label: str = "")
         values["linux,initrd-end"] = struct.pack(">Q", initrd.end)
     if label:
         values[LABEL] = label.encode() + b"\0"
-    for seed in _SEEDS:
-        if tree.exist_property(seed, "/chosen"):
-            tree.remove_property(seed, "/chosen")
-    for name, data in values.items():
-        tree.add_item(fdt.PropBytes(name, data=data), "/chosen", create=True)
-    patched: bytes = tree.to_dtb(version=17)
+    try:
+        for name in (*_SEEDS, *values):
+            if tree.exist_property(name, "/chosen"):
+                tree.remove_property(name, "/chosen")
+        for name, data in values.items():
+            tree.add_item(fdt.PropBytes(name, data=data), "/chosen", create=True)
+        patched: bytes = tree.to_dtb(version=17)
+    except Exception as error:  # as in _parse
+        raise DeviceTreeError(f"the device tree cannot be written: {error}") from error
     if len(patched) > DTB_MAX:
         raise DeviceTreeError(
             "the device tree is too large", field="totalsize", value=len(patched), limit=DTB_MAX

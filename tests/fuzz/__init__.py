@@ -1,0 +1,1 @@
+"""Fuzzing of every parser: `bootproof fuzz` (docs/fuzzing.md)."""

@@ -1,0 +1,325 @@
+"""What is fuzzed: one target per parser, with a seed corpus that the test builders make.
+
+Owns turning bytes into a call and judging its outcome: an answer or a LoaderError, whose message is
+one line, and guest memory as it was after a refusal. Anything else escapes. Must not know which
+engine makes the bytes. Where a target takes options, its first byte chooses them.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import fdt as fdtlib
+
+from loader import BzImage, Cmdline, Elf, GuestMemory, LoaderError, Pe, load_cmdline, load_dtb
+from loader.address import Range
+from loader.bootimage import BootImageError
+from loader.bootimage import parse as parse_boot_image
+from loader.identify import identify
+from loader.inspect import inspect
+from loader.protocols import fdt
+from loader.registers import (
+    ATTR_CODE64,
+    Arm64Registers,
+    DescriptorTable,
+    Registers,
+    Segment,
+    X86Registers,
+    to_json,
+)
+from loader.result import KernelLoaderResult
+from loader.unpack import uki_parts, unpack, unpack_fully
+from tests.builders import images, packings
+
+MIB: Final = 1 << 20
+BANKS: Final = ((0, 0x8000), (0x8000, 0x8000), (0x20_0000, 0x8000), (1 << 40, 0x1000))
+OFFSETS: Final = (None, 0, 0x1000, 0x20_0000, 1 << 40, (1 << 64) - 0x20_0000, (1 << 64) - 1)
+UNPACK_LIMIT: Final = 4 * MIB
+MOST_BYTES: Final = 16 << 10  # of an input; the builders' images are about 4 KiB
+
+
+class EscapedError(AssertionError):
+    """A parser's answer that breaks its promise, though nothing was raised."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A parser: `call` raises what escapes; `seeds` makes the inputs to begin with."""
+
+    name: str
+    call: Callable[[bytes], object]
+    seeds: Callable[[], Sequence[bytes]]
+
+    def run(self, data: bytes) -> str:
+        """Calls the parser; the code of its refusal, or "" for an answer. Raises what escapes."""
+        try:
+            self.call(data)
+        except LoaderError as error:
+            check(str(error).isprintable(), f"not one line: {str(error)!r}")
+            return error.code
+        return ""
+
+
+def check(holds: bool, what: str) -> None:
+    if not holds:
+        raise EscapedError(what)
+
+
+# loaders ------------------------------------------------------------------------------------------
+
+Load = Callable[[GuestMemory, bytes, int | None], KernelLoaderResult]
+
+
+def _loads(load: Load, data: bytes) -> None:
+    option, content = data[:1] or b"\0", data[1:]
+    with GuestMemory(BANKS) as memory:
+        try:
+            result = load(memory, content, OFFSETS[option[0] % len(OFFSETS)])
+        except LoaderError:
+            check(not list(memory.data_extents()), "a refused load wrote into memory")
+            raise
+        for finding in result.findings:
+            check(finding.sentence.isprintable(), f"not one line: {finding.sentence!r}")
+        for extent in memory.data_extents():
+            check(extent.overlaps(result.footprint), f"{extent} is not in {result.footprint}")
+
+
+def _elf(memory: GuestMemory, content: bytes, offset: int | None) -> KernelLoaderResult:
+    return Elf().load(memory, content, kernel_offset=offset)
+
+
+def _bzimage(memory: GuestMemory, content: bytes, offset: int | None) -> KernelLoaderResult:
+    return BzImage().load(memory, content, kernel_offset=offset)
+
+
+def _pe(memory: GuestMemory, content: bytes, offset: int | None) -> KernelLoaderResult:
+    return Pe().load(memory, content, kernel_offset=offset)
+
+
+def _elves() -> list[bytes]:
+    load, notes = images.load(0x1000, bytes(range(64)), memsz=0x100), images.notes
+    entry, reloc = images.pvh_entry(0x1000), images.pvh_reloc(0x1000, 0, 1 << 30)
+    other = images.BUILD_ID
+    return [
+        images.elf(load, entry=0x1000),
+        images.elf(load, images.bss(0x2000, 0x1000), notes(other, entry, reloc), entry=0x1000),
+        images.elf(load, images.load(0x1020, b"over it"), notes(other), notes(entry), entry=0x1000),
+        images.elf(images.load(0x7FF0, bytes(64)), notes(bytes(2000)), entry=0x20_0000),
+        images.elf(load, machine=3, phnum=3),
+    ]
+
+
+def _bzimages() -> list[bytes]:
+    return [
+        images.bzimage(bytes(64), sectors=2, code32_start=0x1000, init_size=0x1000),
+        images.bzimage(bytes(64), sectors=5, setup_sects=0, version=0x200, code32_start=0x1000),
+        images.bzimage(bytes(64), sectors=2, relocatable_kernel=0, kernel_alignment=0),
+    ]
+
+
+def _images() -> list[bytes]:
+    return [
+        images.image(size=0x200),
+        images.image(images.RISCV64, text_offset=0x20_0000, size=0x200),
+        images.image(image_size=0, size=0x80),
+    ]
+
+
+def _with_option(seeds: Callable[[], list[bytes]]) -> Callable[[], list[bytes]]:
+    return lambda: [bytes([i % len(OFFSETS)]) + seed for i, seed in enumerate(seeds() * 2)]
+
+
+# device trees, command lines, boot images ---------------------------------------------------------
+
+
+def _dtb(data: bytes) -> None:
+    with GuestMemory(BANKS) as memory:
+        load_dtb(memory, 0x1000, data)
+    fdt.read_chosen(data)
+    fdt.chosen(data, cmdline=b"console=ttyAMA0", initrd=Range(0x1000, 0x1000), label="fuzz")
+
+
+def _dtbs() -> list[bytes]:
+    tree = fdtlib.FDT()
+    tree.add_item(fdtlib.PropStrings("compatible", "linux,dummy-virt"))
+    tree.add_item(fdtlib.PropWords("reg", 0, 0x4000_0000), "/memory@40000000", create=True)
+    empty = fdtlib.FDT()
+    chosen = fdtlib.FDT()
+    for name in ("bootargs", "kaslr-seed"):
+        chosen.add_item(fdtlib.PropStrings(name, "x"), "/chosen", create=True)
+    return [bytes(each.to_dtb(version=17)) for each in (tree, empty, chosen)]
+
+
+def _cmdline(data: bytes) -> None:
+    """One byte of capacity, then a call per line; text with surrogates, as argv can have them."""
+    capacity = (data[:1] or b"\0")[0] * 16
+    lines = data[1:].decode("utf-8", "surrogateescape").split("\n")
+    with GuestMemory(BANKS) as memory:
+        cmdline = Cmdline.try_from(lines[0], capacity)
+        for line in lines[1:]:
+            _insert(cmdline, line)
+        cmdline.as_bytes()
+        load_cmdline(memory, 0x8000 - capacity // 2, cmdline)
+
+
+def _insert(cmdline: Cmdline, line: str) -> None:
+    kind, _, rest = line.partition(" ")
+    key, _, value = rest.partition("=")
+    if kind == "insert":
+        cmdline.insert(key, value)
+    elif kind == "multiple":
+        cmdline.insert_multiple(key, value.split(","))
+    elif kind == "init":
+        cmdline.insert_init_args(rest)
+    elif kind == "device":
+        numbers = [len(part) << 9 for part in value.split(",")] + [0, 0]
+        cmdline.add_virtio_mmio_device(numbers[0], numbers[1], len(key), len(rest) or None)
+    else:
+        cmdline.insert_str(line)
+
+
+def _cmdlines() -> list[bytes]:
+    return [
+        b"\x20console=ttyS0 quiet -- single\ninsert root=/dev/vda\nmultiple k=a,b\ninit x",
+        b'\x10a="b c"\ninsert key="with space"\ndevice dev=aaaa,bb',
+        "\x08 \u2003é\u00a0 --\n".encode(),
+    ]
+
+
+def _boot_image(data: bytes) -> None:
+    """As open_boot_image, but for the file."""
+    try:
+        parse_boot_image(data)
+    except ValueError as error:
+        raise BootImageError(str(error)) from error
+
+
+def _boot_images() -> list[bytes]:
+    code, data = Segment(0x10, attributes=ATTR_CODE64), Segment(0x18)
+    x86 = X86Registers.with_segments(0x100_0000, code, data, DescriptorTable(0x1000, 31))
+    return [
+        _boot_json("x86_64", "linux64", x86, (0, 1 << 29)),
+        _boot_json("aarch64", "arm64", Arm64Registers(pc=0x4020_0000), (1 << 30, 1 << 29)),
+    ]
+
+
+def _boot_json(arch: str, protocol: str, registers: Registers, bank: tuple[int, int]) -> bytes:
+    image = {
+        "format": "bootproof boot image",
+        "version": 1,
+        "arch": arch,
+        "protocol": protocol,
+        "entry": hex(registers.pc),
+        "banks": [{"address": hex(bank[0]), "size": hex(bank[1]), "offset": "0x0"}],
+        "cpus": [to_json(registers)],
+        "regions": [{"name": "kernel", "address": hex(registers.pc), "size": "0x100000"}],
+        "provenance": {"kernel": "vmlinux"},
+    }
+    return json.dumps(image).encode()
+
+
+# recognising and unpacking ------------------------------------------------------------------------
+
+
+def _unpacks(data: bytes) -> None:
+    for take in (unpack, unpack_fully):
+        result = take(data, limit=UNPACK_LIMIT)
+        check(len(result.data) <= UNPACK_LIMIT, "more came out than the limit allows")
+
+
+def _uki(data: bytes) -> None:
+    parts = uki_parts(data)
+    check(len(parts.linux) <= len(data), "a section larger than its file")
+    unpack_fully(data, limit=UNPACK_LIMIT)
+
+
+def _kernels() -> list[bytes]:
+    return [packings.image(1500), packings.elf(1500)]
+
+
+def _streams(pack: Callable[[bytes], bytes]) -> Callable[[], list[bytes]]:
+    return lambda: [pack(kernel) for kernel in _kernels()]
+
+
+def _payloads() -> Iterator[tuple[str, bytes]]:
+    for name, (packing, pack) in packings.COMPRESSORS.items():
+        yield name, packings.with_size(pack(_kernels()[1]), 1500, packing)
+
+
+def _packed_bzimages() -> list[bytes]:
+    return [packings.bzimage(payload, payload_offset=0x240) for _, payload in _payloads()]
+
+
+def _zboots() -> list[bytes]:
+    names = {"gzip": b"gzip", "xz": b"xz", "lzma": b"lzma", "lzo": b"lzo", "zstd": b"zstd22"}
+    return [
+        packings.zboot(payload, names[name], size_word=name != "gzip")
+        for name, payload in _payloads()
+        if name in names
+    ]
+
+
+def _ukis() -> list[bytes]:
+    kernel = _kernels()[0]
+    sections = [(".linux", kernel), (".cmdline", b"quiet"), (".uname", b"6.1"), (".initrd", b"x")]
+    return [packings.uki(sections), packings.uki(sections[:1])]
+
+
+def _everything() -> list[bytes]:
+    packed = [pack(_kernels()[0]) for _, pack in packings.COMPRESSORS.values()]
+    loadable = [*_elves(), *_bzimages(), *_images()]
+    return [*loadable, *packed, *_packed_bzimages(), *_zboots(), *_ukis()]
+
+
+def _look(data: bytes) -> None:
+    option, content = (data[:1] or b"\0")[0], data[1:]
+    identify(content)
+    inspect(content, offset=OFFSETS[option % len(OFFSETS)], limit=UNPACK_LIMIT)
+
+
+TARGETS: Final = {
+    target.name: target
+    for target in (
+        Target("elf", functools.partial(_loads, _elf), _with_option(_elves)),
+        Target("bzimage", functools.partial(_loads, _bzimage), _with_option(_bzimages)),
+        Target("image", functools.partial(_loads, _pe), _with_option(_images)),
+        Target("dtb", _dtb, _dtbs),
+        Target("cmdline", _cmdline, _cmdlines),
+        Target("boot-json", _boot_image, _boot_images),
+        Target("inspect", _look, _with_option(_everything)),
+        *(
+            Target(f"unpack-{name}", _unpacks, _streams(pack))
+            for name, (_, pack) in packings.COMPRESSORS.items()
+            if name not in ("xz-x86", "zstd-22")
+        ),
+        Target("unpack-bzimage", _unpacks, _packed_bzimages),
+        Target("unpack-zboot", _unpacks, _zboots),
+        Target("unpack-uki", _uki, _ukis),
+    )
+}
+
+
+def _planted(kind: str, data: bytes) -> None:
+    if b"Q" not in data:
+        return
+    if kind == "escape":
+        raise KeyError("planted")
+    if kind == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    while True:
+        pass
+
+
+# Not parsers, but bugs: with these the tests see that a bug is found.
+PLANTED: Final = {
+    f"planted-{kind}": Target(
+        f"planted-{kind}", functools.partial(_planted, kind), lambda: [b"P" * 8]
+    )
+    for kind in ("escape", "crash", "hang")
+}
