@@ -34,6 +34,8 @@ _INITRD_REACH: Final = 32 * _GIB
 def plan(ram: Sequence[Range], kernel: KernelLoaderResult, request: BootRequest) -> list[Region]:
     """See BootProtocol.plan."""
     entry_point(kernel, NAME)
+    if request.dtb is None and not request.unsafe:
+        raise ProtocolError("arm64 kernels need a device tree", field="dtb")
     check_cmdline(request.cmdline, COMMAND_LINE_SIZE - 1)
     kernel_region = Region("kernel", kernel.footprint)
     if not request.unsafe:
@@ -55,8 +57,6 @@ def plan(ram: Sequence[Range], kernel: KernelLoaderResult, request: BootRequest)
 
 def configure(memory: GuestMemory, kernel: KernelLoaderResult, request: BootRequest) -> Handover:
     """See BootProtocol.configure. Without a device tree the kernel is started with x0 = 0."""
-    if request.dtb is None and not request.unsafe:
-        raise ProtocolError("arm64 kernels need a device tree", field="dtb")
     regions = plan([bank.range for bank in memory.banks], kernel, request)
     initrd, tree = region(regions, "initrd"), region(regions, "dtb")
     if initrd is not None and request.initrd is not None:

@@ -21,6 +21,7 @@ _NAME_LIMIT: Final = 32  # section 2.2.4
 _BEGIN_NODE, _END_NODE, _PROPERTY, _NOP, _END = 1, 2, 3, 4, 9
 _HEADER = struct.Struct(">10I")
 
+_INITRD: Final = ("linux,initrd-start", "linux,initrd-end")
 # Host entropy: it would make each boot a different one.
 _SEEDS: Final = ("kaslr-seed", "rng-seed")
 
@@ -32,7 +33,7 @@ class DeviceTreeError(LoaderError):
 
 
 def chosen(dtb: bytes, *, cmdline: bytes, initrd: Range | None, label: str = "") -> bytes:
-    """`dtb` with command line, initrd and label in /chosen and without seeds.
+    """`dtb` with command line, initrd and label in /chosen, without seeds or another's initrd.
 
     The initrd is a guest-physical range. Bytes behind the header's totalsize are dropped.
     Raises DeviceTreeError.
@@ -40,12 +41,12 @@ def chosen(dtb: bytes, *, cmdline: bytes, initrd: Range | None, label: str = "")
     tree = _parse(dtb)
     values = {"bootargs": cmdline + b"\0"}
     if initrd is not None:
-        values["linux,initrd-start"] = struct.pack(">Q", initrd.start)
-        values["linux,initrd-end"] = struct.pack(">Q", initrd.end)
+        ends = (struct.pack(">Q", end) for end in (initrd.start, initrd.end))
+        values |= zip(_INITRD, ends, strict=True)
     if label:
         values[LABEL] = label.encode() + b"\0"
     try:
-        for name in (*_SEEDS, *values):
+        for name in (*_SEEDS, *_INITRD, *values):
             if tree.exist_property(name, "/chosen"):
                 tree.remove_property(name, "/chosen")
         for name, data in values.items():
@@ -108,7 +109,14 @@ def _parse(dtb: bytes) -> fdt.FDT:
         raise DeviceTreeError(
             "the device tree is cut short", field="totalsize", value=total_size, limit=len(dtb)
         )
+    # The library keeps the memory reservations of every tree it reads in one list, a default value.
+    shared: list[object] = fdt.FDT().entries
+    shared.clear()
     try:
-        return fdt.parse_dtb(dtb[:total_size])
+        tree = fdt.parse_dtb(dtb[:total_size])
+        tree.entries = list(tree.entries)
+        return tree
     except Exception as error:  # the library raises bare Exception for malformed input
         raise DeviceTreeError(f"the device tree cannot be read: {error}") from error
+    finally:
+        shared.clear()
