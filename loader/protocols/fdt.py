@@ -97,6 +97,30 @@ def read_chosen(dtb: bytes) -> dict[str, bytes]:
         return {}
 
 
+def _without_nops(dtb: bytes) -> bytes:
+    """The tree without NOP tokens, which the library does not know; zeros follow its end instead.
+
+    Raises struct.error or ValueError for a structure block that cannot be walked.
+    """
+    (start,) = struct.unpack_from(">I", dtb, 8)
+    kept, at, token = [], start, _NOP
+    while token != _END:
+        begin = at
+        (token,) = struct.unpack_from(">I", dtb, at)
+        at += 4
+        if token == _BEGIN_NODE:
+            at = align_up(dtb.index(0, at) + 1, 4)
+        elif token == _PROPERTY:
+            (size,) = struct.unpack_from(">I", dtb, at)
+            at = align_up(at + 8 + size, 4)
+        elif token not in (_END_NODE, _NOP, _END):
+            raise ValueError(f"unknown token {token:#x} at {begin:#x}")
+        if token != _NOP:
+            kept.append(dtb[begin:at])
+    structure = b"".join(kept)
+    return dtb[:start] + structure.ljust(at - start, b"\0") + dtb[at:]
+
+
 def _parse(dtb: bytes) -> fdt.FDT:
     if len(dtb) < _HEADER.size:
         raise DeviceTreeError(
@@ -113,7 +137,7 @@ def _parse(dtb: bytes) -> fdt.FDT:
     shared: list[object] = fdt.FDT().entries
     shared.clear()
     try:
-        tree = fdt.parse_dtb(dtb[:total_size])
+        tree = fdt.parse_dtb(_without_nops(dtb[:total_size]))
         tree.entries = list(tree.entries)
         return tree
     except Exception as error:  # the library raises bare Exception for malformed input
