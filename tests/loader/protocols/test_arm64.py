@@ -1,0 +1,149 @@
+"""The arm64 protocol: what lies where, and a device tree that a real kernel would find."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness import qemu
+from loader import Pe
+from loader.address import GIB, MIB, Range
+from loader.layout import LayoutError, Region
+from loader.memory import GuestMemory
+from loader.protocols import BootRequest, Handover, ProtocolError, arm64, fdt
+from loader.registers import Arm64Registers
+from tests.builders import images
+
+INITRD = bytes(range(256)) * 32
+QEMUS_OWN = Region("QEMU's device tree", Range(GIB, MIB))
+BANKS = [(GIB, 64 * MIB)]
+
+
+@pytest.fixture(scope="module")
+def dtb() -> bytes:
+    """The device tree of a real machine."""
+    tree = qemu.device_tree(qemu.machine("aarch64", memory=64 * MIB))
+    assert tree is not None
+    return tree
+
+
+def handed_over(
+    request: BootRequest,
+    *,
+    offset: int = GIB + 2 * MIB,
+    banks: list[tuple[int, int]] | None = None,
+    **image: Any,
+) -> tuple[GuestMemory, Handover, dict[str, Range], Arm64Registers]:
+    memory = GuestMemory(banks or BANKS)
+    kernel = Pe().load(memory, images.image(**image), kernel_offset=offset)
+    handover = arm64.configure(memory, kernel, request)
+    registers = handover.registers
+    assert isinstance(registers, Arm64Registers)
+    return memory, handover, {r.name: r.range for r in handover.regions}, registers
+
+
+def test_state_at_the_entry(dtb: bytes) -> None:
+    request = BootRequest(b"quiet", INITRD, dtb, (QEMUS_OWN,), "the request")
+    memory, _, regions, r = handed_over(request, text_offset=0x80000)
+    assert r.pc == GIB + 2 * MIB + 0x80000
+    assert r.x == (regions["dtb"].start, *(0,) * 30)
+    assert (r.exception_level, r.pstate) == (1, 0x3C5)
+    assert memory.read(regions["initrd"].start, len(INITRD)) == INITRD
+    tree = fdt.read_chosen(memory.read(regions["dtb"].start, regions["dtb"].size))
+    assert tree["bootargs"] == b"quiet\0"
+    assert tree["bootproof,request"] == b"the request\0"
+    start, end = tree["linux,initrd-start"], tree["linux,initrd-end"]
+    assert (
+        Range.between(int.from_bytes(start, "big"), int.from_bytes(end, "big"))
+        == (regions["initrd"])
+    )
+
+
+def test_where_the_pieces_lie(dtb: bytes) -> None:
+    request = BootRequest(b"x", INITRD, dtb, (QEMUS_OWN,))
+    _, _, regions, _ = handed_over(request, image_size=20 * MIB)
+    assert regions["kernel"] == Range(GIB + 2 * MIB, 20 * MIB)
+    assert regions["initrd"].end == GIB + 64 * MIB
+    tree = regions["dtb"]
+    assert tree.start % 8 == 0
+    assert tree.start // (2 * MIB) == (tree.end - 1) // (2 * MIB)
+    pieces = [*regions.values(), QEMUS_OWN.range]
+    assert not any(a.overlaps(b) for a in pieces for b in pieces if a is not b)
+
+
+def test_kernel_may_lie_where_qemu_keeps_its_tree(dtb: bytes) -> None:
+    """The start of RAM: the kernel is put there by the stub, nothing else may be."""
+    request = BootRequest(b"x", INITRD, dtb, (QEMUS_OWN,))
+    _, _, regions, r = handed_over(request, offset=GIB, image_size=0x8000)
+    assert r.pc == GIB
+    assert not any(
+        area.overlaps(QEMUS_OWN.range) for name, area in regions.items() if name != "kernel"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kernel", "window"),
+    [
+        (Range(GIB + 2 * MIB, MIB), Range(GIB, 32 * GIB)),
+        (Range(GIB - MIB, 4 * MIB), Range(0, 32 * GIB)),
+        (Range(40 * GIB + 5 * MIB, MIB), Range(40 * GIB, 32 * GIB)),
+    ],
+)
+def test_initrd_window_is_the_kernels_32_gib(kernel: Range, window: Range) -> None:
+    """booting.rst: within a 1 GiB-aligned window of up to 32 GiB that covers the kernel as well."""
+    assert arm64.initrd_window(kernel) == window
+
+
+def test_initrd_stays_within_reach_of_a_kernel_at_the_end(dtb: bytes) -> None:
+    _, _, regions, _ = handed_over(
+        BootRequest(b"x", INITRD, dtb), offset=GIB + 50 * GIB, banks=[(GIB, 51 * GIB)]
+    )
+    assert regions["initrd"].start >= 50 * GIB
+
+
+def test_without_an_initrd_there_is_none(dtb: bytes) -> None:
+    memory, _, regions, _ = handed_over(BootRequest(b"x", None, dtb))
+    tree = fdt.read_chosen(memory.read(regions["dtb"].start, regions["dtb"].size))
+    assert not {"linux,initrd-start", "linux,initrd-end", "bootproof,request"} & set(tree)
+
+
+def test_device_tree_is_needed() -> None:
+    with pytest.raises(ProtocolError, match="arm64 kernels need a device tree"):
+        handed_over(BootRequest(b"x"))
+    with GuestMemory(BANKS) as memory:
+        kernel = Pe().load(memory, images.image(), kernel_offset=GIB + 2 * MIB)
+        with pytest.raises(ProtocolError, match="arm64 kernels need a device tree"):
+            arm64.plan([Range(*BANKS[0])], kernel, BootRequest(b"x"))
+
+
+def test_unsafe_starts_without_a_device_tree() -> None:
+    _, _, regions, r = handed_over(BootRequest(b"x", unsafe=True))
+    assert (r.x[0], "dtb" in regions) == (0, False)
+
+
+def test_command_line_as_long_as_the_kernel_takes(dtb: bytes) -> None:
+    memory, _, regions, _ = handed_over(BootRequest(b"x" * 2047, None, dtb))
+    tree = fdt.read_chosen(memory.read(regions["dtb"].start, regions["dtb"].size))
+    assert tree["bootargs"] == b"x" * 2047 + b"\0"
+    with pytest.raises(ProtocolError, match="has 2048 bytes but the kernel takes at most 2047"):
+        handed_over(BootRequest(b"x" * 2048, None, dtb))
+    with pytest.raises(ProtocolError, match="has a NUL at byte 3"):
+        handed_over(BootRequest(b"foo\0bar", None, dtb))
+
+
+def test_initrd_too_large(dtb: bytes) -> None:
+    with pytest.raises(LayoutError, match=r"^no room for initrd: 63 MiB aligned to 0x1000 in "):
+        handed_over(BootRequest(b"x", bytes(63 * MIB), dtb))
+
+
+def test_kernel_that_needs_more_than_there_is(dtb: bytes) -> None:
+    with pytest.raises(LayoutError, match=r"^kernel needs guest RAM 0x40200000-0x441fffff but"):
+        handed_over(BootRequest(b"x", None, dtb), image_size=64 * MIB)
+
+
+def test_kernel_of_another_architecture(dtb: bytes) -> None:
+    with GuestMemory(BANKS) as memory:
+        kernel = Pe().load(memory, images.image(images.RISCV64), kernel_offset=GIB + 2 * MIB)
+        with pytest.raises(ProtocolError, match="cannot be entered through arm64; it offers: ris"):
+            arm64.configure(memory, kernel, BootRequest(b"x", None, dtb))

@@ -1,0 +1,304 @@
+"""Device trees: what dtc makes of ours, and what becomes of broken ones."""
+
+from __future__ import annotations
+
+import re
+import struct
+import subprocess
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from harness import qemu
+from loader.address import MIB, Range
+from loader.protocols import fdt
+from loader.protocols.fdt import DeviceTreeError, chosen, chosen_size
+
+# Everything that a library might get wrong: reservations, a boot CPU, names with odd characters,
+# properties that look like text and are none, empty ones, deep nodes, seeds.
+SOURCE = """
+/dts-v1/;
+/memreserve/ 0x0000000043000000 0x0000000000100000;
+/memreserve/ 0xffffffff00000000 0x0000000000000010;
+/ {
+    #address-cells = <2>;
+    model = "test,machine";
+    compatible = "one", "two", "three";
+    empty;
+    bytes = [00 ff 80 7f 41];
+    zero = "";
+    zeros = [00 00 00 00];
+    odd = [41 42 43];
+    umlaut = [c3 a4 00];
+    latin = [e4 00];
+    text-with-nul-in-the-middle = "a", "", "b";
+    aliases { serial0 = "/soc/serial@9000000"; };
+    soc { serial@9000000 { reg = <0x0 0x9000000 0x0 0x1000>; a,b+c?_.-#1 = <1>; }; };
+    chosen {
+        stdout-path = "/soc/serial@9000000";
+        kaslr-seed = <0x1 0x2>;
+        rng-seed = [00 01 02 03];
+        other = "kept";
+        node { bootargs = "not the one"; };
+    };
+};
+"""
+
+
+def dtc(source: str, *options: str) -> bytes:
+    command = ["dtc", "-q", "-I", "dts", "-O", "dtb", *options]
+    return subprocess.run(command, input=source.encode(), capture_output=True, check=True).stdout
+
+
+def decompiled(tree: bytes) -> list[str]:
+    command = ["dtc", "-I", "dtb", "-O", "dts", "-s"]
+    run = subprocess.run(command, input=tree, capture_output=True, check=True)
+    assert b"ERROR" not in run.stderr
+    return run.stdout.decode("latin-1").splitlines()
+
+
+def changed(lines: list[str], out: tuple[str, ...], into: list[str]) -> list[str]:
+    """Source lines with some of /chosen's own taken out and others put in, in dtc's order."""
+    start = lines.index("\tchosen {") + 1
+    end = next(i for i in range(start, len(lines)) if lines[i] in ("\t};", ""))
+    kept = [line for line in lines[start:end] if not line.strip().startswith(out)]
+    return lines[:start] + sorted([*kept, *into]) + lines[end:]
+
+
+@pytest.fixture(scope="module")
+def tree() -> bytes:
+    return dtc(SOURCE, "-b", "3")
+
+
+def test_only_chosen_changes(tree: bytes) -> None:
+    patched = chosen(
+        tree, cmdline=b"quiet console=ttyAMA0", initrd=Range(0x48000000, 0x1234), label="a-b c"
+    )
+    assert decompiled(patched) == changed(
+        decompiled(tree),
+        ("kaslr-seed", "rng-seed"),
+        [
+            '\t\tbootargs = "quiet console=ttyAMA0";',
+            '\t\tbootproof,request = "a-b c";',
+            "\t\tlinux,initrd-end = <0x00 0x48001234>;",
+            "\t\tlinux,initrd-start = <0x00 0x48000000>;",
+        ],
+    )
+
+
+def test_without_initrd_and_label(tree: bytes) -> None:
+    patched = chosen(tree, cmdline=b"x", initrd=None)
+    wanted = changed(decompiled(tree), ("kaslr-seed", "rng-seed"), ['\t\tbootargs = "x";'])
+    assert decompiled(patched) == wanted
+
+
+def test_header(tree: bytes) -> None:
+    """Version 17, readable by 16; boot CPU and size as they should be."""
+    patched = chosen(tree, cmdline=b"x", initrd=None)
+    magic, total, *_, version, compatible, boot_cpu, _, _ = struct.unpack(">10I", patched[:40])
+    assert (magic, total) == (0xD00DFEED, len(patched))
+    assert (version, compatible, boot_cpu) == (17, 16, 3)
+
+
+def test_property_bytes_are_kept_exactly(tree: bytes) -> None:
+    patched = chosen(tree, cmdline=b"x", initrd=None)
+    for name, data in {
+        "bytes": b"\0\xff\x80\x7fA",
+        "zero": b"\0",
+        "zeros": bytes(4),
+        "odd": b"ABC",
+        "umlaut": b"\xc3\xa4\0",
+        "latin": b"\xe4\0",
+        "empty": b"",
+        "text-with-nul-in-the-middle": b"a\0\0b\0",
+    }.items():
+        assert properties(patched)[("", name)] == data
+
+
+def test_old_values_are_replaced() -> None:
+    source = '/dts-v1/; / { chosen { bootargs = "old", "er"; linux,initrd-start = <1>; }; };'
+    patched = chosen(dtc(source), cmdline=b"new", initrd=Range(0x10, 0x10))
+    assert {name: data for (_, name), data in properties(patched).items()} == {
+        "bootargs": b"new\0",
+        "linux,initrd-start": struct.pack(">Q", 0x10),
+        "linux,initrd-end": struct.pack(">Q", 0x20),
+    }
+
+
+def test_stale_initrd_is_taken_out() -> None:
+    """A tree that names an initrd of somebody else's would have the kernel take it for its own."""
+    source = "/dts-v1/; / { chosen { linux,initrd-start = <1>; linux,initrd-end = <2>; }; };"
+    patched = chosen(dtc(source), cmdline=b"new", initrd=None)
+    assert set(properties(patched)) == {("/chosen", "bootargs")}
+
+
+def test_chosen_is_made_when_there_is_none() -> None:
+    patched = chosen(dtc("/dts-v1/; / { };"), cmdline=b"new", initrd=None)
+    assert properties(patched) == {("/chosen", "bootargs"): b"new\0"}
+
+
+def test_command_line_may_be_any_bytes(tree: bytes) -> None:
+    patched = chosen(tree, cmdline=b'\xff "quoted" \\', initrd=None)
+    assert properties(patched)[("/chosen", "bootargs")] == b'\xff "quoted" \\\0'
+
+
+def test_nops_are_no_part_of_the_tree(tree: bytes) -> None:
+    """What fdt_nop_property() and fdt_nop_node() of other programs leave behind."""
+    header = list(struct.unpack(">10I", tree[:40]))
+    start, size = header[2], header[9]
+    nop = struct.pack(">I", 4)
+    root, rest = tree[start : start + 8], tree[start + 8 : start + size]
+    structure = nop + root + nop * 3 + rest[:-8] + nop + rest[-8:-4] + nop + rest[-4:]
+    added = len(structure) - size
+    header[1] += added
+    header[3] += added
+    header[9] += added
+    blob = struct.pack(">10I", *header) + tree[40:start] + structure + tree[start + size :]
+    assert decompiled(blob) == decompiled(tree)
+    patched = chosen(blob, cmdline=b"x", initrd=None)
+    assert patched == chosen(tree, cmdline=b"x", initrd=None)
+
+
+@pytest.mark.parametrize("initrd", [None, Range(0x40000000, 1 << 40)])
+@pytest.mark.parametrize("label", ["", "label"])
+def test_size_is_known_before(tree: bytes, initrd: Range | None, label: str) -> None:
+    patched = chosen(tree, cmdline=b"x", initrd=initrd, label=label)
+    known = chosen_size(tree, cmdline=b"x", initrd=initrd is not None, label=label)
+    assert known == len(patched)
+
+
+def test_bytes_behind_the_tree_are_dropped(tree: bytes) -> None:
+    patched = chosen(tree, cmdline=b"x", initrd=None)
+    assert chosen(tree + bytes(1 << 20), cmdline=b"x", initrd=None) == patched
+
+
+def test_tree_of_a_real_machine() -> None:
+    real = qemu.device_tree(qemu.machine("aarch64", memory=512 * MIB))
+    assert real is not None
+    patched = chosen(real, cmdline=b"quiet", initrd=Range(0x48000000, 0x1000), label="l")
+    assert len(patched) < 64 << 10
+    assert decompiled(patched) == changed(
+        decompiled(real),
+        ("kaslr-seed", "rng-seed"),
+        [
+            '\t\tbootargs = "quiet";',
+            '\t\tbootproof,request = "l";',
+            "\t\tlinux,initrd-end = <0x00 0x48001000>;",
+            "\t\tlinux,initrd-start = <0x00 0x48000000>;",
+        ],
+    )
+
+
+# --- broken trees ------------------------------------------------------------------------------
+
+
+def refused(data: bytes) -> str:
+    with pytest.raises(DeviceTreeError) as error:
+        chosen(data, cmdline=b"x", initrd=None)
+    assert str(error.value).isprintable()
+    return str(error.value)
+
+
+def test_no_device_tree(tree: bytes) -> None:
+    assert refused(b"") == "too short for a device tree"
+    assert refused(tree[:39]) == "too short for a device tree"
+    assert refused(bytes(40)) == "no device tree"
+    assert refused(tree[:-1]) == "the device tree is cut short"
+    assert refused(b"\xed\xfe\x0d\xd0" + tree[4:]) == "no device tree"
+
+
+def test_too_large_for_a_kernel() -> None:
+    source = f"/dts-v1/; / {{ large = [{'00' * (2 * MIB)}]; }};"
+    assert refused(dtc(source)) == "the device tree is too large"
+
+
+@pytest.mark.parametrize("field", range(1, 10))
+@pytest.mark.parametrize("value", [0, 1, 39, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
+def test_any_value_in_a_header_field(tree: bytes, field: int, value: int) -> None:
+    broken = bytearray(tree)
+    struct.pack_into(">I", broken, 4 * field, value)
+    survives(bytes(broken))
+
+
+def survives(data: bytes) -> None:
+    """Either a tree comes out, or the one error."""
+    try:
+        chosen(data, cmdline=b"x", initrd=Range(1, 2), label="l")
+    except DeviceTreeError as error:
+        assert str(error).isprintable()
+
+
+TREE = dtc(SOURCE)
+STRUCTURE = struct.unpack_from(">I", TREE, 8)[0]
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(
+        st.tuples(st.integers(STRUCTURE, len(TREE) - 4), st.binary(min_size=1, max_size=4)),
+        min_size=1,
+        max_size=4,
+    )
+)
+@example([(STRUCTURE, b"\0\0\0\2")])
+@example([(STRUCTURE, b"\0\0\0\x09")])
+@example([(STRUCTURE + 8, b"\0\0\0\1")])
+def test_damaged_trees_are_refused_or_taken(changes: list[tuple[int, bytes]]) -> None:
+    broken = bytearray(TREE)
+    for offset, data in changes:
+        broken[offset : offset + len(data)] = data
+    survives(bytes(broken))
+
+
+def test_nodes_without_end() -> None:
+    """As deep as 2 MiB allow: no recursion may answer with a traceback."""
+    depth = 100_000
+    structure = struct.pack(">II", 1, 0) * depth + struct.pack(">I", 2) * depth
+    structure += struct.pack(">I", 9)
+    header = struct.pack(
+        ">10I",
+        0xD00DFEED,
+        56 + len(structure),
+        56,
+        56 + len(structure),
+        40,
+        17,
+        16,
+        0,
+        0,
+        len(structure),
+    )
+    survives(header + bytes(16) + structure)
+
+
+# --- an independent reader ---------------------------------------------------------------------
+
+
+def properties(tree: bytes) -> dict[tuple[str, str], bytes]:
+    """Every property by (path, name): chapter 5 of the specification, by hand."""
+    _, _, structure, strings = struct.unpack_from(">4I", tree)
+    found, path = {}, []
+    while True:
+        (token,) = struct.unpack_from(">I", tree, structure)
+        structure += 4
+        if token == 1:
+            end = tree.index(b"\0", structure)
+            path.append(tree[structure:end].decode())
+            structure = end + 1 + -(end + 1) % 4
+        elif token == 2:
+            path.pop()
+        elif token == 3:
+            size, name_at = struct.unpack_from(">II", tree, structure)
+            name = re.match(rb"[^\0]*", tree[strings + name_at :])
+            assert name is not None
+            data = tree[structure + 8 : structure + 8 + size]
+            found[("/".join(path), name.group().decode())] = data
+            structure += 8 + size + -size % 4
+        elif token == 9:
+            return found
+
+
+def test_read_chosen_agrees_with_the_independent_reader(tree: bytes) -> None:
+    own = {name: data for (path, name), data in properties(tree).items() if path == "/chosen"}
+    assert fdt.read_chosen(tree) == own
