@@ -72,8 +72,15 @@ class Guest:
     ram: GuestMemory
 
 
-def at_entry(guest: Guest, monitor: Monitor, gdb: GdbStub, given_up: Callable[[], bool]) -> Probe:
-    """Runs to the entry, compares, detaches; the guest goes on from there.
+def at_entry(
+    guest: Guest,
+    monitor: Monitor,
+    gdb: GdbStub,
+    given_up: Callable[[], bool],
+    *,
+    go_on: bool = True,
+) -> Probe:
+    """Runs to the entry and compares; the guest goes on from there, unless it is to stay.
 
     Raises GdbError and MonitorError when QEMU goes away.
     """
@@ -89,7 +96,8 @@ def at_entry(guest: Guest, monitor: Monitor, gdb: GdbStub, given_up: Callable[[]
     footprint = guest.image.region("kernel")
     hardware = Hardware(found, _reader(guest), footprint)
     findings = check(guest.image.protocol, hardware)
-    gdb.detach()
+    if go_on:
+        gdb.detach()
     return Probe(
         found,
         differences=tuple(differences[:_SHOWN]),

@@ -216,14 +216,21 @@ class _Run:
             if self._gdb is None:
                 self._monitor.execute("cont")
             else:
-                found = probe.at_entry(self._guest, self._monitor, self._gdb, watch.given_up)
+                found = probe.at_entry(
+                    self._guest,
+                    self._monitor,
+                    self._gdb,
+                    watch.given_up,
+                    go_on=not self._start.stop_at_entry,
+                )
                 if not found.reached:
                     return found, watch.stop(End.NOT_ENTERED)
                 if not found.clean:
                     return found, watch.stop(End.WRONG_HANDOVER)
                 if self._start.stop_at_entry:
                     return found, watch.stop(End.ENTERED)
-            return found, watch.until_the_end(self._start.marker)
+            proof = isinstance(self._start.expected, Expected)
+            return found, watch.until_the_end(proof=proof, marker=self._start.marker)
         except (MonitorError, GdbError):
             # QEMU closes its channels when it ends; its exit says more than the broken connection.
             return found, ending_without_answer(self._process, self._console)

@@ -79,11 +79,10 @@ def run(request: Request, default_out: Path) -> int:
     Raises UserError and LoaderError for an image that cannot be run as asked.
     """
     began = time.monotonic()
-    image = bootimage.open_boot_image(request.directory)
+    image = _normalised(bootimage.open_boot_image(request.directory))
     try:
         with bootimage.open_ram(image, request.directory) as memory:
             machine = _machine(image, request)
-            image = _normalised(image, memory)
             show = boot.Console()
             start = _start(image, memory, machine, request, show)
             out = _run_directory(request, default_out)
@@ -158,16 +157,13 @@ def _joined(ranges: Sequence[Range]) -> tuple[Range, ...]:
     )
 
 
-def _normalised(image: BootImage, memory: GuestMemory) -> BootImage:
+def _normalised(image: BootImage) -> BootImage:
     """The image with its banks in address order, as machines have them, and regions inside RAM."""
+    ram = _joined(image.ram)
     return replace(
         image,
         banks=tuple(sorted(image.banks, key=lambda bank: bank.base)),
-        regions=tuple(
-            region
-            for region in image.regions
-            if memory.contains(region.range.start, region.range.size)
-        ),
+        regions=tuple(r for r in image.regions if any(area.contains(r.range) for area in ram)),
     )
 
 
