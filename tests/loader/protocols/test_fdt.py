@@ -149,7 +149,7 @@ def test_nops_are_no_part_of_the_tree(tree: bytes) -> None:
     start, size = header[2], header[9]
     nop = struct.pack(">I", 4)
     root, rest = tree[start : start + 8], tree[start + 8 : start + size]
-    structure = nop + root + nop * 3 + rest[:-8] + nop + rest[-8:-4] + nop + rest[-4:]
+    structure = root + nop * 3 + rest[:-8] + nop + rest[-8:]
     added = len(structure) - size
     header[1] += added
     header[3] += added
