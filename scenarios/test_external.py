@@ -1,0 +1,137 @@
+"""Boot images of other programs: written in C, or by `bootproof image`, and started by `run`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from harness import cli, images
+from harness.matrix import KEEP_OPTION
+from scenarios import claims
+
+WRITER: Final = Path(__file__).resolve().parents[1] / "examples" / "write_boot_image.c"
+CMDLINE: Final = (
+    "console=ttyS0 reboot=t panic=-1 nokaslr rdinit=/bootproof/init bootproof.nonce=written-in-c"
+)
+X86_64, AARCH64 = claims.kernels("x86_64"), claims.kernels("aarch64")
+
+Fresh = Callable[[str], Path]
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def fresh(run_directory: Callable[[str], Path], request: pytest.FixtureRequest) -> Iterator[Fresh]:
+    """Directories for boot images, without what an earlier test run left there."""
+    made: list[Path] = []
+
+    def make(name: str) -> Path:
+        directory = run_directory(f"external-{name}")
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        made.append(directory)
+        return directory
+
+    yield make
+    if request.config.getoption(KEEP_OPTION) == "failed":
+        for path in (path for directory in made for path in directory.rglob("ram.img")):
+            path.unlink()
+
+
+def written_in_c(directory: Path, kernel: str, *options: str) -> Path:
+    """The boot image of the example in C, compiled with `options`."""
+    compiler = shutil.which("cc")
+    assert compiler, "these tests need a C compiler called cc (apt: gcc libc6-dev)"
+    writer, archive = directory / "write_boot_image", directory / "proof.cpio"
+    image = directory / "image"
+    image.mkdir()
+    subprocess.run([compiler, "-O2", *options, "-o", writer, WRITER], check=True)
+    assert cli.main(["initramfs", str(archive)]) == cli.OK
+    vmlinux = images.in_format(images.kernel_file(kernel), "elf").path
+    subprocess.run([writer, vmlinux, archive, CMDLINE, image], check=True)
+    return image
+
+
+def verdict(image: Path, capfd: Capture, *options: str) -> tuple[int, str]:
+    """The exit code and verdict of `bootproof run`."""
+    capfd.readouterr()
+    code = cli.main(["run", str(image), "--out", f"{image}.run", *options])
+    output = capfd.readouterr().out
+    return code, next(line for line in output.splitlines() if line.startswith("verdict"))[10:]
+
+
+@pytest.mark.parametrize("kernel", [pytest.param(X86_64[0], marks=pytest.mark.short), *X86_64[1:]])
+def test_written_in_c(kernel: str, fresh: Fresh, capfd: Capture) -> None:
+    image = written_in_c(fresh(f"c-{kernel}"), kernel)
+    code, said = verdict(image, capfd)
+    assert (code, said.partition(":")[0]) == (0, "booted")
+    assert said.endswith("proved its boot; kernel code at 0x1000000")
+
+
+def test_mistake_in_c(fresh: Fresh, capfd: Capture) -> None:
+    image = written_in_c(fresh("c-mistake"), X86_64[0], "-DBREAK_RSI")
+    said = "protocol-violation: e820: the zero page at 0x8000 has no E820 map"
+    assert verdict(image, capfd) == (1, said)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "options", "machine"),
+    [
+        (X86_64[0], ["--protocol", "pvh"], []),
+        (X86_64[0], ["--protocol", "linux64", "--offset", "16M"], []),
+        (X86_64[0], ["--protocol", "linux64", "--memory", "4G"], ["--machine", "pc"]),
+        (X86_64[0], ["--format", "bzimage", "--protocol", "linux32"], []),
+        (
+            X86_64[0],
+            ["--format", "bzimage", "--protocol", "linux64", "--cmdline", "console=ttyS0 reboot=t"],
+            [],
+        ),
+        (AARCH64[0], ["--offset", "1G"], []),
+        (AARCH64[0], ["--offset", "1088M"], []),
+    ],
+    ids=["pvh", "offset", "pc-4G", "bzimage32", "bzimage64-kaslr", "arm64-ram", "arm64-offset"],
+)
+def test_written_by_image(
+    kernel: str,
+    options: list[str],
+    machine: list[str],
+    fresh: Fresh,
+    capfd: Capture,
+    request: pytest.FixtureRequest,
+) -> None:
+    image = fresh(request.node.callspec.id) / "image"
+    assert cli.main(["image", kernel, *options, *machine, "--out", str(image)]) == cli.OK
+    assert (
+        f"bootproof run {image}{''.join(f' {word}' for word in machine)}" in capfd.readouterr().out
+    )
+    code, said = verdict(image, capfd, *machine)
+    assert (code, said.partition(":")[0]) == (0, "booted"), said
+
+
+def test_kernel_that_is_not_where_its_region_is(fresh: Fresh, capfd: Capture) -> None:
+    """The address is proved as far as boot.json tells it."""
+    image = written_in_c(fresh("c-region"), X86_64[0])
+    description = json.loads((image / "boot.json").read_text())
+    description["regions"][0]["address"] = "0x2000000"
+    (image / "boot.json").write_text(json.dumps(description))
+    said = "booted-wrong: the kernel runs at 0x1000000, outside of its region 0x2000000-0x4dfffff"
+    assert verdict(image, capfd) == (1, said)
+
+
+def test_kernel_without_our_init(fresh: Fresh, capfd: Capture) -> None:
+    """A line on the console is all that can be asked of it."""
+    image = written_in_c(fresh("c-other-init"), X86_64[0])
+    ram = (image / "ram.img").open("r+b")
+    with ram:
+        ram.seek(0x20000)
+        ram.write(CMDLINE.replace("bootproof.nonce", "somebody.else's").encode())
+    code, said = verdict(image, capfd, "--until", "Run /bootproof/init as init process")
+    assert (code, said.partition(":")[0]) == (0, "handed-over")
+    code, said = verdict(image, capfd, "--until", "login:")
+    assert (code, said.partition(":")[0]) == (1, "cpu-reset")
+    assert said.endswith("; the console never showed 'login:'")
