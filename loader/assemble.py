@@ -98,10 +98,12 @@ def assemble(kernel: ImageLike, assembly: Assembly, directory: Path) -> Assemble
     do.
     """
     path = directory / bootimage.RAM
-    with open_image(kernel) as source:
+    with (
+        open_image(kernel) as source,
+        GuestMemory(assembly.machine.banks, path=path) as memory,
+    ):
         try:
-            with GuestMemory(assembly.machine.banks, path=path) as memory:
-                return _assemble_into(memory, source, assembly, directory)
+            return _assemble_into(memory, source, assembly, directory)
         except LoaderError as error:
             path.unlink(missing_ok=True)
             _add_memory_advice(error, source, assembly)
@@ -179,8 +181,10 @@ def choose_protocol(kernel: KernelLoaderResult, wanted: str) -> BootProtocol:
             value=wanted,
         )
     if wanted == pvh.NAME and wanted not in kernel.entry_points:
+        vmlinux = kernel.setup_header is None and linux64.NAME in kernel.entry_points
+        state = kernel.pvh_boot_cap.state if vmlinux else PvhState.PRESENT
         raise ProtocolError(
-            "no PVH entry: " + _PVH_REASONS[kernel.pvh_boot_cap.state],
+            "no PVH entry: " + _PVH_REASONS[state],
             field="protocol",
             value=wanted,
         )

@@ -106,8 +106,14 @@ def save(image: BootImage, directory: Path) -> None:
         "provenance": dict(image.provenance),
     }
     part = directory / f"{DESCRIPTION}.part"
-    part.write_text(json.dumps(data, indent=2) + "\n")
-    part.replace(directory / DESCRIPTION)
+    try:
+        part.write_text(json.dumps(data, indent=2) + "\n")
+        part.replace(directory / DESCRIPTION)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise BootImageError(
+            f"cannot be written: {error.strerror}", file=str(directory / DESCRIPTION)
+        ) from error
 
 
 def open_boot_image(directory: Path) -> BootImage:
