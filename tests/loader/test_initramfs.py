@@ -1,0 +1,184 @@
+"""The initial RAM file system: an independent reader, busybox's cpio, and the guest's programs."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import subprocess
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loader import initramfs
+from loader.initramfs import Entry, archive, character_device, directory, evidence_entries, file
+
+busybox = pytest.mark.skipif(shutil.which("busybox") is None, reason="busybox is not installed")
+
+
+@dataclass(frozen=True)
+class Member:
+    inode: int
+    mode: int
+    owner: tuple[int, int]
+    links: int
+    time: int
+    device: tuple[int, int]
+    data: bytes
+
+
+def members(data: bytes) -> dict[str, Member]:
+    """Every member up to the trailer, by buffer-format.rst: a header of 13 hexadecimal numbers."""
+    found: dict[str, Member] = {}
+    at = 0
+    while True:
+        assert at % 4 == 0
+        assert data[at : at + 6] == b"070701"
+        numbers = [int(data[at + 6 + 8 * i : at + 14 + 8 * i], 16) for i in range(13)]
+        inode, mode, uid, gid, links, time, size, major, minor, rmajor, rminor, length, check = (
+            numbers
+        )
+        assert (major, minor, check) == (0, 0, 0)
+        name_at = at + 110
+        name = data[name_at : name_at + length]
+        assert name[-1] == 0 and 0 not in name[:-1]
+        data_at = -(-(name_at + length) // 4) * 4
+        at = -(-(data_at + size) // 4) * 4
+        if name == b"TRAILER!!!\0":
+            assert not any(data[at:])
+            return found
+        found[name[:-1].decode()] = Member(
+            inode, mode, (uid, gid), links, time, (rmajor, rminor), data[data_at : data_at + size]
+        )
+
+
+TREE = [
+    directory("dev", 0o700),
+    character_device("dev/console", 5, 1),
+    file("a", b"1"),
+    file("bin/tool", b"12345", 0o755),
+    file("empty", b""),
+    Entry("link", stat.S_IFLNK | 0o777, b"bin/tool"),
+    file("ümlaut file", bytes(range(256))),
+]
+
+
+def test_every_member_is_there() -> None:
+    data = archive(TREE)
+    assert len(data) % 512 == 0
+    assert members(data) == {
+        "dev": Member(1, 0o40700, (0, 0), 2, 0, (0, 0), b""),
+        "dev/console": Member(2, 0o20600, (0, 0), 1, 0, (5, 1), b""),
+        "a": Member(3, 0o100644, (0, 0), 1, 0, (0, 0), b"1"),
+        "bin/tool": Member(4, 0o100755, (0, 0), 1, 0, (0, 0), b"12345"),
+        "empty": Member(5, 0o100644, (0, 0), 1, 0, (0, 0), b""),
+        "link": Member(6, 0o120777, (0, 0), 1, 0, (0, 0), b"bin/tool"),
+        "ümlaut file": Member(7, 0o100644, (0, 0), 1, 0, (0, 0), bytes(range(256))),
+    }
+
+
+def test_same_entries_same_bytes() -> None:
+    assert archive(TREE) == archive(list(TREE))
+
+
+def test_empty_archive() -> None:
+    assert members(archive([])) == {}
+
+
+@given(
+    st.lists(
+        st.tuples(st.text("ab/ü", min_size=1, max_size=9), st.binary(max_size=9)),
+        unique_by=lambda entry: entry[0],
+    )
+)
+def test_names_and_contents_of_any_length(entries: list[tuple[str, bytes]]) -> None:
+    data = archive(file(name, content) for name, content in entries)
+    assert {name: member.data for name, member in members(data).items()} == dict(entries)
+
+
+@busybox
+def test_busybox_unpacks_it(tmp_path: Path) -> None:
+    tree = [entry for entry in TREE if not stat.S_ISCHR(entry.mode)]
+    tree.insert(1, directory("bin"))
+    subprocess.run(
+        ["busybox", "cpio", "-i"],
+        cwd=tmp_path,
+        input=archive(tree),
+        check=True,
+        capture_output=True,
+    )
+    assert (tmp_path / "bin/tool").read_bytes() == b"12345"
+    assert (tmp_path / "bin/tool").stat().st_mode == 0o100755
+    assert (tmp_path / "link").readlink() == Path("bin/tool")
+    assert (tmp_path / "ümlaut file").read_bytes() == bytes(range(256))
+    assert {path.name for path in tmp_path.iterdir()} == {entry.path for entry in tree} - {
+        "bin/tool"
+    }
+
+
+@busybox
+def test_busybox_lists_it() -> None:
+    listed = subprocess.run(
+        ["busybox", "cpio", "-t"], input=archive(TREE), check=True, capture_output=True
+    )
+    assert listed.stdout.decode().splitlines() == [entry.path for entry in TREE]
+
+
+# --- what every guest is given -----------------------------------------------------------------
+
+GUEST = resources.files("loader").joinpath("guest")
+
+
+def test_evidence_entries() -> None:
+    found = members(archive(evidence_entries(b"the busybox")))
+    assert list(found) == [
+        *("dev", "dev/console", "bootproof", "bootproof/proc", "bootproof/sys"),
+        *("bootproof/busybox", "bootproof/init", "bootproof/shell"),
+    ]
+    assert (found["dev/console"].mode, found["dev/console"].device) == (0o20600, (5, 1))
+    assert found["bootproof/busybox"].data == b"the busybox"
+    for name in ("busybox", "init", "shell"):
+        assert found[f"bootproof/{name}"].mode == 0o100755
+    for name in ("init", "shell"):
+        assert found[f"bootproof/{name}"].data == GUEST.joinpath(name).read_bytes()
+
+
+def test_ours_behind_another_archive() -> None:
+    """As the kernel reads them: one after the other, each with a trailer."""
+    users = archive([file("init", b"users")])
+    both = users + archive(evidence_entries(b"b"))
+    assert members(users)["init"].data == b"users"
+    assert "bootproof/init" in members(both[len(users) :])
+
+
+@pytest.mark.parametrize("name", ["init", "shell"])
+def test_guest_programs_are_clean_shell(name: str, tmp_path: Path) -> None:
+    script = tmp_path / name
+    script.write_bytes(GUEST.joinpath(name).read_bytes())
+    assert script.read_text().startswith("#!/bootproof/busybox sh\n")
+    subprocess.run(["sh", "-n", script], check=True)
+    # The first line names a shell that shellcheck does not know; busybox's is an ash. SC2094 takes
+    # a variable for the file of the same name.
+    checked = subprocess.run(
+        ["shellcheck", "--shell=dash", "--exclude=SC2239,SC2094", script],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.stdout == ""
+
+
+@pytest.mark.parametrize("name", ["init", "shell"])
+@busybox
+def test_guest_programs_parse_in_their_own_shell(name: str) -> None:
+    source = GUEST.joinpath(name).read_bytes()
+    subprocess.run(["busybox", "sh", "-n"], input=source, check=True)
+
+
+def test_nothing_else_is_in_the_package() -> None:
+    names = {entry.name for entry in GUEST.iterdir()} - {"__pycache__"}
+    assert names == {"__init__.py", "init", "shell"}
+    assert initramfs.__doc__ is not None
