@@ -8,15 +8,14 @@ machine itself overwrites at reset is staged elsewhere and moved into place by t
 from __future__ import annotations
 
 import enum
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import Path
 
 from harness.qemu import Blob, Launch, Machine
-from loader import bootimage, stub
+from loader import stub
 from loader.address import Range, align_up
 from loader.bootimage import BootImage
 from loader.layout import Region, Wanted, place
@@ -24,7 +23,7 @@ from loader.memory import GuestMemory
 
 PIECES_DIRECTORY = "pieces"
 _MERGE_GAP = 64 << 10  # a loader device costs more than reading this many zeros
-_MOST_PIECES = 256  # in a bank; beyond, the smallest gaps are filled with their zeros
+_MOST_PIECES = 256  # beyond, the smallest gaps are filled with their zeros
 _STUB_SIZE = 0x1000
 
 
@@ -65,13 +64,14 @@ def realise(
     Raises LayoutError when there is no room for stub or staging area, StubError when the registers
     cannot be brought about.
     """
+    reserved = [region.range for region in machine.reserved]
     found = list(memory.data_extents())
+    most = max(1, _MOST_PIECES // len(memory.banks))
     extents = [
         extent
         for bank in memory.banks
-        for extent in _merged([part for part in found if bank.range.contains(part)])
+        for extent in _merged([part for part in found if bank.range.contains(part)], reserved, most)
     ]
-    reserved = [region.range for region in machine.reserved]
     staged = [part for extent in extents for part in _inside(extent, reserved)]
     if placement is Placement.PIECES:
         direct = [part for extent in extents for part in _outside(extent, reserved)]
@@ -113,7 +113,7 @@ def write(realisation: Realisation, memory: GuestMemory, directory: Path) -> Non
         (directory / PIECES_DIRECTORY).mkdir(exist_ok=True)
     for piece in realisation.pieces:
         with (directory / piece.path).open("xb") as file:
-            _copy(memory, piece.source, piece.size, file.fileno())
+            memory.copy_out(piece.source, piece.size, file.fileno())
 
 
 def guest_ram(memory: GuestMemory, *, mapped: bool) -> GuestMemory:
@@ -140,15 +140,6 @@ def file_offset(memory: GuestMemory, address: int) -> int:
     return bank.file_offset + address - bank.base
 
 
-def _copy(memory: GuestMemory, source: int, size: int, target: int) -> None:
-    offset = file_offset(memory, source)
-    while size:
-        copied = os.copy_file_range(memory.fileno(), target, size, offset)
-        if not copied:
-            raise EOFError(f"{bootimage.RAM} ends at offset {offset:#x}")
-        offset, size = offset + copied, size - copied
-
-
 def _place(
     image: BootImage, machine: Machine, taken: Sequence[Region], staged: Sequence[Range]
 ) -> tuple[list[Range], list[Range]]:
@@ -171,19 +162,21 @@ def _piece(image: BootImage, part: Range, address: int) -> Piece:
     return Piece(f"{PIECES_DIRECTORY}/{name}", part.start, part.size, address)
 
 
-def _merged(extents: Sequence[Range]) -> Iterator[Range]:
-    gaps = sorted((right.start - left.end for left, right in pairwise(extents)), reverse=True)
-    largest = max([_MERGE_GAP, *gaps[_MOST_PIECES - 1 : _MOST_PIECES]])
-    current: Range | None = None
-    for extent in extents:
-        if current is not None and extent.start - current.end <= largest:
-            current = Range.between(current.start, extent.end)
-            continue
-        if current is not None:
-            yield current
-        current = extent
-    if current is not None:
-        yield current
+def _merged(extents: Sequence[Range], reserved: Sequence[Range], most: int) -> Iterator[Range]:
+    """Extents with small gaps between them put together, so that there are at most `most`.
+
+    The largest gaps stay, of equal ones the lower: a stub needs room at low addresses. Large gaps
+    with reserved RAM in them stay in any case.
+    """
+    gaps = [Range.between(left.end, right.start) for left, right in pairwise(extents)]
+    large = sorted((gap for gap in gaps if gap.size > _MERGE_GAP), key=lambda gap: -gap.size)
+    kept = {gap.start for gap in large[: most - 1]}
+    kept |= {gap.start for gap in large if any(gap.overlaps(area) for area in reserved)}
+    start = extents[0].start if extents else 0
+    for extent, following in zip_longest(extents, extents[1:]):
+        if following is None or extent.end in kept:
+            yield Range.between(start, extent.end)
+            start = following.start if following else 0
 
 
 def _inside(extent: Range, reserved: Sequence[Range]) -> Iterator[Range]:

@@ -239,6 +239,17 @@ class GuestMemory:
             self._io(_copy, fd, file_offset, self._fd, offset, length)
             file_offset += length
 
+    def copy_out(self, address: int, size: int, fd: int) -> None:
+        """Copies `size` bytes at guest-physical `address` to the start of the file `fd`.
+
+        The kernel copies. Raises GuestMemoryError when not all of it is RAM (nothing is written
+        then) or the RAM file has become shorter.
+        """
+        target = 0
+        for offset, length in self._pieces(address, size):
+            self._io(_copy, self._fd, offset, fd, target, length)
+            target += length
+
     def fill(self, address: int, size: int, byte: int = 0) -> None:
         """Sets `size` bytes at guest-physical `address` to `byte`; zeros become holes.
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import struct
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from loader.bootimage import BootImage
 from loader.layout import Region
 from loader.memory import Bank, GuestMemory
 from loader.protocols import handed
+from loader.protocols.e820 import LEGACY_HOLE
 from loader.registers import Registers, X86Registers
 from tests.builders import images
 from tests.builders.guests import (
@@ -502,17 +504,37 @@ def test_names_and_text_never_reach_a_shell(tmp_path: Path) -> None:
     assert all(re.fullmatch(r"pieces/[\w-]{1,64}-0x[0-9a-f]+\.bin", p.path) for p in plan.pieces)
 
 
-def test_scattered_ram_becomes_few_pieces(tmp_path: Path, run: Run) -> None:
-    """A page of data every 68 KiB: a device for each would be thousands of arguments."""
-    scattered = dict.fromkeys(range(4 * MIB, MEMORY, 68 << 10), b"data")
-    directory = Image(says(b"x"), extra=scattered).write(tmp_path / "image")
-    image = bootimage.open_boot_image(directory)
-    with bootimage.open_ram(image, directory) as memory:
-        plan = realise(image, memory, machine("x86_64"), Placement.PIECES)
+@pytest.mark.parametrize("count", [1, 64])
+def test_scattered_ram_becomes_few_pieces(count: int) -> None:
+    """A page of data every 72 KiB: a device for each would be hundreds of arguments."""
+    size = 64 * MIB // count
+    banks = [Bank(n * size, size, (count - 1 - n) * size) for n in range(count)]
+    with GuestMemory(banks) as memory:
+        for address in range(0x10000, 64 * MIB, 72 << 10):
+            if not LEGACY_HOLE.contains(Range(address, 1)):
+                memory.write(address, b"data")
+        image = BootImage("x86_64", "none", memory.banks, (flat32(ENTRY),))
+        plan = realise(image, memory, machine("x86_64", memory=64 * MIB), Placement.PIECES)
         held = [Range(piece.source, piece.size) for piece in plan.pieces]
-        assert len(scattered) > 2 * len(held)
+        assert 200 < len(held) <= 256
         assert all(any(p.contains(e) for p in held) for e in memory.data_extents())
-    assert run(directory, "--only-handover").verdict.startswith("handed-over: ")
+        assert not any(piece.overlaps(LEGACY_HOLE) for piece in held)
+
+
+def test_most_banks_there_can_be(tmp_path: Path, run: Run) -> None:
+    size = MEMORY // 64
+    banks = tuple(Bank(number * size, size, (63 - number) * size) for number in range(64))
+    directory = replace(proving(), banks=banks).write(tmp_path / "image")
+    assert run(directory).verdict.startswith("booted: ")
+
+
+def test_image_on_another_file_system(tmp_path: Path, run: Run) -> None:
+    """Where the kernel refuses to copy between files by itself."""
+    if not Path("/dev/shm").is_dir() or Path("/dev/shm").stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("/dev/shm is no file system of its own here")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        directory = proving().write(Path(elsewhere) / "image")
+        assert run(directory).verdict.startswith("booted: ")
 
 
 def test_terminal_is_not_obeyed(tmp_path: Path, run: Run) -> None:
