@@ -124,6 +124,8 @@ def read_initrd(path: Path | None) -> bytes | None:
     if path is None:
         return None
     try:
+        if path.exists() and not path.is_dir() and not path.is_file():
+            raise UserError(f"{path}: is not a regular file (--initrd)")
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror} (--initrd)") from error

@@ -17,7 +17,9 @@ from harness import variants
 from harness.errors import UserError
 from kernels import Catalog, FetchedKernel, Fetcher, FetchError, Kind, load_catalog
 from kernels.cache import Cache, default_cache_dir, file_sha256
+from loader.errors import LoaderError
 from loader.identify import Format, identify
+from loader.image import open_image
 from loader.unpack import unpack_to
 
 _DERIVED: Final = "derived"
@@ -44,7 +46,7 @@ def kernel_path(name: str) -> Path:
     if name in catalog and catalog[name].kind is Kind.KERNEL:
         return catalogue_file(name).path
     path = Path(name)
-    if not path.exists() and os.sep not in name:
+    if os.sep not in name and not _is_there(path):
         raise UserError(f"{name}: no such file, and {_unknown(catalog, name)}")
     return path
 
@@ -54,9 +56,22 @@ def kernel_file(name: str) -> KernelFile:
     """A kernel by catalogue name or path, with its digest. Raises FetchError, UserError."""
     path = kernel_path(name)
     try:
+        open_image(path, name).close()  # a device or a FIFO must not be read to its end
         return KernelFile(name, path, file_sha256(path))
+    except LoaderError as error:
+        raise UserError(str(error)) from error
     except OSError as error:
         raise UserError(f"{name}: {error.strerror}") from error
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    except OSError:  # what is wrong with it is said when it is opened
+        return True
+    return True
 
 
 def _unknown(catalog: Catalog, name: str) -> str:
