@@ -20,6 +20,7 @@ from harness.text import printable
 from harness.verdict import Verdict
 from harness.watch import Budget
 from loader.address import MIB, format_size
+from loader.errors import one_line
 from loader.identify import Format, identify
 from loader.unpack import unpack_fully
 
@@ -82,6 +83,11 @@ def case_for(request: Request) -> Case:
 
     Raises UserError, FetchError, and LoaderError when the file is no kernel.
     """
+    if request.cmdline is not None and not request.cmdline.isascii():
+        try:
+            request.cmdline.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"--cmdline: byte {error.start} is not UTF-8") from error
     kernel = images.kernel_file(request.kernel)
     arch, format_ = _arch_and_format(kernel, request)
     offset = request.offset
@@ -156,7 +162,7 @@ _CR: Final = b"\r"
 def print_request(prepared: Prepared, case: Case, request: Request) -> None:
     image, machine = prepared.assembled.image, prepared.start.machine
     mode = "real time, not reproducible" if machine.realtime else "deterministic"
-    print(f"kernel    {request.kernel} ({case.format})")
+    print(f"kernel    {one_line(request.kernel)} ({case.format})")
     print(f"protocol  {prepared.assembled.protocol}, entered at {image.entry:#x}")
     if case.format == "elf":
         print(f"PVH       {prepared.assembled.kernel.pvh_boot_cap.state.value}")
@@ -166,7 +172,7 @@ def print_request(prepared: Prepared, case: Case, request: Request) -> None:
     )
     for region in image.regions:
         print(f"memory    {region.range!s:<24} {region.name}")
-    print(f"cmdline   {prepared.start.expected.cmdline}", flush=True)
+    print(f"cmdline   {one_line(prepared.start.expected.cmdline)}", flush=True)
 
 
 def print_probe(probe: Probe | None) -> None:
@@ -199,4 +205,4 @@ def _print_verdict(proven: Proven, request: Request) -> None:
         and "console=" not in request.cmdline
     ):
         print("hint      the command line names no console= (see --cmdline)")
-    print(f"run       {proven.directory}")
+    print(f"run       {one_line(str(proven.directory))}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +13,9 @@ from loader.result import PvhState
 
 MIB_512: Final = 512 * MIB
 RAM_BASE: Final = {"x86_64": 0, "aarch64": GIB}
+# A kernel may be named by its path: no part of an id may lead somewhere else, or be no text.
+_NOT_PLAIN: Final = re.compile(r"[^A-Za-z0-9.+_-]")
+_NAME_LIMIT: Final = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +60,9 @@ class Case:
 
     @property
     def id(self) -> str:
-        """Readable, unique in a matrix, and usable with `-k`."""
-        parts = [self.arch, self.kernel, self.format, self.claim or self.protocol]
+        """Readable, unique in a matrix, usable with `-k`, and fit for the name of a directory."""
+        kernel = _NOT_PLAIN.sub("_", self.kernel)[-_NAME_LIMIT:]
+        parts = [self.arch, kernel, self.format, self.claim or self.protocol]
         parts.append(offset_label(self.arch, self.format, self.offset))
         parts += [self.board] if self.board else []
         parts += [self.placement.value] if self.placement is not Placement.PIECES else []
