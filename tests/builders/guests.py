@@ -155,6 +155,13 @@ class X86Program(Program):
         self.code += bytes.fromhex("0f 01 1c 24 cc")  # lidt [esp]; int3
         return self
 
+    def say_initrd(self) -> Self:
+        """Writes the initrd, up to a NUL, that the zero page at RSI tells of."""
+        self.code += bytes.fromhex("8b b6 18 02 00 00")  # mov esi, [rsi + ramdisk_image]
+        self.code += bytes.fromhex("66 ba f8 03 fc")  # mov dx, 0x3f8; cld
+        self.code += bytes.fromhex("ac 84 c0 74 03 ee eb f8")  # lodsb; test; jz +3; out; jmp -8
+        return self
+
     def flags_to_eax(self) -> Self:
         """Needs a stack; leaves interrupts off."""
         self.code += bytes.fromhex("9c 58 fa")  # pushf; pop eax; cli

@@ -1,0 +1,522 @@
+"""The command line: exit codes, one line for every mistake, and whole boots of a tiny kernel.
+
+The "kernel" is an ELF or Image of a few instructions. Nothing is fetched: the guest's busybox is a
+placeholder, since no guest here gets as far as running it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness import cli, images, prove, qemu
+from harness.case import Case
+from harness.evidence import nonce_for
+from kernels.cache import file_sha256
+from loader.address import GIB, MIB
+from tests.builders import images as builder
+from tests.builders.guests import Claim, X86Program, machine
+
+ROOT = Path(__file__).resolve().parents[2]
+NOBODY = 65534
+LOAD = 16 * MIB
+
+
+def vmlinux(program: X86Program, memsz: int = 0x2000) -> bytes:
+    """An ELF kernel of these instructions, linked to 16 MiB."""
+    return builder.elf(builder.load(LOAD, bytes(program.code).ljust(0x1000, b"\x90"), memsz=memsz))
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Said]
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.setattr(images, "busybox", lambda arch: b"no busybox")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    handler = signal.getsignal(signal.SIGTERM)
+    caches = (prove.evidence_archive, qemu.find_qemu, images.kernel_file, images.in_format)
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def bootproof(offline: None, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command in this process; anything but an exit code is a traceback, and fails."""
+
+    def run(*arguments: str | Path) -> Said:
+        capsys.readouterr()
+        try:
+            code = cli.main([str(argument) for argument in arguments])
+        except SystemExit as end:  # argparse
+            assert isinstance(end.code, int)
+            code = end.code
+        out, err = capsys.readouterr()
+        return Said(code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Path:
+    """A kernel that resets at once."""
+    path = tmp_path / "vmlinux"
+    path.write_bytes(vmlinux(X86Program(LOAD).reset()))
+    return path
+
+
+def refusal(said: Said) -> str:
+    """The one line of a mistake on the user's side."""
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith("bootproof") and said.err.endswith("\n")
+    assert said.err[:-1].isprintable(), said.err
+    return said.err[:-1]
+
+
+# --- whole boots -------------------------------------------------------------------------------
+
+
+def test_boot_that_proves_itself(bootproof: Run, tmp_path: Path) -> None:
+    """From the command line to a right proof, which the kernel finds in its initrd."""
+    path = tmp_path / "vmlinux"
+    path.write_bytes(vmlinux(X86Program(LOAD).say_initrd().reset()))
+    nonce = nonce_for(Case("x86_64", str(path), "elf", "linux64").id, file_sha256(path))
+    cmdline = f"quiet rdinit=/bootproof/init bootproof.nonce={nonce} bootproof.next=/init"
+    claim = Claim(machine("x86_64", memory=32 * MIB), LOAD, nonce, cmdline)
+    (tmp_path / "initrd").write_bytes(claim.text() + b"\0")
+    said = bootproof(
+        *("boot", path, "--protocol", "linux64", "--memory", "32M", "--cmdline", "quiet"),
+        *("--initrd", tmp_path / "initrd", "--out", tmp_path / "run"),
+    )
+    assert (said.code, said.err) == (0, "")
+    lines = said.out.splitlines()
+    assert f"kernel    {path} (elf)" in lines
+    assert "protocol  linux64, entered at 0x1000000" in lines
+    assert "| bootproof: cpus 1" in lines
+    assert "verdict   booted: 6.1.0-test proved its boot; kernel code at 0x1000000" in lines
+    assert "probe     as asked" in lines
+    assert lines[-1] == f"run       {tmp_path / 'run'}"
+
+
+def test_boot_that_fails(bootproof: Run, kernel: Path, tmp_path: Path) -> None:
+    said = bootproof("boot", kernel, "--memory", "32M", "--out", tmp_path / "run")
+    assert (said.code, said.err) == (1, "")
+    assert "verdict   cpu-reset: the CPU reset at 0x100000" in said.out
+
+
+def test_boot_again_into_the_same_directory(bootproof: Run, kernel: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        said = bootproof("boot", kernel, "--memory", "32M", "--out", tmp_path / "run")
+        assert (said.code, said.err) == (1, "")
+
+
+def test_guest_output_is_shown_not_obeyed(bootproof: Run, tmp_path: Path) -> None:
+    path = tmp_path / "vmlinux"
+    program = X86Program(LOAD).say_initrd().reset()
+    path.write_bytes(vmlinux(program))
+    (tmp_path / "initrd").write_bytes(b"\x1b[2J\x07one\r\n\xfftwo\0")
+    said = bootproof(
+        *("boot", path, "--protocol", "linux64", "--memory", "32M"),
+        *("--initrd", tmp_path / "initrd", "--out", tmp_path / "run"),
+    )
+    assert said.code == 1
+    assert said.out.replace("\n", "").isprintable()
+    assert "| \\x1b[2J\\x07one\n| \\xfftwo\n" in said.out
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        *("vmlinux", "./vmlinux", "../kernels/vmlinux", "a b/vm,linux", "..vmlinux", "ünï/ß"),
+        "../" * 9 + "../kernels/vmlinux",
+        "a b/" + "../a b/" * 60 + "vmlinux",
+    ],
+)
+def test_default_run_directory_is_below_build(
+    where: str, bootproof: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the kernel's path looks like."""
+    deep = tmp_path / "kernels" / Path(*"123456789")
+    for directory in (deep / "a b", deep / "ünï", deep / "../kernels", tmp_path / "kernels"):
+        directory.mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(deep)
+    Path(where).write_bytes(vmlinux(X86Program(LOAD).reset()))
+    monkeypatch.setattr(cli, "ROOT", tmp_path / "root")
+    said = bootproof("boot", where, "--memory", "32M")
+    assert (said.code, said.err) == (1, "")
+    run = Path(said.out.splitlines()[-1].removeprefix("run       "))
+    assert (run / "result.json").exists()
+    assert run.resolve().is_relative_to(tmp_path / "root" / "build" / "boot")
+    assert {path.name for path in tmp_path.iterdir()} <= {"kernels", "root", "cache"}
+
+
+# --- the kernel file ---------------------------------------------------------------------------
+
+
+def test_missing_file(bootproof: Run, tmp_path: Path) -> None:
+    text = refusal(bootproof("boot", tmp_path / "vmlinux"))
+    assert text.startswith(f"bootproof: {tmp_path / 'vmlinux'}: ")
+    assert "no such file" in text.lower()
+
+
+def test_unknown_name_with_the_ones_that_are_near(bootproof: Run) -> None:
+    text = refusal(bootproof("boot", "6.1-cloud-amd46"))
+    assert text.startswith("bootproof: 6.1-cloud-amd46: no such file")
+    assert "6.1-cloud-amd64" in text
+
+
+@pytest.mark.parametrize("command", ["boot", "inspect"])
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("directory", "directory"),
+        ("empty", "empty"),
+        ("fifo", "not a regular file"),
+        ("device", "not a regular file"),
+        ("text", "neither a kernel nor "),
+        ("name too long", "name too long"),
+        ("below a file", "no such file"),
+        ("loop", "symbolic links"),
+    ],
+)
+def test_what_is_no_kernel(
+    command: str, kind: str, words: str, bootproof: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "kernel"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "device":
+        path = Path("/dev/zero")
+    elif kind == "text":
+        path.write_text("this is no kernel\n" * 100)
+    elif kind == "name too long":
+        path = tmp_path / ("k" * 300)
+    elif kind == "below a file":
+        path.write_text("")
+        path = path / "vmlinux"
+    else:
+        path.symlink_to(path)
+    if command == "inspect" and kind == "text":
+        pytest.skip("inspect says what it is instead")
+    text = refusal(bootproof(command, path))
+    assert str(path) in text
+    assert words in text.lower()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
+@pytest.mark.parametrize("closed", ["file", "directory"])
+def test_unreadable_file(closed: str, kernel: Path, tmp_path: Path) -> None:
+    """As nobody: root may read everything."""
+    for parent in (tmp_path, *tmp_path.parents[:3]):
+        if parent != Path("/tmp"):
+            parent.chmod(0o755)
+    (tmp_path / "below").mkdir()
+    target = tmp_path / "below" / "vmlinux"
+    kernel.rename(target)
+    (target if closed == "file" else target.parent).chmod(0)
+    nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"]
+    said = subprocess.run(
+        [*nobody, sys.executable, "-m", "harness.cli", "boot", target],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    text = refusal(Said(said.returncode, said.stdout, said.stderr))
+    assert text.startswith(f"bootproof: {target}: ") and "permission denied" in text.lower()
+
+
+AARCH64_ELF = builder.elf(
+    builder.load(GIB + 2 * MIB, b"\xf4" * 64), machine=183, entry=GIB + 2 * MIB
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "words"),
+    [
+        (AARCH64_ELF, (), "no boot protocol"),
+        (AARCH64_ELF, ("--protocol", "linux64"), "linux64"),
+        (AARCH64_ELF, ("--protocol", "arm64"), "arm64"),
+        (builder.image(), ("--protocol", "linux64"), "linux64"),
+        (builder.image(), ("--protocol", "pvh"), "no PVH entry"),
+        (vmlinux(X86Program(0)), ("--protocol", "arm64"), "it offers: linux64"),
+        (builder.image(builder.RISCV64), (), "riscv64; bootproof boots x86_64, aarch64"),
+        (builder.elf(builder.load(LOAD, b"\xf4"), machine=8), (), "bootproof boots x86_64, aarch"),
+        (vmlinux(X86Program(0)), ("--format", "image"), "(elf); nothing is packed inside"),
+        (vmlinux(X86Program(0)), ("--machine", "virt"), "machine 'virt' is not known for x86_64"),
+        (vmlinux(X86Program(0))[:0x100], (), "vmlinux: "),
+        (builder.bzimage()[:0x300], (), "vmlinux: "),
+    ],
+)
+def test_wrong_architecture_format_or_machine(
+    content: bytes, arguments: tuple[str, ...], words: str, bootproof: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "vmlinux"
+    path.write_bytes(content)
+    text = refusal(
+        bootproof("boot", path, "--memory", "32M", "--out", tmp_path / "run", *arguments)
+    )
+    assert words in text
+
+
+# --- the request -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--offset", "16Q"), "argument --offset: '16Q' is neither a size nor an address"),
+        (("--offset", "0x"), "argument --offset: '0x' is neither"),
+        (("--offset", ""), "argument --offset: '' is neither"),
+        (("--offset", "1" * 30), "does not fit into 64 bits"),
+        (("--memory", "lots"), "argument --memory: 'lots' is neither"),
+        (("--memory", "1000"), "memory: 1000 bytes is not a whole number of MiB"),
+        (("--memory", "0"), "memory: 0 bytes is not a whole number of MiB"),
+        (("--memory", "1P"), "argument --memory: '1P' is neither"),
+        (("--memory", "65G"), "from 1 MiB to 64 GiB"),
+        (("--memory", "1M"), "give the guest at least 17 MiB (--memory)"),
+        (("--protocol", "multiboot"), "argument --protocol: invalid choice: 'multiboot'"),
+        (("--offset", "1M"), "a vmlinux runs only at a multiple of 2 MiB"),
+        (("--offset", "1T"), "RAM ends at 0x1ffffff; the image is damaged or the kernel off"),
+        (("--offset", "0xfffffffffff00000"), "vmlinux: "),
+        (("--protocol", "pvh"), "no PVH entry: the kernel has no PVH note"),
+        (("--cmdline", "x" * 3000), "bytes but the kernel takes at most 2047"),
+        (("--cmdline", "x\0y"), "NUL"),
+        (("--cmdline", "caf\udce9"), "--cmdline"),
+        (("--cpu", "no-such-cpu"), "no-such-cpu"),
+        (("--console",), "--console needs a terminal"),
+        (("--no-such-option",), "unrecognized arguments: --no-such-option"),
+    ],
+)
+def test_request_that_cannot_be(
+    arguments: tuple[str, ...], words: str, bootproof: Run, kernel: Path, tmp_path: Path
+) -> None:
+    said = bootproof("boot", kernel, "--memory", "32M", "--out", tmp_path / "run", *arguments)
+    if arguments[0] == "--cpu":  # only QEMU can tell: a verdict
+        assert (said.code, said.err) == (1, "")
+        assert "verdict   qemu-failed: " in said.out and words in said.out
+        return
+    assert words in refusal(said)
+
+
+def test_initrd(bootproof: Run, kernel: Path, tmp_path: Path) -> None:
+    def refused(path: Path) -> str:
+        command = ("boot", kernel, "--memory", "32M", "--out", tmp_path / "run")
+        return refusal(bootproof(*command, "--initrd", path))
+
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "large").write_bytes(bytes(40 * MIB))
+    os.mkfifo(tmp_path / "fifo")
+    missing = f"bootproof: {tmp_path / 'none'}: No such file or directory (--initrd)"
+    assert refused(tmp_path / "none") == missing
+    assert refused(tmp_path / "empty") == f"bootproof: {tmp_path / 'empty'}: is empty (--initrd)"
+    assert refused(tmp_path) == f"bootproof: {tmp_path}: Is a directory (--initrd)"
+    assert "not a regular file (--initrd)" in refused(tmp_path / "fifo")
+    text = refused(tmp_path / "large")
+    assert text.startswith(f"bootproof: {kernel}: no room for initrd: 40")
+    assert text.endswith("; give the guest at least 57 MiB (--memory)")
+
+
+@pytest.mark.parametrize("what", ["file", "foreign", "below a file"])
+def test_run_directory_that_cannot_be(
+    what: str, bootproof: Run, kernel: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    if what == "foreign":
+        out.mkdir()
+        (out / "thesis.tex").write_text("years of work")
+    else:
+        out.write_text("")
+        out = out / "below" if what == "below a file" else out
+    text = refusal(bootproof("boot", kernel, "--memory", "32M", "--out", out))
+    assert text.startswith(f"bootproof: {out}: ")
+    assert what != "foreign" or (out / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize("arguments", [(), ("boot",), ("no-such-command",), ("boot", "a", "b")])
+def test_command_that_cannot_be(arguments: tuple[str, ...], bootproof: Run) -> None:
+    text = refusal(bootproof(*arguments))
+    assert "--help)" in text
+
+
+@pytest.mark.parametrize("command", ["", "matrix", "boot", "inspect", "fetch", "run", "image"])
+def test_help_tells_of_itself(command: str, bootproof: Run) -> None:
+    said = bootproof(*[command] * bool(command), "--help")
+    assert (said.code, said.err) == (0, "")
+    assert said.out.startswith("usage: ")
+
+
+# --- QEMU --------------------------------------------------------------------------------------
+
+
+def fake(path: Path, line: str) -> Path:
+    path.write_text(f"#!/bin/sh\necho '{line}'\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("QEMU emulator version 7.1.0", "QEMU 7.1.0 is too old; bootproof needs 7.2.0 or newer"),
+        ("hello", "does not look like QEMU; `--version` said: hello"),
+        (None, "cannot be run as QEMU"),
+    ],
+)
+def test_qemu_that_will_not_do(
+    line: str | None,
+    words: str,
+    bootproof: Run,
+    kernel: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "qemu"
+    if line is not None:
+        fake(path, line)
+    monkeypatch.setenv("BOOTPROOF_QEMU_X86_64", str(path))
+    text = refusal(bootproof("boot", kernel, "--out", tmp_path / "run"))
+    assert text.startswith(f"bootproof: {path}: ") and words in text
+
+
+def test_qemu_that_is_absent(
+    bootproof: Run, kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    text = refusal(bootproof("boot", kernel, "--out", tmp_path / "run"))
+    assert text.startswith(
+        "bootproof: qemu-system-x86_64 is not installed; run `./bootproof setup`"
+    )
+
+
+def test_setpriv_that_is_absent(
+    bootproof: Run, kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = qemu.find_qemu("x86_64").path
+    qemu.find_qemu.cache_clear()
+    monkeypatch.setenv("BOOTPROOF_QEMU_X86_64", real)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = bootproof("boot", kernel, "--memory", "32M", "--out", tmp_path / "run")
+    assert said.code == 2
+    assert said.err == "bootproof: setpriv is not installed; it is part of util-linux\n"
+
+
+# --- interrupted -------------------------------------------------------------------------------
+
+COMMAND = """
+import sys
+from harness import cli, images
+images.busybox = lambda arch: b"no busybox"
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "whole_group", "code", "words"),
+    [
+        (signal.SIGINT, False, 130, "bootproof: interrupted\n"),
+        (signal.SIGINT, True, 130, "bootproof: interrupted\n"),
+        (signal.SIGTERM, False, 143, ""),
+    ],
+    ids=["SIGINT", "Ctrl-C", "SIGTERM"],
+)
+def test_interrupted_boot_ends_qemu(
+    number: signal.Signals, whole_group: bool, code: int, words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "vmlinux"
+    path.write_bytes(vmlinux(X86Program(LOAD).say_initrd().count()))
+    (tmp_path / "initrd").write_bytes(b"running\n\0")
+    command: list[str | Path] = ["boot", path, "--protocol", "linux64", "--memory", "32M"]
+    command += ["--initrd", tmp_path / "initrd", "--out", tmp_path / "run"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    )
+    family: list[psutil.Process] = []
+    try:
+        assert process.stdout is not None
+        while "| running" not in process.stdout.readline():
+            assert process.poll() is None
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert [child.name() for child in family] == ["qemu-system-x86_64"]
+        (os.killpg if whole_group else os.kill)(process.pid, number)
+        _, said = process.communicate(timeout=30)
+        assert (process.returncode, said) == (code, words)
+        assert psutil.wait_procs(family, timeout=5)[1] == []
+        assert not (tmp_path / "run" / "pieces").exists()
+    finally:
+        for child in family:
+            if child.is_running():
+                child.kill()
+        process.kill()
+        process.communicate()
+
+
+def test_reader_that_goes_away_is_no_traceback(kernel: Path, tmp_path: Path) -> None:
+    """As `bootproof boot … | head -1`."""
+    command: list[str | Path] = ["boot", kernel, "--memory", "32M", "--out", tmp_path / "run"]
+    with subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline().startswith("kernel    ")
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        process.wait(30)
+    assert psutil.Process().children(recursive=True) == []
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    """A path may have any bytes in it; they are shown escaped."""
+    path = os.fsencode(tmp_path) + b"/caf\xe9-\x1b[31m"
+    Path(os.fsdecode(path)).write_bytes(vmlinux(X86Program(LOAD).reset()))
+    run = subprocess.run(
+        [sys.executable, "-c", COMMAND, "boot", path, "--memory", "32M", "--out", path + b"-run"],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (1, b"")
+    assert run.stdout.decode().replace("\n", "").isprintable()
+    missing = subprocess.run(
+        [sys.executable, "-c", COMMAND, "boot", path + b"-missing"],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    text = refusal(Said(missing.returncode, missing.stdout.decode(), missing.stderr.decode()))
+    assert "no such file" in text
