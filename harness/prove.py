@@ -6,6 +6,7 @@ What pytest and the command line both call; everything it does is done by other 
 from __future__ import annotations
 
 import functools
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from loader.protocols import BootRequest, bootparams, linux32, linux64, pvh
 from loader.registers import to_json
 from loader.result import KernelLoaderResult
 
+_FOR_INIT: Final = re.compile(r"(?<!\S)--(?!\S)")
 RDINIT: Final = "rdinit=/bootproof/init"
 _RESULT_VERSION: Final = 1
 
@@ -156,9 +158,15 @@ def full_cmdline(arch: qemu.Arch, chosen: str | None, nonce: str, next_init: str
     """The kernel command line: the architecture's default or `chosen`, then what the proof needs.
 
     `next_init` is the guest program that our init hands over to instead of ending the machine.
+    What follows a `--` is for init alone: ours goes before it. Blanks at the ends are dropped, since
+    the guest's shell does not see them.
     """
-    words = [arch.cmdline if chosen is None else chosen, RDINIT, f"bootproof.nonce={nonce}"]
+    text = arch.cmdline if chosen is None else chosen
+    dashes = _FOR_INIT.search(text)
+    end = dashes.start() if dashes else len(text)
+    words = [text[:end].strip(), RDINIT, f"bootproof.nonce={nonce}"]
     words += [f"bootproof.next={next_init}"] if next_init else []
+    words.append(text[end:].strip())
     return " ".join(word for word in words if word)
 
 
