@@ -217,23 +217,51 @@ def _assemble_into(
 
 
 def _add_memory_advice(error: LoaderError, source: ImageSource, assembly: Assembly) -> None:
-    """Says which guest memory would do, when more memory is all that is missing."""
+    """Says which guest memory would do, or that none would, when memory is all that is in the way.
+
+    The kernel is loaded, and its pieces are placed, as if there were RAM everywhere: what does not
+    work there has another reason.
+    """
     machine = assembly.machine
+    most = machine.banks_with(machine.memory_limit)
+    everywhere = Range(0, max(base + size for base, size in most))
+    request = replace(assembly.request, unsafe=False)
     try:
-        with GuestMemory(machine.banks_with(machine.memory_limit)) as memory:
+        with GuestMemory([(everywhere.start, everywhere.size)]) as memory:
             kernel = load(memory, source, assembly)
         protocol = choose_protocol(kernel, assembly.protocol)
+        protocol.plan([everywhere], kernel, request)
     except LoaderError:
         return
 
     def fits(size: int) -> bool:
         ram = [Range(base, length) for base, length in machine.banks_with(size)]
         try:
-            protocol.plan(ram, kernel, replace(assembly.request, unsafe=False))
+            protocol.plan(ram, kernel, request)
         except LoaderError:
             return False
         return True
 
-    enough = smallest_memory(fits, machine.memory + MIB, machine.memory_limit)
-    if enough is not None:
+    enough = _memory_that_does(machine, fits)
+    if enough is None:
+        error.advice = "no amount of memory helps on this machine; load it elsewhere (--offset)"
+    elif enough > machine.memory:
         error.advice = f"give the guest at least {format_size(enough)} (--memory)"
+    else:
+        error.advice = f"give the guest {format_size(enough)} (--memory): RAM moves as it grows"
+
+
+def _memory_that_does(machine: Machine, fits: Callable[[int], bool]) -> int | None:
+    """The smallest memory in bytes for which `fits` holds.
+
+    A machine may move a part of its RAM above 4 GiB from some size on, so the sizes below and
+    from there on are searched one after the other.
+    """
+    banks = len(machine.banks_with(MIB))
+    split = smallest_memory(
+        lambda size: len(machine.banks_with(size)) > banks, MIB, machine.memory_limit
+    )
+    if split is None:
+        return smallest_memory(fits, MIB, machine.memory_limit)
+    unsplit = smallest_memory(fits, MIB, split - MIB)
+    return unsplit or smallest_memory(fits, split, machine.memory_limit)

@@ -6,10 +6,12 @@ Source: Documentation/arch/arm64/booting.rst.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
-from loader.address import Range, align_down
-from loader.layout import Region, Wanted, check_inside, place
+from loader.address import Range, align_down, align_up
+from loader.layout import LayoutError, Region, Wanted, check_inside, place
 from loader.memory import GuestMemory
 from loader.protocols import (
     BootRequest,
@@ -49,10 +51,20 @@ def plan(ram: Sequence[Range], kernel: KernelLoaderResult, request: BootRequest)
             label=request.label,
         )
         wanted.append(Wanted("dtb", size, 8, within=fdt.DTB_MAX))
-    if request.initrd is not None:
-        window = initrd_window(kernel.footprint)
-        wanted.append(Wanted("initrd", len(request.initrd), 4096, window, high=True))
-    return [kernel_region, *place(ram, [kernel_region, *request.reserved], wanted)]
+    taken = [kernel_region, *request.reserved]
+    regions = [kernel_region, *place(ram, taken, wanted)]
+    if request.initrd is None:
+        return regions
+    taken = [*regions, *request.reserved]
+    initrd = Wanted("initrd", len(request.initrd), 4096, initrd_window(kernel.footprint), high=True)
+    try:
+        return [*regions, *place(ram, taken, [initrd])]
+    except LayoutError:
+        below = replace(initrd, window=initrd_window_below(kernel.footprint))
+        if below.window.size:
+            with suppress(LayoutError):
+                return [*regions, *place(ram, taken, [below])]
+        raise
 
 
 def configure(memory: GuestMemory, kernel: KernelLoaderResult, request: BootRequest) -> Handover:
@@ -71,3 +83,9 @@ def configure(memory: GuestMemory, kernel: KernelLoaderResult, request: BootRequ
 def initrd_window(footprint: Range) -> Range:
     """Where an initrd may lie: 1 GiB-aligned, 32 GiB long, the kernel included (section 2)."""
     return Range(align_down(footprint.start, _GIB), _INITRD_REACH)
+
+
+def initrd_window_below(footprint: Range) -> Range:
+    """Where else it may lie: below the kernel, in a window that begins with its own GiB."""
+    lowest = max(align_up(footprint.end - _INITRD_REACH, _GIB), 0)
+    return Range.between(min(lowest, footprint.start), footprint.start)

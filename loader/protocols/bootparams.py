@@ -62,7 +62,7 @@ def plan(
         Wanted("cmdline", len(request.cmdline) + 1, 16, _LOW),
     ]
     if request.initrd is not None:
-        end = min(initrd_addr_max(header) + 1, ram[0].end)
+        end = min(initrd_addr_max(header) + 1, max(bank.end for bank in ram))
         window = Range.between(HIGH_MEMORY, max(end, HIGH_MEMORY))
         pieces.append(Wanted("initrd", len(request.initrd), PAGE, window, high=True))
     return [kernel_region, *place(ram, taken, pieces)]
