@@ -147,6 +147,11 @@ def test_banks_lie_anywhere_in_the_file(tmp_path: Path) -> None:
         assert (copy.read(8, 4), copy.read(1 << 32, 4)) == (b"low\0", b"high")
 
 
+def test_memory_refuses_banks_that_share_bytes_of_the_file() -> None:
+    with pytest.raises(GuestMemoryError, match="0x10000-0x11fff and 0x0-0xfff share bytes"):
+        GuestMemory([Bank(0, 4096, 4096), Bank(0x10000, 8192, 0)])
+
+
 # --- what is refused ---------------------------------------------------------------------------
 
 
