@@ -1,0 +1,154 @@
+"""The pytest plugin and the matrix command over it: lines, table, results, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from _pytest.mark.expression import Expression
+
+from harness import matrix
+from harness.matrix import Selection, arguments
+from harness.report.terminal import reproduce
+from scenarios import claims
+from tests.builders import images as builder
+from tests.builders.guests import X86Program
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFTEST = """
+from harness import images
+images.busybox = lambda arch: b"no busybox"
+pytest_plugins = ["harness.plugin"]
+"""
+TESTS = """
+import pytest
+from harness.case import Case, Expectation
+from harness.verdict import Verdict
+
+CASES = [
+    Case("x86_64", {kernel!r}, "elf", "linux64", memory=32 << 20,
+        expect=Expectation(Verdict.CPU_RESET)),
+    Case("x86_64", {kernel!r}, "elf", "linux64", 1 << 20, memory=32 << 20,
+        expect=Expectation(Verdict.LOAD_REFUSED, code="Protocol::Refused")),
+    Case("x86_64", {kernel!r}, "elf", "linux64", 0, memory=32 << 20),
+]
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_case(case, prove):
+    prove(case)
+
+def test_without_a_case():
+    pass
+"""
+
+
+def run(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """pytest in a directory of its own, with the plugin as an installed one would be used."""
+    (directory / "conftest.py").write_text(CONFTEST)
+    kernel = directory / "vmlinux"
+    kernel.write_bytes(
+        builder.elf(builder.load(16 << 20, bytes(X86Program(16 << 20).reset().code)))
+    )
+    (directory / "test_cases.py").write_text(TESTS.format(kernel=str(kernel)))
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": "", "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_cases_as_pytest_tests(workers: str, tmp_path: Path) -> None:
+    done = run(
+        tmp_path, "-n", workers, f"--bootproof-out={tmp_path}/out", "--bootproof-keep=failed"
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    out = done.stdout
+    assert "booted: 1 of" not in out
+    assert "2 of 3 cases as expected" in out
+    assert "cpu-reset instead of booted: the CPU reset at 0x1000" in out
+    assert "reproduce: ./bootproof matrix -k " in out
+    assert "Traceback" not in out
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["version"] == 1
+    verdicts = {row["claim"]: (row["verdict"], row["as_expected"]) for row in results["cases"]}
+    assert sorted(verdicts.values()) == [
+        ("cpu-reset", False),
+        ("cpu-reset", True),
+        ("load-refused", True),
+    ]
+    # Guest RAM is kept of the case that failed, and of no other.
+    kept = [path.parent.name for path in (tmp_path / "out").glob("*/ram.img")]
+    assert len(kept) == 1 and kept[0].endswith("linux64-+0")
+
+
+def test_suite_without_cases_sees_nothing_of_the_plugin(tmp_path: Path) -> None:
+    done = run(tmp_path, "-k", "without_a_case")
+    assert done.returncode == 0
+    assert "cases as expected" not in done.stdout
+    assert not (tmp_path / "build").exists()
+
+
+def test_arguments() -> None:
+    selection = Selection(
+        Path("/out"), expression="pvh", workers="4", stop_at_first=True, keep="failed"
+    )
+    words = arguments(selection)
+    assert words[0] == str(ROOT / "scenarios")
+    assert {"--bootproof-out=/out", "--bootproof-keep=failed", "-x"} <= set(words)
+    assert words[words.index("-k") + 1] == "pvh"
+    assert words[words.index("-n") + 1] == "4"
+    assert "--collect-only" not in words
+
+
+@pytest.mark.parametrize(
+    ("pytests", "ours"), [(0, 0), (1, 1), (2, 130), (3, 2), (4, 2), (5, 2), (99, 2)]
+)
+def test_exit_codes(pytests: int, ours: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pytest, "main", lambda words: pytests)
+    assert matrix.run(Selection(Path("/out"), only_list=True)) == ours
+
+
+@pytest.mark.parametrize(
+    ("expression", "code"), [("no-such-case", 2), ("pvh and (", 2), ("linux64-none", 0)]
+)
+def test_selection(expression: str, code: int, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.cli", "matrix", "--list", "-k", expression],
+        cwd=ROOT,
+        env={**os.environ, "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_reproduce_selects_its_case_and_no_other() -> None:
+    """Every claim's id, as an expression, matches itself alone: evaluated by pytest itself."""
+    kernels = claims.kernels("x86_64")[:2]
+    groups = (claims.elf_linux64, claims.pvh, claims.bzimage, claims.x86_64_ways, claims.hangs)
+    cases = [case for kernel in kernels for group in groups for case in group(kernel)]
+    names = [f"test_boots[{case.id}]" for case in cases]
+    for case in cases:
+        expression = Expression.compile(reproduce(case).partition(" -k ")[2].strip("'"))
+        found = [name for name in names if expression.evaluate(_Named(name))]
+        assert found == [f"test_boots[{case.id}]"]
+
+
+class _Named:
+    """What `-k` asks: is the word in the test's name?"""
+
+    def __init__(self, name: str) -> None:
+        self._name = name.lower()
+
+    def __call__(self, word: str, /, **_: str | int | bool | None) -> bool:
+        return word.lower() in self._name

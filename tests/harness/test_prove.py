@@ -1,0 +1,321 @@
+"""A case from its kernel file to its result, on tiny kernels: what is asked and what is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import images, prove, qemu, variants
+from harness.case import Case, Expectation, offset_label, short
+from harness.prove import Proven, expected_code, full_cmdline
+from harness.realise import Placement
+from harness.report import terminal
+from harness.report.terminal import Row
+from harness.verdict import CodeAnywhere, CodeAt, Verdict
+from loader import BzImage, Elf, Pe
+from loader.address import GIB, MIB, Range
+from loader.memory import GuestMemory
+from loader.result import PvhState
+from tests.builders import images as builder
+from tests.builders.guests import X86Program
+
+CODE = bytes(X86Program(16 * MIB).say(b"hello\n").reset().code).ljust(0x1000, b"\x90")
+TEXT = b"hello\n"
+VMLINUX = builder.elf(
+    builder.load(16 * MIB, CODE), builder.load(16 * MIB + 0x10000, TEXT, memsz=0x1000)
+)
+WITH_PVH = builder.elf(builder.load(16 * MIB, CODE), builder.notes(builder.pvh_entry(16 * MIB)))
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(images, "busybox", lambda arch: b"no busybox")
+    prove.evidence_archive.cache_clear()
+    images.kernel_file.cache_clear()
+    yield
+    prove.evidence_archive.cache_clear()
+
+
+@pytest.fixture
+def case(offline: None, tmp_path: Path) -> Case:
+    path = tmp_path / "vmlinux"
+    path.write_bytes(VMLINUX)
+    return Case("x86_64", str(path), "elf", "linux64", memory=32 * MIB)
+
+
+# --- command lines -----------------------------------------------------------------------------
+
+OURS = "rdinit=/bootproof/init bootproof.nonce=11"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "next_init", "wanted"),
+    [
+        (None, None, f"{qemu.ARCHES['x86_64'].cmdline} {OURS}"),
+        ("quiet", None, f"quiet {OURS}"),
+        ("", None, OURS),
+        ("quiet", "/init", f"quiet {OURS} bootproof.next=/init"),
+        ("  a  b\t", None, f"a  b {OURS}"),
+        # What follows the dashes is for init, which is ours.
+        ("quiet -- single", None, f"quiet {OURS} -- single"),
+        ("-- single", "/init", f"{OURS} bootproof.next=/init -- single"),
+        ("quiet --", None, f"quiet {OURS} --"),
+        ("a --b c-- d=-- -- e -- f", None, f"a --b c-- d=-- {OURS} -- e -- f"),
+    ],
+)
+def test_full_cmdline(chosen: str | None, next_init: str | None, wanted: str) -> None:
+    assert full_cmdline(qemu.ARCHES["x86_64"], chosen, "11", next_init) == wanted
+
+
+# --- where the code must be --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("offset", "start"), [(None, 0x1000000), (0, 0x1000000), (2 * MIB, 0x1200000)]
+)
+def test_code_of_a_vmlinux_is_its_first_segment(offset: int | None, start: int) -> None:
+    """Not its entry, which may lie anywhere in it."""
+    kernel = builder.elf(builder.load(16 * MIB, CODE), entry=16 * MIB + 0x800)
+    ram = (Range(0, 64 * MIB),)
+    with GuestMemory([(0, 64 * MIB)]) as memory:
+        loaded = Elf().load(memory, kernel, kernel_offset=offset)
+    assert expected_code(loaded, "x86_64", "x", ram) == CodeAt((start,))
+
+
+@pytest.mark.parametrize(
+    ("offset", "cmdline", "wanted"),
+    [
+        (None, "nokaslr", CodeAt((0x1000000,))),  # pref_address
+        (0x1100000, "quiet nokaslr", CodeAt((0x1200000,))),  # moved up to its alignment
+        (0x3000000, "nokaslr", CodeAt((0x3000000,))),
+        (0x3000000, "nokaslrx", CodeAnywhere(0x200000, Range(0x3000000, 61 * MIB - 45 * MIB))),
+    ],
+)
+def test_code_of_a_bzimage_is_where_the_decompressor_puts_it(
+    offset: int | None, cmdline: str, wanted: CodeAt | CodeAnywhere
+) -> None:
+    ram = (Range(0, 64 * MIB),)
+    with GuestMemory([(0, 64 * MIB)]) as memory:
+        loaded = BzImage().load(memory, builder.bzimage(CODE), kernel_offset=offset)
+    assert expected_code(loaded, "x86_64", cmdline, ram) == wanted
+
+
+def test_kaslr_goes_no_lower_than_512_mib_or_the_kernel_itself() -> None:
+    ram = (Range(0, 2 * GIB), Range(4 * GIB, GIB))
+    with GuestMemory([(0, 2 * GIB), (4 * GIB, GIB)]) as memory:
+        loaded = BzImage().load(memory, builder.bzimage(CODE), kernel_offset=GIB)
+    found = expected_code(loaded, "x86_64", "", ram)
+    assert found == CodeAnywhere(0x200000, Range.between(512 * MIB, 5 * GIB))
+
+
+def test_code_of_an_image_is_its_load_address_or_one_segment_on() -> None:
+    with GuestMemory([(GIB, 64 * MIB)]) as memory:
+        loaded = Pe().load(memory, builder.image(text_offset=0x80000), kernel_offset=GIB)
+    assert expected_code(loaded, "aarch64", "", ()) == CodeAt((GIB + 0x80000, GIB + 0x90000))
+
+
+# --- a case and its result ---------------------------------------------------------------------
+
+
+def test_result_of_a_boot(case: Case, tmp_path: Path) -> None:
+    proven = prove.prove(case, tmp_path / "run")
+    assert proven.verdict is Verdict.CPU_RESET
+    assert proven.console_tail == ["hello"]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["case"] == case.id
+    assert (result["verdict"], result["reason"]) == ("cpu-reset", proven.reason)
+    assert (result["protocol"], result["entry"]) == ("linux64", "0x1000000")
+    assert (result["end"], result["console_bytes"]) == ("guest-reset", 6)
+    assert result["machine"]["memory"] == 32 * MIB
+    assert result["machine"]["deterministic"] is True
+    assert result["instructions"] > 0
+    assert result["evidence"] == {"proof": None}
+    assert result["stages"] == {"first output": None}
+    assert json.loads((tmp_path / "run" / "boot.json").read_text())["provenance"]["case"] == case.id
+
+
+def test_result_of_a_refusal(case: Case, tmp_path: Path) -> None:
+    proven = prove.prove(replace(case, offset=MIB), tmp_path / "run")
+    assert (proven.verdict, proven.code) == (Verdict.LOAD_REFUSED, "Protocol::Refused")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["result.json"]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["verdict"], result["code"]) == ("load-refused", "Protocol::Refused")
+    assert result["reason"] == proven.reason
+
+
+def test_earlier_result_is_gone_when_a_case_runs_again(case: Case, tmp_path: Path) -> None:
+    prove.prove(case, tmp_path / "run")
+    prove.prove(replace(case, offset=MIB), tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["result.json"]
+    prove.prove(case, tmp_path / "run")
+    assert (tmp_path / "run" / "console.log").read_bytes() == TEXT
+
+
+def test_nonce_is_of_this_case_and_this_kernel(case: Case, tmp_path: Path) -> None:
+    nonces = []
+    for number, (content, offset) in enumerate(
+        [(VMLINUX, None), (VMLINUX, 0), (VMLINUX + b"\0", None), (VMLINUX, None)]
+    ):
+        Path(case.kernel).write_bytes(content)
+        images.kernel_file.cache_clear()
+        prepared = prove.prepare(replace(case, offset=offset), tmp_path / str(number))
+        expected: Any = prepared.start.expected
+        assert f"bootproof.nonce={expected.nonce} " in expected.cmdline + " "
+        nonces.append(expected.nonce)
+    assert len(set(nonces)) == 3 and nonces[0] == nonces[3]
+
+
+# --- ids ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("case_", "wanted"),
+    [
+        (Case("x86_64", "6.1", "elf", "linux64"), "x86_64-6.1-elf-linux64-none"),
+        (Case("x86_64", "6.1", "elf", "pvh", 0), "x86_64-6.1-elf-pvh-+0"),
+        (Case("x86_64", "6.1", "elf", "pvh", 16 * MIB), "x86_64-6.1-elf-pvh-+16M"),
+        (Case("x86_64", "6.1", "bzimage", "linux32", GIB), "x86_64-6.1-bzimage-linux32-at1G"),
+        (Case("aarch64", "6.1", "image", "arm64", GIB), "aarch64-6.1-image-arm64-ram+0"),
+        (Case("aarch64", "6.1", "image", "arm64", 3 * GIB), "aarch64-6.1-image-arm64-ram+2G"),
+        (Case("aarch64", "6.1", "image", "arm64", MIB), "aarch64-6.1-image-arm64-at1M"),
+        (
+            Case(
+                *("x86_64", "6.1", "elf", "auto"),
+                offset=4096,
+                board="pc",
+                unsafe=True,
+                claim="pvh-ignored",
+                placement=Placement.MAPPED,
+            ),
+            "x86_64-6.1-elf-pvh-ignored-+4K-pc-mapped-unsafe",
+        ),
+        (Case("x86_64", "/tmp/a b/../ü", "elf", "pvh"), "x86_64-_tmp_a_b_..__-elf-pvh-none"),
+        (
+            Case("x86_64", "/" * 300 + "vmlinux", "elf", "pvh"),
+            "x86_64-" + "_" * 113 + "vmlinux-elf-pvh-none",
+        ),
+    ],
+)
+def test_id(case_: Case, wanted: str) -> None:
+    assert case_.id == wanted
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        *((0, "0"), (9, "9"), (10, "0xa"), (1024, "1K"), (0x1234000, "0x1234000")),
+        *((MIB, "1M"), (GIB, "1G"), (9999 * GIB, "9999G"), (10000 * GIB, "0x9c400000000")),
+    ],
+)
+def test_short(value: int, text: str) -> None:
+    assert short(value) == text
+
+
+def test_offset_labels_tell_every_offset_apart() -> None:
+    offsets = [None, 0, 1, 9, 10, 4096, MIB, GIB - 1, GIB, GIB + MIB, 1 << 63]
+    for arch, format_ in (("x86_64", "elf"), ("x86_64", "bzimage"), ("aarch64", "image")):
+        assert len({offset_label(arch, format_, offset) for offset in offsets}) == len(offsets)
+
+
+# --- held against the expectation --------------------------------------------------------------
+
+
+def test_problem(offline: None, tmp_path: Path) -> None:
+    path = tmp_path / "vmlinux"
+    path.write_bytes(WITH_PVH)
+    case = Case("x86_64", str(path), "elf", "auto", memory=32 * MIB)
+    proven = prove.prove(case, tmp_path / "run")
+
+    def problem(**expect: Any) -> str | None:
+        wanted = Expectation(**({"verdict": Verdict.CPU_RESET} | expect))
+        return terminal.problem(replace(case, expect=wanted), proven)
+
+    assert problem() is None
+    assert problem(pvh=PvhState.PRESENT, protocol="pvh") is None
+    assert problem(pvh=PvhState.IGNORED) == "the PVH capability is present, not ignored"
+    assert problem(protocol="linux64") == "the protocol taken is pvh, not linux64"
+    found = problem(verdict=Verdict.BOOTED)
+    assert found is not None and found.startswith("cpu-reset instead of booted: the CPU reset at ")
+    refused = prove.prove(replace(case, protocol="pvh", offset=0), tmp_path / "refused")
+
+    def refusal(**expect: Any) -> str | None:
+        wanted = Expectation(Verdict.LOAD_REFUSED, **expect)
+        return terminal.problem(replace(case, expect=wanted), refused)
+
+    assert refusal(code="Protocol::Refused", advice="ignored") is None
+    found = refusal(code="Elf::Overflow")
+    assert found is not None
+    assert found.startswith("refused with Protocol::Refused instead of Elf::Overflow: ")
+    found = refusal(advice="--memory")
+    assert found is not None and found.startswith("the refusal does not say '--memory': ")
+
+
+def test_failure_has_all_a_reader_needs(case: Case, tmp_path: Path) -> None:
+    proven: Proven = prove.prove(case, tmp_path / "run")
+    assert terminal.failure(case, proven, "what") == "\n".join(
+        [
+            f"{case.id}: what",
+            "last console lines:",
+            "  | hello",
+            f"reproduce: ./bootproof matrix -k '{case.id}]'",
+            f"run directory: {tmp_path / 'run'}",
+        ]
+    )
+
+
+def row(claim: str, kernel: str, *, as_expected: bool = True) -> Row:
+    return Row("id", "x86_64", kernel, claim, "booted", as_expected, 1.25, 0.25, 1000)
+
+
+def test_grid() -> None:
+    text = terminal.grid(
+        [row("elf", "6.1"), row("elf", "6.12", as_expected=False), row("bzimage", "6.12")]
+    )
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    assert lines[0] == ["x86_64"]
+    assert lines[1] == ["case", "6.1", "6.12"]
+    assert lines[2] == ["bzimage", "booted", "1.2s"]
+    assert lines[3][:5] == ["elf", "booted", "1.2s", "✗", "booted"]
+    assert text.splitlines()[-1].startswith(
+        "2 of 3 cases as expected; beyond QEMU a case took 0.25"
+    )
+
+
+def test_row_there_and_back() -> None:
+    assert Row.from_json(json.loads(json.dumps(row("a", "b").to_json()))) == row("a", "b")
+
+
+# --- changed kernels ---------------------------------------------------------------------------
+
+
+def test_pvh_note_renamed() -> None:
+    two = builder.elf(
+        builder.load(16 * MIB, CODE + b"Xen\0"),
+        builder.notes(builder.pvh_entry(1), builder.BUILD_ID, builder.pvh_reloc(1, 2, 3)),
+        builder.notes(builder.pvh_entry(2, 4)),
+    )
+    changed = variants.without_pvh_note(two)
+    assert len(changed) == len(two)
+    assert [i for i in range(len(two)) if two[i] != changed[i]] == [
+        index + letter
+        for index in (two.index(b"Xen\0", two.index(b"\x12\0\0\0Xen\0")), two.rindex(b"Xen\0"))
+        for letter in (0, 2)
+    ]
+    with GuestMemory([(0, 64 * MIB)]) as memory:
+        assert Elf().load(memory, changed).pvh_boot_cap.state is PvhState.NOT_PRESENT
+
+
+def test_kernel_without_a_note_to_rename() -> None:
+    with pytest.raises(ValueError, match="no PVH entry note"):
+        variants.without_pvh_note(VMLINUX)
+
+
+def test_damaged_kernels() -> None:
+    assert variants.truncated(b"abcd") == b"ab"
+    assert variants.no_kernel(VMLINUX).startswith(b"this is no kernel\n")
+    assert set(variants.VARIANTS) == {"no-pvh-note", "truncated", "no-kernel"}
