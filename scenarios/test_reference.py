@@ -59,7 +59,8 @@ def test_command(run_directory: RunDirectory, capsys: pytest.CaptureFixture[str]
     out = run_directory("reference-command")
     for name in ("ours", "reference"):
         (out / name / "pieces").mkdir(parents=True, exist_ok=True)
-        (out / name / "console.log").write_text("of an earlier run")
+        for artifact in ("qemu.sh", "console.log"):
+            (out / name / artifact).write_text("of an earlier run")
     assert cli.main(["compare", AARCH64[0], "--json", "--out", str(out)]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said == json.loads((out / "comparison.json").read_text())
