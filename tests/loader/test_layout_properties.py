@@ -257,8 +257,8 @@ def test_arm64_initrd_stays_off_reserved_ram() -> None:
     """The only room is where QEMU has its own device tree."""
     ram, reserved = [Range(GIB, 8 * MIB)], ARCHES["aarch64"].boards["virt"].reserved
     kernel = kernel_at(Range(GIB + 2 * MIB, 6 * MIB), "arm64", None)
-    request = BootRequest(initrd=bytes(MIB + 4096), dtb=device_tree(8))
-    assert planned("arm64", ram, kernel, request)["initrd"].start == GIB + MIB - 4096
+    request = BootRequest(initrd=bytes(MIB), dtb=device_tree(8))
+    assert planned("arm64", ram, kernel, request)["initrd"].start == GIB + MIB
     with pytest.raises(LayoutError):
         PROTOCOLS["arm64"].plan(ram, kernel, replace(request, reserved=reserved))
 

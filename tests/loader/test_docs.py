@@ -1,0 +1,85 @@
+"""docs/loader-api.md is true: each example runs; and the package costs what the page says."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import loader
+from tests.builders import images, packings
+
+ROOT = Path(loader.__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "loader-api.md"
+EXAMPLES = re.findall(r"^## (.*?)\n|^```python\n(.*?)^```", PAGE.read_text(), re.M | re.S)
+CPU_SECONDS = 0.15  # the page says 0.06 for a machine that is not busy
+
+
+def examples() -> list[tuple[str, str]]:
+    """(heading, code) of every example."""
+    found, heading = [], ""
+    for title, code in EXAMPLES:
+        heading = title or heading
+        if code:
+            found.append((heading, code))
+    return found
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    banner = b"\x90" * 16 + b"Linux version 6.12.9-test (x)"
+    vmlinux = images.elf(
+        images.load(0x100_0000, banner, memsz=0x30_0000),
+        images.notes(images.pvh_entry(0x100_0040)),
+    )
+    for name, content in {
+        "vmlinux": vmlinux,
+        "bzImage": images.bzimage(),
+        "Image": images.image(),
+        "Image.gz": packings.gzip(packings.image()),
+        "initrd": bytes(5000),
+    }.items():
+        (tmp_path / name).write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("heading", "code"), examples(), ids=[e[0] for e in examples()])
+@pytest.mark.usefixtures("files")
+def test_example(heading: str, code: str) -> None:
+    exec(compile(code, f"{PAGE.name}, {heading}", "exec"), {})
+
+
+def test_every_public_name_is_there_and_typed() -> None:
+    assert len(examples()) >= 9
+    assert all(hasattr(loader, name) for name in loader.__all__)
+    assert (ROOT / "loader" / "py.typed").exists()
+
+
+def test_import_is_cheap_and_needs_no_other_room() -> None:
+    code = """
+import json, sys, time
+started = time.process_time()
+import loader
+print(json.dumps([time.process_time() - started, sorted(sys.modules)]))
+"""
+    runs = []
+    for _ in range(5):
+        command = [sys.executable, "-P", "-c", code]
+        environment = {"PYTHONPATH": str(ROOT)}
+        output = subprocess.check_output(command, cwd=ROOT, env=environment)
+        seconds, modules = json.loads(output)
+        runs.append(seconds)
+    assert min(runs) < CPU_SECONDS
+    rooms = {name.partition(".")[0] for name in modules}
+    assert not rooms & {"harness", "kernels", "tests", "bench", "pytest", "fdt", "lz4", "ctypes"}
+
+
+def test_no_module_of_the_loader_imports_another_room() -> None:
+    for path in sorted((ROOT / "loader").rglob("*.py")):
+        imported = re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(), re.M)
+        assert not set(imported) & {"harness", "kernels", "tests", "bench", "subprocess"}, path
