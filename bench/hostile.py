@@ -44,6 +44,8 @@ def refuse(memory: GuestMemory, lie: Lie) -> None:
         lie.look(memory, lie.content)
     except LoaderError as error:
         code = error.code
+        nowhere = error.file is None or error.field is None or error.value is None
+        assert not nowhere, f"{lie.name}: the error does not say where: {error!r}"
     assert code == lie.code, f"{lie.name}: {code} instead of {lie.code}"
 
 

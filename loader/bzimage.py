@@ -64,7 +64,8 @@ class BzImage(errors.Bzimage):
             copy = _protected_mode_part(source, header)
             _check_highmem(source, header, highmem_start)
             load = header.code32_start if kernel_offset is None else kernel_offset
-            _check_target(memory, source, load, copy.size)
+            field = "code32_start" if kernel_offset is None else "kernel_offset"
+            _check_target(memory, source, Copy(load, copy.offset, copy.size), field)
             copy_all(memory, source, [Copy(load, copy.offset, copy.size)])
         return _result(memory, header, load, copy.size)
 
@@ -146,12 +147,17 @@ def _check_highmem(source: ImageSource, header: SetupHeader, highmem_start: int 
         )
 
 
-def _check_target(memory: GuestMemory, source: ImageSource, load: int, size: int) -> None:
+def _check_target(memory: GuestMemory, source: ImageSource, copy: Copy, field: str) -> None:
+    load, size = copy.address, copy.size
+    at = SetupHeader.OFFSETS.get(field)
+    offset = None if at is None else SETUP_HEADER_OFFSET + at
     if not memory.contains(load, size):
         shortage, advice = memory.shortage(load, size)
         raise errors.Bzimage.ReadBzImageCompressedKernel(
             f"the kernel needs guest RAM {load:#x}-{load + size - 1:#x} but {shortage}",
             file=source.name,
+            field=field,
+            offset=offset,
             value=load,
             limit=memory.last_address,
             advice=advice,
@@ -160,6 +166,8 @@ def _check_target(memory: GuestMemory, source: ImageSource, load: int, size: int
         raise MemoryOverflow(
             f"the kernel of {size:#x} bytes at {load:#x} goes beyond 64 bits",
             file=source.name,
+            field=field,
+            offset=offset,
             value=load,
         )
 

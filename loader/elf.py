@@ -193,6 +193,7 @@ def _read_header(source: ImageSource) -> ElfHeader:
         raise errors.Elf.ReadElfHeader(
             f"the file has {source.size} bytes but an ELF header needs {ElfHeader.SIZE}",
             file=source.name,
+            field="file size",
             value=source.size,
             limit=ElfHeader.SIZE,
             advice="give the path of a kernel image",

@@ -162,6 +162,7 @@ class PvhNotes:
             f"PT_NOTE[{segment.index}] has a note at file offset {at:#x} that needs {size} "
             f"bytes, but the file ends at {self._image.size:#x}",
             file=self._image.name,
+            field="p_filesz",
             offset=at,
             value=at + size,
             limit=self._image.size,

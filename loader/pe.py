@@ -97,6 +97,7 @@ def load_dtb(memory: GuestMemory, address: int, dtb: ImageLike) -> None:
                 f"{format_size(source.size)} of device tree, but at most "
                 f"{format_size(DTB_MAX_SIZE)} are allowed",
                 file=source.name,
+                field="file size",
                 value=source.size,
                 limit=DTB_MAX_SIZE,
                 advice="trim it to the totalsize of its header",
@@ -106,6 +107,7 @@ def load_dtb(memory: GuestMemory, address: int, dtb: ImageLike) -> None:
             raise errors.Pe.ReadDtbImage(
                 f"{format_size(source.size)} at {address:#x} are wanted but {shortage}",
                 file=source.name,
+                field="address",
                 value=address,
                 limit=memory.last_address,
                 advice=advice,
@@ -122,6 +124,7 @@ def read_image_header(source: ImageSource, arch: str | None = None) -> ImageHead
         raise errors.Pe.ReadImageHeader(
             f"the file has {source.size} bytes but an Image header needs {ImageHeader.SIZE}",
             file=source.name,
+            field="file size",
             value=source.size,
             limit=ImageHeader.SIZE,
             advice="give an uncompressed kernel Image",
@@ -154,6 +157,7 @@ def _load_address(source: ImageSource, header: ImageHeader, kernel_offset: int |
         raise errors.Pe.InvalidBaseAddrAlignment(
             f"the base {base:#x} is not a multiple of {format_size(BASE_ALIGNMENT)}",
             file=source.name,
+            field="kernel_offset",
             value=base,
             limit=BASE_ALIGNMENT,
             advice=f"use {base // BASE_ALIGNMENT * BASE_ALIGNMENT:#x} or a multiple of 2M",
@@ -177,6 +181,8 @@ def _check_target(memory: GuestMemory, source: ImageSource, load: int) -> None:
         raise errors.Pe.ReadKernelImage(
             f"the Image needs guest RAM {Range(load, source.size)} but {shortage}",
             file=source.name,
+            field="text_offset",
+            offset=ImageHeader.OFFSETS["text_offset"],
             value=load,
             limit=memory.last_address,
             advice=advice,

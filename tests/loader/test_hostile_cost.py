@@ -43,7 +43,10 @@ def test_the_measures_measure() -> None:
         while time.process_time() - started < 0.06:
             pass
         bytearray(MEMORY + 1)
-        raise LoaderError
+        raise LoaderError(file="a file", field="a field", value=1)
+
+    def vague(_memory: GuestMemory, _content: object) -> object:
+        raise LoaderError(file="a file", value=1)
 
     lie = Lie("waste", b"", waste, "LoaderError")
     with GuestMemory([(0, RAM)]) as memory:
@@ -51,6 +54,8 @@ def test_the_measures_measure() -> None:
         assert peak_memory(memory, lie) > MEMORY
         with pytest.raises(AssertionError, match="none instead of X"):
             cpu_seconds(memory, Lie("accepted", b"", lambda *_: None, "X"))
+        with pytest.raises(AssertionError, match="does not say where"):
+            cpu_seconds(memory, Lie("vague", b"", vague, "LoaderError"))
 
 
 def test_refusal_in_a_cycle_of_garbage_is_collected() -> None:
