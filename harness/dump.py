@@ -26,7 +26,8 @@ class DumpFormat:
 
     The first group of `flags` is a hexadecimal number; interrupts are off when, of `mask`, exactly
     the bits of `masked` are set in it. `sleep` is the instruction after which a CPU sleeps until an
-    interrupt comes, even a masked one, if the architecture has such an instruction.
+    interrupt comes, even a masked one, if the architecture has such an instruction. `system` names
+    the registers that only the gdbstub shows.
     """
 
     parse: Callable[[str], Registers]
@@ -35,6 +36,7 @@ class DumpFormat:
     mask: int
     masked: int
     sleep: int | None = None
+    system: tuple[str, ...] = ()
 
     def program_counter(self, dump: str) -> int | None:
         """The guest-virtual program counter, or None when the dump has none."""
@@ -78,6 +80,7 @@ def parse_x86(dump: str) -> X86Registers:
             idtr=tables["IDT"],
             ldtr=segments["ldt"],
             cr0=values["CR0"],
+            cr2=values["CR2"],
             cr3=values["CR3"],
             cr4=values["CR4"],
             efer=values["EFER"],

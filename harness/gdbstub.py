@@ -1,18 +1,20 @@
-"""QEMU's gdbstub: a breakpoint at the entry, nothing more.
+"""QEMU's gdbstub: a breakpoint at the entry, and system registers.
 
-Owns the remote protocol on an inherited socket. Registers and memory are read by other means, since
-the protocol shows neither segment caches nor sparse RAM.
+Owns the remote protocol on an inherited socket. All other registers and memory are read by other
+means, since the protocol shows neither segment caches nor sparse RAM.
 
 Source: "GDB Remote Serial Protocol" (packets, Z1, c, D) in the GDB manual.
 """
 
 from __future__ import annotations
 
+import re
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 _BREAKPOINT_SIZE = 1
+_PIECE = 0x800  # of a feature description
 
 
 class GdbError(Exception):
@@ -46,17 +48,43 @@ class GdbStub:
         """Lets go of the guest, which QEMU continues by itself. Raises GdbError."""
         self._command("D")
 
+    def system_registers(self, names: Collection[str]) -> dict[str, int]:
+        """The values of those of the named system registers that the stub knows of."""
+        if not names:
+            return {}
+        features = self._feature("system-registers.xml").decode("ascii", "replace")
+        found = re.findall(r'<reg name="(\w+)" bitsize="\d+" regnum="(\d+)"', features)
+        return {name: self._register(int(number)) for name, number in found if name in names}
+
+    def _feature(self, name: str) -> bytes:
+        text = b""
+        while True:
+            answer = self._ask(f"qXfer:features:read:{name}:{len(text):x},{_PIECE:x}")
+            text += answer[1:]
+            if answer[:1] != b"m":  # "l" is the last piece, anything else is an error
+                return text
+
+    def _register(self, number: int) -> int:
+        answer = self._ask(f"p{number:x}")
+        try:
+            return int.from_bytes(bytes.fromhex(answer.decode("ascii")), "little")
+        except ValueError as error:
+            raise GdbError(f"gdbstub: register {number} was answered with {answer!r}") from error
+
     def __enter__(self) -> GdbStub:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._sock.close()
 
-    def _command(self, packet: str) -> None:
+    def _ask(self, packet: str) -> bytes:
         self._send(packet)
         while not self._packet_is_there():
             self._wait(0.001)
-        answer = self._take_packet()
+        return self._take_packet()
+
+    def _command(self, packet: str) -> None:
+        answer = self._ask(packet)
         if answer != b"OK":
             raise GdbError(
                 f"gdbstub: {packet} was answered with {answer.decode('ascii', 'replace')}"

@@ -94,7 +94,8 @@ def at_entry(
         *compare_memory(guest, found),
     ]
     footprint = guest.image.region("kernel")
-    hardware = Hardware(found, _reader(guest), footprint)
+    system = gdb.system_registers(guest.dump_format.system)
+    hardware = Hardware(found, _reader(guest), footprint, system)
     findings = check(guest.image.protocol, hardware)
     if go_on:
         gdb.detach()

@@ -158,8 +158,8 @@ def full_cmdline(arch: qemu.Arch, chosen: str | None, nonce: str, next_init: str
     """The kernel command line: the architecture's default or `chosen`, then what the proof needs.
 
     `next_init` is the guest program that our init hands over to instead of ending the machine.
-    What follows a `--` is for init alone: ours goes before it. Blanks at the ends are dropped, since
-    the guest's shell does not see them.
+    What follows a `--` is for init alone: ours goes before it. Blanks at the ends are dropped,
+    since the guest's shell does not see them.
     """
     text = arch.cmdline if chosen is None else chosen
     dashes = _FOR_INIT.search(text)
@@ -296,6 +296,8 @@ def _expected(
         code=expected_code(assembled.kernel, case.arch, cmdline, assembled.image.ram),
         bootloader_type=_BOOTLOADER_TYPES.get(assembled.protocol),
         request=case.id if machine.arch.device_tree else None,
+        mode=assembled.image.cpus[0].mode,
+        mode_log=machine.arch.mode_log,
     )
 
 

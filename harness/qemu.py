@@ -50,7 +50,7 @@ class Arch:
 
     `cmdline` is what a kernel needs to talk to us and to end the machine; `stub_window` is where a
     reset stub may lie; `device_tree` says whether kernels want one; `dump` is how QEMU prints the
-    registers.
+    registers; `mode_log` finds the CPU mode at the entry in the kernel's log, if it says so.
     """
 
     name: str
@@ -63,6 +63,7 @@ class Arch:
     device_tree: bool
     memory_limit: int
     dump: DumpFormat
+    mode_log: re.Pattern[bytes] | None = None
 
 
 def _split_at(threshold: int, low: int) -> Callable[[int], Banks]:
@@ -124,7 +125,9 @@ _AARCH64 = Arch(
         mask=0xC0,
         masked=0xC0,
         sleep=0xD503207F,  # wfi
+        system=("SCTLR", "SCTLR_EL2"),
     ),
+    mode_log=re.compile(rb"CPU\(s\) started at (EL\d)"),
 )
 ARCHES: Final[Mapping[str, Arch]] = {arch.name: arch for arch in (_X86_64, _AARCH64)}
 

@@ -127,6 +127,8 @@ class Expected:
 
     `code` is None when nothing is known about where the kernel runs. `visible` is the System RAM
     that a memory map of another loader tells of; without it, that follows from the banks, `ram`.
+    The first group of `mode_log` is the CPU mode at the entry, where the kernel's log has it; it
+    must then be `mode`.
     """
 
     arch: str
@@ -137,6 +139,8 @@ class Expected:
     code: CodeAt | CodeAnywhere | CodeInside | None
     bootloader_type: int | None = None
     request: str | None = None
+    mode: str | None = None
+    mode_log: re.Pattern[bytes] | None = None
     visible: tuple[Range, ...] | None = None
 
 
@@ -177,7 +181,11 @@ def _verdict(
     if isinstance(expected, ExpectedHandover):
         return _after_handover(expected, seen)
     if said.proof is not None:
-        contradictions = [*_contradictions(expected, said), *_text_contradictions(seen)]
+        contradictions = [
+            *_contradictions(expected, said),
+            *_mode_contradictions(expected, seen),
+            *_text_contradictions(seen),
+        ]
         if contradictions:
             return Verdict.BOOTED_WRONG, "; ".join(contradictions)
         code = said.code.start if said.code else 0
@@ -279,6 +287,12 @@ def _contradictions(expected: Expected, said: GuestEvidence) -> Iterator[str]:
             yield f"bootloader_type is {found}, not {expected.bootloader_type}"
     if expected.request is not None and said.value("request") != expected.request:
         yield f"the device tree is of request {said.value('request')!r}, not {expected.request!r}"
+
+
+def _mode_contradictions(expected: Expected, seen: Observation) -> Iterator[str]:
+    found = expected.mode_log.search(seen.transcript) if expected.mode_log else None
+    if found and found.group(1).decode() != expected.mode:
+        yield f"the kernel was entered in {printable(found.group(1))}, not in {expected.mode}"
 
 
 def _text_contradictions(seen: Observation) -> Iterator[str]:

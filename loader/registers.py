@@ -96,6 +96,7 @@ class X86Registers:
     tr: Segment = TR_AT_RESET
     ldtr: Segment = LDTR_AT_RESET
     cr0: int = CR0_PE | CR0_ET
+    cr2: int = 0
     cr3: int = 0
     cr4: int = 0
     efer: int = 0

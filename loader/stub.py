@@ -172,6 +172,7 @@ class _X86Assembler:
             self.emit("66 b8", _u16(self.r.ldtr.selector))
             self.emit("0f 00 d0")  # lldt ax
         self._mov_cr(4, self.r.cr4)
+        self._mov_cr(2, self.r.cr2)
         self._mov_cr(3, self.r.cr3)
         if self.r.efer:
             self.emit("b9", _u32(_MSR_EFER))

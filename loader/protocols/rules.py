@@ -15,7 +15,7 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from loader.address import Range
@@ -64,12 +64,14 @@ class RuleFinding:
 class Hardware:
     """What a rule may look at. `read(address, size)` gives guest-physical RAM, or None outside it.
 
-    `footprint` is the RAM the kernel uses before it has a memory map, when that is known.
+    `footprint` is the RAM the kernel uses before it has a memory map, when that is known; `system`
+    holds system registers by name (aarch64: SCTLR, SCTLR_EL2), as far as they are known.
     """
 
     registers: Registers
     read: Callable[[int, int], bytes | None]
     footprint: Range | None = None
+    system: Mapping[str, int] = field(default_factory=dict)
 
 
 def check(protocol: str, hardware: Hardware) -> list[RuleFinding]:
@@ -302,6 +304,7 @@ def _arm64(hardware: Hardware) -> Iterator[RuleFinding]:
         yield _violation("interrupts", f"not all interrupts are masked (pstate {r.pstate:#x})")
     if r.exception_level not in (1, 2):
         yield _violation("exception-level", f"the CPU is at EL{r.exception_level}, not EL1 or EL2")
+    yield from _mmu_and_caches(hardware, r)
     header = hardware.read(r.pc, 64)
     if header is None:
         yield _violation("image-header", f"pc {r.pc:#x} is not in RAM")
@@ -309,6 +312,16 @@ def _arm64(hardware: Hardware) -> Iterator[RuleFinding]:
     text_offset = int.from_bytes(header[8:16], "little")
     if header[56:60] == b"ARM\x64" and (r.pc - text_offset) % (2 << 20):
         yield _violation("image-base", f"the image at {r.pc:#x} is not 2 MiB-aligned + text_offset")
+
+
+def _mmu_and_caches(hardware: Hardware, r: Arm64Registers) -> Iterator[RuleFinding]:
+    """Arm ARM D19.2.126 (SCTLR_ELx): M is bit 0, C is bit 2."""
+    name = "SCTLR_EL2" if r.exception_level == 2 else "SCTLR"
+    control = hardware.system.get(name, 0)
+    if control & 1:
+        yield _violation("mmu-off", f"the MMU is on ({name} {control:#x})")
+    if control & 4:
+        yield _violation("dcache-off", f"the data cache is on ({name} {control:#x})")
 
 
 def _dtb(hardware: Hardware, address: int) -> Iterator[RuleFinding]:

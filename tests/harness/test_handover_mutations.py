@@ -26,7 +26,7 @@ from loader.address import GIB, MIB, Range
 from loader.bootimage import BootImage
 from loader.memory import GuestMemory
 from loader.protocols import BootRequest, arm64, linux32, linux64, pvh
-from loader.protocols.rules import Grade
+from loader.protocols.rules import Grade, Hardware, check
 from loader.registers import Arm64Registers, DescriptorTable, Registers, Segment, X86Registers
 from loader.result import KernelLoaderResult, PvhBootCapability, PvhState
 
@@ -78,13 +78,15 @@ class Scene:
 
 @dataclass(frozen=True)
 class Mutation:
-    """`breaks` changes the scene; `stub_does` and `ram` act behind the boot image's back."""
+    """`breaks` changes the scene; `stub_does`, `stub_first` (code that
+    comes first) and `ram` act behind the boot image's back."""
 
     protocol: str
     what: str
     finding: str
     breaks: Callable[[Scene], None] = lambda scene: None
     stub_does: Callable[[Registers], Registers] | None = None
+    stub_first: bytes = b""
     ram: Callable[[Path], None] | None = None
     verdict: Verdict = Verdict.PROTOCOL_VIOLATION
 
@@ -130,6 +132,12 @@ def page_table_entry(gib: int, index: int, value: int) -> Callable[[Scene], None
         scene.poke(address, struct.pack("<Q", value))
 
     return change
+
+
+def set_sctlr(bit: int) -> bytes:
+    """mrs x0, sctlr_el1; orr x0, x0, #1 << bit; msr sctlr_el1, x0; isb (bit 0 or 2)."""
+    orr = {0: 0xB2400000, 2: 0xB27E0000}[bit]
+    return struct.pack("<4I", 0xD5381000, orr, 0xD5181000, 0xD5033FDF)
 
 
 def misplaced_dtb(scene: Scene) -> None:
@@ -243,6 +251,14 @@ MUTATIONS: Final = (
     ),
     Mutation("arm64", "IRQs not masked", "interrupts", lambda s: s.change(pstate=0x345)),
     Mutation("arm64", "image base not aligned", "image-base", misplaced_image),
+    Mutation("arm64", "data cache on", "dcache-off", stub_first=set_sctlr(2)),
+    Mutation(
+        "arm64",
+        "MMU on without page tables",
+        "the CPU was at 0x200",
+        stub_first=set_sctlr(0),
+        verdict=Verdict.ENTRY_NOT_REACHED,
+    ),
     Mutation(
         "linux64",
         "stub leaves RAX at 1",
@@ -358,6 +374,14 @@ def outcome_of(mutation: Mutation, directory: Path, monkeypatch: pytest.MonkeyPa
     if mutation.stub_does is not None:
         build, change = stub.build, mutation.stub_does
         monkeypatch.setattr(stub, "build", lambda r, *rest: build(change(r), *rest))
+    if mutation.stub_first:
+        plain, first = stub.build, mutation.stub_first
+
+        def build_with_more(registers: Registers, address: int, *rest: Any) -> stub.Stub:
+            made = plain(registers, address, *rest)
+            return replace(made, code=first + made.code)  # its code is position-independent
+
+        monkeypatch.setattr(stub, "build", build_with_more)
     if mutation.ram is not None:
         write, spoil = realise.write, mutation.ram
 
@@ -389,6 +413,15 @@ def test_mutation_is_caught(
         assert f"{mutation.finding}: " in judgement.reason
     else:
         assert mutation.finding in judgement.reason
+
+
+@pytest.mark.parametrize(("level", "name"), [(1, "SCTLR"), (2, "SCTLR_EL2")])
+def test_mmu_must_be_off_at_either_level(level: int, name: str) -> None:
+    registers = Arm64Registers(GIB, pstate=0x3C1 | level << 2)
+    off = Hardware(registers, lambda address, size: None, system={name: 0xC50838})
+    on = replace(off, system={name: 0xC50839, "SCTLR": 0xC50839})
+    codes = [{finding.code for finding in check("arm64", hardware)} for hardware in (off, on)]
+    assert codes[1] - codes[0] == {"mmu-off"}
 
 
 def test_other_selectors_are_tolerated(tmp_path: Path) -> None:
