@@ -261,7 +261,7 @@ def _program_headers(source: ImageSource, header: ElfHeader) -> Iterator[Row]:
             limit=source.size,
             advice=GET_AGAIN,
         )
-    # Bytes, not a view: CPython 3.11 to 3.14 crash when a view that an iterator reads from is
+    # Bytes, not a view: CPython 3.11 and 3.12 crash when a view that an iterator reads from is
     # collected as garbage, as it is when an exception whose traceback holds both is in a cycle.
     table = bytes(source.data[header.e_phoff : end])
     rows: Iterator[Row] = ProgramHeader.CODEC.iter_unpack(table)
