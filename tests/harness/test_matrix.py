@@ -64,14 +64,11 @@ def run(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
-def test_cases_as_pytest_tests(workers: str, tmp_path: Path) -> None:
-    done = run(
-        tmp_path, "-n", workers, f"--bootproof-out={tmp_path}/out", "--bootproof-keep=failed"
-    )
+def test_cases_as_pytest_tests(tmp_path: Path) -> None:
+    """In two processes, whose results come together in one."""
+    done = run(tmp_path, "-n", "2", f"--bootproof-out={tmp_path}/out", "--bootproof-keep=failed")
     assert (done.returncode, done.stderr) == (1, "")
     out = done.stdout
-    assert "booted: 1 of" not in out
     assert "2 of 3 cases as expected" in out
     assert "cpu-reset instead of booted: the CPU reset at 0x1000" in out
     assert "reproduce: ./bootproof matrix -k " in out
@@ -116,10 +113,8 @@ def test_exit_codes(pytests: int, ours: int, monkeypatch: pytest.MonkeyPatch) ->
     assert matrix.run(Selection(Path("/out"), only_list=True)) == ours
 
 
-@pytest.mark.parametrize(
-    ("expression", "code"), [("no-such-case", 2), ("pvh and (", 2), ("linux64-none", 0)]
-)
-def test_selection(expression: str, code: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("expression", "code"), [("pvh and (", 2), ("linux64-none", 0)])
+def test_selection(expression: str, code: int) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "harness.cli", "matrix", "--list", "-k", expression],
         cwd=ROOT,
