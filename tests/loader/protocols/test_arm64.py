@@ -82,6 +82,14 @@ def test_kernel_may_lie_where_qemu_keeps_its_tree(dtb: bytes) -> None:
     )
 
 
+def test_device_tree_crosses_no_2_mib_boundary(dtb: bytes) -> None:
+    """booting.rst: it is mapped with blocks of that size."""
+    boundary = GIB + 4 * MIB
+    reserved = (Region("all before", Range.between(GIB, boundary - 0x100)),)
+    _, _, regions, _ = handed_over(BootRequest(b"x", None, dtb, reserved), offset=GIB + 32 * MIB)
+    assert regions["dtb"].start == boundary
+
+
 @pytest.mark.parametrize(
     ("kernel", "window"),
     [

@@ -243,6 +243,17 @@ def test_command_line_as_long_as_the_kernel_takes(kernel: bytes, limit: int) -> 
 
 
 @pytest.mark.parametrize("protocol", BOTH)
+def test_command_line_is_ended_in_ram_that_was_used_before(protocol: ModuleType) -> None:
+    with GuestMemory(SMALL) as memory:
+        memory.fill(0x1000, 0x90000, 0xFF)
+        kernel = BzImage().load(memory, bzimage())
+        registers = protocol.configure(memory, kernel, BootRequest(b"quiet")).registers
+        page = memory.read(registers.rsi, 4096)
+        assert memory.read(u32(page, 0x228), 7) == b"quiet\0\xff"
+        assert not any(page[:0x1E8])
+
+
+@pytest.mark.parametrize("protocol", BOTH)
 def test_command_line_with_a_nul_would_be_cut_by_the_kernel(protocol: ModuleType) -> None:
     with pytest.raises(ProtocolError, match="NUL"):
         Guest(protocol, SMALL, bzimage(), BootRequest(b"quiet\0 init=/bin/sh"))
