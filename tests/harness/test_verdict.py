@@ -223,6 +223,23 @@ def test_qemus_words_cannot_break_the_terminal() -> None:
     assert reason.isprintable()
 
 
+@pytest.mark.parametrize(
+    ("log", "wrong"),
+    [
+        (b"CPU: All CPU(s) started at EL1\r\n", None),
+        (b"CPU: All CPU(s) started at EL2\r\n", "the kernel was entered in EL2, not in EL1"),
+        (b"", None),  # a quiet kernel does not say
+    ],
+)
+def test_the_log_must_agree_on_the_cpu_mode(log: bytes, wrong: str | None) -> None:
+    arm64 = machine("aarch64")
+    claim = Claim(arm64, GIB + 2 * MIB)
+    expected = dataclasses.replace(claim.expected, mode="EL1", mode_log=arm64.arch.mode_log)
+    judgement = judge(expected, Observation(log + claim.text(), End.GUEST_RESET))
+    assert judgement.verdict is (Verdict.BOOTED_WRONG if wrong else Verdict.BOOTED)
+    assert wrong is None or judgement.reason == wrong
+
+
 # --- where the code runs -----------------------------------------------------------------------
 
 
@@ -367,5 +384,5 @@ def test_expected_fields_are_all_judged() -> None:
     """A new field of Expected needs a contradiction above, and then a name here."""
     assert {field.name for field in dataclasses.fields(Expected)} == {
         *("arch", "nonce", "cmdline", "cpus", "ram", "code", "bootloader_type", "request"),
-        "visible",
+        *("visible", "mode", "mode_log"),
     }
