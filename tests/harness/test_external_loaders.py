@@ -530,6 +530,18 @@ def test_scattered_ram_becomes_few_pieces(count: int) -> None:
         assert not any(piece.overlaps(LEGACY_HOLE) for piece in held)
 
 
+def test_no_piece_is_put_together_across_the_legacy_hole() -> None:
+    """Its gap is smaller than hundreds of others, and an x86 stub cannot fill it."""
+    guest = machine("x86_64", memory=512 * MIB)
+    with GuestMemory(guest.banks) as memory:
+        for address in (0x9F000, *range(MIB, 512 * MIB, 600 << 10)):
+            memory.write(address, b"data")
+        image = BootImage("x86_64", "none", memory.banks, (flat32(ENTRY),))
+        pieces = realise(image, memory, guest, Placement.PIECES).pieces
+    assert 200 < len(pieces) <= 257
+    assert not any(Range(p.source, p.size).overlaps(LEGACY_HOLE) for p in pieces)
+
+
 def test_most_banks_there_can_be(tmp_path: Path, run: Run) -> None:
     size = MEMORY // 64
     banks = tuple(Bank(number * size, size, (63 - number) * size) for number in range(64))
