@@ -14,6 +14,7 @@ import pytest
 from harness import cli, images
 from harness.matrix import KEEP_OPTION
 from scenarios import claims
+from tests.builders.compiler import c_compiler
 
 WRITER: Final = Path(__file__).resolve().parents[1] / "examples" / "write_boot_image.c"
 CMDLINE: Final = (
@@ -45,8 +46,7 @@ def fresh(run_directory: Callable[[str], Path], request: pytest.FixtureRequest) 
 
 def written_in_c(directory: Path, kernel: str, *options: str) -> Path:
     """The boot image of the example in C, compiled with `options`."""
-    compiler = shutil.which("cc")
-    assert compiler, "these tests need a C compiler called cc (apt: gcc libc6-dev)"
+    compiler = c_compiler()
     writer, archive = directory / "write_boot_image", directory / "proof.cpio"
     image = directory / "image"
     image.mkdir()

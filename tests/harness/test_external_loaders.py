@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import struct
 import subprocess
 import tempfile
@@ -27,6 +26,7 @@ from loader.protocols import handed
 from loader.protocols.e820 import LEGACY_HOLE
 from loader.registers import Registers, X86Registers
 from tests.builders import images
+from tests.builders.compiler import c_compiler
 from tests.builders.guests import (
     MEMORY,
     PAGE_TABLES,
@@ -609,9 +609,8 @@ def test_usable_ram_is_what_the_kernel_makes_of_it(ram: GuestMemory) -> None:
 
 
 def compiled(directory: Path, *options: str) -> Path:
-    """The example, as its first lines say it is built. Without a compiler this fails: apt: gcc."""
-    compiler = shutil.which("cc")
-    assert compiler, "these tests need a C compiler called cc (apt: gcc libc6-dev)"
+    """The example, as its first lines say it is built."""
+    compiler = c_compiler()
     program_ = directory / f"write_boot_image{''.join(options)}"
     command = [compiler, "-O2", "-Wall", "-Wextra", "-Werror", *options, "-o", str(program_)]
     subprocess.run([*command, str(WRITER)], check=True)
