@@ -41,8 +41,8 @@ class Budget:
 
     instructions: int = 60_000_000_000
     cpu_seconds: float = 300.0
-    quiet_instructions: int = 6_000_000_000
-    quiet_cpu_seconds: float = 30.0
+    quiet_instructions: int = 20_000_000_000
+    quiet_cpu_seconds: float = 100.0
     parked_cpu_seconds: float = 2.0
     parked_looks: int = 20
     idle_seconds: float = 120.0
@@ -123,6 +123,8 @@ class Watch:
 
     def given_up(self) -> bool:
         """Whether a guest that has not been handed over yet never will be."""
+        if any(event.name == "SHUTDOWN" for event in self._monitor.events()):
+            return True
         used = self._process.cpu_seconds()
         return self._process.ended() or used > self._budget.entry_cpu_seconds
 
