@@ -67,15 +67,23 @@ def bootproof(offline: None, capsys: pytest.CaptureFixture[str]) -> Run:
 
     def run(*arguments: str | Path) -> Said:
         capsys.readouterr()
+        signal.signal(signal.SIGALRM, _hangs)
+        signal.alarm(120)
         try:
             code = cli.main([str(argument) for argument in arguments])
         except SystemExit as end:  # argparse
             assert isinstance(end.code, int)
             code = end.code
+        finally:
+            signal.alarm(0)
         out, err = capsys.readouterr()
         return Said(code, out, err)
 
     return run
+
+
+def _hangs(*_: object) -> None:
+    raise AssertionError("the command does not end")
 
 
 @pytest.fixture

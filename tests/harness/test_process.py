@@ -81,6 +81,22 @@ def test_qemu_inherits_its_channel_and_nothing_else_of_ours(directory: Path) -> 
     assert links.count(Path(os.devnull)) == 1  # standard input
 
 
+@as_root
+def test_rights_are_taken_before_qemu_runs(directory: Path) -> None:
+    """QEMU's own sandbox comes later; and groups of ours are not its."""
+    groups = os.getgroups()
+    os.setgroups([0, 5, 4242])
+    try:
+        with QemuProcess(["sh", "-c", "cat /proc/self/status >&2"], directory) as child:
+            assert child.wait(30) == 0
+            status = child.stderr()
+    finally:
+        os.setgroups(groups)
+    assert "NoNewPrivs:\t1\n" in status
+    assert "Groups:\t \n" in status or "Groups:\t\n" in status
+    assert f"Uid:\t{NOBODY}\t{NOBODY}\t{NOBODY}\t{NOBODY}\n" in status
+
+
 def test_leaving_the_context_ends_it(directory: Path) -> None:
     with live(Guest(program("x86_64").count()), machine("x86_64"), directory) as running:
         pid = running.process.pid

@@ -107,6 +107,13 @@ def test_silent_halt(arch: str, tmp_path: Path) -> None:
     assert ended(outcome) == (Verdict.SILENT, End.PARKED)
 
 
+def test_parked_where_qemu_sleeps(tmp_path: Path) -> None:
+    """Without any timer QEMU itself waits: no CPU time passes by which to tell."""
+    budget = Budget(parked_looks=4, cpu_seconds=0.6)
+    outcome = boot(program("aarch64").halt(), tmp_path, budget=budget)
+    assert ended(outcome) == (Verdict.SILENT, End.PARKED)
+
+
 @pytest.mark.parametrize("arch", ARCHES)
 def test_text_then_halt(arch: str, tmp_path: Path) -> None:
     outcome = boot(program(arch).say(b"one\ntwo").halt(), tmp_path)
@@ -140,7 +147,7 @@ def test_endless_printing_uses_up_the_budget(arch: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arch", ARCHES)
 def test_endless_printing_reaches_the_console_limit(arch: str, tmp_path: Path) -> None:
-    small = Budget(console_bytes=10_000)
+    small = Budget(console_bytes=10_000, cpu_seconds=10)
     outcome = boot(program(arch).say_for_ever(b"again and again\n"), tmp_path, budget=small)
     assert ended(outcome) == (Verdict.CONSOLE_LIMIT, End.CONSOLE_LIMIT)
     assert (tmp_path / "console.log").stat().st_size < 10 * MIB
