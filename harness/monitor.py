@@ -10,11 +10,14 @@ import asyncio
 import contextlib
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from qemu.qmp import ConnectError, EventListener, QMPClient, QMPError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # A starved host may take long to answer; only a QEMU that hangs takes longer than this.
 _ANSWER_SECONDS = 300
@@ -47,9 +50,7 @@ class Monitor:
     def connect(self, timeout: float) -> None:
         """Waits for QEMU's greeting. Raises MonitorError."""
         try:
-            self._loop.run_until_complete(
-                asyncio.wait_for(self._client.connect(self._sock), timeout)
-            )
+            self._run(self._client.connect, timeout, self._sock)
         except (ConnectError, OSError, TimeoutError) as error:
             raise MonitorError(f"QMP: no greeting from QEMU: {error}") from error
         self.connected = True
@@ -57,21 +58,19 @@ class Monitor:
     def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
         """Runs a command and gives its return value. Raises MonitorError."""
         try:
-            return self._loop.run_until_complete(
-                asyncio.wait_for(self._client.execute(command, arguments), _ANSWER_SECONDS)
-            )
+            return self._run(self._client.execute, _ANSWER_SECONDS, command, arguments)
         except (QMPError, OSError, TimeoutError) as error:
             raise MonitorError(f"QMP {command}: {error}") from error
 
     def wait(self, seconds: float) -> None:
         """Lets `seconds` pass while events are received."""
-        self._loop.run_until_complete(asyncio.sleep(seconds))
+        self._run(asyncio.sleep, None, seconds)
 
     def events(self) -> list[Event]:
         """The events received since the last call."""
         found = []
         while not self._listener.empty():
-            message = self._loop.run_until_complete(self._listener.get())
+            message = self._run(self._listener.get, None)
             data = message.get("data")
             found.append(Event(str(message["event"]), data if isinstance(data, dict) else {}))
         return found
@@ -96,10 +95,30 @@ class Monitor:
     def __enter__(self) -> Monitor:
         return self
 
+    def _run(
+        self,
+        step: Callable[P, Coroutine[Any, Any, T]],
+        timeout: float | None,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Lets the loop run until `step` is done. Ctrl-C may come at any point of it."""
+
+        async def limited() -> T:
+            return await asyncio.wait_for(step(*args, **kwargs), timeout)
+
+        coroutine = limited()
+        try:
+            return self._loop.run_until_complete(coroutine)
+        finally:
+            coroutine.close()  # one that an interruption never let begin would complain
+
     def __exit__(self, *_: object) -> None:
+        # What an interruption has left unfinished is nobody's news.
+        self._loop.set_exception_handler(lambda _loop, _context: None)
         # A client that was never connected, or whose QEMU died, has nothing left to say goodbye to.
         with contextlib.suppress(QMPError, OSError, TimeoutError, EOFError):
-            self._loop.run_until_complete(asyncio.wait_for(self._client.disconnect(), 2))
+            self._run(self._client.disconnect, 2)
         for task in asyncio.all_tasks(self._loop):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
