@@ -209,7 +209,8 @@ def test_qemu_sh_starts_the_same_guest_again(tmp_path: Path, run: Run) -> None:
     result = run(guest.write(tmp_path / "image"))
     assert "; then the CPU reset at 0x" in result.verdict
     console = tmp_path / "again.log"
-    subprocess.run([result.directory / "qemu.sh", console], check=True, timeout=60)
+    bounded = ["timeout", "--kill-after=5", "60"]  # ends the script and its QEMU together
+    subprocess.run([*bounded, result.directory / "qemu.sh", console], check=True)
     assert console.read_bytes() == b"hello\r\n"
 
 

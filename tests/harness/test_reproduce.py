@@ -27,6 +27,10 @@ EXTRA = {
 }
 
 
+# Ends the script and its QEMU together, also when the test itself has been killed.
+BOUNDED = ("timeout", "--kill-after=5", "60")
+
+
 def finished(arch: str, directory: Path, placement: Placement = Placement.PIECES) -> bytes:
     """Runs a guest that ends by itself; gives its console's bytes."""
     directory.mkdir(parents=True)
@@ -40,7 +44,7 @@ def finished(arch: str, directory: Path, placement: Placement = Placement.PIECES
 def script(directory: Path, *arguments: str, cwd: Path | None = None) -> bytes:
     """What ./qemu.sh prints; it must end well and say nothing else."""
     done = subprocess.run(
-        [directory / "qemu.sh", *arguments], cwd=cwd, capture_output=True, timeout=60, check=False
+        [*BOUNDED, directory / "qemu.sh", *arguments], cwd=cwd, capture_output=True, check=False
     )
     said = [line for line in done.stderr.splitlines() if IDLE_WARNING not in line]
     assert (done.returncode, said) == (0, [])
@@ -78,7 +82,7 @@ def test_any_path_will_do(name: str, tmp_path: Path) -> None:
 def test_relative_call_from_its_own_directory(tmp_path: Path) -> None:
     finished("x86_64", tmp_path / "run")
     for command in (["./qemu.sh", "here"], ["sh", "qemu.sh", "there"]):
-        subprocess.run(command, cwd=tmp_path / "run", timeout=60, check=True)
+        subprocess.run([*BOUNDED, *command], cwd=tmp_path / "run", check=True)
     assert (tmp_path / "run" / "here").read_bytes() == TEXT
     assert (tmp_path / "run" / "there").read_bytes() == TEXT
 
@@ -87,7 +91,7 @@ def test_ram_that_was_not_kept(tmp_path: Path) -> None:
     finished("x86_64", tmp_path / "run")
     (tmp_path / "run" / "ram.img").unlink()
     done = subprocess.run(
-        [tmp_path / "run" / "qemu.sh"], capture_output=True, timeout=60, check=False
+        [*BOUNDED, tmp_path / "run" / "qemu.sh"], capture_output=True, check=False
     )
     assert done.returncode == 1
     assert b"ram.img" in done.stderr
