@@ -119,10 +119,11 @@ class Monitor:
         # A client that was never connected, or whose QEMU died, has nothing left to say goodbye to.
         with contextlib.suppress(QMPError, OSError, TimeoutError, EOFError):
             self._run(self._client.disconnect, 2)
-        for task in asyncio.all_tasks(self._loop):
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                self._loop.run_until_complete(task)
+        if tasks:  # after an interruption one of them may never come to its end
+            self._loop.run_until_complete(asyncio.wait(tasks, timeout=1))
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
         self._sock.close()
