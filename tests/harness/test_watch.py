@@ -1,0 +1,63 @@
+"""What a watch does at its edges; tests/harness/test_run.py has the endings of real guests."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.console import ConsoleFile
+from harness.process import QemuProcess
+from harness.run import Start, run
+from harness.verdict import End, Verdict
+from harness.watch import Budget, ending_without_answer
+from loader.address import MIB
+from tests.builders.guests import Claim, Guest, machine, program
+
+
+def test_console_is_read_to_its_end_when_qemu_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "console.log").write_bytes(b"last words")
+    with (
+        QemuProcess(["true"], tmp_path) as process,
+        ConsoleFile(tmp_path / "console.log", time.sleep, process.ended) as console,
+    ):
+        ending = ending_without_answer(process, console)
+        assert bytes(console.transcript) == b"last words"
+    assert (ending.end, ending.usage.console_bytes) == (End.QEMU_EXITED, 10)
+
+
+def test_qemu_that_only_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        QemuProcess(["sleep", "60"], tmp_path) as process,
+        ConsoleFile(tmp_path / "console.log", time.sleep, process.ended) as console,
+    ):
+        wait = process.wait
+        monkeypatch.setattr(process, "wait", lambda seconds: wait(0.1))
+        assert ending_without_answer(process, console).end is End.NO_ANSWER
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
+def test_after_its_proof_a_guest_has_a_budget_of_its_own(arch: str, tmp_path: Path) -> None:
+    code = program(arch)
+    claim = Claim(machine(arch), code.entry)
+    image = Guest(code.say(claim.text()).count()).write(tmp_path, machine(arch))
+    budget = replace(Budget(), proven_instructions=10_000_000)
+    start = Start(image, machine(arch), claim.expected, budget=budget)
+    outcome = run(start, tmp_path)
+    assert outcome.judgement.verdict is Verdict.BOOTED
+    assert outcome.observation.end is End.PROOF
+    assert outcome.costs.instructions is not None
+    assert 10_000_000 < outcome.costs.instructions < 2_000_000_000
+
+
+def test_output_keeps_a_guest_alive(tmp_path: Path) -> None:
+    """What is counted is instructions without output, not all of them."""
+    code = program("x86_64").say_for_ever(b"tick\n")
+    image = Guest(code).write(tmp_path, machine("x86_64"))
+    budget = Budget(quiet_instructions=20_000, console_bytes=MIB)
+    start = Start(image, machine("x86_64"), Claim(machine("x86_64"), 0).expected, budget=budget)
+    outcome = run(start, tmp_path)
+    assert outcome.observation.end is End.CONSOLE_LIMIT
