@@ -20,15 +20,15 @@ _NAME_LIMIT: Final = 120
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What a case must end as. `code` is the loader's error code for a refusal, `panic` a part of
-    the reason's text; `why` explains an expected failure to the reader.
+    """What a case must end as. `code` is the loader's error code for a refusal, `reason` a part of
+    the verdict's reason; `why` explains an expected failure to the reader.
     """
 
     verdict: Verdict = Verdict.BOOTED
     pvh: PvhState | None = None
     protocol: str | None = None
     code: str | None = None
-    advice: str | None = None
+    reason: str | None = None
     why: str = ""
 
 
@@ -40,6 +40,11 @@ class Case:
     changed copy of the kernel (harness.variants). `unsafe` builds what the loader would refuse;
     `pvh_relocate` enters through PVH at an offset where the kernel's relocation note allows it.
     `claim` replaces the protocol in the id where the point of the case is another.
+
+    What makes a guest fail on purpose: `init` names another first process (loader/guest), `damage`
+    a change of the built boot image (harness.damage), `kill_at` console text at which QEMU is
+    killed. `probe` off lets a guest run on that is handed over wrongly. `budget` is the guest
+    instructions by which the verdict must be there (None: harness.watch.Budget).
     """
 
     arch: str
@@ -56,6 +61,11 @@ class Case:
     unsafe: bool = False
     pvh_relocate: bool = False
     claim: str | None = None
+    init: str = "init"
+    damage: str | None = None
+    kill_at: str | None = None
+    probe: bool = True
+    budget: int | None = None
     expect: Expectation = Expectation()
 
     @property
@@ -68,6 +78,7 @@ class Case:
         parts += [self.placement.value] if self.placement is not Placement.PIECES else []
         parts += ["relocate"] if self.pvh_relocate else []
         parts += ["unsafe"] if self.unsafe else []
+        parts += [] if self.probe else ["unprobed"]
         return "-".join(parts)
 
 

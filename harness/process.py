@@ -99,6 +99,10 @@ class QemuProcess:
             file.seek(max(0, size - (16 << 10)))
             return file.read().decode("utf-8", "backslashreplace").strip()
 
+    def kill(self) -> None:
+        """Ends it as the host's out-of-memory killer does."""
+        self._process.kill()
+
     def wait(self, seconds: float) -> int | None:
         """Waits for the end; the exit code, or None when it still runs."""
         try:

@@ -9,11 +9,11 @@ import functools
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from harness import images, qemu, rundir
+from harness import damage, images, qemu, rundir
 from harness.case import Case
 from harness.evidence import nonce_for
 from harness.images import KernelFile
@@ -140,15 +140,19 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
         assembled = assemble.assemble(
             source, _assembly(case, machine, kernel, cmdline, options), directory
         )
+    if case.damage is not None:
+        damaged = damage.inflict(case.damage, assembled.image, directory)
+        assembled = replace(assembled, image=damaged)
     start = Start(
         image=assembled.image,
         machine=machine,
         expected=_expected(case, machine, assembled, nonce, cmdline),
         placement=case.placement,
-        budget=options.budget,
+        budget=_budget(case, options),
         on_console=options.on_console,
         interactive=options.interactive,
-        probe=options.probe,
+        probe=options.probe and case.probe,
+        kill_at=None if case.kill_at is None else case.kill_at.encode(),
         unpacked=_unpacked(case, kernel, assembled.kernel),
     )
     return Prepared(assembled, start)
@@ -254,7 +258,7 @@ def _assembly(
 ) -> Assembly:
     request = BootRequest(
         cmdline=cmdline.encode(),
-        initrd=_initrd(case.arch, options.initrd),
+        initrd=_initrd(case, options.initrd),
         dtb=qemu.device_tree(machine),
         reserved=machine.reserved,
         label=case.id,
@@ -273,15 +277,22 @@ def _assembly(
 
 
 @functools.cache
-def evidence_archive(arch: str) -> bytes:
-    return initramfs.archive(initramfs.evidence_entries(images.busybox(arch)))
+def evidence_archive(arch: str, init: str = "init") -> bytes:
+    return initramfs.archive(initramfs.evidence_entries(images.busybox(arch), init))
 
 
-def _initrd(arch: str, users: bytes | None) -> bytes:
+def _initrd(case: Case, users: bytes | None) -> bytes:
     """Our archive, behind the user's when there is one; ours has a directory of its own."""
+    ours = evidence_archive(case.arch, case.init)
     if users is None:
-        return evidence_archive(arch)
-    return users.ljust(align_up(len(users), 4), b"\0") + evidence_archive(arch)
+        return ours
+    return users.ljust(align_up(len(users), 4), b"\0") + ours
+
+
+def _budget(case: Case, options: Options) -> Budget:
+    if case.budget is None:
+        return options.budget
+    return replace(options.budget, instructions=case.budget)
 
 
 def _expected(

@@ -76,8 +76,8 @@ class Start(Generic[_Asked]):
     """What to run: a boot image (its directory is the run directory) on a machine.
 
     `unpacked` is needed to find the code of a kernel that unpacks itself; `check_text` is off when
-    it is not at hand. `marker` is console text that ends the run. `stop_at_entry` ends it with the
-    hand-over.
+    it is not at hand. `marker` is console text that ends the run; `kill_at` is text at which QEMU
+    is killed, to see that noticed. `stop_at_entry` ends the run with the hand-over.
     """
 
     image: BootImage
@@ -91,6 +91,7 @@ class Start(Generic[_Asked]):
     unpacked: Unpacked | None = None
     check_text: bool = True
     marker: bytes | None = None
+    kill_at: bytes | None = None
     stop_at_entry: bool = False
 
 
@@ -230,7 +231,9 @@ class _Run:
                 if self._start.stop_at_entry:
                     return found, watch.stop(End.ENTERED)
             proof = isinstance(self._start.expected, Expected)
-            return found, watch.until_the_end(proof=proof, marker=self._start.marker)
+            return found, watch.until_the_end(
+                proof=proof, marker=self._start.marker, kill_at=self._start.kill_at
+            )
         except (MonitorError, GdbError):
             # QEMU closes its channels when it ends; its exit says more than the broken connection.
             return found, ending_without_answer(self._process, self._console)

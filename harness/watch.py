@@ -24,6 +24,7 @@ from harness.verdict import End
 
 _POLL: Final = 0.05
 _SAMPLE_AFTER: Final = 0.3  # CPU seconds without console output
+_NOTHING: Final = rb"(?!)"  # matches nowhere
 _PANIC_PATTERN: Final = rb"---\[ end Kernel panic"
 
 
@@ -98,14 +99,19 @@ class Watch:
         self._asleep = 0
         self._detector = StuckDetector(dump_format)
 
-    def until_the_end(self, *, proof: bool = True, marker: bytes | None = None) -> Ending:
+    def until_the_end(
+        self, *, proof: bool = True, marker: bytes | None = None, kill_at: bytes | None = None
+    ) -> Ending:
         """Waits for the guest to end, QEMU to end, a budget to run out, or `marker` to be said.
 
         `proof` says that a proof is expected; where none is, what looks like one means nothing.
+        At `kill_at` QEMU is killed.
         """
-        wanted = [] if marker is None else [re.escape(marker)]
         patterns = self._console.compile_pattern_list(
-            [PROOF_PATTERN, _PANIC_PATTERN, pexpect.EOF, pexpect.TIMEOUT, *wanted]
+            [
+                *(PROOF_PATTERN, _PANIC_PATTERN, pexpect.EOF, pexpect.TIMEOUT),
+                *(_NOTHING if text is None else re.escape(text) for text in (marker, kill_at)),
+            ]
         )
         proven = False
         while True:
@@ -117,6 +123,8 @@ class Watch:
                 return self.stop(End.GUEST_HALTED)
             if found == 4:
                 return self.stop(End.MARKER)
+            if found == 5:
+                self._process.kill()
             end = End.QEMU_EXITED if found == 2 else self._end()
             if end is not None:
                 return self.stop(End.PROOF if proven and _gave_up(end) else end)

@@ -47,10 +47,11 @@ def archive(entries: Iterable[Entry]) -> bytes:
     return data.ljust(-(-len(data) // 512) * 512, b"\0")
 
 
-def evidence_entries(busybox: bytes) -> list[Entry]:
+def evidence_entries(busybox: bytes, init: str = "init") -> list[Entry]:
     """The init program that proves a boot, for `rdinit=/bootproof/init`.
 
-    It lives in a directory of its own, so that it can be appended to anybody's initramfs.
+    It lives in a directory of its own, so that it can be appended to anybody's initramfs. `init`
+    names another program of loader/guest in its place: one that misbehaves.
     """
     programs = resources.files("loader").joinpath("guest")
     return [
@@ -60,7 +61,7 @@ def evidence_entries(busybox: bytes) -> list[Entry]:
         directory("bootproof/proc"),
         directory("bootproof/sys"),
         file("bootproof/busybox", busybox, 0o755),
-        file("bootproof/init", programs.joinpath("init").read_bytes(), 0o755),
+        file("bootproof/init", programs.joinpath(init).read_bytes(), 0o755),
         file("bootproof/shell", programs.joinpath("shell").read_bytes(), 0o755),
     ]
 

@@ -128,6 +128,10 @@ class X86Registers:
         """Guest-linear address of the first instruction."""
         return self.cs.base + self.rip
 
+    def entered_at(self, address: int) -> Self:
+        """A copy whose first instruction is at guest-linear `address`."""
+        return replace(self, rip=address - self.cs.base)
+
     @property
     def long_mode(self) -> bool:
         """Whether the CPU executes 64-bit code."""
@@ -161,6 +165,10 @@ class Arm64Registers:
     def __post_init__(self) -> None:
         if len(self.x) != 31:
             raise ValueError(f"aarch64 has x0 to x30: 31 values, not {len(self.x)}")
+
+    def entered_at(self, address: int) -> Self:
+        """A copy whose first instruction is at `address`."""
+        return replace(self, pc=address)
 
     @property
     def exception_level(self) -> int:

@@ -132,8 +132,8 @@ def aarch64_ways(kernel: str) -> list[Case]:
 # --- what must be refused, or must fail --------------------------------------------------------
 
 
-def refused(code: str, advice: str | None = None) -> Expectation:
-    return Expectation(Verdict.LOAD_REFUSED, code=code, advice=advice)
+def refused(code: str, reason: str | None = None) -> Expectation:
+    return Expectation(Verdict.LOAD_REFUSED, code=code, reason=reason)
 
 
 def x86_64_refusals(kernel: str) -> list[Case]:

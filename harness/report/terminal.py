@@ -50,8 +50,8 @@ def problem(case: Case, proven: Proven) -> str | None:
         return f"{proven.verdict.value} instead of {expect.verdict.value}: {proven.reason}"
     if expect.code is not None and proven.code != expect.code:
         return f"refused with {proven.code} instead of {expect.code}: {proven.reason}"
-    if expect.advice is not None and expect.advice not in proven.reason:
-        return f"the refusal does not say {expect.advice!r}: {proven.reason}"
+    if expect.reason is not None and expect.reason not in proven.reason:
+        return f"the reason does not say {expect.reason!r}: {proven.reason}"
     if proven.assembled is None:
         return None
     state = proven.assembled.kernel.pvh_boot_cap.state

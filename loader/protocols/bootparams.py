@@ -31,7 +31,8 @@ VMLINUX_ALIGNMENT: Final = 0x200000
 
 _LOADFLAGS_LOADED_HIGH: Final = 0x01
 _SETUP_HEADER: Final = 0x1F1
-_E820_ENTRIES: Final = 0x1E8
+E820_ENTRIES: Final = 0x1E8
+RAMDISK_IMAGE: Final = 0x218
 _E820_TABLE: Final = 0x2D0
 _E820_MAX: Final = 128
 _LOW: Final = Range.between(PAGE, EBDA_START)  # page 0 stays free: real-mode vectors, NULL
@@ -105,7 +106,7 @@ def boot_params(header: SetupHeader, ram: Sequence[Range]) -> bytes:
     raw = header.to_bytes()
     page[_SETUP_HEADER : _SETUP_HEADER + len(raw)] = raw
     entries = memory_map(ram)[:_E820_MAX]
-    page[_E820_ENTRIES] = len(entries)
+    page[E820_ENTRIES] = len(entries)
     table = b"".join(entry.pack() for entry in entries)
     page[_E820_TABLE : _E820_TABLE + len(table)] = table
     return bytes(page)

@@ -247,12 +247,12 @@ def test_problem(offline: None, tmp_path: Path) -> None:
         wanted = Expectation(Verdict.LOAD_REFUSED, **expect)
         return terminal.problem(replace(case, expect=wanted), refused)
 
-    assert refusal(code="Protocol::Refused", advice="ignored") is None
+    assert refusal(code="Protocol::Refused", reason="ignored") is None
     found = refusal(code="Elf::Overflow")
     assert found is not None
     assert found.startswith("refused with Protocol::Refused instead of Elf::Overflow: ")
-    found = refusal(advice="--memory")
-    assert found is not None and found.startswith("the refusal does not say '--memory': ")
+    found = refusal(reason="--memory")
+    assert found is not None and found.startswith("the reason does not say '--memory': ")
 
 
 def test_failure_has_all_a_reader_needs(case: Case, tmp_path: Path) -> None:

@@ -130,6 +130,7 @@ def test_busybox_lists_it() -> None:
 # --- what every guest is given -----------------------------------------------------------------
 
 GUEST = resources.files("loader").joinpath("guest")
+PROGRAMS = ("init", "shell", "init-exits", "init-fails", "init-restarts", "init-sleeps")
 
 
 def test_evidence_entries() -> None:
@@ -154,7 +155,7 @@ def test_ours_behind_another_archive() -> None:
     assert "bootproof/init" in members(both[len(users) :])
 
 
-@pytest.mark.parametrize("name", ["init", "shell"])
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_guest_programs_are_clean_shell(name: str, tmp_path: Path) -> None:
     script = tmp_path / name
     script.write_bytes(GUEST.joinpath(name).read_bytes())
@@ -171,7 +172,7 @@ def test_guest_programs_are_clean_shell(name: str, tmp_path: Path) -> None:
     assert checked.stdout == ""
 
 
-@pytest.mark.parametrize("name", ["init", "shell"])
+@pytest.mark.parametrize("name", PROGRAMS)
 @busybox
 def test_guest_programs_parse_in_their_own_shell(name: str) -> None:
     source = GUEST.joinpath(name).read_bytes()
@@ -180,5 +181,5 @@ def test_guest_programs_parse_in_their_own_shell(name: str) -> None:
 
 def test_nothing_else_is_in_the_package() -> None:
     names = {entry.name for entry in GUEST.iterdir()} - {"__pycache__"}
-    assert names == {"__init__.py", "init", "shell"}
+    assert names == {"__init__.py", *PROGRAMS}
     assert initramfs.__doc__ is not None
