@@ -1,9 +1,14 @@
-"""Case = kernel x format x protocol x offset x machine -> expectation. Ids; nothing is run here."""
+"""Case = kernel x format x protocol x offset x machine -> expectation. Ids; nothing is run here.
+
+Each field says in its metadata how it is written in scenario files and JSON and what it means:
+harness.scenario_schema makes the validation, the errors and docs/scenarios.md from that.
+"""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from harness.realise import Placement
@@ -13,60 +18,109 @@ from loader.result import PvhState
 
 MIB_512: Final = 512 * MIB
 RAM_BASE: Final = {"x86_64": 0, "aarch64": GIB}
+KEY: Final = "bootproof"  # of a field's metadata
 # A kernel may be named by its path: no part of an id may lead somewhere else, or be no text.
 _NOT_PLAIN: Final = re.compile(r"[^A-Za-z0-9.+_-]")
 _NAME_LIMIT: Final = 120
 
 
 @dataclass(frozen=True, slots=True)
-class Expectation:
-    """What a case must end as. `code` is the loader's error code for a refusal, `reason` a part of
-    the verdict's reason; `why` explains an expected failure to the reader.
+class Key:
+    """How a field is written as data. `name` differs from the field's where users know another
+    word; `size` numbers may be written like 16M; `offset` may count from the start of RAM.
     """
 
-    verdict: Verdict = Verdict.BOOTED
-    pvh: PvhState | None = None
-    protocol: str | None = None
-    code: str | None = None
-    reason: str | None = None
-    why: str = ""
+    about: str
+    name: str | None = None
+    size: bool = False
+    offset: bool = False
+
+
+def key(
+    about: str, *, name: str | None = None, size: bool = False, offset: bool = False
+) -> Mapping[str, Key]:
+    """The metadata of a field that may stand in a scenario file."""
+    return {KEY: Key(about, name, size, offset)}
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What a case must end as."""
+
+    verdict: Verdict = field(
+        default=Verdict.BOOTED, metadata=key("how the case must end: docs/verdicts.md lists them")
+    )
+    pvh: PvhState | None = field(
+        default=None, metadata=key("what the loader must say of the kernel's PVH entry")
+    )
+    protocol: str | None = field(
+        default=None, metadata=key("the protocol that must be taken, where the case asks for auto")
+    )
+    code: str | None = field(
+        default=None, metadata=key("the loader's error code that a refusal must have")
+    )
+    reason: str | None = field(
+        default=None, metadata=key("text that the verdict's reason must contain", name="says")
+    )
+    why: str = field(default="", metadata=key("why this is what must happen"))
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One boot. `kernel` is a catalogue name or a path; `format` is what it is unpacked to.
+    """One boot. `claim` replaces the protocol in the id where the point of the case is another."""
 
-    `offset` is linux-loader's kernel_offset for the format; `memory` is in bytes. `variant` names a
-    changed copy of the kernel (harness.variants). `unsafe` builds what the loader would refuse;
-    `pvh_relocate` enters through PVH at an offset where the kernel's relocation note allows it.
-    `claim` replaces the protocol in the id where the point of the case is another.
-
-    What makes a guest fail on purpose: `init` names another first process (loader/guest), `damage`
-    a change of the built boot image (harness.damage), `kill_at` console text at which QEMU is
-    killed. `probe` off lets a guest run on that is handed over wrongly. `budget` is the guest
-    instructions by which the verdict must be there (None: harness.watch.Budget).
-    """
-
-    arch: str
-    kernel: str
-    format: str
-    protocol: str
-    offset: int | None = None
-    memory: int = MIB_512
-    board: str | None = None
-    cpu: str | None = None
-    placement: Placement = Placement.PIECES
-    variant: str | None = None
-    cmdline: str | None = None
-    unsafe: bool = False
-    pvh_relocate: bool = False
-    claim: str | None = None
-    init: str = "init"
-    damage: str | None = None
-    kill_at: str | None = None
-    probe: bool = True
-    budget: int | None = None
-    expect: Expectation = Expectation()
+    arch: str = field(metadata=key("the architecture of the kernel and the guest"))
+    kernel: str = field(metadata=key("the kernel: a name of the catalogue, or the path of a file"))
+    format: str = field(
+        metadata=key("what the kernel is unpacked to before it is loaded; file: as it is")
+    )
+    protocol: str = field(
+        metadata=key("the boot protocol; auto: PVH if the kernel offers it, else the Linux one")
+    )
+    offset: int | None = field(
+        default=None,
+        metadata=key("linux-loader's kernel_offset for the format", size=True, offset=True),
+    )
+    memory: int = field(default=MIB_512, metadata=key("guest RAM", size=True))
+    board: str | None = field(default=None, metadata=key("QEMU's machine type", name="machine"))
+    cpu: str | None = field(default=None, metadata=key("QEMU's CPU model"))
+    placement: Placement = field(
+        default=Placement.PIECES,
+        metadata=key(
+            "how the bytes get into RAM: pieces (a generic loader device for each) or mapped"
+            " (ram.img is the RAM)"
+        ),
+    )
+    variant: str | None = field(default=None, metadata=key("a changed copy of the kernel"))
+    cmdline: str | None = field(
+        default=None, metadata=key("the kernel command line instead of the default")
+    )
+    unsafe: bool = field(default=False, metadata=key("start what the loader would refuse"))
+    pvh_relocate: bool = field(
+        default=False,
+        metadata=key("enter through PVH at an offset where the kernel's note allows it"),
+    )
+    claim: str | None = field(
+        default=None,
+        metadata=key(
+            "stands in the id instead of the protocol: the point of the case", name="label"
+        ),
+    )
+    init: str = field(default="init", metadata=key("the guest's first process (loader/guest)"))
+    damage: str | None = field(
+        default=None, metadata=key("a change of the built boot image, to make the guest fail")
+    )
+    kill_at: str | None = field(
+        default=None, metadata=key("console text at which QEMU is killed from outside")
+    )
+    probe: bool = field(
+        default=True,
+        metadata=key("stop at the first instruction and check the hand-over; false: run on"),
+    )
+    budget: int | None = field(
+        default=None, metadata=key("guest instructions by which the verdict must be there")
+    )
+    expect: Expectation = field(default=Expectation(), metadata=key("what the case must end as"))
 
     @property
     def id(self) -> str:

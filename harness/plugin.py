@@ -6,21 +6,27 @@ Does nothing in a test suite that does not use the `prove` fixture.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from harness import rundir
+from harness import collect
 from harness.case import Case
-from harness.matrix import KEEP_OPTION, LINES_OPTION, OUT_OPTION
-from harness.prove import Proven, prove
+from harness.options import (
+    COMMAND_OPTION,
+    KEEP_OPTION,
+    LINES_OPTION,
+    MATRIX_COMMAND,
+    OUT_OPTION,
+    PROPERTY,
+)
+from harness.prove import Proven
 from harness.report import terminal
 from harness.report.terminal import Row
 
 RESULTS: Final = "results.json"
-_PROPERTY: Final = "bootproof"
 
 Prove = Callable[[Case], Proven]
 
@@ -34,6 +40,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="all",
         help="of which cases guest RAM is kept",
     )
+    group.addoption(
+        COMMAND_OPTION,
+        default=MATRIX_COMMAND,
+        metavar="COMMAND",
+        help="what runs a case again with -k, for reports",
+    )
     group.addoption(LINES_OPTION, action="store_true", help="one line for each case as it ends")
 
 
@@ -41,6 +53,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "short: the few cases that `bootproof test` runs")
     if config.getoption(LINES_OPTION) and not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Lines())
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.File | None:
+    return collect.collector(file_path, parent)
 
 
 class _Lines:
@@ -79,38 +95,9 @@ def run_directory(request: pytest.FixtureRequest) -> Callable[[str], Path]:
 
 
 @pytest.fixture(name="prove")
-def prove_fixture(
-    request: pytest.FixtureRequest, run_directory: Callable[[str], Path]
-) -> Iterator[Prove]:
+def prove_fixture(request: pytest.FixtureRequest) -> Prove:
     """Boots a case and fails the test unless it ends exactly as the case expects."""
-    keep: str = request.config.getoption(KEEP_OPTION)
-
-    def prove_case(case: Case) -> Proven:
-        proven = prove(case, run_directory(case.id))
-        problem = terminal.problem(case, proven)
-        request.node.user_properties.append((_PROPERTY, _row(case, proven, problem).to_json()))
-        if problem is not None:
-            pytest.fail(terminal.failure(case, proven, problem), pytrace=False)
-        if keep == "failed":
-            rundir.drop_ram(proven.directory)
-        return proven
-
-    yield prove_case
-
-
-def _row(case: Case, proven: Proven, problem: str | None) -> Row:
-    outcome = proven.outcome
-    return Row(
-        case=case.id,
-        arch=case.arch,
-        kernel=case.kernel,
-        claim=case.id.removeprefix(f"{case.arch}-{case.kernel}-"),
-        verdict=proven.verdict.value,
-        as_expected=problem is None,
-        seconds=proven.host_seconds,
-        harness_seconds=proven.host_seconds - (outcome.costs.qemu_seconds if outcome else 0.0),
-        instructions=outcome.costs.instructions if outcome else None,
-    )
+    return lambda case: collect.prove_case(request.node, case)
 
 
 def pytest_report_teststatus(
@@ -125,7 +112,7 @@ def pytest_report_teststatus(
 def _row_of(report: pytest.TestReport | pytest.CollectReport) -> Row | None:
     if not isinstance(report, pytest.TestReport):
         return None
-    found = dict(report.user_properties).get(_PROPERTY)
+    found = dict(report.user_properties).get(PROPERTY)
     return Row.from_json(found) if isinstance(found, dict) else None
 
 

@@ -47,6 +47,12 @@ def archive(entries: Iterable[Entry]) -> bytes:
     return data.ljust(-(-len(data) // 512) * 512, b"\0")
 
 
+def inits() -> tuple[str, ...]:
+    """The programs that can be the guest's first process: ours, and those that misbehave."""
+    names = (program.name for program in resources.files("loader").joinpath("guest").iterdir())
+    return tuple(sorted(name for name in names if name.startswith("init")))
+
+
 def evidence_entries(busybox: bytes, init: str = "init") -> list[Entry]:
     """The init program that proves a boot, for `rdinit=/bootproof/init`.
 

@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 from harness import cli, images
-from harness.matrix import KEEP_OPTION
+from harness.options import KEEP_OPTION
 from scenarios import claims
 from tests.builders.compiler import c_compiler
 

@@ -14,7 +14,7 @@ from harness import cli, compare
 from harness.case import Case
 from harness.compare import Pair
 from harness.contrast import Section
-from harness.matrix import KEEP_OPTION
+from harness.options import KEEP_OPTION
 from harness.report.comparison import render
 from loader import bootimage
 from loader.address import MIB

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.case import Case
+from harness.options import MATRIX_COMMAND
 from harness.prove import Proven
 
 _WIDTH = 118
@@ -43,6 +44,22 @@ class Row:
         return cls(**{field.name: data[field.name] for field in fields(cls)})
 
 
+def row(case: Case, proven: Proven, problem: str | None) -> Row:
+    """The result of a case, ready to travel."""
+    outcome = proven.outcome
+    return Row(
+        case=case.id,
+        arch=case.arch,
+        kernel=case.kernel,
+        claim=case.id.removeprefix(f"{case.arch}-{case.kernel}-"),
+        verdict=proven.verdict.value,
+        as_expected=problem is None,
+        seconds=proven.host_seconds,
+        harness_seconds=proven.host_seconds - (outcome.costs.qemu_seconds if outcome else 0.0),
+        instructions=outcome.costs.instructions if outcome else None,
+    )
+
+
 def problem(case: Case, proven: Proven) -> str | None:
     """What about the result is not as the case expects, in one sentence; None when all is."""
     expect = case.expect
@@ -62,17 +79,17 @@ def problem(case: Case, proven: Proven) -> str | None:
     return None
 
 
-def reproduce(case: Case) -> str:
-    """The command that runs this one case again."""
-    return f"./bootproof matrix -k {shlex.quote(case.id + ']')}"
+def reproduce(case: Case, command: str = MATRIX_COMMAND) -> str:
+    """The command that runs this one case of a matrix again."""
+    return f"{command} -k {shlex.quote(case.id + ']')}"
 
 
-def failure(case: Case, proven: Proven, what: str) -> str:
+def failure(case: Case, proven: Proven, what: str, command: str = MATRIX_COMMAND) -> str:
     """Everything a reader of a CI log needs for one failure."""
     lines = [f"{case.id}: {what}"]
     if proven.console_tail:
         lines += ["last console lines:", *(f"  | {line}" for line in proven.console_tail)]
-    lines += [f"reproduce: {reproduce(case)}", f"run directory: {proven.directory}"]
+    lines += [f"reproduce: {reproduce(case, command)}", f"run directory: {proven.directory}"]
     return "\n".join(lines)
 
 

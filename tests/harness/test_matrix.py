@@ -90,6 +90,47 @@ def test_cases_as_pytest_tests(tmp_path: Path) -> None:
     assert len(kept) == 1 and kept[0].endswith("linux64-+0")
 
 
+GENERATED = """
+import sys
+from pathlib import Path
+from harness import images, matrix
+from harness.case import Case, Expectation
+from harness.verdict import Verdict
+
+images.busybox = lambda arch: b"no busybox"
+matrix.fetch_for = lambda cases: None
+case = Case("x86_64", sys.argv[1], "elf", "linux64", memory=32 << 20)
+refused = Expectation(Verdict.LOAD_REFUSED)
+cases = [case, Case("x86_64", sys.argv[1], "elf", "linux64", 1 << 20, expect=refused)]
+out = Path(sys.argv[2])
+sys.exit(matrix.run_cases(cases, matrix.Selection(out, workers="0", command="bootproof mine")))
+"""
+
+
+def test_generated_cases(tmp_path: Path) -> None:
+    """Cases of a program run as the matrix does, and nothing beside their file is executed."""
+    kernel, out = tmp_path / "vmlinux", tmp_path / "out"
+    kernel.write_bytes(
+        builder.elf(builder.load(16 << 20, bytes(X86Program(16 << 20).reset().code)))
+    )
+    out.mkdir()
+    (out / "conftest.py").write_text("raise SystemExit('conftest.py was executed')")
+    (out / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option")
+    done = subprocess.run(
+        [sys.executable, "-c", GENERATED, str(kernel), str(out)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "1 of 2 cases as expected" in done.stdout
+    assert "cpu-reset instead of booted: the CPU reset at 0x1000" in done.stdout
+    assert "reproduce: bootproof mine -k " in done.stdout
+    assert "Traceback" not in done.stdout
+
+
 def test_suite_without_cases_sees_nothing_of_the_plugin(tmp_path: Path) -> None:
     done = run(tmp_path, "-k", "without_a_case")
     assert done.returncode == 0

@@ -1,0 +1,12 @@
+"""The names that the pytest plugin and the commands over it agree on; imports nothing."""
+
+from __future__ import annotations
+
+from typing import Final
+
+OUT_OPTION: Final = "--bootproof-out"
+KEEP_OPTION: Final = "--bootproof-keep"
+LINES_OPTION: Final = "--bootproof-lines"
+COMMAND_OPTION: Final = "--bootproof-command"
+PROPERTY: Final = "bootproof"  # of a test report: the case's result
+MATRIX_COMMAND: Final = "./bootproof matrix"

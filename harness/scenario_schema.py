@@ -1,0 +1,216 @@
+"""A case as data: the one place that knows how each field of Case is written and read.
+
+Made from the fields of Case and Expectation (harness.case), so that a new field is at once a key of
+scenario files, of JSON, of the errors and of docs/scenarios.md. Reads values only: knows no files,
+no lines, no axes. Nothing here runs or opens what it reads.
+"""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, fields
+from typing import Any, Final
+
+from harness import damage, qemu, variants
+from harness.case import KEY, RAM_BASE, Case, Expectation, Key, short
+from harness.errors import UserError
+from loader.address import parse_size
+from loader.assemble import AUTO, LOADERS
+from loader.initramfs import inits
+from loader.protocols.table import PROTOCOLS
+
+NONE: Final = "none"
+AS_IT_IS: Final = "file"
+_RAM: Final = "ram+"
+
+
+class SchemaError(UserError):
+    """A value that a case cannot have. `path` leads to it: ("expect", "verdict")."""
+
+    def __init__(self, path: tuple[str, ...], problem: str) -> None:
+        super().__init__(f"{'.'.join(path)}: {problem}" if path else problem)
+        self.path = path
+        self.problem = problem
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One key: `name` as users write it, `field` as the code does. `choices` are all the words
+    that are allowed, or None where any text is.
+    """
+
+    name: str
+    field: str
+    about: str
+    type: type[Any]
+    optional: bool
+    default: Any
+    key: Key
+    choices: tuple[str, ...] | None
+
+    @property
+    def required(self) -> bool:
+        return self.default is MISSING
+
+
+def _choices() -> Mapping[tuple[type, str], Callable[[], Iterable[str]]]:
+    """The words that a text may be, from the tables that own them."""
+    boards = (board for arch in qemu.ARCHES.values() for board in arch.boards)
+    return {
+        (Case, "arch"): lambda: qemu.ARCHES,
+        (Case, "format"): lambda: (*(found.value for found in LOADERS), AS_IT_IS),
+        (Case, "protocol"): lambda: (AUTO, *PROTOCOLS),
+        (Case, "board"): lambda: boards,
+        (Case, "variant"): lambda: variants.VARIANTS,
+        (Case, "init"): inits,
+        (Case, "damage"): lambda: damage.DAMAGES,
+        (Expectation, "protocol"): lambda: PROTOCOLS,
+    }
+
+
+def _entry(cls: type, found: Field[Any], hint: Any) -> Entry:
+    optional = isinstance(hint, types.UnionType)
+    kind = next(t for t in hint.__args__ if t is not type(None)) if optional else hint
+    key: Key = found.metadata.get(KEY, Key(""))
+    words = _choices().get((cls, found.name))
+    choices = tuple(dict.fromkeys(words())) if words else None
+    if issubclass(kind, enum.Enum):
+        choices = tuple(member.value for member in kind)
+    return Entry(
+        name=key.name or found.name,
+        field=found.name,
+        about=key.about,
+        type=kind,
+        optional=optional,
+        default=found.default,
+        key=key,
+        choices=choices,
+    )
+
+
+def _entries(cls: type[Case] | type[Expectation]) -> tuple[Entry, ...]:
+    hints = typing.get_type_hints(cls)
+    return tuple(_entry(cls, found, hints[found.name]) for found in fields(cls))
+
+
+CASE: Final = _entries(Case)
+EXPECTATION: Final = _entries(Expectation)
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+
+def case_from_data(data: Mapping[str, Any]) -> Case:
+    """A case as it is written by `case_to_data`. Raises SchemaError."""
+    ram = RAM_BASE.get(str(data.get("arch")), 0) if isinstance(data, Mapping) else 0
+    return Case(**read_table(CASE, data, (), ram))
+
+
+def read_table(
+    entries: Iterable[Entry], data: Any, path: tuple[str, ...], ram: int = 0
+) -> dict[str, Any]:
+    """The values of a table by field; every required key must be there. Raises SchemaError."""
+    known = {entry.name: entry for entry in entries}
+    if not isinstance(data, Mapping):
+        raise SchemaError(path, f"must be a table, not {described(data)}")
+    for name in data:
+        if name not in known:
+            raise SchemaError((*path, name), unknown("key", name, known))
+    for name, entry in known.items():
+        if entry.required and name not in data:
+            raise SchemaError(path, f"the key {name!r} is missing")
+    return {known[name].field: read(known[name], data[name], path, ram) for name in data}
+
+
+def read(entry: Entry, value: Any, path: tuple[str, ...] = (), ram: int = 0) -> Any:
+    """The value of one key; `ram` is where RAM begins, guest-physical. Raises SchemaError."""
+    path = (*path, entry.name)
+    if entry.optional and value == NONE:
+        return None
+    if issubclass(entry.type, Expectation):
+        return Expectation(**read_table(EXPECTATION, value, path))
+    if entry.key.size:
+        return _read_size(entry, value, path, ram)
+    wanted = str if issubclass(entry.type, enum.Enum) else entry.type
+    if type(value) is not wanted and not (wanted is float and type(value) is int):
+        raise SchemaError(path, f"must be {_KINDS[wanted]}, not {described(value)}")
+    if type(value) is int and value < 1:
+        raise SchemaError(path, f"must be at least 1, not {value}")
+    if wanted is str and not str(value).isprintable():
+        raise SchemaError(path, f"{value!r} has characters that cannot be printed")
+    if entry.choices is not None and value not in entry.choices:
+        raise SchemaError(path, unknown("value", str(value), entry.choices))
+    return entry.type(value)
+
+
+def _read_size(entry: Entry, value: Any, path: tuple[str, ...], ram: int) -> int:
+    if type(value) is int and value >= 0:
+        value = str(value)
+    if type(value) is not str:
+        example = "16M, none or ram+2M" if entry.key.offset else "512M"
+        raise SchemaError(path, f"must be a size like {example}, not {described(value)}")
+    from_ram = entry.key.offset and value.startswith(_RAM)
+    try:
+        return parse_size(value.removeprefix(_RAM) if from_ram else value) + (
+            ram if from_ram else 0
+        )
+    except ValueError as error:
+        raise SchemaError(path, str(error)) from None
+
+
+_KINDS: Final[Mapping[type, str]] = {
+    str: "a text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+}
+
+
+def described(value: Any) -> str:
+    """What a value is, for a sentence that says that it should be something else."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f"the text {value!r}"
+    if isinstance(value, int | float):
+        return f"the number {value}"
+    return "a list" if isinstance(value, list) else "a table"
+
+
+def unknown(what: str, word: str, known: Iterable[str]) -> str:
+    """Why a word is wrong, with the nearest right one, or all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+    return f"unknown {what} {word!r}; {hint}"
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+def case_to_data(case: Case) -> dict[str, Any]:
+    """The case as plain data for JSON and TOML; what is as by default is left out."""
+    return _write_all(case)
+
+
+def _write_all(thing: Case | Expectation) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    for entry in CASE if isinstance(thing, Case) else EXPECTATION:
+        value = getattr(thing, entry.field)
+        if value != entry.default:
+            data[entry.name] = _write(entry, value)
+    return data
+
+
+def _write(entry: Entry, value: Any) -> Any:
+    if isinstance(value, Expectation):
+        return _write_all(value)
+    if isinstance(value, enum.Enum):
+        return value.value
+    if value is None:
+        return NONE
+    return short(value) if entry.key.size else value
