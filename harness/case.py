@@ -120,7 +120,15 @@ class Case:
     budget: int | None = field(
         default=None, metadata=key("guest instructions by which the verdict must be there")
     )
+    kernel_path: str | None = field(
+        default=None, metadata=key("where the kernel's file is; `kernel` then only names it")
+    )
     expect: Expectation = field(default=Expectation(), metadata=key("what the case must end as"))
+
+    @property
+    def kernel_source(self) -> str:
+        """What the kernel is found by: its path, else its name in the catalogue."""
+        return self.kernel_path or self.kernel
 
     @property
     def id(self) -> str:

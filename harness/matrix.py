@@ -48,8 +48,8 @@ def run(selection: Selection) -> int:
 def run_cases(cases: Sequence[Case], selection: Selection) -> int:
     """Runs cases that were made by a program, in the same way; gives the command's exit code.
 
-    They are kept in `selection.out`, as the JSON file that pytest collects. A kernel is a name of
-    the catalogue or an absolute path; `expect.why` is shown as the reason of an expectation.
+    They are kept in `selection.out`, as the JSON file that pytest collects. `kernel_path` must be
+    absolute; `expect.why` is shown as the reason of an expectation.
     """
     path = selection.out / f"generated{case_file.SUFFIX}"
     case_file.write_cases(path, cases)
@@ -64,8 +64,9 @@ def fetch_for(cases: Iterable[Case]) -> None:
     names: dict[str, None] = {}
     for case in cases:
         names[catalog.busybox(case.arch).name] = None
-        if case.kernel in catalog and catalog[case.kernel].kind is Kind.KERNEL:
-            names[case.kernel] = None
+        source = case.kernel_source
+        if source in catalog and catalog[source].kind is Kind.KERNEL:
+            names[source] = None
     Fetcher().fetch(names)
 
 

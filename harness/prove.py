@@ -132,7 +132,7 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
     machine = qemu.machine(
         case.arch, memory=case.memory, board=case.board, cpu=case.cpu, realtime=options.interactive
     )
-    kernel = images.kernel_file(case.kernel)
+    kernel = images.kernel_file(case.kernel_source)
     nonce = nonce_for(case.id, kernel.sha256)
     cmdline = full_cmdline(machine.arch, case.cmdline, nonce, options.next_init)
     image = _in_format(kernel, case)

@@ -73,7 +73,7 @@ class Reference:
 
 def kernel_path(case: Case) -> Path:
     """The kernel file of a case, unpacked to its format. Raises as harness.images."""
-    return images.in_format(images.kernel_file(case.kernel), case.format).path
+    return images.in_format(images.kernel_file(case.kernel_source), case.format).path
 
 
 def default_offset(arch: str, kernel: Path) -> int | None:
