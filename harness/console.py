@@ -1,8 +1,8 @@
 """The guest's serial console: QEMU writes it to a regular file, pexpect reads it from there.
 
 A regular file is the only console that does not change the guest's run (a socket, pipe or pty makes
-the guest wait for its reader). Owns reading, the raw transcript and the host times at which bytes
-arrived; judges nothing.
+the guest wait for its reader). Owns reading, the raw transcript with its limit, and the host times
+at which bytes arrived; judges nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pexpect
@@ -26,32 +25,36 @@ else:  # generic in its stubs only
 _CHUNK = 64 << 10
 _WINDOW = 2 * _CHUNK  # a read, and a pattern that began in the one before
 _PAUSE = 0.005
+DEFAULT_LIMIT = 16 << 20
 
 
 class ConsoleFile(_Spawn):
     """A growing file as a pexpect object.
 
-    `wait(seconds)` is called when nothing new is there; `ended()` says whether the writer is gone,
-    which makes the end of the file an EOF; `on_data` is told what arrives. The file may not
-    exist yet.
+    `fd` is the file, open for reading and writing; it is closed with this object, and shortened to
+    `limit` bytes then. No more than that is ever read. `wait(seconds)` is called when nothing new
+    is there; `ended()` says whether the writer is gone, which makes the end of the file an EOF;
+    `on_data` is told what arrives.
     """
 
     def __init__(
         self,
-        path: Path,
+        fd: int,
         wait: Callable[[float], None],
         ended: Callable[[], bool],
         on_data: Callable[[bytes], None] | None = None,
+        *,
+        limit: int = DEFAULT_LIMIT,
     ) -> None:
         super().__init__(timeout=0, maxread=_CHUNK, searchwindowsize=_WINDOW)
-        self.path = path
+        self._limit = limit
         self.transcript = bytearray()
         self.arrivals: list[tuple[float, int]] = []  # host seconds since start, bytes before
         self._wait = wait
         self._ended = ended
         self._on_data = on_data
         self._started = time.monotonic()
-        self.child_fd = -1
+        self.child_fd = fd
 
     def read_nonblocking(self, size: int = 1, timeout: float | None = None) -> bytes:
         """Up to `size` new bytes. Raises pexpect.TIMEOUT when none came, pexpect.EOF at the end."""
@@ -68,13 +71,19 @@ class ConsoleFile(_Spawn):
                 raise pexpect.TIMEOUT("no console output")
             self._wait(_PAUSE)
 
+    @property
+    def full(self) -> bool:
+        """Whether as much was read as ever will be."""
+        return len(self.transcript) >= self._limit
+
     def drain(self) -> None:
         """Reads all that is there, without looking for anything."""
         while self._take(_CHUNK):
             pass
 
     def _take(self, size: int) -> bytes:
-        data = self._read(size)
+        done = len(self.transcript)
+        data = os.pread(self.child_fd, min(size, self._limit - done), done)
         if data:
             self.arrivals.append((time.monotonic() - self._started, len(self.transcript)))
             self.transcript += data
@@ -82,20 +91,14 @@ class ConsoleFile(_Spawn):
                 self._on_data(data)
         return data
 
-    def _read(self, size: int) -> bytes:
-        if self.child_fd < 0:
-            try:
-                self.child_fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                return b""
-        return os.read(self.child_fd, size)
-
     def isalive(self) -> bool:
         """Whether more output may come."""
         return not self._ended()
 
     def close(self) -> None:
         if self.child_fd >= 0:
+            # Also to its own length: that gives back what was set aside for it.
+            os.ftruncate(self.child_fd, min(self._limit, os.fstat(self.child_fd).st_size))
             os.close(self.child_fd)
             self.child_fd = -1
 

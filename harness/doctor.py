@@ -195,7 +195,7 @@ def _setpriv() -> Iterator[Component]:
 
 
 def _user() -> Iterator[Component]:
-    from harness.process import NOBODY, is_root
+    from harness.lending import NOBODY, is_root
 
     uid = NOBODY if is_root() else os.geteuid()
     try:

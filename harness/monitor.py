@@ -55,10 +55,20 @@ class Monitor:
             raise MonitorError(f"QMP: no greeting from QEMU: {error}") from error
         self.connected = True
 
-    def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
-        """Runs a command and gives its return value. Raises MonitorError."""
+    def execute(
+        self,
+        command: str,
+        arguments: Mapping[str, object] | None = None,
+        *,
+        seconds: float | None = None,
+    ) -> Any:
+        """Runs a command and gives its return value. Raises MonitorError.
+
+        `seconds` of wall time are waited for the answer instead of as long as any host may need.
+        """
+        limit = _ANSWER_SECONDS if seconds is None else seconds
         try:
-            return self._run(self._client.execute, _ANSWER_SECONDS, command, arguments)
+            return self._run(self._client.execute, limit, command, arguments)
         except (QMPError, OSError, TimeoutError) as error:
             raise MonitorError(f"QMP {command}: {error}") from error
 

@@ -1,7 +1,7 @@
 """One QEMU process that never outlives its harness and never has more rights than it needs.
 
-Started through setpriv: the kernel kills it when the thread that started it ends (so start it from
-the main thread), it cannot gain privileges, and under root it runs as nobody. It has its own
+Started through harness.confined and setpriv: the kernel kills it when the thread that started it
+ends, it cannot gain privileges or fill the disk, and under root it runs as nobody. It has its own
 session, so that Ctrl-C reaches only the harness, and paths relative to a directory of its own, so
 that a private home directory above does not matter.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import termios
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +19,16 @@ from typing import Final
 
 import psutil
 
+from harness import confined
 from harness.errors import UserError
+from harness.lending import NOBODY, disk_errors, is_root
 
-NOBODY: Final = 65534
 STDERR: Final = "qemu.stderr"
+# The longest file QEMU may write. A watched console is ended long before; this holds when the
+# harness is given no CPU, or is stopped.
+MOST_WRITTEN: Final = 256 << 20
+_STDERR_KEPT: Final = 1 << 20
+_LAST_WORDS: Final = 16 << 10
 
 
 class QemuProcess:
@@ -39,21 +46,21 @@ class QemuProcess:
 
         Raises UserError when it cannot be started.
         """
-        self._stderr_path = directory / STDERR
         self._terminal = _TerminalState() if terminal else None
-        command = [*privileges(), *argv]
+        command = [*limits(), *privileges(), *argv]
+        self._stderr = _stderr_file(directory / STDERR)
         try:
-            with self._stderr_path.open("wb") as stderr:
-                self._process = subprocess.Popen(
-                    command,
-                    cwd=directory,
-                    pass_fds=tuple(pass_fds),
-                    stdin=None if terminal else subprocess.DEVNULL,
-                    stdout=None if terminal else stderr,
-                    stderr=stderr,
-                    start_new_session=True,
-                )
+            self._process = subprocess.Popen(
+                command,
+                cwd=directory,
+                pass_fds=tuple(pass_fds),
+                stdin=None if terminal else subprocess.DEVNULL,
+                stdout=None if terminal else self._stderr,
+                stderr=self._stderr,
+                start_new_session=True,
+            )
         except OSError as error:
+            os.close(self._stderr)
             raise UserError(f"{argv[0]}: cannot be started: {error.strerror}") from error
         self._accounting = psutil.Process(self._process.pid)
         self._cpu_seconds = 0.0
@@ -94,10 +101,11 @@ class QemuProcess:
 
     def stderr(self) -> str:
         """What QEMU has said, at most the last 16 KiB."""
-        with self._stderr_path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - (16 << 10)))
-            return file.read().decode("utf-8", "backslashreplace").strip()
+        return self._tail(_LAST_WORDS).decode("utf-8", "backslashreplace").strip()
+
+    def _tail(self, size: int) -> bytes:
+        """The last `size` bytes of stderr. Of our own descriptor: the name may be another file."""
+        return os.pread(self._stderr, size, max(0, os.fstat(self._stderr).st_size - size))
 
     def kill(self) -> None:
         """Ends it as the host's out-of-memory killer does."""
@@ -117,8 +125,17 @@ class QemuProcess:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
+        self._close_stderr()
         if self._terminal is not None:
             self._terminal.restore()
+
+    def _close_stderr(self) -> None:
+        """Of a flood only the end is kept, where it was."""
+        if os.fstat(self._stderr).st_size > _STDERR_KEPT:
+            kept = self._tail(_STDERR_KEPT)
+            os.ftruncate(self._stderr, 0)
+            os.pwrite(self._stderr, kept, 0)
+        os.close(self._stderr)
 
 
 class _TerminalState:
@@ -132,6 +149,18 @@ class _TerminalState:
             termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
 
 
+def _stderr_file(path: Path) -> int:
+    # Appended to, so that it can be shortened under its writer.
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    with disk_errors(path):
+        return os.open(path, flags, 0o600)
+
+
+def limits() -> list[str]:
+    """The command that ties what follows to this thread, and bounds the files it writes."""
+    return [sys.executable, "-I", "-S", confined.__file__, str(os.getpid()), str(MOST_WRITTEN)]
+
+
 def privileges() -> list[str]:
     """The command that takes QEMU's privileges away first. Raises UserError without setpriv."""
     setpriv = shutil.which("setpriv")
@@ -139,16 +168,3 @@ def privileges() -> list[str]:
         raise UserError("setpriv is not installed; it is part of util-linux")
     drop = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"] if is_root() else []
     return [setpriv, *drop, "--no-new-privs", "--pdeathsig=KILL", "--"]
-
-
-def is_root() -> bool:
-    return os.geteuid() == 0
-
-
-def give_to_qemu(directory: Path) -> None:
-    """Makes a run directory and all in it belong to the user QEMU runs as, closed to others."""
-    directory.chmod(0o700)
-    if not is_root():
-        return
-    for path in (directory, *directory.rglob("*")):
-        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)

@@ -238,7 +238,8 @@ class Channels:
     With QMP the guest waits before its first instruction until it is told to go on: else what
     happens in its first milliseconds would be over before anybody could be told.
 
-    `terminal` connects the console to standard input and output as well, with QEMU's own escape
+    `append` leaves in the console file what is there already, also the room that was set aside for
+    it. `terminal` connects the console to standard input and output as well, with QEMU's own escape
     (Ctrl-A X ends it); the guest's timing then depends on the terminal. `after_shutdown` is what
     QEMU does when the guest resets or shuts down: "pause", so that it can be asked what happened,
     or "poweroff".
@@ -249,6 +250,7 @@ class Channels:
     gdb_fd: int | None = None
     ram: RamFile | None = None
     terminal: bool = False
+    append: bool = False
     after_shutdown: str = "pause"
 
 
@@ -388,10 +390,12 @@ def _channels(channels: Channels) -> list[str]:
     args: list[str] = []
     path = _escaped(channels.console)
     if channels.terminal:
-        args += ["-chardev", f"stdio,id=console,mux=on,signal=off,logfile={path}"]
+        options = f"stdio,id=console,mux=on,signal=off,logfile={path}"
+        args += ["-chardev", options + (",logappend=on" if channels.append else "")]
         args += ["-mon", "chardev=console,mode=readline"]
     else:
-        args += ["-chardev", f"file,id=console,path={path}"]
+        options = f"file,id=console,path={path}"
+        args += ["-chardev", options + (",append=on" if channels.append else "")]
     args += ["-serial", "chardev:console"]
     if channels.qmp_fd is not None:
         args += [

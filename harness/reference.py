@@ -23,8 +23,9 @@ from harness.console import ConsoleFile, timestamped
 from harness.errors import UserError
 from harness.gdbstub import GdbError, GdbStub
 from harness.handed import Memory
+from harness.lending import file_for_qemu, lent_to_qemu, read_from_qemu, write_whole
 from harness.monitor import Monitor, MonitorError
-from harness.process import QemuProcess, give_to_qemu
+from harness.process import QemuProcess
 from harness.prove import Prepared, Proven, expected_code, result_json
 from harness.qemu import Channels, DirectKernel, Machine, RamFile
 from harness.realise import PIECES_DIRECTORY
@@ -42,6 +43,7 @@ from loader.registers import Registers
 from loader.result import KernelLoaderResult, PvhState
 
 _GREETING_SECONDS: Final = 300.0
+_QUIT_SECONDS: Final = 2.0
 _KERNEL: Final = f"{PIECES_DIRECTORY}/kernel"
 _INITRD: Final = f"{PIECES_DIRECTORY}/initrd"
 _PEEK: Final = "peek.bin"
@@ -133,11 +135,11 @@ def run(case: Case, plan: Plan, prepared: Prepared, directory: Path, look: Look)
     began = time.monotonic()
     machine, expected = prepared.start.machine, prepared.start.expected
     kernel = DirectKernel(_KERNEL, _INITRD, expected.cmdline)
-    reproduce.write_reference_script(machine, kernel, directory)
-    give_to_qemu(directory)
-    with contextlib.ExitStack() as stack:
+    with lent_to_qemu(directory), contextlib.ExitStack() as stack:
         boot = _Boot(machine, kernel, prepared.start.budget, directory, stack)
-        registers, observation = boot.observe(plan.entry, look)
+        registers, observation, log = boot.observe(plan.entry, look)
+    reproduce.write_reference_script(machine, kernel, directory)
+    write_whole(directory / TRANSCRIPT, log.encode())
     expected = _expected(expected, plan, machine, observation.transcript)
     judgement = verdict.judge(expected, observation)
     seconds = time.monotonic() - began
@@ -184,7 +186,7 @@ class _GuestView:
         arguments = {"val": address, "size": size, "filename": _PEEK}
         try:
             self._monitor.execute("pmemsave", arguments)
-            return self._peek.read_bytes()
+            return read_from_qemu(self._peek, size)
         finally:
             self._peek.unlink(missing_ok=True)
 
@@ -200,7 +202,7 @@ class _Boot:
         directory: Path,
         stack: contextlib.ExitStack,
     ) -> None:
-        self._dump, self._budget, self._directory = machine.arch.dump, budget, directory
+        self._dump, self._budget = machine.arch.dump, budget
         ours, qmp = (stack.enter_context(end) for end in socket.socketpair())
         ours_gdb, gdb = (stack.enter_context(end) for end in socket.socketpair())
         self._monitor = stack.enter_context(Monitor(ours))
@@ -209,26 +211,34 @@ class _Boot:
         reserved = [region.range for region in machine.reserved]
         self._view = _GuestView(self._ram, reserved, self._monitor, directory)
         ram = RamFile(f"/proc/self/fd/{self._ram.fileno()}", shared=True)
-        channels = Channels(console=CONSOLE, qmp_fd=qmp.fileno(), gdb_fd=gdb.fileno(), ram=ram)
+        channels = Channels(CONSOLE, qmp.fileno(), gdb.fileno(), ram, append=True)
+        console = file_for_qemu(directory / CONSOLE, budget.console_bytes)
+        self._console = stack.enter_context(
+            ConsoleFile(
+                console,
+                self._monitor.wait,
+                self._ended,
+                limit=budget.console_bytes + 1,
+            )
+        )
         argv = qemu.reference_argv(machine, kernel, channels)
         inherited = (qmp.fileno(), gdb.fileno(), self._ram.fileno())
         self._process = stack.enter_context(QemuProcess(argv, directory, pass_fds=inherited))
         for theirs in (qmp, gdb):
             theirs.close()
-        self._console = stack.enter_context(
-            ConsoleFile(directory / CONSOLE, self._monitor.wait, self._process.ended)
-        )
 
-    def observe(self, entry: int, look: Look) -> tuple[Registers | None, Observation]:
-        """Runs to the entry, lets `look` see it, and watches the guest to its end."""
+    def observe(self, entry: int, look: Look) -> tuple[Registers | None, Observation, str]:
+        """Runs to the entry, lets `look` see it, and watches the guest to its end.
+
+        Also gives the transcript with times.
+        """
         registers, ending = self._watch(entry, look)
         if not self._process.ended():
             with contextlib.suppress(MonitorError):
-                self._monitor.execute("quit")
-            self._process.wait(2)
+                self._monitor.execute("quit", seconds=_QUIT_SECONDS)
+            self._process.wait(_QUIT_SECONDS)
         transcript = bytes(self._console.transcript)
-        (self._directory / TRANSCRIPT).write_text(timestamped(transcript, self._console.arrivals))
-        return registers, Observation(
+        observation = Observation(
             transcript=transcript,
             end=ending.end,
             exit_code=self._process.exit_code if ending.end is End.QEMU_EXITED else None,
@@ -238,6 +248,10 @@ class _Boot:
             registers=ending.registers,
             pc=self._dump.program_counter(ending.registers),
         )
+        return registers, observation, timestamped(transcript, self._console.arrivals)
+
+    def _ended(self) -> bool:
+        return self._process.ended()
 
     def _watch(self, entry: int, look: Look) -> tuple[Registers | None, Ending]:
         registers: Registers | None = None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from harness import qemu
+from harness.lending import write_whole
 from harness.qemu import Channels, DirectKernel, Machine, RamFile
 from harness.realise import PIECES_DIRECTORY, Realisation, file_offset
 from loader import bootimage
@@ -60,9 +61,7 @@ def write_reference_script(machine: Machine, kernel: DirectKernel, directory: Pa
 
 
 def _write(script: str, directory: Path) -> None:
-    path = directory / SCRIPT
-    path.write_text(script)
-    path.chmod(0o755)
+    write_whole(directory / SCRIPT, script.encode(), mode=0o755)
 
 
 def _command(argv: list[str]) -> str:

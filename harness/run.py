@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from harness import evidence, probe, qemu, reproduce, text_in_ram, verdict
-from harness.console import ConsoleFile, timestamped
+from harness.console import DEFAULT_LIMIT, ConsoleFile, timestamped
 from harness.gdbstub import GdbError, GdbStub
+from harness.lending import disk_errors, file_for_qemu, lent_to_qemu, write_whole
 from harness.monitor import Monitor, MonitorError
 from harness.probe import Guest, Probe
-from harness.process import QemuProcess, give_to_qemu
+from harness.process import QemuProcess
 from harness.qemu import Channels, Machine, RamFile
 from harness.realise import (
     PIECES_DIRECTORY,
@@ -39,6 +40,7 @@ from loader.bootimage import BootImage
 from loader.memory import GuestMemory
 
 _GREETING_SECONDS: Final = 300.0
+_QUIT_SECONDS: Final = 2.0
 _Client = TypeVar("_Client", Monitor, GdbStub)
 _Asked = TypeVar("_Asked", bound=Expected | ExpectedHandover, covariant=True)
 
@@ -102,7 +104,7 @@ def run(start: AnyStart, directory: Path) -> Outcome:
     """Boots `directory`'s boot image and judges it; leaves no process and no file but artifacts.
 
     Raises LoaderError when the image cannot be realised on this machine, UserError when QEMU cannot
-    be started at all.
+    be started at all or the disk is full.
     """
     with bootimage.open_ram(start.image, directory) as memory:
         return run_with(start, memory, directory)
@@ -113,15 +115,17 @@ def run_with(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
     began = time.monotonic()
     realisation = realise(start.image, memory, start.machine, start.placement)
     try:
-        write(realisation, memory, directory)
-        reproduce.write_script(start.machine, realisation, memory, directory)
-        give_to_qemu(directory)
-        qemu_began = time.monotonic()
-        with contextlib.ExitStack() as stack:
-            observation = _Run(start, realisation, memory, directory, stack).observe()
+        with disk_errors(directory):
+            write(realisation, memory, directory)
+        with lent_to_qemu(directory), contextlib.ExitStack() as stack:
+            qemu_began = time.monotonic()
+            observation, log = _Run(start, realisation, memory, directory, stack).observe()
         qemu_seconds = time.monotonic() - qemu_began
     finally:
         shutil.rmtree(directory / PIECES_DIRECTORY, ignore_errors=True)
+    # Not before QEMU is dead and the directory ours again: a shell is going to run the script.
+    reproduce.write_script(start.machine, realisation, memory, directory)
+    write_whole(directory / TRANSCRIPT, log.encode())
     judgement = verdict.judge(start.expected, observation)
     costs = Costs(
         time.monotonic() - began, qemu_seconds, observation.cpu_seconds, observation.instructions
@@ -153,6 +157,17 @@ class _Run:
             gdb_fd=gdb.fileno() if gdb else None,
             ram=RamFile(f"/proc/self/fd/{ram.fileno()}", shared=True),
             terminal=start.interactive,
+            append=True,
+        )
+        console = file_for_qemu(directory / CONSOLE, min(start.budget.console_bytes, DEFAULT_LIMIT))
+        self._console = stack.enter_context(
+            ConsoleFile(
+                console,
+                self._monitor.wait,
+                self._ended,
+                start.on_console,
+                limit=start.budget.console_bytes + 1,
+            )
         )
         inherited = [qmp.fileno(), ram.fileno(), *([gdb.fileno()] if gdb else [])]
         argv = qemu.argv(start.machine, realisation.launch, channels)
@@ -162,21 +177,16 @@ class _Run:
         for theirs in (qmp, gdb):
             if theirs is not None:
                 theirs.close()
-        self._console = stack.enter_context(
-            ConsoleFile(
-                directory / CONSOLE, self._monitor.wait, self._process.ended, start.on_console
-            )
-        )
         self._guest = Guest(start.image, start.machine.arch.dump, realisation, memory, ram)
 
-    def observe(self) -> Observation:
-        """Watches the guest to its end, and ends QEMU."""
+    def observe(self) -> tuple[Observation, str]:
+        """Watches the guest to its end, and ends QEMU; also the transcript with times."""
         probe, ending = self._watch()
         self._end_qemu()
         transcript = bytes(self._console.transcript)
         text = self._check_text(evidence.parse(transcript).code)
-        (self._directory / TRANSCRIPT).write_text(timestamped(transcript, self._console.arrivals))
-        return Observation(
+        log = timestamped(transcript, self._console.arrivals)
+        observation = Observation(
             transcript=transcript,
             end=ending.end,
             exit_code=self._process.exit_code if ending.end is End.QEMU_EXITED else None,
@@ -188,6 +198,7 @@ class _Run:
             probe=probe,
             text=text,
         )
+        return observation, log
 
     def _check_text(self, code: Range | None) -> TextCheck | None:
         """Looks for the kernel's code in RAM where the guest says it is, if it says so."""
@@ -207,6 +218,8 @@ class _Run:
         found: Probe | None = None
         try:
             self._monitor.connect(_GREETING_SECONDS)
+            # QEMU has read them; were we killed now, nothing of them would stay.
+            shutil.rmtree(self._directory / PIECES_DIRECTORY, ignore_errors=True)
             watch = Watch(
                 self._process,
                 self._monitor,
@@ -238,12 +251,15 @@ class _Run:
             # QEMU closes its channels when it ends; its exit says more than the broken connection.
             return found, ending_without_answer(self._process, self._console)
 
+    def _ended(self) -> bool:
+        return self._process.ended()
+
     def _end_qemu(self) -> None:
         if self._process.ended():
             return
         with contextlib.suppress(MonitorError):  # leaving the process's context ends it for certain
-            self._monitor.execute("quit")
-        self._process.wait(2)
+            self._monitor.execute("quit", seconds=_QUIT_SECONDS)
+        self._process.wait(_QUIT_SECONDS)
 
 
 def _channel(

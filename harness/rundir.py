@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.errors import UserError
+from harness.lending import take_back, write_whole
 from harness.process import STDERR
 from harness.realise import PIECES_DIRECTORY
 from harness.reproduce import SCRIPT
@@ -22,8 +23,8 @@ RESULT: Final = "result.json"
 # By these a run is told from somebody's own directory; no other program makes such files.
 _MARKS: Final = re.compile("|".join(map(re.escape, (bootimage.DESCRIPTION, bootimage.RAM, SCRIPT))))
 _ARTIFACTS: Final = re.compile(
-    rf"{_MARKS.pattern}|stub[0-9]+\.bin|"
-    + "|".join(map(re.escape, (f"{bootimage.DESCRIPTION}.part", CONSOLE, TRANSCRIPT, STDERR)))
+    rf"(?:{_MARKS.pattern}|{re.escape(TRANSCRIPT)}|{re.escape(RESULT)})(?:\.part)?|stub[0-9]+\.bin|"
+    + "|".join(map(re.escape, (CONSOLE, STDERR)))
 )
 
 
@@ -34,6 +35,7 @@ def make_fresh(directory: Path) -> None:
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        take_back(directory)  # of a run that was cut short
         found = sorted(directory.iterdir())
         marked = any(_MARKS.fullmatch(path.name) for path in found)
         for path in found:
@@ -73,7 +75,7 @@ def _is_result(path: Path) -> bool:
 
 def write_result(directory: Path, result: Mapping[str, Any]) -> None:
     """Writes result.json."""
-    (directory / RESULT).write_text(json.dumps(result, indent=2) + "\n")
+    write_whole(directory / RESULT, f"{json.dumps(result, indent=2)}\n".encode())
 
 
 def drop_ram(directory: Path) -> None:

@@ -196,7 +196,7 @@ class Watch:
         """Stops the guest, reads the console to its end and takes the last figures."""
         if self._process.ended():
             self._console.drain()
-            return Ending(end, self._usage)
+            return Ending(_or_console_limit(end, self._console), self._usage)
         self._monitor.execute("stop")
         self._console.drain()
         self._usage = self._measure()
@@ -208,7 +208,13 @@ def ending_without_answer(process: QemuProcess, console: ConsoleFile) -> Ending:
     process.wait(5)
     console.drain()
     usage = Usage(None, process.cpu_seconds(), len(console.transcript))
-    return Ending(End.QEMU_EXITED if process.ended() else End.NO_ANSWER, usage)
+    end = End.QEMU_EXITED if process.ended() else End.NO_ANSWER
+    return Ending(_or_console_limit(end, console), usage)
+
+
+def _or_console_limit(end: End, console: ConsoleFile) -> End:
+    """A console beyond its limit is the cause also of what became of QEMU: see MOST_WRITTEN."""
+    return End.CONSOLE_LIMIT if console.full and end is End.QEMU_EXITED else end
 
 
 def _gave_up(end: End) -> bool:

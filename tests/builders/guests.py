@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from harness import qemu
+from harness.lending import give_to_qemu
 from harness.monitor import Monitor
-from harness.process import QemuProcess, give_to_qemu
+from harness.process import QemuProcess
 from harness.qemu import Channels, Machine, RamFile
 from harness.realise import Placement, realise, write
 from harness.rundir import CONSOLE

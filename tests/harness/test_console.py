@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -53,9 +54,13 @@ def writer(tmp_path: Path) -> Iterator[Writer]:
     writer.end()
 
 
+def console_of(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT)
+
+
 def opened(writer: Writer, tmp_path: Path, seen: list[bytes] | None = None) -> ConsoleFile:
     on_data = None if seen is None else seen.append
-    return ConsoleFile(tmp_path / "console.log", time.sleep, writer.ended, on_data)
+    return ConsoleFile(console_of(tmp_path / "console.log"), time.sleep, writer.ended, on_data)
 
 
 def test_expects_text_that_comes_in_two_parts(writer: Writer, tmp_path: Path) -> None:
@@ -96,7 +101,7 @@ def test_last_words_of_a_writer_that_is_gone_are_read(writer: Writer, tmp_path: 
 
 
 def test_writer_that_never_wrote(writer: Writer, tmp_path: Path) -> None:
-    with ConsoleFile(tmp_path / "never", time.sleep, lambda: True) as console:
+    with ConsoleFile(console_of(tmp_path / "never"), time.sleep, lambda: True) as console:
         assert console.expect([pexpect.EOF], timeout=0) == 0
     assert console.transcript == b""
 
@@ -104,7 +109,7 @@ def test_writer_that_never_wrote(writer: Writer, tmp_path: Path) -> None:
 def test_drain_takes_all_that_is_there(writer: Writer, tmp_path: Path) -> None:
     data = bytes(range(256)) * 2000
     (tmp_path / "console.log").write_bytes(data)
-    with ConsoleFile(tmp_path / "console.log", time.sleep, lambda: True) as console:
+    with ConsoleFile(console_of(tmp_path / "console.log"), time.sleep, lambda: True) as console:
         console.drain()
         assert bytes(console.transcript) == data
         console.drain()
@@ -116,7 +121,7 @@ def test_text_across_reads_is_found_in_a_long_transcript(tmp_path: Path) -> None
     path = tmp_path / "console.log"
     line = b"0123456789abcdef" * 4
     path.write_bytes(line * 4095 + line[:40] + b"bootproof: proof " + line + b"\r\n" + line)
-    with ConsoleFile(path, time.sleep, lambda: False) as console:
+    with ConsoleFile(console_of(path), time.sleep, lambda: False) as console:
         pattern = console.compile_pattern_list([rb"bootproof: proof [0-9a-f]{64}\r?\n"])
         assert console.expect_list(pattern, timeout=5) == 0
 
@@ -130,7 +135,7 @@ def test_waiting_goes_through_the_callers_wait(tmp_path: Path) -> None:
         time.sleep(seconds)
 
     with (
-        ConsoleFile(tmp_path / "never", wait, lambda: False) as console,
+        ConsoleFile(console_of(tmp_path / "never"), wait, lambda: False) as console,
         pytest.raises(pexpect.TIMEOUT),
     ):
         console.read_nonblocking(1, timeout=0.05)

@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness import process
 from harness.errors import UserError
-from harness.process import NOBODY, QemuProcess
+from harness.lending import NOBODY
+from harness.process import QemuProcess
 from tests.builders.guests import Guest, live, machine, program
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -158,20 +158,6 @@ def test_without_setpriv_nothing_is_started(
     monkeypatch.setenv("PATH", str(directory))
     with pytest.raises(UserError, match="setpriv is not installed; it is part of util-linux"):
         QemuProcess(["/bin/true"], directory)
-
-
-@as_root
-def test_run_directory_belongs_to_qemu_and_is_closed(directory: Path, tmp_path: Path) -> None:
-    outside = tmp_path / "outside"
-    outside.write_text("")
-    (directory / "inside").write_text("")
-    (directory / "link").symlink_to(outside)
-    directory.chmod(0o755)
-    process.give_to_qemu(directory)
-    assert directory.stat().st_mode & 0o777 == 0o700
-    owners = [path.lstat().st_uid for path in (directory, *directory.iterdir())]
-    assert owners == [NOBODY] * 3
-    assert outside.stat().st_uid == 0
 
 
 # --- when the harness ends ---------------------------------------------------------------------

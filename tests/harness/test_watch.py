@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +18,15 @@ from loader.address import MIB
 from tests.builders.guests import Claim, Guest, machine, program
 
 
+def _console(directory: Path) -> int:
+    return os.open(directory / "console.log", os.O_RDWR | os.O_CREAT)
+
+
 def test_console_is_read_to_its_end_when_qemu_is_gone(tmp_path: Path) -> None:
     (tmp_path / "console.log").write_bytes(b"last words")
     with (
         QemuProcess(["true"], tmp_path) as process,
-        ConsoleFile(tmp_path / "console.log", time.sleep, process.ended) as console,
+        ConsoleFile(_console(tmp_path), time.sleep, process.ended) as console,
     ):
         ending = ending_without_answer(process, console)
         assert bytes(console.transcript) == b"last words"
@@ -31,7 +36,7 @@ def test_console_is_read_to_its_end_when_qemu_is_gone(tmp_path: Path) -> None:
 def test_qemu_that_only_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         QemuProcess(["sleep", "60"], tmp_path) as process,
-        ConsoleFile(tmp_path / "console.log", time.sleep, process.ended) as console,
+        ConsoleFile(_console(tmp_path), time.sleep, process.ended) as console,
     ):
         wait = process.wait
         monkeypatch.setattr(process, "wait", lambda seconds: wait(0.1))
