@@ -1,23 +1,25 @@
 """The `bootproof` command: arguments in, exit code out. Every sub-command is a few calls.
 
-Exit codes: 0 as expected, 1 a case is not as expected, 2 usage or environment, 130 interrupted.
+Exit codes: 0 as expected, 1 a case is not as expected, 2 usage or environment, 130 interrupted
+(143 by SIGTERM, 129 by SIGHUP). A reader of standard output that goes away changes none of them.
 Modules are imported where they are needed, so that `--help` answers at once.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from harness import VERSION
+from harness import VERSION, ending
 from harness.errors import UserError
+from harness.output import StandardOutput
 from loader.address import parse_size
+from loader.errors import one_line
 
 if TYPE_CHECKING:
     from harness import boot
@@ -40,22 +42,40 @@ _EXAMPLES: Final = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Mistakes of the user's side are one line on stderr and exit code 2."""
-    signal.signal(signal.SIGTERM, _terminated)
-    arguments = _parser().parse_args(argv)
+    handlers = ending.obey_signals()
+    output = StandardOutput()
+    output.install()
+    try:
+        code = _carry_out(_parser().parse_args(argv))
+    finally:
+        output.finish()
+        ending.obey_no_more(handlers)
+    if output.error is not None:
+        _complain(f"standard output: {output.error.strerror}")
+        return code or USAGE
+    return code
+
+
+def _carry_out(arguments: argparse.Namespace) -> int:
     try:
         code: int = arguments.run(arguments)
     except KeyboardInterrupt:
-        print("bootproof: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
+        code = INTERRUPTED
     except Exception as error:
         if not _is_users(error):
             raise
-        print(f"bootproof: {error}", file=sys.stderr)
+        _complain(str(error))
         return USAGE
+    if code == INTERRUPTED:
+        code = ending.exit_code(INTERRUPTED)
+        if code == INTERRUPTED:
+            _complain("interrupted")
     return code
+
+
+def _complain(text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody reads it
+        print(f"bootproof: {one_line(text)}", file=sys.stderr, flush=True)
 
 
 def _is_users(error: Exception) -> bool:
@@ -63,10 +83,6 @@ def _is_users(error: Exception) -> bool:
     from loader.errors import LoaderError
 
     return isinstance(error, UserError | FetchError | FetchErrors | LoaderError)
-
-
-def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + signal.SIGTERM)
 
 
 class _Parser(argparse.ArgumentParser):

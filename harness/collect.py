@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from _pytest._code.code import TerminalRepr, TracebackStyle
 
-from harness import case_file, rundir
+from harness import case_file, ending, rundir
 from harness.case import Case
 from harness.errors import UserError
 from harness.options import COMMAND_OPTION, KEEP_OPTION, OUT_OPTION, PROPERTY
@@ -66,6 +66,8 @@ class CaseItem(pytest.Item):
 
 def prove_case(item: pytest.Item, case: Case) -> Proven:
     """Boots a case, hands the result to the reports, and fails unless it is as expected."""
+    if hasattr(item.config, "workerinput"):
+        ending.become_worker()
     out: Path = item.config.getoption(OUT_OPTION)
     proven = prove(case, out.absolute() / case.id)
     problem = terminal.problem(case, proven)

@@ -16,10 +16,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Final, Protocol
 
-import fdt
-
 from harness.memory_map import MapEntry
 from loader.address import Range
+from loader.fdtlib import fdt
 from loader.protocols import linux32, linux64, pvh
 from loader.registers import Arm64Registers, Registers, X86Registers
 from loader.result import SetupHeader

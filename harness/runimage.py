@@ -7,6 +7,7 @@ anything that only this boot could have produced, and what is proved is the hand
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from harness.watch import Budget
 from loader import bootimage
 from loader.address import MIB, Range, format_size
 from loader.bootimage import BootImage
-from loader.errors import LoaderError
+from loader.errors import LoaderError, one_line
 from loader.memory import GuestMemory
 from loader.protocols import handed
 from loader.protocols.handed import Handed
@@ -53,11 +54,11 @@ def write_image(request: boot.Request, out: Path) -> int:
     options = prove.Options(initrd=boot.read_initrd(request.initrd))
     prepared = prove.prepare(case, out.absolute(), options)
     boot.print_request(prepared, case, request)
-    words = ["bootproof", "run", str(out)]
+    words = ["bootproof", "run", one_line(str(out))]
     words += ["--machine", request.board] if request.board else []
     words += ["--cpu", request.cpu] if request.cpu else []
-    print(f"image     {out}: {bootimage.DESCRIPTION}, {bootimage.RAM}")
-    print(f"run it    {' '.join(words)}")
+    print(f"image     {one_line(str(out))}: {bootimage.DESCRIPTION}, {bootimage.RAM}")
+    print(f"run it    {shlex.join(words)}")
     return 0
 
 
@@ -68,7 +69,7 @@ def write_initramfs(arch: str, path: Path) -> int:
         path.write_bytes(data)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
-    print(f"initramfs {path}: {format_size(len(data))}, for {arch}")
+    print(f"initramfs {one_line(str(path))}: {format_size(len(data))}, for {arch}")
     print(f"cmdline   {prove.RDINIT} {_NONCE}TEXT (TEXT: another one for each boot image)")
     return 0
 
@@ -235,7 +236,7 @@ def _run_directory(request: Request, default_out: Path) -> Path:
 
 def _print_request(request: Request, image: BootImage, machine: Machine, start: AnyStart) -> None:
     rules = "" if image.protocol != bootimage.NO_PROTOCOL else " (no rules to check)"
-    print(f"image     {request.directory}")
+    print(f"image     {one_line(str(request.directory))}")
     print(f"protocol  {image.protocol}{rules}, entered at {image.entry:#x}")
     print(
         f"machine   {machine.qemu}, {machine.board}, {machine.cpu},"
@@ -263,7 +264,7 @@ def _print_outcome(outcome: Outcome, start: AnyStart) -> None:
         and expected.until is None
     ):
         print("hint      nothing was asked of what follows the hand-over (see --until)")
-    print(f"run       {outcome.directory}")
+    print(f"run       {one_line(str(outcome.directory))}")
 
 
 def _result(

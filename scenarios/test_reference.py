@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import fdt
 import pytest
 
 from harness import cli, compare
@@ -18,6 +17,7 @@ from harness.options import KEEP_OPTION
 from harness.report.comparison import render
 from loader import bootimage
 from loader.address import MIB
+from loader.fdtlib import fdt
 from loader.memory import GuestMemory
 from scenarios import claims
 

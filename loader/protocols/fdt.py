@@ -9,10 +9,9 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-import fdt
-
 from loader.address import Range, align_up
 from loader.errors import LoaderError
+from loader.fdtlib import fdt
 
 DTB_MAX: Final = 2 << 20  # Documentation/arch/arm64/booting.rst section 2
 LABEL: Final = "bootproof,request"

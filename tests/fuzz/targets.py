@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import fdt as fdtlib
-
 from loader import BzImage, Cmdline, Elf, GuestMemory, LoaderError, Pe, load_cmdline, load_dtb
 from loader.address import Range
 from loader.bootimage import BootImageError
 from loader.bootimage import parse as parse_boot_image
+from loader.fdtlib import fdt as fdtlib
 from loader.identify import identify
 from loader.inspect import inspect
 from loader.protocols import fdt

@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import fdt
 import pytest
 
 from harness import handed, memory_map, qemu
@@ -29,6 +28,7 @@ from harness.qemu import Channels, DirectKernel, Launch
 from harness.reference import default_offset, plan
 from harness.report.comparison import render
 from loader.address import GIB, MIB, Range
+from loader.fdtlib import fdt
 from loader.memory import GuestMemory
 from loader.registers import Arm64Registers, X86Registers
 from tests.builders.guests import flat32, flat64

@@ -6,15 +6,19 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from harness.realise import Placement
+from harness.qemu import DirectKernel, Launch
+from harness.realise import Placement, Realisation
+from harness.reproduce import write_reference_script, write_script
 from harness.run import Start, run
 from harness.watch import Budget
 from loader.address import GIB, MIB
+from loader.memory import GuestMemory
 from tests.builders.guests import Claim, Guest, machine, program
 
 TEXT = b"one line\nand another\n" * 20
@@ -98,9 +102,12 @@ def test_ram_that_was_not_kept(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "pieces").exists()
 
 
+@pytest.mark.parametrize("to_all", [True, False], ids=["group", "shell"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_interrupted_it_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
-    """As a terminal does it: the signal goes to the whole foreground process group."""
+def test_interrupted_it_leaves_nothing(
+    number: signal.Signals, to_all: bool, tmp_path: Path
+) -> None:
+    """From a terminal the signal goes to the whole group, from a supervisor to the shell."""
     directory = tmp_path / "run"
     directory.mkdir()
     guest = Guest(program("x86_64").say(b"running\n").count(), extra=EXTRA["x86_64"])
@@ -118,8 +125,8 @@ def test_interrupted_it_leaves_nothing(number: signal.Signals, tmp_path: Path) -
             time.sleep(0.02)
         family = psutil.Process(again.pid).children(recursive=True)
         assert (directory / "pieces").exists()
-        os.killpg(again.pid, number)
-        again.wait(30)
+        (os.killpg if to_all else os.kill)(again.pid, number)
+        assert again.wait(30) == 128 + number
         assert psutil.wait_procs(family, timeout=10)[1] == []
         assert not (directory / "pieces").exists()
     finally:
@@ -134,3 +141,29 @@ def test_script_is_clean_shell(tmp_path: Path) -> None:
         ["shellcheck", tmp_path / "run" / "qemu.sh"], capture_output=True, text=True, check=False
     )
     assert checked.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "cpu",
+    ["$(touch pwned)", "a$console$(touch pwned)", "`touch pwned`", "x'; touch pwned; '", "a\nb"],
+)
+def test_no_word_of_a_stranger_is_a_command(cpu: str, tmp_path: Path) -> None:
+    """A CPU model, say, may come from somebody else's scenario."""
+    finished("x86_64", tmp_path / "run")
+    computer = replace(machine("x86_64"), cpu=cpu)
+    launch = Launch((), (0,))
+    realisation = Realisation(launch, (), (), ())
+    with GuestMemory(computer.banks) as memory:
+        write_script(computer, realisation, memory, tmp_path / "run")
+    kernel = DirectKernel("a$console$(touch pwned)", "`touch pwned`", cpu)
+    (tmp_path / "reference").mkdir()
+    write_reference_script(computer, kernel, tmp_path / "reference")
+    for directory in (tmp_path / "run", tmp_path / "reference"):
+        done = subprocess.run(
+            [*BOUNDED, directory / "qemu.sh", "out"],
+            cwd=directory,
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode != 0  # QEMU does not know that CPU
+        assert not list(tmp_path.rglob("pwned"))

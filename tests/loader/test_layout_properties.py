@@ -12,7 +12,6 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-import fdt as fdtlib
 import pytest
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
@@ -20,6 +19,7 @@ from hypothesis import strategies as st
 from harness.qemu import ARCHES
 from loader import LoaderError, PvhBootCapability, PvhState, Range, SetupHeader, parse_size
 from loader.assemble import Assembly, Machine, assemble
+from loader.fdtlib import fdt as fdtlib
 from loader.layout import LayoutError, Region
 from loader.protocols import BootRequest
 from loader.protocols.table import PROTOCOLS
