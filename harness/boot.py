@@ -51,6 +51,9 @@ class Request:
     placement: str
     unsafe: bool
     pvh_relocate: bool
+    smp: int
+    profile: str
+    realtime: bool
     console: bool
     probe: bool
     out: Path | None
@@ -106,6 +109,9 @@ def case_for(request: Request) -> Case:
         cmdline=request.cmdline,
         unsafe=request.unsafe,
         pvh_relocate=request.pvh_relocate,
+        smp=request.smp,
+        realtime=request.realtime,
+        profile=request.profile,
     )
 
 
@@ -161,18 +167,23 @@ _CR: Final = b"\r"
 
 def print_request(prepared: Prepared, case: Case, request: Request) -> None:
     image, machine = prepared.assembled.image, prepared.start.machine
-    mode = "real time, not reproducible" if machine.realtime else "deterministic"
     print(f"kernel    {one_line(request.kernel)} ({case.format})")
     print(f"protocol  {prepared.assembled.protocol}, entered at {image.entry:#x}")
     if case.format == "elf":
         print(f"PVH       {prepared.assembled.kernel.pvh_boot_cap.state.value}")
     print(
         f"machine   {machine.qemu}, {machine.board}, {machine.cpu},"
-        f" {format_size(machine.memory)}, {mode}"
+        f" {format_size(machine.memory)}, {cpus_text(machine.cpus)}, {machine.mode}"
     )
     for region in image.regions:
         print(f"memory    {region.range!s:<24} {region.name}")
+    if case.profile != qemu.DEFAULT_PROFILE:
+        print(f"profile   {case.profile}")
     print(f"cmdline   {one_line(prepared.start.expected.cmdline)}", flush=True)
+
+
+def cpus_text(cpus: int) -> str:
+    return "1 CPU" if cpus == 1 else f"{cpus} CPUs"
 
 
 def print_probe(probe: Probe | None) -> None:

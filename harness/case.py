@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from harness.qemu import DEFAULT_PROFILE
 from harness.realise import Placement
 from harness.verdict import Verdict
 from loader.address import GIB, MIB
@@ -123,6 +124,14 @@ class Case:
     kernel_path: str | None = field(
         default=None, metadata=key("where the kernel's file is; `kernel` then only names it")
     )
+    smp: int = field(default=1, metadata=key("how many CPUs the guest has"))
+    realtime: bool = field(
+        default=False, metadata=key("give up determinism: the guest has the host's clock")
+    )
+    profile: str = field(
+        default=DEFAULT_PROFILE,
+        metadata=key("which of our own kernel command lines; never together with `cmdline`"),
+    )
     expect: Expectation = field(default=Expectation(), metadata=key("what the case must end as"))
 
     @property
@@ -141,6 +150,9 @@ class Case:
         parts += ["relocate"] if self.pvh_relocate else []
         parts += ["unsafe"] if self.unsafe else []
         parts += [] if self.probe else ["unprobed"]
+        parts += [f"smp{self.smp}"] if self.smp != 1 else []
+        parts += ["realtime"] if self.realtime else []
+        parts += [self.profile] if self.profile != DEFAULT_PROFILE else []
         return "-".join(parts)
 
 

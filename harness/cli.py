@@ -142,6 +142,12 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _cpus(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text[:9]) < 10**8):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of CPUs")
+    return int(text)
+
+
 def _offset(text: str) -> int | None:
     return None if text == "none" else _size(text)
 
@@ -209,6 +215,11 @@ def _add_boot(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="stop at the kernel's first instruction and compare CPU and RAM with what was asked",
     )
     boot.add_argument(
+        "--realtime",
+        action="store_true",
+        help="the guest has the host's clock; the boot is then not reproducible",
+    )
+    boot.add_argument(
         "--console", action="store_true", help="talk to the guest (real time, not reproducible)"
     )
     boot.add_argument("--out", type=Path, metavar="DIR", help="the run directory")
@@ -233,6 +244,14 @@ def _add_request(parser: _Parser) -> None:
         help="with --offset: enter through PVH where the kernel's relocation note allows it",
     )
     parser.add_argument("--unsafe", action="store_true", help="start what would be refused")
+    parser.add_argument("--smp", type=_cpus, default=1, metavar="N", help="CPUs (default: 1)")
+    parser.add_argument(
+        "--profile",
+        choices=("default", "fast"),
+        default="default",
+        help="the kernel command line when there is no --cmdline; fast: without the kernel's"
+        " self-tests, mitigations and security modules, so that it boots sooner",
+    )
 
 
 def _add_kernel(parser: _Parser) -> None:
@@ -282,6 +301,9 @@ def _request(arguments: argparse.Namespace) -> boot.Request:
         placement=arguments.placement,
         unsafe=arguments.unsafe,
         pvh_relocate=arguments.pvh_relocate,
+        smp=arguments.smp,
+        profile=arguments.profile,
+        realtime=arguments.realtime,
         console=arguments.console,
         probe=arguments.probe,
         out=arguments.out,
@@ -299,6 +321,9 @@ def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
         placement="pieces",
         unsafe=False,
         pvh_relocate=False,
+        smp=1,
+        profile="default",
+        realtime=False,
         console=False,
         probe=True,
     )
@@ -318,7 +343,7 @@ def _add_image(commands: argparse._SubParsersAction[_Parser]) -> None:
     image = _command(commands, "image", "write a boot image without starting anything")
     _add_request(image)
     image.add_argument("--out", type=Path, metavar="DIR", required=True, help="the boot image")
-    image.set_defaults(run=_image, placement="pieces", probe=True, console=False)
+    image.set_defaults(run=_image, placement="pieces", probe=True, realtime=False, console=False)
 
 
 def _image(arguments: argparse.Namespace) -> int:
@@ -334,6 +359,12 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     run.add_argument("--cpu", help="QEMU CPU model")
     run.add_argument(
         "--memory", type=_size, metavar="SIZE", help="checked: the banks must be as large"
+    )
+    run.add_argument(
+        "--smp",
+        type=_cpus,
+        metavar="N",
+        help="CPUs (default: as many as its ACPI tables or its device tree tell of)",
     )
     what = run.add_mutually_exclusive_group()
     what.add_argument(
@@ -363,6 +394,7 @@ def _run(arguments: argparse.Namespace) -> int:
             board=arguments.machine,
             cpu=arguments.cpu,
             memory=arguments.memory,
+            smp=arguments.smp,
             until=arguments.until or None,
             only_handover=arguments.only_handover,
             budget_seconds=arguments.budget_seconds,

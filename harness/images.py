@@ -20,6 +20,7 @@ from kernels.cache import Cache, default_cache_dir, file_sha256
 from loader.errors import LoaderError
 from loader.identify import Format, identify
 from loader.image import open_image
+from loader.inspect import inspect
 from loader.unpack import unpack_to
 
 _DERIVED: Final = "derived"
@@ -104,6 +105,12 @@ def in_format(kernel: KernelFile, format_: str) -> KernelFile:
         kernel = KernelFile(kernel.name, inner, kernel.sha256)
         found = identify(kernel.path).format
     return kernel
+
+
+@functools.cache
+def release(kernel: KernelFile) -> str | None:
+    """What `uname -r` will say in the guest, when the file tells."""
+    return inspect(kernel.path).release
 
 
 @functools.cache

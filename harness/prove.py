@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from harness import damage, images, qemu, rundir
 from harness.case import Case
+from harness.errors import UserError
 from harness.evidence import nonce_for
 from harness.images import KernelFile
 from harness.probe import Probe
@@ -22,7 +23,7 @@ from harness.run import Outcome, Start, Unpacked, run
 from harness.rundir import CONSOLE, write_result
 from harness.stages import stages
 from harness.text import printable
-from harness.verdict import CodeAnywhere, CodeAt, Expected, Verdict
+from harness.verdict import CodeAnywhere, CodeAt, Expected, Verdict, usable_ram
 from harness.watch import Budget
 from loader import assemble, initramfs
 from loader.address import Range, align_up
@@ -129,12 +130,10 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
     Raises LoaderError for a request that is refused, UserError and FetchError as `prove`.
     """
     rundir.make_fresh(directory)
-    machine = qemu.machine(
-        case.arch, memory=case.memory, board=case.board, cpu=case.cpu, realtime=options.interactive
-    )
     kernel = images.kernel_file(case.kernel_source)
+    machine = machine_for(case, kernel, interactive=options.interactive)
     nonce = nonce_for(case.id, kernel.sha256)
-    cmdline = full_cmdline(machine.arch, case.cmdline, nonce, options.next_init)
+    cmdline = full_cmdline(_chosen_cmdline(case), nonce, options.next_init)
     image = _in_format(kernel, case)
     with open_image(image.path, kernel.name) as source:
         assembled = assemble.assemble(
@@ -158,14 +157,38 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
     return Prepared(assembled, start)
 
 
-def full_cmdline(arch: qemu.Arch, chosen: str | None, nonce: str, next_init: str | None) -> str:
-    """The kernel command line: the architecture's default or `chosen`, then what the proof needs.
+def machine_for(case: Case, kernel: KernelFile, *, interactive: bool = False) -> qemu.Machine:
+    """The machine of a case, in real time where it was asked for or nothing else works."""
+    machine = qemu.machine(
+        case.arch, memory=case.memory, board=case.board, cpu=case.cpu, cpus=case.smp
+    )
+    if interactive:
+        return replace(machine, realtime="interactive console")
+    if case.realtime:
+        return replace(machine, realtime="asked for")
+    quirk = qemu.realtime_quirk(machine, lambda: images.release(kernel))
+    return replace(machine, realtime=f"quirk {quirk}") if quirk else machine
+
+
+def _chosen_cmdline(case: Case) -> str:
+    """The case's own command line, else its profile's. Raises UserError for both at once."""
+    if case.cmdline is None:
+        return qemu.ARCHES[case.arch].command_line(case.profile)
+    if case.profile != qemu.DEFAULT_PROFILE:
+        raise UserError(
+            f"the profile {case.profile!r} is a command line of ours, and you gave your own:"
+            " leave out one of them (--profile, --cmdline)"
+        )
+    return case.cmdline
+
+
+def full_cmdline(text: str, nonce: str, next_init: str | None) -> str:
+    """The kernel command line: what was chosen, then what the proof needs.
 
     `next_init` is the guest program that our init hands over to instead of ending the machine.
     What follows a `--` is for init alone: ours goes before it. Blanks at the ends are dropped,
     since the guest's shell does not see them.
     """
-    text = arch.cmdline if chosen is None else chosen
     dashes = _FOR_INIT.search(text)
     end = dashes.start() if dashes else len(text)
     words = [text[:end].strip(), RDINIT, f"bootproof.nonce={nonce}"]
@@ -182,6 +205,7 @@ def result_json(proven: Proven, machine: qemu.Machine | None) -> dict[str, Any]:
         "verdict": proven.verdict.value,
         "reason": proven.reason,
         "code": proven.code,
+        "profile": proven.case.profile if proven.case.cmdline is None else None,
         "host_seconds": round(proven.host_seconds, 3),
     }
     if proven.assembled is not None:
@@ -204,6 +228,7 @@ def machine_json(machine: qemu.Machine) -> Mapping[str, Any]:
         "memory": machine.memory,
         "cpus": machine.cpus,
         "deterministic": not machine.realtime,
+        "realtime": machine.realtime or None,
     }
 
 
@@ -262,6 +287,7 @@ def _assembly(
         dtb=qemu.device_tree(machine),
         reserved=machine.reserved,
         label=case.id,
+        cpus=machine.cpus,
         unsafe=case.unsafe,
     )
     provenance = {
@@ -298,6 +324,7 @@ def _budget(case: Case, options: Options) -> Budget:
 def _expected(
     case: Case, machine: qemu.Machine, assembled: Assembled, nonce: str, cmdline: str
 ) -> Expected:
+    acpi = assembled.image.region("acpi")
     return Expected(
         arch=case.arch,
         nonce=nonce,
@@ -307,6 +334,7 @@ def _expected(
         code=expected_code(assembled.kernel, case.arch, cmdline, assembled.image.ram),
         bootloader_type=_BOOTLOADER_TYPES.get(assembled.protocol),
         request=case.id if machine.arch.device_tree else None,
+        visible=None if acpi is None else usable_ram(case.arch, assembled.image.ram, acpi),
         mode=assembled.image.cpus[0].mode,
         mode_log=machine.arch.mode_log,
     )

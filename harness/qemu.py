@@ -25,6 +25,7 @@ from harness.errors import UserError
 from harness.text import printable
 from loader.address import GIB, MIB, Range, format_size
 from loader.layout import Region
+from loader.protocols import acpi
 from loader.protocols.e820 import LEGACY_HOLE
 
 Version = tuple[int, int, int]
@@ -33,6 +34,8 @@ Banks = tuple[tuple[int, int], ...]
 QEMU_MINIMUM: Final[Version] = (7, 2, 0)
 GUEST_CLOCK: Final = "2026-01-01T00:00:00"
 ICOUNT_SHIFT: Final = 3  # one instruction is 2^3 ns of guest time
+DEFAULT_PROFILE, FAST_PROFILE = "default", "fast"
+PROFILES: Final = (DEFAULT_PROFILE, FAST_PROFILE)
 SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
@@ -48,9 +51,10 @@ class Board:
 class Arch:
     """Everything the harness knows about an architecture; there is one value of each.
 
-    `cmdline` is what a kernel needs to talk to us and to end the machine; `stub_window` is where a
-    reset stub may lie; `device_tree` says whether kernels want one; `dump` is how QEMU prints the
-    registers; `mode_log` finds the CPU mode at the entry in the kernel's log, if it says so.
+    `cmdline` is what a kernel needs to talk to us and to end the machine, `fast` what else makes it
+    boot with fewer instructions; `stub_window` is where a reset stub may lie; `device_tree` says
+    whether kernels want one; `dump` is how QEMU prints the registers; `mode_log`
+    finds the CPU mode at the entry in the kernel's log, if it says so.
     """
 
     name: str
@@ -59,11 +63,17 @@ class Arch:
     board: str
     cpu: str
     cmdline: str
+    fast: str
     stub_window: Range
     device_tree: bool
     memory_limit: int
+    cpu_limit: int
     dump: DumpFormat
     mode_log: re.Pattern[bytes] | None = None
+
+    def command_line(self, profile: str) -> str:
+        """Our own kernel command line, by the name of its profile."""
+        return f"{self.cmdline} {self.fast}" if profile == FAST_PROFILE else self.cmdline
 
 
 def _split_at(threshold: int, low: int) -> Callable[[int], Banks]:
@@ -81,6 +91,11 @@ def _from_one_gib(memory: int) -> Banks:
     return ((GIB, memory),)
 
 
+# Self-tests, mitigations and security modules that say nothing about how a kernel was loaded.
+_FAST: Final = (
+    "mitigations=off cryptomgr.notests ftrace=off apparmor=0 security=none"
+    " initcall_blacklist=ima_init,init_evm"
+)
 _PC_RESERVED: Final = (Region("VGA memory and ROMs", LEGACY_HOLE),)
 
 _X86_64 = Arch(
@@ -94,9 +109,11 @@ _X86_64 = Arch(
     board="q35",
     cpu="qemu64",
     cmdline="console=ttyS0 reboot=t panic=-1 nokaslr",
+    fast=f"{_FAST} no_timer_check",
     stub_window=Range(0x1000, 0xF000),
     device_tree=False,
     memory_limit=64 * GIB,
+    cpu_limit=acpi.MOST_CPUS,
     dump=DumpFormat(
         parse=parse_x86,
         pc=re.compile(r"\b[RE]IP=([0-9a-f]+)"),
@@ -115,9 +132,11 @@ _AARCH64 = Arch(
     board="virt",
     cpu="cortex-a57",
     cmdline="console=ttyAMA0 panic=-1",
+    fast=_FAST,
     stub_window=Range.between(GIB + MIB, 256 * GIB),
     device_tree=True,
     memory_limit=64 * GIB,
+    cpu_limit=8,  # of the GICv2 that `virt` has by default
     dump=DumpFormat(
         parse=parse_arm64,
         pc=re.compile(r"\bPC=([0-9a-f]+)"),
@@ -156,6 +175,44 @@ QUIRKS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
+class RealtimeQuirk:
+    """Kernels before `kernel_fixed` that, with several CPUs, only boot in real time on a QEMU
+    before `fixed`. A kernel that does not say its release is taken to be one of them.
+    """
+
+    name: str
+    arch: str
+    fixed: Version
+    kernel_fixed: tuple[int, int]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+    def applies(self, machine: Machine, release: Callable[[], str | None]) -> bool:
+        """`release` gives the kernel's `uname -r`; it is only asked when it decides."""
+        if (
+            machine.arch.name != self.arch
+            or machine.cpus == 1
+            or machine.qemu.version >= self.fixed
+        ):
+            return False
+        numbers = re.match(r"(\d+)\.(\d+)", release() or "")
+        return not numbers or (int(numbers[1]), int(numbers[2])) < self.kernel_fixed
+
+
+REALTIME_QUIRKS: Final = (
+    RealtimeQuirk(
+        name="smp-bringup",
+        arch="x86_64",
+        fixed=(10, 0, 0),
+        kernel_fixed=(6, 12),
+        reason="with icount, QEMU before 10.0 never brings up the second CPU of Linux 6.1",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
 class QemuBinary:
     """A QEMU system emulator and its version."""
 
@@ -170,7 +227,8 @@ class QemuBinary:
 class Machine:
     """The computer a case runs on: everything QEMU is told that is not the guest's own bytes.
 
-    `memory` is in bytes. `realtime` gives up determinism for the host's clock.
+    `memory` is in bytes. `realtime` says why determinism is given up for the host's clock; it is
+    empty for a deterministic machine.
     """
 
     arch: Arch
@@ -179,7 +237,12 @@ class Machine:
     cpu: str
     memory: int
     cpus: int = 1
-    realtime: bool = False
+    realtime: str = ""
+
+    @property
+    def mode(self) -> str:
+        """Whether the guest's time is its own, in words."""
+        return f"real time: {self.realtime}" if self.realtime else "deterministic"
 
     @property
     def banks(self) -> Banks:
@@ -260,7 +323,8 @@ def machine(
     memory: int,
     board: str | None = None,
     cpu: str | None = None,
-    realtime: bool = False,
+    cpus: int = 1,
+    realtime: str = "",
 ) -> Machine:
     """A machine with the architecture's defaults, on the QEMU found. Raises UserError."""
     arch = ARCHES[arch_name]
@@ -273,10 +337,17 @@ def machine(
             f"memory: {format_size(memory)} is not a whole number of MiB from 1 MiB to"
             f" {format_size(arch.memory_limit)}"
         )
+    if not 1 <= cpus <= arch.cpu_limit:
+        raise UserError(f"CPUs: {cpus}; machines of {arch.name} have 1 to {arch.cpu_limit}")
     qemu = find_qemu(arch.name)
     quirk = next((q for q in QUIRKS if q.applies(arch.name, qemu.version)), None)
     default_cpu = quirk.cpu if quirk else arch.cpu
-    return Machine(arch, qemu, board or arch.board, cpu or default_cpu, memory, realtime=realtime)
+    return Machine(arch, qemu, board or arch.board, cpu or default_cpu, memory, cpus, realtime)
+
+
+def realtime_quirk(machine: Machine, release: Callable[[], str | None]) -> RealtimeQuirk | None:
+    """Why a kernel of this release does not boot deterministically on `machine`, if it does not."""
+    return next((quirk for quirk in REALTIME_QUIRKS if quirk.applies(machine, release)), None)
 
 
 @functools.cache

@@ -26,6 +26,7 @@ from loader import bootimage
 from loader.address import MIB, Range, format_size
 from loader.bootimage import BootImage
 from loader.errors import LoaderError, one_line
+from loader.inspect import banner_release
 from loader.memory import GuestMemory
 from loader.protocols import handed
 from loader.protocols.handed import Handed
@@ -42,6 +43,7 @@ class Request:
     board: str | None = None
     cpu: str | None = None
     memory: int | None = None
+    smp: int | None = None
     until: bytes | None = None
     only_handover: bool = False
     budget_seconds: float | None = None
@@ -83,9 +85,10 @@ def run(request: Request, default_out: Path) -> int:
     image = _normalised(bootimage.open_boot_image(request.directory))
     try:
         with bootimage.open_ram(image, request.directory) as memory:
-            machine = _machine(image, request)
+            given = handed.read(image.protocol, image.cpus[0], memory)
+            machine = _machine(image, memory, request, given)
             show = boot.Console()
-            start = _start(image, memory, machine, request, show)
+            start = _start(image, machine, request, show, given)
             out = _run_directory(request, default_out)
             _print_request(request, image, machine, start)
             bootimage.save(image, out)
@@ -104,7 +107,7 @@ def run(request: Request, default_out: Path) -> int:
 # --- the machine -------------------------------------------------------------------------------
 
 
-def _machine(image: BootImage, request: Request) -> Machine:
+def _machine(image: BootImage, memory: GuestMemory, request: Request, given: Handed) -> Machine:
     """The machine for an image's banks. Raises UserError when no such machine has them."""
     file = request.directory / bootimage.DESCRIPTION
     if request.memory is not None and request.memory != image.memory_size:
@@ -123,7 +126,8 @@ def _machine(image: BootImage, request: Request) -> Machine:
             f"{file}: $.banks: {size:#x} bytes of RAM; machines have a whole number of MiB, at most"
             f" {format_size(limit)}"
         )
-    machine = qemu.machine(image.arch, memory=size, board=request.board, cpu=request.cpu)
+    cpus = request.smp or given.cpus or 1
+    machine = qemu.machine(image.arch, memory=size, board=request.board, cpu=request.cpu, cpus=cpus)
     wanted = _joined(image.ram)
     if wanted != _joined(_ranges(machine.banks)):
         others = [
@@ -136,7 +140,16 @@ def _machine(image: BootImage, request: Request) -> Machine:
             f"{file}: $.banks: RAM at {_listed(wanted)}, but {machine.board} with"
             f" {format_size(machine.memory)} has it at {_listed(_ranges(machine.banks))}{hint}"
         )
-    return machine
+    quirk = qemu.realtime_quirk(machine, lambda: _release(image, memory))
+    return replace(machine, realtime=f"quirk {quirk}") if quirk else machine
+
+
+def _release(image: BootImage, memory: GuestMemory) -> str | None:
+    """What an uncompressed kernel's banner says in RAM."""
+    region = image.region("kernel")
+    if region is None or not memory.contains(region.start, region.size):
+        return None
+    return banner_release(memoryview(memory.read(region.start, region.size)))
 
 
 def _ranges(banks: Sequence[tuple[int, int]]) -> tuple[Range, ...]:
@@ -172,9 +185,8 @@ def _normalised(image: BootImage) -> BootImage:
 
 
 def _start(
-    image: BootImage, memory: GuestMemory, machine: Machine, request: Request, show: boot.Console
+    image: BootImage, machine: Machine, request: Request, show: boot.Console, given: Handed
 ) -> AnyStart:
-    given = handed.read(image.protocol, image.cpus[0], memory)
     expected = _expected(image, machine, given)
     if request.only_handover or isinstance(expected, ExpectedHandover):
         expected = ExpectedHandover(image.entry, request.until)
@@ -240,7 +252,7 @@ def _print_request(request: Request, image: BootImage, machine: Machine, start: 
     print(f"protocol  {image.protocol}{rules}, entered at {image.entry:#x}")
     print(
         f"machine   {machine.qemu}, {machine.board}, {machine.cpu},"
-        f" {format_size(machine.memory)}, deterministic"
+        f" {format_size(machine.memory)}, {boot.cpus_text(machine.cpus)}, {machine.mode}"
     )
     for region in image.regions:
         print(f"memory    {region.range!s:<24} {region.name}")

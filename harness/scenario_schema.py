@@ -67,6 +67,7 @@ def _choices() -> Mapping[tuple[type, str], Callable[[], Iterable[str]]]:
         (Case, "board"): lambda: boards,
         (Case, "variant"): lambda: variants.VARIANTS,
         (Case, "init"): inits,
+        (Case, "profile"): lambda: qemu.PROFILES,
         (Case, "damage"): lambda: damage.DAMAGES,
         (Expectation, "protocol"): lambda: PROTOCOLS,
     }

@@ -317,11 +317,14 @@ def _memory_contradictions(expected: Expected, said: GuestEvidence) -> Iterator[
         yield f"the guest has {format_size(total)} of memory in use, of {format_size(available)}"
 
 
-def usable_ram(arch: str, banks: Sequence[Range]) -> tuple[Range, ...]:
-    """What /proc/iomem should call System RAM for these banks; x86 kernels never use page 0."""
+def usable_ram(arch: str, banks: Sequence[Range], acpi: Range | None = None) -> tuple[Range, ...]:
+    """What /proc/iomem should call System RAM for these banks; x86 kernels never use page 0.
+
+    `acpi` is where ACPI tables lie, if there are any.
+    """
     if arch != "x86_64":
         return tuple(banks)
-    ranges = (entry.range for entry in memory_map(banks) if entry.type == E820_RAM)
+    ranges = (entry.range for entry in memory_map(banks, acpi) if entry.type == E820_RAM)
     return tuple(
         Range.between(max(part.start, 0x1000), part.end) for part in ranges if part.end > 0x1000
     )

@@ -33,8 +33,9 @@ class BootRequest:
     `cmdline` is without the terminating NUL; `dtb` is the machine's own device tree (device-tree
     architectures only); `reserved` is RAM that the machine will not leave alone; `label` is
     written where the protocol has a place for it, so that the guest can tell by which request it
-    was made. `unsafe` leaves out the checks of where the kernel may run, for cases whose point is
-    the failure.
+    was made. `cpus` is how many the machine has; where no device tree says so, the kernel is told
+    of more than one by tables. `unsafe` leaves out the checks of where the kernel may run, for
+    cases whose point is the failure.
     """
 
     cmdline: bytes = b""
@@ -42,6 +43,7 @@ class BootRequest:
     dtb: bytes | None = None
     reserved: tuple[Region, ...] = ()
     label: str = ""
+    cpus: int = 1
     unsafe: bool = False
 
 

@@ -14,8 +14,8 @@ from typing import Final
 from loader.address import Range, align_up
 from loader.layout import Region, Wanted, check_inside, place
 from loader.memory import GuestMemory
-from loader.protocols import BootRequest, ProtocolError, check_cmdline, region
-from loader.protocols.e820 import EBDA_START, HIGH_MEMORY, LEGACY_HOLE, memory_map
+from loader.protocols import BootRequest, ProtocolError, acpi, check_cmdline, region
+from loader.protocols.e820 import EBDA_START, HIGH_MEMORY, LEGACY_HOLE, E820Entry, memory_map
 from loader.registers import DescriptorTable, Segment
 from loader.result import KernelLoaderResult, SetupHeader
 
@@ -30,6 +30,7 @@ VMLINUX_INITRD_ADDR_MAX: Final = 0x7FFFFFFF
 VMLINUX_ALIGNMENT: Final = 0x200000
 
 _LOADFLAGS_LOADED_HIGH: Final = 0x01
+_ACPI_RSDP_ADDR: Final = 0x70
 _SETUP_HEADER: Final = 0x1F1
 E820_ENTRIES: Final = 0x1E8
 RAMDISK_IMAGE: Final = 0x218
@@ -44,7 +45,10 @@ def plan(
     request: BootRequest,
     wanted: Sequence[Wanted],
 ) -> list[Region]:
-    """Kernel, GDT, `wanted`, command line, initrd. Raises LayoutError, ProtocolError."""
+    """Kernel, GDT, `wanted`, ACPI tables if they are needed, command line, initrd.
+
+    Raises LayoutError, ProtocolError.
+    """
     header = kernel.setup_header
     check_cmdline(request.cmdline, cmdline_limit(header))
     kernel_region = Region("kernel", kernel.footprint)
@@ -60,6 +64,7 @@ def plan(
     pieces = [
         low_wanted("gdt", 0x40, 16),
         *wanted,
+        *_acpi_wanted(request),
         Wanted("cmdline", len(request.cmdline) + 1, 16, _LOW),
     ]
     if request.initrd is not None:
@@ -67,6 +72,29 @@ def plan(
         window = Range.between(HIGH_MEMORY, max(end, HIGH_MEMORY))
         pieces.append(Wanted("initrd", len(request.initrd), PAGE, window, high=True))
     return [kernel_region, *place(ram, taken, pieces)]
+
+
+def _acpi_wanted(request: BootRequest) -> list[Wanted]:
+    """One CPU is found without tables; more than one are not: Linux looks in the MADT for them."""
+    if request.cpus == 1:
+        return []
+    if request.cpus > acpi.MOST_CPUS:
+        raise ProtocolError(
+            f"{request.cpus} CPUs, but ACPI's local APIC entries hold at most {acpi.MOST_CPUS}",
+            field="cpus",
+            value=request.cpus,
+            limit=acpi.MOST_CPUS,
+        )
+    return [Wanted("acpi", acpi.size(request.cpus), acpi.PAGE, _LOW, high=True)]
+
+
+def write_acpi(memory: GuestMemory, regions: Sequence[Region], request: BootRequest) -> int:
+    """Writes the ACPI tables; gives the guest-physical address of the RSDP, 0 without tables."""
+    place_ = region(regions, "acpi")
+    if place_ is None:
+        return 0
+    memory.write(place_.start, acpi.tables(place_.start, request.cpus))
+    return place_.start
 
 
 def zero_page_wanted() -> Wanted:
@@ -95,17 +123,19 @@ def write(
         ramdisk_image=initrd.start if initrd else 0,
         ramdisk_size=initrd.size if initrd else 0,
     )
-    ram = [bank.range for bank in memory.banks]
-    memory.write(zero_page.start, boot_params(header, ram))
+    rsdp = write_acpi(memory, regions, request)
+    entries = memory_map([bank.range for bank in memory.banks], region(regions, "acpi"))
+    memory.write(zero_page.start, boot_params(header, entries, rsdp))
     return zero_page.start
 
 
-def boot_params(header: SetupHeader, ram: Sequence[Range]) -> bytes:
-    """The 4096 bytes of struct boot_params: setup header and E820 map, all else zero."""
+def boot_params(header: SetupHeader, memory_map_: Sequence[E820Entry], rsdp: int = 0) -> bytes:
+    """The 4096 bytes of struct boot_params: setup header, E820 map, RSDP address; all else zero."""
     page = bytearray(PAGE)
     raw = header.to_bytes()
     page[_SETUP_HEADER : _SETUP_HEADER + len(raw)] = raw
-    entries = memory_map(ram)[:_E820_MAX]
+    page[_ACPI_RSDP_ADDR : _ACPI_RSDP_ADDR + 8] = struct.pack("<Q", rsdp)
+    entries = memory_map_[:_E820_MAX]
     page[E820_ENTRIES] = len(entries)
     table = b"".join(entry.pack() for entry in entries)
     page[_E820_TABLE : _E820_TABLE + len(table)] = table

@@ -31,9 +31,26 @@ class E820Entry:
         return struct.pack("<QQI", self.range.start, self.range.size, self.type)
 
 
-def memory_map(ram: Sequence[Range]) -> tuple[E820Entry, ...]:
-    """The map of a machine with these banks: low RAM, the reserved legacy area, the rest."""
-    return tuple(_entries(ram))
+def memory_map(ram: Sequence[Range], acpi: Range | None = None) -> tuple[E820Entry, ...]:
+    """The map of a machine with these banks: low RAM, the reserved legacy area, the rest.
+
+    `acpi` is the part of the RAM that holds ACPI tables: an entry of its own.
+    """
+    entries = tuple(_entries(ram))
+    return entries if acpi is None else tuple(_with_acpi(entries, acpi))
+
+
+def _with_acpi(entries: Iterable[E820Entry], acpi: Range) -> Iterable[E820Entry]:
+    for entry in entries:
+        whole = entry.range
+        if not whole.contains(acpi):
+            yield entry
+            continue
+        if acpi.start > whole.start:
+            yield E820Entry(Range.between(whole.start, acpi.start), entry.type)
+        yield E820Entry(acpi, E820_ACPI)
+        if acpi.end < whole.end:
+            yield E820Entry(Range.between(acpi.end, whole.end), entry.type)
 
 
 def _entries(ram: Iterable[Range]) -> Iterable[E820Entry]:

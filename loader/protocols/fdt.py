@@ -7,6 +7,7 @@ Documentation/devicetree/bindings/chosen.txt of the kernel for linux,initrd-*.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import Final
 
 from loader.address import Range, align_up
@@ -66,34 +67,56 @@ def chosen_size(dtb: bytes, *, cmdline: bytes, initrd: bool, label: str = "") ->
 
 
 def read_chosen(dtb: bytes) -> dict[str, bytes]:
-    """The properties of /chosen in any bytes; none where they are no device tree that has it.
-
-    One pass over the structure block: a stranger's tree may be made to be slow to build in memory.
-    """
+    """The properties of /chosen in any bytes; none where they are no device tree that has it."""
     found: dict[str, bytes] = {}
     try:
-        _, _, structure, strings = struct.unpack_from(">4I", dtb)
-        path: list[bytes] = []
-        while True:
-            (token,) = struct.unpack_from(">I", dtb, structure)
-            structure += 4
-            if token == _BEGIN_NODE:
-                end = dtb.index(0, structure)
-                path.append(dtb[structure:end])
-                structure = align_up(end + 1, 4)
-            elif token == _END_NODE:
-                path.pop()
-            elif token == _PROPERTY:
-                size, name = struct.unpack_from(">2I", dtb, structure)
-                start = structure + 8
-                if path == [b"", b"chosen"]:
-                    key = dtb[strings + name : strings + name + _NAME_LIMIT].partition(b"\0")[0]
-                    found[key.decode("ascii", "replace")] = dtb[start : start + size]
-                structure = align_up(start + size, 4)
-            elif token != _NOP:
-                return found if token == _END else {}
+        for path, name, value in _walk(dtb):
+            if name is not None and path == [b"", b"chosen"]:
+                found[name.decode("ascii", "replace")] = value
     except (struct.error, ValueError, IndexError):
         return {}
+    return found
+
+
+def count_cpus(dtb: bytes) -> int | None:
+    """How many CPUs a device tree lists (section 3.8); None where the bytes are no device tree."""
+    try:
+        return sum(
+            name is None and path[:-1] == [b"", b"cpus"] and path[-1].startswith(b"cpu@")
+            for path, name, _ in _walk(dtb)
+        )
+    except (struct.error, ValueError, IndexError):
+        return None
+
+
+def _walk(dtb: bytes) -> Iterator[tuple[list[bytes], bytes | None, bytes]]:
+    """Each node's path (with None for a name), and each property's path, name and value.
+
+    One pass over the structure block: a stranger's tree may be made to be slow to build in memory.
+    Raises struct.error, ValueError or IndexError for bytes that are no device tree.
+    """
+    _, _, structure, strings = struct.unpack_from(">4I", dtb)
+    path: list[bytes] = []
+    while True:
+        (token,) = struct.unpack_from(">I", dtb, structure)
+        structure += 4
+        if token == _BEGIN_NODE:
+            end = dtb.index(0, structure)
+            path.append(dtb[structure:end])
+            structure = align_up(end + 1, 4)
+            yield path, None, b""
+        elif token == _END_NODE:
+            path.pop()
+        elif token == _PROPERTY:
+            size, name = struct.unpack_from(">2I", dtb, structure)
+            start = structure + 8
+            key = dtb[strings + name : strings + name + _NAME_LIMIT].partition(b"\0")[0]
+            yield path, key, dtb[start : start + size]
+            structure = align_up(start + size, 4)
+        elif token == _END:
+            return
+        elif token != _NOP:
+            raise ValueError(f"unknown token {token:#x}")
 
 
 def _without_nops(dtb: bytes) -> bytes:

@@ -16,7 +16,7 @@ from typing import Final
 
 from loader.address import Range
 from loader.memory import GuestMemory
-from loader.protocols import fdt
+from loader.protocols import acpi_found, fdt
 from loader.protocols.e820 import E820_RAM, LEGACY_HOLE
 from loader.registers import Arm64Registers, Registers, X86Registers
 
@@ -25,10 +25,11 @@ _TEXT_LIMIT: Final = 1 << 16
 _MOST_ENTRIES: Final = 128  # E820_MAX_ENTRIES_ZEROPAGE; also what is asked of other maps
 
 # Offsets within struct boot_params.
+_ACPI_RSDP_ADDR: Final = 0x70
 _EXT_CMD_LINE_PTR, _E820_ENTRIES, _TYPE_OF_LOADER, _EXT_LOADER_TYPE = 0xC8, 0x1E8, 0x210, 0x227
 _CMD_LINE_PTR, _PAYLOAD_LENGTH, _E820_TABLE = 0x228, 0x24C, 0x2D0
 # Offsets within struct hvm_start_info.
-_PVH_CMDLINE, _PVH_MEMMAP, _PVH_MEMMAP_ENTRIES = 24, 40, 48
+_PVH_CMDLINE, _PVH_RSDP, _PVH_MEMMAP, _PVH_MEMMAP_ENTRIES = 24, 32, 40, 48
 _EXTENDED_TYPE: Final = 0xE  # boot.rst, type_of_loader: the number is in ext_loader_type
 
 
@@ -36,7 +37,8 @@ _EXTENDED_TYPE: Final = 0xE  # boot.rst, type_of_loader: the number is in ext_lo
 class Handed:
     """`ram` is the System RAM that the kernel will make of its memory map, None where the machine
     tells it; `loader_type` what /proc/sys/kernel/bootloader_type must read; `unpacks` says that the
-    kernel decompresses itself; `label` the request in a device tree of ours.
+    kernel decompresses itself; `label` the request in a device tree of ours; `cpus` how many CPUs
+    ACPI tables or device tree tell of, None where there is neither.
     """
 
     cmdline: str | None = None
@@ -44,6 +46,7 @@ class Handed:
     loader_type: int | None = None
     unpacks: bool = False
     label: str | None = None
+    cpus: int | None = None
 
 
 def read(protocol: str, registers: Registers, memory: GuestMemory) -> Handed:
@@ -67,6 +70,7 @@ def _linux(registers: Registers, memory: GuestMemory) -> Handed:
         ram=_usable(struct.iter_unpack("<QQI", table)),
         loader_type=type_,
         unpacks=bool(_u32(page, _PAYLOAD_LENGTH)),
+        cpus=_acpi_cpus(memory, _u64(page, _ACPI_RSDP_ADDR)),
     )
 
 
@@ -82,6 +86,7 @@ def _pvh(registers: Registers, memory: GuestMemory) -> Handed:
         cmdline=_text(memory, _u64(info, _PVH_CMDLINE)),
         ram=_usable(rows),
         loader_type=0xB0,  # set by the kernel's own PVH entry
+        cpus=_acpi_cpus(memory, _u64(info, _PVH_RSDP)),
     )
 
 
@@ -92,7 +97,17 @@ def _arm64(registers: Registers, memory: GuestMemory) -> Handed:
     size = int.from_bytes(head[4:], "big") if head else 0
     tree = _bytes(memory, address, size) if 0 < size <= fdt.DTB_MAX else None
     values = fdt.read_chosen(tree) if tree else {}
-    return Handed(cmdline=_decoded(values.get("bootargs")), label=_decoded(values.get(fdt.LABEL)))
+    return Handed(
+        cmdline=_decoded(values.get("bootargs")),
+        label=_decoded(values.get(fdt.LABEL)),
+        cpus=fdt.count_cpus(tree) if tree else None,
+    )
+
+
+def _acpi_cpus(memory: GuestMemory, rsdp: int) -> int | None:
+    if not rsdp:
+        return None
+    return acpi_found.follow(lambda address, size: _bytes(memory, address, size), rsdp).cpus
 
 
 _READERS: Final[Mapping[str, Callable[[Registers, GuestMemory], Handed]]] = {

@@ -26,16 +26,17 @@ START_INFO_VERSION: Final = 1
 _START_INFO = struct.Struct("<IIII QQQQ II")  # struct hvm_start_info, version 1
 _MODULE = struct.Struct("<QQQQ")  # struct hvm_modlist_entry
 _MEMMAP = struct.Struct("<QQII")  # struct hvm_memmap_table_entry
+_ACPI_ENTRIES: Final = 2  # the tables' own, and what is left of the RAM entry behind them
 _SELECTOR_CS, _SELECTOR_DS, _SELECTOR_TSS = 0x08, 0x10, 0x18
 
 
 def plan(ram: Sequence[Range], kernel: KernelLoaderResult, request: BootRequest) -> list[Region]:
     """See BootProtocol.plan."""
     entry_point(kernel, NAME)
-    memmap_size = _MEMMAP.size * len(memory_map(ram))
+    entries = len(memory_map(ram)) + (_ACPI_ENTRIES if request.cpus > 1 else 0)
     wanted = [
         bootparams.low_wanted("start_info", _START_INFO.size, 16),
-        bootparams.low_wanted("memmap", memmap_size, 16),
+        bootparams.low_wanted("memmap", _MEMMAP.size * entries, 16),
         bootparams.low_wanted("modlist", _MODULE.size, 16),
     ]
     return bootparams.plan(ram, kernel, request, wanted)
@@ -65,7 +66,8 @@ def _write_start_info(memory: GuestMemory, regions: Sequence[Region], request: B
     start_info, memmap, modlist, cmdline = places.values()
     assert start_info and memmap and modlist and cmdline
     initrd = region(regions, "initrd")
-    entries = memory_map([bank.range for bank in memory.banks])
+    rsdp = bootparams.write_acpi(memory, regions, request)
+    entries = memory_map([bank.range for bank in memory.banks], region(regions, "acpi"))
     memory.write(cmdline.start, request.cmdline + b"\0")
     if initrd is not None and request.initrd is not None:
         memory.write(initrd.start, request.initrd)
@@ -77,7 +79,7 @@ def _write_start_info(memory: GuestMemory, regions: Sequence[Region], request: B
     modules = 1 if initrd else 0
     info = _START_INFO.pack(
         *(START_INFO_MAGIC, START_INFO_VERSION, 0, modules),
-        *(modlist.start if modules else 0, cmdline.start, 0, memmap.start),
+        *(modlist.start if modules else 0, cmdline.start, rsdp, memmap.start),
         *(len(entries), 0),
     )
     memory.write(start_info.start, info)

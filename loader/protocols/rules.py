@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from loader.address import Range
+from loader.protocols import acpi_found
 from loader.registers import (
     CR0_PE,
     CR0_PG,
@@ -194,6 +195,7 @@ def _interrupts_off(r: X86Registers) -> Iterator[RuleFinding]:
 # Offsets within struct boot_params (zero-page.rst).
 _E820_ENTRIES, _E820_TABLE, _TYPE_OF_LOADER = 0x1E8, 0x2D0, 0x210
 _CMD_LINE_PTR, _RAMDISK_IMAGE, _RAMDISK_SIZE = 0x228, 0x218, 0x21C
+_ACPI_RSDP_ADDR: Final = 0x70
 
 
 def _zero_page(hardware: Hardware, address: int) -> Iterator[RuleFinding]:
@@ -211,6 +213,14 @@ def _zero_page(hardware: Hardware, address: int) -> Iterator[RuleFinding]:
         yield _violation("ramdisk", f"the initrd at {ramdisk:#x} with {size:#x} bytes leaves RAM")
     if size and not page[_TYPE_OF_LOADER]:
         yield _violation("type-of-loader", "type_of_loader is 0: the kernel ignores the initrd")
+    yield from _acpi(hardware, int.from_bytes(page[_ACPI_RSDP_ADDR:][:8], "little"))
+
+
+def _acpi(hardware: Hardware, rsdp: int) -> Iterator[RuleFinding]:
+    """Tables are not asked for; what is there must hold (ACPI 6.5 section 5.2)."""
+    problem = acpi_found.follow(hardware.read, rsdp).problem if rsdp else None
+    if problem:
+        yield _violation("acpi", problem)
 
 
 def _identity_mapped(hardware: Hardware, r: X86Registers) -> Iterator[RuleFinding]:
@@ -252,7 +262,7 @@ def _start_info(hardware: Hardware, address: int) -> Iterator[RuleFinding]:
     if raw is None:
         yield _violation("start-info", f"EBX {address:#x} does not point to hvm_start_info in RAM")
         return
-    magic, version, _, modules, modlist, cmdline, _, memmap, entries, _ = struct.unpack(
+    magic, version, _, modules, modlist, cmdline, rsdp, memmap, entries, _ = struct.unpack(
         "<IIIIQQQQII", raw
     )
     if magic != _START_INFO_MAGIC:
@@ -266,6 +276,7 @@ def _start_info(hardware: Hardware, address: int) -> Iterator[RuleFinding]:
         yield _violation("modlist", f"the module list at {modlist:#x} is not in RAM")
     if cmdline and _string(hardware, cmdline) is None:
         yield _violation("cmdline", f"cmdline_paddr {cmdline:#x} is no string in RAM")
+    yield from _acpi(hardware, rsdp)
 
 
 def _string(hardware: Hardware, address: int, limit: int = 1 << 16) -> bytes | None:

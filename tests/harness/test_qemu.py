@@ -301,7 +301,7 @@ def test_command_line_with_a_file_as_ram(shared: bool, share: str) -> None:
 
 
 def test_real_time_gives_up_determinism() -> None:
-    machine = qemu.machine("x86_64", memory=512 * MIB, realtime=True)
+    machine = qemu.machine("x86_64", memory=512 * MIB, realtime="asked for")
     words = argv(machine, Launch((), (0,)), Channels("c,d", terminal=True))
     assert not {"-icount", "-rtc", "-seed"} & set(words)
     assert "stdio,id=console,mux=on,signal=off,logfile=c,,d" in words

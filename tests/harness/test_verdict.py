@@ -309,6 +309,12 @@ def test_usable_ram(arch: str, banks: list[tuple[int, int]], wanted: list[tuple[
     assert found == tuple(Range(*part) for part in wanted)
 
 
+def test_usable_ram_without_acpi_tables() -> None:
+    found = usable_ram("x86_64", [Range(0, 16 * MIB)], Range(0x9E000, 0x1000))
+    parts = [(0x1000, 0x9D000), (0x9F000, 0xC00), (MIB, 15 * MIB)]
+    assert found == tuple(Range(*part) for part in parts)
+
+
 # --- the entry probe ---------------------------------------------------------------------------
 
 REACHED = Arm64Registers(0x40200000)

@@ -19,6 +19,7 @@ from loader.layout import LayoutError, Region
 from loader.memory import GuestMemory
 from loader.protocols import BootRequest, Handover, ProtocolError, linux32, linux64
 from loader.protocols.bootparams import boot_params, vmlinux_setup_header
+from loader.protocols.e820 import memory_map
 from loader.protocols.linux64 import identity_map
 from loader.registers import X86Registers
 from tests.builders import images
@@ -108,7 +109,7 @@ def bzimage(**fields: int) -> bytes:
 
 
 def test_vmlinux_is_booted_with_the_fields_of_protocol_2_12() -> None:
-    page = boot_params(vmlinux_setup_header(), [Range(0, MIB)])
+    page = boot_params(vmlinux_setup_header(), memory_map([Range(0, MIB)]))
     known = {
         0x1FE: 0xAA55,
         0x202: 0x53726448,
@@ -168,7 +169,7 @@ def test_e820_of_two_banks() -> None:
 
 def test_not_more_than_128_entries() -> None:
     banks = [Range(i * 2 * MIB, MIB) for i in range(1, 200)]
-    assert boot_params(vmlinux_setup_header(), banks)[0x1E8] == 128
+    assert boot_params(vmlinux_setup_header(), memory_map(banks))[0x1E8] == 128
 
 
 # --- placement ---------------------------------------------------------------------------------

@@ -1,0 +1,293 @@
+"""ACPI tables: read back by offset from the specification and by iasl; what becomes of broken ones.
+
+The offsets are spelled out here once more from ACPI 6.5; iasl is ACPICA's own disassembler.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import struct
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from loader import BzImage, Elf
+from loader.address import MIB, Range
+from loader.memory import GuestMemory
+from loader.protocols import BootRequest, ProtocolError, acpi, handed, linux32, linux64, pvh
+from loader.protocols.acpi_found import AcpiFound, follow
+from loader.protocols.e820 import memory_map
+from loader.protocols.rules import Hardware, check
+from loader.registers import X86Registers
+from tests.builders import images
+
+PLACE = 0x9E000
+VMLINUX = images.elf(
+    images.load(16 * MIB, b"\xf4" * 0x3000), images.notes(images.pvh_entry(16 * MIB))
+)
+X86 = [linux64, linux32, pvh]
+
+
+def reader(tables: bytes, place: int = PLACE) -> Callable[[int, int], bytes | None]:
+    def read(address: int, size: int) -> bytes | None:
+        inside = place <= address and address + size <= place + len(tables)
+        return tables[address - place : address - place + size] if inside else None
+
+    return read
+
+
+def split(tables: bytes, place: int = PLACE) -> dict[str, tuple[int, bytes]]:
+    """Every table by its signature: offset in `tables`, and its bytes."""
+    found = {"RSDP": (0, tables[:36])}
+
+    def add(address: int) -> bytes:
+        at = address - place
+        (length,) = struct.unpack_from("<I", tables, at + 4)
+        found[tables[at : at + 4].decode()] = at, tables[at : at + length]
+        return tables[at : at + length]
+
+    xsdt = add(int.from_bytes(tables[24:32], "little"))
+    for (address,) in struct.iter_unpack("<Q", xsdt[36:]):
+        add(address)
+    fadt = found["FACP"][1]
+    add(int.from_bytes(fadt[36:40], "little"))
+    add(int.from_bytes(fadt[140:148], "little"))
+    return found
+
+
+# --- the tables --------------------------------------------------------------------------------
+
+
+def test_every_table_is_there_and_sums_up_to_zero() -> None:
+    found = split(acpi.tables(PLACE, 2))
+    assert set(found) == {"RSDP", "XSDT", "FACP", "FACS", "DSDT", "APIC"}
+    assert sum(found["RSDP"][1][:20]) & 0xFF == 0  # section 5.2.5.3: the first 20 bytes
+    for name, (_, table) in found.items():
+        assert name == "FACS" or sum(table) & 0xFF == 0, name
+    assert all(at % 64 == 0 for at, _ in found.values())
+
+
+def test_rsdp() -> None:
+    rsdp = acpi.tables(PLACE, 2)[:36]
+    signature, _, _, revision, rsdt, length, xsdt = struct.unpack("<8sB6sBIIQ", rsdp[:32])
+    assert (signature, revision, rsdt, length) == (b"RSD PTR ", 2, 0, 36)
+    assert xsdt > PLACE
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 4, 255])
+def test_madt_lists_every_cpu(cpus: int) -> None:
+    tables = acpi.tables(PLACE, cpus)
+    madt = split(tables)["APIC"][1]
+    assert struct.unpack_from("<II", madt, 36) == (0xFEE00000, 1)
+    entries, at = [], 44
+    while at < len(madt):
+        entries.append(madt[at : at + madt[at + 1]])
+        at += madt[at + 1]
+    local = [struct.unpack("<BBBBI", entry) for entry in entries if entry[0] == 0]
+    assert local == [(0, 8, cpu, cpu, 1) for cpu in range(cpus)]
+    others = [entry for entry in entries if entry[0] != 0]
+    assert others == [
+        struct.pack("<BBBBII", 1, 12, 0, 0, 0xFEC00000, 0),
+        struct.pack("<BBBBIH", 2, 10, 0, 0, 2, 0),
+        struct.pack("<BBBBIH", 2, 10, 0, 9, 9, 0xD),
+    ]
+    assert acpi.size(cpus) % 0x1000 == 0
+    assert len(tables) <= acpi.size(cpus)
+
+
+@pytest.mark.parametrize("cpus", [0, 256])
+def test_number_of_cpus_that_no_table_holds(cpus: int) -> None:
+    with pytest.raises(ValueError, match=f"{cpus} CPUs; the tables hold 1 to 255"):
+        acpi.tables(PLACE, cpus)
+
+
+def test_fadt_has_the_registers_that_are_required() -> None:
+    """Section 4.8.3.1 and .2: status, enable, and control with SCI_EN, here in RAM."""
+    tables = acpi.tables(PLACE, 2)
+    fadt = split(tables)["FACP"][1]
+    assert (len(fadt), fadt[8], fadt[131]) == (276, 6, 5)
+    assert (fadt[88], fadt[89]) == (4, 2)
+    (flags,) = struct.unpack_from("<I", fadt, 112)
+    assert not flags & 1 << 20  # hardware-reduced: Linux would do without PIC and PIT
+    event, control = (struct.unpack_from("<BBBBQ", fadt, offset) for offset in (148, 172))
+    assert event[:4] == (0, 32, 0, 2)
+    assert control[:4] == (0, 16, 0, 2)
+    assert tables[event[4] - PLACE : event[4] - PLACE + 4] == bytes(4)
+    assert tables[control[4] - PLACE : control[4] - PLACE + 2] == b"\1\0"
+    assert not any(fadt[56:88])  # no I/O ports
+    assert fadt[76:80] == fadt[208:220][4:8] == bytes(4)  # no PM timer
+
+
+def test_iasl_finds_nothing_wrong(tmp_path: Path) -> None:
+    if shutil.which("iasl") is None:
+        reason = "no iasl: ACPICA's opinion of the tables is not asked (apt: acpica-tools)"
+        assert not os.environ.get("CI"), reason
+        pytest.skip(reason)
+    for name, (_, table) in split(acpi.tables(PLACE, 4)).items():
+        if name == "RSDP":
+            continue
+        path = tmp_path / f"{name}.aml"
+        path.write_bytes(table)
+        run = subprocess.run(["iasl", "-d", path], capture_output=True, text=True, check=True)
+        source = path.with_suffix(".dsl").read_text()
+        said = run.stdout + run.stderr + source
+        assert not re.search(r"incorrect|invalid|warning|unknown|error", said, re.IGNORECASE), said
+        assert f"[{name}]" in source or f'"{name}"' in source
+
+
+# --- where they go -----------------------------------------------------------------------------
+
+
+def guest(protocol: ModuleType, cpus: int, memory: GuestMemory) -> X86Registers:
+    kernel = images.bzimage(b"\xf4" * 0x1000) if protocol is linux32 else VMLINUX
+    loader = BzImage() if protocol is linux32 else Elf()
+    request = BootRequest(b"quiet", cpus=cpus)
+    registers = protocol.configure(memory, loader.load(memory, kernel), request).registers
+    assert isinstance(registers, X86Registers)
+    return registers
+
+
+def told(protocol: ModuleType, registers: X86Registers, memory: GuestMemory) -> tuple[int, bytes]:
+    """The RSDP's address and the memory map as the kernel is given them, by offset."""
+    if protocol is pvh:
+        info = memory.read(registers.rbx, 56)
+        rsdp, memmap, entries = struct.unpack("<QQI", info[32:52])
+        table = memory.read(memmap, 24 * entries)
+        rows = [table[at : at + 20] for at in range(0, len(table), 24)]
+        return rsdp, b"".join(rows)
+    page = memory.read(registers.rsi, 4096)
+    return int.from_bytes(page[0x70:0x78], "little"), page[0x2D0 : 0x2D0 + 20 * page[0x1E8]]
+
+
+@pytest.mark.parametrize("protocol", X86)
+def test_the_kernel_is_told_where_they_are(protocol: ModuleType) -> None:
+    with GuestMemory([(0, 64 * MIB)]) as memory:
+        rsdp, table = told(protocol, guest(protocol, 3, memory), memory)
+        assert memory.read(rsdp, 1024) == acpi.tables(rsdp, 3).ljust(1024, b"\0")
+        assert list(struct.iter_unpack("<QQI", table)) == [
+            (0, 0x9E000, 1),
+            (0x9E000, 0x1000, 3),
+            (0x9F000, 0xC00, 1),
+            (0x9FC00, 0x60400, 2),
+            (MIB, 63 * MIB, 1),
+        ]
+
+
+@pytest.mark.parametrize("protocol", X86)
+def test_one_cpu_needs_none(protocol: ModuleType) -> None:
+    with GuestMemory([(0, 64 * MIB)]) as memory:
+        rsdp, table = told(protocol, guest(protocol, 1, memory), memory)
+        assert rsdp == 0
+        assert len(table) == 3 * 20
+
+
+@pytest.mark.parametrize("protocol", X86)
+def test_more_cpus_than_the_tables_hold(protocol: ModuleType) -> None:
+    with (
+        GuestMemory([(0, 64 * MIB)]) as memory,
+        pytest.raises(ProtocolError, match="256 CPUs, but ACPI's local APIC entries hold at most"),
+    ):
+        guest(protocol, 256, memory)
+
+
+@pytest.mark.parametrize(
+    ("place", "left"),
+    [
+        ((0, 0x1000), [(0x1000, 0x9EC00)]),
+        ((0x9EC00, 0x1000), [(0, 0x9EC00)]),
+        ((0x8000, 0x1000), [(0, 0x8000), (0x9000, 0x96C00)]),
+    ],
+)
+def test_memory_map_at_the_edges(place: tuple[int, int], left: list[tuple[int, int]]) -> None:
+    entries = memory_map([Range(0, 64 * MIB)], Range(*place))
+    by_type = [(e.type, e.range.start, e.range.size) for e in entries if e.range.end < 0x9FC01]
+    assert sorted(by_type) == sorted([(3, *place), *((1, *part) for part in left)])
+
+
+# --- reading them back -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 255])
+def test_reading_back(cpus: int) -> None:
+    assert follow(reader(acpi.tables(PLACE, cpus)), PLACE) == AcpiFound(None, cpus)
+
+
+@pytest.mark.parametrize("protocol", X86)
+def test_handed_over_cpus(protocol: ModuleType) -> None:
+    for cpus, wanted in ((1, None), (4, 4)):
+        with GuestMemory([(0, 64 * MIB)]) as memory:
+            registers = guest(protocol, cpus, memory)
+            assert handed.read(protocol.NAME, registers, memory).cpus == wanted
+
+
+def test_rsdt_of_an_old_rsdp() -> None:
+    """ACPI 1.0: 20 bytes, revision 0, 32-bit addresses."""
+    tables = bytearray(acpi.tables(PLACE, 2))
+    found = split(bytes(tables))
+    xsdt_at, xsdt = found["XSDT"]
+    addresses = [address for (address,) in struct.iter_unpack("<Q", xsdt[36:])]
+    rsdt = bytearray(b"RSDT" + struct.pack("<I", 44) + xsdt[8:36])
+    rsdt += struct.pack("<2I", *addresses)
+    rsdt[9] = -sum(rsdt[:9] + rsdt[10:]) & 0xFF
+    tables[xsdt_at : xsdt_at + len(rsdt)] = rsdt
+    tables[15] = 0
+    tables[16:20] = struct.pack("<I", PLACE + xsdt_at)
+    tables[8] = -sum(tables[:8] + tables[9:20]) & 0xFF
+    assert follow(reader(bytes(tables)), PLACE) == AcpiFound(None, 2)
+
+
+@pytest.mark.parametrize(
+    ("table", "offset", "value", "problem"),
+    [
+        ("RSDP", 0, b"X", "0x9e000 does not point to an RSDP in RAM"),
+        ("RSDP", 17, b"\1", "the checksum of the RSDP at 0x9e000 is wrong"),
+        ("RSDP", 33, b"\1", "the checksum of the RSDP at 0x9e000 is wrong"),
+        ("XSDT", 40, b"\1", "the checksum of the ACPI table 'XSDT' at"),
+        ("XSDT", 4, b"\xff\xff\xff\x7f", "has 0x7fffffff bytes"),
+        ("APIC", 4, b"\1\0\0\0", "has 0x1 bytes"),
+        ("APIC", 50, b"\1", "the checksum of the ACPI table 'APIC' at"),
+        ("FACP", 112, b"\0", "the checksum of the ACPI table 'FACP' at"),
+    ],
+)
+@pytest.mark.parametrize("protocol", X86)
+def test_broken_tables_break_the_protocol(
+    protocol: ModuleType, table: str, offset: int, value: bytes, problem: str
+) -> None:
+    with GuestMemory([(0, 64 * MIB)]) as memory:
+        registers = guest(protocol, 2, memory)
+        hardware = Hardware(
+            registers, lambda at, size: memory.read(at, size) if memory.contains(at, size) else None
+        )
+        assert check(protocol.NAME, hardware) == []
+        at, _ = split(memory.read(PLACE, 0x1000))[table]
+        memory.write(PLACE + at + offset, value)
+        (finding,) = check(protocol.NAME, hardware)
+        assert finding.code == "acpi"
+        assert problem in finding.sentence
+
+
+def test_table_that_leads_out_of_ram() -> None:
+    tables = bytearray(acpi.tables(PLACE, 2))
+    at, xsdt = split(bytes(tables))["XSDT"]
+    broken = bytearray(xsdt)
+    broken[36:44] = struct.pack("<Q", 1 << 60)
+    broken[9] = (broken[9] - sum(broken)) & 0xFF
+    tables[at : at + len(broken)] = broken
+    found = follow(reader(bytes(tables)), PLACE)
+    assert found == AcpiFound("the ACPI table at 0x1000000000000000 is not in RAM", None)
+
+
+def test_madt_that_goes_round_in_place() -> None:
+    tables = bytearray(acpi.tables(PLACE, 2))
+    at, madt = split(bytes(tables))["APIC"]
+    broken = bytearray(madt)
+    broken[45] = 0
+    broken[9] = (broken[9] - sum(broken)) & 0xFF
+    tables[at : at + len(broken)] = broken
+    found = follow(reader(bytes(tables)), PLACE)
+    assert found == AcpiFound("the MADT has an entry of 0 bytes at offset 0x2c", None)
