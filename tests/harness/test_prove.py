@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness import images, prove, qemu, variants
+from harness import images, prove, variants
 from harness.case import Case, Expectation, offset_label, short
 from harness.prove import Proven, expected_code, full_cmdline
 from harness.realise import Placement
