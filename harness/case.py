@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from harness.qemu import DEFAULT_PROFILE
 from harness.realise import Placement
@@ -28,20 +28,20 @@ _NAME_LIMIT: Final = 120
 @dataclass(frozen=True, slots=True)
 class Key:
     """How a field is written as data. `name` differs from the field's where users know another
-    word; `size` numbers may be written like 16M; `offset` may count from the start of RAM.
+    word; `size` numbers may be written like 16M; `offset` may count from the start of RAM; `plain`
+    texts are parts of ids, which are names of directories.
     """
 
     about: str
     name: str | None = None
     size: bool = False
     offset: bool = False
+    plain: bool = False
 
 
-def key(
-    about: str, *, name: str | None = None, size: bool = False, offset: bool = False
-) -> Mapping[str, Key]:
+def key(about: str, **others: Any) -> Mapping[str, Key]:
     """The metadata of a field that may stand in a scenario file."""
-    return {KEY: Key(about, name, size, offset)}
+    return {KEY: Key(about, **others)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Case:
     claim: str | None = field(
         default=None,
         metadata=key(
-            "stands in the id instead of the protocol: the point of the case", name="label"
+            "what the case is about: in its id instead of the protocol", name="label", plain=True
         ),
     )
     init: str = field(default="init", metadata=key("the guest's first process (loader/guest)"))

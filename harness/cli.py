@@ -157,16 +157,35 @@ def _offset(text: str) -> int | None:
 
 def _add_matrix(commands: argparse._SubParsersAction[_Parser]) -> None:
     matrix = _command(commands, "matrix", "boot the matrix of kernels, protocols and offsets")
-    matrix.add_argument("-k", metavar="EXPR", help="only cases whose id matches, as in pytest")
-    matrix.add_argument(
-        "-n", metavar="N", default="2", help="how many guests at once (default: %(default)s)"
+    which = matrix.add_argument_group("which cases")
+    which.add_argument(
+        "--scenarios",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="your own claims instead of the default matrix; may be repeated (docs/scenarios.md)",
     )
-    matrix.add_argument("-x", action="store_true", help="stop at the first case not as expected")
-    matrix.add_argument("--list", action="store_true", help="only print the ids of the cases")
-    matrix.add_argument(
-        "--out", type=Path, default=ROOT / "build" / "matrix", help="run directories go below this"
+    which.add_argument("-k", metavar="EXPR", help="only cases whose id matches, as in pytest")
+    for option, key in _FILTERS.items():
+        which.add_argument(
+            option, action="append", default=[], metavar="VALUE", help=f"only this {key}"
+        )
+    which.add_argument("--lf", action="store_true", help="only what failed the last time")
+    which.add_argument("--shard", metavar="N/OF", help="one of several equal parts: 1/4")
+    which.add_argument(
+        "--costs", type=Path, metavar="FILE", help="results.json that shards are balanced by"
     )
-    matrix.add_argument(
+    which.add_argument(
+        *("--list", "--dry-run"),
+        action="store_true",
+        help="only print the cases, what each must end as, and why",
+    )
+    how = matrix.add_argument_group("how they run")
+    how.add_argument("-n", metavar="N", default="2", help="how many guests at once (%(default)s)")
+    how.add_argument("-x", action="store_true", help="stop at the first case not as expected")
+    how.add_argument("--out", type=Path, default=ROOT / "build" / "matrix", help="run directories")
+    how.add_argument(
         "--keep",
         choices=("all", "failed"),
         default="all",
@@ -175,19 +194,48 @@ def _add_matrix(commands: argparse._SubParsersAction[_Parser]) -> None:
     matrix.set_defaults(run=_matrix)
 
 
+_FILTERS: Final = {
+    "--arch": "arch",
+    "--kernel-name": "kernel",
+    "--protocol": "protocol",
+    "--offset": "offset",
+}
+
+
 def _matrix(arguments: argparse.Namespace) -> int:
     from harness import matrix
 
+    only = [
+        f"{key}={value}"
+        for option, key in _FILTERS.items()
+        for value in getattr(arguments, option[2:].replace("-", "_"))
+    ]
     return matrix.run(
         matrix.Selection(
+            scenarios=tuple(path.absolute() for path in arguments.scenarios),
             expression=arguments.k,
+            only=tuple(only),
+            shard=arguments.shard,
+            costs=arguments.costs and arguments.costs.absolute(),
             workers=arguments.n,
             stop_at_first=arguments.x,
             only_list=arguments.list,
+            last_failed=arguments.lf,
             out=arguments.out.absolute(),
             keep=arguments.keep,
+            command=_again(arguments.scenarios),
         )
     )
+
+
+def _again(scenarios: Sequence[Path]) -> str:
+    """How the same matrix is started again."""
+    import shlex
+
+    from harness.options import MATRIX_COMMAND
+
+    words = [f" --scenarios {shlex.quote(str(path))}" for path in scenarios]
+    return MATRIX_COMMAND + "".join(words)
 
 
 def _test(_arguments: argparse.Namespace) -> int:

@@ -1,33 +1,58 @@
 """Cases as pytest items: `-k`, `-n`, `-x`, `--lf` and markers work on them as on any test.
 
-A file of cases is collected when it is named on pytest's command line. The id of an item is the
-file, the claim and the case: `x86_64.toml::pvh[x86_64-6.1-cloud-amd64-elf-pvh-none]`.
+A scenario file, or a JSON file of cases, is collected when it is named on pytest's command line or
+matches the ini option `bootproof_scenarios`; no other file is opened. The id of an item is made of
+file, claim and case: `x86_64.toml::pvh[x86_64-6.1-cloud-amd64-elf-pvh-none]`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
 from _pytest._code.code import TerminalRepr, TracebackStyle
 
-from harness import case_file, ending, rundir
+from harness import case_file, ending, rundir, scenarios, select, shard
 from harness.case import Case
 from harness.errors import UserError
-from harness.options import COMMAND_OPTION, KEEP_OPTION, OUT_OPTION, PROPERTY
+from harness.options import (
+    COMMAND_OPTION,
+    COSTS_OPTION,
+    KEEP_OPTION,
+    ONLY_OPTION,
+    OUT_OPTION,
+    PROPERTY,
+    SHARD_OPTION,
+)
 from harness.prove import Proven, prove
 from harness.report import terminal
+from harness.report.listing import Listed
 from kernels.errors import FetchError, FetchErrors
 
 
-def collector(path: Path, parent: pytest.Collector) -> pytest.File | None:
-    """What collects the cases of a file named on the command line; None for other files."""
-    if not parent.session.isinitpath(path):
-        return None
+def collector(path: Path, parent: pytest.Collector) -> pytest.File:
+    """What collects the cases of a file."""
     if path.name.endswith(case_file.SUFFIX):
         return CaseFile.from_parent(parent, path=path)
-    return None
+    return ScenarioFile.from_parent(parent, path=path)
+
+
+class ScenarioFile(pytest.File):
+    """Claims, as TOML."""
+
+    def collect(self) -> Iterable[CaseItem]:
+        try:
+            found = scenarios.read_scenarios(self.path)
+        except UserError as error:
+            raise self.CollectError(str(error)) from error
+        for claimed in found:
+            name = f"{claimed.claim}[{claimed.case.id}]"
+            listed = Listed(claimed.case, claimed.claim, claimed.why)
+            item = CaseItem.from_parent(self, name=name, listed=listed, line=claimed.line)
+            if claimed.short:
+                item.add_marker("short")
+            yield item
 
 
 class CaseFile(pytest.File):
@@ -39,15 +64,20 @@ class CaseFile(pytest.File):
         except UserError as error:
             raise self.CollectError(str(error)) from error
         for case in cases:
-            yield CaseItem.from_parent(self, name=f"case[{case.id}]", case=case)
+            yield CaseItem.from_parent(self, name=f"case[{case.id}]", listed=Listed(case))
 
 
 class CaseItem(pytest.Item):
     """One case: passes when it ends exactly as it expects."""
 
-    def __init__(self, *, case: Case, **others: object) -> None:
+    def __init__(self, *, listed: Listed, line: int = 1, **others: object) -> None:
         super().__init__(**others)  # type: ignore[arg-type]
-        self.case = case
+        self.listed = listed
+        self._line = line
+
+    @property
+    def case(self) -> Case:
+        return self.listed.case
 
     def runtest(self) -> None:
         prove_case(self, self.case)
@@ -60,8 +90,50 @@ class CaseItem(pytest.Item):
             return f"{self.case.id}: {excinfo.value}"
         return super().repr_failure(excinfo, style)
 
-    def reportinfo(self) -> tuple[Path, None, str]:
-        return self.path, None, self.name
+    def reportinfo(self) -> tuple[Path, int, str]:
+        return self.path, self._line - 1, self.name
+
+
+def choose(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves in `items` what the filters let pass, of that this shard's part.
+
+    Raises UserError for options that mean nothing, and when two cases have one id, since their run
+    directories would be one.
+    """
+    first: dict[str, pytest.Item] = {}
+    for item in items:
+        if isinstance(item, CaseItem):
+            other = first.setdefault(item.case.id, item)
+            if other is not item:
+                raise UserError(f"{item.nodeid}: is also the id of {other.nodeid}; label one")
+    only: Sequence[str] = config.getoption(ONLY_OPTION)
+    if only:
+        passes = select.filter_for(only)
+        _keep(config, items, {id(i) for i in items if isinstance(i, CaseItem) and passes(i.case)})
+    part: shard.Shard | None = config.getoption(SHARD_OPTION)
+    if part is not None:
+        costs: Path | None = config.getoption(COSTS_OPTION)
+        known = select.read_costs(costs) if costs else {}
+        names = {
+            item.case.id if isinstance(item, CaseItem) else item.nodeid: item for item in items
+        }
+        found = shard.distribute(
+            {
+                name: select.cost(item.case, known)
+                if isinstance(item, CaseItem)
+                else select.BOOT_COST
+                for name, item in names.items()
+            },
+            part.count,
+        )
+        _keep(config, items, {id(names[n]) for n, number in found.items() if number == part.number})
+
+
+def _keep(config: pytest.Config, items: list[pytest.Item], kept: set[int]) -> None:
+    gone = [item for item in items if id(item) not in kept]
+    items[:] = [item for item in items if id(item) in kept]
+    if gone:
+        config.hook.pytest_deselected(items=gone)
 
 
 def prove_case(item: pytest.Item, case: Case) -> Proven:
@@ -74,8 +146,8 @@ def prove_case(item: pytest.Item, case: Case) -> Proven:
     row = terminal.row(case, proven, problem)
     item.user_properties.append((PROPERTY, row.to_json()))
     if problem is not None:
-        command: str = item.config.getoption(COMMAND_OPTION)
-        pytest.fail(terminal.failure(case, proven, problem, command), pytrace=False)
+        again = terminal.reproduce(item.name, item.config.getoption(COMMAND_OPTION))
+        pytest.fail(terminal.failure(case, proven, problem, again), pytrace=False)
     if item.config.getoption(KEEP_OPTION) == "failed":
         rundir.drop_ram(proven.directory)
     return proven

@@ -7,15 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness import case_file
+from harness import case_file, select, shard
 from harness.case import Case
+from harness.errors import UserError
 from harness.options import (
     COMMAND_OPTION,
+    COSTS_OPTION,
     KEEP_OPTION,
     LINES_OPTION,
+    LIST_OPTION,
     MATRIX_COMMAND,
+    ONLY_OPTION,
     OUT_OPTION,
+    SHARD_OPTION,
 )
+from harness.scenarios import read_scenarios
 from kernels import Fetcher, Kind, load_catalog
 
 SCENARIOS: Final = Path(__file__).resolve().parent.parent / "scenarios"
@@ -24,25 +30,40 @@ _CONFIG: Final = SCENARIOS.parent / "pyproject.toml"
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which cases to run, and where their run directories go. `command` is how the user would
-    start the same matrix again.
+    """Which cases to run, and where their run directories go.
+
+    `scenarios` are the user's files, in place of the default matrix. `only` are filters KEY=VALUE.
+    `shard` is written 1/4; `costs` is a results.json to balance shards by. `command` is how the
+    user would start the same matrix again.
     """
 
     out: Path
+    scenarios: tuple[Path, ...] = ()
     expression: str | None = None
     markers: str | None = None
+    only: tuple[str, ...] = ()
+    shard: str | None = None
+    costs: Path | None = None
     workers: str = "2"
     stop_at_first: bool = False
     only_list: bool = False
+    last_failed: bool = False
     keep: str = "all"
     command: str = MATRIX_COMMAND
 
 
 def run(selection: Selection) -> int:
-    """Runs the selected cases of the default matrix; gives the command's exit code."""
+    """Runs the selected cases of the user's files, or of the default matrix; gives the exit code.
+
+    Raises UserError for a file, a filter or a shard that is wrong, before anything runs.
+    """
+    _check(selection)
+    cases = [found.case for path in selection.scenarios for found in read_scenarios(path)]
     if not selection.only_list:
-        Fetcher().fetch(entry.name for entry in load_catalog().default())
-    return _pytest(arguments(selection))
+        if not selection.scenarios:
+            Fetcher().fetch(entry.name for entry in load_catalog().default())
+        fetch_for(filter(select.filter_for(selection.only), cases))
+    return _pytest(arguments(selection, *selection.scenarios))
 
 
 def run_cases(cases: Sequence[Case], selection: Selection) -> int:
@@ -51,6 +72,7 @@ def run_cases(cases: Sequence[Case], selection: Selection) -> int:
     They are kept in `selection.out`, as the JSON file that pytest collects. `kernel_path` must be
     absolute; `expect.why` is shown as the reason of an expectation.
     """
+    _check(selection)
     path = selection.out / f"generated{case_file.SUFFIX}"
     case_file.write_cases(path, cases)
     if not selection.only_list:
@@ -70,14 +92,37 @@ def fetch_for(cases: Iterable[Case]) -> None:
     Fetcher().fetch(names)
 
 
+def _check(selection: Selection) -> None:
+    select.filter_for(selection.only)
+    if selection.shard is not None:
+        try:
+            shard.parse(selection.shard)
+        except ValueError as error:
+            raise UserError(f"{error} (--shard)") from error
+    if selection.costs is not None:
+        select.read_costs(selection.costs)
+
+
+class _Interruption:
+    """pytest has one code for an interruption and for a file that could not be collected."""
+
+    seen = False
+
+    def pytest_keyboard_interrupt(self) -> None:
+        self.seen = True
+
+
 def _pytest(words: list[str]) -> int:
     import pytest
 
-    return _EXIT_CODES.get(int(pytest.main(words)), 2)
+    interruption = _Interruption()
+    code = int(pytest.main(words, plugins=[interruption]))
+    return 130 if interruption.seen else _EXIT_CODES.get(code, 2)
 
 
-# pytest's own codes: 0 passed, 1 failed, 2 interrupted, 3 internal, 4 usage, 5 nothing selected.
-_EXIT_CODES: Final = {0: 0, 1: 1, 2: 130, 3: 2, 4: 2, 5: 2}
+# pytest's own codes: 0 passed, 1 failed, 2 interrupted or not collected, 3 internal, 4 usage,
+# 5 nothing selected.
+_EXIT_CODES: Final = {0: 0, 1: 1}
 
 
 def arguments(selection: Selection, *files: Path) -> list[str]:
@@ -86,12 +131,17 @@ def arguments(selection: Selection, *files: Path) -> list[str]:
     Nothing beside a file is read: neither a conftest.py nor pytest's own configuration.
     """
     args = [*map(str, files or [SCENARIOS]), f"--rootdir={SCENARIOS.parent}", "-c", str(_CONFIG)]
-    args += ["--noconftest", "-p", "harness.plugin", "--no-header", "-q", LINES_OPTION]
-    args += [f"{COMMAND_OPTION}={selection.command}"]
+    args += ["--noconftest", "-p", "harness.plugin", "--no-header", "-q"]
     args += [f"{OUT_OPTION}={selection.out}", f"{KEEP_OPTION}={selection.keep}"]
+    args += [f"{COMMAND_OPTION}={selection.command}"]
+    args += [f"{ONLY_OPTION}={word}" for word in selection.only]
+    args += [f"{SHARD_OPTION}={selection.shard}"] if selection.shard else []
+    args += [f"{COSTS_OPTION}={selection.costs}"] if selection.costs else []
     args += ["-k", selection.expression] if selection.expression else []
     args += ["-m", selection.markers] if selection.markers else []
     args += ["-x"] if selection.stop_at_first else []
+    args += ["--last-failed", "--last-failed-no-failures=none"] if selection.last_failed else []
+    args += ["-o", f"cache_dir={selection.out / '.pytest_cache'}"]
     if selection.only_list:
-        return [*args, "--collect-only"]
-    return [*args, "-n", selection.workers, "-p", "no:cacheprovider"]
+        return [*args, "-q", LIST_OPTION]
+    return [*args, LINES_OPTION, "-n", selection.workers]

@@ -1,10 +1,11 @@
 """pytest options, fixtures and the table of results, over a library that works without pytest.
 
-Does nothing in a test suite that does not use the `prove` fixture.
+Does nothing in a test suite that neither uses the `prove` fixture nor names a file of cases.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,18 +13,25 @@ from typing import Final
 
 import pytest
 
-from harness import collect
+from harness import case_file, collect, scenarios, shard
 from harness.case import Case
+from harness.collect import CaseItem
+from harness.errors import UserError
 from harness.options import (
     COMMAND_OPTION,
+    COSTS_OPTION,
     KEEP_OPTION,
     LINES_OPTION,
+    LIST_OPTION,
     MATRIX_COMMAND,
+    ONLY_OPTION,
     OUT_OPTION,
     PROPERTY,
+    SCENARIOS_INI,
+    SHARD_OPTION,
 )
 from harness.prove import Proven
-from harness.report import terminal
+from harness.report import listing, terminal
 from harness.report.terminal import Row
 
 RESULTS: Final = "results.json"
@@ -46,7 +54,34 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="COMMAND",
         help="what runs a case again with -k, for reports",
     )
+    group.addoption(LIST_OPTION, action="store_true", help="only print the cases and why")
+    group.addoption(
+        ONLY_OPTION,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="only cases with this value; may be repeated",
+    )
+    group.addoption(
+        SHARD_OPTION, type=_shard, metavar="N/OF", help="only this part of the cases: 1/4"
+    )
+    group.addoption(
+        COSTS_OPTION, type=Path, metavar="FILE", help="a results.json, to balance shards by"
+    )
+    parser.addini(
+        SCENARIOS_INI,
+        "scenario files to collect: patterns relative to the root directory",
+        type="args",
+        default=[],
+    )
     group.addoption(LINES_OPTION, action="store_true", help="one line for each case as it ends")
+
+
+def _shard(text: str) -> shard.Shard:
+    try:
+        return shard.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -56,7 +91,35 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.File | None:
+    """Only files that somebody named: a suite that names none sees nothing of this."""
+    if not file_path.name.endswith((scenarios.SUFFIX, case_file.SUFFIX)):
+        return None
+    patterns: list[str] = parent.config.getini(SCENARIOS_INI)
+    if not parent.session.isinitpath(file_path) and not any(
+        file_path in parent.config.rootpath.glob(pattern) for pattern in patterns
+    ):
+        return None
     return collect.collector(file_path, parent)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Filters and shards, after pytest's own selection."""
+    try:
+        collect.choose(config, items)
+    except UserError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """With the option to list, prints what would run, and runs nothing."""
+    if not session.config.getoption(LIST_OPTION):
+        return None
+    cases = [item.listed for item in session.items if isinstance(item, CaseItem)]
+    others = [item.nodeid for item in session.items if not isinstance(item, CaseItem)]
+    print(listing.render(cases), *others, f"{len(cases)} cases, {len(others)} tests", sep="\n")
+    return True
 
 
 class _Lines:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import enum
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -18,23 +19,30 @@ from typing import Any, Final
 from harness import damage, qemu, variants
 from harness.case import KEY, RAM_BASE, Case, Expectation, Key, short
 from harness.errors import UserError
-from loader.address import parse_size
+from harness.verdict import Verdict
+from loader.address import MIB, parse_size
 from loader.assemble import AUTO, LOADERS
 from loader.initramfs import inits
+from loader.protocols import pvh
 from loader.protocols.table import PROTOCOLS
 
+Path = tuple[str | int, ...]
+
+PLAIN: Final = re.compile(r"[A-Za-z0-9.+_-]{1,80}", re.ASCII)
 NONE: Final = "none"
 AS_IT_IS: Final = "file"
 _RAM: Final = "ram+"
 
 
 class SchemaError(UserError):
-    """A value that a case cannot have. `path` leads to it: ("expect", "verdict")."""
+    """A value that a case cannot have. `path` leads to it, as ("expect", "verdict"); `at` also to
+    a key that should not be there.
+    """
 
-    def __init__(self, path: tuple[str, ...], problem: str) -> None:
-        super().__init__(f"{'.'.join(path)}: {problem}" if path else problem)
-        self.path = path
-        self.problem = problem
+    def __init__(self, path: Path, problem: str, at: Path | None = None) -> None:
+        names = ".".join(name for name in path if isinstance(name, str))
+        super().__init__(f"{names}: {problem}" if names else problem)
+        self.at = path if at is None else at
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,23 +119,27 @@ def case_from_data(data: Mapping[str, Any]) -> Case:
     return Case(**read_table(CASE, data, (), ram))
 
 
-def read_table(
-    entries: Iterable[Entry], data: Any, path: tuple[str, ...], ram: int = 0
-) -> dict[str, Any]:
+def read_table(entries: Iterable[Entry], data: Any, path: Path, ram: int = 0) -> dict[str, Any]:
     """The values of a table by field; every required key must be there. Raises SchemaError."""
     known = {entry.name: entry for entry in entries}
-    if not isinstance(data, Mapping):
-        raise SchemaError(path, f"must be a table, not {described(data)}")
-    for name in data:
-        if name not in known:
-            raise SchemaError((*path, name), unknown("key", name, known))
+    check_keys(known, data, path)
     for name, entry in known.items():
         if entry.required and name not in data:
             raise SchemaError(path, f"the key {name!r} is missing")
     return {known[name].field: read(known[name], data[name], path, ram) for name in data}
 
 
-def read(entry: Entry, value: Any, path: tuple[str, ...] = (), ram: int = 0) -> Any:
+def check_keys(known: Iterable[str], data: Any, path: Path) -> None:
+    """Raises SchemaError when `data` is no table, or has a key that is not `known`."""
+    if not isinstance(data, Mapping):
+        raise SchemaError(path, f"must be a table, not {described(data)}")
+    names = list(known)
+    for name in data:
+        if name not in names:
+            raise SchemaError(path, unknown("key", name, names), (*path, name))
+
+
+def read(entry: Entry, value: Any, path: Path = (), ram: int = 0) -> Any:
     """The value of one key; `ram` is where RAM begins, guest-physical. Raises SchemaError."""
     path = (*path, entry.name)
     if entry.optional and value == NONE:
@@ -143,12 +155,14 @@ def read(entry: Entry, value: Any, path: tuple[str, ...] = (), ram: int = 0) -> 
         raise SchemaError(path, f"must be at least 1, not {value}")
     if wanted is str and not str(value).isprintable():
         raise SchemaError(path, f"{value!r} has characters that cannot be printed")
+    if entry.key.plain and not PLAIN.fullmatch(str(value)):
+        raise SchemaError(path, f"{value!r} must be of letters, digits and . + _ -")
     if entry.choices is not None and value not in entry.choices:
         raise SchemaError(path, unknown("value", str(value), entry.choices))
     return entry.type(value)
 
 
-def _read_size(entry: Entry, value: Any, path: tuple[str, ...], ram: int) -> int:
+def _read_size(entry: Entry, value: Any, path: Path, ram: int) -> int:
     if type(value) is int and value >= 0:
         value = str(value)
     if type(value) is not str:
@@ -179,7 +193,9 @@ def described(value: Any) -> str:
         return f"the text {value!r}"
     if isinstance(value, int | float):
         return f"the number {value}"
-    return "a list" if isinstance(value, list) else "a table"
+    if isinstance(value, list):
+        return "a list"
+    return "a table" if isinstance(value, dict) else f"a {type(value).__name__}"
 
 
 def unknown(what: str, word: str, known: Iterable[str]) -> str:
@@ -188,6 +204,25 @@ def unknown(what: str, word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, names, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
     return f"unknown {what} {word!r}; {hint}"
+
+
+def contradiction(case: Case) -> tuple[str, str] | None:
+    """A key whose value does not go with another one, and why; None when all can be built."""
+    arch = qemu.ARCHES[case.arch]
+    boards = ", ".join(arch.boards)
+    protocol = PROTOCOLS.get(case.protocol)
+    if case.board is not None and case.board not in arch.boards:
+        return "machine", f"{case.board} is not of {arch.name}; known there: {boards}"
+    if protocol is not None and arch.name != protocol.ARCH:
+        return "protocol", f"{case.protocol} is of {protocol.ARCH}, not of {arch.name}"
+    if case.memory % MIB or not MIB <= case.memory <= arch.memory_limit:
+        limit = short(arch.memory_limit)
+        return "memory", f"{short(case.memory)} is not a whole number of MiB from 1M to {limit}"
+    if case.pvh_relocate and (case.offset is None or case.protocol not in (pvh.NAME, AUTO)):
+        return "pvh_relocate", "needs an offset, and the protocol pvh"
+    if case.expect.code is not None and case.expect.verdict is not Verdict.LOAD_REFUSED:
+        return "expect", f"a code is of load-refused, not of {case.expect.verdict.value}"
+    return None
 
 
 # --- writing -----------------------------------------------------------------------------------

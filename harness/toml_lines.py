@@ -6,6 +6,7 @@ simply not in the answer. Spec: TOML 1.0.0, "Keys", "Table", "Array of Tables", 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tomllib
 from dataclasses import dataclass
@@ -35,10 +36,8 @@ class _Token(NamedTuple):
 def key_lines(text: str) -> dict[Path, int]:
     """The line, from 1, of each table, key and list element by its path: ("claim", 0, "why")."""
     scan = _Scan(_tokens(text), {}, {})
-    try:
+    with contextlib.suppress(RecursionError):
         scan.document()
-    except RecursionError:
-        pass
     return scan.found
 
 

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from harness.case import Case
+from harness.case import RAM_BASE, Case
 from harness.prove import Proven, prove
+from harness.scenarios import default_kernels
 from harness.verdict import Verdict
 from loader.address import MIB
-from scenarios import claims
 
-X86_64 = Case("x86_64", claims.kernels("x86_64")[0], "elf", "pvh")
-AARCH64 = Case("aarch64", claims.kernels("aarch64")[0], "image", "arm64", claims.RAM + 2 * MIB)
+X86_64 = Case("x86_64", default_kernels("x86_64")[0], "elf", "pvh")
+AARCH64 = Case(
+    "aarch64", default_kernels("aarch64")[0], "image", "arm64", RAM_BASE["aarch64"] + 2 * MIB
+)
 
 
 @pytest.mark.parametrize("case", [X86_64, AARCH64], ids=lambda case: case.arch)

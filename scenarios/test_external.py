@@ -13,14 +13,14 @@ import pytest
 
 from harness import cli, images
 from harness.options import KEEP_OPTION
-from scenarios import claims
+from harness.scenarios import default_kernels
 from tests.builders.compiler import c_compiler
 
 WRITER: Final = Path(__file__).resolve().parents[1] / "examples" / "write_boot_image.c"
 CMDLINE: Final = (
     "console=ttyS0 reboot=t panic=-1 nokaslr rdinit=/bootproof/init bootproof.nonce=written-in-c"
 )
-X86_64, AARCH64 = claims.kernels("x86_64"), claims.kernels("aarch64")
+X86_64, AARCH64 = default_kernels("x86_64"), default_kernels("aarch64")
 
 Fresh = Callable[[str], Path]
 Capture = pytest.CaptureFixture[str]

@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 
 from harness import cli, compare
-from harness.case import Case
+from harness.case import RAM_BASE, Case
 from harness.compare import Pair
 from harness.contrast import Section
 from harness.options import KEEP_OPTION
 from harness.report.comparison import render
+from harness.scenarios import default_kernels
 from loader import bootimage
 from loader.address import MIB
 from loader.fdtlib import fdt
 from loader.memory import GuestMemory
-from scenarios import claims
 
 RunDirectory = Callable[[str], Path]
 
-X86_64, AARCH64 = claims.kernels("x86_64"), claims.kernels("aarch64")
+X86_64, AARCH64 = default_kernels("x86_64"), default_kernels("aarch64")
 
 
 def cases() -> Iterator[Case]:
@@ -32,7 +32,7 @@ def cases() -> Iterator[Case]:
         yield Case("x86_64", kernel, "elf", "pvh")
         yield Case("x86_64", kernel, "bzimage", "linux64")
     for kernel in AARCH64:
-        yield Case("aarch64", kernel, "image", "arm64", claims.RAM + 2 * MIB)
+        yield Case("aarch64", kernel, "image", "arm64", RAM_BASE["aarch64"] + 2 * MIB)
     yield Case("x86_64", X86_64[0], "bzimage", "linux32")
     yield Case("x86_64", X86_64[0], "elf", "linux64")
     yield Case("x86_64", X86_64[0], "elf", "pvh", board="microvm")
@@ -126,7 +126,7 @@ MEMMAP_ENTRIES = 48  # of struct hvm_start_info
 
 def test_a_seed_and_another_place(run_directory: RunDirectory) -> None:
     """A loader that leaves the seed in the device tree, and one that loads somewhere else."""
-    case = Case("aarch64", AARCH64[0], "image", "arm64", claims.RAM + 64 * MIB)
+    case = Case("aarch64", AARCH64[0], "image", "arm64", RAM_BASE["aarch64"] + 64 * MIB)
     pair = compare.prepare(case, run_directory("reference-arm64"))
     image = pair.prepared.assembled.image
     tree_at = image.region("dtb")

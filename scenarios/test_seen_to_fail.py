@@ -9,12 +9,12 @@ from typing import Final
 
 import pytest
 
-from harness.case import Case
+from harness.case import RAM_BASE, Case
 from harness.prove import Prepared, prepare
 from harness.run import run
+from harness.scenarios import default_kernels
 from harness.verdict import CodeAt, Expected, Judgement, Verdict
 from loader.address import MIB
-from scenarios import claims
 
 _PVH_TYPE: Final = 0xB0
 
@@ -31,7 +31,7 @@ def judged(
 
 
 def x86_64(protocol: str, offset: int | None = None) -> Case:
-    return Case("x86_64", claims.kernels("x86_64")[0], "elf", protocol, offset)
+    return Case("x86_64", default_kernels("x86_64")[0], "elf", protocol, offset)
 
 
 @pytest.mark.short
@@ -75,7 +75,7 @@ def test_pvh_that_went_through_linux64(run_directory: RunDirectory) -> None:
 
 def test_code_that_is_not_where_the_guest_says(run_directory: RunDirectory) -> None:
     """A guest that lies about its address: its RAM there holds something else."""
-    kernel = claims.kernels("x86_64")[0]
+    kernel = default_kernels("x86_64")[0]
     case = Case("x86_64", kernel, "bzimage", "linux64")
     directory = run_directory("seen-to-fail-code")
     start = prepare(case, directory).start
@@ -100,8 +100,8 @@ def test_memory_that_is_not_there(run_directory: RunDirectory) -> None:
 
 def test_device_tree_of_another_request(run_directory: RunDirectory) -> None:
     """A stale device tree left in RAM by somebody else."""
-    kernel = claims.kernels("aarch64")[0]
-    case = Case("aarch64", kernel, "image", "arm64", claims.RAM + 2 * MIB)
+    kernel = default_kernels("aarch64")[0]
+    case = Case("aarch64", kernel, "image", "arm64", RAM_BASE["aarch64"] + 2 * MIB)
     judgement = judged(
         case,
         "device-tree",

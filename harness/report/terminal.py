@@ -79,17 +79,17 @@ def problem(case: Case, proven: Proven) -> str | None:
     return None
 
 
-def reproduce(case: Case, command: str = MATRIX_COMMAND) -> str:
-    """The command that runs this one case of a matrix again."""
-    return f"{command} -k {shlex.quote(case.id + ']')}"
+def reproduce(test: str, command: str = MATRIX_COMMAND) -> str:
+    """The command that runs one test of a matrix again: no other has this name."""
+    return f"{command} -k {shlex.quote(test)}"
 
 
-def failure(case: Case, proven: Proven, what: str, command: str = MATRIX_COMMAND) -> str:
-    """Everything a reader of a CI log needs for one failure."""
+def failure(case: Case, proven: Proven, what: str, again: str) -> str:
+    """Everything a reader of a CI log needs for one failure; `again` repeats it."""
     lines = [f"{case.id}: {what}"]
     if proven.console_tail:
         lines += ["last console lines:", *(f"  | {line}" for line in proven.console_tail)]
-    lines += [f"reproduce: {reproduce(case, command)}", f"run directory: {proven.directory}"]
+    lines += [f"reproduce: {again}", f"run directory: {proven.directory}"]
     return "\n".join(lines)
 
 

@@ -57,6 +57,8 @@ def values(entry: Entry) -> st.SearchStrategy[Any]:
     found: st.SearchStrategy[Any] = PRINTABLE.filter(lambda text: text != "none")
     if entry.choices is not None:
         found = st.sampled_from(entry.choices).map(entry.type)
+    elif entry.key.plain:
+        found = st.from_regex(scenario_schema.PLAIN, fullmatch=True)
     elif entry.type is bool:
         found = st.booleans()
     elif entry.type is int:
@@ -83,7 +85,7 @@ def test_every_field_says_what_it_means(cls: type[Case] | type[Expectation]) -> 
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"protcol": "pvh"}, "protcol: unknown key 'protcol'; did you mean 'protocol'?"),
+        ({"protcol": "pvh"}, "unknown key 'protcol'; did you mean 'protocol'?"),
         ({"arch": "mips"}, "arch: unknown value 'mips'; known: aarch64, x86_64"),
         ({"protocol": "linux46"}, "protocol: unknown value 'linux46'; did you mean 'linux64'?"),
         ({"memory": True}, "memory: must be a size like 512M, not true"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from _pytest.mark.expression import Expression
@@ -14,7 +16,7 @@ from _pytest.mark.expression import Expression
 from harness import matrix
 from harness.matrix import Selection, arguments
 from harness.report.terminal import reproduce
-from scenarios import claims
+from harness.scenarios import read_scenarios
 from tests.builders import images as builder
 from tests.builders.guests import X86Program
 
@@ -151,14 +153,24 @@ def test_arguments() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pytests", "ours"), [(0, 0), (1, 1), (2, 130), (3, 2), (4, 2), (5, 2), (99, 2)]
+    ("pytests", "interrupted", "ours"),
+    [(0, 0, 0), (1, 0, 1), (2, 0, 2), (2, 1, 130), (3, 0, 2), (4, 0, 2), (5, 0, 2), (99, 0, 2)],
 )
-def test_exit_codes(pytests: int, ours: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pytest, "main", lambda words: pytests)
+def test_exit_codes(
+    pytests: int, interrupted: int, ours: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def main(_words: list[str], plugins: list[Any]) -> int:
+        if interrupted:
+            plugins[0].pytest_keyboard_interrupt()
+        return pytests
+
+    monkeypatch.setattr(pytest, "main", main)
     assert matrix.run(Selection(Path("/out"), only_list=True)) == ours
 
 
-@pytest.mark.parametrize(("expression", "code"), [("pvh and (", 2), ("linux64-none", 0)])
+@pytest.mark.parametrize(
+    ("expression", "code"), [("pvh and (", 2), ("no such case", 2), ("linux64-none", 0)]
+)
 def test_selection(expression: str, code: int) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "harness.cli", "matrix", "--list", "-k", expression],
@@ -174,14 +186,14 @@ def test_selection(expression: str, code: int) -> None:
 
 def test_reproduce_selects_its_case_and_no_other() -> None:
     """Every claim's id, as an expression, matches itself alone: evaluated by pytest itself."""
-    kernels = claims.kernels("x86_64")[:2]
-    groups = (claims.elf_linux64, claims.pvh, claims.bzimage, claims.x86_64_ways, claims.hangs)
-    cases = [case for kernel in kernels for group in groups for case in group(kernel)]
-    names = [f"test_boots[{case.id}]" for case in cases]
-    for case in cases:
-        expression = Expression.compile(reproduce(case).partition(" -k ")[2].strip("'"))
-        found = [name for name in names if expression.evaluate(_Named(name))]
-        assert found == [f"test_boots[{case.id}]"]
+    files = sorted((ROOT / "scenarios").glob("*.toml"))
+    found = [claimed for path in files for claimed in read_scenarios(path)]
+    cases = [claimed.case for claimed in found]
+    names = [f"{claimed.claim}[{claimed.case.id}]" for claimed in found]
+    assert len({case.id for case in cases}) == len(cases) > 150
+    for name in names:
+        expression = Expression.compile(shlex.split(reproduce(name))[-1])
+        assert [other for other in names if expression.evaluate(_Named(other))] == [name]
 
 
 class _Named:

@@ -256,12 +256,12 @@ def test_problem(offline: None, tmp_path: Path) -> None:
 
 def test_failure_has_all_a_reader_needs(case: Case, tmp_path: Path) -> None:
     proven: Proven = prove.prove(case, tmp_path / "run")
-    assert terminal.failure(case, proven, "what") == "\n".join(
+    assert terminal.failure(case, proven, "what", "again") == "\n".join(
         [
             f"{case.id}: what",
             "last console lines:",
             "  | hello",
-            f"reproduce: ./bootproof matrix -k '{case.id}]'",
+            "reproduce: again",
             f"run directory: {tmp_path / 'run'}",
         ]
     )

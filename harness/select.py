@@ -1,0 +1,84 @@
+"""Which of the collected cases run: filters by axis, and one shard's part. Pure; no pytest here.
+
+A filter is `KEY=VALUE` as in a scenario file; several of one key are alternatives, several keys
+must all match. Texts may be patterns (6.1-*). What a case costs is known from a results.json, else
+estimated from its verdict: only the proportions matter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Final
+
+from harness import scenario_schema as schema
+from harness.case import RAM_BASE, Case
+from harness.errors import UserError
+from harness.scenarios import AXES
+from harness.verdict import Verdict
+
+# Guest instructions: a boot of Debian's cloud kernel to the proof (docs: about 1.3e9), and what the
+# harness alone takes for a kernel that is refused, as if QEMU had executed it.
+BOOT_COST: Final = 1_500_000_000
+REFUSAL_COST: Final = 30_000_000
+
+
+def filter_for(words: Sequence[str]) -> Callable[[Case], bool]:
+    """Whether a case passes `KEY=VALUE` filters. Raises UserError for words that are none."""
+    wanted: dict[str, list[str]] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or name not in AXES:
+            raise UserError(schema.unknown("filter", name, AXES))
+        for arch in RAM_BASE:  # refuses what no case could have
+            _matches(name, value, Case(arch, "", "", ""))
+        wanted.setdefault(name, []).append(value)
+
+    def passes(case: Case) -> bool:
+        return all(any(_matches(name, value, case) for value in wanted[name]) for name in wanted)
+
+    return passes
+
+
+def _matches(name: str, value: str, case: Case) -> bool:
+    entry = AXES[name]
+    found = getattr(case, entry.field)
+    if entry.type is str and entry.choices is None:
+        return found is not None and fnmatchcase(found, value)
+    read: Any = value
+    if entry.type is bool and value in ("true", "false"):
+        read = value == "true"
+    if entry.type is int and not entry.key.size and value.isdecimal():
+        read = int(value)
+    try:
+        return bool(schema.read(entry, read, (), RAM_BASE[case.arch]) == found)
+    except schema.SchemaError as error:
+        raise UserError(str(error)) from error
+
+
+def cost(case: Case, known: Mapping[str, int]) -> int:
+    """What a case costs in guest instructions, measured or estimated."""
+    if case.id in known:
+        return known[case.id]
+    return REFUSAL_COST if case.expect.verdict is Verdict.LOAD_REFUSED else BOOT_COST
+
+
+def read_costs(path: Path) -> dict[str, int]:
+    """Guest instructions by case id, of the cases of a results.json that have a number."""
+    try:
+        data = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror} (--costs)") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: is no JSON: {error} (--costs)") from error
+    rows = data.get("cases") if isinstance(data, dict) else None
+    if not isinstance(rows, list):
+        raise UserError(f"{path}: has no list named 'cases' (--costs)")
+    found: dict[str, int] = {}
+    for row in rows:
+        id_, count = (row.get("case"), row.get("instructions")) if isinstance(row, dict) else (0, 0)
+        if isinstance(id_, str) and type(count) is int and count > 0:
+            found[id_] = count
+    return found
