@@ -73,6 +73,12 @@ def nonce_for(case_id: str, kernel_digest: str) -> str:
     return hashlib.sha256(f"{case_id}\n{kernel_digest}".encode()).hexdigest()[:32]
 
 
+def proof_start(transcript: bytes) -> int:
+    """Where the first proof line begins; the transcript's end when there is none."""
+    found = re.search(rb"^bootproof: proof ", transcript, re.MULTILINE)
+    return found.start() if found else len(transcript)
+
+
 def parse(transcript: bytes) -> GuestEvidence:
     """Reads the evidence out of a console transcript, up to the first proof line."""
     text, proof = [], None

@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 # A starved host may take long to answer; only a QEMU that hangs takes longer than this.
 _ANSWER_SECONDS = 300
+_LOOK_SECONDS = 0.5
 
 
 class MonitorError(Exception):
@@ -45,7 +46,12 @@ class Monitor:
         self._client.logger.disabled = True
         self._listener = EventListener()
         self._client.register_listener(self._listener)
+        self._hopeless: Callable[[], bool] = lambda: False
         self.connected = False
+
+    def give_up_when(self, hopeless: Callable[[], bool]) -> None:
+        """Asks `hopeless` while it waits; when that says so, waiting ends with a MonitorError."""
+        self._hopeless = hopeless
 
     def connect(self, timeout: float) -> None:
         """Waits for QEMU's greeting. Raises MonitorError."""
@@ -73,7 +79,9 @@ class Monitor:
             raise MonitorError(f"QMP {command}: {error}") from error
 
     def wait(self, seconds: float) -> None:
-        """Lets `seconds` pass while events are received."""
+        """Lets `seconds` pass while events are received. Raises MonitorError when given up."""
+        if self._hopeless():
+            raise MonitorError("QMP: QEMU does not run any more")
         self._run(asyncio.sleep, None, seconds)
 
     def events(self) -> list[Event]:
@@ -93,10 +101,16 @@ class Monitor:
         """What the human monitor says about the CPUs' registers."""
         return self._human("info registers -a")
 
-    def word_at(self, address: int) -> int | None:
-        """The 32-bit word at a guest-virtual address of CPU 0, or None where nothing is mapped."""
-        found = re.search(r": 0x([0-9a-f]+)", self._human(f"x /1xw {address:#x}"))
-        return int(found.group(1), 16) if found else None
+    def bytes_at(self, address: int, size: int) -> bytes:
+        """Bytes at a guest-virtual address of CPU 0; fewer, or none, where nothing is mapped."""
+        dump = self._human(f"x /{size}xb {address:#x}")
+        rows = re.findall(r"^[0-9a-f]+:((?: 0x[0-9a-f]{2})+)$", dump, re.MULTILINE)
+        return bytes(int(byte, 16) for row in rows for byte in row.split())
+
+    def instructions_at(self, address: int, count: int) -> tuple[str, ...]:
+        """Disassembled code at a guest-virtual address of CPU 0; empty where nothing is mapped."""
+        lines = self._human(f"x /{count}i {address:#x}").splitlines()
+        return tuple(" ".join(line.split()) for line in lines if line.startswith("0x"))
 
     def _human(self, command: str) -> str:
         said = self.execute("human-monitor-command", {"command-line": command})
@@ -115,7 +129,19 @@ class Monitor:
         """Lets the loop run until `step` is done. Ctrl-C may come at any point of it."""
 
         async def limited() -> T:
-            return await asyncio.wait_for(step(*args, **kwargs), timeout)
+            task = asyncio.ensure_future(step(*args, **kwargs))
+            left = timeout
+            while left is None or left > 0:
+                slice_ = _LOOK_SECONDS if left is None else min(left, _LOOK_SECONDS)
+                done, _ = await asyncio.wait({task}, timeout=slice_)
+                if done or self._hopeless():
+                    break
+                left = None if left is None else left - slice_
+            if task.done():
+                return task.result()
+            task.cancel()
+            await asyncio.wait({task}, timeout=_LOOK_SECONDS)
+            raise TimeoutError("no answer")
 
         coroutine = limited()
         try:

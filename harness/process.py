@@ -91,13 +91,22 @@ class QemuProcess:
 
         Says nothing of the host's load: a thread that is not given a CPU is not asleep.
         """
+        return self._states() == {"S"}
+
+    def stopped(self) -> bool:
+        """Whether every thread was stopped, by a signal or a debugger."""
+        states = self._states()
+        return bool(states) and states <= {"T", "t"}
+
+    def _states(self) -> set[str]:
+        """The states of the threads (proc(5)); empty when one has just ended."""
         try:
-            return all(
-                path.read_text().rpartition(")")[2].split()[0] == "S"
+            return {
+                path.read_text().rpartition(")")[2].split()[0]
                 for path in Path(f"/proc/{self.pid}/task").glob("*/stat")
-            )
-        except OSError:  # a thread has just ended
-            return False
+            }
+        except OSError:
+            return set()
 
     def stderr(self) -> str:
         """What QEMU has said, at most the last 16 KiB."""

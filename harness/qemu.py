@@ -20,7 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness.dump import DumpFormat, parse_arm64, parse_x86
+from harness.dump import (
+    DumpFormat,
+    arm64_reset_cause,
+    parse_arm64,
+    parse_x86,
+    x86_reset_cause,
+)
 from harness.errors import UserError
 from harness.text import printable
 from loader.address import GIB, MIB, Range, format_size
@@ -120,6 +126,8 @@ _X86_64 = Arch(
         flags=re.compile(r"\b(?:RFL|EFL)=([0-9a-f]+)"),
         mask=0x200,
         masked=0,
+        reset_cause=x86_reset_cause,
+        halt="HLT=1",
     ),
 )
 _AARCH64 = Arch(
@@ -143,7 +151,8 @@ _AARCH64 = Arch(
         flags=re.compile(r"\bPSTATE=([0-9a-f]+)"),
         mask=0xC0,
         masked=0xC0,
-        sleep=0xD503207F,  # wfi
+        reset_cause=arm64_reset_cause,
+        sleep=bytes.fromhex("7f2003d5"),  # wfi
         system=("SCTLR", "SCTLR_EL2"),
     ),
     mode_log=re.compile(rb"CPU\(s\) started at (EL\d)"),

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from harness import images, memory_map, qemu, reproduce, rundir, verdict
+from harness import evidence, images, logbuffer, memory_map, qemu, reproduce, rundir, verdict
 from harness.case import RAM_BASE, Case
 from harness.console import ConsoleFile, timestamped
 from harness.errors import UserError
@@ -25,6 +25,7 @@ from harness.gdbstub import GdbError, GdbStub
 from harness.handed import Memory
 from harness.lending import file_for_qemu, lent_to_qemu, read_from_qemu, write_whole
 from harness.monitor import Monitor, MonitorError
+from harness.patience import Patience
 from harness.process import QemuProcess
 from harness.prove import Prepared, Proven, expected_code, result_json
 from harness.qemu import Channels, DirectKernel, Machine, RamFile
@@ -224,6 +225,8 @@ class _Boot:
         argv = qemu.reference_argv(machine, kernel, channels)
         inherited = (qmp.fileno(), gdb.fileno(), self._ram.fileno())
         self._process = stack.enter_context(QemuProcess(argv, directory, pass_fds=inherited))
+        self._patience = Patience(self._process, budget.idle_seconds)
+        self._monitor.give_up_when(self._patience.is_over)
         for theirs in (qmp, gdb):
             theirs.close()
 
@@ -238,6 +241,7 @@ class _Boot:
                 self._monitor.execute("quit", seconds=_QUIT_SECONDS)
             self._process.wait(_QUIT_SECONDS)
         transcript = bytes(self._console.transcript)
+        proven = evidence.parse(transcript).proof is not None
         observation = Observation(
             transcript=transcript,
             end=ending.end,
@@ -246,7 +250,9 @@ class _Boot:
             instructions=ending.usage.instructions,
             cpu_seconds=ending.usage.cpu_seconds,
             registers=ending.registers,
-            pc=self._dump.program_counter(ending.registers),
+            log=b"" if proven else logbuffer.read(self._ram),
+            place=ending.place,
+            reset=ending.reset,
         )
         return registers, observation, timestamped(transcript, self._console.arrivals)
 
@@ -257,7 +263,9 @@ class _Boot:
         registers: Registers | None = None
         try:
             self._monitor.connect(_GREETING_SECONDS)
-            watch = Watch(self._process, self._monitor, self._console, self._budget, self._dump)
+            watch = Watch(
+                *(self._process, self._monitor, self._console, self._budget, self._dump, self._ram)
+            )
             stopped = self._gdb.run_to(entry, watch.given_up)
             found = self._dump.parse(self._monitor.registers())
             if not stopped or found.pc != entry:
@@ -267,4 +275,6 @@ class _Boot:
             self._gdb.detach()
             return registers, watch.until_the_end()
         except (MonitorError, GdbError):
-            return registers, ending_without_answer(self._process, self._console)
+            return registers, ending_without_answer(
+                self._process, self._console, self._patience.end
+            )

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
-from harness import evidence, probe, qemu, reproduce, text_in_ram, verdict
+from harness import evidence, logbuffer, probe, qemu, reproduce, text_in_ram, verdict
 from harness.console import DEFAULT_LIMIT, ConsoleFile, timestamped
 from harness.gdbstub import GdbError, GdbStub
 from harness.lending import disk_errors, file_for_qemu, lent_to_qemu, write_whole
 from harness.monitor import Monitor, MonitorError
+from harness.patience import Patience
 from harness.probe import Guest, Probe
 from harness.process import QemuProcess
 from harness.qemu import Channels, Machine, RamFile
@@ -30,7 +31,8 @@ from harness.realise import (
     realise,
     write,
 )
-from harness.rundir import CONSOLE, TRANSCRIPT
+from harness.rundir import CONSOLE, DMESG, TRANSCRIPT
+from harness.text import printable
 from harness.text_in_ram import TextCheck
 from harness.verdict import End, Expected, ExpectedHandover, Judgement, Observation
 from harness.watch import Budget, Ending, Watch, ending_without_answer
@@ -126,11 +128,17 @@ def run_with(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
     # Not before QEMU is dead and the directory ours again: a shell is going to run the script.
     reproduce.write_script(start.machine, realisation, memory, directory)
     write_whole(directory / TRANSCRIPT, log.encode())
+    if observation.log:
+        write_whole(directory / DMESG, b"".join(map(_shown, observation.log.splitlines())))
     judgement = verdict.judge(start.expected, observation)
     costs = Costs(
         time.monotonic() - began, qemu_seconds, observation.cpu_seconds, observation.instructions
     )
     return Outcome(judgement, observation, costs, directory)
+
+
+def _shown(line: bytes) -> bytes:
+    return f"{printable(line)}\n".encode()
 
 
 class _Run:
@@ -174,6 +182,8 @@ class _Run:
         self._process = stack.enter_context(
             QemuProcess(argv, directory, pass_fds=inherited, terminal=start.interactive)
         )
+        self._patience = Patience(self._process, start.budget.idle_seconds)
+        self._monitor.give_up_when(self._patience.is_over)
         for theirs in (qmp, gdb):
             if theirs is not None:
                 theirs.close()
@@ -184,7 +194,8 @@ class _Run:
         probe, ending = self._watch()
         self._end_qemu()
         transcript = bytes(self._console.transcript)
-        text = self._check_text(evidence.parse(transcript).code)
+        said = evidence.parse(transcript)
+        text = self._check_text(said.code)
         log = timestamped(transcript, self._console.arrivals)
         observation = Observation(
             transcript=transcript,
@@ -194,7 +205,9 @@ class _Run:
             instructions=ending.usage.instructions,
             cpu_seconds=ending.usage.cpu_seconds,
             registers=ending.registers,
-            pc=self._start.machine.arch.dump.program_counter(ending.registers),
+            log=b"" if said.proof else logbuffer.read(self._guest.ram),
+            place=ending.place,
+            reset=ending.reset,
             probe=probe,
             text=text,
         )
@@ -226,6 +239,7 @@ class _Run:
                 self._console,
                 self._start.budget,
                 self._start.machine.arch.dump,
+                self._guest.ram,
             )
             if self._gdb is None:
                 self._monitor.execute("cont")
@@ -249,7 +263,7 @@ class _Run:
             )
         except (MonitorError, GdbError):
             # QEMU closes its channels when it ends; its exit says more than the broken connection.
-            return found, ending_without_answer(self._process, self._console)
+            return found, ending_without_answer(self._process, self._console, self._patience.end)
 
     def _ended(self) -> bool:
         return self._process.ended()

@@ -18,12 +18,13 @@ from loader import bootimage
 
 CONSOLE: Final = "console.log"
 TRANSCRIPT: Final = "transcript.log"
+DMESG: Final = "dmesg.log"  # the log buffer as it lay in guest RAM
 RESULT: Final = "result.json"
 
 # By these a run is told from somebody's own directory; no other program makes such files.
 _MARKS: Final = re.compile("|".join(map(re.escape, (bootimage.DESCRIPTION, bootimage.RAM, SCRIPT))))
 _ARTIFACTS: Final = re.compile(
-    rf"(?:{_MARKS.pattern}|{re.escape(TRANSCRIPT)}|{re.escape(RESULT)})(?:\.part)?|stub[0-9]+\.bin|"
+    rf"(?:{_MARKS.pattern}|{re.escape(TRANSCRIPT)}|{re.escape(DMESG)}|{re.escape(RESULT)})(?:\.part)?|stub[0-9]+\.bin|"
     + "|".join(map(re.escape, (CONSOLE, STDERR)))
 )
 

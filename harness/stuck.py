@@ -30,13 +30,11 @@ class StuckDetector:
         self._seen.clear()
         self._count = 0
 
-    def sleep_addresses(self) -> list[int]:
-        """Guest-virtual addresses of the instructions just before the sampled ones."""
-        counters = (self._format.program_counter(dump) for dump in self._seen)
-        return [pc - 4 for pc in counters if pc is not None and pc >= 4]
-
-    def is_sleep(self, instruction: int | None) -> bool:
-        return instruction is not None and instruction == self._format.sleep
+    @property
+    def counters(self) -> tuple[int, ...]:
+        """The guest-virtual program counters that were sampled, lowest first."""
+        found = (self._format.program_counter(dump) for dump in self._seen)
+        return tuple(sorted({pc for pc in found if pc is not None}))
 
     def stuck(self, dump: str, cpu_seconds: float) -> bool:
         """Adds a sample, taken after `cpu_seconds` of QEMU's CPU time."""
@@ -51,3 +49,34 @@ class StuckDetector:
             self.clear()
             return False
         return self._count >= _SAMPLES and cpu_seconds - self._since >= _CPU_SECONDS
+
+
+class IdleDetector:
+    """Follows for how long a CPU has been halted whenever one looked, timers running or not.
+
+    An interrupt now and then, and what its handler does, is no progress; half of the looks that
+    find the CPU at work are.
+    """
+
+    def __init__(self, samples: int) -> None:
+        self._samples = samples
+        self._looks = 0
+        self._halted = 0
+        self._since = 0.0
+
+    def clear(self) -> None:
+        self._looks = self._halted = 0
+
+    def since(self, halted: bool, cpu_seconds: float) -> float:
+        """Adds a look, taken after `cpu_seconds` of QEMU's CPU time; for how many of them it is
+        idle by now.
+        """
+        if not self._looks:
+            self._since = cpu_seconds
+        self._looks += 1
+        self._halted += halted
+        if 2 * self._halted < self._looks:
+            self.clear()
+        if self._looks < self._samples:
+            return 0.0
+        return cpu_seconds - self._since

@@ -1,17 +1,19 @@
 """The finite list of verdicts, and the rules that turn what was seen into one of them.
 
-Pure: an `Observation` (console bytes, how the run ended) is held against an `Expected` (what the
-request implies). Never starts, reads or writes anything.
+Pure: an `Observation` (console bytes, log buffer, how the run ended) is held against an `Expected`
+(what the request implies). What cannot be told apart is not told apart. Never starts, reads or
+writes anything.
 """
 
 from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final, TypeVar
 
-from harness import evidence
+from harness import evidence, kernellog
 from harness.evidence import GuestEvidence
 from harness.probe import Probe
 from harness.text import printable
@@ -34,6 +36,8 @@ class Verdict(enum.Enum):
     HANDOVER_WRONG = "handover-wrong"
     CPU_RESET = "cpu-reset"
     PANIC = "panic"
+    OOPS = "oops"
+    INIT_FAILED = "init-failed"
     STUCK = "stuck"
     SILENT = "silent"
     OVER_BUDGET = "over-budget"
@@ -41,6 +45,7 @@ class Verdict(enum.Enum):
     GUEST_SHUTDOWN_EARLY = "guest-shutdown-early"
     QEMU_FAILED = "qemu-failed"
     INCONCLUSIVE = "inconclusive"
+    INTERRUPTED = "interrupted"
 
 
 class End(enum.Enum):
@@ -51,22 +56,46 @@ class End(enum.Enum):
     GUEST_SHUTDOWN = "the guest shut the machine down"
     GUEST_HALTED = "the guest halted after a panic"
     QEMU_EXITED = "QEMU ended by itself"
-    NO_PROGRESS = "the console did not grow any more"
-    PARKED = "the CPU is halted and nothing will wake it"
-    LOOPING = "the CPU loops in place with interrupts off"
+    NO_PROGRESS = "no console output any more"
+    PARKED = "halted, and nothing will wake it"
+    LOOPING = "loops in place"
+    IDLING = "idle, and nothing happens any more"
     BUDGET = "the budget was used up"
     WRONG_HANDOVER = "the kernel was not handed over as asked"
     CONSOLE_LIMIT = "the console's limit was reached"
     NO_ANSWER = "QEMU runs but does not answer on its monitor"
     HOST_IDLE = "QEMU was given no CPU time"
+    HOST_STOPPED = "QEMU was stopped by a signal or a debugger"
     PROOF = "the proof was there and the guest did not end by itself"
     MARKER = "the console showed what was waited for"
     ENTERED = "only the hand-over was asked for"
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where the CPU is: the program counter with its name, what is executed there, as seen last.
+
+    `counters` are all program counters that were seen while nothing else happened; guest-virtual.
+    """
+
+    pc: int
+    symbol: str | None = None
+    interrupts_off: bool = False
+    instructions: tuple[str, ...] = ()
+    counters: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        name = f": {self.symbol}" if self.symbol else ""
+        return f"{self.pc:#x}{name}{' (interrupts off)' if self.interrupts_off else ''}"
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
-    """What was seen of one run. `instructions` is None without icount."""
+    """What was seen of one run. `instructions` is None without icount.
+
+    `log` is the kernel's log buffer as it lies in guest RAM, empty when it was not found or not
+    looked for; `reset` says what the CPU's state tells about a reset.
+    """
 
     transcript: bytes
     end: End
@@ -75,7 +104,9 @@ class Observation:
     instructions: int | None = None
     cpu_seconds: float = 0.0
     registers: str = ""
-    pc: int | None = None
+    log: bytes = b""
+    place: Place | None = None
+    reset: str = ""
     probe: Probe | None = None
     text: TextCheck | None = None
 
@@ -180,20 +211,20 @@ def _verdict(
             return wrong
     if isinstance(expected, ExpectedHandover):
         return _after_handover(expected, seen)
-    if said.proof is not None:
-        contradictions = [
-            *_contradictions(expected, said),
-            *_mode_contradictions(expected, seen),
-            *_text_contradictions(seen),
-        ]
-        if contradictions:
-            return Verdict.BOOTED_WRONG, "; ".join(contradictions)
-        code = said.code.start if said.code else 0
-        return Verdict.BOOTED, f"{said.value('release')} proved its boot; kernel code at {code:#x}"
-    panic = panic_reason(seen.transcript)
-    if panic is not None:
-        return Verdict.PANIC, f"kernel panic: {panic}"
-    return _without_proof(seen)
+    if said.proof is None:
+        return _without_proof(seen)
+    oops = kernellog.oops(seen.transcript[: evidence.proof_start(seen.transcript)])
+    if oops is not None:
+        return Verdict.OOPS, f"{oops}; init proved its boot all the same"
+    contradictions = [
+        *_contradictions(expected, said),
+        *_mode_contradictions(expected, seen),
+        *_text_contradictions(seen),
+    ]
+    if contradictions:
+        return Verdict.BOOTED_WRONG, "; ".join(contradictions)
+    code = said.code.start if said.code else 0
+    return Verdict.BOOTED, f"{said.value('release')} proved its boot; kernel code at {code:#x}"
 
 
 def _handover(probe: Probe, seen: Observation) -> tuple[Verdict, str] | None:
@@ -212,46 +243,124 @@ def _handover(probe: Probe, seen: Observation) -> tuple[Verdict, str] | None:
 def _after_handover(expected: ExpectedHandover, seen: Observation) -> tuple[Verdict, str]:
     """A guest that cannot prove its boot: never more than `handed-over`.
 
-    Without `until`, what follows may be anything but a panic, silence, or a failure of ours.
+    Without `until`, what follows may be anything but silence, what the kernel itself calls a
+    failure, or a failure of ours.
     """
     entered = f"entered at {expected.entry:#x} exactly as asked"
     if seen.end is End.ENTERED:
         return Verdict.HANDED_OVER, f"{entered}, and stopped there"
     wanted = repr(printable(expected.until or b""))
     appeared = -1 if expected.until is None else seen.transcript.find(expected.until)
-    panic = panic_reason(seen.transcript[: appeared if appeared >= 0 else None])
-    if panic is not None:
-        return Verdict.PANIC, f"kernel panic: {panic}"
     if appeared >= 0:
+        before = kernellog.panic(seen.transcript[:appeared])
+        if before is not None:
+            return Verdict.PANIC, f"kernel panic: {before}"
         return Verdict.HANDED_OVER, f"{entered}; the console showed {wanted}"
     verdict, reason = _without_proof(seen)
     if expected.until is not None:
         return verdict, f"{reason}; the console never showed {wanted}"
-    if not seen.transcript or verdict in (Verdict.QEMU_FAILED, Verdict.INCONCLUSIVE):
+    if not seen.transcript or verdict in _NEVER_EXCUSED:
         return verdict, reason
     return Verdict.HANDED_OVER, f"{entered}; then {reason}"
 
 
+_NEVER_EXCUSED: Final = (
+    *(Verdict.PANIC, Verdict.OOPS, Verdict.INIT_FAILED),
+    *(Verdict.QEMU_FAILED, Verdict.INCONCLUSIVE),
+)
+
+
+# --- without a proof ---------------------------------------------------------------------------
+
+
 def _without_proof(seen: Observation) -> tuple[Verdict, str]:
-    last = last_line(seen.transcript)
-    where = f"after {last!r}" if last else "before any console output"
+    """What the kernel said about its end, else how the run ended: the first rule that applies."""
+    rules = (_init_failed, _panicked, _oopsed, _ended_in_order)
+    return next(filter(None, (rule(seen) for rule in rules)), None) or _ended(seen)
+
+
+_Rule = tuple[Verdict, str] | None
+_T = TypeVar("_T")
+
+
+def _heard(seen: Observation, find: Callable[[bytes], _T | None]) -> tuple[_T, str] | None:
+    """What `find` finds on the console, else in the log buffer; with a label in that case.
+
+    When the run was not ended by the guest, the log buffer is no news: it is only looked at later.
+    """
+    found = find(seen.transcript)
+    if found is not None:
+        return found, ""
+    found = find(seen.log) if seen.end not in _NOT_THE_GUEST else None
+    return None if found is None else (found, _FROM_RAM)
+
+
+_FROM_RAM: Final = " (from the log buffer in RAM: the console does not show it)"
+_NOT_THE_GUEST: Final = (End.QEMU_EXITED, End.NO_ANSWER, End.HOST_IDLE, End.HOST_STOPPED)
+
+
+def _init_failed(seen: Observation) -> _Rule:
+    heard = _heard(seen, kernellog.init_failure)
+    return heard and (Verdict.INIT_FAILED, f"{heard[0]}{heard[1]}")
+
+
+def _panicked(seen: Observation) -> _Rule:
+    heard = _heard(seen, kernellog.panic)
+    if heard is None:
+        return None
+    panic, label = heard
+    oops = _heard(seen, kernellog.oops)
+    cause = f"; {oops[0]}" if oops else ""  # "Fatal exception" alone says nothing
+    return Verdict.PANIC, f"kernel panic: {panic}{cause}{label}"
+
+
+def _oopsed(seen: Observation) -> _Rule:
+    heard = _heard(seen, kernellog.oops)
+    if heard is None:
+        return None
+    return Verdict.OOPS, f"{heard[0]}{heard[1]}; then {_ended(seen)[1]}"
+
+
+def _ended_in_order(seen: Observation) -> _Rule:
+    """A restart that was asked for: `reboot -f` ends in the same event as a triple fault."""
+    heard = _heard(seen, kernellog.orderly_end) if seen.end is End.GUEST_RESET else None
+    if heard is None:
+        return None
+    said, label = heard
+    return Verdict.GUEST_SHUTDOWN_EARLY, f"the guest was restarted in order: {said!r}{label}"
+
+
+def _ended(seen: Observation) -> tuple[Verdict, str]:
+    where = _where(seen)
     if seen.end is End.QEMU_EXITED:
         return _qemu_exit(seen, where)
     if seen.end is End.GUEST_RESET:
-        return (
-            Verdict.CPU_RESET,
-            f"the CPU reset{_at(seen)} {where}: a triple fault, or a reboot without a proof",
-        )
+        cause = f": {seen.reset}" if seen.reset else ""
+        return Verdict.CPU_RESET, f"the CPU was reset{_at(seen)}, {where}{cause}"
     if seen.end is End.GUEST_SHUTDOWN:
         return Verdict.GUEST_SHUTDOWN_EARLY, f"the guest powered off {where}"
-    if seen.end in (End.NO_PROGRESS, End.PARKED, End.LOOPING):
+    if seen.end in (End.NO_PROGRESS, End.PARKED, End.LOOPING, End.IDLING):
         verdict = Verdict.STUCK if seen.transcript else Verdict.SILENT
-        return verdict, f"{seen.end.value}{_at(seen)}, {where}, {_cost(seen)} in"
+        return verdict, f"stuck{_at(seen)}: {seen.end.value}, {where}, {_cost(seen)} in"
     if seen.end is End.BUDGET:
-        return Verdict.OVER_BUDGET, f"still printing after {_cost(seen)}, {where}"
+        return Verdict.OVER_BUDGET, f"still going{_at(seen)} after {_cost(seen)}, {where}"
     if seen.end is End.CONSOLE_LIMIT:
         return Verdict.CONSOLE_LIMIT, f"{format_size(len(seen.transcript))} of output, {where}"
     return Verdict.INCONCLUSIVE, f"{seen.end.value}, {where}"
+
+
+def _where(seen: Observation) -> str:
+    """How far the guest came: the console's last line, and what only the log buffer has."""
+    last = last_line(seen.transcript)
+    where = f"after {last!r}" if last else "before any console output"
+    lines = [line for line in map(bytes.strip, seen.log.splitlines()) if line]
+    if lines and lines[-1] not in seen.transcript and seen.end not in _NOT_THE_GUEST:
+        said = " / ".join(printable(line) for line in lines[-_LOG_LINES:])
+        where += f" (the log buffer in RAM ends with {said!r})"
+    return where
+
+
+_LOG_LINES: Final = 3
 
 
 def _qemu_exit(seen: Observation, where: str) -> tuple[Verdict, str]:
@@ -262,6 +371,9 @@ def _qemu_exit(seen: Observation, where: str) -> tuple[Verdict, str]:
     if code:
         return Verdict.QEMU_FAILED, f"QEMU ended with exit code {code} {where}: {said}"
     return Verdict.INCONCLUSIVE, f"QEMU ended with exit code 0 and no event {where}: {said}"
+
+
+# --- with one ----------------------------------------------------------------------------------
 
 
 def _contradictions(expected: Expected, said: GuestEvidence) -> Iterator[str]:
@@ -341,15 +453,6 @@ def _joined(ranges: Sequence[Range]) -> tuple[Range, ...]:
     return tuple(joined)
 
 
-_PANIC = re.compile(rb"Kernel panic - not syncing: ([^\r\n]*)")
-
-
-def panic_reason(transcript: bytes) -> str | None:
-    """What the kernel said when it panicked, or None."""
-    match = _PANIC.search(transcript)
-    return printable(match.group(1)) if match else None
-
-
 def last_line(transcript: bytes) -> str:
     """The last line that is not blank, printable."""
     lines = (line.strip() for line in reversed(transcript[-4096:].splitlines()))
@@ -357,7 +460,7 @@ def last_line(transcript: bytes) -> str:
 
 
 def _at(seen: Observation) -> str:
-    return "" if seen.pc is None else f" at {seen.pc:#x}"
+    return "" if seen.place is None else f" at {seen.place}"
 
 
 def _cost(seen: Observation) -> str:

@@ -8,21 +8,26 @@ only asks. Judges nothing: it says why it stopped.
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import dataclass, replace
 from typing import Final
 
 import pexpect
 
+from harness import kernellog, logbuffer
 from harness.console import ConsoleFile
 from harness.dump import DumpFormat
 from harness.evidence import PROOF_PATTERN
 from harness.monitor import Monitor
 from harness.process import QemuProcess
-from harness.stuck import StuckDetector
-from harness.verdict import End
+from harness.stuck import IdleDetector, StuckDetector
+from harness.verdict import End, Place
+from loader.memory import GuestMemory
 
 _POLL: Final = 0.05
+_LOG_AFTER: Final = 1.0  # CPU seconds without console output; then every time twice as many
+_IDLE_SAMPLES: Final = 50
+_SHOWN: Final = 6  # instructions
+_AROUND: Final = 8  # bytes
 _SAMPLE_AFTER: Final = 0.3  # CPU seconds without console output
 _NOTHING: Final = rb"(?!)"  # matches nowhere
 _PANIC_PATTERN: Final = rb"---\[ end Kernel panic"
@@ -35,9 +40,10 @@ class Budget:
     Instructions are the guest's, seconds are QEMU's CPU time, whichever runs out first. `parked` is
     CPU time in which not one instruction was executed: with icount that only happens to a halted
     CPU for which no timer is set, and nothing will ever wake it. Where QEMU then sleeps, it is
-    found asleep in `parked_looks` looks in a row instead. `idle` is wall time in which QEMU
-    gets no CPU whatsoever. `console_bytes` is where a guest that prints for
-    ever is ended. The `proven` budgets are those without output after the proof.
+    found asleep in `parked_looks` looks in a row instead. `idling` is CPU time of a CPU that is
+    halted whenever one looks: guest time then races, to more than a quarter of an hour by default.
+    `idle` is wall time in which QEMU gets no CPU whatsoever. `console_bytes` is where a guest that
+    prints for ever is ended. The `proven` budgets are those without output after the proof.
     """
 
     instructions: int = 60_000_000_000
@@ -46,6 +52,7 @@ class Budget:
     quiet_cpu_seconds: float = 100.0
     parked_cpu_seconds: float = 2.0
     parked_looks: int = 20
+    idling_cpu_seconds: float = 10.0
     idle_seconds: float = 120.0
     console_bytes: int = 16 << 20
     proven_instructions: int = 2_000_000_000
@@ -75,6 +82,8 @@ class Ending:
     end: End
     usage: Usage
     registers: str = ""
+    place: Place | None = None
+    reset: str = ""
 
 
 class Watch:
@@ -87,7 +96,9 @@ class Watch:
         console: ConsoleFile,
         budget: Budget,
         dump_format: DumpFormat,
+        ram: GuestMemory | None = None,
     ) -> None:
+        """`ram` is the guest's, to look for the kernel's log buffer in."""
         self._process = process
         self._monitor = monitor
         self._console = console
@@ -95,9 +106,12 @@ class Watch:
         self._usage = Usage(None, 0.0, 0)
         self._quiet_since = self._usage
         self._executed_last = self._usage
-        self._moved_at = time.monotonic()
         self._asleep = 0
+        self._format = dump_format
         self._detector = StuckDetector(dump_format)
+        self._idling = IdleDetector(_IDLE_SAMPLES)
+        self._ram = ram
+        self._log_after = _LOG_AFTER
 
     def until_the_end(
         self, *, proof: bool = True, marker: bytes | None = None, kill_at: bytes | None = None
@@ -146,12 +160,12 @@ class Watch:
     def _over_budget(self) -> End | None:
         asleep = self._process.asleep()  # before it is woken to answer
         before, self._usage = self._usage, self._measure()
-        used, budget, now = self._usage, self._budget, time.monotonic()
-        if used.cpu_seconds > before.cpu_seconds:
-            self._moved_at = now
+        used, budget = self._usage, self._budget
         if used.console_bytes > before.console_bytes:
             self._quiet_since = used
+            self._log_after = _LOG_AFTER
             self._detector.clear()
+            self._idling.clear()
         if used.instructions != before.instructions or not used.instructions:
             self._executed_last = used
             asleep = False
@@ -164,26 +178,40 @@ class Watch:
             return End.BUDGET
         if quiet > budget.quiet_instructions or quiet_cpu > budget.quiet_cpu_seconds:
             return End.NO_PROGRESS
-        if quiet_cpu > _SAMPLE_AFTER and self._goes_round(used.cpu_seconds):
-            return End.LOOPING
+        if quiet_cpu > _SAMPLE_AFTER:
+            end = self._sampled(used.cpu_seconds)
+            if end is not None:
+                return end
+        if quiet_cpu > self._log_after and self._panicked_unheard():
+            return End.GUEST_HALTED
         parked = used.cpu_seconds - self._executed_last.cpu_seconds
         if used.instructions is not None and parked > budget.parked_cpu_seconds:
             return End.PARKED
         if self._asleep >= budget.parked_looks:
             return End.PARKED
-        if now - self._moved_at > budget.idle_seconds:
-            return End.HOST_IDLE
         return None
 
-    def _goes_round(self, cpu_seconds: float) -> bool:
-        if not self._detector.stuck(self._monitor.registers(), cpu_seconds):
-            return False
-        # A CPU may sleep with interrupts masked and still be woken by one (arm64's WFI).
-        words = (self._monitor.word_at(address) for address in self._detector.sleep_addresses())
-        if not any(map(self._detector.is_sleep, words)):
-            return True
-        self._detector.clear()
-        return False
+    def _sampled(self, cpu_seconds: float) -> End | None:
+        dump = self._monitor.registers()
+        goes_round = self._detector.stuck(dump, cpu_seconds)
+        pc = self._format.program_counter(dump)
+        halted = self._format.halted(dump, b"" if pc is None else self._before(pc))
+        idles = self._idling.since(halted, cpu_seconds)
+        if goes_round:
+            # A CPU may sleep with interrupts masked and still be woken by one (arm64's WFI).
+            if not any(self._format.halted("", self._before(pc)) for pc in self._detector.counters):
+                return End.LOOPING
+            self._detector.clear()
+        return End.IDLING if idles > self._budget.idling_cpu_seconds else None
+
+    def _before(self, pc: int) -> bytes:
+        """The bytes before a guest-virtual address; none where nothing is mapped."""
+        return self._monitor.bytes_at(max(pc - _AROUND, 0), min(pc, _AROUND))
+
+    def _panicked_unheard(self) -> bool:
+        """Whether the log buffer ends with a panic that the console does not show."""
+        self._log_after *= 2
+        return self._ram is not None and kernellog.panic(logbuffer.read(self._ram)) is not None
 
     def _measure(self) -> Usage:
         return Usage(
@@ -200,15 +228,34 @@ class Watch:
         self._monitor.execute("stop")
         self._console.drain()
         self._usage = self._measure()
-        return Ending(end, self._usage, self._monitor.registers())
+        registers = self._monitor.registers()
+        pc = self._format.program_counter(registers)
+        if pc is None:
+            return Ending(end, self._usage, registers)
+        place = Place(
+            pc,
+            interrupts_off=self._format.interrupts_off(registers),
+            instructions=self._monitor.instructions_at(pc, _SHOWN),
+            counters=self._detector.counters,
+        )
+        reset = ""
+        if end is End.GUEST_RESET:
+            at = self._monitor.bytes_at(pc, _AROUND)
+            reset = self._format.reset_cause(registers, self._before(pc), at)
+        return Ending(end, self._usage, registers, place, reset)
 
 
-def ending_without_answer(process: QemuProcess, console: ConsoleFile) -> Ending:
-    """How a run ended whose channels fell silent: QEMU is gone, or only does not answer."""
-    process.wait(5)
+def ending_without_answer(
+    process: QemuProcess, console: ConsoleFile, given_up: End | None = None
+) -> Ending:
+    """How a run ended whose channels fell silent: QEMU is gone, or only does not answer.
+
+    `given_up` is why it was not waited for any longer, when it was not.
+    """
+    process.wait(0 if given_up else 5)
     console.drain()
     usage = Usage(None, process.cpu_seconds(), len(console.transcript))
-    end = End.QEMU_EXITED if process.ended() else End.NO_ANSWER
+    end = End.QEMU_EXITED if process.ended() else given_up or End.NO_ANSWER
     return Ending(_or_console_limit(end, console), usage)
 
 
@@ -218,4 +265,4 @@ def _or_console_limit(end: End, console: ConsoleFile) -> End:
 
 
 def _gave_up(end: End) -> bool:
-    return end in (End.NO_PROGRESS, End.BUDGET, End.PARKED, End.LOOPING)
+    return end in (End.NO_PROGRESS, End.BUDGET, End.PARKED, End.LOOPING, End.IDLING)

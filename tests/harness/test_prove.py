@@ -239,7 +239,9 @@ def test_problem(offline: None, tmp_path: Path) -> None:
     assert problem(pvh=PvhState.IGNORED) == "the PVH capability is present, not ignored"
     assert problem(protocol="linux64") == "the protocol taken is pvh, not linux64"
     found = problem(verdict=Verdict.BOOTED)
-    assert found is not None and found.startswith("cpu-reset instead of booted: the CPU reset at ")
+    assert found is not None and found.startswith(
+        "cpu-reset instead of booted: the CPU was reset at "
+    )
     refused = prove.prove(replace(case, protocol="pvh", offset=0), tmp_path / "refused")
 
     def refusal(**expect: Any) -> str | None:

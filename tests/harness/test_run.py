@@ -90,7 +90,7 @@ def test_reset_without_a_word(arch: str, probe: bool, tmp_path: Path) -> None:
     """The event comes within the first millisecond, when a monitor might not listen yet."""
     outcome = boot(program(arch).reset(), tmp_path, probe=probe)
     assert ended(outcome) == (Verdict.CPU_RESET, End.GUEST_RESET)
-    assert "before any console output: a triple fault" in outcome.judgement.reason
+    assert "before any console output: " in outcome.judgement.reason
 
 
 @pytest.mark.parametrize("arch", ARCHES)
@@ -141,7 +141,7 @@ def test_endless_printing_uses_up_the_budget(arch: str, tmp_path: Path) -> None:
     small = Budget(instructions=100_000)
     outcome = boot(program(arch).say_for_ever(b"again and again\n"), tmp_path, budget=small)
     assert ended(outcome) == (Verdict.OVER_BUDGET, End.BUDGET)
-    assert outcome.judgement.reason.startswith("still printing after ")
+    assert outcome.judgement.reason.startswith("still going at 0x")
 
 
 @pytest.mark.parametrize("arch", ARCHES)

@@ -8,7 +8,7 @@ import pytest
 
 from harness import qemu
 from harness.dump import DumpFormat, parse_arm64, parse_x86
-from harness.stuck import StuckDetector
+from harness.stuck import IdleDetector, StuckDetector
 from loader.address import GIB, MIB
 from loader.registers import Arm64Registers, Segment
 from tests.builders.guests import Guest, flat32, flat64, live, machine, program
@@ -132,12 +132,80 @@ def test_progress_begins_anew() -> None:
     assert seen_stuck([x86_dump(0x1000)] * 30, 2.0, detector)
 
 
-def test_addresses_before_those_seen() -> None:
+def test_program_counters_that_were_seen() -> None:
     detector = StuckDetector(ARM64)
-    for pc in (0x40200008, 0x4020000C, 0, 0x40200008):
+    for pc in (0x4020000C, 0x40200008, 0, 0x40200008):
         detector.stuck(arm64_dump(pc), 0)
-    assert sorted(detector.sleep_addresses()) == [0x40200004, 0x40200008]
-    assert detector.is_sleep(0xD503207F)
-    assert not detector.is_sleep(0x14000000)
-    assert not detector.is_sleep(None)
-    assert not StuckDetector(X86).is_sleep(None)
+    assert detector.counters == (0, 0x40200008, 0x4020000C)
+
+
+# --- halted CPUs -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("format_", "dump", "before", "halted"),
+    [
+        (X86, "HLT=1", b"", True),
+        (X86, "HLT=0", b"\x7f\x20\x03\xd5", False),
+        (ARM64, "HLT=1", b"", False),
+        (ARM64, "", bytes.fromhex("000000007f2003d5"), True),
+        (ARM64, "", bytes.fromhex("7f2003d500000000"), False),
+    ],
+)
+def test_halted(format_: DumpFormat, dump: str, before: bytes, halted: bool) -> None:
+    assert format_.halted(dump, before) is halted
+
+
+def idle_for(looks: list[bool], detector: IdleDetector | None = None) -> float:
+    """After looks one CPU second apart."""
+    found = detector or IdleDetector(10)
+    return [found.since(halted, number) for number, halted in enumerate(looks)][-1]
+
+
+def test_idle_cpu() -> None:
+    assert idle_for([True] * 10) == 9
+    assert idle_for([True] * 9) == 0  # not looked at often enough
+    assert idle_for([True, False] * 10) == 19  # a timer now and then is no work
+
+
+def test_cpu_at_work_is_not_idle() -> None:
+    assert idle_for([False] * 100) == 0
+    assert idle_for([True] * 10 + [False] * 12 + [True] * 9) == 0
+    detector = IdleDetector(10)
+    idle_for([True] * 10, detector)
+    detector.clear()
+    assert detector.since(True, 100) == 0
+
+
+# --- resets ------------------------------------------------------------------------------------
+
+EMPTY_IDT = "GDT=     00001000 00000037\nIDT=     00000000 00000000\n"
+KERNELS_IDT = "IDT=     fffffe0000000000 00000fff\n"
+PORT = "the last instruction wrote to an I/O port, which may have asked for a reset"
+CALL = "the guest asked for it; the call is not the last thing it did"
+
+
+@pytest.mark.parametrize(
+    ("format_", "dump", "before", "at", "cause"),
+    [
+        (X86, EMPTY_IDT, "0f011d00", "cc", "a triple fault by int3 with an empty IDT, as a kernel"),
+        (X86, EMPTY_IDT, "0f0110b8", "8ed8", "a triple fault, with an empty IDT"),
+        (X86, EMPTY_IDT, "", "", "a triple fault, with an empty IDT"),
+        (X86, KERNELS_IDT, "90", "cc", "a triple fault, with an IDT of limit 0xfff"),
+        (X86, KERNELS_IDT, "b0fee664", "90", PORT),
+        (X86, EMPTY_IDT, "ee", "cc", PORT),
+        (
+            ARM64,
+            " X00=0000000084000009 X01",
+            "00000000020000d4",
+            "",
+            "the guest asked the firmware",
+        ),
+        (ARM64, " X00=00000000c4000012 X01", "030000d4", "", "(PSCI SYSTEM_RESET2)"),
+        (ARM64, " X00=0000000084000008 X01", "020000d4", "", CALL),
+        (ARM64, " X00=0000000084000009 X01", "1f2003d5", "", CALL),
+    ],
+)
+def test_reset_cause(format_: DumpFormat, dump: str, before: str, at: str, cause: str) -> None:
+    found = format_.reset_cause(dump, bytes.fromhex(before), bytes.fromhex(at))
+    assert cause in found

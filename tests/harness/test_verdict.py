@@ -17,6 +17,7 @@ from harness.verdict import (
     Expected,
     ExpectedHandover,
     Observation,
+    Place,
     Verdict,
     judge,
     usable_ram,
@@ -27,7 +28,7 @@ from loader.registers import Arm64Registers
 from tests.builders.guests import Claim, machine
 
 X86 = Claim(machine("x86_64"), 2 * MIB)
-PANIC = b"[ 1.0] Kernel panic - not syncing: Attempted to kill init!\r\nmore\r\n"
+PANIC = b"[ 1.0] Kernel panic - not syncing: VFS: no root\r\nmore\r\n"
 
 
 def verdict(transcript: bytes, end: End, **seen: Any) -> tuple[Verdict, str]:
@@ -44,12 +45,9 @@ def verdict(transcript: bytes, end: End, **seen: Any) -> tuple[Verdict, str]:
         (
             b"",
             End.GUEST_RESET,
-            {"pc": 0xFFF0},
+            {"place": Place(0xFFF0), "reset": "a triple fault"},
             Verdict.CPU_RESET,
-            (
-                "the CPU reset at 0xfff0 before any console output: a triple fault,"
-                " or a reboot without a proof"
-            ),
+            "the CPU was reset at 0xfff0, before any console output: a triple fault",
         ),
         (
             b"a\nb\n\n",
@@ -64,18 +62,18 @@ def verdict(transcript: bytes, end: End, **seen: Any) -> tuple[Verdict, str]:
             {"instructions": 1_234_567_890},
             Verdict.SILENT,
             (
-                "the console did not grow any more, before any console output,"
+                "stuck: no console output any more, before any console output,"
                 " 1,235 million guest instructions in"
             ),
         ),
         (
             b"hello",
             End.PARKED,
-            {"cpu_seconds": 2.04, "pc": 0x200},
+            {"cpu_seconds": 2.04, "place": Place(0x200, "vectors+0x200", interrupts_off=True)},
             Verdict.STUCK,
             (
-                "the CPU is halted and nothing will wake it at 0x200, after 'hello',"
-                " 2.0 s of QEMU CPU time in"
+                "stuck at 0x200: vectors+0x200 (interrupts off): halted, and nothing will wake it,"
+                " after 'hello', 2.0 s of QEMU CPU time in"
             ),
         ),
         (
@@ -83,7 +81,7 @@ def verdict(transcript: bytes, end: End, **seen: Any) -> tuple[Verdict, str]:
             End.BUDGET,
             {"instructions": 0},
             Verdict.OVER_BUDGET,
-            "still printing after 0 million guest instructions, after 'x'",
+            "still going after 0 million guest instructions, after 'x'",
         ),
         (
             b"x" * 2048,
@@ -130,7 +128,7 @@ def test_without_a_proof(
 
 @pytest.mark.parametrize("end", End)
 def test_a_panic_is_a_panic_however_it_ends(end: End) -> None:
-    assert verdict(PANIC, end) == (Verdict.PANIC, "kernel panic: Attempted to kill init!")
+    assert verdict(PANIC, end) == (Verdict.PANIC, "kernel panic: VFS: no root")
 
 
 @pytest.mark.parametrize("end", End)
@@ -362,9 +360,10 @@ def test_probe_comes_before_any_proof(probe: Probe, wanted: Verdict, reason: str
         (None, b"", End.ENTERED, Verdict.HANDED_OVER, "exactly as asked, and stopped there"),
         (b"login:", b"x\nlogin: ", End.MARKER, Verdict.HANDED_OVER, "showed 'login:'"),
         (b"login:", b"login:" + PANIC, End.GUEST_RESET, Verdict.HANDED_OVER, "showed 'login:'"),
-        (b"login:", PANIC + b"login:", End.GUEST_RESET, Verdict.PANIC, "kill init!"),
+        (b"login:", PANIC + b"login:", End.GUEST_RESET, Verdict.PANIC, "VFS: no root"),
         (b"login:", b"log", End.PARKED, Verdict.STUCK, "the console never showed 'login:'"),
-        (None, b"text", End.GUEST_RESET, Verdict.HANDED_OVER, "without a proof"),
+        (None, b"text", End.GUEST_RESET, Verdict.HANDED_OVER, "the CPU was reset, after 'text'"),
+        (None, b"text" + PANIC, End.GUEST_RESET, Verdict.PANIC, "VFS: no root"),
         (None, b"", End.PARKED, Verdict.SILENT, "time in"),
         (None, b"text", End.QEMU_EXITED, Verdict.INCONCLUSIVE, "nothing on stderr"),
     ],
@@ -381,8 +380,9 @@ def test_values_are_stable() -> None:
     """They stand in JSON files."""
     assert [verdict.value for verdict in Verdict] == [
         *("booted", "handed-over", "booted-wrong", "load-refused", "entry-not-reached"),
-        *("protocol-violation", "handover-wrong", "cpu-reset", "panic", "stuck", "silent"),
-        *("over-budget", "console-limit", "guest-shutdown-early", "qemu-failed", "inconclusive"),
+        *("protocol-violation", "handover-wrong", "cpu-reset", "panic", "oops", "init-failed"),
+        *("stuck", "silent", "over-budget", "console-limit", "guest-shutdown-early"),
+        *("qemu-failed", "inconclusive", "interrupted"),
     ]
 
 

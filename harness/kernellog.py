@@ -1,0 +1,124 @@
+"""What a kernel says about its own end: panic, oops, an orderly restart. Pure: text in, facts out.
+
+The text is a console transcript or the log buffer's records. Only whole messages count, where a
+message can begin: a command line that is echoed, or a message that quotes another, is none.
+
+Sources: kernel/panic.c, kernel/exit.c, kernel/reboot.c, init/main.c; die() and show_regs() of
+arch/x86/kernel/dumpstack.c and arch/arm64/kernel/traps.c.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from harness.text import printable
+
+_STAMP: Final = rb"\[ *\d+\.\d+\](?:\[ *[TC]\d+\])? "
+_BEGIN: Final = rb"(?:^|" + _STAMP + rb")"  # printk.time may be off
+_FRAME: Final = rb"(\w[\w.]*\+0x[0-9a-f]+/0x[0-9a-f]+)"
+
+_PANIC: Final = re.compile(_BEGIN + rb"Kernel panic - not syncing: ([^\r\n]*)", re.MULTILINE)
+_DIED: Final = re.compile(_BEGIN + rb"([^\[\]\r\n][^\r\n]*? \[#\d+\])", re.MULTILINE)
+_BUG: Final = re.compile(
+    _BEGIN + rb"((?:BUG: |kernel BUG at |Unable to handle kernel )[^\r\n]*)", re.MULTILINE
+)
+_TRACE: Final = re.compile(_BEGIN + rb"Call [Tt]race:", re.MULTILINE)
+_IN_TRACE: Final = re.compile(_BEGIN + rb" " + _FRAME, re.MULTILINE)
+_AT: Final = re.compile(rb"(?:RIP: \d+:|pc : )" + _FRAME)
+_ORDERLY: Final = re.compile(
+    _BEGIN + rb"(reboot: (?:Restarting system|Power down|System halted)[^\r\n]*)", re.MULTILINE
+)
+_INIT_RUNS: Final = re.compile(rb"Run /[^\r\n]* as init process\r?\n")
+_NOT_EXECUTED: Final = re.compile(
+    _BEGIN + rb"((?:Failed to execute /|Starting init: )[^\r\n]*)", re.MULTILINE
+)
+_KILLED: Final = re.compile(r"Attempted to kill init! *exitcode=0x([0-9a-f]+)")
+_NO_INIT: Final = ("No working init found", "Requested init ")
+_BUG_REACH: Final = 2000  # bytes from "BUG: ..." to the line with the oops number
+_MACHINERY: Final = frozenset(
+    (
+        *(b"dump_backtrace", b"show_stack", b"dump_stack", b"dump_stack_lvl"),
+        *(b"panic", b"vpanic", b"nmi_panic", b"panic_bad_stack"),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What the kernel said, and the function it was in: of the call trace, or at the fault."""
+
+    reason: str
+    frame: str | None = None
+
+    def __str__(self) -> str:
+        return self.reason if self.frame is None else f"{self.reason}, in {self.frame}"
+
+
+def panic(text: bytes) -> Message | None:
+    """The first panic; its frame is the first of the call trace that is not panic() itself."""
+    found = _PANIC.search(text)
+    if found is None:
+        return None
+    return Message(printable(found.group(1)), _first_frame(text[found.end() :]))
+
+
+def oops(text: bytes) -> Message | None:
+    """The first oops: an exception in the kernel that killed what ran (die(), "[#1]")."""
+    died = _DIED.search(text)
+    if died is None:
+        return None
+    bugs = list(_BUG.finditer(text, max(0, died.start() - _BUG_REACH), died.start()))
+    at = _AT.search(text, died.end())
+    what = bugs[-1] if bugs else died
+    return Message(printable(what.group(1)), at.group(1).decode() if at else None)
+
+
+def orderly_end(text: bytes) -> str | None:
+    """The last message of a kernel that restarts or ends the machine because it was asked to."""
+    found = list(_ORDERLY.finditer(text))
+    return printable(found[-1].group(1)) if found else None
+
+
+def init_failure(text: bytes) -> str | None:
+    """Why there is no init any more, when that is what the kernel panicked about.
+
+    An init that was killed because the kernel itself oopsed has not failed.
+    """
+    found = _PANIC.search(text)
+    if found is None or _DIED.search(text, 0, found.start()):
+        return None
+    reason = printable(found.group(1))
+    killed = _KILLED.match(reason)
+    if killed:
+        words = _last_words(text[: found.start()])
+        return f"{_exit(int(killed.group(1), 16))} without its proof{words} ({reason})"
+    if reason.startswith(_NO_INIT):
+        tried = _NOT_EXECUTED.search(text)
+        return reason if tried is None else f"{reason}; {printable(tried.group(1))}"
+    return None
+
+
+def _exit(status: int) -> str:
+    """What the exit code of do_exit() says (wait(2))."""
+    signal = status & 0x7F
+    return f"init was ended by signal {signal}" if signal else f"init exited with {status >> 8}"
+
+
+def _last_words(text: bytes) -> str:
+    """The last line that init itself printed: one without a time stamp."""
+    runs = _INIT_RUNS.search(text) if re.search(_STAMP, text) else None
+    lines = text[runs.end() :].splitlines() if runs else []
+    own = [line for line in lines if line.strip() and not re.match(_STAMP, line)]
+    return f" after {printable(own[-1].strip())!r}" if own else ""
+
+
+def _first_frame(text: bytes) -> str | None:
+    trace = _TRACE.search(text)
+    if trace is None:
+        return None
+    for found in _IN_TRACE.finditer(text, trace.end()):
+        if found.group(1).partition(b"+")[0] not in _MACHINERY:
+            return found.group(1).decode()
+    return None

@@ -1,0 +1,155 @@
+"""The kernel's log buffer, read out of guest RAM: what was said when the console was never opened.
+
+Knows the text ring of Linux 5.10 and newer (kernel/printk/printk_ringbuffer.c): a record is the id
+of its descriptor, a 64-bit word, and then its text with a NUL. Ids count up by one, which tells a
+row of records from anything else in RAM: format strings, copies of the log's text, other numbers.
+RAM is only read, through the file that QEMU has mapped. Judges nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Final
+
+from loader.address import GIB, MIB, Range
+from loader.memory import GuestMemory
+
+# DESC0_ID() of printk_ringbuffer.h, a 32-bit number: ids begin at 2^32 less the number of
+# descriptors (at most 2^16 with the usual sizes) and go on above 2^32. The upper bytes of a word,
+# little-endian.
+_FIRST_IDS: Final = re.compile(rb"\xff\xff\0\0\0\0")
+_LATER_IDS: Final = re.compile(rb"\0\0\x01\0\0\0")
+_UPPER_AT: Final = 2
+_LAST_OF_FIRST: Final = (1 << 32) - 1
+_LARGEST_RING: Final = 16 * MIB
+_WORD: Final = 8
+_SHORTEST: Final = 2 * _WORD  # a record: its id, one character and a NUL, aligned to words
+_LONGEST: Final = 2048  # PRINTKRB_RECORD_MAX is 1024, and an id
+_FEWEST: Final = 3  # records in a row
+_CHUNK: Final = 4 * MIB
+_MOST_BYTES: Final = GIB  # of touched RAM that are looked through
+_MOST_WORDS: Final = 1 << 20
+_CONTINUED: Final = b"\x01c\n"  # what printk leaves of a KERN_CONT that only ended the line
+_LEVELS: Final = tuple(b"\x01" + bytes([level]) for level in b"01234567dc")  # kern_levels.h
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    address: int
+    id: int
+
+
+def read(memory: GuestMemory) -> bytes:
+    """The records in guest RAM, oldest first, each with a newline; empty when there are none."""
+    extents = list(memory.data_extents())
+    rows = [row for row in _rows(_words(memory, extents, _FIRST_IDS)) if _is_text(memory, row)]
+    if not rows:
+        return b""
+    records = _joined(rows)
+    if records[-1].id == _LAST_OF_FIRST:
+        near = Range.between(
+            max(records[0].address - _LARGEST_RING, 0), records[-1].address + _LARGEST_RING
+        )
+        parts = [part for extent in extents if (part := _common(extent, near)).size]
+        rows += _rows(_words(memory, parts, _LATER_IDS))
+        records = _joined(rows)
+    return b"".join(text + b"\n" for text in _texts(memory, records))
+
+
+def _words(
+    memory: GuestMemory, extents: Sequence[Range], ids: re.Pattern[bytes]
+) -> Iterator[_Record]:
+    """Every aligned word that may be a record's id, by rising address in each bank."""
+    left, found = _MOST_BYTES, 0
+    for part in chain.from_iterable(map(_chunks, extents)):
+        if left < part.size or found > _MOST_WORDS:
+            return
+        left -= part.size
+        data = memory.read(part.start, part.size)
+        for match in ids.finditer(data):
+            start = match.start() - _UPPER_AT
+            if start >= 0 and not start % _WORD:
+                found += 1
+                yield _Record(part.start + start, struct.unpack_from("<Q", data, start)[0])
+
+
+def _chunks(extent: Range) -> Iterator[Range]:
+    for start in range(extent.start, extent.end, _CHUNK):
+        yield Range.between(start, min(start + _CHUNK, extent.end))
+
+
+def _common(one: Range, other: Range) -> Range:
+    start = max(one.start, other.start)
+    return Range.between(start, max(start, min(one.end, other.end)))
+
+
+def _rows(records: Iterator[_Record]) -> Iterator[list[_Record]]:
+    """Rows of records that lie behind one another and whose ids count up by one."""
+    row: list[_Record] = []
+    for record in records:
+        if row and not _follows(record, row[-1]):
+            if len(row) >= _FEWEST:
+                yield row
+            row = []
+        row.append(record)
+    if len(row) >= _FEWEST:
+        yield row
+
+
+def _follows(record: _Record, last: _Record) -> bool:
+    return record.id == last.id + 1 and _SHORTEST <= record.address - last.address <= _LONGEST
+
+
+def _is_text(memory: GuestMemory, row: Sequence[_Record]) -> bool:
+    """Whether the first records say something: other numbers count up as well."""
+    said = list(_texts(memory, row[: _FEWEST + 1]))[:_FEWEST]
+    return all(text and text.isascii() for text in said)
+
+
+def _joined(rows: Sequence[list[_Record]]) -> list[_Record]:
+    """The longest row, with the rows before and behind it where the ring begins anew.
+
+    A kernel that moves to a larger buffer leaves the records of the first one behind.
+    """
+    joined = max(rows, key=len)
+    by_first = {row[0].id: row for row in rows}
+    by_last = {row[-1].id: row for row in rows}
+    while (following := by_first.pop(joined[-1].id + 1, None)) is not None:
+        joined = [*joined, *following]
+    while (before := by_last.pop(joined[0].id - 1, None)) is not None:
+        joined = [*before, *joined]
+    return joined
+
+
+def _texts(memory: GuestMemory, records: Sequence[_Record]) -> Iterator[bytes]:
+    for index, record in enumerate(records):
+        yield _text(memory, record, records[index + 1] if index + 1 < len(records) else None)
+
+
+def _text(memory: GuestMemory, record: _Record, following: _Record | None) -> bytes:
+    start = record.address + _WORD
+    end = start + _LONGEST
+    if following is not None and start < following.address < end:
+        end = following.address
+    bank = next(b.range for b in memory.banks if b.range.contains(Range(start, 1)))
+    return _as_printed(memory.read(start, min(end, bank.end) - start).partition(b"\0")[0])
+
+
+def _as_printed(raw: bytes) -> bytes:
+    """A record's text without what printk leaves behind it (printk_sprint in printk.c).
+
+    It moves a text down over its log level, so that two bytes of the original stay behind it.
+    """
+    if raw.endswith(_CONTINUED):
+        return raw.removesuffix(_CONTINUED)
+    text = raw.removesuffix(b"\n")
+    moved, rest = text[:-2], text[-2:]
+    for level in _LEVELS:
+        original = level + moved
+        if len(text) >= 2 and original[len(moved) : len(text)] == rest:
+            return moved
+    return text

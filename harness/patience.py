@@ -1,0 +1,47 @@
+"""Whether to go on waiting for a QEMU that says nothing.
+
+A host may be as slow as it likes: as long as QEMU wants to run and is given any CPU time at all,
+its answer is waited for. Looks at the process only; wall time counts nowhere else.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from harness.process import QemuProcess
+from harness.verdict import End
+
+_LOOK_SECONDS: Final = 0.5
+_STOPPED_LOOKS: Final = 10  # a debugger that attaches stops a process for a moment
+
+
+class Patience:
+    """Waiting for one QEMU. `end` says why it was given up, None as long as it was not."""
+
+    def __init__(self, process: QemuProcess, idle_seconds: float) -> None:
+        self._process = process
+        self._idle_seconds = idle_seconds
+        self._cpu_seconds = -1.0
+        self._moved_at = self._looked_at = time.monotonic()
+        self._stopped = 0
+        self.end: End | None = None
+
+    def is_over(self) -> bool:
+        """Looks at QEMU, if the last look is not too short ago."""
+        now = time.monotonic()
+        if self.end is None and now - self._looked_at >= _LOOK_SECONDS:
+            self._looked_at = now
+            self.end = self._look(now)
+        return self.end is not None
+
+    def _look(self, now: float) -> End | None:
+        self._stopped = self._stopped + 1 if self._process.stopped() else 0
+        if self._stopped >= _STOPPED_LOOKS:
+            return End.HOST_STOPPED
+        used = self._process.cpu_seconds()
+        if used > self._cpu_seconds:
+            self._cpu_seconds, self._moved_at = used, now
+        if now - self._moved_at <= self._idle_seconds:
+            return None
+        return End.NO_ANSWER if self._process.asleep() else End.HOST_IDLE
