@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,7 @@ from harness.probe import Probe
 from harness.prove import Options, Prepared, Proven
 from harness.realise import Placement
 from harness.run import Outcome
+from harness.stages import Stage
 from harness.text import printable
 from harness.verdict import Verdict
 from harness.watch import Budget
@@ -204,12 +206,30 @@ def print_cost(outcome: Outcome) -> None:
     print(f"cost      {spent}")
 
 
+def print_stages(stages: Sequence[Stage]) -> None:
+    """A line for each stage: guest instructions so far, those since the stage before, guest time.
+
+    A kernel's time stamps begin when it has set up its clock, not at the entry.
+    """
+    before: int | None = None
+    for stage in stages:
+        count = "unknown" if stage.instructions is None else f"{stage.instructions:,}"
+        line = f"stage     {stage.name:<12} {count:>16}"
+        if stage.instructions is not None and before is not None:
+            line = f"{line} {stage.instructions - before:>+16,}"
+        before = stage.instructions
+        if stage.guest_seconds is not None:
+            line = f"{line:<59} {stage.guest_seconds:>10.6f} s"
+        print(line)
+
+
 def _print_verdict(proven: Proven, request: Request) -> None:
     print(f"verdict   {proven.verdict.value}: {proven.reason}")
     outcome = proven.outcome
     if outcome is not None:
         print_probe(outcome.observation.probe)
         print_cost(outcome)
+        print_stages(outcome.stages)
     if (
         proven.verdict is not Verdict.BOOTED
         and request.cmdline

@@ -21,7 +21,6 @@ from harness.prove import Options, Prepared, Proven
 from harness.realise import PIECES_DIRECTORY
 from harness.reference import Plan
 from harness.report.comparison import render
-from harness.stages import stages
 from loader import bootimage
 from loader.address import Range
 from loader.memory import GuestMemory
@@ -150,10 +149,9 @@ def _file_range(kernel: KernelLoaderResult) -> Range:
 
 def _cost(proven: Proven, protocol: str) -> Cost:
     assert proven.outcome is not None
-    reached = stages(proven.outcome.observation.transcript)
     return Cost(
         proven.verdict.value,
         protocol,
         proven.outcome.costs.instructions,
-        {stage.name: stage.guest_seconds for stage in reached},
+        {stage.name: stage.guest_seconds for stage in proven.outcome.stages},
     )

@@ -42,13 +42,17 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What was found at the entry. `registers` is None when the entry was not reached."""
+    """What was found at the entry. `registers` is None when the entry was not reached.
+
+    `instructions` were executed on the way there, by the reset stub.
+    """
 
     registers: Registers | None
     where: str = ""
     differences: tuple[Difference, ...] = ()
     more: int = 0
     findings: tuple[RuleFinding, ...] = ()
+    instructions: int | None = None
 
     @property
     def reached(self) -> bool:
@@ -95,6 +99,7 @@ def at_entry(
     ]
     footprint = guest.image.region("kernel")
     system = gdb.system_registers(guest.dump_format.system)
+    instructions = monitor.instructions()
     hardware = Hardware(found, _reader(guest), footprint, system)
     findings = check(guest.image.protocol, hardware)
     if go_on:
@@ -104,6 +109,7 @@ def at_entry(
         differences=tuple(differences[:_SHOWN]),
         more=max(0, len(differences) - _SHOWN),
         findings=tuple(findings),
+        instructions=instructions,
     )
 
 

@@ -21,7 +21,6 @@ from harness.images import KernelFile
 from harness.probe import Probe
 from harness.run import Outcome, Start, Unpacked, run
 from harness.rundir import CONSOLE, write_result
-from harness.stages import stages
 from harness.text import printable
 from harness.verdict import CodeAnywhere, CodeAt, Expected, Verdict, usable_ram
 from harness.watch import Budget
@@ -36,7 +35,7 @@ from loader.result import KernelLoaderResult
 
 _FOR_INIT: Final = re.compile(r"(?<!\S)--(?!\S)")
 RDINIT: Final = "rdinit=/bootproof/init"
-_RESULT_VERSION: Final = 1
+_RESULT_VERSION: Final = 2
 
 # /proc/sys/kernel/bootloader_type: what type_of_loader said, or 0xb0 of the PVH entry code.
 _BOOTLOADER_TYPES: Final = {
@@ -240,7 +239,7 @@ def outcome_json(outcome: Outcome) -> Mapping[str, Any]:
         "instructions": outcome.costs.instructions,
         "cpu_seconds": round(outcome.costs.cpu_seconds, 3),
         "qemu_seconds": round(outcome.costs.qemu_seconds, 3),
-        "stages": {stage.name: stage.guest_seconds for stage in stages(seen.transcript)},
+        "stages": [stage.to_json() for stage in outcome.stages],
         "console": CONSOLE,
         "console_bytes": len(seen.transcript),
         "evidence": dict(outcome.judgement.evidence.to_json()),

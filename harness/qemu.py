@@ -9,6 +9,7 @@ hw/i386/pc_q35.c, pc_piix.c, microvm.c and hw/arm/virt.c as `info mtree` shows t
 
 from __future__ import annotations
 
+import enum
 import functools
 import os
 import re
@@ -303,6 +304,21 @@ class RamFile:
     shared: bool = False
 
 
+class LogMode(enum.Enum):
+    """What is done with a run's log: written while the guest runs, or followed by it."""
+
+    RECORD = "record"
+    REPLAY = "replay"
+
+
+@dataclass(frozen=True, slots=True)
+class RunLog:
+    """QEMU's log of everything in a run that the guest's own code does not determine."""
+
+    path: str
+    mode: LogMode
+
+
 @dataclass(frozen=True, slots=True)
 class Channels:
     """Where QEMU talks to: console file, QMP and gdbstub file descriptors (None: none), RAM file.
@@ -314,7 +330,8 @@ class Channels:
     it. `terminal` connects the console to standard input and output as well, with QEMU's own escape
     (Ctrl-A X ends it); the guest's timing then depends on the terminal. `after_shutdown` is what
     QEMU does when the guest resets or shuts down: "pause", so that it can be asked what happened,
-    or "poweroff".
+    or "poweroff". A machine in real time has no `log`. `snapshots` is a qcow2 file that no device
+    of the guest knows of.
     """
 
     console: str
@@ -324,6 +341,8 @@ class Channels:
     terminal: bool = False
     append: bool = False
     after_shutdown: str = "pause"
+    log: RunLog | None = None
+    snapshots: str | None = None
 
 
 def machine(
@@ -434,7 +453,7 @@ def _surroundings(machine: Machine, channels: Channels) -> list[str]:
         *_machine_args(machine, channels.ram),
         *("-display", "none"),
         *("-sandbox", SANDBOX),
-        *_determinism(machine),
+        *_determinism(machine, channels.log),
         *("-action", f"reboot=shutdown,shutdown={channels.after_shutdown},panic=none"),
         *_channels(channels),
     ]
@@ -456,13 +475,27 @@ def _machine_args(machine: Machine, ram: RamFile | None, dumpdtb: str | None = N
     ]
 
 
-def _determinism(machine: Machine) -> tuple[str, ...]:
+# As long as a log is kept, QEMU answers nobody before the guest comes to its next timer; one that has
+# set none (early, or stuck) would run for 2^31 ns at a stretch. This is a timer of QEMU's own that no
+# guest can see: packets between two hubs with nothing on them, held back for 0.1 s of guest time.
+_TICKS: Final = (
+    *("-netdev", "hubport,id=nowhere,hubid=0"),
+    *("-netdev", "hubport,id=ticking,hubid=1,netdev=nowhere"),
+    *("-object", "filter-buffer,id=ticks,netdev=ticking,interval=100000"),
+)
+
+
+def _determinism(machine: Machine, log: RunLog | None) -> tuple[str, ...]:
     if machine.realtime:
         return ()
+    options = f"shift={ICOUNT_SHIFT},sleep=off"
+    if log is not None:
+        options += f",rr={log.mode.value},rrfile={_escaped(log.path)}"
     return (
-        *("-icount", f"shift={ICOUNT_SHIFT},sleep=off"),
+        *("-icount", options),
         *("-rtc", f"base={GUEST_CLOCK},clock=vm"),
         *("-seed", "1"),
+        *(_TICKS if log is not None else ()),
     )
 
 
@@ -487,6 +520,8 @@ def _channels(channels: Channels) -> list[str]:
         ]
     if channels.gdb_fd is not None:
         args += ["-chardev", f"socket,id=gdb,fd={channels.gdb_fd}", "-gdb", "chardev:gdb"]
+    if channels.snapshots is not None:
+        args += ["-drive", f"file={_escaped(channels.snapshots)},if=none,format=qcow2,id=snapshots"]
     return args
 
 

@@ -32,6 +32,7 @@ from harness.qemu import Channels, DirectKernel, Machine, RamFile
 from harness.realise import PIECES_DIRECTORY
 from harness.run import Costs, Outcome
 from harness.rundir import CONSOLE, TRANSCRIPT
+from harness.stages import stages
 from harness.verdict import End, Expected, Observation
 from harness.watch import Budget, Ending, Watch, ending_without_answer
 from loader import assemble, bootimage
@@ -145,7 +146,8 @@ def run(case: Case, plan: Plan, prepared: Prepared, directory: Path, look: Look)
     judgement = verdict.judge(expected, observation)
     seconds = time.monotonic() - began
     costs = Costs(seconds, seconds, observation.cpu_seconds, observation.instructions)
-    outcome = Outcome(judgement, observation, costs, directory)
+    reached = tuple(stages(observation.transcript))
+    outcome = Outcome(judgement, observation, costs, directory, reached)
     proven = Proven(
         *(case, judgement.verdict, judgement.reason, None, None, outcome, directory), seconds
     )

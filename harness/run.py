@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
-from harness import evidence, logbuffer, probe, qemu, reproduce, text_in_ram, verdict
+from harness import evidence, logbuffer, probe, qemu, recording, reproduce, text_in_ram, verdict
 from harness.console import DEFAULT_LIMIT, ConsoleFile, timestamped
 from harness.gdbstub import GdbError, GdbStub
 from harness.lending import disk_errors, file_for_qemu, lent_to_qemu, write_whole
@@ -22,7 +22,7 @@ from harness.monitor import Monitor, MonitorError
 from harness.patience import Patience
 from harness.probe import Guest, Probe
 from harness.process import QemuProcess
-from harness.qemu import Channels, Machine, RamFile
+from harness.qemu import Channels, LogMode, Machine, RamFile, RunLog
 from harness.realise import (
     PIECES_DIRECTORY,
     Placement,
@@ -31,7 +31,9 @@ from harness.realise import (
     realise,
     write,
 )
-from harness.rundir import CONSOLE, DMESG, TRANSCRIPT
+from harness.recording import Record
+from harness.rundir import CONSOLE, DMESG, RUN_LOG, TRANSCRIPT
+from harness.stages import Stage
 from harness.text import printable
 from harness.text_in_ram import TextCheck
 from harness.verdict import End, Expected, ExpectedHandover, Judgement, Observation
@@ -42,7 +44,7 @@ from loader.bootimage import BootImage
 from loader.memory import GuestMemory
 
 _GREETING_SECONDS: Final = 300.0
-_QUIT_SECONDS: Final = 2.0
+_QUIT_SECONDS: Final = 30.0  # QEMU completes its log then, on a busy host too
 _Client = TypeVar("_Client", Monitor, GdbStub)
 _Asked = TypeVar("_Asked", bound=Expected | ExpectedHandover, covariant=True)
 
@@ -65,6 +67,7 @@ class Outcome:
     observation: Observation
     costs: Costs
     directory: Path
+    stages: tuple[Stage, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,11 @@ def run_with(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
     costs = Costs(
         time.monotonic() - began, qemu_seconds, observation.cpu_seconds, observation.instructions
     )
-    return Outcome(judgement, observation, costs, directory)
+    if not start.machine.realtime:
+        record = Record(start.machine, start.placement, observation.instructions)
+        recording.save(record, directory)
+    stages = recording.stages(observation, directory / RUN_LOG)
+    return Outcome(judgement, observation, costs, directory, stages)
 
 
 def _shown(line: bytes) -> bytes:
@@ -166,6 +173,7 @@ class _Run:
             ram=RamFile(f"/proc/self/fd/{ram.fileno()}", shared=True),
             terminal=start.interactive,
             append=True,
+            log=None if start.machine.realtime else RunLog(RUN_LOG, LogMode.RECORD),
         )
         console = file_for_qemu(directory / CONSOLE, min(start.budget.console_bytes, DEFAULT_LIMIT))
         self._console = stack.enter_context(

@@ -20,12 +20,15 @@ CONSOLE: Final = "console.log"
 TRANSCRIPT: Final = "transcript.log"
 DMESG: Final = "dmesg.log"  # the log buffer as it lay in guest RAM
 RESULT: Final = "result.json"
+RUN_LOG: Final = "replay.bin"  # QEMU's own log of the run
+RECORD: Final = "replay.json"  # what it takes to play the log back
 
 # By these a run is told from somebody's own directory; no other program makes such files.
 _MARKS: Final = re.compile("|".join(map(re.escape, (bootimage.DESCRIPTION, bootimage.RAM, SCRIPT))))
+_WRITTEN_WHOLE: Final = "|".join(map(re.escape, (TRANSCRIPT, DMESG, RESULT, RECORD)))
 _ARTIFACTS: Final = re.compile(
-    rf"(?:{_MARKS.pattern}|{re.escape(TRANSCRIPT)}|{re.escape(DMESG)}|{re.escape(RESULT)})(?:\.part)?|stub[0-9]+\.bin|"
-    + "|".join(map(re.escape, (CONSOLE, STDERR)))
+    rf"(?:{_MARKS.pattern}|{_WRITTEN_WHOLE})(?:\.part)?|stub[0-9]+\.bin|"
+    + "|".join(map(re.escape, (CONSOLE, STDERR, RUN_LOG)))
 )
 
 

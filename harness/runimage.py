@@ -32,7 +32,7 @@ from loader.protocols import handed
 from loader.protocols.handed import Handed
 
 _NONCE: Final = "bootproof.nonce="
-_RESULT_VERSION: Final = 1
+_RESULT_VERSION: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +269,7 @@ def _print_outcome(outcome: Outcome, start: AnyStart) -> None:
     print(f"verdict   {judgement.verdict.value}: {judgement.reason}")
     boot.print_probe(outcome.observation.probe)
     boot.print_cost(outcome)
+    boot.print_stages(outcome.stages)
     expected = start.expected
     if (
         isinstance(expected, ExpectedHandover)

@@ -1,11 +1,19 @@
-"""The stages of a boot, as a kernel's own log lines mark them, in guest seconds."""
+"""The stages of a boot, as a kernel's own log lines mark them: guest instructions, guest seconds.
+
+A stage is reached when the first byte of its line is written to the console. What a kernel prints
+before it has a console appears at once when it gets one: those stages then differ only in the
+kernel's own time stamps.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+ENTRY: Final = "entry"
+_FIRST_OUTPUT: Final = "first-output"
 _MARKS: Final = (
     ("banner", rb"Linux version "),
     ("memory", rb"Memory: \d+K/\d+K available"),
@@ -18,20 +26,49 @@ _TIME: Final = re.compile(rb"^\[ *(\d+\.\d+)\]")
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stage that was reached; `guest_seconds` is the kernel's own time stamp, if there is one."""
+    """A stage that was reached.
+
+    `instructions` is the exact number of guest instructions executed before it, None when that is
+    not known; `guest_seconds` is the kernel's own time stamp, None when it has none.
+    """
 
     name: str
+    guest_seconds: float | None = None
+    instructions: int | None = None
+
+    def to_json(self) -> Mapping[str, Any]:
+        return {
+            "name": self.name,
+            "instructions": self.instructions,
+            "guest_seconds": self.guest_seconds,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A stage in the transcript: the line that begins at byte `offset` says that it is reached."""
+
+    name: str
+    offset: int
     guest_seconds: float | None
 
+    def reached_after(self, instructions: int | None) -> Stage:
+        return Stage(self.name, self.guest_seconds, instructions)
 
-def stages(transcript: bytes) -> list[Stage]:
-    """The stages in the order of the boot, those that were reached."""
+
+def marks(transcript: bytes) -> list[Mark]:
+    """The stages that the console shows, in the order of their lines."""
     found = []
     if transcript:
-        found.append(Stage("first output", None))
+        found.append(Mark(_FIRST_OUTPUT, 0, None))
     for name, pattern in _MARKS:
         match = re.search(rb"^.*?" + pattern, transcript, re.MULTILINE)
         if match:
             stamp = _TIME.match(match.group())
-            found.append(Stage(name, float(stamp.group(1)) if stamp else None))
-    return found
+            found.append(Mark(name, match.start(), float(stamp.group(1)) if stamp else None))
+    return sorted(found, key=lambda mark: mark.offset)
+
+
+def stages(transcript: bytes) -> list[Stage]:
+    """The stages that the console shows, without the guest instructions that they took."""
+    return [mark.reached_after(None) for mark in marks(transcript)]

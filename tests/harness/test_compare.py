@@ -682,7 +682,7 @@ def test_a_vmlinux_is_entered_at_its_pvh_note_however_we_enter_it(tmp_path: Path
 
 
 def comparison(*differences: Explained) -> Comparison:
-    cost = Cost("booted", "pvh", 1_000_000, {"banner": 0.0, "first output": None})
+    cost = Cost("booted", "pvh", 1_000_000, {"banner": 0.0, "first-output": None})
     return Comparison("case", differences, cost, cost, Path("/nowhere"))
 
 
@@ -716,4 +716,4 @@ def test_json_has_everything() -> None:
         "reference": "0x21e0",
         "code": "place",
     }
-    assert data["ours"]["stages"] == {"banner": 0.0, "first output": None}
+    assert data["ours"]["stages"] == {"banner": 0.0, "first-output": None}

@@ -134,7 +134,9 @@ def test_result_of_a_boot(case: Case, tmp_path: Path) -> None:
     assert result["machine"]["deterministic"] is True
     assert result["instructions"] > 0
     assert result["evidence"] == {"proof": None}
-    assert result["stages"] == {"first output": None}
+    entry, output = result["stages"]
+    assert (entry["name"], output["name"]) == ("entry", "first-output")
+    assert 0 < entry["instructions"] < output["instructions"] < result["instructions"]
     assert json.loads((tmp_path / "run" / "boot.json").read_text())["provenance"]["case"] == case.id
 
 

@@ -367,7 +367,7 @@ def test_only_artifacts_stay(placement: Placement, tmp_path: Path) -> None:
     boot(program("aarch64").say(b"hello\n").reset(), directory, placement=placement)
     found = {path.name for path in directory.iterdir()}
     artifacts = {"boot.json", "ram.img", "console.log", "transcript.log", "qemu.sh", "stub0.bin"}
-    assert found == artifacts | {"qemu.stderr"}
+    assert found == artifacts | {"qemu.stderr", "replay.bin", "replay.json"}
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     everything = (directory, *directory.iterdir())
     assert {path.lstat().st_uid for path in everything} == {os.geteuid()}

@@ -1,0 +1,183 @@
+"""The record of a run: QEMU's log of it, and what else it takes to play that back.
+
+    replay.bin    the log, written by QEMU (harness.replaylog reads it)
+    replay.json   the machine, the placement and the QEMU version of the run, and its length
+
+Owns replay.json. It may come from a stranger: it names no file and no command, and all that goes
+from it into a QEMU command line is one of a list or of a narrow form.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from harness import qemu, replaylog
+from harness.errors import UserError
+from harness.lending import write_whole
+from harness.qemu import Machine, QemuBinary, Version
+from harness.realise import Placement
+from harness.replaylog import ReplayLogError
+from harness.rundir import RECORD, RUN_LOG
+from harness.stages import ENTRY, Mark, Stage, marks
+from harness.verdict import Observation
+from loader import strictjson
+from loader.address import MIB, U64_MAX
+
+FORMAT: Final = "bootproof record"
+_VERSION: Final = 1
+_SIZE_LIMIT: Final = 1 << 16
+_CPU_MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+-]{0,199}", re.ASCII)
+_QEMU_VERSION: Final = re.compile(r"(\d{1,4})\.(\d{1,4})\.(\d{1,4})", re.ASCII)
+_MOST_CPUS: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A recorded run. `instructions` is None when QEMU went away before it could be asked.
+
+    `machine.qemu` has the version that recorded and no path: another QEMU plays it back.
+    """
+
+    machine: Machine
+    placement: Placement
+    instructions: int | None
+
+
+def stages(observation: Observation, log: Path) -> tuple[Stage, ...]:
+    """The stages of a run, with exact instruction counts where the log at `log` has them."""
+    found = marks(observation.transcript)
+    counts = _counts(found, observation, log)
+    probe = observation.probe
+    entry = []
+    if probe is not None and probe.reached:
+        entry = [Stage(ENTRY, None, probe.instructions)]
+    pairs = zip(found, counts, strict=True)
+    return (*entry, *(mark.reached_after(count) for mark, count in pairs))
+
+
+def _counts(
+    found: list[Mark], observation: Observation, path: Path
+) -> tuple[int, ...] | tuple[None, ...]:
+    """Instructions before each mark; not one of them when log and run do not agree entirely."""
+    unknown = (None,) * len(found)
+    try:
+        log = replaylog.read(path, [mark.offset for mark in found], replaylog.READ_LIMIT)
+    except ReplayLogError:
+        return unknown
+    whole = (log.instructions, log.console_bytes)
+    if whole != (observation.instructions, len(observation.transcript)):
+        return unknown
+    return log.at
+
+
+def save(record: Record, directory: Path) -> None:
+    """Writes replay.json. Raises UserError."""
+    machine = record.machine
+    data = {
+        "format": FORMAT,
+        "version": _VERSION,
+        "qemu": version_text(machine.qemu.version),
+        "arch": machine.arch.name,
+        "board": machine.board,
+        "cpu": machine.cpu,
+        "memory": machine.memory,
+        "cpus": machine.cpus,
+        "icount_shift": qemu.ICOUNT_SHIFT,
+        "placement": record.placement.value,
+        "instructions": record.instructions,
+    }
+    write_whole(directory / RECORD, f"{json.dumps(data, indent=2)}\n".encode())
+
+
+def load(directory: Path) -> Record:
+    """Reads replay.json. Raises UserError naming the file, the field and the reason."""
+    path = directory / RECORD
+    try:
+        return parse(_read(path))
+    except FileNotFoundError:
+        raise UserError(
+            f"{directory}: there is no record of this run ({RECORD});"
+            " a run in real time cannot be recorded"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def parse(raw: bytes) -> Record:
+    """The record that a replay.json describes. Raises ValueError naming the JSON path."""
+    required = ("format", "version", "qemu", "arch", "board", "cpu", "memory", "cpus")
+    more = ("icount_shift", "placement", "instructions")
+    root = strictjson.record(strictjson.parse(raw), "$", (*required, *more))
+    strictjson.one_of(root["format"], "$.format", (FORMAT,))
+    _equal(root, "version", _VERSION)
+    _equal(root, "icount_shift", qemu.ICOUNT_SHIFT)
+    arch = qemu.ARCHES[strictjson.one_of(root["arch"], "$.arch", tuple(qemu.ARCHES))]
+    machine = Machine(
+        arch=arch,
+        qemu=QemuBinary(arch.emulator, _version(root)),
+        board=strictjson.one_of(root["board"], "$.board", tuple(arch.boards)),
+        cpu=_cpu(root),
+        memory=_within(root, "memory", MIB, arch.memory_limit),
+        cpus=_within(root, "cpus", 1, _MOST_CPUS),
+    )
+    if machine.memory % MIB:
+        raise ValueError(f"$.memory: {machine.memory:#x} is not a whole number of MiB")
+    placements = tuple(placement.value for placement in Placement)
+    placement = Placement(strictjson.one_of(root["placement"], "$.placement", placements))
+    known = root["instructions"] is not None
+    instructions = _within(root, "instructions", 0, U64_MAX) if known else None
+    return Record(machine, placement, instructions)
+
+
+def version_text(version: Version) -> str:
+    return ".".join(map(str, version))
+
+
+def _read(path: Path) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ValueError("is not a regular file")
+        raw = os.read(fd, _SIZE_LIMIT + 1)
+    finally:
+        os.close(fd)
+    if len(raw) > _SIZE_LIMIT:
+        raise ValueError("is larger than 64 KiB")
+    return raw
+
+
+def _equal(root: dict[str, Any], key: str, known: int) -> None:
+    if type(root[key]) is not int or root[key] != known:
+        found = strictjson.shown(root[key])
+        raise ValueError(f"$.{key}: {found} is not known; this program replays {known}")
+
+
+def _within(root: dict[str, Any], key: str, least: int, most: int) -> int:
+    value = strictjson.number(root[key], f"$.{key}")
+    if not least <= value <= most:
+        raise ValueError(f"$.{key}: {value:#x} is not from {least:#x} to {most:#x}")
+    return value
+
+
+def _version(root: dict[str, Any]) -> Version:
+    text = root["qemu"]
+    match = _QEMU_VERSION.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f"$.qemu: {strictjson.shown(text)} is no version such as 7.2.22")
+    major, minor, micro = map(int, match.groups())
+    return (major, minor, micro)
+
+
+def _cpu(root: dict[str, Any]) -> str:
+    text = root["cpu"]
+    if not isinstance(text, str) or not _CPU_MODEL.fullmatch(text):
+        raise ValueError(f"$.cpu: {strictjson.shown(text)} is no CPU model")
+    return text

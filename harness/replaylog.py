@@ -1,0 +1,125 @@
+"""QEMU's log of a recorded run: how many guest instructions had been executed at each console byte.
+
+Owns the format of the log that `-icount …,rr=record` writes, as far as a machine without network,
+disk and input writes it. A log may come from a stranger: it is read with bounded memory, and any
+event that is not known ends the reading with an error; nothing is guessed.
+
+Source: replay/replay-internal.h (enum ReplayEvents) and scripts/replay-dump.py of QEMU 7.2. All
+numbers are big-endian. Instructions are counted between events, so what is read here is exact.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+KNOWN_VERSIONS: Final = (0xE0200C,)  # REPLAY_VERSION in replay/replay.c: QEMU 7.2
+_HEADER: Final = 12  # version, and eight bytes that are not used
+_UNFINISHED: Final = 0  # the version is written last
+# Reading is about 20 MB/s. A boot's log has a few hundred KiB; console floods have more.
+READ_LIMIT: Final = 32 << 20
+
+# One event each: instructions executed, a console write (its result, bytes written), random bytes
+# for a device (result, size; the bytes follow), the end; then what only has to be passed over:
+# bottom halves, clocks (8 bytes each); interrupts, exceptions, shutdown requests, checkpoints.
+_EVENT: Final = re.compile(
+    rb"\x00(?P<executed>.{4})|\x16(?P<result>.{4})(?P<written>.{4})|\x1b.{4}(?P<random>.{4})"
+    rb"|(?P<end>\x27)|[\x03\x04\x1c\x1d].{8}|[\x01\x02\x0a-\x15\x1e-\x26]",
+    re.DOTALL,
+)
+
+
+class ReplayLogError(Exception):
+    """A log that cannot be read: what is wrong with it, without the file's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayLog:
+    """What a log says of its run.
+
+    `at` has, for each console offset that was asked for, the number of guest instructions executed
+    before that byte was written. `failed_writes` counts console writes that the host did not take:
+    the console is then not complete.
+    """
+
+    instructions: int
+    console_bytes: int
+    failed_writes: int
+    at: tuple[int, ...]
+
+
+def read(path: Path, offsets: Sequence[int] = (), limit: int | None = None) -> ReplayLog:
+    """Reads a log of at most `limit` bytes to its end; `offsets` are console bytes, ascending.
+
+    Raises ReplayLogError for anything but a complete log of a known version.
+    """
+    with _mapped(path, limit) as data:
+        version = int.from_bytes(data[:4], "big")
+        if version == _UNFINISHED:
+            raise ReplayLogError("is not complete: QEMU did not come to finish it")
+        if version not in KNOWN_VERSIONS:
+            known = ", ".join(map(hex, KNOWN_VERSIONS))
+            raise ReplayLogError(f"has version {version:#x}; this program reads {known}")
+        return _read_events(data, offsets)
+
+
+@contextlib.contextmanager
+def _mapped(path: Path, limit: int | None) -> Iterator[mmap.mmap]:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise ReplayLogError(f"cannot be opened: {error.strerror}") from error
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise ReplayLogError("is not a regular file")
+        if found.st_size <= _HEADER:
+            raise ReplayLogError(f"has only {found.st_size} bytes")
+        if limit is not None and found.st_size > limit:
+            raise ReplayLogError(f"has {found.st_size:,} bytes, more than {limit:,}")
+        with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as data:
+            yield data
+    finally:
+        os.close(fd)
+
+
+def _read_events(data: mmap.mmap, offsets: Sequence[int]) -> ReplayLog:
+    executed = written = failed = 0
+    at: list[int] = []
+    position = _HEADER
+    while True:
+        event = _EVENT.match(data, position)
+        if event is None:
+            raise ReplayLogError(_broken(data, position))
+        position = event.end()
+        match event.lastgroup:
+            case "executed":
+                executed += int.from_bytes(event["executed"], "big")
+            case "written":
+                failed += event["result"][0] >> 7  # a negative result
+                written += int.from_bytes(event["written"], "big")
+                while len(at) < len(offsets) and offsets[len(at)] < written:
+                    at.append(executed)
+            case "random":
+                position += int.from_bytes(event["random"], "big")
+            case "end":
+                break
+    if position != len(data):
+        raise ReplayLogError(f"goes on behind its end at offset {position:#x}")
+    if len(at) < len(offsets):
+        raise ReplayLogError(f"tells of {written} console bytes, not of byte {offsets[len(at)]}")
+    return ReplayLog(executed, written, failed, tuple(at))
+
+
+def _broken(data: mmap.mmap, position: int) -> str:
+    left = data[position : position + 16]
+    if position >= len(data) or _EVENT.match(left + bytes(16)):
+        return f"is cut off at offset {position:#x}"
+    return f"has an event that is not known at offset {position:#x}: {left[0]:#x}"
