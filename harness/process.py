@@ -24,9 +24,9 @@ from harness.errors import UserError
 from harness.lending import NOBODY, disk_errors, is_root
 
 STDERR: Final = "qemu.stderr"
-# The longest file QEMU may write. A watched console is ended long before, and with it the log of
-# the run (about 17 bytes for each of the console's); this holds when the harness is given no CPU, or
-# is stopped.
+# The longest file QEMU may write. A watched console is ended long before, and with it the run's log
+# (about 17 bytes for each of the console's); this holds when the harness is given no CPU, or is
+# stopped.
 MOST_WRITTEN: Final = 512 << 20
 _STDERR_KEPT: Final = 1 << 20
 _LAST_WORDS: Final = 16 << 10

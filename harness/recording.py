@@ -23,7 +23,7 @@ from harness.lending import write_whole
 from harness.qemu import Machine, QemuBinary, Version
 from harness.realise import Placement
 from harness.replaylog import ReplayLogError
-from harness.rundir import RECORD, RUN_LOG
+from harness.rundir import RECORD
 from harness.stages import ENTRY, Mark, Stage, marks
 from harness.verdict import Observation
 from loader import strictjson

@@ -22,7 +22,9 @@ from harness.qemu import (
     Channels,
     DirectKernel,
     Launch,
+    LogMode,
     RamFile,
+    RunLog,
     argv,
     device_tree,
     find_qemu,
@@ -295,15 +297,35 @@ def test_command_line_with_a_file_as_ram(shared: bool, share: str) -> None:
     channels = Channels("c", ram=RamFile("a,b.img", shared=shared))
     options = pairs(argv(machine, Launch((), (0,), mapped=True), channels))
     assert options["-machine"] == ["virt,accel=tcg,memory-backend=ram"]
-    assert options["-object"] == [
-        f"memory-backend-file,id=ram,size=512M,mem-path=a,,b.img,share={share}"
-    ]
+    backend = f"memory-backend-file,id=ram,size=512M,mem-path=a,,b.img,share={share}"
+    assert options["-object"][0] == backend
+
+
+def test_command_line_of_a_run_that_is_recorded() -> None:
+    machine = qemu.machine("aarch64", memory=512 * MIB)
+    plain, recorded, replayed = (
+        argv(machine, Launch((), (0,)), Channels("c", log=log))
+        for log in (None, RunLog("a,b", LogMode.RECORD), RunLog("a,b", LogMode.REPLAY))
+    )
+    assert pairs(recorded)["-icount"] == ["shift=3,sleep=off,rr=record,rrfile=a,,b"]
+    assert pairs(replayed)["-icount"] == ["shift=3,sleep=off,rr=replay,rrfile=a,,b"]
+    # Nothing else may differ, or qemu.sh of a run's directory would not be the same run.
+    assert [len(set(words) - set(plain)) for words in (recorded, replayed)] == [1, 1]
+
+
+def test_no_network_leads_out() -> None:
+    """The hubs that keep QEMU answering have neither a device of the guest nor the host on them."""
+    words = argv(qemu.machine("x86_64", memory=512 * MIB), Launch((), (0,)), Channels("c"))
+    networks = pairs(words)["-netdev"]
+    assert networks == ["hubport,id=nowhere,hubid=0", "hubport,id=ticking,hubid=1,netdev=nowhere"]
+    assert not {"-nic", "-net"} & set(words)
+    assert all(device.startswith("loader,") for device in pairs(words)["-device"])
 
 
 def test_real_time_gives_up_determinism() -> None:
     machine = qemu.machine("x86_64", memory=512 * MIB, realtime="asked for")
     words = argv(machine, Launch((), (0,)), Channels("c,d", terminal=True))
-    assert not {"-icount", "-rtc", "-seed"} & set(words)
+    assert not {"-icount", "-rtc", "-seed", "-netdev"} & set(words)
     assert "stdio,id=console,mux=on,signal=off,logfile=c,,d" in words
 
 
@@ -314,7 +336,10 @@ def test_qemu_takes_the_commas(tmp_path: Path) -> None:
     with (tmp_path / "ram,img").open("wb") as file:
         file.truncate(16 * MIB)
     channels = Channels(
-        "console,log", ram=RamFile("ram,img", shared=True), after_shutdown="poweroff"
+        "console,log",
+        ram=RamFile("ram,img", shared=True),
+        after_shutdown="poweroff",
+        log=RunLog("replay,bin", LogMode.RECORD),
     )
     words = argv(machine, Launch((Blob("blob,1", 0x1000),), (0x11000,), mapped=True), channels)
     run = subprocess.run(
@@ -327,4 +352,4 @@ def test_qemu_takes_the_commas(tmp_path: Path) -> None:
     )
     assert (run.returncode, run.stderr) == (0, "")
     assert (tmp_path / "saved").read_bytes() == b"\xf4" * 16
-    assert (tmp_path / "console,log").exists()
+    assert (tmp_path / "console,log").exists() and (tmp_path / "replay,bin").exists()
