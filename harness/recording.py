@@ -34,7 +34,6 @@ _VERSION: Final = 1
 _SIZE_LIMIT: Final = 1 << 16
 _CPU_MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+-]{0,199}", re.ASCII)
 _QEMU_VERSION: Final = re.compile(r"(\d{1,4})\.(\d{1,4})\.(\d{1,4})", re.ASCII)
-_MOST_CPUS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +125,7 @@ def parse(raw: bytes) -> Record:
         board=strictjson.one_of(root["board"], "$.board", tuple(arch.boards)),
         cpu=_cpu(root),
         memory=_within(root, "memory", MIB, arch.memory_limit),
-        cpus=_within(root, "cpus", 1, _MOST_CPUS),
+        cpus=_within(root, "cpus", 1, arch.cpu_limit),
     )
     if machine.memory % MIB:
         raise ValueError(f"$.memory: {machine.memory:#x} is not a whole number of MiB")

@@ -100,7 +100,7 @@ def test_without_a_probe_the_entry_is_not_known(tmp_path: Path) -> None:
 
 
 def test_in_real_time_nothing_is_recorded(tmp_path: Path) -> None:
-    computer = replace(machine("aarch64"), realtime=True)
+    computer = replace(machine("aarch64"), realtime="asked for")
     outcome = boot(program("aarch64").say(b"hello\n").reset(), tmp_path, on=computer)
     assert outcome.stages == (Stage("entry"), Stage("first-output"))
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("replay")]
@@ -169,7 +169,7 @@ def test_run_leaves_its_record(tmp_path: Path) -> None:
         ("cpu", "-S", '$.cpu: "-S" is no CPU model'),
         ("memory", 1, "$.memory: 0x1 is not from 0x100000 to 0x1000000000"),
         ("memory", 1048577, "$.memory: 0x100001 is not a whole number of MiB"),
-        ("cpus", 0, "$.cpus: 0x0 is not from 0x1 to 0x100"),
+        ("cpus", 0, "$.cpus: 0x0 is not from 0x1 to "),
         ("placement", "x", '$.placement: "x" is not one of pieces, mapped'),
         ("instructions", -1, "$.instructions: -0x1 is not an unsigned 64-bit number"),
         ("argv", [], "$.argv: unknown key; known: format, version, qemu, arch, board, cpu"),
