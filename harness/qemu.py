@@ -250,6 +250,11 @@ class Machine:
     realtime: str = ""
 
     @property
+    def recorded(self) -> bool:
+        """Whether QEMU can keep a log of a run; it refuses to for more than one CPU."""
+        return not self.realtime and self.cpus == 1
+
+    @property
     def mode(self) -> str:
         """Whether the guest's time is its own, in words."""
         return f"real time: {self.realtime}" if self.realtime else "deterministic"
@@ -330,7 +335,7 @@ class Channels:
     it. `terminal` connects the console to standard input and output as well, with QEMU's own escape
     (Ctrl-A X ends it); the guest's timing then depends on the terminal. `after_shutdown` is what
     QEMU does when the guest resets or shuts down: "pause", so that it can be asked what happened,
-    or "poweroff". A machine in real time has no `log`. `snapshots` is a qcow2 file that no device
+    or "poweroff". `log` is for machines that are recorded. `snapshots` is a qcow2 file that no device
     of the guest knows of.
     """
 

@@ -86,7 +86,6 @@ def save(record: Record, directory: Path) -> None:
         "board": machine.board,
         "cpu": machine.cpu,
         "memory": machine.memory,
-        "cpus": machine.cpus,
         "icount_shift": qemu.ICOUNT_SHIFT,
         "placement": record.placement.value,
         "instructions": record.instructions,
@@ -102,7 +101,7 @@ def load(directory: Path) -> Record:
     except FileNotFoundError:
         raise UserError(
             f"{directory}: there is no record of this run ({RECORD});"
-            " a run in real time cannot be recorded"
+            " QEMU keeps none in real time and with several CPUs"
         ) from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
@@ -112,7 +111,7 @@ def load(directory: Path) -> Record:
 
 def parse(raw: bytes) -> Record:
     """The record that a replay.json describes. Raises ValueError naming the JSON path."""
-    required = ("format", "version", "qemu", "arch", "board", "cpu", "memory", "cpus")
+    required = ("format", "version", "qemu", "arch", "board", "cpu", "memory")
     more = ("icount_shift", "placement", "instructions")
     root = strictjson.record(strictjson.parse(raw), "$", (*required, *more))
     strictjson.one_of(root["format"], "$.format", (FORMAT,))
@@ -125,7 +124,6 @@ def parse(raw: bytes) -> Record:
         board=strictjson.one_of(root["board"], "$.board", tuple(arch.boards)),
         cpu=_cpu(root),
         memory=_within(root, "memory", MIB, arch.memory_limit),
-        cpus=_within(root, "cpus", 1, arch.cpu_limit),
     )
     if machine.memory % MIB:
         raise ValueError(f"$.memory: {machine.memory:#x} is not a whole number of MiB")

@@ -137,7 +137,7 @@ def run_with(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
     costs = Costs(
         time.monotonic() - began, qemu_seconds, observation.cpu_seconds, observation.instructions
     )
-    if not start.machine.realtime:
+    if start.machine.recorded:
         record = Record(start.machine, start.placement, observation.instructions)
         recording.save(record, directory)
     stages = recording.stages(observation, directory / RUN_LOG)
@@ -173,7 +173,7 @@ class _Run:
             ram=RamFile(f"/proc/self/fd/{ram.fileno()}", shared=True),
             terminal=start.interactive,
             append=True,
-            log=None if start.machine.realtime else RunLog(RUN_LOG, LogMode.RECORD),
+            log=RunLog(RUN_LOG, LogMode.RECORD) if start.machine.recorded else None,
         )
         console = file_for_qemu(directory / CONSOLE, min(start.budget.console_bytes, DEFAULT_LIMIT))
         self._console = stack.enter_context(
