@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from _pytest._code.code import TerminalRepr, TracebackStyle
 
-from harness import case_file, ending, rundir, scenarios, select, shard
+from harness import case_file, ending, rundir, scenarios, select, shard, typedjson
 from harness.case import Case
+from harness.collected import case_result
 from harness.errors import UserError
 from harness.options import (
     COMMAND_OPTION,
@@ -143,11 +144,11 @@ def prove_case(item: pytest.Item, case: Case) -> Proven:
     out: Path = item.config.getoption(OUT_OPTION)
     proven = prove(case, out.absolute() / case.id)
     problem = terminal.problem(case, proven)
-    row = terminal.row(case, proven, problem)
-    item.user_properties.append((PROPERTY, row.to_json()))
+    again = terminal.reproduce(item.name, item.config.getoption(COMMAND_OPTION))
+    result = case_result(case, proven, problem, again)
+    item.user_properties.append((PROPERTY, typedjson.to_json(result)))
     if problem is not None:
-        again = terminal.reproduce(item.name, item.config.getoption(COMMAND_OPTION))
-        pytest.fail(terminal.failure(case, proven, problem, again), pytrace=False)
+        pytest.fail(terminal.failure(result), pytrace=False)
     if item.config.getoption(KEEP_OPTION) == "failed":
         rundir.drop_ram(proven.directory)
     return proven

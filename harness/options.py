@@ -13,5 +13,6 @@ ONLY_OPTION: Final = "--bootproof-only"
 SHARD_OPTION: Final = "--bootproof-shard"
 COSTS_OPTION: Final = "--bootproof-costs"
 SCENARIOS_INI: Final = "bootproof_scenarios"
+QUIET_OPTION: Final = "--bootproof-quiet"
 PROPERTY: Final = "bootproof"  # of a test report: the case's result
 MATRIX_COMMAND: Final = "./bootproof matrix"

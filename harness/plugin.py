@@ -6,10 +6,8 @@ Does nothing in a test suite that neither uses the `prove` fixture nor names a f
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 import pytest
 
@@ -17,6 +15,7 @@ from harness import case_file, collect, scenarios, shard
 from harness.case import Case
 from harness.collect import CaseItem
 from harness.errors import UserError
+from harness.gathering import Gatherer
 from harness.options import (
     COMMAND_OPTION,
     COSTS_OPTION,
@@ -26,15 +25,12 @@ from harness.options import (
     MATRIX_COMMAND,
     ONLY_OPTION,
     OUT_OPTION,
-    PROPERTY,
+    QUIET_OPTION,
     SCENARIOS_INI,
     SHARD_OPTION,
 )
 from harness.prove import Proven
-from harness.report import listing, terminal
-from harness.report.terminal import Row
-
-RESULTS: Final = "results.json"
+from harness.report import listing
 
 Prove = Callable[[Case], Proven]
 
@@ -75,6 +71,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
     )
     group.addoption(LINES_OPTION, action="store_true", help="one line for each case as it ends")
+    group.addoption(QUIET_OPTION, action="store_true", help="no lines and no grid")
 
 
 def _shard(text: str) -> shard.Shard:
@@ -86,8 +83,8 @@ def _shard(text: str) -> shard.Shard:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "short: the few cases that `bootproof test` runs")
-    if config.getoption(LINES_OPTION) and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(_Lines())
+    if not hasattr(config, "workerinput") and not config.getoption(LIST_OPTION):
+        config.pluginmanager.register(Gatherer(config))
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.File | None:
@@ -122,34 +119,6 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     return True
 
 
-class _Lines:
-    """Prints one line for each case as it ends, in the process that the user looks at."""
-
-    def __init__(self) -> None:
-        self._total = 0
-        self._done = 0
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
-        self._total = len(ids)
-
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        self._total = max(self._total, len(session.items))
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when != "call" and not report.failed:
-            return
-        self._done += 1
-        row = _row_of(report)
-        place = f"[{self._done:3}/{self._total}]"
-        if row is None:
-            text = f"{report.outcome:<22} {report.nodeid.rpartition('::')[2]}"
-        else:
-            mark = "" if row.as_expected else "   NOT AS EXPECTED"
-            text = f"{row.verdict:<14} {row.seconds:5.1f} s {row.case}{mark}"
-        print(f"{place} {text}", flush=True)
-
-
 @pytest.fixture
 def run_directory(request: pytest.FixtureRequest) -> Callable[[str], Path]:
     """Where a run of the given name keeps its artifacts."""
@@ -170,32 +139,3 @@ def pytest_report_teststatus(
     if not config.getoption(LINES_OPTION) or report.when != "call":
         return None
     return report.outcome, "", ""
-
-
-def _row_of(report: pytest.TestReport | pytest.CollectReport) -> Row | None:
-    if not isinstance(report, pytest.TestReport):
-        return None
-    found = dict(report.user_properties).get(PROPERTY)
-    return Row.from_json(found) if isinstance(found, dict) else None
-
-
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    """The grid of all cases, and results.json beside the run directories."""
-    reports = [
-        report
-        for outcome in ("passed", "failed")
-        for report in terminalreporter.stats.get(outcome, [])
-        if getattr(report, "when", None) == "call"
-    ]
-    rows = [row for row in map(_row_of, reports) if row is not None]
-    if not rows:
-        return
-    out: Path = config.getoption(OUT_OPTION)
-    out.mkdir(parents=True, exist_ok=True)
-    results = {"version": 1, "cases": [row.to_json() for row in rows]}
-    (out / RESULTS).write_text(json.dumps(results, indent=2) + "\n")
-    terminalreporter.write_line("")
-    terminalreporter.write(terminal.grid(rows))
-    terminalreporter.write_line(f"run directories and {RESULTS}: {out.absolute()}")

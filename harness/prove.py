@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from harness import damage, images, qemu, rundir
+from harness import damage, images, qemu, rundir, typedjson
 from harness.case import Case
 from harness.errors import UserError
 from harness.evidence import nonce_for
 from harness.images import KernelFile
+from harness.key import Key, key_of
 from harness.probe import Probe
 from harness.run import Outcome, Start, Unpacked, run
 from harness.rundir import CONSOLE, write_result
@@ -50,7 +51,7 @@ _KASLR_LOWEST: Final = 512 << 20  # arch/x86/boot/compressed/kaslr.c: choose_ran
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """How a case ended. `outcome` and `assembled` are None when loading was refused."""
+    """How a case ended. `outcome`, `assembled` and `key` are None when loading was refused."""
 
     case: Case
     verdict: Verdict
@@ -60,6 +61,7 @@ class Proven:
     outcome: Outcome | None
     directory: Path
     host_seconds: float
+    key: Key | None = None
 
     @property
     def console_tail(self) -> list[str]:
@@ -118,6 +120,7 @@ def carry_out(
     proven = Proven(
         *(case, judgement.verdict, judgement.reason, None, prepared.assembled, outcome, directory),
         time.monotonic() - began,
+        _key(case, prepared.start, outcome),
     )
     write_result(directory, result_json(proven, prepared.start.machine))
     return proven
@@ -204,7 +207,7 @@ def result_json(proven: Proven, machine: qemu.Machine | None) -> dict[str, Any]:
         "verdict": proven.verdict.value,
         "reason": proven.reason,
         "code": proven.code,
-        "profile": proven.case.profile if proven.case.cmdline is None else None,
+        "profile": _profile(proven.case),
         "host_seconds": round(proven.host_seconds, 3),
     }
     if proven.assembled is not None:
@@ -213,9 +216,25 @@ def result_json(proven: Proven, machine: qemu.Machine | None) -> dict[str, Any]:
         result["entry"] = hex(proven.assembled.image.entry)
     if machine is not None:
         result["machine"] = machine_json(machine)
+    if proven.key is not None:
+        result["key"] = typedjson.to_json(proven.key)
     if proven.outcome is not None:
         result |= outcome_json(proven.outcome)
     return result
+
+
+def _key(case: Case, start: Start[Expected], outcome: Outcome) -> Key:
+    return key_of(
+        start.machine,
+        probe=start.probe,
+        interactive=start.interactive,
+        profile=_profile(case),
+        boot_image=outcome.boot_image,
+    )
+
+
+def _profile(case: Case) -> str | None:
+    return case.profile if case.cmdline is None else None
 
 
 def machine_json(machine: qemu.Machine) -> Mapping[str, Any]:

@@ -408,16 +408,23 @@ def find_qemu(arch_name: str) -> QemuBinary:
 
 def qemu_version(path: str) -> Version:
     """The version a QEMU binary says it has. Raises UserError when it says none."""
+    said = build(path)
+    match = re.match(r"(\d+)\.(\d+)\.(\d+)", said)
+    if match is None:
+        raise UserError(f"{path}: does not look like QEMU; `--version` said: {said}")
+    major, minor, micro = map(int, match.groups())
+    return (major, minor, micro)
+
+
+@functools.cache
+def build(path: str) -> str:
+    """What a QEMU binary says about its build: version and package. Raises UserError."""
     try:
         run = subprocess.run([path, "--version"], capture_output=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UserError(f"{path}: cannot be run as QEMU: {error}") from error
-    match = re.match(rb"QEMU emulator version (\d+)\.(\d+)\.(\d+)", run.stdout)
-    if match is None:
-        said = (run.stdout + run.stderr).strip().splitlines() or [b"nothing"]
-        raise UserError(f"{path}: does not look like QEMU; `--version` said: {printable(said[0])}")
-    major, minor, micro = map(int, match.groups())
-    return (major, minor, micro)
+    said = (run.stdout + run.stderr).strip().splitlines() or [b"nothing"]
+    return printable(said[0].removeprefix(b"QEMU emulator version "))
 
 
 @functools.cache

@@ -47,13 +47,14 @@ class Realisation:
     """What QEMU is given, and the pieces and stubs that must be written for it.
 
     `working_areas` is guest-physical RAM that is not as the boot image says at the entry: stubs,
-    staging areas, and what the machine fills by itself.
+    staging areas, and what the machine fills by itself. `added` names those of them that are ours.
     """
 
     launch: Launch
     pieces: tuple[Piece, ...]
     stubs: tuple[tuple[str, bytes], ...]
     working_areas: tuple[Range, ...]
+    added: tuple[Region, ...] = ()
 
 
 def realise(
@@ -102,7 +103,11 @@ def realise(
     )
     untouched = [part for hole in reserved for part in _outside(hole, staged)]
     working_areas = (*(Range(s.address, _STUB_SIZE) for s in stubs), *staging, *untouched)
-    return Realisation(launch, tuple(pieces), stub_files, working_areas)
+    added = (
+        *(Region("reset stub", Range(s.address, len(s.code))) for s in stubs),
+        *(Region("staging area", area) for area in staging),
+    )
+    return Realisation(launch, tuple(pieces), stub_files, working_areas, added)
 
 
 def write(realisation: Realisation, memory: GuestMemory, directory: Path) -> None:

@@ -38,9 +38,10 @@ from harness.text import printable
 from harness.text_in_ram import TextCheck
 from harness.verdict import End, Expected, ExpectedHandover, Judgement, Observation
 from harness.watch import Budget, Ending, Watch, ending_without_answer
-from loader import bootimage
+from loader import bootimage, imagedigest
 from loader.address import Range
 from loader.bootimage import BootImage
+from loader.layout import Region
 from loader.memory import GuestMemory
 
 _GREETING_SECONDS: Final = 300.0
@@ -61,13 +62,18 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A judged run and the directory that holds all of it."""
+    """A judged run and the directory that holds all of it.
+
+    `boot_image` is the digest of what was started; `placed` is what was added to it in guest RAM.
+    """
 
     judgement: Judgement
     observation: Observation
     costs: Costs
     directory: Path
     stages: tuple[Stage, ...]
+    boot_image: str | None = None
+    placed: tuple[Region, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +147,10 @@ def run_with(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
         record = Record(start.machine, start.placement, observation.instructions)
         recording.save(record, directory)
     stages = recording.stages(observation, directory / RUN_LOG)
-    return Outcome(judgement, observation, costs, directory, stages)
+    digest = imagedigest.digest(start.image, memory)
+    return Outcome(
+        *(judgement, observation, costs, directory, stages, digest, realisation.added)
+    )
 
 
 def _shown(line: bytes) -> bytes:

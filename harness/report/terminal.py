@@ -1,63 +1,27 @@
-"""Results on a terminal: the grid of cases and kernels, and the text of one failure."""
+"""Results on a terminal: a line for each case, the grid of cases and kernels, failures in full.
+
+Text alone says everything; colour only repeats it. Renders to strings: whoever prints them knows
+whether there is a terminal.
+"""
 
 from __future__ import annotations
 
 import io
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from harness.case import Case
 from harness.options import MATRIX_COMMAND
 from harness.prove import Proven
+from harness.results import CaseResult, Check, Results
 
-_WIDTH = 118
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One case's result, small enough to travel between test processes.
-
-    `claim` is the case without architecture and kernel; `harness_seconds` is what it took beyond
-    QEMU's own run time.
-    """
-
-    case: str
-    arch: str
-    kernel: str
-    claim: str
-    verdict: str
-    as_expected: bool
-    seconds: float
-    harness_seconds: float
-    instructions: int | None
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
-        return cls(**{field.name: data[field.name] for field in fields(cls)})
-
-
-def row(case: Case, proven: Proven, problem: str | None) -> Row:
-    """The result of a case, ready to travel."""
-    outcome = proven.outcome
-    return Row(
-        case=case.id,
-        arch=case.arch,
-        kernel=case.kernel,
-        claim=case.id.removeprefix(f"{case.arch}-{case.kernel}-"),
-        verdict=proven.verdict.value,
-        as_expected=problem is None,
-        seconds=proven.host_seconds,
-        harness_seconds=proven.host_seconds - (outcome.costs.qemu_seconds if outcome else 0.0),
-        instructions=outcome.costs.instructions if outcome else None,
-    )
+_WIDTH: Final = 118
+_GOOD, _BAD, _DIM = "green", "bold red", "dim"
 
 
 def problem(case: Case, proven: Proven) -> str | None:
@@ -84,43 +48,83 @@ def reproduce(test: str, command: str = MATRIX_COMMAND) -> str:
     return f"{command} -k {shlex.quote(test)}"
 
 
-def failure(case: Case, proven: Proven, what: str, again: str) -> str:
-    """Everything a reader of a CI log needs for one failure; `again` repeats it."""
-    lines = [f"{case.id}: {what}"]
-    if proven.console_tail:
-        lines += ["last console lines:", *(f"  | {line}" for line in proven.console_tail)]
-    lines += [f"reproduce: {again}", f"run directory: {proven.directory}"]
+def failure(result: CaseResult) -> str:
+    """Everything a reader of a CI log needs for one failure."""
+    lines = [f"{result.case}: {result.problem}"]
+    if result.tail:
+        lines += ["last console lines:", *(f"  | {line}" for line in result.tail)]
+    lines += [f"reproduce: {result.reproduce}", f"run directory: {result.directory}"]
     return "\n".join(lines)
 
 
-def grid(rows: Sequence[Row]) -> str:
+def line(result: CaseResult | Check, done: int, total: int, *, colour: bool = False) -> str:
+    """One case as it ends: `[ 3/20] ok     booted           4.1 s x86_64-…`."""
+    text = Text(f"[{done:{len(str(total))}}/{total}] ")
+    if isinstance(result, Check):
+        mark, what, name = result.outcome.upper() if result.bad else "ok", "", result.name
+        style = _BAD if result.bad else _GOOD
+        if result.outcome == "skipped":
+            mark, style = "skip", _DIM
+    else:
+        mark = "ok" if result.as_expected else "FAILED"
+        what, name, style = result.verdict, result.case, _GOOD if result.as_expected else _BAD
+    text.append(f"{mark:<6}", style)
+    text.append(f" {what:<20} {result.seconds:6.1f} s {name}")
+    if isinstance(result, CaseResult) and not result.as_expected:
+        text.append(f"   NOT AS EXPECTED ({result.expected.verdict})", _BAD)
+    return _rendered(text, colour=colour).rstrip("\n")
+
+
+def grid(results: Results, *, colour: bool = False) -> str:
     """A table per architecture: a line per claim, a column per kernel, verdict and seconds."""
-    out = io.StringIO()
-    console = Console(file=out, width=_WIDTH, highlight=False)
-    for arch in sorted({row.arch for row in rows}, reverse=True):
-        console.print(_table(arch, [row for row in rows if row.arch == arch]))
-    wrong = sum(not row.as_expected for row in rows)
-    harness = sorted(row.harness_seconds for row in rows if row.instructions is not None)
-    summary = f"{len(rows) - wrong} of {len(rows)} cases as expected"
-    if harness:
-        median, worst = harness[len(harness) // 2], harness[-1]
-        summary += f"; beyond QEMU a case took {median:.2f} s (median), {worst:.2f} s at most"
-    console.print(summary)
-    return out.getvalue()
+    parts = [
+        _rendered(_table(arch, [c for c in results.cases if c.arch == arch]), colour=colour)
+        for arch in sorted({case.arch for case in results.cases}, reverse=True)
+    ]
+    return "".join(parts) + _rendered(_summary(results), colour=colour)
 
 
-def _table(arch: str, rows: Sequence[Row]) -> Table:
-    kernels = list(dict.fromkeys(row.kernel for row in rows))
+def _table(arch: str, cases: Sequence[CaseResult]) -> Table:
+    kernels = list(dict.fromkeys(case.kernel.name for case in cases))
     table = Table(title=arch, title_justify="left", box=None, pad_edge=False)
     table.add_column("case", no_wrap=True)
     for kernel in kernels:
-        table.add_column(kernel)
-    cells = {(row.claim, row.kernel): _cell(row) for row in rows}
-    for claim in sorted(dict.fromkeys(row.claim for row in rows)):
-        table.add_row(claim, *(cells.get((claim, kernel), "") for kernel in kernels))
+        table.add_column(Text(kernel))
+    cells = {(case.claim, case.kernel.name): _cell(case) for case in cases}
+    for claim in sorted(dict.fromkeys(case.claim for case in cases)):
+        row = (cells.get((claim, kernel), Text("")) for kernel in kernels)
+        table.add_row(Text(claim), *row)
     return table
 
 
-def _cell(row: Row) -> str:
-    text = f"{row.verdict} {row.seconds:.1f}s"
-    return text if row.as_expected else f"✗ {text} (not as expected)"
+def _cell(case: CaseResult) -> Text:
+    text = f"{case.verdict} {case.seconds:.1f}s"
+    return Text(text, _GOOD) if case.as_expected else Text(f"✗ {text} (not as expected)", _BAD)
+
+
+def summary(results: Results, *, colour: bool = False) -> str:
+    """How many cases ended as expected, and the time it took."""
+    return _rendered(_summary(results), colour=colour)
+
+
+def _summary(results: Results) -> Text:
+    total, wrong = len(results.cases), len(results.unexpected)
+    summary = f"{total - wrong} of {total} cases as expected in {results.seconds:.0f} s"
+    summary += "" if results.complete else ", and the run did not come to its end"
+    for outcome in ("failed", "error", "skipped"):
+        count = sum(check.outcome == outcome for check in results.checks)
+        noun = "test" if count == 1 else "tests"
+        summary += f"; {count} other {noun}: {outcome}" if count else ""
+    harness = sorted(c.harness_seconds for c in results.cases if c.instructions is not None)
+    if harness:
+        median, worst = harness[len(harness) // 2], harness[-1]
+        summary += f"; beyond QEMU a case took {median:.2f} s (median), {worst:.2f} s at most"
+    return Text(summary, _GOOD if results.good and results.complete else _BAD)
+
+
+def _rendered(what: Text | Table, *, colour: bool) -> str:
+    out = io.StringIO()
+    terminal = True if colour else None
+    console = Console(file=out, width=_WIDTH, highlight=False, force_terminal=terminal)
+    console.print(what, soft_wrap=isinstance(what, Text))
+    return out.getvalue()

@@ -80,8 +80,8 @@ def test_cases_as_pytest_tests(tmp_path: Path) -> None:
     assert "reproduce: ./bootproof matrix -k " in out
     assert "Traceback" not in out
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert results["version"] == 1
-    verdicts = {row["claim"]: (row["verdict"], row["as_expected"]) for row in results["cases"]}
+    assert (results["version"], results["complete"]) == (2, True)
+    verdicts = {row["claim"]: (row["verdict"], row["problem"] is None) for row in results["cases"]}
     assert sorted(verdicts.values()) == [
         ("cpu-reset", False),
         ("cpu-reset", True),

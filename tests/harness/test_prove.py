@@ -12,10 +12,10 @@ import pytest
 
 from harness import images, prove, variants
 from harness.case import Case, Expectation, offset_label, short
+from harness.collected import case_result
 from harness.prove import Proven, expected_code, full_cmdline
 from harness.realise import Placement
 from harness.report import terminal
-from harness.report.terminal import Row
 from harness.verdict import CodeAnywhere, CodeAt, Verdict
 from loader import BzImage, Elf, Pe
 from loader.address import GIB, MIB, Range
@@ -260,7 +260,8 @@ def test_problem(offline: None, tmp_path: Path) -> None:
 
 def test_failure_has_all_a_reader_needs(case: Case, tmp_path: Path) -> None:
     proven: Proven = prove.prove(case, tmp_path / "run")
-    assert terminal.failure(case, proven, "what", "again") == "\n".join(
+    result = case_result(case, proven, "what", "again")
+    assert terminal.failure(result) == "\n".join(
         [
             f"{case.id}: what",
             "last console lines:",
@@ -269,28 +270,6 @@ def test_failure_has_all_a_reader_needs(case: Case, tmp_path: Path) -> None:
             f"run directory: {tmp_path / 'run'}",
         ]
     )
-
-
-def row(claim: str, kernel: str, *, as_expected: bool = True) -> Row:
-    return Row("id", "x86_64", kernel, claim, "booted", as_expected, 1.25, 0.25, 1000)
-
-
-def test_grid() -> None:
-    text = terminal.grid(
-        [row("elf", "6.1"), row("elf", "6.12", as_expected=False), row("bzimage", "6.12")]
-    )
-    lines = [line.split() for line in text.splitlines() if line.strip()]
-    assert lines[0] == ["x86_64"]
-    assert lines[1] == ["case", "6.1", "6.12"]
-    assert lines[2] == ["bzimage", "booted", "1.2s"]
-    assert lines[3][:5] == ["elf", "booted", "1.2s", "✗", "booted"]
-    assert text.splitlines()[-1].startswith(
-        "2 of 3 cases as expected; beyond QEMU a case took 0.25"
-    )
-
-
-def test_row_there_and_back() -> None:
-    assert Row.from_json(json.loads(json.dumps(row("a", "b").to_json()))) == row("a", "b")
 
 
 # --- changed kernels ---------------------------------------------------------------------------

@@ -1,0 +1,155 @@
+"""Frozen dataclasses as JSON: written, read strictly, and described as a JSON Schema.
+
+One walk over the declared types serves all three, so that a file, its reader and its published
+schema cannot drift apart. A field's metadata says what it means (`about`). Known types: str, int,
+float, bool, None in a union, tuple[X, ...], Mapping[str, X], object (any JSON), dataclasses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, field
+from typing import Any, Final, TypeVar
+
+from loader import strictjson
+
+_ABOUT: Final = "about"
+_MOST_ITEMS: Final = 1_000_000
+_TEXT_LIMIT: Final = 64 << 20  # characters
+_INTEGER_LIMIT: Final = 1 << 64
+T = TypeVar("T")
+
+
+def about(text: str, **others: Any) -> Any:
+    """A dataclass field that says what it means."""
+    return field(metadata={_ABOUT: text}, **others)
+
+
+def to_json(value: object) -> Any:
+    """Plain data for json.dumps."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, tuple | list):
+        return [to_json(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    return value
+
+
+def from_json(cls: type[T], data: object, path: str = "$") -> T:
+    """A dataclass from plain data. Raises ValueError with the JSON path and what is wrong there."""
+    hints = _hints(cls)
+    known = dataclasses.fields(cls)  # type: ignore[arg-type]
+    required = [f.name for f in known if not _has_default(f)]
+    optional = [f.name for f in known if _has_default(f)]
+    items = strictjson.record(data, path, required, optional)
+    return cls(**{k: _read(hints[k], v, strictjson.below(path, k)) for k, v in items.items()})
+
+
+def schema(cls: type[Any], title: str, identity: str) -> dict[str, Any]:
+    """The JSON Schema (2020-12) of files that hold a `cls`."""
+    definitions: dict[str, Any] = {}
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": identity}
+    body = _object_schema(cls, definitions)
+    return head | {"title": title} | body | {"$defs": dict(sorted(definitions.items()))}
+
+
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    found: dict[str, Any] = _hints_of(cls)  # type: ignore[arg-type]  # mypy: a type is no key
+    return found
+
+
+_hints_of = functools.cache(typing.get_type_hints)
+
+
+def _has_default(item: Field[Any]) -> bool:
+    return item.default is not MISSING or item.default_factory is not MISSING
+
+
+def _read(kind: Any, value: object, path: str) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        (other,) = [a for a in arguments if a is not type(None)]
+        return None if value is None else _read(other, value, path)
+    if origin is tuple:
+        items = strictjson.array(value, path, 0, _MOST_ITEMS)
+        return tuple(_read(arguments[0], item, f"{path}[{i}]") for i, item in enumerate(items))
+    if origin is not None:  # Mapping[str, X]
+        return {
+            key: _read(arguments[1], item, strictjson.below(path, key))
+            for key, item in strictjson.mapping(value, path).items()
+        }
+    if dataclasses.is_dataclass(kind):
+        return from_json(kind, value, path)  # type: ignore[arg-type]
+    return value if kind is object else _scalar(kind, value, path)
+
+
+def _scalar(kind: Any, value: object, path: str) -> Any:
+    if kind is str:
+        return _text(value, path)
+    if kind is bool and isinstance(value, bool):
+        return value
+    numeric = not isinstance(value, bool)
+    if kind is int and isinstance(value, int) and numeric and 0 <= value < _INTEGER_LIMIT:
+        return value
+    if kind is float and isinstance(value, int | float) and numeric and 0 <= value < math.inf:
+        return float(value)
+    raise ValueError(f"{path}: expected {_NAMES[kind]}, found {strictjson.shown(value)}")
+
+
+def _text(value: object, path: str) -> str:
+    """Text that can be written again: half of a surrogate pair is no character."""
+    text = strictjson.text(value, path, _TEXT_LIMIT)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{path}: character {error.start} is half of a pair") from None
+    return text
+
+
+_NAMES: Final = {bool: "true or false", int: "a whole number", float: "a number"}
+_SCALARS: Final[Mapping[Any, Mapping[str, Any]]] = {
+    str: {"type": "string"},
+    bool: {"type": "boolean"},
+    int: {"type": "integer", "minimum": 0},
+    float: {"type": "number", "minimum": 0},
+    object: {},
+}
+
+
+def _object_schema(cls: type[Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    hints, known = _hints(cls), dataclasses.fields(cls)
+    properties = {}
+    for item in known:
+        told = {"description": item.metadata[_ABOUT]} if _ABOUT in item.metadata else {}
+        properties[item.name] = told | _schema_of(hints[item.name], definitions)
+    return {
+        "description": (cls.__doc__ or "").partition("\n")[0],
+        "type": "object",
+        "properties": properties,
+        "required": [item.name for item in known if not _has_default(item)],
+        "additionalProperties": False,
+    }
+
+
+def _schema_of(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        (other,) = [a for a in arguments if a is not type(None)]
+        return {"anyOf": [_schema_of(other, definitions), {"type": "null"}]}
+    if origin is tuple:
+        return {"type": "array", "items": _schema_of(arguments[0], definitions)}
+    if origin is not None:
+        return {"type": "object", "additionalProperties": _schema_of(arguments[1], definitions)}
+    if dataclasses.is_dataclass(kind):
+        name = typing.cast("type[Any]", kind).__name__
+        if name not in definitions:
+            definitions[name] = {}  # against a type that holds itself
+            definitions[name] = _object_schema(typing.cast("type[Any]", kind), definitions)
+        return {"$ref": f"#/$defs/{name}"}
+    return dict(_SCALARS[kind])

@@ -1,0 +1,111 @@
+"""Results of matrix runs that never ran, as small or as large as a test wants them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+
+from harness import results
+from harness.key import Key
+from harness.results import (
+    Area,
+    CaseResult,
+    Check,
+    Expected,
+    Kernel,
+    Memory,
+    Register,
+    Results,
+    Stage,
+)
+from loader.address import MIB
+
+LOG: Final = (
+    b"[    0.000000] Linux version 6.1\r\n[    0.500000] Memory: up\r\nbootproof: proof 11\r\n"
+)
+KEY: Final = Key("7.2.22", "q35", "qemu64", 512 * MIB, 1, 3, True, "file", "default", "11" * 32)
+STAGES: Final = (
+    Stage("entry", 0, None),
+    Stage("banner", 400_000_000, 0.0),
+    Stage("memory", 500_000_000, 0.5),
+    Stage("proof", 1_200_000_000, None),
+)
+
+
+def case(claim: str = "elf-pvh-none", kernel: str = "6.1", **others: Any) -> CaseResult:
+    """A case that booted, but for what `others` says."""
+    return replace(
+        CaseResult(
+            case=f"x86_64-{kernel}-{claim}",
+            arch="x86_64",
+            kernel=Kernel(kernel, "ab" * 32, f"{kernel}.0-amd64"),
+            claim=claim,
+            expected=Expected("booted", ""),
+            verdict="booted",
+            reason="it proved its boot",
+            code=None,
+            problem=None,
+            unsafe=False,
+            protocol="pvh",
+            entry=0x1000850,
+            seconds=1.25,
+            harness_seconds=0.25,
+            cpu_seconds=0.9,
+            instructions=1_300_000_000,
+            stages=STAGES,
+            key=KEY,
+            evidence={"release": ("6.1.0",), "ram": ("00001000-0009fbff", "00100000-1fffffff")},
+            proof="cd" * 32,
+            findings=(),
+            registers=(Register("rip", "0x1000850", "0x1000850"), Register("rax", "0x0", "0x0")),
+            memory=Memory(
+                (Area("RAM bank 0", 0, 512 * MIB),),
+                (Area("kernel", 16 * MIB, 46 * MIB), Area("initrd", 510 * MIB, 2 * MIB - 4096)),
+            ),
+            transcript=results.transcript(LOG),
+            cmdline="console=ttyS0",
+            reproduce="./bootproof matrix -k x",
+            directory="build/matrix/x",
+        ),
+        **others,
+    )
+
+
+def failed(claim: str = "elf-linux64-none", kernel: str = "6.1", **others: Any) -> CaseResult:
+    """A case that is not as expected."""
+    reason = "kernel panic: VFS: Unable to mount root fs"
+    wrong = {"verdict": "panic", "reason": reason, "problem": f"panic instead of booted: {reason}"}
+    return case(claim, kernel, **(wrong | others))
+
+
+def refused(claim: str = "elf-linux64-+1M", kernel: str = "6.1", **others: Any) -> CaseResult:
+    """A case that was refused, as expected; nothing ran."""
+    nothing = {
+        "expected": Expected("load-refused", ""),
+        "verdict": "load-refused",
+        "reason": "the offset is no multiple of 2 MiB",
+        "code": "Protocol::Refused",
+        "stages": (),
+        "evidence": {},
+        "registers": (),
+    }
+    for name in ("key", "protocol", "entry", "cpu_seconds", "instructions", "proof"):
+        nothing[name] = None
+    return case(claim, kernel, **(nothing | {"memory": None, "transcript": None} | others))
+
+
+def run(*cases: CaseResult, checks: tuple[Check, ...] = (), **others: Any) -> Results:
+    """A run that came to its end."""
+    return replace(
+        Results(
+            format=results.FORMAT,
+            version=results.VERSION,
+            bootproof="0.1.0",
+            started="2026-01-31T23:59:59Z",
+            seconds=12.5,
+            complete=True,
+            cases=cases,
+            checks=checks,
+        ),
+        **others,
+    )
