@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -211,55 +210,3 @@ def test_killed_harness_takes_qemu_with_it(start: Started) -> None:
     harness = start(HARNESS)
     harness.kill()
     assert start.qemu_is_gone()
-
-
-TEST_FILE = """
-import sys
-from pathlib import Path
-import pytest
-
-@pytest.mark.parametrize("number", range(2))
-def test_never_ends(number):
-    directory = Path({directory!r}) / str(number)
-    directory.mkdir()
-    sys.argv = ["", str(directory)]
-    exec(compile({script!r}, "script", "exec"), {{}})
-"""
-
-
-def test_killed_pytest_leaves_no_qemu(directory: Path, tmp_path: Path) -> None:
-    """pytest -n 2, killed hard in the middle of two boots."""
-    (tmp_path / "test_never_ends.py").write_text(
-        TEST_FILE.format(directory=str(directory), script=HARNESS)
-    )
-    pytest_process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", str(tmp_path)],
-        cwd=tmp_path,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
-            "PYTEST_ADDOPTS": "",
-        },
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    family: list[psutil.Process] = []
-    try:
-        deadline = time.monotonic() + 60
-        consoles = [directory / str(number) / "console.log" for number in range(2)]
-        while not all(path.exists() and path.stat().st_size for path in consoles):
-            assert time.monotonic() < deadline and pytest_process.poll() is None
-            time.sleep(0.05)
-        family = psutil.Process(pytest_process.pid).children(recursive=True)
-        assert sum(child.name() == "qemu-system-x86_64" for child in family) == 2
-        pytest_process.kill()
-        pytest_process.wait()
-        _, alive = psutil.wait_procs(family, timeout=30)  # execnet itself takes about seven
-        assert alive == []
-    finally:
-        for child in family:
-            if child.is_running():
-                child.kill()
-        pytest_process.kill()
-        pytest_process.wait()
