@@ -101,7 +101,7 @@ def running(tmp_path: Path) -> Iterator[Matrix]:
 def test_killed_pytest_takes_workers_and_qemus_with_it(running: Matrix) -> None:
     process = running.start()
     process.kill()
-    process.communicate()
+    process.wait()
     # Of themselves the workers would wait for seven seconds.
     assert psutil.wait_procs(running.family, timeout=3)[1] == []
 
