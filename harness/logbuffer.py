@@ -18,14 +18,15 @@ from typing import Final
 from loader.address import GIB, MIB, Range
 from loader.memory import GuestMemory
 
-# DESC0_ID() of printk_ringbuffer.h, a 32-bit number: ids begin at 2^32 less the number of
-# descriptors (at most 2^16 with the usual sizes) and go on above 2^32. The upper bytes of a word,
-# little-endian.
-_FIRST_IDS: Final = re.compile(rb"\xff\xff\0\0\0\0")
-_LATER_IDS: Final = re.compile(rb"\0\0\x01\0\0\0")
+# DESC0_ID() of printk_ringbuffer.h: ids begin at minus the number of descriptors (at most 2^16 with
+# the usual sizes), in 32 bits and then going on above them (seen up to Linux 6.12), or in the
+# 62 bits that an id has and then going on at 0. The upper bytes of a word, little-endian.
+_FIRST_IDS: Final = re.compile(rb"\xff\xff(?:\0\0\0\0|\xff\xff\xff\x3f)")
 _UPPER_AT: Final = 2
-_LAST_OF_FIRST: Final = (1 << 32) - 1
-_LARGEST_RING: Final = 16 * MIB
+_ID_MASK: Final = (1 << 62) - 1
+_LAST_OF_FIRST: Final = ((1 << 32) - 1, _ID_MASK)
+_MOST_DESCRIPTORS: Final = 1 << 16
+_LARGEST_RING: Final = 2 * MIB
 _WORD: Final = 8
 _SHORTEST: Final = 2 * _WORD  # a record: its id, one character and a NUL, aligned to words
 _LONGEST: Final = 2048  # PRINTKRB_RECORD_MAX is 1024, and an id
@@ -46,35 +47,45 @@ class _Record:
 def read(memory: GuestMemory) -> bytes:
     """The records in guest RAM, oldest first, each with a newline; empty when there are none."""
     extents = list(memory.data_extents())
-    rows = [row for row in _rows(_words(memory, extents, _FIRST_IDS)) if _is_text(memory, row)]
+    rows = [row for row in _rows(_words(memory, extents)) if _is_text(memory, row)]
     if not rows:
         return b""
     records = _joined(rows)
-    if records[-1].id == _LAST_OF_FIRST:
-        near = Range.between(
-            max(records[0].address - _LARGEST_RING, 0), records[-1].address + _LARGEST_RING
-        )
-        parts = [part for extent in extents if (part := _common(extent, near)).size]
-        rows += _rows(_words(memory, parts, _LATER_IDS))
+    if records[-1].id in _LAST_OF_FIRST:
+        rows += _rows(_later_words(memory, extents, records))
         records = _joined(rows)
     return b"".join(text + b"\n" for text in _texts(memory, records))
 
 
-def _words(
-    memory: GuestMemory, extents: Sequence[Range], ids: re.Pattern[bytes]
-) -> Iterator[_Record]:
-    """Every aligned word that may be a record's id, by rising address in each bank."""
+def _words(memory: GuestMemory, extents: Sequence[Range]) -> Iterator[_Record]:
+    """Every aligned word that may be one of the first ids, by rising address in each bank."""
     left, found = _MOST_BYTES, 0
     for part in chain.from_iterable(map(_chunks, extents)):
         if left < part.size or found > _MOST_WORDS:
             return
         left -= part.size
         data = memory.read(part.start, part.size)
-        for match in ids.finditer(data):
+        for match in _FIRST_IDS.finditer(data):
             start = match.start() - _UPPER_AT
             if start >= 0 and not start % _WORD:
                 found += 1
                 yield _Record(part.start + start, struct.unpack_from("<Q", data, start)[0])
+
+
+def _later_words(
+    memory: GuestMemory, extents: Sequence[Range], first: Sequence[_Record]
+) -> Iterator[_Record]:
+    """Every word near the first records that may be an id after the first ones."""
+    begin = first[-1].id + 1 & _ID_MASK
+    near = Range.between(
+        max(first[0].address - _LARGEST_RING, 0), first[-1].address + _LARGEST_RING
+    )
+    for extent in extents:
+        part = _common(extent, near)
+        words = memoryview(memory.read(part.start, part.size & ~(_WORD - 1))).cast("Q")
+        for index, word in enumerate(words):
+            if begin <= word < begin + _MOST_DESCRIPTORS:
+                yield _Record(part.start + index * _WORD, word)
 
 
 def _chunks(extent: Range) -> Iterator[Range]:
@@ -101,7 +112,8 @@ def _rows(records: Iterator[_Record]) -> Iterator[list[_Record]]:
 
 
 def _follows(record: _Record, last: _Record) -> bool:
-    return record.id == last.id + 1 and _SHORTEST <= record.address - last.address <= _LONGEST
+    follows = record.id == last.id + 1 & _ID_MASK
+    return follows and _SHORTEST <= record.address - last.address <= _LONGEST
 
 
 def _is_text(memory: GuestMemory, row: Sequence[_Record]) -> bool:
@@ -118,9 +130,9 @@ def _joined(rows: Sequence[list[_Record]]) -> list[_Record]:
     joined = max(rows, key=len)
     by_first = {row[0].id: row for row in rows}
     by_last = {row[-1].id: row for row in rows}
-    while (following := by_first.pop(joined[-1].id + 1, None)) is not None:
+    while (following := by_first.pop(joined[-1].id + 1 & _ID_MASK, None)) is not None:
         joined = [*joined, *following]
-    while (before := by_last.pop(joined[0].id - 1, None)) is not None:
+    while (before := by_last.pop(joined[0].id - 1 & _ID_MASK, None)) is not None:
         joined = [*before, *joined]
     return joined
 

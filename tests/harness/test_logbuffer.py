@@ -1,6 +1,6 @@
 """The text ring of printk in guest RAM, laid out here from printk_ringbuffer.c by hand.
 
-scenarios/test_verdicts.py reads the log buffers of real kernels.
+scenarios/failures-*.toml reads the log buffers of real kernels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from harness import logbuffer
 from loader.address import GIB, MIB
 from loader.memory import GuestMemory
 
-FIRST = 0xFFFFF000  # 4096 descriptors: CONFIG_LOG_BUF_SHIFT=17
+# 4096 descriptors: CONFIG_LOG_BUF_SHIFT=17; as 32-bit numbers up to Linux 6.12, later in 62 bits.
+FIRST = 0xFFFFF000
+FIRST_62 = 0x3FFFFFFFFFFFF000
 SIZE = 16 * MIB
 
 
@@ -23,7 +25,7 @@ def block(id_: int, text: bytes, level: bool = True) -> bytes:
     raw = b"\x016" + text + b"\n" if level else text + b"\n"
     if level:
         raw = text + raw[len(text) :]
-    data = struct.pack("<Q", id_) + raw + b"\0"
+    data = struct.pack("<Q", id_ & FIRST_62 + 0xFFF) + raw + b"\0"
     return data.ljust(-(-len(data) // 8) * 8, b"\0")
 
 
@@ -44,8 +46,9 @@ def lines(memory: GuestMemory) -> list[bytes]:
     return logbuffer.read(memory).splitlines()
 
 
-def test_records_in_their_order(memory: GuestMemory) -> None:
-    memory.write(GIB + 0x1238, ring(FIRST, *LINES))
+@pytest.mark.parametrize("first", [FIRST, FIRST_62, 0xFFFF0000, 0x3FFFFFFFFFFF0000])
+def test_records_in_their_order(first: int, memory: GuestMemory) -> None:
+    memory.write(GIB + 0x1238, ring(first, *LINES))
     assert lines(memory) == list(LINES)
 
 
@@ -81,8 +84,9 @@ def test_ring_that_began_anew(memory: GuestMemory) -> None:
     assert lines(memory) == [*LINES, b"sixth", b"seventh", b"eighth"]
 
 
-def test_more_records_than_descriptors(memory: GuestMemory) -> None:
-    memory.write(GIB + 0x8000, ring(0xFFFFFFFB, *LINES, b"next", b"and next", b"last"))
+@pytest.mark.parametrize("last", [0xFFFFFFFF, FIRST_62 + 0xFFF])
+def test_more_records_than_descriptors(last: int, memory: GuestMemory) -> None:
+    memory.write(GIB + 0x8000, ring(last - 4, *LINES, b"next", b"and next", b"last"))
     assert lines(memory) == [*LINES, b"next", b"and next", b"last"]
 
 
