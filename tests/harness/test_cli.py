@@ -129,7 +129,7 @@ def test_boot_that_proves_itself(bootproof: Run, tmp_path: Path) -> None:
 def test_boot_that_fails(bootproof: Run, kernel: Path, tmp_path: Path) -> None:
     said = bootproof("boot", kernel, "--memory", "32M", "--out", tmp_path / "run")
     assert (said.code, said.err) == (1, "")
-    assert "verdict   cpu-reset: the CPU reset at 0x100000" in said.out
+    assert "verdict   cpu-reset: the CPU was reset at 0x100000" in said.out
 
 
 def test_boot_again_into_the_same_directory(bootproof: Run, kernel: Path, tmp_path: Path) -> None:

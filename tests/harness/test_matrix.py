@@ -76,7 +76,7 @@ def test_cases_as_pytest_tests(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "")
     out = done.stdout
     assert "2 of 3 cases as expected" in out
-    assert "cpu-reset instead of booted: the CPU reset at 0x1000" in out
+    assert "cpu-reset instead of booted: the CPU was reset at 0x1000" in out
     assert "reproduce: ./bootproof matrix -k " in out
     assert "Traceback" not in out
     results = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -128,7 +128,7 @@ def test_generated_cases(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (1, "")
     assert "1 of 2 cases as expected" in done.stdout
-    assert "cpu-reset instead of booted: the CPU reset at 0x1000" in done.stdout
+    assert "cpu-reset instead of booted: the CPU was reset at 0x1000" in done.stdout
     assert "reproduce: bootproof mine -k " in done.stdout
     assert "Traceback" not in done.stdout
 
