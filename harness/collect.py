@@ -71,8 +71,9 @@ class CaseFile(pytest.File):
 class CaseItem(pytest.Item):
     """One case: passes when it ends exactly as it expects."""
 
-    def __init__(self, *, listed: Listed, line: int = 1, **others: object) -> None:
-        super().__init__(**others)  # type: ignore[arg-type]
+    def __init__(self, name: str, parent: pytest.File, *, listed: Listed, line: int = 1) -> None:
+        # Given as text, so that what is in brackets is the same part of it when it is read back.
+        super().__init__(name, parent, nodeid=f"{parent.nodeid}::{name}")
         self.listed = listed
         self._line = line
 

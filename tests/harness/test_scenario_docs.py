@@ -1,0 +1,57 @@
+"""docs/scenarios.md is true: the reference is today's, the example gives what the page shows."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import cli, scenario_docs
+from harness.scenario_schema import CASE
+from harness.scenarios import AXES, EXPECT
+
+PAGE = scenario_docs.PAGE.read_text()
+FENCED = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, re.M | re.S)
+TOML = next(block for language, block in FENCED if language == "toml")
+BLOCKS = [block for language, block in FENCED if not language]
+
+
+def test_reference_is_up_to_date() -> None:
+    assert scenario_docs.updated(PAGE) == PAGE, "run: python -m harness.scenario_docs"
+
+
+def test_reference_has_every_key() -> None:
+    rows = set(re.findall(r"^\| `(\w+)` \|", scenario_docs.reference(), re.M))
+    assert rows >= {entry.name for entry in (*AXES.values(), *EXPECT)}
+    hidden = {entry.field for entry in CASE} - {entry.field for entry in AXES.values()}
+    assert hidden == {"expect", "kernel_path"}
+
+
+def test_marks_that_are_lost() -> None:
+    with pytest.raises(ValueError, match="has lost the marks"):
+        scenario_docs.updated("# Scenario files\n")
+
+
+def test_example_is_listed_as_the_page_shows(tmp_path: Path) -> None:
+    (tmp_path / "my.toml").write_text(TOML)
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.cli", "matrix", "--scenarios", "my.toml", "--list"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(scenario_docs.PAGE.parents[1]), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip() == BLOCKS[0].strip()
+    assert [path.name for path in tmp_path.iterdir()] == ["my.toml"]
+
+
+def test_error_is_as_the_page_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "my.toml"
+    path.write_text(TOML.replace("offset = [", "protcol = ["))
+    assert cli.main(["matrix", "--scenarios", str(path), "--list"]) == cli.USAGE
+    assert capsys.readouterr().err == f"bootproof: {tmp_path}/{BLOCKS[1]}"
