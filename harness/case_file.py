@@ -6,15 +6,14 @@ SUFFIX, which is how harness.collect knows it.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from harness.case import Case
 from harness.errors import UserError
+from harness.results import write_text
 from harness.scenario_schema import SchemaError, case_from_data, case_to_data
 
 SUFFIX: Final = ".cases.json"
@@ -24,16 +23,7 @@ _VERSION: Final = 1
 def write_cases(path: Path, cases: Sequence[Case]) -> None:
     """Writes all of the file or nothing. Raises UserError."""
     data = {"version": _VERSION, "cases": [case_to_data(case) for case in cases]}
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(data, indent=2) + "\n")
-        draft.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink()
+    write_text(path, json.dumps(data, indent=2) + "\n")
 
 
 def read_cases(path: Path) -> list[Case]:

@@ -335,8 +335,8 @@ class Channels:
     it. `terminal` connects the console to standard input and output as well, with QEMU's own escape
     (Ctrl-A X ends it); the guest's timing then depends on the terminal. `after_shutdown` is what
     QEMU does when the guest resets or shuts down: "pause", so that it can be asked what happened,
-    or "poweroff". `log` is for machines that are recorded. `snapshots` is a qcow2 file that no device
-    of the guest knows of.
+    or "poweroff". `log` is for machines that are recorded. `snapshots` is a qcow2 file that no
+    device of the guest knows of.
     """
 
     console: str

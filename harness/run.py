@@ -148,9 +148,7 @@ def run_with(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
         recording.save(record, directory)
     stages = recording.stages(observation, directory / RUN_LOG)
     digest = imagedigest.digest(start.image, memory)
-    return Outcome(
-        *(judgement, observation, costs, directory, stages, digest, realisation.added)
-    )
+    return Outcome(*(judgement, observation, costs, directory, stages, digest, realisation.added))
 
 
 def _shown(line: bytes) -> bytes:

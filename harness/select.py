@@ -7,7 +7,6 @@ estimated from its verdict: only the proportions matter.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, Final
 from harness import scenario_schema as schema
 from harness.case import RAM_BASE, Case
 from harness.errors import UserError
+from harness.results import read
 from harness.scenarios import AXES
 from harness.verdict import Verdict
 
@@ -30,8 +30,10 @@ def filter_for(words: Sequence[str]) -> Callable[[Case], bool]:
     wanted: dict[str, list[str]] = {}
     for word in words:
         name, equals, value = word.partition("=")
-        if not equals or name not in AXES:
+        if name not in AXES:
             raise UserError(schema.unknown("filter", name, AXES))
+        if not equals:
+            raise UserError(f"filter {word!r} has no value; write it like protocol=pvh")
         for arch in RAM_BASE:  # refuses what no case could have
             _matches(name, value, Case(arch, "", "", ""))
         wanted.setdefault(name, []).append(value)
@@ -66,19 +68,5 @@ def cost(case: Case, known: Mapping[str, int]) -> int:
 
 
 def read_costs(path: Path) -> dict[str, int]:
-    """Guest instructions by case id, of the cases of a results.json that have a number."""
-    try:
-        data = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror} (--costs)") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is no JSON: {error} (--costs)") from error
-    rows = data.get("cases") if isinstance(data, dict) else None
-    if not isinstance(rows, list):
-        raise UserError(f"{path}: has no list named 'cases' (--costs)")
-    found: dict[str, int] = {}
-    for row in rows:
-        id_, count = (row.get("case"), row.get("instructions")) if isinstance(row, dict) else (0, 0)
-        if isinstance(id_, str) and type(count) is int and count > 0:
-            found[id_] = count
-    return found
+    """Guest instructions by case id, of a results.json. Raises UserError."""
+    return {found.case: found.instructions for found in read(path).cases if found.instructions}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import select
 from tests.builders import images as builder
 from tests.builders.guests import X86Program
 
@@ -129,7 +130,7 @@ def test_every_test_is_in_exactly_one_shard(suite: Path) -> None:
 def test_options_that_mean_nothing(option: str, said: str | None, suite: Path) -> None:
     done = run(suite, "my.toml", "--bootproof-shard=1/1", option, "--collect-only")
     assert done.returncode == 4
-    assert (said or "gone.json: No such file or directory (--costs)") in done.stderr
+    assert (said or "gone.json: No such file or directory") in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
 
 
@@ -194,6 +195,12 @@ def test_the_command_runs_the_users_file_and_nothing_beside_it(suite: Path) -> N
     assert "2 of 2 cases as expected" in done.stdout
     rows = json.loads((suite / "out" / "results.json").read_text())["cases"]
     assert sorted(row["verdict"] for row in rows) == ["cpu-reset", "load-refused"]
+    costs = ["--scenarios", "my.toml", "--costs", "out/results.json", "--list"]
+    shown = [matrix(suite, *costs, "--shard", shard).stdout for shard in ("1/2", "2/2")]
+    counts = sorted(text.splitlines()[-2] for text in shown)
+    assert counts == ["1 cases, 0 tests", "2 cases, 0 tests"]
+    costs_file = suite / "out" / "results.json"
+    assert select.read_costs(costs_file).keys() == {"x86_64-vmlinux-elf-linux64-none"}
 
 
 def test_the_command_says_how_to_repeat_a_case_and_does(suite: Path) -> None:
@@ -212,7 +219,7 @@ def test_the_command_says_how_to_repeat_a_case_and_does(suite: Path) -> None:
         (["--scenarios", "my.toml", "--shard", "0/3"], "'0/3' is no shard; write it like 1/4"),
         (["--scenarios", "my.toml", "--protocol", "pvhh"], "protocol: unknown value 'pvhh'; did"),
         (["--scenarios", "my.toml", "--costs", "gone.json"], "gone.json: No such file or direc"),
-        (["--scenarios", "my.toml", "--costs", "my.toml"], "my.toml: is no JSON: "),
+        (["--scenarios", "my.toml", "--costs", "my.toml"], "my.toml: no results that can be rea"),
     ],
 )
 def test_the_command_refuses_in_one_line(options: list[str], said: str, suite: Path) -> None:
