@@ -48,7 +48,7 @@ class QemuProcess:
         Raises UserError when it cannot be started.
         """
         self._terminal = _TerminalState() if terminal else None
-        command = [*limits(), *privileges(), *argv]
+        command = [*limits(directory), *privileges(), *argv]
         self._stderr = _stderr_file(directory / STDERR)
         try:
             self._process = subprocess.Popen(
@@ -166,9 +166,10 @@ def _stderr_file(path: Path) -> int:
         return os.open(path, flags, 0o600)
 
 
-def limits() -> list[str]:
-    """The command that ties what follows to this thread, and bounds the files it writes."""
-    return [sys.executable, "-I", "-S", confined.__file__, str(os.getpid()), str(MOST_WRITTEN)]
+def limits(directory: Path) -> list[str]:
+    """The command that ties what follows to this thread, and bounds what it reads and writes."""
+    python = [sys.executable, "-I", "-S", confined.__file__]
+    return [*python, str(os.getpid()), str(MOST_WRITTEN), str(directory.absolute())]
 
 
 def privileges() -> list[str]:
