@@ -114,7 +114,7 @@ def test_asleep_tells_a_parked_guest_from_a_busy_one(tmp_path: Path) -> None:
         directory = tmp_path / name
         directory.mkdir()
         # With icount a timer of its own keeps QEMU awake.
-        computer = replace(machine("aarch64"), realtime=True)
+        computer = replace(machine("aarch64"), realtime="QEMU sleeps")
         with live(Guest(code), computer, directory) as running:
             running.monitor.wait(0.5)
             looks = []
