@@ -53,6 +53,11 @@ def exit_code(interrupted: int) -> int:
     return interrupted if number == signal.SIGINT else 128 + number
 
 
+def signal_name() -> str:
+    """The signal that interrupted us."""
+    return signal.Signals(_received[0] if _received else signal.SIGINT).name
+
+
 def become_worker() -> None:
     """Makes a worker of pytest-xdist obey signals once, and die with the pytest it works for.
 

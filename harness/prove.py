@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from harness import damage, images, qemu, rundir, typedjson
+from harness import damage, images, interrupted, qemu, rundir, typedjson
 from harness.case import Case
 from harness.errors import UserError
 from harness.evidence import nonce_for
@@ -21,9 +21,9 @@ from harness.images import KernelFile
 from harness.key import Key, key_of
 from harness.probe import Probe
 from harness.run import Outcome, Start, Unpacked, run
-from harness.rundir import CONSOLE, write_result
+from harness.rundir import CONSOLE, DMESG, write_result
 from harness.text import printable
-from harness.verdict import CodeAnywhere, CodeAt, Expected, Verdict, usable_ram
+from harness.verdict import CodeAnywhere, CodeAt, Expected, Observation, Place, Verdict, usable_ram
 from harness.watch import Budget
 from loader import assemble, initramfs
 from loader.address import Range, align_up
@@ -37,6 +37,7 @@ from loader.result import KernelLoaderResult
 _FOR_INIT: Final = re.compile(r"(?<!\S)--(?!\S)")
 RDINIT: Final = "rdinit=/bootproof/init"
 _RESULT_VERSION: Final = 2
+_LOG_LINES: Final = 10
 
 # /proc/sys/kernel/bootloader_type: what type_of_loader said, or 0xb0 of the PVH entry code.
 _BOOTLOADER_TYPES: Final = {
@@ -115,7 +116,9 @@ def carry_out(
 ) -> Proven:
     """Runs what `prepare` made, judges it and writes result.json. Raises as `prove`."""
     began = time.monotonic() if began is None else began
-    outcome = run(prepared.start, directory)
+    about = {"version": _RESULT_VERSION, "case": case.id}
+    with interrupted.noted(directory, about):
+        outcome = run(prepared.start, directory)
     judgement = outcome.judgement
     proven = Proven(
         *(case, judgement.verdict, judgement.reason, None, prepared.assembled, outcome, directory),
@@ -263,12 +266,33 @@ def outcome_json(outcome: Outcome) -> Mapping[str, Any]:
         "console_bytes": len(seen.transcript),
         "evidence": dict(outcome.judgement.evidence.to_json()),
         "registers": seen.registers.splitlines(),
+        "place": None if seen.place is None else _place_json(seen.place),
+        "reset": seen.reset or None,
+        "log_buffer": _log_json(seen),
         "code_in_ram": None
         if seen.text is None
         else {"words": seen.text.words, "patched": seen.text.patched},
         "probe": None if seen.probe is None else _probe_json(seen.probe),
         "qemu_stderr": seen.stderr,
     }
+
+
+def _place_json(place: Place) -> Mapping[str, Any]:
+    return {
+        "pc": hex(place.pc),
+        "symbol": place.symbol,
+        "interrupts_off": place.interrupts_off,
+        "instructions": list(place.instructions),
+        "program_counters": [hex(pc) for pc in place.counters],
+    }
+
+
+def _log_json(seen: Observation) -> Mapping[str, Any] | None:
+    """Where the log buffer in guest RAM is kept, and its last lines."""
+    if not seen.log:
+        return None
+    lines = [printable(line) for line in seen.log.splitlines()]
+    return {"file": DMESG, "lines": len(lines), "last": lines[-_LOG_LINES:]}
 
 
 def _unpacked(case: Case, file: KernelFile, kernel: KernelLoaderResult) -> Unpacked | None:

@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from harness import boot, prove, qemu, rundir
+from harness import boot, interrupted, prove, qemu, rundir
 from harness.errors import UserError
 from harness.qemu import Machine
 from harness.run import AnyStart, Outcome, Start, run_with
@@ -93,7 +93,9 @@ def run(request: Request, default_out: Path) -> int:
             _print_request(request, image, machine, start)
             bootimage.save(image, out)
             (out / bootimage.RAM).symlink_to((request.directory / bootimage.RAM).absolute())
-            outcome = run_with(start, memory, out)
+            about = {"version": _RESULT_VERSION, "image": str(request.directory.absolute())}
+            with interrupted.noted(out, about):
+                outcome = run_with(start, memory, out)
     except LoaderError as error:
         error.file = error.file or str(request.directory / bootimage.DESCRIPTION)
         raise

@@ -6,6 +6,7 @@ placeholder, since no guest here gets as far as running it.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -485,6 +486,9 @@ def test_interrupted_boot_ends_qemu(
         assert (process.returncode, said) == (code, words)
         assert psutil.wait_procs(family, timeout=5)[1] == []
         assert not (tmp_path / "run" / "pieces").exists()
+        result = json.loads((tmp_path / "run" / "result.json").read_text())
+        assert (result["verdict"], result["code"]) == ("interrupted", None)
+        assert result["reason"] == f"ended by {number.name} after 'running'"
         assert {path.lstat().st_uid for path in (tmp_path / "run").iterdir()} == {os.geteuid()}
     finally:
         for child in family:

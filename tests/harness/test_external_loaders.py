@@ -184,7 +184,9 @@ def image(tmp_path: Path) -> Path:
 def test_clean_hand_over_is_all_that_is_claimed(image: Path, run: Run) -> None:
     result = run(image)
     assert result.code == 0
-    assert result.verdict.startswith("handed-over: entered at 0x200000 exactly as asked; then stuck")
+    assert result.verdict.startswith(
+        "handed-over: entered at 0x200000 exactly as asked; then stuck"
+    )
     assert result.verdict.endswith("million guest instructions in")
     assert "after 'login:'" in result.verdict
     assert result.said("|") == "hello; login:"
