@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import re
 import socket
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
@@ -22,6 +23,13 @@ T = TypeVar("T")
 # A starved host may take long to answer; only a QEMU that hangs takes longer than this.
 _ANSWER_SECONDS = 300
 _LOOK_SECONDS = 0.5
+
+# While it keeps a log, QEMU answers nobody before the guest comes to its next timer; a guest that
+# has set none (early, or stuck) would run for 2^31 ns of guest time at a stretch. Timers of QEMU's
+# own on the host's clock bound that too, and no guest can see them: here, announcing the network
+# cards that the machine has not got, every 100 ms, as often as QEMU lets one ask for.
+_WAKING = {"initial": 100, "max": 100, "rounds": 1000, "step": 0}
+_WAKING_SECONDS = 50.0  # half of what was asked for
 
 
 class MonitorError(Exception):
@@ -48,6 +56,7 @@ class Monitor:
         self._client.register_listener(self._listener)
         self._hopeless: Callable[[], bool] = lambda: False
         self.connected = False
+        self._waking_since = 0.0
 
     def give_up_when(self, hopeless: Callable[[], bool]) -> None:
         """Asks `hopeless` while it waits; when that says so, waiting ends with a MonitorError."""
@@ -60,6 +69,7 @@ class Monitor:
         except (ConnectError, OSError, TimeoutError) as error:
             raise MonitorError(f"QMP: no greeting from QEMU: {error}") from error
         self.connected = True
+        self._keep_waking()
 
     def execute(
         self,
@@ -95,7 +105,14 @@ class Monitor:
 
     def instructions(self) -> int | None:
         """Executed guest instructions, or None without icount (and before the first one)."""
+        if time.monotonic() - self._waking_since > _WAKING_SECONDS:
+            self._keep_waking()
         return int(self.execute("query-replay").get("icount", 0)) or None
+
+    def _keep_waking(self) -> None:
+        """Has QEMU look at its monitor every 100 ms, for the next 100 s."""
+        self._waking_since = time.monotonic()
+        self.execute("announce-self", _WAKING)
 
     def registers(self) -> str:
         """What the human monitor says about the CPUs' registers."""

@@ -487,18 +487,6 @@ def _machine_args(machine: Machine, ram: RamFile | None, dumpdtb: str | None = N
     ]
 
 
-# While it keeps a log, QEMU answers nobody before the guest comes to its next timer; a guest that
-# has set none (early, or stuck) would run for 2^31 ns at a stretch. This is a timer of QEMU's own
-# that no guest can see: packets between two hubs with nothing on them, held back for 0.1 s of guest
-# time. The end of a stretch can move an interrupt by an instruction: so it is there without a log,
-# too.
-_TICKS: Final = (
-    *("-netdev", "hubport,id=nowhere,hubid=0"),
-    *("-netdev", "hubport,id=ticking,hubid=1,netdev=nowhere"),
-    *("-object", "filter-buffer,id=ticks,netdev=ticking,interval=100000"),
-)
-
-
 def _determinism(machine: Machine, log: RunLog | None) -> tuple[str, ...]:
     if machine.realtime:
         return ()
@@ -509,7 +497,6 @@ def _determinism(machine: Machine, log: RunLog | None) -> tuple[str, ...]:
         *("-icount", options),
         *("-rtc", f"base={GUEST_CLOCK},clock=vm"),
         *("-seed", "1"),
-        *_TICKS,
     )
 
 

@@ -76,6 +76,20 @@ def test_recording_changes_nothing(arch: str, probe: bool, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("arch", ARCHES)
+def test_qemu_answers_while_the_guest_has_no_timer(arch: str, tmp_path: Path) -> None:
+    """Each answer costs the guest's next stretch: it must be short, not 2^31 ns."""
+    budget = replace(BUDGET, quiet_instructions=1)
+    code = program(arch).count()
+    image = Guest(code).write(tmp_path, machine(arch))
+    outcome = run(
+        Start(image, machine(arch), Claim(machine(arch), code.entry).expected, budget=budget),
+        tmp_path,
+    )
+    assert outcome.costs.instructions is not None
+    assert outcome.costs.instructions < 100_000_000
+
+
+@pytest.mark.parametrize("arch", ARCHES)
 def test_stages_in_exact_instructions(arch: str, tmp_path: Path) -> None:
     """Counted by hand: what the program executes between two bytes of its output."""
     code = program(arch).say(b"hello\n[    1.5] Linux version 6.1\n").halt()

@@ -106,6 +106,13 @@ def test_silent_halt(arch: str, tmp_path: Path) -> None:
     assert ended(outcome) == (Verdict.SILENT, End.PARKED)
 
 
+def test_parked_where_qemu_sleeps(tmp_path: Path) -> None:
+    """Without any timer QEMU itself waits: no CPU time passes by which to tell."""
+    budget = Budget(parked_looks=4, cpu_seconds=0.6)
+    outcome = boot(program("aarch64").halt(), tmp_path, budget=budget)
+    assert ended(outcome) == (Verdict.SILENT, End.PARKED)
+
+
 @pytest.mark.parametrize("arch", ARCHES)
 def test_text_then_halt(arch: str, tmp_path: Path) -> None:
     outcome = boot(program(arch).say(b"one\ntwo").halt(), tmp_path)
