@@ -88,6 +88,7 @@ def examine() -> Report:
         ("QEMU", _emulators),
         ("setpriv", _setpriv),
         ("user", _user),
+        ("confinement", _confinement),
         ("signatures", _signatures),
         ("kernels", _kernels),
         ("disk space", _disk_space),
@@ -203,6 +204,21 @@ def _user() -> Iterator[Component]:
     except KeyError:
         name = f"user {uid}"
     yield Component("QEMU runs as", State.OK, name, "because you are root" if is_root() else "you")
+
+
+def _confinement() -> Iterator[Component]:
+    from harness.confined import landlock_abi
+
+    abi = landlock_abi()
+    if abi:
+        yield Component("Landlock", State.OK, f"ABI {abi}", "keeps QEMU in its run directory")
+    else:
+        yield Component(
+            "Landlock",
+            State.OPTIONAL,
+            detail="QEMU can read what its user can (docs/security.md)",
+            remedy="Linux 5.13 or newer with Landlock among the security modules (lsm=)",
+        )
 
 
 def _signatures() -> Iterator[Component]:

@@ -28,6 +28,8 @@ MAX_UNPACKED = 4 << 30
 _AR_MAGIC = b"!<arch>\n"
 _AR_HEADER = 60
 _CHUNK = 1 << 20
+_MAX_EXTRA = 1 << 20
+_XZ_MEMORY = 256 << 20  # xz -9 needs 65 MiB to unpack; a header may ask for 4 GiB
 
 
 class _Readable(Protocol):
@@ -44,7 +46,9 @@ def extract_member(package: Path, member: str, target: Path, *, limit: int = MAX
         name = _seek_data(file)
         reader = _Reader(name, file)
         try:
-            with tarfile.open(fileobj=reader, mode="r|", bufsize=_CHUNK) as tar:  # type: ignore[call-overload]
+            with tarfile.open(  # type: ignore[call-overload]
+                fileobj=reader, mode="r|", bufsize=_CHUNK, tarinfo=_Entry
+            ) as tar:
                 _copy_member(tar, member, target, limit)
         except (
             tarfile.TarError,
@@ -73,6 +77,15 @@ def _seek_data(file: BinaryIO) -> str:
     raise BadPackage("it is not a Debian package (its ar archive holds no data.tar)")
 
 
+class _Entry(tarfile.TarInfo):
+    """An entry whose name and attributes are small: tarfile reads those into memory whole."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) and self.size > _MAX_EXTRA:
+            raise BadPackage(f"an entry of it has {mebibytes(self.size)} of name or attributes")
+        return super()._proc_member(tar)  # type: ignore[misc,no-any-return]
+
+
 class _Reader:
     """The decompressed tar as a stream that ends with an error where the limit is."""
 
@@ -88,12 +101,29 @@ class _Reader:
         return data
 
 
+class _Xz:
+    """The one way to read an xz stream with a limit on the memory it may ask for."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._decoder = lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
+
+    def read(self, size: int, /) -> bytes:
+        while not self._decoder.eof:
+            packed = self._file.read(_CHUNK) if self._decoder.needs_input else b""
+            if not packed and self._decoder.needs_input:
+                raise EOFError("it ends too early")
+            if data := self._decoder.decompress(packed, size):
+                return data
+        return b""
+
+
 def _decompressed(name: str, file: BinaryIO) -> _Readable:
     match name:
         case "data.tar":
             return file
         case "data.tar.xz":
-            return lzma.LZMAFile(file)
+            return _Xz(file)
         case "data.tar.gz":
             return gzip.GzipFile(fileobj=file)
         case "data.tar.zst":

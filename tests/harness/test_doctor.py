@@ -63,7 +63,7 @@ def test_it_looks_at_everything_and_every_package_of_the_project() -> None:
     packages = [doctor.split_requirement(requirement)[0] for requirement in [*DEPENDENCIES, *DEV]]
     for name in (
         *("system", "Python", "virtual environment", *packages),
-        *("QEMU for x86_64", "QEMU for aarch64", "setpriv", "QEMU runs as", "gpgv"),
+        *("QEMU for x86_64", "QEMU for aarch64", "setpriv", "QEMU runs as", "Landlock", "gpgv"),
         *("Debian keyring", "mirror", "cache", "run directories", "shared memory"),
     ):
         assert names.count(name) == 1, name

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,27 @@ def test_broken_packages_are_refused(tmp_path: Path, package: bytes, message: st
     with pytest.raises(BadPackage) as caught:
         extract(tmp_path, package)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_a_name_that_is_a_bomb_is_never_read_into_memory(tmp_path: Path, kind: bytes) -> None:
+    """256 MiB of name: nothing is written anywhere, but it would all be in memory at once."""
+    entry = tarfile.TarInfo("boot/vmlinuz")
+    entry.type, entry.size = kind, 256 << 20
+    bomb = entry.tobuf(tarfile.GNU_FORMAT) + bytes(entry.size)
+    package = ar_of({"data.tar.zst": COMPRESSORS[".zst"](bomb)})
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadPackage, match=r"has 256.* MiB of name or attributes"):
+            extract(tmp_path, package)
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_xz_stream_that_asks_for_gigabytes_is_refused(tmp_path: Path) -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 30}]
+    tar = tar_of([regular("./boot/vmlinuz", KERNEL)])
+    package = ar_of({"data.tar.xz": lzma.compress(tar, filters=filters)})
+    with pytest.raises(BadPackage, match=r"data.tar.xz of the package cannot be unpacked: Memory"):
+        extract(tmp_path, package)
