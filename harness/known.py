@@ -219,7 +219,8 @@ KNOWN: Final = (
     Known("own-setup", _P, r"boot_params\.hdr\.loadflags", _only_bits(_CAN_USE_HEAP)),
     Known("own-setup", _P, r"boot_params\.hdr\.heap_end_ptr", _both_set),
     # Device tree.
-    Known("seed", _T, "/chosen (kaslr-seed|rng-seed)", _only_reference),
+    Known("seed", _T, "/chosen kaslr-seed", _only_reference),
+    Known("seed", _T, "/chosen rng-seed", _both_set),
     Known("request-label", _T, "/chosen bootproof,request", _only_ours),
     Known("place", _T, "/chosen linux,initrd-(start|end)", _both_set),
     Known("tree-padding", _T, "device tree.totalsize", _both_set),
@@ -251,6 +252,5 @@ KNOWN: Final = (
     Known("own-setup", _L, r"Console: colour .*|Probing EDD .*", _protocol(*_SETUP)),
     Known("seed", _L, r"KASLR .*|CPU features: .*(KASLR|page table isolation).*", _without_seed),
     Known("seed", _L, r"ASID allocator .*|\w+ pages in range .*|2G module .*", _without_seed),
-    Known("seed", _L, r"random: crng init done", _only_reference),
     Known("request-label", _L, r"/bootproof/init: .*bootproof,request.*", _only_reference),
 )

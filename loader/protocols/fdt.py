@@ -6,6 +6,7 @@ Documentation/devicetree/bindings/chosen.txt of the kernel for linux,initrd-*.
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Iterator
 from typing import Final
@@ -22,8 +23,10 @@ _BEGIN_NODE, _END_NODE, _PROPERTY, _NOP, _END = 1, 2, 3, 4, 9
 _HEADER = struct.Struct(">10I")
 
 _INITRD: Final = ("linux,initrd-start", "linux,initrd-end")
-# Host entropy: it would make each boot a different one.
-_SEEDS: Final = ("kaslr-seed", "rng-seed")
+# Host entropy, which would make each boot a different one. A random pool that is not seeded at all
+# costs guest instructions, so that one is given the same bytes each time.
+_KASLR_SEED, _RNG_SEED = "kaslr-seed", "rng-seed"
+RNG_SEED: Final = hashlib.sha256(b"bootproof").digest()  # as long as QEMU's own
 
 
 class DeviceTreeError(LoaderError):
@@ -33,20 +36,20 @@ class DeviceTreeError(LoaderError):
 
 
 def chosen(dtb: bytes, *, cmdline: bytes, initrd: Range | None, label: str = "") -> bytes:
-    """`dtb` with command line, initrd and label in /chosen, without seeds or another's initrd.
+    """`dtb` with command line, initrd and label in /chosen, without another's initrd.
 
-    The initrd is a guest-physical range. Bytes behind the header's totalsize are dropped.
-    Raises DeviceTreeError.
+    There is no kaslr-seed, and rng-seed is always the same. The initrd is a guest-physical range.
+    Bytes behind the header's totalsize are dropped. Raises DeviceTreeError.
     """
     tree = _parse(dtb)
-    values = {"bootargs": cmdline + b"\0"}
+    values = {"bootargs": cmdline + b"\0", _RNG_SEED: RNG_SEED}
     if initrd is not None:
         ends = (struct.pack(">Q", end) for end in (initrd.start, initrd.end))
         values |= zip(_INITRD, ends, strict=True)
     if label:
         values[LABEL] = label.encode() + b"\0"
     try:
-        for name in (*_SEEDS, *_INITRD, *values):
+        for name in (_KASLR_SEED, *_INITRD, *values):
             if tree.exist_property(name, "/chosen"):
                 tree.remove_property(name, "/chosen")
         for name, data in values.items():

@@ -400,15 +400,16 @@ ROWS: list[tuple[str, str, list[Contrast], list[Contrast]]] = [
         "arm64",
         [
             of(T, "/chosen kaslr-seed", "", "0x1 0x2"),
+            of(T, "/chosen rng-seed", "0x1 0x2", "0x3 0x4"),
             ours_only("KASLR disabled due to lack of seed"),
-            theirs_only("random: crng init done"),
         ],
         [
             of(T, "/chosen kaslr-seed", "0x3 0x4", "0x1 0x2"),
             of(T, "/chosen kaslr-seed", "0x3 0x4", ""),
+            of(T, "/chosen rng-seed", "", "0x3 0x4"),
             of(T, "/chosen bootargs", "one", "two"),
             of(T, "/memory@40000000 reg", "0x1", "0x2"),
-            ours_only("random: crng init done"),
+            theirs_only("random: crng init done"),
         ],
     ),
     (

@@ -45,6 +45,12 @@ SOURCE = """
 };
 """
 
+SEED = bytes.fromhex("2528fac15e38a48a80b3c74a9cd2929b7bc6d11ddc19009af136d24a727661eb")
+# As dtc prints it: words, and no seed of anybody else's.
+RNG_SEED = (
+    "\t\trng-seed = <" + " ".join(f"{word:#04x}" for word in struct.unpack(">8I", SEED)) + ">;"
+)
+
 
 def dtc(source: str, *options: str) -> bytes:
     command = ["dtc", "-q", "-I", "dts", "-O", "dtb", *options]
@@ -79,6 +85,7 @@ def test_only_chosen_changes(tree: bytes) -> None:
         decompiled(tree),
         ("kaslr-seed", "rng-seed"),
         [
+            RNG_SEED,
             '\t\tbootargs = "quiet console=ttyAMA0";',
             '\t\tbootproof,request = "a-b c";',
             "\t\tlinux,initrd-end = <0x00 0x48001234>;",
@@ -89,7 +96,9 @@ def test_only_chosen_changes(tree: bytes) -> None:
 
 def test_without_initrd_and_label(tree: bytes) -> None:
     patched = chosen(tree, cmdline=b"x", initrd=None)
-    wanted = changed(decompiled(tree), ("kaslr-seed", "rng-seed"), ['\t\tbootargs = "x";'])
+    wanted = changed(
+        decompiled(tree), ("kaslr-seed", "rng-seed"), [RNG_SEED, '\t\tbootargs = "x";']
+    )
     assert decompiled(patched) == wanted
 
 
@@ -121,6 +130,7 @@ def test_old_values_are_replaced() -> None:
     patched = chosen(dtc(source), cmdline=b"new", initrd=Range(0x10, 0x10))
     assert {name: data for (_, name), data in properties(patched).items()} == {
         "bootargs": b"new\0",
+        "rng-seed": SEED,
         "linux,initrd-start": struct.pack(">Q", 0x10),
         "linux,initrd-end": struct.pack(">Q", 0x20),
     }
@@ -130,12 +140,15 @@ def test_stale_initrd_is_taken_out() -> None:
     """A tree that names an initrd of somebody else's would have the kernel take it for its own."""
     source = "/dts-v1/; / { chosen { linux,initrd-start = <1>; linux,initrd-end = <2>; }; };"
     patched = chosen(dtc(source), cmdline=b"new", initrd=None)
-    assert set(properties(patched)) == {("/chosen", "bootargs")}
+    assert set(properties(patched)) == {("/chosen", "bootargs"), ("/chosen", "rng-seed")}
 
 
 def test_chosen_is_made_when_there_is_none() -> None:
     patched = chosen(dtc("/dts-v1/; / { };"), cmdline=b"new", initrd=None)
-    assert properties(patched) == {("/chosen", "bootargs"): b"new\0"}
+    assert properties(patched) == {
+        ("/chosen", "bootargs"): b"new\0",
+        ("/chosen", "rng-seed"): SEED,
+    }
 
 
 def test_command_line_may_be_any_bytes(tree: bytes) -> None:
@@ -182,6 +195,7 @@ def test_tree_of_a_real_machine() -> None:
         decompiled(real),
         ("kaslr-seed", "rng-seed"),
         [
+            RNG_SEED,
             '\t\tbootargs = "quiet";',
             '\t\tbootproof,request = "l";',
             "\t\tlinux,initrd-end = <0x00 0x48001000>;",
