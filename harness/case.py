@@ -121,6 +121,14 @@ class Case:
     budget: int | None = field(
         default=None, metadata=key("guest instructions by which the verdict must be there")
     )
+    budget_seconds: float | None = field(
+        default=None, metadata=key("CPU seconds of QEMU by which the verdict must be there")
+    )
+    qemu: str | None = field(
+        default=None,
+        metadata=key("the name of another QEMU, given with --qemu NAME=PATH", plain=True),
+    )
+    accel: str = field(default="tcg", metadata=key("QEMU's accelerator; only tcg"))
     kernel_path: str | None = field(
         default=None, metadata=key("where the kernel's file is; `kernel` then only names it")
     )
@@ -153,6 +161,7 @@ class Case:
         parts += [f"smp{self.smp}"] if self.smp != 1 else []
         parts += ["realtime"] if self.realtime else []
         parts += [self.profile] if self.profile != DEFAULT_PROFILE else []
+        parts += [self.qemu] if self.qemu else []
         return "-".join(parts)
 
 

@@ -184,6 +184,13 @@ def _add_matrix(commands: argparse._SubParsersAction[_Parser]) -> None:
     how = matrix.add_argument_group("how they run")
     how.add_argument("-n", metavar="N", default="2", help="how many guests at once (%(default)s)")
     how.add_argument("-x", action="store_true", help="stop at the first case not as expected")
+    how.add_argument(
+        "--qemu",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="a QEMU that scenarios may name; may be repeated",
+    )
     how.add_argument("--out", type=Path, default=ROOT / "build" / "matrix", help="run directories")
     how.add_argument(
         "--keep",
@@ -217,24 +224,26 @@ def _matrix(arguments: argparse.Namespace) -> int:
             only=tuple(only),
             shard=arguments.shard,
             costs=arguments.costs and arguments.costs.absolute(),
+            qemus=tuple(arguments.qemu),
             workers=arguments.n,
             stop_at_first=arguments.x,
             only_list=arguments.list,
             last_failed=arguments.lf,
             out=arguments.out.absolute(),
             keep=arguments.keep,
-            command=_again(arguments.scenarios),
+            command=_again(arguments.scenarios, arguments.qemu),
         )
     )
 
 
-def _again(scenarios: Sequence[Path]) -> str:
+def _again(scenarios: Sequence[Path], qemus: Sequence[str]) -> str:
     """How the same matrix is started again."""
     import shlex
 
     from harness.options import MATRIX_COMMAND
 
     words = [f" --scenarios {shlex.quote(str(path))}" for path in scenarios]
+    words += [f" --qemu {shlex.quote(word)}" for word in qemus]
     return MATRIX_COMMAND + "".join(words)
 
 

@@ -24,9 +24,10 @@ from harness.options import (
     ONLY_OPTION,
     OUT_OPTION,
     PROPERTY,
+    QEMU_OPTION,
     SHARD_OPTION,
 )
-from harness.prove import Proven, prove
+from harness.prove import Options, Proven, prove
 from harness.report import terminal
 from harness.report.listing import Listed
 from kernels.errors import FetchError, FetchErrors
@@ -143,7 +144,8 @@ def prove_case(item: pytest.Item, case: Case) -> Proven:
     if hasattr(item.config, "workerinput"):
         ending.become_worker()
     out: Path = item.config.getoption(OUT_OPTION)
-    proven = prove(case, out.absolute() / case.id)
+    options = Options(qemus=select.qemus(item.config.getoption(QEMU_OPTION)))
+    proven = prove(case, out.absolute() / case.id, options)
     problem = terminal.problem(case, proven)
     again = terminal.reproduce(item.name, item.config.getoption(COMMAND_OPTION))
     result = case_result(case, proven, problem, again)

@@ -19,6 +19,7 @@ from harness.options import (
     MATRIX_COMMAND,
     ONLY_OPTION,
     OUT_OPTION,
+    QEMU_OPTION,
     SHARD_OPTION,
 )
 from harness.scenarios import read_scenarios
@@ -32,9 +33,9 @@ _CONFIG: Final = SCENARIOS.parent / "pyproject.toml"
 class Selection:
     """Which cases to run, and where their run directories go.
 
-    `scenarios` are the user's files, in place of the default matrix. `only` are filters KEY=VALUE.
-    `shard` is written 1/4; `costs` is a results.json to balance shards by. `command` is how the
-    user would start the same matrix again.
+    `scenarios` are the user's files, in place of the default matrix. `only` are filters KEY=VALUE,
+    `qemus` are NAME=PATH. `shard` is written 1/4; `costs` is a results.json to balance shards by.
+    `command` is how the user would start the same matrix again.
     """
 
     out: Path
@@ -44,6 +45,7 @@ class Selection:
     only: tuple[str, ...] = ()
     shard: str | None = None
     costs: Path | None = None
+    qemus: tuple[str, ...] = ()
     workers: str = "2"
     stop_at_first: bool = False
     only_list: bool = False
@@ -58,11 +60,13 @@ def run(selection: Selection) -> int:
     Raises UserError for a file, a filter or a shard that is wrong, before anything runs.
     """
     _check(selection)
-    cases = [found.case for path in selection.scenarios for found in read_scenarios(path)]
+    claimed = (found.case for path in selection.scenarios for found in read_scenarios(path))
+    cases = [*filter(select.filter_for(selection.only), claimed)]
     if not selection.only_list:
+        select.check_qemus(cases, selection.qemus)
         if not selection.scenarios:
             Fetcher().fetch(entry.name for entry in load_catalog().default())
-        fetch_for(filter(select.filter_for(selection.only), cases))
+        fetch_for(cases)
     return _pytest(arguments(selection, *selection.scenarios))
 
 
@@ -94,6 +98,7 @@ def fetch_for(cases: Iterable[Case]) -> None:
 
 def _check(selection: Selection) -> None:
     select.filter_for(selection.only)
+    select.qemus(selection.qemus)
     if selection.shard is not None:
         try:
             shard.parse(selection.shard)
@@ -135,6 +140,7 @@ def arguments(selection: Selection, *files: Path) -> list[str]:
     args += [f"{OUT_OPTION}={selection.out}", f"{KEEP_OPTION}={selection.keep}"]
     args += [f"{COMMAND_OPTION}={selection.command}"]
     args += [f"{ONLY_OPTION}={word}" for word in selection.only]
+    args += [f"{QEMU_OPTION}={word}" for word in selection.qemus]
     args += [f"{SHARD_OPTION}={selection.shard}"] if selection.shard else []
     args += [f"{COSTS_OPTION}={selection.costs}"] if selection.costs else []
     args += ["-k", selection.expression] if selection.expression else []

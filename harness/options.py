@@ -12,6 +12,7 @@ LIST_OPTION: Final = "--bootproof-list"
 ONLY_OPTION: Final = "--bootproof-only"
 SHARD_OPTION: Final = "--bootproof-shard"
 COSTS_OPTION: Final = "--bootproof-costs"
+QEMU_OPTION: Final = "--bootproof-qemu"
 SCENARIOS_INI: Final = "bootproof_scenarios"
 QUIET_OPTION: Final = "--bootproof-quiet"
 PROPERTY: Final = "bootproof"  # of a test report: the case's result

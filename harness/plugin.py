@@ -25,6 +25,7 @@ from harness.options import (
     MATRIX_COMMAND,
     ONLY_OPTION,
     OUT_OPTION,
+    QEMU_OPTION,
     QUIET_OPTION,
     SCENARIOS_INI,
     SHARD_OPTION,
@@ -63,6 +64,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         COSTS_OPTION, type=Path, metavar="FILE", help="a results.json, to balance shards by"
+    )
+    group.addoption(
+        QEMU_OPTION,
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="a QEMU that cases may name; may be repeated",
     )
     parser.addini(
         SCENARIOS_INI,

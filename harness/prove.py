@@ -9,7 +9,7 @@ import functools
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,13 +74,17 @@ class Proven:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a user may add to a case: an own initrd, another budget, eyes on the console."""
+    """What a user may add to a case: an own initrd, another budget, eyes on the console.
+
+    `qemus` are the paths of the QEMUs that cases name.
+    """
 
     initrd: bytes | None = None
     budget: Budget = Budget()
     interactive: bool = False
     probe: bool = True
     on_console: Callable[[bytes], None] | None = None
+    qemus: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def next_init(self) -> str | None:
@@ -136,7 +140,7 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
     """
     rundir.make_fresh(directory)
     kernel = images.kernel_file(case.kernel_source)
-    machine = machine_for(case, kernel, interactive=options.interactive)
+    machine = machine_for(case, kernel, options)
     nonce = nonce_for(case.id, kernel.sha256)
     cmdline = full_cmdline(_chosen_cmdline(case), nonce, options.next_init)
     image = _in_format(kernel, case)
@@ -162,17 +166,30 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
     return Prepared(assembled, start)
 
 
-def machine_for(case: Case, kernel: KernelFile, *, interactive: bool = False) -> qemu.Machine:
+def machine_for(case: Case, kernel: KernelFile, options: Options) -> qemu.Machine:
     """The machine of a case, in real time where it was asked for or nothing else works."""
     machine = qemu.machine(
-        case.arch, memory=case.memory, board=case.board, cpu=case.cpu, cpus=case.smp
+        case.arch,
+        memory=case.memory,
+        board=case.board,
+        cpu=case.cpu,
+        cpus=case.smp,
+        binary=_binary(case.qemu, options.qemus),
     )
-    if interactive:
+    if options.interactive:
         return replace(machine, realtime="interactive console")
     if case.realtime:
         return replace(machine, realtime="asked for")
     quirk = qemu.realtime_quirk(machine, lambda: images.release(kernel))
     return replace(machine, realtime=f"quirk {quirk}") if quirk else machine
+
+
+def _binary(name: str | None, qemus: Mapping[str, str]) -> str | None:
+    if name is None:
+        return None
+    if name not in qemus:
+        raise UserError(f"no QEMU is called {name!r}; name one with --qemu {name}=PATH")
+    return qemus[name]
 
 
 def _chosen_cmdline(case: Case) -> str:
@@ -358,9 +375,12 @@ def _initrd(case: Case, users: bytes | None) -> bytes:
 
 
 def _budget(case: Case, options: Options) -> Budget:
-    if case.budget is None:
-        return options.budget
-    return replace(options.budget, instructions=case.budget)
+    budget = options.budget
+    return replace(
+        budget,
+        instructions=case.budget or budget.instructions,
+        cpu_seconds=case.budget_seconds or budget.cpu_seconds,
+    )
 
 
 def _expected(

@@ -358,8 +358,12 @@ def machine(
     cpu: str | None = None,
     cpus: int = 1,
     realtime: str = "",
+    binary: str | None = None,
 ) -> Machine:
-    """A machine with the architecture's defaults, on the QEMU found. Raises UserError."""
+    """A machine with the architecture's defaults, on the QEMU found, or on another `binary`.
+
+    Raises UserError.
+    """
     arch = ARCHES[arch_name]
     if board is not None and board not in arch.boards:
         raise UserError(
@@ -372,7 +376,7 @@ def machine(
         )
     if not 1 <= cpus <= arch.cpu_limit:
         raise UserError(f"CPUs: {cpus}; machines of {arch.name} have 1 to {arch.cpu_limit}")
-    qemu = find_qemu(arch.name)
+    qemu = find_qemu(arch.name, binary)
     quirk = next((q for q in QUIRKS if q.applies(arch.name, qemu.version)), None)
     default_cpu = quirk.cpu if quirk else arch.cpu
     return Machine(arch, qemu, board or arch.board, cpu or default_cpu, memory, cpus, realtime)
@@ -384,14 +388,14 @@ def realtime_quirk(machine: Machine, release: Callable[[], str | None]) -> Realt
 
 
 @functools.cache
-def find_qemu(arch_name: str) -> QemuBinary:
-    """The emulator for an architecture: BOOTPROOF_QEMU_<ARCH>, else the one on PATH.
+def find_qemu(arch_name: str, binary: str | None = None) -> QemuBinary:
+    """The emulator for an architecture: `binary`, else BOOTPROOF_QEMU_<ARCH>, else that on PATH.
 
     Raises UserError when there is none, it does not run, or it is older than 7.2.
     """
     arch = ARCHES[arch_name]
     variable = f"BOOTPROOF_QEMU_{arch.name.upper()}"
-    named = os.environ.get(variable)
+    named = binary or os.environ.get(variable)
     found = shutil.which(named or arch.emulator)
     if found is None and not named:
         raise UserError(

@@ -19,6 +19,7 @@ from typing import Any, Final
 from harness import damage, qemu, variants
 from harness.case import KEY, RAM_BASE, Case, Expectation, Key, short
 from harness.errors import UserError
+from harness.qemu import DEFAULT_PROFILE
 from harness.verdict import Verdict
 from loader.address import MIB, parse_size
 from loader.assemble import AUTO, LOADERS
@@ -74,6 +75,7 @@ def _choices() -> Mapping[tuple[type, str], Callable[[], Iterable[str]]]:
         (Case, "protocol"): lambda: (AUTO, *PROTOCOLS),
         (Case, "board"): lambda: boards,
         (Case, "variant"): lambda: variants.VARIANTS,
+        (Case, "accel"): lambda: ("tcg", "kvm"),
         (Case, "init"): inits,
         (Case, "profile"): lambda: qemu.PROFILES,
         (Case, "damage"): lambda: damage.DAMAGES,
@@ -151,6 +153,8 @@ def read(entry: Entry, value: Any, path: Path = (), ram: int = 0) -> Any:
     wanted = str if issubclass(entry.type, enum.Enum) else entry.type
     if type(value) is not wanted and not (wanted is float and type(value) is int):
         raise SchemaError(path, f"must be {_KINDS[wanted]}, not {described(value)}")
+    if wanted is float and not 0 < float(value) < float("inf"):
+        raise SchemaError(path, f"must be more than 0, not {value}")
     if type(value) is int and value < 1:
         raise SchemaError(path, f"must be at least 1, not {value}")
     if wanted is str and not str(value).isprintable():
@@ -218,6 +222,12 @@ def contradiction(case: Case) -> tuple[str, str] | None:
     if case.memory % MIB or not MIB <= case.memory <= arch.memory_limit:
         limit = short(arch.memory_limit)
         return "memory", f"{short(case.memory)} is not a whole number of MiB from 1M to {limit}"
+    if case.accel != "tcg":
+        return "accel", "kvm counts no guest instructions, and no two runs are alike; use tcg"
+    if case.smp > arch.cpu_limit:
+        return "smp", f"{case.smp} CPUs are more than the {arch.cpu_limit} of {arch.name}"
+    if case.cmdline is not None and case.profile != DEFAULT_PROFILE:
+        return "profile", "is one of our own command lines; there is a cmdline already"
     if case.pvh_relocate and (case.offset is None or case.protocol not in (pvh.NAME, AUTO)):
         return "pvh_relocate", "needs an offset, and the protocol pvh"
     if case.expect.code is not None and case.expect.verdict is not Verdict.LOAD_REFUSED:

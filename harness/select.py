@@ -7,7 +7,7 @@ estimated from its verdict: only the proportions matter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
@@ -58,6 +58,27 @@ def _matches(name: str, value: str, case: Case) -> bool:
         return bool(schema.read(entry, read, (), RAM_BASE[case.arch]) == found)
     except schema.SchemaError as error:
         raise UserError(str(error)) from error
+
+
+def qemus(words: Sequence[str]) -> dict[str, str]:
+    """The paths of `NAME=PATH` words by name. Raises UserError for words that are none."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, _, path = word.partition("=")
+        if not schema.PLAIN.fullmatch(name) or not path:
+            raise UserError(f"{word!r} names no QEMU; write it like old=/opt/bin/qemu-system-…")
+        if name in found:
+            raise UserError(f"two QEMUs are called {name!r}")
+        found[name] = path
+    return found
+
+
+def check_qemus(cases: Iterable[Case], words: Sequence[str]) -> None:
+    """Raises UserError when a case names a QEMU that was not given."""
+    given = qemus(words)
+    for case in cases:
+        if case.qemu is not None and case.qemu not in given:
+            raise UserError(f"{case.id}: needs a QEMU; name it with --qemu {case.qemu}=PATH")
 
 
 def cost(case: Case, known: Mapping[str, int]) -> int:

@@ -61,6 +61,8 @@ def values(entry: Entry) -> st.SearchStrategy[Any]:
         found = st.from_regex(scenario_schema.PLAIN, fullmatch=True)
     elif entry.type is bool:
         found = st.booleans()
+    elif entry.type is float:
+        found = st.floats(1e-9, 1e9)
     elif entry.type is int:
         found = st.integers(0 if entry.key.size else 1, (1 << 64) - 1)
     return st.none() | found if entry.optional else found
@@ -94,6 +96,9 @@ def test_every_field_says_what_it_means(cls: type[Case] | type[Expectation]) -> 
         ({"unsafe": 1}, "unsafe: must be true or false, not the number 1"),
         ({"budget": 0}, "budget: must be at least 1, not 0"),
         ({"budget": True}, "budget: must be a whole number, not true"),
+        ({"budget_seconds": 0}, "budget_seconds: must be more than 0, not 0"),
+        ({"budget_seconds": float("nan")}, "budget_seconds: must be more than 0, not nan"),
+        ({"qemu": "/usr/bin/evil"}, "qemu: '/usr/bin/evil' must be of letters, digits and . + _ -"),
         ({"cmdline": "a\n"}, "cmdline: 'a\\n' has characters that cannot be printed"),
         ({"expect": 7}, "expect: must be a table, not the number 7"),
         ({"expect": {"pvh": "gone"}}, "expect.pvh: unknown value 'gone'; known: ignored, not pre"),

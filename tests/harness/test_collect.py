@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -209,6 +210,21 @@ def test_the_command_says_how_to_repeat_a_case_and_does(suite: Path) -> None:
     assert "reproduce: ./bootproof matrix --scenarios my.toml -k 'boots[" in done.stdout
     again = matrix(suite, "--scenarios", "my.toml", "--lf", "--list")
     assert "1 cases, 0 tests" in again.stdout
+
+
+def test_another_qemu_is_given_by_the_user_alone(suite: Path) -> None:
+    """The file only has its name."""
+    path = suite / "my.toml"
+    path.write_text(SCENARIOS.replace("[defaults]", '[defaults]\nqemu = "other"'))
+    refused = matrix(suite, "--scenarios", "my.toml", "-k", "resets")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "needs a QEMU; name it with --qemu other=PATH" in refused.stderr
+    binary = suite / "qemu-of-mine"
+    binary.symlink_to(str(shutil.which("qemu-system-x86_64")))
+    done = matrix(suite, "--scenarios", "my.toml", "-k", "resets", "--qemu", f"other={binary}")
+    assert (done.returncode, done.stderr) == (0, "")
+    result = suite / "out" / "x86_64-vmlinux-elf-linux64-none-other" / "result.json"
+    assert json.loads(result.read_text())["machine"]["qemu"].startswith("qemu-of-mine ")
 
 
 @pytest.mark.parametrize(

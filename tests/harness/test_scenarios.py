@@ -213,6 +213,12 @@ SECOND = '[[claim]]\nname = "two"\nwhy = "w"\nformat = "elf"\nprotocol = "linux6
         ),
         (CLAIM + 'machine = "virt"', "10: claim 'one': machine: virt is not of x86_64; known ther"),
         (CLAIM + 'memory = "4K"', "10: claim 'one': memory: 4K is not a whole number of MiB from"),
+        (
+            CLAIM + 'accel = "kvm"',
+            "10: claim 'one': accel: kvm counts no guest instructions, and no",
+        ),
+        (CLAIM + "smp = 999", "10: claim 'one': smp: 999 CPUs are more than the "),
+        (CLAIM + 'cmdline = "a"\nprofile = "fast"', "11: claim 'one': profile: is one of our own"),
         (CLAIM + "pvh_relocate = true", "10: claim 'one': pvh_relocate: needs an offset, and the"),
         (CLAIM + 'expect = { code = "X" }', "10: claim 'one': expect: a code is of load-refused"),
         (EXCEPT + 'machine = "virt"', "13: claim 'one': machine: virt is not of x86_64"),
