@@ -162,7 +162,7 @@ class Case:
         parts += ["realtime"] if self.realtime else []
         parts += [self.profile] if self.profile != DEFAULT_PROFILE else []
         parts += [self.qemu] if self.qemu else []
-        return "-".join(parts)
+        return _NOT_PLAIN.sub("_", "-".join(parts))  # a label, say, may be a stranger's
 
 
 def offset_label(arch: str, format_: str, offset: int | None) -> str:
