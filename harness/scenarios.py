@@ -22,6 +22,7 @@ from harness.errors import UserError
 from harness.scenario_schema import Entry, SchemaError
 from harness.toml_lines import key_lines
 from kernels import Catalog, Kind, load_catalog
+from loader.errors import one_line
 
 SUFFIX: Final = ".toml"
 DEFAULT_SET: Final = "default"
@@ -63,13 +64,23 @@ class Claimed:
 
 def read_scenarios(path: Path, catalog: Catalog | None = None) -> list[Claimed]:
     """Every case that a file claims, in the order of the file. Raises UserError: FILE:LINE: …"""
-    text = _text(path)
+    return parse_scenarios(path, _text(path), catalog or load_catalog())
+
+
+def parse_scenarios(path: Path, text: str, catalog: Catalog) -> list[Claimed]:
+    """The same for what is, or could be, in the file. Raises UserError."""
     try:
         document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: is no TOML: {error}") from error
-    reader = _Reader(path, document, key_lines(text), catalog or load_catalog())
-    return reader.file()
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: is no TOML: {one_line(str(error))}") from error
+    return expand(path, document, key_lines(text), catalog)
+
+
+def expand(
+    path: Path, document: Mapping[str, Any], lines: Mapping[schema.Path, int], catalog: Catalog
+) -> list[Claimed]:
+    """The cases of a parsed file; `lines` are those of its keys. Raises UserError."""
+    return _Reader(path, document, lines, catalog).file()
 
 
 def default_kernels(arch: str, catalog: Catalog | None = None) -> list[str]:
@@ -152,7 +163,7 @@ class _Reader:
 
     def error(self, error: SchemaError, claim: Any) -> UserError:
         named = f" claim {claim!r}:" if isinstance(claim, str) else ""
-        return UserError(f"{self.path}:{self.line(error.at)}:{named} {error}")
+        return UserError(f"{self.path}:{self.line(error.at)}:{named} {one_line(str(error))}")
 
     def line(self, at: schema.Path) -> int:
         """The line of what `at` leads to, or of the nearest thing around it."""

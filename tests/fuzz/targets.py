@@ -10,11 +10,17 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
+from harness.errors import UserError
+from harness.scenario_schema import case_from_data, case_to_data
+from harness.scenarios import parse_scenarios
+from kernels import load_catalog
 from loader import BzImage, Cmdline, Elf, GuestMemory, LoaderError, Pe, load_cmdline, load_dtb
 from loader.address import Range
 from loader.bootimage import BootImageError
@@ -40,6 +46,7 @@ MIB: Final = 1 << 20
 BANKS: Final = ((0, 0x8000), (0x8000, 0x8000), (0x20_0000, 0x8000), (1 << 40, 0x1000))
 OFFSETS: Final = (None, 0, 0x1000, 0x20_0000, 1 << 40, (1 << 64) - 0x20_0000, (1 << 64) - 1)
 UNPACK_LIMIT: Final = 4 * MIB
+PLAIN_ID: Final = re.compile(r"[A-Za-z0-9._+-]+", re.ASCII)
 MOST_BYTES: Final = 16 << 10  # of an input; the builders' images are about 4 KiB
 
 
@@ -223,6 +230,39 @@ def _boot_json(arch: str, protocol: str, registers: Registers, bank: tuple[int, 
     return json.dumps(image).encode()
 
 
+class ScenarioRefusedError(LoaderError):
+    """A scenario file is no loader's business; for the engine a refusal is a refusal."""
+
+    code = "Scenarios::Refused"
+
+
+def _scenarios(data: bytes) -> None:
+    directory = Path("/nonexistent")
+    try:
+        found = parse_scenarios(directory / "my.toml", data.decode(), load_catalog())
+    except UnicodeDecodeError as error:
+        raise ScenarioRefusedError("not UTF-8") from error
+    except UserError as error:
+        raise ScenarioRefusedError(str(error)) from error
+    for case in (claimed.case for claimed in found):
+        check(PLAIN_ID.fullmatch(case.id) is not None, f"an id that is no plain name: {case.id!r}")
+        below = case.kernel_path is None or Path(case.kernel_path).is_relative_to(directory)
+        check(below, f"a kernel outside of the directory: {case.kernel_path}")
+        check(case_from_data(case_to_data(case)) == case, f"not the same from data: {case}")
+
+
+def _scenario_files() -> list[bytes]:
+    claim = '[[claim]]\nname = "a"\nwhy = "w"\nformat = "elf"\nprotocol = "linux64"\n'
+    head = '[defaults]\narch = "x86_64"\nkernel = "6.1-cloud-amd64"\n'
+    changed = (
+        '[[claim.except]]\nwhen = { offset = ["1M"] }\nexpect = { verdict = "silent" }\n'
+        'reason = "r"\nunsafe = true\n'
+    )
+    files = [head + claim + 'offset = ["none", "1M", "ram+2M"]\n' + changed]
+    files.append(head + claim.replace("elf", "file") + 'kernel = ["./vmlinux", "6.*", "!6.1-*"]\n')
+    return [text.encode() for text in files]
+
+
 # recognising and unpacking ------------------------------------------------------------------------
 
 
@@ -291,6 +331,7 @@ TARGETS: Final = {
         Target("dtb", _dtb, _dtbs),
         Target("cmdline", _cmdline, _cmdlines),
         Target("boot-json", _boot_image, _boot_images),
+        Target("scenarios", _scenarios, _scenario_files),
         Target("inspect", _look, _with_option(_everything)),
         *(
             Target(f"unpack-{name}", _unpacks, _streams(pack))

@@ -5,12 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from harness.case import Case, Expectation
 from harness.errors import UserError
 from harness.realise import Placement
-from harness.scenarios import MOST_BYTES, Claimed, default_kernels, read_scenarios
+from harness.scenarios import (
+    AXES,
+    CLAIM_KEYS,
+    EXCEPTION_KEYS,
+    MOST_BYTES,
+    Claimed,
+    default_kernels,
+    expand,
+    read_scenarios,
+)
 from harness.verdict import Verdict
+from kernels import load_catalog
 from loader.address import GIB, MIB
 from loader.result import PvhState
 
@@ -100,13 +112,13 @@ def test_kernel_file_beside_the_scenario_file(tmp_path: Path) -> None:
     assert case.id == "x86_64-images_vmlinux-elf-linux64-none"
 
 
-AXES = CLAIM + 'kernel = "default"\noffset = ["none", "2M", "16M"]\nexpect = { pvh = "ignored" }\n'
+WIDE = CLAIM + 'kernel = "default"\noffset = ["none", "2M", "16M"]\nexpect = { pvh = "ignored" }\n'
 
 
 def test_an_exception_changes_what_is_expected_and_says_why(tmp_path: Path) -> None:
     found = read(
         tmp_path,
-        AXES + '[[claim.except]]\nwhen = { offset = "none" }\nexpect = { pvh = "present" }\n'
+        WIDE + '[[claim.except]]\nwhen = { offset = "none" }\nexpect = { pvh = "present" }\n'
         'reason = "no offset"\n'
         '[[claim.except]]\nwhen = { kernel = "6.1-*", offset = ["2M", "16M"] }\nunsafe = true\n'
         'memory = "1G"\nexpect = { verdict = "silent" }\nreason = "old"\n',
@@ -128,12 +140,12 @@ def test_an_exception_changes_what_is_expected_and_says_why(tmp_path: Path) -> N
 
 
 def test_an_exception_can_leave_cases_out(tmp_path: Path) -> None:
-    text = AXES + '[[claim.except]]\nwhen = { offset = "2M" }\nomit = true\nreason = "r"\n'
+    text = WIDE + '[[claim.except]]\nwhen = { offset = "2M" }\nomit = true\nreason = "r"\n'
     assert {claimed.case.offset for claimed in read(tmp_path, text)} == {None, 16 * MIB}
 
 
 def test_short_marks_some_cases(tmp_path: Path) -> None:
-    found = read(tmp_path, AXES + 'short = { kernel = "6.1-*", offset = "none" }')
+    found = read(tmp_path, WIDE + 'short = { kernel = "6.1-*", offset = "none" }')
     assert [c.case.id for c in found if c.short] == ["x86_64-6.1-cloud-amd64-elf-linux64-none"]
 
 
@@ -311,3 +323,50 @@ def test_the_default_matrix_is_what_it_was() -> None:
         "aarch64-6.1-cloud-arm64-image-arm64-ram+0",
     } <= {claimed.case.id for claimed in found if claimed.short}
     assert all(claimed.case.expect.why for claimed in found)
+
+
+# --- any document at all -------------------------------------------------------------------------
+
+KEYS = sorted({*AXES, *CLAIM_KEYS, *EXCEPTION_KEYS, "defaults", "claim", "protcol"})
+WORDS = [
+    "none",
+    "booted",
+    "16M",
+    "ram+2M",
+    "linux64",
+    "x86_64",
+    "default",
+    "6.1-*",
+    "!x",
+    "./a",
+    "elf",
+]
+VALUES = (
+    st.sampled_from(
+        [*WORDS, "booted", "pc", "", "\x1b[2J", "true", 0, -1, 7, True, 1.5, float("nan")]
+    )
+    | st.dates()
+    | st.text(max_size=3)
+)
+ANYTHING = st.recursive(
+    VALUES,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+GOOD = {"name": "n", "why": "w", "arch": "x86_64", "kernel": "default"}
+GOOD |= {"format": "elf", "protocol": "linux64"}
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=5), ANYTHING)
+def test_any_claim_is_cases_or_one_clear_line(changes: dict[str, object], defaults: object) -> None:
+    document = {"defaults": defaults if isinstance(defaults, dict) else {}}
+    for data in (document | {"claim": [GOOD | changes]}, {"claim": changes}, changes):
+        try:
+            found = expand(Path("/d/my.toml"), data, {}, load_catalog())
+        except UserError as error:
+            assert str(error).isprintable() and str(error).startswith("/d/my.toml:")
+        else:
+            assert found
