@@ -32,6 +32,7 @@ _EXAMPLES: Final = {
     "boot": "example: bootproof boot arch/x86/boot/bzImage --protocol linux32 --offset 32M",
     "image": "example: bootproof image vmlinux --protocol linux64 --out build/image",
     "run": "example: bootproof run build/image",
+    "replay": "example: bootproof replay build/boot/x86_64-vmlinux-elf-auto-none --gdb",
     "initramfs": "example: bootproof initramfs build/proof.cpio",
     "compare": "example: bootproof compare vmlinux --protocol pvh --json",
     "fetch": "example: bootproof fetch 6.1-amd64 --mirror http://mirror.example/debian",
@@ -106,6 +107,7 @@ def _parser() -> _Parser:
     _add_compare(commands)
     _add_image(commands)
     _add_run(commands)
+    _add_replay(commands)
     _add_initramfs(commands)
     _add_inspect(commands)
     _add_fetch(commands)
@@ -459,6 +461,18 @@ def _run(arguments: argparse.Namespace) -> int:
         ),
         ROOT / "build" / "run",
     )
+
+
+def _add_replay(commands: argparse._SubParsersAction[_Parser]) -> None:
+    replay = _command(commands, "replay", "play back a recorded run and compare, or debug it")
+    replay.add_argument("directory", metavar="RUN", type=Path, help="the directory of a run")
+    replay.set_defaults(run=_replay)
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from harness import replay
+
+    return replay.run(arguments.directory)
 
 
 def _add_initramfs(commands: argparse._SubParsersAction[_Parser]) -> None:

@@ -331,12 +331,13 @@ class Channels:
     With QMP the guest waits before its first instruction until it is told to go on: else what
     happens in its first milliseconds would be over before anybody could be told.
 
-    `append` leaves in the console file what is there already, also the room that was set aside for
-    it. `terminal` connects the console to standard input and output as well, with QEMU's own escape
-    (Ctrl-A X ends it); the guest's timing then depends on the terminal. `after_shutdown` is what
-    QEMU does when the guest resets or shuts down: "pause", so that it can be asked what happened,
-    or "poweroff". `log` is for machines that are recorded. `snapshots` is a qcow2 file that no
-    device of the guest knows of.
+    `gdb_listen_fd` is a listening socket for a debugger that comes later. `append` leaves in the
+    console file what is there already, also the room that was set aside for it. `terminal` connects
+    the console to standard input and output as well, with QEMU's own escape (Ctrl-A X ends it); the
+    guest's timing then depends on the terminal. `after_shutdown` is what QEMU does when the guest
+    resets or shuts down: "pause", so that it can be asked what happened, or "poweroff". `log` is
+    for machines that are recorded. `snapshots` is a qcow2 file that no device of the guest knows
+    of.
     """
 
     console: str
@@ -348,6 +349,7 @@ class Channels:
     after_shutdown: str = "pause"
     log: RunLog | None = None
     snapshots: str | None = None
+    gdb_listen_fd: int | None = None
 
 
 def machine(
@@ -525,6 +527,9 @@ def _channels(channels: Channels) -> list[str]:
         ]
     if channels.gdb_fd is not None:
         args += ["-chardev", f"socket,id=gdb,fd={channels.gdb_fd}", "-gdb", "chardev:gdb"]
+    if channels.gdb_listen_fd is not None:
+        listening = f"socket,id=debugger,fd={channels.gdb_listen_fd},server=on,wait=off"
+        args += ["-chardev", listening, "-gdb", "chardev:debugger"]
     if channels.snapshots is not None:
         args += ["-drive", f"file={_escaped(channels.snapshots)},if=none,format=qcow2,id=snapshots"]
     return args

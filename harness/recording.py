@@ -9,6 +9,7 @@ from it into a QEMU command line is one of a list or of a narrow form.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -23,11 +24,11 @@ from harness.lending import write_whole
 from harness.qemu import Machine, QemuBinary, Version
 from harness.realise import Placement
 from harness.replaylog import ReplayLogError
-from harness.rundir import RECORD
+from harness.rundir import RECORD, RUN_LOG
 from harness.stages import ENTRY, Mark, Stage, marks
 from harness.verdict import Observation
 from loader import strictjson
-from loader.address import MIB, U64_MAX
+from loader.address import MIB, format_size
 
 FORMAT: Final = "bootproof record"
 _VERSION: Final = 1
@@ -40,12 +41,14 @@ _QEMU_VERSION: Final = re.compile(r"(\d{1,4})\.(\d{1,4})\.(\d{1,4})", re.ASCII)
 class Record:
     """A recorded run. `instructions` is None when QEMU went away before it could be asked.
 
+    `entry` of them had been executed when the guest was stopped at its entry, None if it was not.
     `machine.qemu` has the version that recorded and no path: another QEMU plays it back.
     """
 
     machine: Machine
     placement: Placement
     instructions: int | None
+    entry: int | None = None
 
 
 def stages(observation: Observation, log: Path) -> tuple[Stage, ...]:
@@ -75,6 +78,17 @@ def _counts(
     return log.at
 
 
+def finish(record: Record, directory: Path) -> None:
+    """Completes the record of a run that has just ended, and writes replay.json.
+
+    A log that cannot be read is left as it is: it tells itself what is wrong with it. Raises
+    UserError.
+    """
+    with contextlib.suppress(ReplayLogError):
+        replaylog.put_in_order(directory / RUN_LOG)
+    save(record, directory)
+
+
 def save(record: Record, directory: Path) -> None:
     """Writes replay.json. Raises UserError."""
     machine = record.machine
@@ -89,6 +103,7 @@ def save(record: Record, directory: Path) -> None:
         "icount_shift": qemu.ICOUNT_SHIFT,
         "placement": record.placement.value,
         "instructions": record.instructions,
+        "entry_instructions": record.entry,
     }
     write_whole(directory / RECORD, f"{json.dumps(data, indent=2)}\n".encode())
 
@@ -96,15 +111,13 @@ def save(record: Record, directory: Path) -> None:
 def load(directory: Path) -> Record:
     """Reads replay.json. Raises UserError naming the file, the field and the reason."""
     path = directory / RECORD
-    try:
-        return parse(_read(path))
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         raise UserError(
             f"{directory}: there is no record of this run ({RECORD});"
             " QEMU keeps none in real time and with several CPUs"
-        ) from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
+        )
+    try:
+        return parse(read_small(path))
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -112,7 +125,7 @@ def load(directory: Path) -> Record:
 def parse(raw: bytes) -> Record:
     """The record that a replay.json describes. Raises ValueError naming the JSON path."""
     required = ("format", "version", "qemu", "arch", "board", "cpu", "memory")
-    more = ("icount_shift", "placement", "instructions")
+    more = ("icount_shift", "placement", "instructions", "entry_instructions")
     root = strictjson.record(strictjson.parse(raw), "$", (*required, *more))
     strictjson.one_of(root["format"], "$.format", (FORMAT,))
     _equal(root, "version", _VERSION)
@@ -129,25 +142,29 @@ def parse(raw: bytes) -> Record:
         raise ValueError(f"$.memory: {machine.memory:#x} is not a whole number of MiB")
     placements = tuple(placement.value for placement in Placement)
     placement = Placement(strictjson.one_of(root["placement"], "$.placement", placements))
-    known = root["instructions"] is not None
-    instructions = _within(root, "instructions", 0, U64_MAX) if known else None
-    return Record(machine, placement, instructions)
+    instructions, entry = _count(root, "instructions"), _count(root, "entry_instructions")
+    return Record(machine, placement, instructions, entry)
 
 
 def version_text(version: Version) -> str:
     return ".".join(map(str, version))
 
 
-def _read(path: Path) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+def read_small(path: Path, limit: int = _SIZE_LIMIT) -> bytes:
+    """All of a regular file of at most `limit` bytes; never blocks, never follows a link.
+
+    Raises UserError.
+    """
     try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    with os.fdopen(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise ValueError("is not a regular file")
-        raw = os.read(fd, _SIZE_LIMIT + 1)
-    finally:
-        os.close(fd)
-    if len(raw) > _SIZE_LIMIT:
-        raise ValueError("is larger than 64 KiB")
+            raise UserError(f"{path}: is not a regular file")
+        raw = file.read(limit + 1)
+    if len(raw) > limit:
+        raise UserError(f"{path}: is larger than {format_size(limit)}")
     return raw
 
 
@@ -162,6 +179,10 @@ def _within(root: dict[str, Any], key: str, least: int, most: int) -> int:
     if not least <= value <= most:
         raise ValueError(f"$.{key}: {value:#x} is not from {least:#x} to {most:#x}")
     return value
+
+
+def _count(root: dict[str, Any], key: str) -> int | None:
+    return None if root[key] is None else strictjson.number(root[key], f"$.{key}")
 
 
 def _version(root: dict[str, Any]) -> Version:

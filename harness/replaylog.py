@@ -22,6 +22,7 @@ from typing import Final
 
 KNOWN_VERSIONS: Final = (0xE0200C,)  # REPLAY_VERSION in replay/replay.c: QEMU 7.2
 _HEADER: Final = 12  # version, and eight bytes that are not used
+_EXECUTED_SIZE: Final = 5
 _UNFINISHED: Final = 0  # the version is written last
 # Reading is about 20 MB/s. A boot's log has a few hundred KiB; console floods have more.
 READ_LIMIT: Final = 32 << 20
@@ -31,7 +32,8 @@ READ_LIMIT: Final = 32 << 20
 # bottom halves, clocks (8 bytes each); interrupts, exceptions, shutdown requests, checkpoints.
 _EVENT: Final = re.compile(
     rb"\x00(?P<executed>.{4})|\x16(?P<result>.{4})(?P<written>.{4})|\x1b.{4}(?P<random>.{4})"
-    rb"|(?P<end>\x27)|[\x03\x04\x1c\x1d].{8}|[\x01\x02\x0a-\x15\x1e-\x26]",
+    rb"|(?P<end>\x27)|(?P<quit>\x0c)|[\x03\x04\x1c\x1d].{8}"
+    rb"|[\x01\x02\x0a\x0b\x0d-\x15\x1e-\x26]",
     re.DOTALL,
 )
 
@@ -46,13 +48,15 @@ class ReplayLog:
 
     `at` has, for each console offset that was asked for, the number of guest instructions executed
     before that byte was written. `failed_writes` counts console writes that the host did not take:
-    the console is then not complete.
+    the console is then not complete. `early_quit` is the offset of a `quit` that stands before the
+    instructions that were executed before it.
     """
 
     instructions: int
     console_bytes: int
     failed_writes: int
     at: tuple[int, ...]
+    early_quit: int | None = None
 
 
 def read(path: Path, offsets: Sequence[int] = (), limit: int | None = None) -> ReplayLog:
@@ -92,6 +96,8 @@ def _mapped(path: Path, limit: int | None) -> Iterator[mmap.mmap]:
 
 def _read_events(data: mmap.mmap, offsets: Sequence[int]) -> ReplayLog:
     executed = written = failed = 0
+    quit_at: int | None = None
+    early: int | None = None
     at: list[int] = []
     position = _HEADER
     while True:
@@ -102,6 +108,9 @@ def _read_events(data: mmap.mmap, offsets: Sequence[int]) -> ReplayLog:
         match event.lastgroup:
             case "executed":
                 executed += int.from_bytes(event["executed"], "big")
+                early = quit_at if quit_at == event.start() - 1 else early
+            case "quit":
+                quit_at = event.start()
             case "written":
                 failed += event["result"][0] >> 7  # a negative result
                 written += int.from_bytes(event["written"], "big")
@@ -115,7 +124,23 @@ def _read_events(data: mmap.mmap, offsets: Sequence[int]) -> ReplayLog:
         raise ReplayLogError(f"goes on behind its end at offset {position:#x}")
     if len(at) < len(offsets):
         raise ReplayLogError(f"tells of {written} console bytes, not of byte {offsets[len(at)]}")
-    return ReplayLog(executed, written, failed, tuple(at))
+    return ReplayLog(executed, written, failed, tuple(at), early)
+
+
+def put_in_order(path: Path) -> None:
+    """Moves an early `quit` behind the instructions before it, which would not be replayed else.
+
+    QEMU logs the request when its monitor gets it, and what the guest had executed since the last
+    event only when it ends. Raises ReplayLogError.
+    """
+    early = read(path, limit=READ_LIMIT).early_quit
+    if early is None:
+        return
+    with path.open("r+b") as file:
+        file.seek(early)
+        quit_, executed = file.read(1), file.read(_EXECUTED_SIZE)
+        file.seek(early)
+        file.write(executed + quit_)
 
 
 def _broken(data: mmap.mmap, position: int) -> str:

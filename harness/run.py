@@ -143,9 +143,10 @@ def run_with(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
     costs = Costs(
         time.monotonic() - began, qemu_seconds, observation.cpu_seconds, observation.instructions
     )
+    entry = observation.probe.instructions if observation.probe else None
     if start.machine.recorded:
-        record = Record(start.machine, start.placement, observation.instructions)
-        recording.save(record, directory)
+        record = Record(start.machine, start.placement, observation.instructions, entry)
+        recording.finish(record, directory)
     stages = recording.stages(observation, directory / RUN_LOG)
     digest = imagedigest.digest(start.image, memory)
     return Outcome(*(judgement, observation, costs, directory, stages, digest, realisation.added))

@@ -155,18 +155,20 @@ def test_qemu_that_dies_leaves_no_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arch", ARCHES)
 def test_record_there_and_back(arch: str, tmp_path: Path) -> None:
     computer = machine(arch)
-    record = Record(computer, Placement.MAPPED, 12345)
+    record = Record(computer, Placement.MAPPED, 12345, 41)
     recording.save(record, tmp_path)
     found = recording.load(tmp_path)
     assert replace(found.machine, qemu=computer.qemu) == computer
     assert found.machine.qemu.version == computer.qemu.version
     assert (found.placement, found.instructions) == (Placement.MAPPED, 12345)
+    assert found.entry == 41
 
 
 def test_run_leaves_its_record(tmp_path: Path) -> None:
     outcome = boot(program("x86_64").say(b"x").reset(), tmp_path)
     found = recording.load(tmp_path)
     assert found.instructions == outcome.costs.instructions
+    assert found.entry == outcome.stages[0].instructions
     assert (found.machine.board, found.machine.memory) == ("q35", 16 << 20)
 
 
