@@ -37,6 +37,8 @@ _EXAMPLES: Final = {
     "compare": "example: bootproof compare vmlinux --protocol pvh --json",
     "fetch": "example: bootproof fetch 6.1-amd64 --mirror http://mirror.example/debian",
     "fuzz": "example: bootproof fuzz --target elf --seconds 600",
+    "report": "example: bootproof report old/results.json build/matrix",
+    "history": "example: bootproof history nightly-results/",
     "inspect": "example: bootproof inspect vmlinux --offset 16M",
 }
 
@@ -110,6 +112,8 @@ def _parser() -> _Parser:
     _add_replay(commands)
     _add_initramfs(commands)
     _add_inspect(commands)
+    _add_report(commands)
+    _add_history(commands)
     _add_fetch(commands)
     _add_fuzz(commands)
     setup = _command(commands, "setup", "set everything up: QEMU, packages, kernels")
@@ -200,7 +204,32 @@ def _add_matrix(commands: argparse._SubParsersAction[_Parser]) -> None:
         default="all",
         help="of which cases guest RAM is kept (about 50 MiB each; default: %(default)s)",
     )
+    how.add_argument("--quiet", action="store_true", help="only failures and the last line")
+    how.add_argument(
+        "--baseline", type=Path, metavar="FILE", help="compare with an earlier results.json"
+    )
+    _add_threshold(how)
     matrix.set_defaults(run=_matrix)
+
+
+def _add_threshold(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--threshold",
+        type=_ratio,
+        default=0.005,
+        metavar="PERCENT",
+        help="change of instruction counts that is still the same (default: 0.5%%)",
+    )
+
+
+def _ratio(text: str) -> float:
+    try:
+        percent = float(text.removesuffix("%"))
+    except ValueError:
+        percent = -1.0
+    if not 0 <= percent <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is no percentage; write it like 0.5%")
+    return percent / 100
 
 
 _FILTERS: Final = {
@@ -233,6 +262,9 @@ def _matrix(arguments: argparse.Namespace) -> int:
             last_failed=arguments.lf,
             out=arguments.out.absolute(),
             keep=arguments.keep,
+            quiet=arguments.quiet,
+            baseline=arguments.baseline and arguments.baseline.absolute(),
+            threshold=arguments.threshold,
             command=_again(arguments.scenarios, arguments.qemu),
         )
     )
@@ -514,6 +546,46 @@ def _inspect(arguments: argparse.Namespace) -> int:
     else:
         print(inspect_view.render(found), end="")
     return OK
+
+
+def _add_report(commands: argparse._SubParsersAction[_Parser]) -> None:
+    report = _command(commands, "report", "what changed between two runs; reports of old runs")
+    report.add_argument(
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        type=Path,
+        help="results.json or its directory: two are compared, of one all reports are written",
+    )
+    report.add_argument("--merge", action="store_true", help="the runs are shards of one")
+    report.add_argument("--out", type=Path, metavar="DIR", help="where reports are written")
+    _add_threshold(report)
+    report.set_defaults(run=_report)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from harness import reporting
+
+    return reporting.report(
+        arguments.runs, arguments.out, merge=arguments.merge, threshold=arguments.threshold
+    )
+
+
+def _add_history(commands: argparse._SubParsersAction[_Parser]) -> None:
+    history = _command(commands, "history", "how the cases changed over many runs")
+    history.add_argument(
+        "directory", metavar="DIR", type=Path, help="holds results.json files at any depth"
+    )
+    history.add_argument(
+        "--out", type=Path, metavar="FILE", help="also as a page (default: DIR/history.html)"
+    )
+    history.set_defaults(run=_history)
+
+
+def _history(arguments: argparse.Namespace) -> int:
+    from harness import reporting
+
+    return reporting.history(arguments.directory, arguments.out)
 
 
 def _add_fetch(commands: argparse._SubParsersAction[_Parser]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -84,8 +85,15 @@ def _registers(assembled: Assembled | None, outcome: Outcome | None) -> tuple[Re
         return ()
     probe = outcome.observation.probe if outcome else None
     found = dict(_flat(probe.registers)) if probe and probe.registers else {}
-    wanted = _flat(assembled.image.cpus[0])
-    return tuple(Register(name, value, found.get(name)) for name, value in wanted)
+    wrong = [difference.what for difference in probe.differences] if probe else []
+    return tuple(
+        Register(name, value, found.get(name), not any(_concerns(name, what) for what in wrong))
+        for name, value in _flat(assembled.image.cpus[0])
+    )
+
+
+def _concerns(register: str, what: str) -> bool:
+    return re.split(r"[ .]", what, maxsplit=1)[0] == register
 
 
 def _flat(registers: Registers) -> Iterator[tuple[str, str]]:

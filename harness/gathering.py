@@ -15,8 +15,17 @@ from typing import Any
 
 import pytest
 
-from harness import VERSION, results, typedjson
-from harness.options import LINES_OPTION, OUT_OPTION, PROPERTY, QUIET_OPTION
+from harness import VERSION, changes, results, typedjson
+from harness.changes import Change
+from harness.options import (
+    BASELINE_OPTION,
+    LINES_OPTION,
+    OUT_OPTION,
+    PROPERTY,
+    QUIET_OPTION,
+    THRESHOLD_OPTION,
+)
+from harness.report import changes as rendering
 from harness.report import files, terminal
 from harness.results import CaseResult, Check, Results
 
@@ -33,6 +42,10 @@ class Gatherer:
         self._checks: dict[str, Check] = {}
         self._ended: set[str] = set()
         self._total = 0
+        path: Path | None = config.getoption(BASELINE_OPTION)
+        self._baseline = None if path is None else results.read(path)
+        self._threshold: float = config.getoption(THRESHOLD_OPTION)
+        self._changes: list[Change] = []
         self._began = time.monotonic()
         self._started = datetime.datetime.now(datetime.UTC)
 
@@ -82,6 +95,16 @@ class Gatherer:
             checks=tuple(self._checks.values()),
         )
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Compares with the baseline; what became worse fails the session."""
+        if self._baseline is None or session.exitstatus not in (0, 1):
+            return
+        self._changes = changes.compare(self._baseline, self.results(), self._threshold)
+        code = changes.exit_code(self._changes)
+        if session.exitstatus == 0 and code:
+            session.exitstatus = 1 if code == 1 else pytest.ExitCode.USAGE_ERROR
+
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The grid of all cases; the reports beside the run directories."""
         if not self._cases and not (self._lines and self._checks):
@@ -94,6 +117,8 @@ class Gatherer:
             terminalreporter.write(terminal.grid(found, colour=colour))
         else:
             terminalreporter.write(terminal.summary(found, colour=colour))
+        if self._changes:
+            terminalreporter.write(rendering.render(self._changes))
         names = ", ".join(path.name for path in written)
         terminalreporter.write_line(f"run directories, {names}: {self._out}")
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness import case_file, select, shard
+from harness import case_file, results, select, shard
 from harness.case import Case
+from harness.changes import THRESHOLD
 from harness.errors import UserError
 from harness.options import (
+    BASELINE_OPTION,
     COMMAND_OPTION,
     COSTS_OPTION,
     KEEP_OPTION,
@@ -20,7 +22,9 @@ from harness.options import (
     ONLY_OPTION,
     OUT_OPTION,
     QEMU_OPTION,
+    QUIET_OPTION,
     SHARD_OPTION,
+    THRESHOLD_OPTION,
 )
 from harness.scenarios import read_scenarios
 from kernels import Fetcher, Kind, load_catalog
@@ -34,7 +38,9 @@ class Selection:
     """Which cases to run, and where their run directories go.
 
     `scenarios` are the user's files, in place of the default matrix. `only` are filters KEY=VALUE,
-    `qemus` are NAME=PATH. `shard` is written 1/4; `costs` is a results.json to balance shards by.
+    `qemus` are NAME=PATH. `baseline` is an earlier results.json, `threshold` the part by which an
+    instruction count may differ from it. `shard` is written 1/4; `costs` is a results.json to
+    balance shards by.
     `command` is how the user would start the same matrix again.
     """
 
@@ -51,6 +57,9 @@ class Selection:
     only_list: bool = False
     last_failed: bool = False
     keep: str = "all"
+    quiet: bool = False
+    baseline: Path | None = None
+    threshold: float = THRESHOLD
     command: str = MATRIX_COMMAND
 
 
@@ -97,6 +106,8 @@ def fetch_for(cases: Iterable[Case]) -> None:
 
 
 def _check(selection: Selection) -> None:
+    if selection.baseline is not None:
+        results.read(selection.baseline)
     select.filter_for(selection.only)
     select.qemus(selection.qemus)
     if selection.shard is not None:
@@ -143,6 +154,9 @@ def arguments(selection: Selection, *files: Path) -> list[str]:
     args += [f"{QEMU_OPTION}={word}" for word in selection.qemus]
     args += [f"{SHARD_OPTION}={selection.shard}"] if selection.shard else []
     args += [f"{COSTS_OPTION}={selection.costs}"] if selection.costs else []
+    args += [QUIET_OPTION] if selection.quiet else []
+    args += [f"{THRESHOLD_OPTION}={selection.threshold!r}"]
+    args += [f"{BASELINE_OPTION}={selection.baseline}"] if selection.baseline else []
     args += ["-k", selection.expression] if selection.expression else []
     args += ["-m", selection.markers] if selection.markers else []
     args += ["-x"] if selection.stop_at_first else []

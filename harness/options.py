@@ -15,5 +15,7 @@ COSTS_OPTION: Final = "--bootproof-costs"
 QEMU_OPTION: Final = "--bootproof-qemu"
 SCENARIOS_INI: Final = "bootproof_scenarios"
 QUIET_OPTION: Final = "--bootproof-quiet"
+BASELINE_OPTION: Final = "--bootproof-baseline"
+THRESHOLD_OPTION: Final = "--bootproof-threshold"
 PROPERTY: Final = "bootproof"  # of a test report: the case's result
 MATRIX_COMMAND: Final = "./bootproof matrix"

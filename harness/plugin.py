@@ -13,10 +13,12 @@ import pytest
 
 from harness import case_file, collect, scenarios, shard
 from harness.case import Case
+from harness.changes import THRESHOLD
 from harness.collect import CaseItem
 from harness.errors import UserError
 from harness.gathering import Gatherer
 from harness.options import (
+    BASELINE_OPTION,
     COMMAND_OPTION,
     COSTS_OPTION,
     KEEP_OPTION,
@@ -29,6 +31,7 @@ from harness.options import (
     QUIET_OPTION,
     SCENARIOS_INI,
     SHARD_OPTION,
+    THRESHOLD_OPTION,
 )
 from harness.prove import Proven
 from harness.report import listing
@@ -79,6 +82,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
     )
     group.addoption(LINES_OPTION, action="store_true", help="one line for each case as it ends")
+    group.addoption(
+        BASELINE_OPTION, type=Path, metavar="FILE", help="an earlier results.json to compare with"
+    )
+    group.addoption(
+        THRESHOLD_OPTION,
+        type=float,
+        default=THRESHOLD,
+        metavar="RATIO",
+        help="change of an instruction count that is still the same",
+    )
     group.addoption(QUIET_OPTION, action="store_true", help="no lines and no grid")
 
 
@@ -92,7 +105,10 @@ def _shard(text: str) -> shard.Shard:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "short: the few cases that `bootproof test` runs")
     if not hasattr(config, "workerinput") and not config.getoption(LIST_OPTION):
-        config.pluginmanager.register(Gatherer(config))
+        try:
+            config.pluginmanager.register(Gatherer(config))
+        except UserError as error:
+            raise pytest.UsageError(str(error)) from error
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.File | None:

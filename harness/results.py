@@ -83,6 +83,7 @@ class Register:
     name: str
     expected: str = about("as the boot image says")
     actual: str | None = about("as the CPU had it; null when the entry was not looked at")
+    agrees: bool = about("whether both mean the same: a busy TSS, for one, is as good as its own")
 
 
 @dataclass(frozen=True, slots=True)

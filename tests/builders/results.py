@@ -24,6 +24,7 @@ LOG: Final = (
     b"[    0.000000] Linux version 6.1\r\n[    0.500000] Memory: up\r\nbootproof: proof 11\r\n"
 )
 KEY: Final = Key("7.2.22", "q35", "qemu64", 512 * MIB, 1, 3, True, "file", "default", "11" * 32)
+KEY_OF_ANOTHER_QEMU: Final = replace(KEY, qemu="10.0.2")
 STAGES: Final = (
     Stage("entry", 0, None),
     Stage("banner", 400_000_000, 0.0),
@@ -57,7 +58,10 @@ def case(claim: str = "elf-pvh-none", kernel: str = "6.1", **others: Any) -> Cas
             evidence={"release": ("6.1.0",), "ram": ("00001000-0009fbff", "00100000-1fffffff")},
             proof="cd" * 32,
             findings=(),
-            registers=(Register("rip", "0x1000850", "0x1000850"), Register("rax", "0x0", "0x0")),
+            registers=(
+                Register("rip", "0x1000850", "0x1000850", True),
+                Register("rax", "0x0", "0x1", False),
+            ),
             memory=Memory(
                 (Area("RAM bank 0", 0, 512 * MIB),),
                 (Area("kernel", 16 * MIB, 46 * MIB), Area("initrd", 510 * MIB, 2 * MIB - 4096)),

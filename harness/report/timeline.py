@@ -1,0 +1,84 @@
+"""The stages of a boot on a common scale with a reference's, in percent of a page. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.changes import stage_costs
+from harness.results import CaseResult
+
+END = "end"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one stage took, in guest instructions since the stage before; percent of the scale."""
+
+    number: int
+    name: str
+    cost: int
+    reached: int
+    guest_seconds: float | None
+    reference: int | None
+    left: float
+    width: float
+
+    @property
+    def change(self) -> float | None:
+        """Against the reference."""
+        return (self.cost - self.reference) / self.reference if self.reference else None
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """`total` and `reference` are guest instructions of the whole boots."""
+
+    total: int
+    reference: int | None
+    steps: tuple[Step, ...]
+    reference_steps: tuple[Step, ...]
+
+
+def timeline(case: CaseResult, reference: CaseResult | None) -> Timeline | None:
+    """The time line of a case; None when not one of its stages has an instruction count."""
+    costs = _costs(case)
+    if case.instructions is None or len(costs) < 2:
+        return None
+    total = sum(costs.values())
+    comparable = reference is not None and reference.instructions is not None
+    other = _costs(reference) if reference is not None and comparable else {}
+    whole = max(total, sum(other.values()), 1)
+    seconds = {stage.name: stage.guest_seconds for stage in case.stages}
+    return Timeline(
+        total=total,
+        reference=reference.instructions if reference is not None and comparable else None,
+        steps=_steps(costs, seconds, other, whole),
+        reference_steps=_steps(other, {}, {}, whole),
+    )
+
+
+def _costs(case: CaseResult) -> dict[str, int]:
+    costs = dict(stage_costs(case))
+    if case.instructions is not None:
+        costs[END] = max(0, case.instructions - sum(costs.values()))
+    return costs
+
+
+def _steps(
+    costs: Mapping[str, int],
+    seconds: Mapping[str, float | None],
+    reference: Mapping[str, int],
+    whole: int,
+) -> tuple[Step, ...]:
+    steps, reached = [], 0
+    for number, (name, cost) in enumerate(costs.items(), 1):
+        left, width = round(reached * 100 / whole, 4), round(cost * 100 / whole, 4)
+        reached += cost
+        steps.append(
+            Step(
+                *(number, name, cost, reached, seconds.get(name)),
+                *(reference.get(name), left, width),
+            )
+        )
+    return tuple(steps)
