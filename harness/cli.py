@@ -204,6 +204,7 @@ def _add_matrix(commands: argparse._SubParsersAction[_Parser]) -> None:
         default="all",
         help="of which cases guest RAM is kept (about 50 MiB each; default: %(default)s)",
     )
+    how.add_argument("--ktap", action="store_true", help="KTAP on stdout, all else on stderr")
     how.add_argument("--quiet", action="store_true", help="only failures and the last line")
     how.add_argument(
         "--baseline", type=Path, metavar="FILE", help="compare with an earlier results.json"
@@ -263,6 +264,7 @@ def _matrix(arguments: argparse.Namespace) -> int:
             out=arguments.out.absolute(),
             keep=arguments.keep,
             quiet=arguments.quiet,
+            ktap=arguments.ktap,
             baseline=arguments.baseline and arguments.baseline.absolute(),
             threshold=arguments.threshold,
             command=_again(arguments.scenarios, arguments.qemu),

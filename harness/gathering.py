@@ -8,6 +8,7 @@ without a case.
 from __future__ import annotations
 
 import datetime
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from harness import VERSION, changes, results, typedjson
 from harness.changes import Change
 from harness.options import (
     BASELINE_OPTION,
+    KTAP_OPTION,
     LINES_OPTION,
     OUT_OPTION,
     PROPERTY,
@@ -26,7 +28,7 @@ from harness.options import (
     THRESHOLD_OPTION,
 )
 from harness.report import changes as rendering
-from harness.report import files, terminal
+from harness.report import files, ktap, terminal
 from harness.results import CaseResult, Check, Results
 
 
@@ -40,7 +42,9 @@ class Gatherer:
         self._out: Path = config.getoption(OUT_OPTION).absolute()
         self._cases: dict[str, CaseResult] = {}
         self._checks: dict[str, Check] = {}
+        self._told: dict[str, list[CaseResult | Check]] = {}
         self._ended: set[str] = set()
+        self._ktap = sys.__stdout__ if config.getoption(KTAP_OPTION) else None
         self._total = 0
         path: Path | None = config.getoption(BASELINE_OPTION)
         self._baseline = None if path is None else results.read(path)
@@ -57,30 +61,49 @@ class Gatherer:
         self._total = max(self._total, len(session.items))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        found: list[CaseResult | Check] = list(_cases_of(report))
+        found = list(_cases_of(report))
         for case in found:
-            assert isinstance(case, CaseResult)
             before = self._cases.get(case.case)
             if before is None or before.as_expected:  # proved twice: the failure is what counts
                 self._cases[case.case] = case
-        if not found or report.when != "call":
-            check = _check_of(report)
-            if check is None or (check.outcome == "passed" and found):
-                return
+        check = _check_of(report)
+        told = self._told.setdefault(report.nodeid, [])
+        told += found
+        # A case that was proved says all about its test, unless the rest of the test failed too.
+        explained = any(not case.as_expected for case in found) or report.passed
+        if check is not None and not (found and explained):
             self._checks[f"{check.name} {report.when}"] = check
-            found = [check]
-        self._ended.add(report.nodeid)
-        if self._lines and not self._quiet:
-            self._show(found)
+            told.append(check)
+        if report.when not in ("setup", "call", "teardown"):  # the process of the test has died
+            self._end(report.nodeid)
 
-    def _show(self, found: list[CaseResult | Check]) -> None:
-        writer = self._config.get_terminal_writer()
-        done = len(self._ended)
-        for item in found:
-            text = terminal.line(
-                item, done, max(done, self._total), colour=writer.hasmarkup and self._lines
-            )
-            print(text, flush=True)
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self._checks[report.nodeid] = Check(report.nodeid, "error", report.longreprtext, 0.0)
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        self._end(nodeid)
+
+    def _end(self, nodeid: str) -> None:
+        """Shows what became of a test."""
+        if nodeid in self._ended:
+            return
+        self._ended.add(nodeid)
+        done, total = len(self._ended), max(len(self._ended), self._total)
+        told = self._told.pop(nodeid, [])
+        if self._ktap is not None:
+            one = told[0] if len(told) == 1 else None
+            name = one.case if isinstance(one, CaseResult) else nodeid.rpartition("/")[2]
+            head = [ktap.header(total)] if done == 1 else []
+            text = "\n".join([*head, ktap.result(done, name, told)])
+            print(text, file=self._ktap, flush=True)
+        if self._lines and not self._quiet:
+            for item in told:
+                print(terminal.line(item, done, total, colour=self._colour), flush=True)
+
+    @property
+    def _colour(self) -> bool:
+        return self._config.get_terminal_writer().hasmarkup
 
     def results(self) -> Results:
         """All that has been gathered so far."""
@@ -106,19 +129,18 @@ class Gatherer:
             session.exitstatus = 1 if code == 1 else pytest.ExitCode.USAGE_ERROR
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """The grid of all cases; the reports beside the run directories."""
+        """The grid of all cases, the failures, and the reports beside the run directories."""
         if not self._cases and not (self._lines and self._checks):
             return
         found = self.results()
-        written = files.write(found, self._out)
-        colour = self._config.get_terminal_writer().hasmarkup
-        terminalreporter.write_line("")
-        if not self._quiet:
-            terminalreporter.write(terminal.grid(found, colour=colour))
-        else:
-            terminalreporter.write(terminal.summary(found, colour=colour))
+        written = files.write(found, self._out, self._baseline)
+        write = terminalreporter.write
+        write("\n" if self._quiet else "\n" + terminal.grid(found, colour=self._colour))
+        if self._lines:  # elsewhere pytest shows them
+            write(terminal.failures(found))
         if self._changes:
-            terminalreporter.write(rendering.render(self._changes))
+            write(rendering.render(self._changes))
+        write(terminal.summary(found, colour=self._colour))
         names = ", ".join(path.name for path in written)
         terminalreporter.write_line(f"run directories, {names}: {self._out}")
 

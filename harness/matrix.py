@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from harness.options import (
     COMMAND_OPTION,
     COSTS_OPTION,
     KEEP_OPTION,
+    KTAP_OPTION,
     LINES_OPTION,
     LIST_OPTION,
     MATRIX_COMMAND,
@@ -58,6 +61,7 @@ class Selection:
     last_failed: bool = False
     keep: str = "all"
     quiet: bool = False
+    ktap: bool = False
     baseline: Path | None = None
     threshold: float = THRESHOLD
     command: str = MATRIX_COMMAND
@@ -76,7 +80,7 @@ def run(selection: Selection) -> int:
         if not selection.scenarios:
             Fetcher().fetch(entry.name for entry in load_catalog().default())
         fetch_for(cases)
-    return _pytest(arguments(selection, *selection.scenarios))
+    return _pytest(arguments(selection, *selection.scenarios), ktap=selection.ktap)
 
 
 def run_cases(cases: Sequence[Case], selection: Selection) -> int:
@@ -90,7 +94,7 @@ def run_cases(cases: Sequence[Case], selection: Selection) -> int:
     case_file.write_cases(path, cases)
     if not selection.only_list:
         fetch_for(cases)
-    return _pytest(arguments(selection, path))
+    return _pytest(arguments(selection, path), ktap=selection.ktap)
 
 
 def fetch_for(cases: Iterable[Case]) -> None:
@@ -128,11 +132,14 @@ class _Interruption:
         self.seen = True
 
 
-def _pytest(words: list[str]) -> int:
+def _pytest(words: list[str], *, ktap: bool = False) -> int:
     import pytest
 
     interruption = _Interruption()
-    code = int(pytest.main(words, plugins=[interruption]))
+    with contextlib.ExitStack() as stack:
+        if ktap:  # which then has stdout for itself
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        code = int(pytest.main(words, plugins=[interruption]))
     return 130 if interruption.seen else _EXIT_CODES.get(code, 2)
 
 
@@ -148,6 +155,7 @@ def arguments(selection: Selection, *files: Path) -> list[str]:
     """
     args = [*map(str, files or [SCENARIOS]), f"--rootdir={SCENARIOS.parent}", "-c", str(_CONFIG)]
     args += ["--noconftest", "-p", "harness.plugin", "--no-header", "-q"]
+    args += ["--tb=no", "-rN"]  # harness.gathering tells what failed
     args += [f"{OUT_OPTION}={selection.out}", f"{KEEP_OPTION}={selection.keep}"]
     args += [f"{COMMAND_OPTION}={selection.command}"]
     args += [f"{ONLY_OPTION}={word}" for word in selection.only]
@@ -155,6 +163,7 @@ def arguments(selection: Selection, *files: Path) -> list[str]:
     args += [f"{SHARD_OPTION}={selection.shard}"] if selection.shard else []
     args += [f"{COSTS_OPTION}={selection.costs}"] if selection.costs else []
     args += [QUIET_OPTION] if selection.quiet else []
+    args += [KTAP_OPTION] if selection.ktap else []
     args += [f"{THRESHOLD_OPTION}={selection.threshold!r}"]
     args += [f"{BASELINE_OPTION}={selection.baseline}"] if selection.baseline else []
     args += ["-k", selection.expression] if selection.expression else []

@@ -17,5 +17,6 @@ SCENARIOS_INI: Final = "bootproof_scenarios"
 QUIET_OPTION: Final = "--bootproof-quiet"
 BASELINE_OPTION: Final = "--bootproof-baseline"
 THRESHOLD_OPTION: Final = "--bootproof-threshold"
+KTAP_OPTION: Final = "--bootproof-ktap"
 PROPERTY: Final = "bootproof"  # of a test report: the case's result
 MATRIX_COMMAND: Final = "./bootproof matrix"

@@ -22,6 +22,7 @@ from harness.options import (
     COMMAND_OPTION,
     COSTS_OPTION,
     KEEP_OPTION,
+    KTAP_OPTION,
     LINES_OPTION,
     LIST_OPTION,
     MATRIX_COMMAND,
@@ -92,6 +93,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="RATIO",
         help="change of an instruction count that is still the same",
     )
+    group.addoption(KTAP_OPTION, action="store_true", help="KTAP on the process's own stdout")
     group.addoption(QUIET_OPTION, action="store_true", help="no lines and no grid")
 
 

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
 from harness import results
-from harness.report import page
+from harness.lending import disk_errors
+from harness.report import junit, page, step_summary
 from harness.results import RESULTS, Results
 
 PAGE: Final = "report.html"
+JUNIT: Final = "junit.xml"
+STEP_SUMMARY: Final = "GITHUB_STEP_SUMMARY"  # names a file that a job may append to
 
 
 def write(found: Results, directory: Path, baseline: Results | None = None) -> list[Path]:
     """Writes every report into `directory` and gives their paths. Raises UserError."""
-    paths = [directory / name for name in (RESULTS, PAGE)]
-    results.write(found, paths[0])
-    results.write_text(paths[1], page.render(found, baseline))
-    return paths
+    made = {PAGE: page.render(found, baseline), JUNIT: junit.render(found)}
+    results.write(found, directory / RESULTS)
+    for name, text in made.items():
+        results.write_text(directory / name, text)
+    summary = os.environ.get(STEP_SUMMARY)
+    if summary:
+        with disk_errors(Path(summary)), Path(summary).open("a", encoding="utf-8") as file:
+            file.write(step_summary.render(found))
+    return [directory / name for name in (PAGE, JUNIT, RESULTS)]

@@ -81,7 +81,16 @@ def grid(results: Results, *, colour: bool = False) -> str:
         _rendered(_table(arch, [c for c in results.cases if c.arch == arch]), colour=colour)
         for arch in sorted({case.arch for case in results.cases}, reverse=True)
     ]
-    return "".join(parts) + _rendered(_summary(results), colour=colour)
+    return "".join(parts)
+
+
+def failures(results: Results) -> str:
+    """Everything that is not as expected, in full."""
+    texts = [f"✗ {failure(case)}" for case in results.unexpected]
+    texts += [
+        f"✗ {check.name}: {check.outcome}\n{check.text}" for check in results.checks if check.bad
+    ]
+    return "".join(f"\n{text}\n" for text in texts)
 
 
 def _table(arch: str, cases: Sequence[CaseResult]) -> Table:
