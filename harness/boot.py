@@ -5,11 +5,11 @@ from __future__ import annotations
 import enum
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Final
 
-from harness import images, prove, qemu
+from harness import images, prove, qemu, twice
 from harness.case import RAM_BASE, Case
 from harness.errors import UserError
 from harness.images import KernelFile
@@ -56,6 +56,7 @@ class Request:
     smp: int
     profile: str
     realtime: bool
+    twice: bool
     console: bool
     probe: bool
     out: Path | None
@@ -67,20 +68,47 @@ def run(request: Request, default_out: Path) -> int:
         raise UserError("--console needs a terminal for input and output")
     case = case_for(request)
     directory = (request.out or default_out / case.id).absolute()
-    show = Console()
-    options = Options(
+    options = _options(request)
+    if request.twice:
+        return _boot_twice(case, directory, options, request)
+    proven = _boot(case, directory, options, request)
+    return 0 if proven.verdict is Verdict.BOOTED else 1
+
+
+def _options(request: Request) -> Options:
+    return Options(
         initrd=read_initrd(request.initrd),
         interactive=request.console,
         probe=request.probe,
         budget=_FOREVER if request.console else Budget(),
-        on_console=None if request.console else show,
     )
+
+
+def _boot(case: Case, directory: Path, options: Options, request: Request) -> Proven:
+    show = Console()
+    if not request.console:
+        options = replace(options, on_console=show)
     prepared = prove.prepare(case, directory, options)
+    if request.twice and prepared.start.machine.realtime:
+        raise UserError(
+            f"--twice: no two boots are the same in {prepared.start.machine.mode} (see --help)"
+        )
     print_request(prepared, case, request)
     proven = prove.carry_out(case, prepared, directory)
     show.finish()
     _print_verdict(proven, request)
-    return 0 if proven.verdict is Verdict.BOOTED else 1
+    return proven
+
+
+def _boot_twice(case: Case, directory: Path, options: Options, request: Request) -> int:
+    """Two boots below `directory`; 0 when both booted and were the same."""
+    runs = [_boot(case, directory / name, options, request) for name in ("first", "second")]
+    first, second = (proven.outcome for proven in runs)
+    assert first is not None and second is not None  # a refusal is an error here
+    differs = twice.difference(first, second)
+    print(f"twice     {differs or 'the same transcript and the same number of instructions'}")
+    booted = all(proven.verdict is Verdict.BOOTED for proven in runs)
+    return 0 if booted and differs is None else 1
 
 
 def case_for(request: Request) -> Case:

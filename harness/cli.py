@@ -313,6 +313,11 @@ def _add_boot(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="the guest has the host's clock; the boot is then not reproducible",
     )
     boot.add_argument(
+        "--twice",
+        action="store_true",
+        help="boot twice; transcripts and instruction counts must be the same",
+    )
+    boot.add_argument(
         "--console", action="store_true", help="talk to the guest (real time, not reproducible)"
     )
     boot.add_argument("--out", type=Path, metavar="DIR", help="the run directory")
@@ -397,6 +402,7 @@ def _request(arguments: argparse.Namespace) -> boot.Request:
         smp=arguments.smp,
         profile=arguments.profile,
         realtime=arguments.realtime,
+        twice=arguments.twice,
         console=arguments.console,
         probe=arguments.probe,
         out=arguments.out,
@@ -417,6 +423,7 @@ def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
         smp=1,
         profile="default",
         realtime=False,
+        twice=False,
         console=False,
         probe=True,
     )
@@ -436,7 +443,9 @@ def _add_image(commands: argparse._SubParsersAction[_Parser]) -> None:
     image = _command(commands, "image", "write a boot image without starting anything")
     _add_request(image)
     image.add_argument("--out", type=Path, metavar="DIR", required=True, help="the boot image")
-    image.set_defaults(run=_image, placement="pieces", probe=True, realtime=False, console=False)
+    image.set_defaults(
+        run=_image, placement="pieces", probe=True, realtime=False, twice=False, console=False
+    )
 
 
 def _image(arguments: argparse.Namespace) -> int:

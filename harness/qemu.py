@@ -59,7 +59,8 @@ class Arch:
     """Everything the harness knows about an architecture; there is one value of each.
 
     `cmdline` is what a kernel needs to talk to us and to end the machine, `fast` what else makes it
-    boot with fewer instructions; `stub_window` is where a reset stub may lie; `device_tree` says
+    boot with fewer instructions; `entropy` names CPU features that give random numbers and can be
+    turned off; `stub_window` is where a reset stub may lie; `device_tree` says
     whether kernels want one; `dump` is how QEMU prints the registers; `mode_log`
     finds the CPU mode at the entry in the kernel's log, if it says so.
     """
@@ -71,6 +72,7 @@ class Arch:
     cpu: str
     cmdline: str
     fast: str
+    entropy: tuple[str, ...]
     stub_window: Range
     device_tree: bool
     memory_limit: int
@@ -117,6 +119,7 @@ _X86_64 = Arch(
     cpu="qemu64",
     cmdline="console=ttyS0 reboot=t panic=-1 nokaslr",
     fast=f"{_FAST} no_timer_check",
+    entropy=("rdrand", "rdseed"),
     stub_window=Range(0x1000, 0xF000),
     device_tree=False,
     memory_limit=64 * GIB,
@@ -142,6 +145,7 @@ _AARCH64 = Arch(
     cpu="cortex-a57",
     cmdline="console=ttyAMA0 panic=-1",
     fast=_FAST,
+    entropy=(),  # RNDR cannot be turned off; with a fixed -seed its numbers are the same each time
     stub_window=Range.between(GIB + MIB, 256 * GIB),
     device_tree=True,
     memory_limit=64 * GIB,
@@ -381,7 +385,17 @@ def machine(
     qemu = find_qemu(arch.name, binary)
     quirk = next((q for q in QUIRKS if q.applies(arch.name, qemu.version)), None)
     default_cpu = quirk.cpu if quirk else arch.cpu
-    return Machine(arch, qemu, board or arch.board, cpu or default_cpu, memory, cpus, realtime)
+    model = without_entropy(arch, cpu) if cpu else default_cpu
+    return Machine(arch, qemu, board or arch.board, model, memory, cpus, realtime)
+
+
+def without_entropy(arch: Arch, cpu: str) -> str:
+    """A CPU model without the instructions that give random numbers, unless it names them itself.
+
+    The default models have none.
+    """
+    named = {word.lstrip("+-").partition("=")[0] for word in cpu.split(",")}
+    return ",".join([cpu, *(f"-{name}" for name in arch.entropy if name not in named)])
 
 
 def realtime_quirk(machine: Machine, release: Callable[[], str | None]) -> RealtimeQuirk | None:

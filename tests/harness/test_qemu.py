@@ -100,7 +100,59 @@ def test_defaults_and_quirks() -> None:
         machine = qemu.machine(name, memory=512 * MIB)
         cures = [quirk.cpu for quirk in QUIRKS if quirk.applies(name, machine.qemu.version)]
         assert (machine.board, machine.cpu) == (arch.board, (cures or [arch.cpu])[0])
-        assert qemu.machine(name, memory=MIB, cpu="max").cpu == "max"
+        no_entropy = ",-rdrand,-rdseed" if name == "x86_64" else ""
+        assert qemu.machine(name, memory=MIB, cpu="max").cpu == f"max{no_entropy}"
+
+
+@pytest.mark.parametrize(
+    ("arch", "cpu", "wanted"),
+    [
+        ("x86_64", "Haswell", "Haswell,-rdrand,-rdseed"),
+        ("x86_64", "max,+rdrand", "max,+rdrand,-rdseed"),
+        ("x86_64", "max,rdseed=on,-rdrand", "max,rdseed=on,-rdrand"),
+        ("aarch64", "max,pauth-impdef=on", "max,pauth-impdef=on"),
+    ],
+)
+def test_no_entropy_from_the_cpu(arch: str, cpu: str, wanted: str) -> None:
+    assert qemu.machine(arch, memory=MIB, cpu=cpu).cpu == wanted
+
+
+@pytest.mark.parametrize(
+    ("cpus", "version", "release", "applies"),
+    [
+        (2, (7, 2, 22), "6.1.0-50-cloud-amd64", True),
+        (2, (9, 99, 99), "6.11.3", True),
+        (2, (7, 2, 22), None, True),
+        (2, (7, 2, 22), "6.12.107", False),
+        (2, (7, 2, 22), "7.3.4", False),
+        (2, (10, 0, 0), "6.1.0", False),
+        (1, (7, 2, 22), "6.1.0", False),
+    ],
+)
+def test_quirk_of_several_cpus(
+    cpus: int, version: tuple[int, int, int], release: str | None, applies: bool
+) -> None:
+    machine = qemu.machine("x86_64", memory=MIB, cpus=cpus)
+    machine = replace(machine, qemu=replace(machine.qemu, version=version))
+    found = qemu.realtime_quirk(machine, lambda: release)
+    assert (found is not None) == applies
+    arm = replace(machine, arch=ARCHES["aarch64"])
+    assert qemu.realtime_quirk(arm, lambda: release) is None
+
+
+@pytest.mark.parametrize(
+    ("arch", "cpus", "most"), [("x86_64", 0, 255), ("x86_64", 256, 255), ("aarch64", 9, 8)]
+)
+def test_cpus_that_no_machine_has(arch: str, cpus: int, most: int) -> None:
+    with pytest.raises(UserError, match=f"CPUs: {cpus}; machines of {arch} have 1 to {most}"):
+        qemu.machine(arch, memory=MIB, cpus=cpus)
+
+
+@pytest.mark.parametrize("arch", ARCHES.values(), ids=lambda arch: arch.name)
+def test_profiles(arch: qemu.Arch) -> None:
+    default, fast = (arch.command_line(name) for name in qemu.PROFILES)
+    assert default == arch.cmdline
+    assert fast.startswith(f"{default} mitigations=off ")
 
 
 def test_quirk_of_cmpxchg16b_ends_with_qemu_10() -> None:
