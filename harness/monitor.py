@@ -56,20 +56,28 @@ class Monitor:
         self._client.register_listener(self._listener)
         self._hopeless: Callable[[], bool] = lambda: False
         self.connected = False
+        self._wakes = False
         self._waking_since = 0.0
 
     def give_up_when(self, hopeless: Callable[[], bool]) -> None:
         """Asks `hopeless` while it waits; when that says so, waiting ends with a MonitorError."""
         self._hopeless = hopeless
 
-    def connect(self, timeout: float) -> None:
-        """Waits for QEMU's greeting. Raises MonitorError."""
+    def connect(self, timeout: float, *, wake: bool = True) -> None:
+        """Waits for QEMU's greeting. Raises MonitorError.
+
+        `wake` keeps QEMU answering by timers on the host's clock. They end the stretch of
+        instructions that a CPU runs, which nothing can tell when it is the only one; of several
+        the next one's turn comes then, and the guest takes another course each time.
+        """
         try:
             self._run(self._client.connect, timeout, self._sock)
         except (ConnectError, OSError, TimeoutError) as error:
             raise MonitorError(f"QMP: no greeting from QEMU: {error}") from error
         self.connected = True
-        self._keep_waking()
+        self._wakes = wake
+        if wake:
+            self._keep_waking()
 
     def execute(
         self,
@@ -105,7 +113,7 @@ class Monitor:
 
     def instructions(self) -> int | None:
         """Executed guest instructions, or None without icount (and before the first one)."""
-        if time.monotonic() - self._waking_since > _WAKING_SECONDS:
+        if self._wakes and time.monotonic() - self._waking_since > _WAKING_SECONDS:
             self._keep_waking()
         return int(self.execute("query-replay").get("icount", 0)) or None
 

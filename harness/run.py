@@ -246,7 +246,7 @@ class _Run:
     def _watch(self) -> tuple[Probe | None, Ending]:
         found: Probe | None = None
         try:
-            self._monitor.connect(_GREETING_SECONDS)
+            self._monitor.connect(_GREETING_SECONDS, wake=self._start.machine.recorded)
             # QEMU has read them; were we killed now, nothing of them would stay.
             shutil.rmtree(self._directory / PIECES_DIRECTORY, ignore_errors=True)
             watch = Watch(
