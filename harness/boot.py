@@ -105,8 +105,9 @@ def _boot_twice(case: Case, directory: Path, options: Options, request: Request)
     runs = [_boot(case, directory / name, options, request) for name in ("first", "second")]
     first, second = (proven.outcome for proven in runs)
     assert first is not None and second is not None  # a refusal is an error here
-    differs = twice.difference(first, second)
-    print(f"twice     {differs or 'the same transcript and the same number of instructions'}")
+    differs = twice.difference(first, second, case.smp)
+    same = "transcript" if case.smp > 1 else "transcript and number of instructions"
+    print(f"twice     {differs or f'the same {same}'}")
     booted = all(proven.verdict is Verdict.BOOTED for proven in runs)
     return 0 if booted and differs is None else 1
 

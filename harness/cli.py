@@ -315,7 +315,7 @@ def _add_boot(commands: argparse._SubParsersAction[_Parser]) -> None:
     boot.add_argument(
         "--twice",
         action="store_true",
-        help="boot twice; transcripts and instruction counts must be the same",
+        help="boot twice; transcripts and, with one CPU, instruction counts must be the same",
     )
     boot.add_argument(
         "--console", action="store_true", help="talk to the guest (real time, not reproducible)"

@@ -265,7 +265,7 @@ def machine_json(machine: qemu.Machine) -> Mapping[str, Any]:
         "cpu": machine.cpu,
         "memory": machine.memory,
         "cpus": machine.cpus,
-        "deterministic": not machine.realtime,
+        "deterministic": machine.deterministic,
         "realtime": machine.realtime or None,
     }
 

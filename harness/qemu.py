@@ -60,7 +60,8 @@ class Arch:
 
     `cmdline` is what a kernel needs to talk to us and to end the machine, `fast` what else makes it
     boot with fewer instructions; `entropy` names CPU features that give random numbers and can be
-    turned off; `stub_window` is where a reset stub may lie; `device_tree` says
+    turned off; `smp_repeats` says that guests with several CPUs were seen to run the same way each
+    time; `stub_window` is where a reset stub may lie; `device_tree` says
     whether kernels want one; `dump` is how QEMU prints the registers; `mode_log`
     finds the CPU mode at the entry in the kernel's log, if it says so.
     """
@@ -73,6 +74,7 @@ class Arch:
     cmdline: str
     fast: str
     entropy: tuple[str, ...]
+    smp_repeats: bool
     stub_window: Range
     device_tree: bool
     memory_limit: int
@@ -120,6 +122,7 @@ _X86_64 = Arch(
     cmdline="console=ttyS0 reboot=t panic=-1 nokaslr",
     fast=f"{_FAST} no_timer_check",
     entropy=("rdrand", "rdseed"),
+    smp_repeats=False,
     stub_window=Range(0x1000, 0xF000),
     device_tree=False,
     memory_limit=64 * GIB,
@@ -146,6 +149,7 @@ _AARCH64 = Arch(
     cmdline="console=ttyAMA0 panic=-1",
     fast=_FAST,
     entropy=(),  # RNDR cannot be turned off; with a fixed -seed its numbers are the same each time
+    smp_repeats=True,
     stub_window=Range.between(GIB + MIB, 256 * GIB),
     device_tree=True,
     memory_limit=64 * GIB,
@@ -259,9 +263,16 @@ class Machine:
         return not self.realtime and self.cpus == 1
 
     @property
+    def deterministic(self) -> bool:
+        """Whether every run of the same guest must be the same."""
+        return not self.realtime and (self.cpus == 1 or self.arch.smp_repeats)
+
+    @property
     def mode(self) -> str:
         """Whether the guest's time is its own, in words."""
-        return f"real time: {self.realtime}" if self.realtime else "deterministic"
+        if self.realtime:
+            return f"real time: {self.realtime}"
+        return "deterministic" if self.deterministic else "nearly deterministic: several CPUs"
 
     @property
     def banks(self) -> Banks:

@@ -2,40 +2,80 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import shutil
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from harness.case import RAM_BASE, Case
 from harness.prove import Proven, prove
+from harness.run import Outcome
 from harness.scenarios import default_kernels
+from harness.twice import difference
 from harness.verdict import Verdict
 from loader.address import MIB
 
-X86_64 = Case("x86_64", default_kernels("x86_64")[0], "elf", "pvh")
+X86_64 = Case("x86_64", default_kernels("x86_64")[0], "elf", "pvh", claim="determinism")
 AARCH64 = Case(
-    "aarch64", default_kernels("aarch64")[0], "image", "arm64", RAM_BASE["aarch64"] + 2 * MIB
+    "aarch64",
+    default_kernels("aarch64")[0],
+    "image",
+    "arm64",
+    RAM_BASE["aarch64"] + 2 * MIB,
+    claim="determinism",
 )
+_WITH_KASLR: Final = "console=ttyS0 reboot=t panic=-1"
+_BOOTS, _AT_ONCE = 20, 4
+
+RunDirectory = Callable[[str], Path]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        replace(X86_64, cmdline=_WITH_KASLR),
+        AARCH64,
+        # RNDR is there, and the kernel takes its seed for KASLR from it.
+        replace(AARCH64, cpu="max,pauth-impdef=on", claim="determinism-rndr"),
+        replace(AARCH64, smp=2, profile="fast"),
+        replace(AARCH64, smp=4, profile="fast"),
+    ],
+    ids=lambda case: case.id,
+)
+def test_the_same_boot_twice(case: Case, run_directory: RunDirectory) -> None:
+    first, second = (
+        prove(case, run_directory(f"{case.id}-{name}")) for name in ("first", "second")
+    )
+    assert first.verdict is Verdict.BOOTED, first.reason
+    assert difference(_outcome(first), _outcome(second), case.smp) is None
 
 
 @pytest.mark.parametrize("case", [X86_64, AARCH64], ids=lambda case: case.arch)
-def test_same_transcript_and_instruction_count(
-    case: Case, run_directory: Callable[[str], Path]
-) -> None:
-    """Two boots, KASLR left on (x86)."""
-    cmdline = "console=ttyS0 reboot=t panic=-1" if case.arch == "x86_64" else None
-
-    named = replace(case, cmdline=cmdline, claim="determinism")
-    first, second = (
-        prove(named, run_directory(f"determinism-{case.arch}-{name}"))
-        for name in ("first", "second")
-    )
-    assert first.verdict is Verdict.BOOTED, first.reason
-    assert _what_happened(first) == _what_happened(second)
+def test_the_same_boot_on_a_busy_machine(case: Case, run_directory: RunDirectory) -> None:
+    """Twenty boots, four at a time: with two cores each has half of one."""
+    case = replace(case, profile="fast", claim="determinism-busy")
+    directories = [run_directory(f"{case.id}-{number}") for number in range(_BOOTS)]
+    # QEMU ends with the thread that started it: each boot has the main thread of a process.
+    with ProcessPoolExecutor(_AT_ONCE, multiprocessing.get_context("spawn")) as pool:
+        runs = list(pool.map(_boot, [case] * _BOOTS, directories))
+    verdicts, transcripts, instructions = zip(*runs, strict=True)
+    assert set(verdicts) == {Verdict.BOOTED}
+    assert len(set(transcripts)) == 1
+    assert len(set(instructions)) == 1 and None not in instructions
 
 
-def _what_happened(proven: Proven) -> tuple[bytes, int | None]:
-    assert proven.outcome is not None
-    return proven.outcome.observation.transcript, proven.outcome.costs.instructions
+def _boot(case: Case, directory: Path) -> tuple[Verdict, bytes, int | None]:
+    proven = prove(case, directory)
+    shutil.rmtree(directory)
+    outcome = _outcome(proven)
+    return proven.verdict, outcome.observation.transcript, outcome.costs.instructions
+
+
+def _outcome(proven: Proven) -> Outcome:
+    assert proven.outcome is not None, proven.reason
+    return proven.outcome

@@ -14,7 +14,9 @@ from harness.prove import Prepared, prepare
 from harness.run import run
 from harness.scenarios import default_kernels
 from harness.verdict import CodeAt, Expected, Judgement, Verdict
+from loader import bootimage
 from loader.address import MIB
+from loader.protocols import acpi
 
 _PVH_TYPE: Final = 0xB0
 
@@ -96,6 +98,22 @@ def test_memory_that_is_not_there(run_directory: RunDirectory) -> None:
     judgement = judged(x86_64("pvh"), "memory", run_directory, twice_the_memory)
     assert judgement.verdict is Verdict.BOOTED_WRONG
     assert "the guest sees RAM 0x1000-0x9fbff, 0x100000-0x1fffffff, not" in judgement.reason
+
+
+def test_tables_that_list_fewer_cpus(run_directory: RunDirectory) -> None:
+    """A VMM that counts from the wrong end: two CPUs, and a MADT for one of them."""
+    kernel = default_kernels("x86_64")[1]
+    case = Case("x86_64", kernel, "elf", "linux64", smp=2, profile="fast")
+    directory = run_directory("seen-to-fail-cpus")
+    prepared = prepare(case, directory)
+    tables = prepared.assembled.image.region("acpi")
+    assert tables is not None
+    with (directory / bootimage.RAM).open("r+b") as ram:
+        ram.seek(tables.start)
+        ram.write(acpi.tables(tables.start, 1).ljust(tables.size, b"\0"))
+    judgement = run(prepared.start, directory).judgement
+    assert judgement.verdict is Verdict.BOOTED_WRONG
+    assert judgement.reason == "the guest has 1 CPUs, not 2"
 
 
 def test_device_tree_of_another_request(run_directory: RunDirectory) -> None:

@@ -148,6 +148,20 @@ def test_cpus_that_no_machine_has(arch: str, cpus: int, most: int) -> None:
         qemu.machine(arch, memory=MIB, cpus=cpus)
 
 
+@pytest.mark.parametrize(
+    ("arch", "cpus", "realtime", "wanted"),
+    [
+        ("x86_64", 1, "", (True, "deterministic")),
+        ("x86_64", 2, "", (False, "nearly deterministic: several CPUs")),
+        ("aarch64", 4, "", (True, "deterministic")),
+        ("aarch64", 1, "asked for", (False, "real time: asked for")),
+    ],
+)
+def test_what_is_promised(arch: str, cpus: int, realtime: str, wanted: tuple[bool, str]) -> None:
+    machine = qemu.machine(arch, memory=MIB, cpus=cpus, realtime=realtime)
+    assert (machine.deterministic, machine.mode) == wanted
+
+
 @pytest.mark.parametrize("arch", ARCHES.values(), ids=lambda arch: arch.name)
 def test_profiles(arch: qemu.Arch) -> None:
     default, fast = (arch.command_line(name) for name in qemu.PROFILES)

@@ -310,19 +310,24 @@ def test_the_default_matrix_is_what_it_was() -> None:
     ids = [claimed.case.id for claimed in found]
     assert len(ids) == len(set(ids)) >= 154
     assert {
-        "x86_64-6.1-cloud-amd64-elf-pvh-+16M-relocate-unsafe",
+        "x86_64-6.1-cloud-amd64-elf-pvh-+16M-relocate-unsafe-fast",
         "x86_64-newest-cloud-amd64-elf-pvh-+1G-relocate",
-        "x86_64-6.12-cloud-amd64-elf-linux64-none-pc",
+        "x86_64-6.12-cloud-amd64-elf-linux64-none-pc-fast",
+        "x86_64-newest-cloud-amd64-elf-pvh-none-microvm-smp4-fast",
+        "aarch64-6.1-cloud-arm64-image-arm64-ram+2M-smp4-fast",
         "x86_64-6.1-cloud-amd64-bzimage-linux64-kaslr-none",
-        "aarch64-newest-cloud-arm64-image-arm64-ram+2M-mapped",
+        "aarch64-newest-cloud-arm64-image-arm64-ram+2M-mapped-fast",
     } <= set(ids)
     assert {
         "x86_64-6.1-cloud-amd64-elf-linux64-none",
         "x86_64-6.1-cloud-amd64-elf-pvh-none",
-        "x86_64-6.1-cloud-amd64-bzimage-linux32-at32M",
+        "x86_64-6.1-cloud-amd64-bzimage-linux32-at32M-fast",
         "aarch64-6.1-cloud-arm64-image-arm64-ram+0",
     } <= {claimed.case.id for claimed in found if claimed.short}
     assert all(claimed.case.expect.why for claimed in found)
+    booted = [claimed.case for claimed in found if claimed.case.expect.verdict is Verdict.BOOTED]
+    plain = {(c.kernel, c.format) for c in booted if (c.cmdline, c.profile) == (None, "default")}
+    assert plain == {(case.kernel, case.format) for case in booted}
 
 
 # --- any document at all -------------------------------------------------------------------------
