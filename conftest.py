@@ -1,3 +1,3 @@
 """Lets pytest find the harness's options and fixtures when it runs in this repository."""
 
-pytest_plugins = ["harness.plugin"]
+pytest_plugins = ["harness.plugin", "harness.fixtures"]

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from harness import VERSION, ending
+from harness import VERSION, ending, places
 from harness.errors import UserError
 from harness.output import StandardOutput
 from loader.address import parse_size
@@ -24,7 +24,6 @@ from loader.errors import one_line
 if TYPE_CHECKING:
     from harness import boot
 
-ROOT: Final = Path(__file__).resolve().parent.parent
 OK, NOT_AS_EXPECTED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 _EXAMPLES: Final = {
@@ -197,7 +196,7 @@ def _add_matrix(commands: argparse._SubParsersAction[_Parser]) -> None:
         metavar="NAME=PATH",
         help="a QEMU that scenarios may name; may be repeated",
     )
-    how.add_argument("--out", type=Path, default=ROOT / "build" / "matrix", help="run directories")
+    how.add_argument("--out", type=Path, default=places.output() / "matrix", help="run directories")
     how.add_argument(
         "--keep",
         choices=("all", "failed"),
@@ -286,7 +285,8 @@ def _again(scenarios: Sequence[Path], qemus: Sequence[str]) -> str:
 def _test(_arguments: argparse.Namespace) -> int:
     from harness import selftest
 
-    return selftest.run(ROOT)
+    places.need_clone("test")
+    return selftest.run(places.PACKAGES)
 
 
 # --- boot --------------------------------------------------------------------------------------
@@ -380,7 +380,7 @@ def _add_kernel(parser: _Parser) -> None:
 def _boot(arguments: argparse.Namespace) -> int:
     from harness import boot
 
-    return boot.run(_request(arguments), ROOT / "build" / "boot")
+    return boot.run(_request(arguments), places.output() / "boot")
 
 
 def _request(arguments: argparse.Namespace) -> boot.Request:
@@ -432,7 +432,7 @@ def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
 def _compare(arguments: argparse.Namespace) -> int:
     from harness import compare
 
-    out = ROOT / "build" / "compare"
+    out = places.output() / "compare"
     return compare.run(_request(arguments), out, as_json=arguments.json)
 
 
@@ -502,7 +502,7 @@ def _run(arguments: argparse.Namespace) -> int:
             budget_seconds=arguments.budget_seconds,
             out=arguments.out,
         ),
-        ROOT / "build" / "run",
+        places.output() / "run",
     )
 
 
@@ -618,6 +618,7 @@ def _fetch(arguments: argparse.Namespace) -> int:
     if arguments.locked:
         mode = LockMode.LOCKED
     elif arguments.update:
+        places.need_clone("fetch --update")
         mode = LockMode.UPDATE
     if arguments.list:
         return fetching.show_catalogue(arguments.mirror, mode)
@@ -635,6 +636,7 @@ def _add_fuzz(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _fuzz(arguments: argparse.Namespace) -> int:
+    places.need_clone("fuzz")
     from tests.fuzz import run
     from tests.fuzz.targets import TARGETS
 
@@ -648,7 +650,7 @@ def _fuzz(arguments: argparse.Namespace) -> int:
         if len(names) != 1:
             raise UserError("--replay needs the one --target that the file is for")
         return run.replay(names[0], arguments.replay)
-    out = ROOT / "build" / "fuzz"
+    out = places.output() / "fuzz"
     return run.run(names, arguments.seconds, out, seed=arguments.seed, engine=engine)
 
 

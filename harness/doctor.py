@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from harness import places
 from harness.errors import UserError
 
-ROOT: Final = Path(__file__).resolve().parent.parent
-RUN_DIRECTORIES: Final = ROOT / "build"
+RUN_DIRECTORIES: Final = places.output()
 SYSTEM_PACKAGES: Final = Path(__file__).with_name("system-packages.txt")
-SET_UP: Final = "./bootproof setup"
+SET_UP: Final = places.SET_UP
 _GIB: Final = 1 << 30
 # Measured: the default set with what is unpacked of it 0.9 GiB, a whole matrix 4.0 GiB.
 _CACHE_ROOM: Final = 1 * _GIB
@@ -129,12 +129,18 @@ def _python() -> Iterator[Component]:
     )
     if _in_virtual_environment():
         yield Component("virtual environment", State.OK, detail=sys.prefix)
-    else:
+    elif not places.INSTALLED:
         yield Component("virtual environment", State.MISSING, remedy=SET_UP)
 
 
 def _python_packages() -> Iterator[Component]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    if places.INSTALLED:
+        for requirement in importlib.metadata.requires("bootproof") or ():
+            if "extra ==" not in requirement:
+                yield _python_package(requirement, State.MISSING, "")
+        return
+    pyproject = places.PACKAGES / "pyproject.toml"
+    project = tomllib.loads(pyproject.read_text("utf-8"))["project"]
     needed: list[str] = project["dependencies"]
     if not _in_virtual_environment():
         detail = f"{len(needed)} packages and what they need"
@@ -150,6 +156,8 @@ def _python_package(requirement: str, when_absent: State, purpose: str) -> Compo
     name, minimum = split_requirement(requirement)
     # The stamp says that all is well: without removing it the launcher would not look again.
     remedy = f"rm {sys.prefix}/bootproof.stamp, then {SET_UP}"
+    if places.INSTALLED:
+        remedy = f"pip install '{requirement}'"
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -247,7 +255,7 @@ def _kernels() -> Iterator[Component]:
         elif name in default:
             absent.append(name)
             detail = "not downloaded yet; that happens when it is needed"
-            remedy = f"./bootproof fetch {name}"
+            remedy = f"{places.COMMAND} fetch {name}"
             yield Component(name, State.OPTIONAL, detail=detail, remedy=remedy)
     yield _mirror(needed=bool(absent))
 

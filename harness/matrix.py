@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness import case_file, results, select, shard
+from harness import case_file, places, results, select, shard
 from harness.case import Case
 from harness.changes import THRESHOLD
 from harness.errors import UserError
@@ -32,8 +32,8 @@ from harness.options import (
 from harness.scenarios import read_scenarios
 from kernels import Fetcher, Kind, load_catalog
 
-SCENARIOS: Final = Path(__file__).resolve().parent.parent / "scenarios"
-_CONFIG: Final = SCENARIOS.parent / "pyproject.toml"
+SCENARIOS: Final = places.PACKAGES / "scenarios"
+_CONFIG: Final = SCENARIOS / "matrix.ini"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ def arguments(selection: Selection, *files: Path) -> list[str]:
     Nothing beside a file is read: neither a conftest.py nor pytest's own configuration.
     """
     args = [*map(str, files or [SCENARIOS]), f"--rootdir={SCENARIOS.parent}", "-c", str(_CONFIG)]
-    args += ["--noconftest", "-p", "harness.plugin", "--no-header", "-q"]
+    args += ["--noconftest", "-p", f"{__package__}.plugin", "--no-header", "-q"]
     args += ["--tb=no", "-rN"]  # harness.gathering tells what failed
     args += [f"{OUT_OPTION}={selection.out}", f"{KEEP_OPTION}={selection.keep}"]
     args += [f"{COMMAND_OPTION}={selection.command}"]

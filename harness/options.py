@@ -1,8 +1,10 @@
-"""The names that the pytest plugin and the commands over it agree on; imports nothing."""
+"""The names that the pytest plugin and the commands over it agree on; costs nothing to import."""
 
 from __future__ import annotations
 
 from typing import Final
+
+from harness import places
 
 OUT_OPTION: Final = "--bootproof-out"
 KEEP_OPTION: Final = "--bootproof-keep"
@@ -19,4 +21,4 @@ BASELINE_OPTION: Final = "--bootproof-baseline"
 THRESHOLD_OPTION: Final = "--bootproof-threshold"
 KTAP_OPTION: Final = "--bootproof-ktap"
 PROPERTY: Final = "bootproof"  # of a test report: the case's result
-MATRIX_COMMAND: Final = "./bootproof matrix"
+MATRIX_COMMAND: Final = f"{places.COMMAND} matrix"

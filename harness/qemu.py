@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from harness import places
 from harness.dump import (
     DumpFormat,
     arm64_reset_cause,
@@ -426,7 +427,7 @@ def find_qemu(arch_name: str, binary: str | None = None) -> QemuBinary:
     found = shutil.which(named or arch.emulator)
     if found is None and not named:
         raise UserError(
-            f"{arch.emulator} is not installed; run `./bootproof setup`, or name one in {variable}"
+            f"{arch.emulator} is not installed; run `{places.SET_UP}`, or name one in {variable}"
         )
     # Absolute: it is started in its run directory.
     path = str(Path(found).absolute()) if found else str(named)

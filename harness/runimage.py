@@ -81,6 +81,12 @@ def run(request: Request, default_out: Path) -> int:
 
     Raises UserError and LoaderError for an image that cannot be run as asked.
     """
+    verdict = carry_out(request, default_out).judgement.verdict
+    return 0 if verdict in (Verdict.BOOTED, Verdict.HANDED_OVER) else 1
+
+
+def carry_out(request: Request, default_out: Path) -> Outcome:
+    """Starts, judges, and tells about both on standard output. Raises as `run`."""
     began = time.monotonic()
     image = _normalised(bootimage.open_boot_image(request.directory))
     try:
@@ -102,8 +108,7 @@ def run(request: Request, default_out: Path) -> int:
     show.finish()
     rundir.write_result(out, _result(request, image, machine, outcome, time.monotonic() - began))
     _print_outcome(outcome, start)
-    passed = outcome.judgement.verdict in (Verdict.BOOTED, Verdict.HANDED_OVER)
-    return 0 if passed else 1
+    return outcome
 
 
 # --- the machine -------------------------------------------------------------------------------

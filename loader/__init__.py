@@ -95,5 +95,5 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in ("configurators", "BootParams"):
         raise AttributeError(f"module 'loader' has no attribute {name!r}")
-    package = importlib.import_module("loader.configurators")
+    package = importlib.import_module(f"{__name__}.configurators")
     return package if name == "configurators" else package.BootParams

@@ -49,7 +49,7 @@ def archive(entries: Iterable[Entry]) -> bytes:
 
 def inits() -> tuple[str, ...]:
     """The programs that can be the guest's first process: ours, and those that misbehave."""
-    names = (program.name for program in resources.files("loader").joinpath("guest").iterdir())
+    names = (program.name for program in resources.files(__package__).joinpath("guest").iterdir())
     return tuple(sorted(name for name in names if name.startswith("init")))
 
 
@@ -59,7 +59,7 @@ def evidence_entries(busybox: bytes, init: str = "init") -> list[Entry]:
     It lives in a directory of its own, so that it can be appended to anybody's initramfs. `init`
     names another program of loader/guest in its place: one that misbehaves.
     """
-    programs = resources.files("loader").joinpath("guest")
+    programs = resources.files(__package__).joinpath("guest")
     return [
         directory("dev"),
         character_device("dev/console", 5, 1),

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness import cli, images, prove, qemu
+from harness import cli, images, places, prove, qemu
 from harness.case import Case
 from harness.evidence import nonce_for
 from kernels.cache import file_sha256
@@ -170,7 +170,7 @@ def test_default_run_directory_is_below_build(
         directory.mkdir(parents=True, exist_ok=True)
     monkeypatch.chdir(deep)
     Path(where).write_bytes(vmlinux(X86Program(LOAD).reset()))
-    monkeypatch.setattr(cli, "ROOT", tmp_path / "root")
+    monkeypatch.setattr(places, "PACKAGES", tmp_path / "root")
     said = bootproof("boot", where, "--memory", "32M")
     assert (said.code, said.err) == (1, "")
     run = Path(said.out.splitlines()[-1].removeprefix("run       "))

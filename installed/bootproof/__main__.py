@@ -1,0 +1,7 @@
+"""`python -m bootproof`."""
+
+import sys
+
+from harness.cli import main
+
+sys.exit(main())
