@@ -72,7 +72,11 @@ class BuildInside(build_py):  # type: ignore[misc] # untyped
 
 
 packages = [name for top in INSIDE for name in find_packages(include=[top, f"{top}.*"])]
+# Not at the top: there it would be found beside our packages, as if bootproof were installed.
+METADATA = Path("build")
+METADATA.mkdir(exist_ok=True)
 setup(
+    options={"egg_info": {"egg_base": str(METADATA)}},
     cmdclass={"build_py": BuildInside},
     packages=[OUTER, *(f"{OUTER}.{name}" for name in packages)],
     package_dir={
