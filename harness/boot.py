@@ -77,7 +77,7 @@ def run(request: Request, default_out: Path) -> int:
 
 def _options(request: Request) -> Options:
     return Options(
-        initrd=read_initrd(request.initrd),
+        initrd=images.read_initrd(request.initrd),
         interactive=request.console,
         probe=request.probe,
         budget=_FOREVER if request.console else Budget(),
@@ -161,20 +161,6 @@ def _arch_and_format(kernel: KernelFile, request: Request) -> tuple[str, str]:
             f" bootproof boots {', '.join(qemu.ARCHES)}"
         )
     return arch, request.format or format_
-
-
-def read_initrd(path: Path | None) -> bytes | None:
-    if path is None:
-        return None
-    try:
-        if path.exists() and not path.is_dir() and not path.is_file():
-            raise UserError(f"{path}: is not a regular file (--initrd)")
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror} (--initrd)") from error
-    if not data:
-        raise UserError(f"{path}: is empty (--initrd)")
-    return data
 
 
 class Console:

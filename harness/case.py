@@ -132,6 +132,9 @@ class Case:
     kernel_path: str | None = field(
         default=None, metadata=key("where the kernel's file is; `kernel` then only names it")
     )
+    initrd: str | None = field(
+        default=None, metadata=key("a file of the user's, whose /init runs after the proof")
+    )
     smp: int = field(default=1, metadata=key("how many CPUs the guest has"))
     realtime: bool = field(
         default=False, metadata=key("give up determinism: the guest has the host's clock")

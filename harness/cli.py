@@ -171,6 +171,14 @@ def _add_matrix(commands: argparse._SubParsersAction[_Parser]) -> None:
         metavar="FILE",
         help="your own claims instead of the default matrix; may be repeated (docs/scenarios.md)",
     )
+    which.add_argument(
+        "--kernel",
+        action="append",
+        default=[],
+        metavar="WHAT",
+        help="all that applies to your own kernel instead: bzImage, vmlinux, Image (also packed), a"
+        " .deb, .rpm, build directory, URL#sha256=…, or catalogue name; may be repeated",
+    )
     which.add_argument("-k", metavar="EXPR", help="only cases whose id matches, as in pytest")
     for option, key in _FILTERS.items():
         which.add_argument(
@@ -187,6 +195,10 @@ def _add_matrix(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="only print the cases, what each must end as, and why",
     )
     how = matrix.add_argument_group("how they run")
+    how.add_argument("--cmdline", help="with --kernel: kernel command line instead of the default")
+    how.add_argument(
+        "--initrd", type=Path, metavar="FILE", help="with --kernel: its /init runs after the proof"
+    )
     how.add_argument("-n", metavar="N", default="2", help="how many guests at once (%(default)s)")
     how.add_argument("-x", action="store_true", help="stop at the first case not as expected")
     how.add_argument(
@@ -241,45 +253,54 @@ _FILTERS: Final = {
 
 
 def _matrix(arguments: argparse.Namespace) -> int:
-    from harness import matrix
+    from harness import matrix, own_kernel
 
     only = [
         f"{key}={value}"
         for option, key in _FILTERS.items()
         for value in getattr(arguments, option[2:].replace("-", "_"))
     ]
-    return matrix.run(
-        matrix.Selection(
-            scenarios=tuple(path.absolute() for path in arguments.scenarios),
-            expression=arguments.k,
-            only=tuple(only),
-            shard=arguments.shard,
-            costs=arguments.costs and arguments.costs.absolute(),
-            qemus=tuple(arguments.qemu),
-            workers=arguments.n,
-            stop_at_first=arguments.x,
-            only_list=arguments.list,
-            last_failed=arguments.lf,
-            out=arguments.out.absolute(),
-            keep=arguments.keep,
-            quiet=arguments.quiet,
-            ktap=arguments.ktap,
-            baseline=arguments.baseline and arguments.baseline.absolute(),
-            threshold=arguments.threshold,
-            command=_again(arguments.scenarios, arguments.qemu),
-        )
+    selection = matrix.Selection(
+        scenarios=tuple(path.absolute() for path in arguments.scenarios),
+        expression=arguments.k,
+        only=tuple(only),
+        shard=arguments.shard,
+        costs=arguments.costs and arguments.costs.absolute(),
+        qemus=tuple(arguments.qemu),
+        workers=arguments.n,
+        stop_at_first=arguments.x,
+        only_list=arguments.list,
+        last_failed=arguments.lf,
+        out=arguments.out.absolute(),
+        keep=arguments.keep,
+        quiet=arguments.quiet,
+        ktap=arguments.ktap,
+        baseline=arguments.baseline and arguments.baseline.absolute(),
+        threshold=arguments.threshold,
+        command=_again(arguments),
     )
+    if not arguments.kernel:
+        if arguments.cmdline is not None or arguments.initrd is not None:
+            raise UserError("--cmdline and --initrd are for your own kernel: give --kernel")
+        return matrix.run(selection)
+    if arguments.scenarios:
+        raise UserError("--kernel derives its own cases: leave out --scenarios")
+    wish = own_kernel.Wish(tuple(arguments.kernel), arguments.cmdline, arguments.initrd)
+    return own_kernel.run(wish, selection)
 
 
-def _again(scenarios: Sequence[Path], qemus: Sequence[str]) -> str:
+def _again(arguments: argparse.Namespace) -> str:
     """How the same matrix is started again."""
     import shlex
 
     from harness.options import MATRIX_COMMAND
 
-    words = [f" --scenarios {shlex.quote(str(path))}" for path in scenarios]
-    words += [f" --qemu {shlex.quote(word)}" for word in qemus]
-    return MATRIX_COMMAND + "".join(words)
+    options = [("--scenarios", path) for path in arguments.scenarios]
+    options += [("--kernel", what) for what in arguments.kernel]
+    options += [("--qemu", word) for word in arguments.qemu]
+    options += [("--initrd", arguments.initrd)] if arguments.initrd else []
+    options += [("--cmdline", arguments.cmdline)] if arguments.cmdline is not None else []
+    return MATRIX_COMMAND + "".join(f" {name} {shlex.quote(str(v))}" for name, v in options)
 
 
 def _test(_arguments: argparse.Namespace) -> int:

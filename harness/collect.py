@@ -66,7 +66,8 @@ class CaseFile(pytest.File):
         except UserError as error:
             raise self.CollectError(str(error)) from error
         for case in cases:
-            yield CaseItem.from_parent(self, name=f"case[{case.id}]", listed=Listed(case))
+            group = f"{case.kernel}, {case.format}, {case.protocol}"
+            yield CaseItem.from_parent(self, name=f"case[{case.id}]", listed=Listed(case, group))
 
 
 class CaseItem(pytest.Item):

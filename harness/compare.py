@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from harness import boot, contrast, handed, known, prove, reference, rundir
+from harness import boot, contrast, handed, images, known, prove, reference, rundir
 from harness.boot import Request
 from harness.case import Case
 from harness.comparison import Comparison, Cost, Explained
@@ -53,7 +53,7 @@ def run(request: Request, default_out: Path, *, as_json: bool) -> int:
     """
     case = case_for(request)
     directory = (request.out or default_out / case.id).absolute()
-    initrd = boot.read_initrd(request.initrd)
+    initrd = images.read_initrd(request.initrd)
     found = compare(case, directory, Options(initrd=initrd))
     print(json.dumps(found.to_json(), indent=2) + "\n" if as_json else render(found), end="")
     return 1 if found.unexplained else 0

@@ -99,7 +99,7 @@ def boot(request: pytest.FixtureRequest, tmp_path: Path) -> Boot:
         machine: str | None = None,
         **words: Any,
     ) -> BootResult:
-        from harness import boot, prove
+        from harness import boot, images, prove
         from loader.errors import LoaderError
 
         _become_worker(request.config)
@@ -114,7 +114,7 @@ def boot(request: pytest.FixtureRequest, tmp_path: Path) -> Boot:
                 **{**_DEFAULTS, **words},
             )
             show = boot.Console()
-            options = prove.Options(initrd=boot.read_initrd(asked.initrd), on_console=show)
+            options = prove.Options(initrd=images.read_initrd(asked.initrd), on_console=show)
             try:
                 proven = prove.prove(boot.case_for(asked), out, options)
             except LoaderError as error:  # the file is no kernel

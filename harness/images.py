@@ -89,6 +89,21 @@ def busybox(arch: str) -> bytes:
     return catalogue_file(load_catalog().busybox(arch).name).path.read_bytes()
 
 
+def read_initrd(path: Path | None) -> bytes | None:
+    """A user's initrd, or None for none. Raises UserError."""
+    if path is None:
+        return None
+    try:
+        if path.exists() and not path.is_dir() and not path.is_file():
+            raise UserError(f"{path}: is not a regular file (--initrd)")
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror} (--initrd)") from error
+    if not data:
+        raise UserError(f"{path}: is empty (--initrd)")
+    return data
+
+
 @functools.cache
 def in_format(kernel: KernelFile, format_: str) -> KernelFile:
     """`kernel` as "elf", "bzimage" or "image"; unpacked when it is packed.

@@ -139,6 +139,8 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
     Raises LoaderError for a request that is refused, UserError and FetchError as `prove`.
     """
     rundir.make_fresh(directory)
+    if case.initrd is not None:
+        options = replace(options, initrd=images.read_initrd(Path(case.initrd)))
     kernel = images.kernel_file(case.kernel_source)
     machine = machine_for(case, kernel, options)
     nonce = nonce_for(case.id, kernel.sha256)

@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +30,7 @@ from harness.dump import (
     x86_reset_cause,
 )
 from harness.errors import UserError
+from harness.needs import Need
 from harness.text import printable
 from loader.address import GIB, MIB, Range, format_size
 from loader.layout import Region
@@ -64,7 +65,9 @@ class Arch:
     turned off; `smp_repeats` says that guests with several CPUs were seen to run the same way each
     time; `stub_window` is where a reset stub may lie; `device_tree` says
     whether kernels want one; `dump` is how QEMU prints the registers; `mode_log`
-    finds the CPU mode at the entry in the kernel's log, if it says so.
+    finds the CPU mode at the entry in the kernel's log, if it says so. `console_driver` is what
+    must be built into a kernel for the serial port. `page_cpus` has a CPU model for page sizes that
+    `cpu` lacks.
     """
 
     name: str
@@ -81,7 +84,9 @@ class Arch:
     memory_limit: int
     cpu_limit: int
     dump: DumpFormat
+    console_driver: Need
     mode_log: re.Pattern[bytes] | None = None
+    page_cpus: Mapping[str, str] = field(default_factory=dict)
 
     def command_line(self, profile: str) -> str:
         """Our own kernel command line, by the name of its profile."""
@@ -137,6 +142,9 @@ _X86_64 = Arch(
         reset_cause=x86_reset_cause,
         halt="HLT=1",
     ),
+    console_driver=Need(
+        "CONFIG_SERIAL_8250_CONSOLE", b"serial8250", "the driver of the serial port (8250)"
+    ),
 )
 _AARCH64 = Arch(
     name="aarch64",
@@ -165,7 +173,11 @@ _AARCH64 = Arch(
         sleep=bytes.fromhex("7f2003d5"),  # wfi
         system=("SCTLR", "SCTLR_EL2"),
     ),
+    console_driver=Need(
+        "CONFIG_SERIAL_AMBA_PL011_CONSOLE", b"uart-pl011", "the driver of the serial port (pl011)"
+    ),
     mode_log=re.compile(rb"CPU\(s\) started at (EL\d)"),
+    page_cpus={"16K": "neoverse-n1"},
 )
 ARCHES: Final[Mapping[str, Arch]] = {arch.name: arch for arch in (_X86_64, _AARCH64)}
 

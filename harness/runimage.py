@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from harness import boot, interrupted, prove, qemu, rundir
+from harness import boot, images, interrupted, prove, qemu, rundir
 from harness.errors import UserError
 from harness.qemu import Machine
 from harness.run import AnyStart, Outcome, Start, run_with
@@ -53,7 +53,7 @@ class Request:
 def write_image(request: boot.Request, out: Path) -> int:
     """Writes the boot image that `bootproof boot` would start, and says what lies where."""
     case = boot.case_for(request)
-    options = prove.Options(initrd=boot.read_initrd(request.initrd))
+    options = prove.Options(initrd=images.read_initrd(request.initrd))
     prepared = prove.prepare(case, out.absolute(), options)
     boot.print_request(prepared, case, request)
     words = ["bootproof", "run", one_line(str(out))]

@@ -29,8 +29,8 @@ DEFAULT_SET: Final = "default"
 MOST_BYTES: Final = 1 << 20
 MOST_CASES: Final = 10_000  # of one claim
 
-# A file sets these itself, from the kernel and the reasons that it gives.
-_NOT_IN_FILES: Final = ("kernel_path", "expect")
+# A file sets kernel_path and expect itself; an initrd could be any file of its reader's.
+_NOT_IN_FILES: Final = ("kernel_path", "initrd", "expect")
 AXES: Final[Mapping[str, Entry]] = {
     entry.name: entry for entry in schema.CASE if entry.field not in _NOT_IN_FILES
 }

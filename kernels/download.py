@@ -7,6 +7,8 @@ limits and the hash check. Must not know Debian, the cache's layout or the lock.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     import requests
 
 CHUNK = 256 << 10
+MOST_REDIRECTS = 5
+MIRROR_ADVICE = "check the network, or name another mirror with --mirror or BOOTPROOF_MIRROR"
 ENOUGH_PROGRESS = 64 << 10
 """Bytes. A try that got so much further than any before shows a line that works: count anew."""
 
@@ -55,9 +59,15 @@ class Wanted:
 
 
 class Downloader:
-    """One HTTP session, opened by the first request. close() it."""
+    """One HTTP session, opened by the first request. close() it.
 
-    def __init__(self, progress: Progress, retry: RetryPolicy) -> None:
+    `advice` is what to do when the network fails.
+    """
+
+    def __init__(
+        self, progress: Progress, retry: RetryPolicy, *, advice: str = MIRROR_ADVICE
+    ) -> None:
+        self._advice = advice
         self._progress = progress
         self._retry = retry
         self._session: requests.Session | None = None
@@ -83,6 +93,46 @@ class Downloader:
             except _Transient as reason:
                 failures += 1
                 self._wait_or_give_up(url, failures, reason)
+
+    def save_hashed(self, url: str, target: Path, sha256: str, limit: int) -> None:
+        """Write the file at `url`, whose size nobody knows, to `target`, and sync it.
+
+        Raises as `read`, and `WrongHash`; what is then at `target` is not to be used.
+        """
+        failures = 0
+        while True:
+            try:
+                found = self._write_all(url, target, limit)
+                break
+            except _Transient as reason:
+                failures += 1
+                self._wait_or_give_up(url, failures, reason)
+        if found != sha256:
+            raise WrongHash(
+                f"{shown(url)} is not the file that was asked for: its SHA-256 is {found}, not"
+                f" {sha256}"
+            )
+
+    def _write_all(self, url: str, target: Path, limit: int) -> str:
+        digest, have = hashlib.sha256(), 0
+        too_large = ServerRefused(f"{shown(url)}: larger than {mebibytes(limit)}")
+        with self._get(url, 0) as response, target.open("wb") as file:
+            total = _total(response, 0)
+            if total is not None and total > limit:
+                raise too_large
+            with self._progress.download(target.name, total or 0, 0) as advance:
+                for chunk in _body(response):
+                    have += len(chunk)
+                    if have > limit:
+                        raise too_large
+                    file.write(chunk)
+                    digest.update(chunk)
+                    advance(have)
+            if total is not None and have < total:
+                raise _Transient(f"it ended at byte {have} of {total}")
+            file.flush()
+            os.fsync(file.fileno())
+        return digest.hexdigest()
 
     def save(self, url: str, part: Path, wanted: Wanted) -> None:
         """Make `part` the file `wanted`, going on from what an earlier try left there.
@@ -153,6 +203,7 @@ class Downloader:
 
         if self._session is None:
             self._session = requests.Session()
+            self._session.max_redirects = MOST_REDIRECTS
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
         timeout = (self._retry.connect_timeout, self._retry.read_timeout)
         try:
@@ -169,14 +220,13 @@ class Downloader:
             raise _Transient(_reason(error)) from error
         except requests.RequestException as error:
             flaw = type(error).__name__
-            raise ServerRefused(f"{shown(url)}: {flaw}; is the mirror's address right?") from error
+            raise ServerRefused(f"{shown(url)}: {flaw}; is the address right?") from error
 
     def _wait_or_give_up(self, url: str, failures: int, reason: _Transient) -> None:
         host = urlsplit(shown(url)).netloc
         if failures >= self._retry.tries:
             raise NoNetwork(
-                f"cannot fetch {shown(url)}: {reason} ({failures} tries);"
-                " check the network, or name another mirror with --mirror or BOOTPROOF_MIRROR"
+                f"cannot fetch {shown(url)}: {reason} ({failures} tries); {self._advice}"
             ) from reason
         delay = self._retry.delay(failures)
         count = f"try {failures + 1} of {self._retry.tries}"
@@ -201,10 +251,10 @@ def _check_status(url: str, response: requests.Response, *, ranged: bool) -> Non
         return
     answer = f"{status} {response.reason}"
     if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
-        raise NotOnMirror(f"{shown(url)}: the mirror answers {answer}")
+        raise NotOnMirror(f"{shown(url)}: the server answers {answer}")
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS:
         raise _Transient(f"it answers {answer}")
-    raise ServerRefused(f"{shown(url)}: the mirror answers {answer}")
+    raise ServerRefused(f"{shown(url)}: the server answers {answer}")
 
 
 def _goes_on_at(response: requests.Response, have: int) -> bool:

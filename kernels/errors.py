@@ -90,6 +90,10 @@ class MemberMissing(FetchError):
     """The package does not hold the file that the catalogue names, or not as a regular file."""
 
 
+class BadSource(FetchError):
+    """What should name a kernel does not: no such file, no hash, nothing usable in a package."""
+
+
 class DiskFull(FetchError):
     """No room, or no quota, for the download or the unpacked file; nothing half-written stays."""
 

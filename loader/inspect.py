@@ -61,6 +61,7 @@ _XLOADFLAGS: Final = {
     7: "XLF_MEM_ENCRYPTION",
 }
 _PLACE_ANYWHERE: Final = 1 << 3  # flags of arm64
+PLACED_ANYWHERE: Final = "placed anywhere"
 
 # The protocol version each shown field of the setup header came with.
 _SETUP_FIELDS: Final = {
@@ -68,6 +69,7 @@ _SETUP_FIELDS: Final = {
     "initrd_addr_max": 0x203,
     "kernel_alignment": PROTOCOL_2_05,
     "relocatable_kernel": PROTOCOL_2_05,
+    "min_alignment": PROTOCOL_2_10,
     "cmdline_size": 0x206,
     "payload_offset": PROTOCOL_2_08,
     "payload_length": PROTOCOL_2_08,
@@ -391,7 +393,7 @@ def _image_header(header: ImageHeader) -> dict[str, HeaderValue]:
     if header.magic == ARM64_MAGIC:
         size = PAGE_SIZES.get(header.flags >> PAGE_SIZE_SHIFT & PAGE_SIZE_MASK)
         flags.append(f"{size} pages" if size else "page size not said")
-        flags.append("placed anywhere" if header.flags & _PLACE_ANYWHERE else "placed near base")
+        flags.append(PLACED_ANYWHERE if header.flags & _PLACE_ANYWHERE else "placed near base")
     return {
         "text_offset": header.text_offset,
         "image_size": header.image_size,

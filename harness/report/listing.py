@@ -14,7 +14,7 @@ _WIDTH = 100
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A case and the claim it belongs to; both texts are empty for generated cases."""
+    """A case and the claim it belongs to; generated cases are grouped without a claim's reason."""
 
     case: Case
     claim: str = ""
@@ -26,7 +26,7 @@ def render(cases: Iterable[Listed]) -> str:
     lines: list[str] = []
     for (claim, why), found in groupby(cases, key=lambda listed: (listed.claim, listed.why)):
         if claim:
-            lines += ["", *textwrap.wrap(f"{claim}: {why}", _WIDTH)]
+            lines += ["", *textwrap.wrap(f"{claim}: {why}" if why else claim, _WIDTH)]
         members = list(found)
         width = max(len(listed.case.id) for listed in members)
         for listed in members:

@@ -36,6 +36,7 @@ class Fault:
     stall: float = 0
     gate: threading.Event | None = None
     endless: bool = False
+    location: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,9 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.server.fault_for(self.path)
         if fault.endless:
             self._pour()
+            return
+        if fault.location:
+            self._answer(302, b"", {"Location": fault.location})
             return
         file = self.server.root / unquote(self.path).lstrip("/")
         if fault.status or not file.is_file():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kernels import deb
+from kernels import unpacking
 from kernels.deb import extract_member
 from kernels.errors import BadPackage, MemberMissing
 from tests.kernels.debian import COMPRESSORS, ar_of, deb_of, regular, special, tar_of
@@ -96,7 +96,7 @@ def test_a_bomb_before_the_member_is_stopped(
 ) -> None:
     package = deb_of({"boot/zeros": bytes(8 << 20), "boot/vmlinuz": KERNEL})
     assert len(package) < 100_000
-    monkeypatch.setattr(deb, "MAX_UNPACKED", 4 << 20)
+    monkeypatch.setattr(unpacking, "MAX_UNPACKED", 4 << 20)
     with pytest.raises(BadPackage, match=r"unpacks to more than 4\.0 MiB"):
         extract(tmp_path, package)
 

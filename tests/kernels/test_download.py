@@ -229,7 +229,7 @@ def test_a_clear_no_is_believed_at_once(
     downloader: Downloader, url: str, part: Path, mirror: Mirror, status: int, error: type
 ) -> None:
     mirror.faults = [Fault("/file", times=9, status=status)]
-    with pytest.raises(error, match=f"/file: the mirror answers {status} "):
+    with pytest.raises(error, match=f"/file: the server answers {status} "):
         downloader.save(url, part, WANTED)
     assert len(mirror.requests) == 1
 
@@ -243,7 +243,7 @@ def test_nobody_listens(downloader: Downloader, part: Path, progress: Recorder) 
 
 
 def test_an_address_that_is_none(downloader: Downloader, part: Path) -> None:
-    with pytest.raises(ServerRefused, match="is the mirror's address right"):
+    with pytest.raises(ServerRefused, match="is the address right"):
         downloader.save("http:///file", part, WANTED)
 
 

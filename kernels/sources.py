@@ -1,0 +1,159 @@
+"""A kernel by whatever names it: a file, a package, a build directory, a URL, a catalogue name.
+
+Owns telling these apart, and what has to be written for it: a file out of a package and a download
+are kept in the cache under their hash, whole or not at all. Must not know what a kernel looks like
+inside, nor the harness. A name of the catalogue is only recognised here: fetching has its own room.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urldefrag, urlsplit
+
+from kernels import deb, rpm, unpacking
+from kernels.cache import Cache, default_cache_dir, file_sha256
+from kernels.catalog import Kind, load_catalog
+from kernels.download import Downloader, RetryPolicy, shown
+from kernels.errors import BadSource, FetchError
+from kernels.progress import Progress, console_progress
+from kernels.unpacking import Member
+
+MOST_DOWNLOADED: Final = 1 << 30  # bytes; packages with debug symbols are larger, and no kernels
+
+# What a build leaves behind, best first: a bzImage holds its vmlinux, an Image.gz its Image.
+_BUILT: Final = (
+    "arch/x86/boot/bzImage",
+    "arch/arm64/boot/Image",
+    "arch/arm64/boot/Image.gz",
+    "arch/arm64/boot/vmlinuz.efi",
+    "vmlinux",
+)
+_URL: Final = re.compile(r"https?://", re.IGNORECASE)
+_DIGEST: Final = re.compile(r"sha256=([0-9a-fA-F]{64})")
+_PACKAGES: Final[dict[bytes, Callable[[Path], Iterator[Member]]]] = {
+    deb.MAGIC: deb.members,
+    rpm.MAGIC: rpm.members,
+}
+_KERNEL: Final = "kernel"  # what the file out of a package is called in the cache
+_DOWNLOAD: Final = "download"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A kernel that was found. `name` is short, for ids; `shown` is what the user wrote.
+
+    `path` is None for a name of the catalogue.
+    """
+
+    name: str
+    shown: str
+    path: Path | None
+
+
+def find(what: str, progress: Progress | None = None, retry: RetryPolicy | None = None) -> Source:
+    """The kernel that `what` names, as a file. Raises `FetchError`."""
+    catalog = load_catalog()
+    if _URL.match(what):
+        return _download(what, progress or console_progress(), retry or RetryPolicy())
+    path = Path(what)
+    if what in catalog and catalog[what].kind is Kind.KERNEL and not path.exists():
+        return Source(what, what, None)
+    try:
+        if path.is_dir():
+            path = _built(path)
+        with path.open("rb") as file:
+            head = file.read(8) if path.is_file() else b""
+    except FileNotFoundError:
+        raise BadSource(_no_such(what)) from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no file can have this name"
+        raise BadSource(f"{what}: {reason}") from error
+    return _opened(path, head, path.name, str(path))
+
+
+def _no_such(what: str) -> str:
+    if "/" in what:
+        return f"{what}: no such file"
+    try:
+        load_catalog()[what]
+    except FetchError as error:
+        return f"{what}: no such file, and {error}"
+    return f"{what}: no such file, and in the catalogue it is no kernel"
+
+
+def _built(directory: Path) -> Path:
+    """The kernel in a build directory."""
+    for name in _BUILT:
+        if (directory / name).is_file():
+            return directory / name
+    raise BadSource(f"{directory}: is a directory without {', '.join(_BUILT)}; name the kernel")
+
+
+def _opened(path: Path, head: bytes, name: str, wanted: str) -> Source:
+    """A kernel file as it is, or the one in a package."""
+    for magic, members in _PACKAGES.items():
+        if head.startswith(magic):
+            return Source(_stem(name), wanted, _taken(path, members, wanted))
+    return Source(name, wanted, path.absolute())
+
+
+def _plain(name: str) -> str:
+    """The name of a downloaded file as a part of ids; it came over a network."""
+    return re.sub(r"[^A-Za-z0-9.+_-]", "_", name).strip(".") or _KERNEL
+
+
+def _stem(name: str) -> str:
+    """linux-image-6.1.0-amd64 of linux-image-6.1.0-amd64_6.1.4_amd64.deb."""
+    return re.sub(r"\.(deb|rpm)$", "", name).partition("_")[0] or _KERNEL
+
+
+def _taken(package: Path, members: Callable[[Path], Iterator[Member]], wanted: str) -> Path:
+    cache = Cache(default_cache_dir())
+    try:
+        digest = file_sha256(package)
+        with cache.locked(f"package-{digest}"):
+            found = cache.find(digest, _KERNEL)
+            if found is None:
+
+                def write(target: Path) -> None:
+                    unpacking.take_kernel(members(package), target)
+
+                found = cache.adopt(digest, _KERNEL, write)
+            return found.path
+    except FetchError as error:
+        raise BadSource(f"{wanted}: {error}") from error
+    except OSError as error:
+        raise BadSource(f"{wanted}: {error.strerror}") from error
+
+
+def _download(what: str, progress: Progress, retry: RetryPolicy) -> Source:
+    """A file by URL, whose hash the user must name: what comes over a network is trusted by it."""
+    url, fragment = urldefrag(what)
+    digest = _DIGEST.fullmatch(fragment)
+    if digest is None:
+        raise BadSource(
+            f"{shown(url)}: a URL needs its file's hash, as {shown(url)}#sha256=… with 64"
+            " hexadecimal digits (sha256sum prints them)"
+        )
+    sha256 = digest[1].lower()
+    cache = Cache(default_cache_dir())
+    name = _plain(unquote(urlsplit(url).path).rpartition("/")[2])
+    downloader = Downloader(progress, retry, advice="check the address and the network")
+    try:
+        with cache.locked(f"package-{sha256}"):
+            found = cache.find(sha256, _DOWNLOAD)
+            if found is None:
+
+                def write(target: Path) -> None:
+                    downloader.save_hashed(url, target, sha256, MOST_DOWNLOADED)
+
+                found = cache.adopt(sha256, _DOWNLOAD, write)
+    finally:
+        downloader.close()
+    with found.path.open("rb") as file:
+        head = file.read(8)
+    return _opened(found.path, head, name, shown(url))
