@@ -29,7 +29,7 @@ from harness.options import (
     SHARD_OPTION,
     THRESHOLD_OPTION,
 )
-from harness.scenarios import read_scenarios
+from harness.scenarios import SUFFIX, read_scenarios
 from kernels import Fetcher, Kind, load_catalog
 
 SCENARIOS: Final = places.PACKAGES / "scenarios"
@@ -72,8 +72,9 @@ def run(selection: Selection) -> int:
 
     Raises UserError for a file, a filter or a shard that is wrong, before anything runs.
     """
-    _check(selection)
-    claimed = (found.case for path in selection.scenarios for found in read_scenarios(path))
+    _check(selection, *selection.scenarios)
+    files = selection.scenarios or sorted(SCENARIOS.glob(f"*{SUFFIX}"))
+    claimed = (found.case for path in files for found in read_scenarios(path))
     cases = [*filter(select.filter_for(selection.only), claimed)]
     if not selection.only_list:
         select.check_qemus(cases, selection.qemus)
@@ -89,8 +90,8 @@ def run_cases(cases: Sequence[Case], selection: Selection) -> int:
     They are kept in `selection.out`, as the JSON file that pytest collects. `kernel_path` must be
     absolute; `expect.why` is shown as the reason of an expectation.
     """
-    _check(selection)
     path = selection.out / f"generated{case_file.SUFFIX}"
+    _check(selection, path)
     case_file.write_cases(path, cases)
     if not selection.only_list:
         fetch_for(cases)
@@ -109,7 +110,10 @@ def fetch_for(cases: Iterable[Case]) -> None:
     Fetcher().fetch(names)
 
 
-def _check(selection: Selection) -> None:
+def _check(selection: Selection, *files: Path) -> None:
+    for path in files:
+        if "[" in str(path) or "::" in str(path):
+            raise UserError(f"{path}: a path with '[' or '::' means something else to pytest")
     if selection.baseline is not None:
         results.read(selection.baseline)
     select.filter_for(selection.only)

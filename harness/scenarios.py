@@ -1,8 +1,9 @@
 """Scenario files: claims in TOML -> cases. docs/scenarios.md is the user's page of this.
 
-Owns the grammar above a single case: claims, axes, exceptions, kernels by name, pattern and path.
-What a key may hold is harness.scenario_schema's. A file is data from anybody: it cannot name a
-program, nor a file outside of its own directory, and nothing is opened here but the file itself.
+Owns the grammar above a single case: claims, axes, exceptions. What a key may hold is
+harness.scenario_schema's, which kernels a word means harness.kernel_names'. A file is data from
+anybody: it cannot name a program, nor a file outside of its own directory, and nothing is opened
+here but the file itself.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
+from harness import kernel_names
 from harness import scenario_schema as schema
 from harness.case import RAM_BASE, Case, Expectation
 from harness.errors import UserError
 from harness.scenario_schema import Entry, SchemaError
 from harness.toml_lines import key_lines
-from kernels import Catalog, Kind, load_catalog
+from kernels import Catalog, load_catalog
 from loader.errors import one_line
 
 SUFFIX: Final = ".toml"
-DEFAULT_SET: Final = "default"
 MOST_BYTES: Final = 1 << 20
 MOST_CASES: Final = 10_000  # of one claim
 
@@ -48,7 +49,6 @@ EXCEPTION_KEYS: Final[Mapping[str, str]] = {
     "omit": "true: they are no cases at all",
     "expect": "what these must end as; merged over the claim's",
 }
-_WILDCARDS: Final = frozenset("*?[")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +81,6 @@ def expand(
 ) -> list[Claimed]:
     """The cases of a parsed file; `lines` are those of its keys. Raises UserError."""
     return _Reader(path, document, lines, catalog).file()
-
-
-def default_kernels(arch: str, catalog: Catalog | None = None) -> list[str]:
-    """The names of the kernels of the default set for an architecture, in the catalogue's order."""
-    found = (catalog or load_catalog()).default(arch)
-    return [entry.name for entry in found if entry.kind is Kind.KERNEL]
 
 
 def _text(path: Path) -> str:
@@ -254,47 +248,19 @@ class _ClaimReader:
 
     def _kernels(self, axis: list[tuple[schema.Path, Any]], arch: str) -> Iterator[dict[str, Any]]:
         """The kernels that a list of names, patterns and paths means, each once."""
-        chosen: dict[str, dict[str, Any]] = {}
+        catalog, directory = self.file.catalog, self.file.path.absolute().parent
+        chosen: dict[str, str | None] = {}
         for where, value in axis:
             text = _value(AXES["kernel"], where, value)
-            if text.startswith("!"):
-                for name in self._named(text[1:], arch, where):
-                    chosen.pop(name["kernel"], None)
-            else:
-                for name in self._named(text, arch, where):
-                    chosen.setdefault(name["kernel"], name)
-        yield from chosen.values()
-
-    def _named(self, text: str, arch: str, where: schema.Path) -> list[dict[str, Any]]:
-        kernels = [found for found in self.file.catalog if found.kind is Kind.KERNEL]
-        default = default_kernels(arch, self.file.catalog)
-        if "/" in text:
-            return [self._at_path(text, where)]
-        if text == DEFAULT_SET:
-            return [{"kernel": name} for name in default]
-        if _WILDCARDS & set(text):
-            found = [name for name in default if fnmatchcase(name, text)]
-            if not found:
-                known = ", ".join(default)
-                raise SchemaError((), f"kernel: {text!r} matches none of {known}", where)
-            return [{"kernel": name} for name in found]
-        for kernel in kernels:
-            if kernel.name == text and kernel.arch == arch:
-                return [{"kernel": text}]
-            if kernel.name == text:
-                raise SchemaError((), f"kernel {text!r} is of {kernel.arch}, not of {arch}", where)
-        names = [kernel.name for kernel in kernels if kernel.arch == arch]
-        raise SchemaError((), schema.unknown("kernel", text, names), where)
-
-    def _at_path(self, text: str, where: schema.Path) -> dict[str, Any]:
-        """A kernel file beside the scenario file, or below; links do not lead out of there."""
-        directory = self.file.path.absolute().parent.resolve()
-        path = (directory / text).resolve()
-        if not path.is_relative_to(directory):
-            raise SchemaError(
-                (), f"kernel: {text!r} is not below the directory of this file", where
-            )
-        return {"kernel": str(path.relative_to(directory)), "kernel_path": str(path)}
+            with _at(where):
+                named = kernel_names.named(text.removeprefix("!"), arch, catalog, directory)
+            for name in named:
+                if text.startswith("!"):
+                    chosen.pop(name, None)
+                else:
+                    chosen.setdefault(name, named[name])
+        for name, path in chosen.items():
+            yield {"kernel": name, "kernel_path": path}
 
     # --- cases and exceptions ---
 

@@ -13,9 +13,9 @@ from typing import Final
 import pytest
 
 from harness.case import RAM_BASE, Case
+from harness.kernel_names import default_kernels
 from harness.prove import Proven, prove
 from harness.run import Outcome
-from harness.scenarios import default_kernels
 from harness.twice import difference
 from harness.verdict import Verdict
 from loader.address import MIB

@@ -12,8 +12,8 @@ from typing import Final
 import pytest
 
 from harness import cli, images
+from harness.kernel_names import default_kernels
 from harness.options import KEEP_OPTION
-from harness.scenarios import default_kernels
 from tests.builders.compiler import c_compiler
 
 WRITER: Final = Path(__file__).resolve().parents[1] / "examples" / "write_boot_image.c"

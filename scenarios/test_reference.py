@@ -13,9 +13,9 @@ from harness import cli, compare
 from harness.case import RAM_BASE, Case
 from harness.compare import Pair
 from harness.contrast import Section
+from harness.kernel_names import default_kernels
 from harness.options import KEEP_OPTION
 from harness.report.comparison import render
-from harness.scenarios import default_kernels
 from loader import bootimage
 from loader.address import MIB
 from loader.fdtlib import fdt

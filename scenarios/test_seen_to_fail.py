@@ -10,9 +10,9 @@ from typing import Final
 import pytest
 
 from harness.case import RAM_BASE, Case
+from harness.kernel_names import default_kernels
 from harness.prove import Prepared, prepare
 from harness.run import run
-from harness.scenarios import default_kernels
 from harness.verdict import CodeAt, Expected, Judgement, Verdict
 from loader import bootimage
 from loader.address import MIB

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from harness.case import Case, Expectation
 from harness.errors import UserError
+from harness.kernel_names import default_kernels
 from harness.realise import Placement
 from harness.scenarios import (
     AXES,
@@ -17,7 +18,6 @@ from harness.scenarios import (
     EXCEPTION_KEYS,
     MOST_BYTES,
     Claimed,
-    default_kernels,
     expand,
     read_scenarios,
 )
