@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness import variants
+from harness import symbols, variants
 from harness.errors import UserError
+from harness.symbols import Symbols
 from kernels import Catalog, FetchedKernel, Fetcher, FetchError, Kind, load_catalog
 from kernels.cache import Cache, default_cache_dir, file_sha256
 from loader.errors import LoaderError
@@ -126,6 +127,17 @@ def in_format(kernel: KernelFile, format_: str) -> KernelFile:
 def release(kernel: KernelFile) -> str | None:
     """What `uname -r` will say in the guest, when the file tells."""
     return inspect(kernel.path).release
+
+
+@functools.cache
+def symbols_of(kernel: KernelFile) -> Symbols | None:
+    """The names in an ELF kernel or an Image: its own, else those that vmlinux-to-elf finds."""
+    found = symbols.read(kernel.path)
+    if found is not None or not symbols.can_be_found():
+        return found
+    format_ = identify(kernel.path).format
+    find = functools.partial(symbols.find, kernel.path)
+    return symbols.read(_derive(kernel, f"{format_}-symbols", find))
 
 
 @functools.cache

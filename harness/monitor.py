@@ -54,13 +54,16 @@ class Monitor:
         self._client.logger.disabled = True
         self._listener = EventListener()
         self._client.register_listener(self._listener)
-        self._hopeless: Callable[[], bool] = lambda: False
+        self._hopeless: Callable[[bool], bool] = lambda _waiting: False
         self.connected = False
         self._wakes = False
         self._waking_since = 0.0
 
-    def give_up_when(self, hopeless: Callable[[], bool]) -> None:
-        """Asks `hopeless` while it waits; when that says so, waiting ends with a MonitorError."""
+    def give_up_when(self, hopeless: Callable[[bool], bool]) -> None:
+        """Asks `hopeless` while it waits; when that says so, waiting ends with a MonitorError.
+
+        It is told whether an answer is waited for, and not for the first time.
+        """
         self._hopeless = hopeless
 
     def connect(self, timeout: float, *, wake: bool = True) -> None:
@@ -98,7 +101,7 @@ class Monitor:
 
     def wait(self, seconds: float) -> None:
         """Lets `seconds` pass while events are received. Raises MonitorError when given up."""
-        if self._hopeless():
+        if self._hopeless(False):
             raise MonitorError("QMP: QEMU does not run any more")
         self._run(asyncio.sleep, None, seconds)
 
@@ -154,12 +157,13 @@ class Monitor:
         """Lets the loop run until `step` is done. Ctrl-C may come at any point of it."""
 
         async def limited() -> T:
+            self._hopeless(False)
             task = asyncio.ensure_future(step(*args, **kwargs))
             left = timeout
             while left is None or left > 0:
                 slice_ = _LOOK_SECONDS if left is None else min(left, _LOOK_SECONDS)
                 done, _ = await asyncio.wait({task}, timeout=slice_)
-                if done or self._hopeless():
+                if done or self._hopeless(True):
                     break
                 left = None if left is None else left - slice_
             if task.done():

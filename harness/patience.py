@@ -13,6 +13,7 @@ from harness.process import QemuProcess
 from harness.verdict import End
 
 _LOOK_SECONDS: Final = 0.5
+_ANSWER_CPU_SECONDS: Final = 5.0  # of QEMU; any answer takes it milliseconds
 _STOPPED_LOOKS: Final = 10  # a debugger that attaches stops a process for a moment
 
 
@@ -23,13 +24,19 @@ class Patience:
         self._process = process
         self._idle_seconds = idle_seconds
         self._cpu_seconds = -1.0
+        self._asked_at: float | None = None
         self._moved_at = self._looked_at = time.monotonic()
         self._stopped = 0
         self.end: End | None = None
 
-    def is_over(self) -> bool:
-        """Looks at QEMU, if the last look is not too short ago."""
+    def is_over(self, waiting: bool) -> bool:
+        """Looks at QEMU, if the last look is not too short ago.
+
+        `waiting` says that an answer has been waited for since the last time it was not.
+        """
         now = time.monotonic()
+        if not waiting:
+            self._asked_at = None
         if self.end is None and now - self._looked_at >= _LOOK_SECONDS:
             self._looked_at = now
             self.end = self._look(now)
@@ -42,6 +49,10 @@ class Patience:
         used = self._process.cpu_seconds()
         if used > self._cpu_seconds:
             self._cpu_seconds, self._moved_at = used, now
+        if self._asked_at is None:
+            self._asked_at = used
+        if used - self._asked_at > _ANSWER_CPU_SECONDS:
+            return End.NO_ANSWER
         if now - self._moved_at <= self._idle_seconds:
             return None
         return End.NO_ANSWER if self._process.asleep() else End.HOST_IDLE

@@ -22,6 +22,7 @@ from harness.key import Key, key_of
 from harness.probe import Probe
 from harness.run import Outcome, Start, Unpacked, run
 from harness.rundir import CONSOLE, DMESG, write_result
+from harness.symbols import Symbols
 from harness.text import printable
 from harness.verdict import CodeAnywhere, CodeAt, Expected, Observation, Place, Verdict, usable_ram
 from harness.watch import Budget
@@ -29,6 +30,7 @@ from loader import assemble, initramfs
 from loader.address import Range, align_up
 from loader.assemble import Assembled, Assembly
 from loader.errors import LoaderError
+from loader.identify import Format, identify
 from loader.image import open_image
 from loader.protocols import BootRequest, bootparams, linux32, linux64, pvh
 from loader.registers import to_json
@@ -164,6 +166,7 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
         probe=options.probe and case.probe,
         kill_at=None if case.kill_at is None else case.kill_at.encode(),
         unpacked=_unpacked(case, kernel, assembled.kernel),
+        symbols=functools.partial(_symbols, case, kernel),
     )
     return Prepared(assembled, start)
 
@@ -312,6 +315,17 @@ def _log_json(seen: Observation) -> Mapping[str, Any] | None:
         return None
     lines = [printable(line) for line in seen.log.splitlines()]
     return {"file": DMESG, "lines": len(lines), "last": lines[-_LOG_LINES:]}
+
+
+def _symbols(case: Case, file: KernelFile) -> Symbols | None:
+    """The names of what a case's kernel is once it runs."""
+    try:
+        image = file if case.format == "file" else images.in_format(file, case.format)
+        if identify(image.path).format is Format.BZIMAGE:
+            image = images.in_format(file, "elf")
+        return images.symbols_of(image)
+    except (LoaderError, UserError, OSError):  # no names are no failure
+        return None
 
 
 def _unpacked(case: Case, file: KernelFile, kernel: KernelLoaderResult) -> Unpacked | None:

@@ -259,7 +259,7 @@ class Machine:
     """The computer a case runs on: everything QEMU is told that is not the guest's own bytes.
 
     `memory` is in bytes. `realtime` says why determinism is given up for the host's clock; it is
-    empty for a deterministic machine.
+    empty for a deterministic machine. `unrecorded` says why its run is not recorded, if it is not.
     """
 
     arch: Arch
@@ -269,11 +269,12 @@ class Machine:
     memory: int
     cpus: int = 1
     realtime: str = ""
+    unrecorded: str = ""
 
     @property
     def recorded(self) -> bool:
         """Whether QEMU can keep a log of a run; it refuses to for more than one CPU."""
-        return not self.realtime and self.cpus == 1
+        return not self.realtime and self.cpus == 1 and not self.unrecorded
 
     @property
     def deterministic(self) -> bool:

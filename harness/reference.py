@@ -34,7 +34,7 @@ from harness.run import Costs, Outcome
 from harness.rundir import CONSOLE, TRANSCRIPT
 from harness.stages import stages
 from harness.verdict import End, Expected, Observation
-from harness.watch import Budget, Ending, Watch, ending_without_answer
+from harness.watch import Budget, Ending, Watch, ending_without_answer, reset_cause
 from loader import assemble, bootimage
 from loader.address import MIB, Range
 from loader.identify import identify_bytes
@@ -254,7 +254,7 @@ class _Boot:
             registers=ending.registers,
             log=b"" if proven else logbuffer.read(self._ram),
             place=ending.place,
-            reset=ending.reset,
+            reset=reset_cause(self._dump, ending),
         )
         return registers, observation, timestamped(transcript, self._console.arrivals)
 

@@ -10,7 +10,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
@@ -21,7 +21,7 @@ from harness.lending import disk_errors, file_for_qemu, lent_to_qemu, write_whol
 from harness.monitor import Monitor, MonitorError
 from harness.patience import Patience
 from harness.probe import Guest, Probe
-from harness.process import QemuProcess
+from harness.process import STDERR, QemuProcess
 from harness.qemu import Channels, LogMode, Machine, RamFile, RunLog
 from harness.realise import (
     PIECES_DIRECTORY,
@@ -32,12 +32,13 @@ from harness.realise import (
     write,
 )
 from harness.recording import Record
-from harness.rundir import CONSOLE, DMESG, RUN_LOG, TRANSCRIPT
+from harness.rundir import CONSOLE, DMESG, RECORD, RUN_LOG, TRANSCRIPT
 from harness.stages import Stage
+from harness.symbols import Symbols
 from harness.text import printable
 from harness.text_in_ram import TextCheck
-from harness.verdict import End, Expected, ExpectedHandover, Judgement, Observation
-from harness.watch import Budget, Ending, Watch, ending_without_answer
+from harness.verdict import End, Expected, ExpectedHandover, Judgement, Observation, Verdict
+from harness.watch import Budget, Ending, Watch, ending_without_answer, reset_cause
 from loader import bootimage, imagedigest
 from loader.address import Range
 from loader.bootimage import BootImage
@@ -89,7 +90,8 @@ class Start(Generic[_Asked]):
     """What to run: a boot image (its directory is the run directory) on a machine.
 
     `unpacked` is needed to find the code of a kernel that unpacks itself; `check_text` is off when
-    it is not at hand. `marker` is console text that ends the run; `kill_at` is text at which QEMU
+    it is not at hand. `symbols` gives the kernel's, when one is
+    needed. `marker` is console text that ends the run; `kill_at` is text at which QEMU
     is killed, to see that noticed. `stop_at_entry` ends the run with the hand-over.
     """
 
@@ -103,6 +105,7 @@ class Start(Generic[_Asked]):
     probe: bool = True
     unpacked: Unpacked | None = None
     check_text: bool = True
+    symbols: Callable[[], Symbols | None] | None = None
     marker: bytes | None = None
     kill_at: bytes | None = None
     stop_at_entry: bool = False
@@ -122,7 +125,21 @@ def run(start: AnyStart, directory: Path) -> Outcome:
 
 
 def run_with(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
-    """`run` with the image's RAM open already; it is only read."""
+    """`run` with the image's RAM open already; it is only read.
+
+    A CPU that takes one exception after the other and executes nothing keeps a QEMU that records
+    from answering at all: such a guest is run again without a record.
+    """
+    outcome = _run_once(start, memory, directory)
+    if outcome.observation.end is not End.NO_ANSWER or not start.machine.recorded:
+        return outcome
+    for name in (CONSOLE, STDERR, RUN_LOG, RECORD, DMESG):
+        (directory / name).unlink(missing_ok=True)
+    machine = replace(start.machine, unrecorded="QEMU does not answer while it records this guest")
+    return _run_once(replace(start, machine=machine), memory, directory)
+
+
+def _run_once(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
     began = time.monotonic()
     realisation = realise(start.image, memory, start.machine, start.placement)
     try:
@@ -130,7 +147,7 @@ def run_with(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
             write(realisation, memory, directory)
         with lent_to_qemu(directory), contextlib.ExitStack() as stack:
             qemu_began = time.monotonic()
-            observation, log = _Run(start, realisation, memory, directory, stack).observe()
+            observation, log, code = _Run(start, realisation, memory, directory, stack).observe()
         qemu_seconds = time.monotonic() - qemu_began
     finally:
         shutil.rmtree(directory / PIECES_DIRECTORY, ignore_errors=True)
@@ -139,7 +156,7 @@ def run_with(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
     write_whole(directory / TRANSCRIPT, log.encode())
     if observation.log:
         write_whole(directory / DMESG, b"".join(map(_shown, observation.log.splitlines())))
-    judgement = verdict.judge(start.expected, observation)
+    judgement, observation = _judged(start, observation, code)
     costs = Costs(
         time.monotonic() - began, qemu_seconds, observation.cpu_seconds, observation.instructions
     )
@@ -150,6 +167,25 @@ def run_with(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
     stages = recording.stages(observation, directory / RUN_LOG)
     digest = imagedigest.digest(start.image, memory)
     return Outcome(*(judgement, observation, costs, directory, stages, digest, realisation.added))
+
+
+def _judged(
+    start: AnyStart, observation: Observation, code: tuple[bytes, bytes]
+) -> tuple[Judgement, Observation]:
+    """The verdict, and what was seen: with a name for the place where that is what one asks for."""
+    judgement = verdict.judge(start.expected, observation)
+    place = observation.place
+    symbols = start.symbols() if judgement.verdict in _NAMED and place and start.symbols else None
+    if place is None or symbols is None:
+        return judgement, observation
+    region = start.image.region("kernel") if start.unpacked is None else None
+    name = symbols.name(place.pc, *code, displacement=region.start if region else 0)
+    observation = replace(observation, place=replace(place, symbol=name))
+    return verdict.judge(start.expected, observation), observation
+
+
+# What else a guest ends with, it has said itself. Finding names may take half a minute.
+_NAMED: Final = (Verdict.STUCK, Verdict.SILENT, Verdict.CPU_RESET, Verdict.OVER_BUDGET)
 
 
 def _shown(line: bytes) -> bytes:
@@ -205,8 +241,11 @@ class _Run:
                 theirs.close()
         self._guest = Guest(start.image, start.machine.arch.dump, realisation, memory, ram)
 
-    def observe(self) -> tuple[Observation, str]:
-        """Watches the guest to its end, and ends QEMU; also the transcript with times."""
+    def observe(self) -> tuple[Observation, str, tuple[bytes, bytes]]:
+        """Watches the guest to its end, and ends QEMU.
+
+        Also gives the transcript with times, and the code before and at the program counter.
+        """
         probe, ending = self._watch()
         self._end_qemu()
         transcript = bytes(self._console.transcript)
@@ -223,11 +262,11 @@ class _Run:
             registers=ending.registers,
             log=b"" if said.proof else logbuffer.read(self._guest.ram),
             place=ending.place,
-            reset=ending.reset,
+            reset=reset_cause(self._start.machine.arch.dump, ending),
             probe=probe,
             text=text,
         )
-        return observation, log
+        return observation, log, (ending.before, ending.at)
 
     def _check_text(self, code: Range | None) -> TextCheck | None:
         """Looks for the kernel's code in RAM where the guest says it is, if it says so."""

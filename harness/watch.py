@@ -27,7 +27,7 @@ _POLL: Final = 0.05
 _LOG_AFTER: Final = 1.0  # CPU seconds without console output; then every time twice as many
 _IDLE_SAMPLES: Final = 50
 _SHOWN: Final = 6  # instructions
-_AROUND: Final = 8  # bytes
+_AROUND: Final = 16  # bytes
 _SAMPLE_AFTER: Final = 0.3  # CPU seconds without console output
 _NOTHING: Final = rb"(?!)"  # matches nowhere
 _PANIC_PATTERN: Final = rb"---\[ end Kernel panic"
@@ -79,11 +79,14 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
+    """Why and where a run was stopped; `before` and `at` are the code around the place."""
+
     end: End
     usage: Usage
     registers: str = ""
     place: Place | None = None
-    reset: str = ""
+    before: bytes = b""
+    at: bytes = b""
 
 
 class Watch:
@@ -238,11 +241,15 @@ class Watch:
             instructions=self._monitor.instructions_at(pc, _SHOWN),
             counters=self._detector.counters,
         )
-        reset = ""
-        if end is End.GUEST_RESET:
-            at = self._monitor.bytes_at(pc, _AROUND)
-            reset = self._format.reset_cause(registers, self._before(pc), at)
-        return Ending(end, self._usage, registers, place, reset)
+        at = self._monitor.bytes_at(pc, _AROUND)
+        return Ending(end, self._usage, registers, place, self._before(pc), at)
+
+
+def reset_cause(dump_format: DumpFormat, ending: Ending) -> str:
+    """What the state of the CPU tells of a reset; nothing when there was none."""
+    if ending.end is not End.GUEST_RESET:
+        return ""
+    return dump_format.reset_cause(ending.registers, ending.before, ending.at)
 
 
 def ending_without_answer(

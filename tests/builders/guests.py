@@ -197,6 +197,10 @@ class Arm64Program(Program):
     def reset(self) -> Self:
         return self.psci(PSCI_SYSTEM_RESET)
 
+    def undefined(self) -> Self:
+        """An exception that leads to the next one for ever: no vectors are set up."""
+        return self._emit(0)  # udf #0
+
     def psci(self, function: int) -> Self:
         self._mov(0, function)
         return self._emit(0xD4000002)  # hvc #0

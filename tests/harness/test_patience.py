@@ -54,7 +54,7 @@ def settled(process: QemuProcess, state: str) -> None:
 def looks(waiting: Patience, clock: Clock, count: int, apart: float) -> bool:
     for _ in range(count):
         clock.now += apart
-        if waiting.is_over():
+        if waiting.is_over(False):
             return True
     return False
 
@@ -113,3 +113,30 @@ def test_slow_host_is_waited_for(busy: QemuProcess, clock: Clock) -> None:
             time.sleep(0.01)
         assert not looks(waiting, clock, 1, 3599)
     assert waiting.end is None
+
+
+def test_busy_without_an_answer(busy: QemuProcess, clock: Clock) -> None:
+    """CPU time that passes while one answer is waited for; what passed before does not count."""
+    used = [100.0]
+    busy.cpu_seconds = lambda: used[0]  # type: ignore[method-assign]
+    waiting = Patience(busy, 120)
+    clock.now += 1
+    assert not waiting.is_over(False)
+    for passed, over in ((3, False), (1.9, False), (0.2, True)):
+        used[0] += passed
+        clock.now += 1
+        assert waiting.is_over(True) is over
+    assert waiting.end is End.NO_ANSWER
+
+
+def test_answer_begins_anew(busy: QemuProcess, clock: Clock) -> None:
+    used = [100.0]
+    busy.cpu_seconds = lambda: used[0]  # type: ignore[method-assign]
+    waiting = Patience(busy, 120)
+    for _ in range(5):
+        used[0] += 4
+        clock.now += 1
+        assert not waiting.is_over(False)
+        used[0] += 4
+        clock.now += 1
+        assert not waiting.is_over(True)

@@ -128,6 +128,26 @@ def test_loop_in_place_with_interrupts_off(arch: str, tmp_path: Path) -> None:
     assert ended(outcome) == (Verdict.STUCK, End.LOOPING)
 
 
+def test_exceptions_without_end(tmp_path: Path) -> None:
+    """A QEMU that records does not answer then: the guest is run once more, without a record."""
+    outcome = boot(Arm64Program(GIB + 2 * MIB).undefined(), tmp_path, budget=Budget())
+    assert ended(outcome) == (Verdict.SILENT, End.LOOPING)
+    assert "stuck at 0x200 (interrupts off): loops in place" in outcome.judgement.reason
+    assert not (tmp_path / "replay.json").exists()
+
+
+def test_stopped_qemu_is_no_failure_of_the_guest(tmp_path: Path) -> None:
+    outcome = boot(
+        program("x86_64").say(b"running\n").count(),
+        tmp_path,
+        budget=Budget(),
+        on_console=_once(lambda: _qemu_of_this_process().suspend()),
+    )
+    assert ended(outcome) == (Verdict.INCONCLUSIVE, End.HOST_STOPPED)
+    reason = "QEMU was stopped by a signal or a debugger, after 'running'"
+    assert outcome.judgement.reason == reason
+
+
 @pytest.mark.parametrize("arch", ARCHES)
 def test_busy_without_output(arch: str, tmp_path: Path) -> None:
     outcome = boot(program(arch).count(), tmp_path)
