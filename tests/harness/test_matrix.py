@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from _pytest.mark.expression import Expression
 
-from harness import matrix
+from harness import matrix, results
 from harness.matrix import Selection, arguments
 from harness.report.terminal import reproduce
 from harness.scenarios import read_scenarios
@@ -79,9 +79,9 @@ def test_cases_as_pytest_tests(tmp_path: Path) -> None:
     assert "cpu-reset instead of booted: the CPU was reset at 0x1000" in out
     assert "reproduce: ./bootproof matrix -k " in out
     assert "Traceback" not in out
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert (results["version"], results["complete"]) == (2, True)
-    verdicts = {row["claim"]: (row["verdict"], row["problem"] is None) for row in results["cases"]}
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (found["version"], found["complete"]) == (2, True)
+    verdicts = {row["claim"]: (row["verdict"], row["problem"] is None) for row in found["cases"]}
     assert sorted(verdicts.values()) == [
         ("cpu-reset", False),
         ("cpu-reset", True),
@@ -204,3 +204,86 @@ class _Named:
 
     def __call__(self, word: str, /, **_: str | int | bool | None) -> bool:
         return word.lower() in self._name
+
+
+# --- reports -----------------------------------------------------------------------------------
+
+
+def test_reports_beside_the_run_directories(tmp_path: Path) -> None:
+    done = run(tmp_path, "-p", "no:xdist", f"--bootproof-out={tmp_path}/out", "-k", "case")
+    assert done.returncode == 1
+    found = results.read(tmp_path / "out")
+    assert (len(found.cases), found.complete, found.good) == (3, True, False)
+    (check,) = found.checks  # the test without a case
+    assert (check.name, check.outcome) == ("test_cases.py::test_without_a_case", "passed")
+    for name in ("report.html", "junit.xml"):
+        assert found.cases[0].claim in (tmp_path / "out" / name).read_text()
+
+
+def test_baseline(tmp_path: Path) -> None:
+    """The same again is the same; one instruction less in the baseline is noticed and fails."""
+    options = ("-n", "2", f"--bootproof-out={tmp_path}/out", "-k", "test_case and not linux64-+0")
+    assert run(tmp_path, *options).returncode == 0
+    baseline = tmp_path / "baseline.json"
+    (tmp_path / "out" / "results.json").rename(baseline)
+    again = run(tmp_path, *options, f"--bootproof-baseline={baseline}")
+    assert again.returncode == 0
+    assert "2 cases compared with the run before: 2 same" in again.stdout
+
+    data = json.loads(baseline.read_text())
+    ran = next(case for case in data["cases"] if case["instructions"])
+    ran["instructions"] -= 1
+    baseline.write_text(json.dumps(data))
+    other = run(tmp_path, *options, f"--bootproof-baseline={baseline}")
+    assert other.returncode == 1
+    assert f"✗ not deterministic: {ran['case']}" in other.stdout
+
+    ran["key"]["cpu"] = "another"
+    baseline.write_text(json.dumps(data))
+    refused = run(tmp_path, *options, f"--bootproof-baseline={baseline}")
+    assert refused.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "the runs cannot be compared: CPU model: another then, qemu64" in refused.stdout
+
+
+def test_baseline_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "b.json").write_text("{}")
+    done = run(tmp_path, f"--bootproof-baseline={tmp_path}/b.json")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert done.stderr == (
+        f"ERROR: {tmp_path}/b.json: no results that can be read:"
+        " $.format: is not 'bootproof results': another program's file\n\n"
+    )
+
+
+def test_stopped_at_the_first_failure(tmp_path: Path) -> None:
+    """What did not run is not counted as good."""
+    (tmp_path / "reversed_order.py").write_text(
+        "def pytest_collection_modifyitems(items): items.reverse()\n"
+    )
+    done = run(
+        tmp_path, "-p", "no:xdist", "-x", f"--bootproof-out={tmp_path}/out", "-p", "reversed_order"
+    )
+    assert "and the run did not come to its end" in done.stdout
+    assert not results.read(tmp_path / "out").complete
+
+
+def test_ktap_has_stdout_for_itself(tmp_path: Path) -> None:
+    kernel, out = tmp_path / "vmlinux", tmp_path / "out"
+    kernel.write_bytes(
+        builder.elf(builder.load(16 << 20, bytes(X86Program(16 << 20).reset().code)))
+    )
+    script = GENERATED.replace('workers="0"', 'workers="2", ktap=True')
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(kernel), str(out)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["KTAP version 1", "1..2"]
+    told = [line.split(" ")[0] for line in lines[2:] if not line.startswith("# ")]
+    assert sorted(told) == ["not", "ok"]
+    assert "1 of 2 cases as expected" in done.stderr
