@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from harness import results
 from harness.case import Case
@@ -16,13 +16,21 @@ from loader.address import Range
 from loader.assemble import Assembled
 from loader.registers import Registers
 
+_MOST: Final = 64  # evidence of one guest: keys, and values of a key
+_LONGEST: Final = (
+    4096  # characters of a value or a sentence; a kernel command line has at most 4095
+)
+
 
 def case_result(case: Case, proven: Proven, problem: str | None, reproduce: str) -> CaseResult:
     """All that is known of how a case ended. `problem` is what is not as expected."""
     outcome, assembled = proven.outcome, proven.assembled
     evidence = dict(outcome.judgement.evidence.to_json()) if outcome else {}
     proof = evidence.pop("proof", None)
-    said = {key: tuple(map(str, _items(value))) for key, value in evidence.items()}
+    said = {
+        _short(key): tuple(_short(str(item)) for item in _items(value)[:_MOST])
+        for key, value in list(evidence.items())[:_MOST]
+    }
     release = next(iter(said.get("release", ())), None)
     qemu_seconds = outcome.costs.qemu_seconds if outcome else 0.0
     return CaseResult(
@@ -32,9 +40,9 @@ def case_result(case: Case, proven: Proven, problem: str | None, reproduce: str)
         claim=replace(case, kernel="").id.removeprefix(f"{case.arch}--"),
         expected=Expected(case.expect.verdict.value, case.expect.why),
         verdict=proven.verdict.value,
-        reason=proven.reason,
+        reason=_short(proven.reason),
         code=proven.code,
-        problem=problem,
+        problem=None if problem is None else _short(problem),
         unsafe=case.unsafe,
         protocol=assembled.protocol if assembled else None,
         entry=assembled.image.entry if assembled else None,
@@ -45,7 +53,7 @@ def case_result(case: Case, proven: Proven, problem: str | None, reproduce: str)
         stages=_stages(outcome),
         key=proven.key,
         evidence=said,
-        proof=None if proof is None else str(proof),
+        proof=None if proof is None else _short(str(proof)),
         findings=_findings(outcome),
         registers=_registers(assembled, outcome),
         memory=_memory(assembled, outcome),
@@ -58,6 +66,11 @@ def case_result(case: Case, proven: Proven, problem: str | None, reproduce: str)
 
 def _origin(assembled: Assembled | None, what: str) -> str | None:
     return assembled.image.provenance.get(what) if assembled else None
+
+
+def _short(text: str) -> str:
+    """A guest decides how long it is; the whole transcript is in the run directory."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _items(value: object) -> list[object]:
@@ -77,7 +90,7 @@ def _findings(outcome: Outcome | None) -> tuple[str, ...]:
         return (f"the entry was not reached; {probe.where}",)
     rules = [f"{item.grade.value} {item.code}: {item.sentence}" for item in probe.findings]
     more = [f"{probe.more} more differences"] if probe.more else []
-    return (*map(str, probe.differences), *more, *rules)
+    return tuple(map(_short, (*map(str, probe.differences), *more, *rules)))
 
 
 def _registers(assembled: Assembled | None, outcome: Outcome | None) -> tuple[Register, ...]:

@@ -14,9 +14,11 @@ import zlib
 from collections.abc import Iterable
 from typing import Final
 
-from harness.results import CaseResult
+from harness.results import CaseResult, Transcript
 from harness.stages import marks
 
+_MOST_LINES: Final = 4000  # of one transcript, half from each end; results.json has more
+_LINE_LIMIT: Final = 2000  # characters
 _STAMP: Final = re.compile(r"\[ *[0-9]{1,8}\.[0-9]{1,9}\] ?")
 
 
@@ -32,16 +34,29 @@ def packed(cases: Iterable[CaseResult]) -> str:
         if case.transcript is None:
             continue
         stamps, steps, last = [], [], 0
-        for line in case.transcript.lines:
+        lines, stages = _shown(case.transcript)
+        for line in lines:
             stamp = _STAMP.match(line)
             text = line[stamp.end() :] if stamp else line
             place = texts.setdefault(text, len(texts))
             stamps.append(stamp.group() if stamp else "")
             steps.append(place - last)
             last = place
-        found[case.case] = [stamps, steps, _stages(case.transcript.text)]
+        found[case.case] = [stamps, steps, stages]
     data = json.dumps({"texts": list(texts), "cases": found}, separators=(",", ":"))
     return base64.b64encode(zlib.compress(data.encode(), 9)).decode()
+
+
+def _shown(transcript: Transcript) -> tuple[list[str], list[tuple[int, str]]]:
+    """The lines for a page, and its stages: of a flood, the beginning and the end."""
+    lines, stages = transcript.lines, _stages(transcript.text)
+    half, gone = _MOST_LINES // 2, len(lines) - _MOST_LINES
+    if gone > 0:
+        told = f"[… {gone} lines left out, see results.json …]"
+        lines = [*lines[:half], told, *lines[-half:]]
+        kept = ((n if n < half else n - gone + 1, name, n) for n, name in stages)
+        stages = [(at, name) for at, name, n in kept if n < half or n >= half + gone]
+    return [line[:_LINE_LIMIT] for line in lines], stages
 
 
 def _stages(text: str) -> list[tuple[int, str]]:

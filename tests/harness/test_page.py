@@ -175,6 +175,22 @@ def test_stages_are_marked_at_their_lines() -> None:
     assert [2, "proof"] in found
 
 
+def test_flood_is_cut_in_the_middle() -> None:
+    log = (
+        builder.LOG
+        + b"".join(b"line %d\n" % n for n in range(20_000))
+        + b"Run /init as init process\n"
+    )
+    case = builder.case(transcript=results.transcript(log))
+    found = unpacked(transcripts.packed([case]))
+    told = lines(found, case.case)
+    assert len(told) == 4001
+    assert "lines left out, see results.json" in told[2000]
+    assert told[1] == "[    0.500000] Memory: up" and told[-1] == "Run /init as init process"
+    stages = {name: at for at, name in found["cases"][case.case][2]}
+    assert (stages["banner"], told[stages["init"]]) == (0, told[-1])
+
+
 # --- memory and time ---------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from harness import results
 from harness.case import Case
 from harness.collected import case_result
 from harness.errors import UserError
+from harness.evidence import GuestEvidence
 from harness.prove import prove
 from harness.results import Check
 from tests.builders import results as builder
@@ -138,6 +140,19 @@ def test_transcript_without_an_end() -> None:
     assert len(found.text) < (1 << 20) + 100
     assert found.lines[0] == "first" and found.lines[-1] == "last"
     assert "characters left out" in found.text
+
+
+def test_guest_that_says_too_much(case: Case, tmp_path: Path) -> None:
+    """Evidence and reasons of any size become results of a bounded one."""
+    proven = prove(case, tmp_path / "run")
+    assert proven.outcome is not None
+    text = "".join(f"k{n} {'x' * 10_000}\n" for n in range(100)) + "k1 y\n" * 1000
+    judgement = replace(proven.outcome.judgement, evidence=GuestEvidence(text, "p" * 10_000))
+    flooded = replace(proven, outcome=replace(proven.outcome, judgement=judgement), reason=text)
+    found = case_result(case, flooded, text, "again")
+    assert len(found.evidence) == 64 and len(found.evidence["k1"]) == 64
+    longest = [found.reason, found.problem or "", found.proof or "", *found.evidence["k0"]]
+    assert all(len(item) == 4097 for item in longest)
 
 
 def test_merging() -> None:
