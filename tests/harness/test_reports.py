@@ -132,7 +132,8 @@ def test_no_step_summary_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_step_summary_of_hostile_text() -> None:
-    text = step_summary.render(run(problem=HOSTILE, reproduce=HOSTILE, claim=HOSTILE))
+    fences = "x\n```\n<b>\n````\n<b>"
+    text = step_summary.render(run(problem=HOSTILE, reproduce=fences, claim=HOSTILE))
     outside = re.sub(r"^(`{3,})text\n.*?^\1$", "", text, flags=re.M | re.S)
     assert "<b>" not in outside and "\n# h" not in outside
     rows = [line for line in outside.splitlines() if line.startswith("|")]

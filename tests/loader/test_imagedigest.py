@@ -65,6 +65,8 @@ def test_everything_the_guest_can_see_matters() -> None:
         made([(MIB + 6, b"kernel"), DATA[1]]),
         made([DATA[0], (8 * MIB + 8001, b"end")]),
         made(DATA[:1]),
+        made([(MIB, b"alike")]),
+        made([(MIB + (64 << 10), b"alike")]),
         made(DATA, pc=MIB + 4),
         made(DATA, ((MIB, 2 * MIB), BANKS[1])),
         # The same bytes, a bank further.
