@@ -17,6 +17,7 @@ from typing import Final
 from harness.results import CaseResult, Results
 
 THRESHOLD: Final = 0.005  # of the instruction count
+_SHARE: Final = 0.1  # of the threshold: what a stage must add to the whole boot to be a regression
 _SHOWN: Final = 160  # characters of a transcript line
 # What differs between any two kernels, boot images or runs, and says nothing: the nonce of a case
 # follows from the kernel's digest, the proof from the nonce.
@@ -136,22 +137,20 @@ def _other_image(before: CaseResult, now: CaseResult, threshold: float) -> Chang
     costs = [cost for cost in _costs(before, now) if abs(cost.ratio) > threshold]
     told = [*map(str, costs), *_missing_stages(before, now)]
     told += _first_difference(before, now)
-    total = next((cost.ratio for cost in costs if cost.what == _TOTAL), 0.0)
-    worst = max((cost.ratio for cost in costs), default=0.0)
-    if worst > threshold:
+    # A thousand instructions are a lot for a short stage and nothing for a boot.
+    matters = threshold * _SHARE * (before.instructions or 0)
+    if any(cost.ratio > threshold and cost.now - cost.before > matters for cost in costs):
         return Change(now.case, Kind.REGRESSED, tuple(told))
     if costs:
-        return Change(now.case, Kind.IMPROVED if total <= 0 else Kind.CHANGED, tuple(told))
+        better = all(cost.ratio < 0 for cost in costs)
+        return Change(now.case, Kind.IMPROVED if better else Kind.CHANGED, tuple(told))
     return Change(now.case, Kind.CHANGED, tuple(told)) if told else Change(now.case, Kind.SAME)
-
-
-_TOTAL: Final = "in all"
 
 
 def _costs(before: CaseResult, now: CaseResult) -> Iterator[Costs]:
     """The whole boot, and each stage by itself: the instructions since the stage before."""
     if before.instructions is not None and now.instructions is not None:
-        yield Costs(_TOTAL, before.instructions, now.instructions)
+        yield Costs("in all", before.instructions, now.instructions)
     old, new = stage_costs(before), stage_costs(now)
     for name in old:
         if name in new:

@@ -91,6 +91,15 @@ def test_slower_stage_in_a_boot_that_is_as_fast() -> None:
     )
 
 
+def test_short_stage_that_means_nothing_for_the_boot() -> None:
+    """Told, since it is beyond the threshold; but 600,000 of 1.3 billion fail nobody's change."""
+    old = (Stage("banner", 10_000_000, 0.0), *builder.STAGES[2:])
+    new = (Stage("banner", 10_600_000, 0.0), *builder.STAGES[2:])
+    found = change(builder.case(stages=old), builder.case(stages=new, key=OTHER_IMAGE))
+    assert (found.kind, len(found.sentences)) == (Kind.CHANGED, 1)
+    assert "up to banner: 10,000,000 -> 10,600,000" in found.sentences[0]
+
+
 def test_stage_that_is_missing() -> None:
     found = change(builder.case(), builder.case(stages=builder.STAGES[:3], key=OTHER_IMAGE))
     assert "stage proof was not reached any more" in found.sentences
