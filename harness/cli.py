@@ -162,6 +162,7 @@ def _offset(text: str) -> int | None:
 
 def _add_matrix(commands: argparse._SubParsersAction[_Parser]) -> None:
     matrix = _command(commands, "matrix", "boot the matrix of kernels, protocols and offsets")
+    matrix.usage = "bootproof matrix [--scenarios FILE | --kernel WHAT] [options]"
     which = matrix.add_argument_group("which cases")
     which.add_argument(
         "--scenarios",
@@ -169,7 +170,7 @@ def _add_matrix(commands: argparse._SubParsersAction[_Parser]) -> None:
         type=Path,
         default=[],
         metavar="FILE",
-        help="your own claims instead of the default matrix; may be repeated (docs/scenarios.md)",
+        help="your own claims instead of the default matrix (docs/scenarios.md)",
     )
     which.add_argument(
         "--kernel",
@@ -206,14 +207,14 @@ def _add_matrix(commands: argparse._SubParsersAction[_Parser]) -> None:
         action="append",
         default=[],
         metavar="NAME=PATH",
-        help="a QEMU that scenarios may name; may be repeated",
+        help="a QEMU that scenarios may name",
     )
     how.add_argument("--out", type=Path, default=places.output() / "matrix", help="run directories")
     how.add_argument(
         "--keep",
         choices=("all", "failed"),
         default="all",
-        help="of which cases guest RAM is kept (about 50 MiB each; default: %(default)s)",
+        help="of which cases guest RAM is kept, 50 MiB each (%(default)s)",
     )
     how.add_argument("--ktap", action="store_true", help="KTAP on stdout, all else on stderr")
     how.add_argument("--quiet", action="store_true", help="only failures and the last line")

@@ -244,3 +244,16 @@ def test_the_command_refuses_in_one_line(options: list[str], said: str, suite: P
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr and done.stderr.count("\n") == 1
     assert not (suite / "out").exists()
+
+
+def test_help_fits_a_screen_and_has_an_example() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.cli", "matrix", "--help"],
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(done.stdout.splitlines()) <= 42
+    assert "example: bootproof matrix" in done.stdout
