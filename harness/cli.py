@@ -24,6 +24,7 @@ from loader.errors import one_line
 if TYPE_CHECKING:
     from harness import boot
 
+_MOST_GUESTS: Final = 256
 OK, NOT_AS_EXPECTED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 _EXAMPLES: Final = {
@@ -137,6 +138,12 @@ def _size(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not 0 < int(text) <= _MOST_GUESTS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {_MOST_GUESTS}")
+    return int(text)
+
+
 def _seconds(text: str) -> float:
     try:
         seconds = float(text)
@@ -200,7 +207,9 @@ def _add_matrix(commands: argparse._SubParsersAction[_Parser]) -> None:
     how.add_argument(
         "--initrd", type=Path, metavar="FILE", help="with --kernel: its /init runs after the proof"
     )
-    how.add_argument("-n", metavar="N", default="2", help="how many guests at once (%(default)s)")
+    how.add_argument(
+        "-n", metavar="N", type=_count, default=2, help="how many guests at once (%(default)s)"
+    )
     how.add_argument("-x", action="store_true", help="stop at the first case not as expected")
     how.add_argument(
         "--qemu",
@@ -268,7 +277,7 @@ def _matrix(arguments: argparse.Namespace) -> int:
         shard=arguments.shard,
         costs=arguments.costs and arguments.costs.absolute(),
         qemus=tuple(arguments.qemu),
-        workers=arguments.n,
+        jobs=arguments.n,
         stop_at_first=arguments.x,
         only_list=arguments.list,
         last_failed=arguments.lf,

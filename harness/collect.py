@@ -8,7 +8,9 @@ file, claim and case: `x86_64.toml::pvh[x86_64-6.1-cloud-amd64-elf-pvh-none]`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Final
 
 import pytest
 from _pytest._code.code import TerminalRepr, TracebackStyle
@@ -31,6 +33,9 @@ from harness.prove import Options, Proven, prove
 from harness.report import terminal
 from harness.report.listing import Listed
 from kernels.errors import FetchError, FetchErrors
+
+# Where a case has been booted already, by another thread.
+BOOTING: Final = pytest.StashKey[Future[Proven]]()
 
 
 def collector(path: Path, parent: pytest.Collector) -> pytest.File:
@@ -83,8 +88,13 @@ class CaseItem(pytest.Item):
     def case(self) -> Case:
         return self.listed.case
 
+    def boot(self) -> Proven:
+        """Boots the case; judges nothing of how it ended."""
+        return boot(self, self.case)
+
     def runtest(self) -> None:
-        prove_case(self, self.case)
+        booting = self.stash.get(BOOTING, None)
+        judge(self, self.case, self.boot() if booting is None else booting.result())
 
     def repr_failure(
         self, excinfo: pytest.ExceptionInfo[BaseException], style: TracebackStyle | None = None
@@ -142,11 +152,20 @@ def _keep(config: pytest.Config, items: list[pytest.Item], kept: set[int]) -> No
 
 def prove_case(item: pytest.Item, case: Case) -> Proven:
     """Boots a case, hands the result to the reports, and fails unless it is as expected."""
+    return judge(item, case, boot(item, case))
+
+
+def boot(item: pytest.Item, case: Case) -> Proven:
+    """Boots a case as the session's options say. Raises as harness.prove."""
     if hasattr(item.config, "workerinput"):
         ending.become_worker()
     out: Path = item.config.getoption(OUT_OPTION)
     options = Options(qemus=select.qemus(item.config.getoption(QEMU_OPTION)))
-    proven = prove(case, out.absolute() / case.id, options)
+    return prove(case, out.absolute() / case.id, options)
+
+
+def judge(item: pytest.Item, case: Case, proven: Proven) -> Proven:
+    """Hands a result to the reports, and fails unless it is as expected."""
     problem = terminal.problem(case, proven)
     again = terminal.reproduce(item.name, item.config.getoption(COMMAND_OPTION))
     result = case_result(case, proven, problem, again)

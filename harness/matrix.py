@@ -17,6 +17,7 @@ from harness.options import (
     BASELINE_OPTION,
     COMMAND_OPTION,
     COSTS_OPTION,
+    JOBS_OPTION,
     KEEP_OPTION,
     KTAP_OPTION,
     LINES_OPTION,
@@ -55,7 +56,7 @@ class Selection:
     shard: str | None = None
     costs: Path | None = None
     qemus: tuple[str, ...] = ()
-    workers: str = "2"
+    jobs: int = 2
     stop_at_first: bool = False
     only_list: bool = False
     last_failed: bool = False
@@ -177,4 +178,4 @@ def arguments(selection: Selection, *files: Path) -> list[str]:
     args += ["-o", f"cache_dir={selection.out / '.pytest_cache'}"]
     if selection.only_list:
         return [*args, "-q", LIST_OPTION]
-    return [*args, LINES_OPTION, "-n", selection.workers]
+    return [*args, LINES_OPTION, f"{JOBS_OPTION}={selection.jobs}"]

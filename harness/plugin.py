@@ -17,10 +17,12 @@ from harness.changes import THRESHOLD
 from harness.collect import CaseItem
 from harness.errors import UserError
 from harness.gathering import Gatherer
+from harness.inflight import InFlight
 from harness.options import (
     BASELINE_OPTION,
     COMMAND_OPTION,
     COSTS_OPTION,
+    JOBS_OPTION,
     KEEP_OPTION,
     KTAP_OPTION,
     LINES_OPTION,
@@ -94,6 +96,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="change of an instruction count that is still the same",
     )
     group.addoption(KTAP_OPTION, action="store_true", help="KTAP on the process's own stdout")
+    group.addoption(
+        JOBS_OPTION,
+        type=int,
+        default=1,
+        metavar="N",
+        help="this many cases at once, in one process",
+    )
     group.addoption(QUIET_OPTION, action="store_true", help="no lines and no grid")
 
 
@@ -111,6 +120,9 @@ def pytest_configure(config: pytest.Config) -> None:
             config.pluginmanager.register(Gatherer(config))
         except UserError as error:
             raise pytest.UsageError(str(error)) from error
+        jobs: int = config.getoption(JOBS_OPTION)
+        if jobs > 1:
+            config.pluginmanager.register(InFlight(jobs))
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.File | None:

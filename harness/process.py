@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import termios
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -63,6 +64,7 @@ class QemuProcess:
         except OSError as error:
             os.close(self._stderr)
             raise UserError(f"{argv[0]}: cannot be started: {error.strerror}") from error
+        RUNNING.add(self)
         self._accounting = psutil.Process(self._process.pid)
         self._cpu_seconds = 0.0
 
@@ -71,6 +73,9 @@ class QemuProcess:
         return self._process.pid
 
     def ended(self) -> bool:
+        """Whether it is gone. Raises KeyboardInterrupt when all of them are being ended."""
+        if RUNNING.ending:
+            raise KeyboardInterrupt
         return self._process.poll() is not None
 
     @property
@@ -135,6 +140,7 @@ class QemuProcess:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
+        RUNNING.remove(self)
         self._close_stderr()
         if self._terminal is not None:
             self._terminal.restore()
@@ -146,6 +152,38 @@ class QemuProcess:
             os.ftruncate(self._stderr, 0)
             os.pwrite(self._stderr, kept, 0)
         os.close(self._stderr)
+
+
+class _Running:
+    """Every QEMU of this process, whatever thread started it: to be ended together."""
+
+    def __init__(self) -> None:
+        self._all: set[QemuProcess] = set()
+        self._lock = threading.Lock()
+        self.ending = False
+
+    def add(self, process: QemuProcess) -> None:
+        with self._lock:
+            self._all.add(process)
+            if self.ending:
+                process.kill()
+
+    def remove(self, process: QemuProcess) -> None:
+        with self._lock:
+            self._all.discard(process)
+
+    def end(self) -> None:
+        """Ends all there are, and all that will be started until `begin`."""
+        with self._lock:
+            self.ending = True
+            for process in self._all:
+                process.kill()
+
+    def begin(self) -> None:
+        self.ending = False
+
+
+RUNNING: Final = _Running()
 
 
 class _TerminalState:

@@ -173,7 +173,7 @@ import sys
 import patch
 from harness import cli, matrix
 matrix.fetch_for = lambda cases: None
-sys.exit(cli.main(["matrix", "--out", "out", "-n", "0", *sys.argv[1:]]))
+sys.exit(cli.main(["matrix", "--out", "out", "-n", "1", *sys.argv[1:]]))
 """
 
 

@@ -105,7 +105,7 @@ case = Case("x86_64", sys.argv[1], "elf", "linux64", memory=32 << 20)
 refused = Expectation(Verdict.LOAD_REFUSED)
 cases = [case, Case("x86_64", sys.argv[1], "elf", "linux64", 1 << 20, expect=refused)]
 out = Path(sys.argv[2])
-sys.exit(matrix.run_cases(cases, matrix.Selection(out, workers="0", command="bootproof mine")))
+sys.exit(matrix.run_cases(cases, matrix.Selection(out, jobs=1, command="bootproof mine")))
 """
 
 
@@ -141,14 +141,12 @@ def test_suite_without_cases_sees_nothing_of_the_plugin(tmp_path: Path) -> None:
 
 
 def test_arguments() -> None:
-    selection = Selection(
-        Path("/out"), expression="pvh", workers="4", stop_at_first=True, keep="failed"
-    )
+    selection = Selection(Path("/out"), expression="pvh", jobs=4, stop_at_first=True, keep="failed")
     words = arguments(selection)
     assert words[0] == str(ROOT / "scenarios")
     assert {"--bootproof-out=/out", "--bootproof-keep=failed", "-x"} <= set(words)
     assert words[words.index("-k") + 1] == "pvh"
-    assert words[words.index("-n") + 1] == "4"
+    assert "--bootproof-jobs=4" in words
     assert "--collect-only" not in words
 
 

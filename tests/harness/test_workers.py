@@ -1,7 +1,8 @@
-"""A matrix of several workers that is ended from outside, in the middle of its boots."""
+"""Boots at the same time, in threads or in workers of pytest, ended from outside in the middle."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -34,9 +35,10 @@ sys.exit(cli.main(["matrix"]))
 
 
 class Matrix:
-    """Two boots that never end, in two workers."""
+    """Two boots that never end: as the matrix runs them, or in workers of pytest-xdist."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, workers: bool) -> None:
+        self._workers = workers
         kernel = directory / "vmlinux"
         kernel.write_bytes(vmlinux(X86Program(LOAD).say_for_ever(b"again and again\n")))
         self._directory = directory
@@ -53,6 +55,7 @@ class Matrix:
         """Returns when both guests are running."""
         selection = matrix.Selection(out=self._directory / "out")
         words = matrix.arguments(selection, self._directory / "a.cases.json")
+        words += ["--bootproof-jobs=1", "-n", "2"] if self._workers else []
         path = os.pathsep.join([str(ROOT), str(self._directory)])
         process = subprocess.Popen(
             [sys.executable, "-c", COMMAND, *words, "-p", "no_busybox"],
@@ -86,14 +89,14 @@ class Matrix:
         for each in self.family:
             if each.is_running():
                 each.kill()
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None:
             self._process.kill()
             self._process.communicate()
 
 
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[Matrix]:
-    started = Matrix(tmp_path)
+@pytest.fixture(params=["threads", "workers"])
+def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Matrix]:
+    started = Matrix(tmp_path, workers=request.param == "workers")
     yield started
     started.end()
 
@@ -129,8 +132,12 @@ def test_interrupted_matrix_leaves_nothing(
     assert "Traceback" not in said
     for console in running.consoles:
         assert not (console.parent / "pieces").exists()
+        result = console.parent / "result.json"
+        assert not result.exists() or json.loads(result.read_text())["verdict"] == "interrupted"
+        assert console.parent.lstat().st_uid == os.geteuid()
 
 
+@pytest.mark.parametrize("running", ["workers"], indirect=True)
 def test_killed_worker_takes_its_qemu_with_it(running: Matrix) -> None:
     running.start()
     for each in running.family:

@@ -1,0 +1,87 @@
+"""How much memory the harness needs with many cases in flight, QEMU and guest RAM left out.
+
+    .venv/bin/python -m bench.memory [--cases 1 4 16] [--kernel 6.1-cloud-amd64]
+
+Owns measuring `bootproof matrix -n N` on N cases of a real kernel from the catalogue's cache. What
+is printed is the largest sum seen of the proportional set sizes (PSS) of all processes of the
+harness, and what each further case adds. Sampled ten times a second from outside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from harness import case_file, matrix
+from harness.case import Case
+from harness.images import catalogue_file
+from loader.address import MIB
+
+TARGET = 150 * MIB  # for 16 cases
+
+_MATRIX = "import sys; from harness import matrix; sys.exit(matrix._pytest(sys.argv[1:]))"
+
+
+def harness_memory(pid: int) -> tuple[int, int]:
+    """Bytes of all processes of the harness below `pid`, and how many QEMUs there are."""
+    size, qemus = 0, 0
+    for each in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+        try:
+            if each.name().startswith("qemu-system"):
+                qemus += 1
+            else:
+                size += each.memory_full_info().pss
+        except psutil.Error:  # it has just ended
+            continue
+    return size, qemus
+
+
+def measure(count: int, kernel: str) -> tuple[int, int]:
+    """The most memory with `count` cases in flight, and the most QEMUs that ran at once."""
+    path = str(catalogue_file(kernel).path)
+    cases = [
+        Case("x86_64", f"{kernel}-{n}", "elf", "linux64", kernel_path=path) for n in range(count)
+    ]
+    most, at_once = 0, 0
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / f"bench{case_file.SUFFIX}"
+        case_file.write_cases(file, cases)
+        words = matrix.arguments(matrix.Selection(Path(directory) / "out", jobs=count), file)
+        command = [sys.executable, "-c", _MATRIX, *words]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            while process.poll() is None:
+                try:
+                    size, qemus = harness_memory(process.pid)
+                except psutil.Error:
+                    break
+                most, at_once = max(most, size), max(at_once, qemus)
+                time.sleep(0.1)
+    return most, at_once
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="memory of the harness by cases in flight")
+    parser.add_argument("--cases", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--kernel", default="6.1-cloud-amd64")
+    arguments = parser.parse_args()
+    first: tuple[int, int] | None = None
+    for count in arguments.cases:
+        most, at_once = measure(count, arguments.kernel)
+        each = (
+            ""
+            if first is None
+            else f"; {(most - first[1]) / (count - first[0]) / MIB:.1f} MiB each"
+        )
+        print(f"{count:3} cases, {at_once:3} QEMUs at once: {most / MIB:6.1f} MiB{each}")
+        first = first or (count, most)
+    print(f"target: {TARGET / MIB:.0f} MiB for 16 cases")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Several cases at once in one process, a thread for each: how `bootproof matrix -n N` runs them.
+
+A case waits for its QEMU nearly all of its time, so threads are enough, and the memory is that of
+one process. Owns the threads and their end, and the order in which pytest hears of results: as they
+come. Tests that are Python functions run in between, in the main thread, in the place of a case.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+
+import pytest
+
+from harness.collect import BOOTING, CaseItem
+from harness.process import RUNNING
+from harness.prove import Proven
+
+
+class InFlight:
+    """A pytest plugin of one session; `jobs` is how many guests run at once."""
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+        self._slots = threading.Semaphore(jobs)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        if session.config.option.collectonly:
+            return None
+        if session.testsfailed and not session.config.option.continue_on_collection_errors:
+            raise session.Interrupted(f"{session.testsfailed} errors during collection")
+        pool = ThreadPoolExecutor(self._jobs, thread_name_prefix="case")
+        try:
+            self._run(session, pool)
+        except BaseException:
+            RUNNING.end()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            RUNNING.begin()
+        return True
+
+    def _run(self, session: pytest.Session, pool: ThreadPoolExecutor) -> None:
+        waiting = {
+            pool.submit(self._boot, item): item
+            for item in session.items
+            if isinstance(item, CaseItem)
+        }
+        for item in session.items:
+            if not isinstance(item, CaseItem):
+                with self._slots:
+                    _report(session, item)
+                self._hear(session, waiting, seconds=0)
+        while waiting:
+            self._hear(session, waiting)
+
+    def _boot(self, item: CaseItem) -> Proven:
+        with self._slots:
+            return item.boot()
+
+    def _hear(
+        self,
+        session: pytest.Session,
+        waiting: dict[Future[Proven], CaseItem],
+        seconds: float | None = None,
+    ) -> None:
+        """Lets pytest report the cases that have ended; none is kept in memory afterwards."""
+        done, _ = wait(waiting, timeout=seconds, return_when=FIRST_COMPLETED)
+        for future in done:
+            item = waiting.pop(future)
+            item.stash[BOOTING] = future
+            try:
+                _report(session, item)
+            finally:
+                del item.stash[BOOTING]
+
+
+def _report(session: pytest.Session, item: pytest.Item) -> None:
+    """One item through pytest, as its own loop does it."""
+    item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+    if session.shouldfail:
+        raise session.Failed(session.shouldfail)
+    if session.shouldstop:
+        raise session.Interrupted(session.shouldstop)
