@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -143,6 +145,71 @@ def test_every_end_has_a_verdict_without_a_proof(end: End) -> None:
     found, reason = verdict(b"text", end, exit_code=1)
     assert found not in (Verdict.BOOTED, Verdict.BOOTED_WRONG, Verdict.PANIC)
     assert reason
+
+
+# --- what the kernel itself says ---------------------------------------------------------------
+
+EXITED = b"[ 1.0] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000300\r\n"
+DIED = b"[ 1.0] BUG: unable to handle page fault\r\n[ 1.0] Oops: 0002 [#1] SMP\r\n"
+FATAL = b"[ 1.1] Kernel panic - not syncing: Fatal exception\r\n"
+RESTARTED = b"[ 1.0] reboot: Restarting system\r\n"
+IN_RAM = " (from the log buffer in RAM: the console does not show it)"
+OOPS = "BUG: unable to handle page fault"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "reason"),
+    [
+        (
+            EXITED,
+            Verdict.INIT_FAILED,
+            ("init exited with 3 without its proof (Attempted to kill init! exitcode=0x00000300)"),
+        ),
+        (DIED + FATAL, Verdict.PANIC, f"kernel panic: Fatal exception; {OOPS}"),
+        (DIED + EXITED, Verdict.PANIC, "kernel panic: Attempted to kill init! exitcode=0x0000"),
+        (DIED, Verdict.OOPS, f"{OOPS}"),
+        (RESTARTED, Verdict.GUEST_SHUTDOWN_EARLY, "the guest was restarted in order: 'reboot: R"),
+    ],
+    ids=["init", "fatal oops", "oops killed init", "oops", "restart"],
+)
+def test_what_the_kernel_says_of_its_end(text: bytes, wanted: Verdict, reason: str) -> None:
+    """On the console, or in RAM only: then it is labelled, and the verdict the same."""
+    found, said = verdict(text, End.GUEST_RESET)
+    assert found is wanted and said.startswith(reason) and IN_RAM not in said
+    found, said = verdict(b"quiet", End.GUEST_RESET, log=text)
+    assert found is wanted and said.startswith(reason) and IN_RAM in said
+
+
+def test_restart_is_an_end_only_when_the_machine_was_reset() -> None:
+    assert verdict(RESTARTED, End.PARKED)[0] is Verdict.STUCK
+
+
+@pytest.mark.parametrize("end", [End.QEMU_EXITED, End.NO_ANSWER, End.HOST_IDLE, End.HOST_STOPPED])
+def test_log_buffer_does_not_excuse_qemu_or_the_host(end: End) -> None:
+    found, reason = verdict(b"quiet", end, exit_code=1, log=PANIC)
+    assert found in (Verdict.QEMU_FAILED, Verdict.INCONCLUSIVE)
+    assert "log buffer" not in reason
+
+
+def test_log_buffer_makes_no_pass() -> None:
+    assert verdict(b"", End.PARKED, log=X86.text())[0] is Verdict.SILENT
+
+
+def test_log_buffer_is_not_asked_once_there_is_a_proof() -> None:
+    assert verdict(X86.text(), End.GUEST_RESET, log=PANIC)[0] is Verdict.BOOTED
+
+
+def test_oops_before_the_proof_and_after_it() -> None:
+    found, reason = verdict(DIED + X86.text(), End.GUEST_RESET)
+    assert (found, reason) == (Verdict.OOPS, f"{OOPS}; init proved its boot all the same")
+    assert verdict(X86.text() + DIED, End.GUEST_RESET)[0] is Verdict.BOOTED
+
+
+def test_end_of_the_log_buffer_is_quoted_where_the_console_lacks_it() -> None:
+    _, reason = verdict(b"", End.PARKED, log=b"zero\none\n\ntwo\nth\x1bree\n")
+    assert r"(the log buffer in RAM ends with 'one / two / th\\x1bree')" in reason
+    _, reason = verdict(b"[ 1.0] three\r\n", End.PARKED, log=b"two\nthree\n")
+    assert "log buffer" not in reason
 
 
 # --- contradictions ----------------------------------------------------------------------------
@@ -384,6 +451,12 @@ def test_values_are_stable() -> None:
         *("stuck", "silent", "over-budget", "console-limit", "guest-shutdown-early"),
         *("qemu-failed", "inconclusive", "interrupted"),
     ]
+
+
+def test_docs_explain_every_verdict_in_order() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "verdicts.md").read_text()
+    rows = re.findall(r"^\| `([a-z-]+)` \| .+ \| .+ \|$", text, re.MULTILINE)
+    assert rows == [verdict.value for verdict in Verdict]
 
 
 def test_expected_fields_are_all_judged() -> None:

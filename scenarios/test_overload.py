@@ -1,0 +1,63 @@
+"""A host that has no time is no failing guest: every guest still proves its boot."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from harness.case import RAM_BASE, Case
+from harness.kernel_names import default_kernels
+from harness.prove import prove
+from harness.verdict import Verdict
+from loader.address import MIB
+
+_GUESTS: Final = 8
+_BUSY_LOOPS: Final = 6  # beside them, on two cores
+_X86_64: Final = Case("x86_64", default_kernels("x86_64")[0], "elf", "linux64", profile="fast")
+_AARCH64: Final = Case(
+    *("aarch64", default_kernels("aarch64")[0], "image", "arm64"),
+    offset=RAM_BASE["aarch64"] + 2 * MIB,
+    profile="fast",
+)
+
+
+@pytest.fixture
+def busy_loops() -> Iterator[None]:
+    loops = [
+        subprocess.Popen(["sh", "-c", "while :; do :; done"], stdin=subprocess.DEVNULL)
+        for _ in range(_BUSY_LOOPS)
+    ]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+@pytest.mark.usefixtures("busy_loops")
+def test_eight_guests_beside_six_busy_loops(run_directory: Callable[[str], Path]) -> None:
+    """Half of them for each architecture, and every boot the same as if it had been alone."""
+    cases = [replace(case, claim="overload") for case in (_X86_64, _AARCH64)] * (_GUESTS // 2)
+    directories = [run_directory(f"overload-{number}") for number in range(_GUESTS)]
+    # QEMU ends with the thread that started it: each boot has the main thread of a process.
+    with ProcessPoolExecutor(_GUESTS, multiprocessing.get_context("spawn")) as pool:
+        runs = list(pool.map(_boot, cases, directories))
+    assert [verdict for _, verdict, _ in runs] == [Verdict.BOOTED] * _GUESTS
+    assert len({(arch, transcript) for arch, _, transcript in runs}) == 2
+
+
+def _boot(case: Case, directory: Path) -> tuple[str, Verdict, bytes]:
+    proven = prove(case, directory)
+    outcome = proven.outcome
+    shutil.rmtree(directory)
+    assert outcome is not None, proven.reason
+    return case.arch, proven.verdict, outcome.observation.transcript
