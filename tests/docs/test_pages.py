@@ -1,0 +1,132 @@
+"""Every documented command is one, and runs; every link leads somewhere; CI files are valid."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import cli, images, prove
+from loader.unpack import unpack_to
+from tests.docs.pages import PAGES, ROOT, Command, anchors, commands, links
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+ALL = [command for page in PAGES for command in commands(page)]
+
+
+@pytest.mark.parametrize("command", [c for c in ALL if c.refusal is None], ids=str)
+def test_documented_command_is_one(command: Command) -> None:
+    """Its options exist and their values are well-formed."""
+    cli._parser().parse_args(command.words)
+
+
+def test_commands_are_found() -> None:
+    """The test above cannot pass by finding nothing."""
+    pages = {command.page.name for command in ALL}
+    assert {"README.md", "boot-image.md", "compare.md", "testing-your-loader.md"} <= pages
+    assert sum(command.not_run is None for command in ALL) >= 20
+    assert [str(c) for c in ALL if c.not_run is not None and len(c.not_run) < 10] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_anchors(page: Path) -> None:
+    for target in links(page):
+        if re.match(r"https?://", target):
+            continue
+        path, _, fragment = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{page}: {target}: no such file"
+        if fragment and file.suffix == ".md":
+            assert fragment in anchors(file), f"{page}: {target}: no such heading"
+
+
+def test_every_page_is_in_the_index() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    missing = [p.name for p in PAGES if p.parent.name == "docs" and f"docs/{p.name}" not in text]
+    assert missing == []
+
+
+# --- CI files ----------------------------------------------------------------------------------
+
+
+def check_schema(name: str, *files: Path) -> None:
+    words = ["-m", "check_jsonschema", "--builtin-schema", f"vendor.{name}", *map(str, files)]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def gitlab_example() -> str:
+    (example,) = re.findall(
+        r"```yaml\n(.*?)```", (ROOT / "docs" / "ci.md").read_text("utf-8"), re.DOTALL
+    )
+    return str(example)
+
+
+def test_workflows_are_valid() -> None:
+    assert [path.name for path in WORKFLOWS] == ["ci.yml", "nightly.yml"]
+    check_schema("github-workflows", *WORKFLOWS)
+
+
+def test_gitlab_example_is_valid(tmp_path: Path) -> None:
+    file = tmp_path / ".gitlab-ci.yml"
+    file.write_text(gitlab_example())
+    check_schema("gitlab-ci", file)
+
+
+def test_commands_of_ci_files_are_commands() -> None:
+    texts = [gitlab_example(), *(path.read_text("utf-8") for path in WORKFLOWS)]
+    found = [line for text in texts for line in re.findall(r"- (?:run: )?\./bootproof (.+)", text)]
+    assert len(found) == 6
+    for line in found:
+        cli._parser().parse_args(shlex.split(re.sub(r"\$\{\{.*?\}\}|\$\w+", "1", line)))
+
+
+# --- each documented command, run ---------------------------------------------------------------
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Path:
+    """The files that the pages speak of."""
+    x86, arm = (images.kernel_path(f"6.1-cloud-{arch}") for arch in ("amd64", "arm64"))
+    for name, kernel in (
+        ("bzImage", x86),
+        ("arch/x86/boot/bzImage", x86),
+        ("arch/arm64/boot/Image", arm),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).symlink_to(kernel)
+    unpack_to(images.kernel_path("6.12-cloud-amd64"), tmp_path / "vmlinux")
+    (tmp_path / "my.cpio").write_bytes(prove.evidence_archive("x86_64"))
+    (tmp_path / "my.toml").write_text((ROOT / "scenarios" / "x86_64.toml").read_text("utf-8"))
+    (tmp_path / "notes.txt").write_text("hello\n")
+    (tmp_path / "cut").write_bytes(x86.read_bytes()[:100_000])
+    return tmp_path
+
+
+@pytest.mark.documented
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_documented_commands_run(page: Path, desk: Path) -> None:
+    """In the page's order, in one directory, as a reader would."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for command in commands(page):
+        if command.not_run is not None:
+            continue
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "harness.cli", *command.words],
+            cwd=desk,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        told = f"{command}\n{done.stdout[-2000:]}{done.stderr}"
+        if command.refusal is None:
+            assert done.returncode == 0, told
+        else:
+            assert (done.returncode, done.stderr.rstrip("\n")) == (2, command.refusal), told
