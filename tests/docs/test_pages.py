@@ -102,7 +102,8 @@ def desk(tmp_path: Path) -> Path:
         (tmp_path / name).symlink_to(kernel)
     unpack_to(images.kernel_path("6.12-cloud-amd64"), tmp_path / "vmlinux")
     (tmp_path / "my.cpio").write_bytes(prove.evidence_archive("x86_64"))
-    (tmp_path / "my.toml").write_text((ROOT / "scenarios" / "x86_64.toml").read_text("utf-8"))
+    page = (ROOT / "docs" / "scenarios.md").read_text("utf-8")
+    (tmp_path / "my.toml").write_text(re.findall(r"```toml\n(.*?)```", page, re.DOTALL)[0])
     (tmp_path / "notes.txt").write_text("hello\n")
     (tmp_path / "cut").write_bytes(x86.read_bytes()[:100_000])
     return tmp_path
