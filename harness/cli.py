@@ -540,12 +540,34 @@ def _run(arguments: argparse.Namespace) -> int:
 def _add_replay(commands: argparse._SubParsersAction[_Parser]) -> None:
     replay = _command(commands, "replay", "play back a recorded run and compare, or debug it")
     replay.add_argument("directory", metavar="RUN", type=Path, help="the directory of a run")
+    replay.add_argument(
+        "--gdb",
+        nargs="?",
+        const="",
+        metavar="SOCKET|PORT",
+        help="wait for a debugger where the run failed, ready to go back; on a socket of its own,"
+        " the path of a socket to make, or a port on loopback",
+    )
+    replay.add_argument(
+        "--at",
+        type=int,
+        metavar="N",
+        help="with --gdb: stop after N guest instructions (default: where the kernel says that it"
+        " panics, else at the end)",
+    )
+    replay.add_argument(
+        "--symbols", type=Path, metavar="VMLINUX", help="with --gdb: a kernel with symbols"
+    )
     replay.set_defaults(run=_replay)
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    from harness import replay
+    from harness import replay, reverse
 
+    if arguments.gdb is not None:
+        return reverse.run(arguments.directory, arguments.gdb, arguments.at, arguments.symbols)
+    if arguments.at is not None or arguments.symbols is not None:
+        raise UserError("--at and --symbols go with --gdb")
     return replay.run(arguments.directory)
 
 

@@ -3,7 +3,7 @@
 Owns the remote protocol on an inherited socket. All other registers and memory are read by other
 means, since the protocol shows neither segment caches nor sparse RAM.
 
-Source: "GDB Remote Serial Protocol" (packets, Z1, c, D) in the GDB manual.
+Source: "GDB Remote Serial Protocol" (packets, Z1, c, bs, bc, D) in the GDB manual.
 """
 
 from __future__ import annotations
@@ -43,6 +43,26 @@ class GdbStub:
         self._take_packet()
         self._command(f"z1,{address:x},{_BREAKPOINT_SIZE}")
         return True
+
+    def break_at(self, address: int) -> None:
+        """Sets a breakpoint at guest-virtual `address`. Raises GdbError."""
+        self._command(f"Z1,{address:x},{_BREAKPOINT_SIZE}")
+
+    def step_back(self) -> None:
+        """Undoes one instruction; only while a record is played back. Raises GdbError."""
+        self._reverse("bs")
+
+    def continue_back(self) -> None:
+        """Goes back to the last arrival at a breakpoint, else to the first snapshot.
+
+        Only while a record is played back. Raises GdbError.
+        """
+        self._reverse("bc")
+
+    def _reverse(self, packet: str) -> None:
+        answer = self._ask(packet)
+        if not answer.startswith(b"T05"):  # SIGTRAP
+            raise GdbError(f"gdbstub: {packet} was answered with {answer!r}")
 
     def detach(self) -> None:
         """Lets go of the guest, which QEMU continues by itself. Raises GdbError."""

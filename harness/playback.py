@@ -27,6 +27,7 @@ from harness.realise import Realisation, guest_ram, realise, write
 from harness.recording import Record, version_text
 from harness.replaylog import ReplayLogError
 from harness.rundir import CONSOLE, RUN_LOG
+from harness.text import printable
 from loader import bootimage
 from loader.bootimage import BootImage
 from loader.memory import GuestMemory
@@ -35,7 +36,9 @@ _GREETING_SECONDS: Final = 300.0
 _IDLE_SECONDS: Final = 120.0
 _QUIT_SECONDS: Final = 5.0
 _POLL: Final = 0.05
-_STILL_CPU_SECONDS: Final = 20.0  # a replay that executes nothing for so long waits for ever
+# A replay that executes nothing for so long waits for ever: busily, or asleep in so many looks.
+_STILL_CPU_SECONDS: Final = 20.0
+_STILL_LOOKS: Final = 60
 _DESCRIPTION_LIMIT: Final = 1 << 20
 _ROOM: Final = 1 << 20
 _CONSOLE_LIMIT: Final = 17 << 20  # what a run's console is cut to, and some
@@ -141,15 +144,16 @@ class Playback:
     def _go_on(self, names: tuple[str, ...], most: int) -> None:
         self.monitor.events()
         self.monitor.execute("cont")
-        last, since = -1, 0.0
+        last, since, asleep = -1, 0.0, 0
         while not any(event.name in names for event in self._events()):
             self.monitor.wait(_POLL)
+            asleep = asleep + 1 if self.process.asleep() else 0
             executed, used = self.instructions, self.process.cpu_seconds()
             if executed > most:
                 return
             if executed != last:
-                last, since = executed, used
-            if used - since > _STILL_CPU_SECONDS:
+                last, since, asleep = executed, used, 0
+            if used - since > _STILL_CPU_SECONDS or asleep > _STILL_LOOKS:
                 return
 
     def _events(self) -> list[Event]:
@@ -217,10 +221,12 @@ def _running(
             try:
                 monitor.connect(_GREETING_SECONDS)
                 yield Playback(process, monitor, directory / CONSOLE)
-                monitor.execute("quit", seconds=_QUIT_SECONDS)
             except MonitorError as error:
                 process.wait(_QUIT_SECONDS)
-                raise UserError(f"the replay failed: {process.stderr() or error}") from error
+                said = process.stderr().splitlines()[-1:] or [str(error)]
+                raise UserError(f"the replay failed: {printable(said[0].encode())}") from error
+            with contextlib.suppress(MonitorError):  # leaving ends QEMU for certain
+                monitor.execute("quit", seconds=_QUIT_SECONDS)
             process.wait(_QUIT_SECONDS)
 
 

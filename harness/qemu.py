@@ -63,11 +63,10 @@ class Arch:
     `cmdline` is what a kernel needs to talk to us and to end the machine, `fast` what else makes it
     boot with fewer instructions; `entropy` names CPU features that give random numbers and can be
     turned off; `smp_repeats` says that guests with several CPUs were seen to run the same way each
-    time; `stub_window` is where a reset stub may lie; `device_tree` says
-    whether kernels want one; `dump` is how QEMU prints the registers; `mode_log`
-    finds the CPU mode at the entry in the kernel's log, if it says so. `console_driver` is what
-    must be built into a kernel for the serial port. `page_cpus` has a CPU model for page sizes that
-    `cpu` lacks.
+    time; `stub_window` is where a reset stub may lie; `device_tree` says whether kernels want one;
+    `dump` is how QEMU prints the registers; `gdb` is its name in GDB; `mode_log` finds the CPU mode
+    at the entry in the kernel's log, if it says so. `console_driver` is what must be built into a
+    kernel for the serial port. `page_cpus` has a CPU model for page sizes that `cpu` lacks.
     """
 
     name: str
@@ -84,6 +83,7 @@ class Arch:
     memory_limit: int
     cpu_limit: int
     dump: DumpFormat
+    gdb: str
     console_driver: Need
     mode_log: re.Pattern[bytes] | None = None
     page_cpus: Mapping[str, str] = field(default_factory=dict)
@@ -133,6 +133,7 @@ _X86_64 = Arch(
     device_tree=False,
     memory_limit=64 * GIB,
     cpu_limit=acpi.MOST_CPUS,
+    gdb="i386:x86-64",
     dump=DumpFormat(
         parse=parse_x86,
         pc=re.compile(r"\b[RE]IP=([0-9a-f]+)"),
@@ -163,6 +164,7 @@ _AARCH64 = Arch(
     device_tree=True,
     memory_limit=64 * GIB,
     cpu_limit=8,  # of the GICv2 that `virt` has by default
+    gdb="aarch64",
     dump=DumpFormat(
         parse=parse_arm64,
         pc=re.compile(r"\bPC=([0-9a-f]+)"),

@@ -47,9 +47,9 @@ class ReplayLog:
     """What a log says of its run.
 
     `at` has, for each console offset that was asked for, the number of guest instructions executed
-    before that byte was written. `failed_writes` counts console writes that the host did not take:
-    the console is then not complete. `early_quit` is the offset of a `quit` that stands before the
-    instructions that were executed before it.
+    when that byte was written, the one that wrote it included. `failed_writes` counts console
+    writes that the host did not take: the console is then not complete. `early_quit` is the offset
+    of a `quit` that stands before the instructions that were executed before it.
     """
 
     instructions: int
