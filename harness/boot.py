@@ -89,10 +89,6 @@ def _boot(case: Case, directory: Path, options: Options, request: Request) -> Pr
     if not request.console:
         options = replace(options, on_console=show)
     prepared = prove.prepare(case, directory, options)
-    if request.twice and prepared.start.machine.realtime:
-        raise UserError(
-            f"--twice: no two boots are the same in {prepared.start.machine.mode} (see --help)"
-        )
     print_request(prepared, case, request)
     proven = prove.carry_out(case, prepared, directory)
     show.finish()
@@ -102,6 +98,10 @@ def _boot(case: Case, directory: Path, options: Options, request: Request) -> Pr
 
 def _boot_twice(case: Case, directory: Path, options: Options, request: Request) -> int:
     """Two boots below `directory`; 0 when both booted and were the same."""
+    kernel = images.kernel_file(case.kernel_source)
+    machine = prove.machine_for(case, kernel, options)
+    if machine.realtime:
+        raise UserError(f"--twice: no two boots are the same in {machine.mode}")
     runs = [_boot(case, directory / name, options, request) for name in ("first", "second")]
     first, second = (proven.outcome for proven in runs)
     assert first is not None and second is not None  # a refusal is an error here

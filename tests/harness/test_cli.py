@@ -105,6 +105,28 @@ def refusal(said: Said) -> str:
 # --- whole boots -------------------------------------------------------------------------------
 
 
+def test_boot_twice(bootproof: Run, kernel: Path, tmp_path: Path) -> None:
+    said = bootproof("boot", kernel, "--memory", "32M", "--out", tmp_path / "run", "--twice")
+    assert (said.code, said.err) == (1, "")  # it resets: the same, and yet no boot
+    assert said.out.count("verdict   cpu-reset: ") == 2
+    assert "twice     the same transcript and number of instructions" in said.out
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["first", "second"]
+
+
+def test_real_time_shows(bootproof: Run, kernel: Path, tmp_path: Path) -> None:
+    """Also a quirk's: several CPUs, and a kernel that does not say its version."""
+    for options, why in (
+        (("--realtime",), "asked for"),
+        (("--smp", "2"), "quirk smp-bringup: "),
+    ):
+        said = bootproof("boot", kernel, "--memory", "32M", "--out", tmp_path / "run", *options)
+        result = json.loads((tmp_path / "run" / "result.json").read_text())
+        known = qemu.find_qemu("x86_64").version < (10, 0, 0) or options == ("--realtime",)
+        assert (f"real time: {why}" in said.out) == known
+        assert (result["machine"]["realtime"] or "").startswith(why) == known
+        assert not result["machine"]["deterministic"]
+
+
 def test_boot_that_proves_itself(bootproof: Run, tmp_path: Path) -> None:
     """From the command line to a right proof, which the kernel finds in its initrd."""
     path = tmp_path / "vmlinux"
@@ -319,6 +341,10 @@ def test_wrong_architecture_format_or_machine(
         (("--cmdline", "caf\udce9"), "--cmdline"),
         (("--cpu", "no-such-cpu"), "no-such-cpu"),
         (("--console",), "--console needs a terminal"),
+        (("--smp", "0"), "'0' is no number of CPUs"),
+        (("--smp", "256"), "CPUs: 256; machines of x86_64 have 1 to 255"),
+        (("--profile", "fast", "--cmdline", "x"), "leave out one of them (--profile, --cmdline)"),
+        (("--realtime", "--twice"), "no two boots are the same in real time: asked for"),
         (("--no-such-option",), "unrecognized arguments: --no-such-option"),
     ],
 )
