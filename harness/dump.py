@@ -57,6 +57,7 @@ class DumpFormat:
         return self.sleep is not None and before.endswith(self.sleep)
 
 
+_CPU: Final = re.compile(r"^CPU#\d+$", re.MULTILINE)
 _ASSIGNMENT: Final = re.compile(r"\b([A-Z][A-Z0-9]{1,5}) *=([0-9a-f]+)\b")
 _SEGMENT: Final = re.compile(r"^(\w\w\w?) *=([0-9a-f]{4}) ([0-9a-f]+) ([0-9a-f]{8}) ([0-9a-f]{8})")
 _TABLE: Final = re.compile(r"^([GI]DT)= +([0-9a-f]+) ([0-9a-f]{8})", re.MULTILINE)
@@ -161,6 +162,11 @@ def _segment(match: re.Match[str]) -> Segment:
     return Segment(selector, base, limit, flags >> 8 & 0xF0FF)
 
 
+def each_cpu(dump: str) -> list[str]:
+    """The parts of `info registers -a`, one for each CPU."""
+    _, *parts = _CPU.split(dump)
+    return parts or [dump]
+
+
 def _first_cpu(dump: str) -> str:
-    """Of `info registers -a`, the part of CPU 0."""
-    return dump.partition("CPU#1")[0]
+    return each_cpu(dump)[0]

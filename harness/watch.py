@@ -15,7 +15,7 @@ import pexpect
 
 from harness import kernellog, logbuffer
 from harness.console import ConsoleFile
-from harness.dump import DumpFormat
+from harness.dump import DumpFormat, each_cpu
 from harness.evidence import PROOF_PATTERN
 from harness.monitor import Monitor
 from harness.process import QemuProcess
@@ -197,8 +197,7 @@ class Watch:
     def _sampled(self, cpu_seconds: float) -> End | None:
         dump = self._monitor.registers()
         goes_round = self._detector.stuck(dump, cpu_seconds)
-        pc = self._format.program_counter(dump)
-        halted = self._format.halted(dump, b"" if pc is None else self._before(pc))
+        halted = all(map(self._halted, each_cpu(dump)))
         idles = self._idling.since(halted, cpu_seconds)
         if goes_round:
             # A CPU may sleep with interrupts masked and still be woken by one (arm64's WFI).
@@ -206,6 +205,10 @@ class Watch:
                 return End.LOOPING
             self._detector.clear()
         return End.IDLING if idles > self._budget.idling_cpu_seconds else None
+
+    def _halted(self, dump: str) -> bool:
+        pc = self._format.program_counter(dump)
+        return self._format.halted(dump, b"" if pc is None else self._before(pc))
 
     def _before(self, pc: int) -> bytes:
         """The bytes before a guest-virtual address; none where nothing is mapped."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness import qemu
-from harness.dump import DumpFormat, parse_arm64, parse_x86
+from harness.dump import DumpFormat, each_cpu, parse_arm64, parse_x86
 from harness.stuck import IdleDetector, StuckDetector
 from loader.address import GIB, MIB
 from loader.registers import Arm64Registers, Segment
@@ -61,6 +62,23 @@ def test_incomplete_dumps_are_named(dump: str) -> None:
         parse_x86(dump)
     with pytest.raises(ValueError, match="QEMU's register dump shows no "):
         parse_arm64(dump)
+
+
+@pytest.mark.parametrize("working", [False, True])
+def test_each_cpu_of_a_real_machine(working: bool, tmp_path: Path) -> None:
+    """CPU 1 waits to be started, and says HLT=1, whether CPU 0 works or not."""
+    code = program("x86_64")
+    guest = Guest(code.spin() if working else code.wait(), flat64(2 * MIB))
+    with live(guest, replace(machine("x86_64"), cpus=2), tmp_path) as running:
+        running.registers(until=f"RIP={2 * MIB:016x}" if working else "HLT=1")
+        dump = running.hmp("info registers -a")
+    assert [X86.halted(part, b"") for part in each_cpu(dump)] == [not working, True]
+
+
+def test_cpus_of_a_dump() -> None:
+    both = x86_dump(0x10) + x86_dump(0x20).replace("CPU#0", "CPU#1")
+    assert [X86.program_counter(part) for part in each_cpu(both)] == [0x10, 0x20]
+    assert each_cpu("HLT=1") == ["HLT=1"]
 
 
 def test_only_the_first_cpu_counts() -> None:
