@@ -28,7 +28,7 @@ _MOST_GUESTS: Final = 256
 OK, NOT_AS_EXPECTED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 _EXAMPLES: Final = {
-    "matrix": "example: bootproof matrix -k 'pvh and x86_64'",
+    "matrix": "example: bootproof matrix --kernel arch/x86/boot/bzImage --dry-run",
     "boot": "example: bootproof boot arch/x86/boot/bzImage --protocol linux32 --offset 32M",
     "image": "example: bootproof image vmlinux --protocol linux64 --out build/image",
     "run": "example: bootproof run build/image",

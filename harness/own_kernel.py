@@ -27,10 +27,8 @@ from loader.errors import LoaderError
 from loader.identify import Format, identify
 from loader.image import open_image
 from loader.inspect import Inspection, inspect
-from loader.pe import ARCHITECTURES
 
 _BIG_ENDIAN: Final = "big-endian"
-_IMAGE_ARCHES: Final = frozenset(ARCHITECTURES.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +63,23 @@ def look_at(name: str, file: KernelFile) -> Kernel:
     if found.format is Format.UNKNOWN:
         raise _refusal(file, found.remark or "it is in no format of Linux kernels")
     forms = [*_forms(file)]
-    refused = [form.refused.sentence for form in forms if form.refused]
-    if refused:
-        raise UserError(refused[0])
-    arch = forms[-1].arch
+    last = forms[-1]
+    _check_arch(file, last)
+    for form in forms:
+        if form.refused:
+            raise _refusal(file, form.refused.sentence.removeprefix(f"{form.file}: "))
+    assert last.arch is not None
+    _check_inside(file, last.arch, last)
+    return Kernel(name, str(file.path.absolute()), last.arch, tuple(forms))
+
+
+def _check_arch(file: KernelFile, form: Inspection) -> None:
+    arch = form.arch
     if arch is None or arch not in qemu.ARCHES:
         what = "a 32-bit kernel" if arch in _NARROW else f"a kernel for {arch or 'no known CPU'}"
         raise _refusal(file, f"it is {what}; bootproof boots {', '.join(qemu.ARCHES)}")
-    if forms[-1].kernel == "elf" and arch in _IMAGE_ARCHES:
+    if form.kernel == Format.ELF.value and qemu.ARCHES[arch].device_tree:
         raise _refusal(file, f"a vmlinux of {arch} has no boot protocol; give its Image")
-    _check_inside(file, arch, forms[-1])
-    return Kernel(name, str(file.path.absolute()), arch, tuple(forms))
 
 
 _NARROW: Final = ("i386", "arm", "riscv32")
@@ -92,7 +96,8 @@ def _forms(file: KernelFile) -> Iterator[Inspection]:
     try:
         yield inspect(images.in_format(file, "elf").path)
     except LoaderError as error:
-        raise _refusal(file, f"no vmlinux can be had out of it ({error})") from error
+        why = error.detail or error.summary
+        raise _refusal(file, f"no vmlinux can be had out of it: {why}") from error
 
 
 def _check_inside(file: KernelFile, arch: str, form: Inspection) -> None:
