@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness import images
-from harness.scenarios import default_kernels
+from harness.kernel_names import default_kernels
 from loader import initramfs
 
 ROOT = Path(__file__).resolve().parents[1]
