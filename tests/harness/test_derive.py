@@ -92,7 +92,8 @@ def test_vmlinux_with_a_pvh_note_that_cannot_be_moved() -> None:
 
 
 def test_both_sides_of_each_edge_of_a_relocation_note() -> None:
-    found = derived(vmlinux(pvh_entry(START), pvh_reloc(2 * MIB, START, GIB - 1)))
+    note = pvh_reloc(2 * MIB, START, GIB - 1)
+    found = derived(vmlinux(pvh_entry(START), note, size=2 * MIB))
     assert labels(found, boots=True, protocol="pvh") == [
         "elf-pvh-none",
         "elf-pvh-+0-relocate",
@@ -107,7 +108,7 @@ def test_both_sides_of_each_edge_of_a_relocation_note() -> None:
         "elf-pvh-+1M-relocate",
     ]
     last, beyond = (one(found, f"elf-pvh-{n}-relocate") for n in ("last-+1006M", "too-high-+1008M"))
-    assert last.offset is not None and last.offset + START + 0x4000 <= GIB
+    assert last.offset is not None and last.offset + START + 2 * MIB == GIB
     assert (last.memory, beyond.memory) == (2 * GIB, 2 * GIB)
     assert beyond.expect.reason == "0x3fffffff"
 
