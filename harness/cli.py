@@ -40,6 +40,16 @@ _EXAMPLES: Final = {
     "report": "example: bootproof report old/results.json build/matrix",
     "history": "example: bootproof history nightly-results/",
     "inspect": "example: bootproof inspect vmlinux --offset 16M",
+    "completion": 'example: eval "$(bootproof completion bash)"',
+    "setup": "example: bootproof setup",
+    "doctor": "example: bootproof doctor",
+    "test": "example: bootproof test",
+}
+_USAGES: Final = {  # where all options would fill half a screen
+    "boot": "bootproof boot [options] KERNEL",
+    "compare": "bootproof compare [options] KERNEL",
+    "image": "bootproof image [options] --out DIR KERNEL",
+    "run": "bootproof run [options] DIR",
 }
 
 
@@ -122,12 +132,20 @@ def _parser() -> _Parser:
         run=_doctor
     )
     _command(commands, "test", "bootproof's own tests").set_defaults(run=_test)
+    completion = _command(commands, "completion", "print completion for a shell")
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
+    completion.set_defaults(run=_completion)
     return parser
 
 
 def _command(commands: argparse._SubParsersAction[_Parser], name: str, summary: str) -> _Parser:
     return commands.add_parser(
-        name, help=summary, description=summary, epilog=_EXAMPLES.get(name), allow_abbrev=False
+        name,
+        usage=_USAGES.get(name),
+        help=summary,
+        description=summary,
+        epilog=_EXAMPLES.get(name),
+        allow_abbrev=False,
     )
 
 
@@ -330,18 +348,19 @@ def _add_boot(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--placement",
         choices=("pieces", "mapped"),
         default="pieces",
-        help="one generic loader device for each piece, or ram.img itself as the RAM",
+        metavar="WAY",
+        help="pieces: a generic loader device for each; mapped: ram.img itself is the RAM",
     )
     boot.add_argument(
         "--probe",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="stop at the kernel's first instruction and compare CPU and RAM with what was asked",
+        help="compare CPU and RAM at the first instruction with what was asked (default: yes)",
     )
     boot.add_argument(
         "--realtime",
         action="store_true",
-        help="the guest has the host's clock; the boot is then not reproducible",
+        help="the host's clock in the guest; then not reproducible",
     )
     boot.add_argument(
         "--twice",
@@ -363,14 +382,13 @@ def _add_request(parser: _Parser) -> None:
         type=_offset,
         default=...,
         metavar="SIZE",
-        help="kernel_offset as in linux-loader: added to a vmlinux's addresses, the load address of"
-        " a bzImage, the base of an Image; `none` for none (default: none; for an Image 2 MiB"
-        " above the start of RAM)",
+        help="added to a vmlinux's addresses, load address of a bzImage, base of an Image (default:"
+        " none; for an Image RAM + 2M)",
     )
     parser.add_argument(
         "--pvh-relocate",
         action="store_true",
-        help="with --offset: enter through PVH where the kernel's relocation note allows it",
+        help="with --offset: PVH where the kernel's relocation note allows it",
     )
     parser.add_argument("--unsafe", action="store_true", help="start what would be refused")
     parser.add_argument("--smp", type=_cpus, default=1, metavar="N", help="CPUs (default: 1)")
@@ -378,8 +396,8 @@ def _add_request(parser: _Parser) -> None:
         "--profile",
         choices=("default", "fast"),
         default="default",
-        help="the kernel command line when there is no --cmdline; fast: without the kernel's"
-        " self-tests, mitigations and security modules, so that it boots sooner",
+        metavar="NAME",
+        help="default or fast, a command line without the kernel's self-tests and mitigations",
     )
 
 
@@ -390,12 +408,14 @@ def _add_kernel(parser: _Parser) -> None:
         "--protocol",
         choices=("auto", "linux64", "linux32", "pvh", "arm64"),
         default="auto",
-        help="how the kernel is entered (default: PVH if it offers that, else the Linux protocol)",
+        metavar="NAME",
+        help="linux64, linux32, pvh or arm64 (default: PVH if offered, else Linux's own)",
     )
     parser.add_argument(
         "--format",
         choices=("elf", "bzimage", "image"),
-        help="unpack the kernel to this first (default: as it is; vmlinux for --protocol pvh)",
+        metavar="NAME",
+        help="elf, bzimage or image: unpack to this first (default: as it is, elf for pvh)",
     )
     parser.add_argument(
         "--memory", type=_size, default=512 << 20, metavar="SIZE", help="guest RAM (512M)"
@@ -711,6 +731,13 @@ def _setup(_arguments: argparse.Namespace) -> int:
     from harness import fetching
 
     return fetching.fetch_default_set()
+
+
+def _completion(arguments: argparse.Namespace) -> int:
+    import shtab
+
+    print(shtab.complete(_parser(), shell=arguments.shell))
+    return OK
 
 
 def _doctor(_arguments: argparse.Namespace) -> int:

@@ -54,6 +54,10 @@ def test_version_and_doctor(installed: Environment) -> None:
     assert "./bootproof" not in said.stdout
 
 
+def test_completion(installed: Environment) -> None:
+    assert "_shtab_bootproof" in installed.must("bootproof", "completion", "bash")
+
+
 def test_boot_from_another_directory(installed: Environment) -> None:
     """Run directories go below the current directory, never beside the package."""
     said = installed.must("bootproof", "boot", "6.1-cloud-amd64", "--protocol", "pvh")
