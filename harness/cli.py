@@ -661,7 +661,7 @@ def _add_history(commands: argparse._SubParsersAction[_Parser]) -> None:
         "directory", metavar="DIR", type=Path, help="holds results.json files at any depth"
     )
     history.add_argument(
-        "--out", type=Path, metavar="FILE", help="also as a page (default: DIR/history.html)"
+        "--out", type=Path, metavar="FILE", help="the page (default: DIR/history.html)"
     )
     history.set_defaults(run=_history)
 
