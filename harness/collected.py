@@ -10,7 +10,7 @@ from typing import Any, Final
 from harness import results
 from harness.case import Case
 from harness.prove import Proven
-from harness.results import Area, CaseResult, Expected, Kernel, Memory, Register, Stage
+from harness.results import Area, CaseResult, Expected, Kernel, Memory, Register, Stage, Transcript
 from harness.run import Outcome
 from loader.address import Range
 from loader.assemble import Assembled
@@ -58,6 +58,7 @@ def case_result(case: Case, proven: Proven, problem: str | None, reproduce: str)
         registers=_registers(assembled, outcome),
         memory=_memory(assembled, outcome),
         transcript=results.transcript(outcome.observation.transcript) if outcome else None,
+        log=_log(outcome),
         cmdline=_origin(assembled, "cmdline"),
         reproduce=reproduce,
         directory=str(proven.directory),
@@ -75,6 +76,11 @@ def _short(text: str) -> str:
 
 def _items(value: object) -> list[object]:
     return value if isinstance(value, list) else [value]
+
+
+def _log(outcome: Outcome | None) -> Transcript | None:
+    raw = outcome.observation.log if outcome else b""
+    return results.transcript(raw) if raw else None
 
 
 def _stages(outcome: Outcome | None) -> tuple[Stage, ...]:

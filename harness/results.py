@@ -132,6 +132,7 @@ class CaseResult:
     registers: tuple[Register, ...] = about("at the kernel's first instruction")
     memory: Memory | None = about("at the kernel's first instruction; null when nothing was loaded")
     transcript: Transcript | None = about("the console; null when nothing was started")
+    log: Transcript | None = about("the log buffer in guest RAM; null when it was not looked at")
     cmdline: str | None = about("the kernel command line")
     reproduce: str = about("the command that runs this case again")
     directory: str = about("the run directory")

@@ -106,6 +106,8 @@ def _failure(case: CaseResult) -> str:
     lines = [f"{case.verdict}: {case.reason}", f"expected: {case.expected.verdict}"]
     if case.tail:
         lines += ["last console lines:", *(f"  | {line}" for line in case.tail)]
+    elif case.log:
+        lines += ["the log buffer in RAM ends:", *(f"  | {line}" for line in case.log.tail)]
     return "\n".join([*lines, f"reproduce: {case.reproduce}", f"run directory: {case.directory}"])
 
 

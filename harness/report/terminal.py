@@ -53,6 +53,8 @@ def failure(result: CaseResult) -> str:
     lines = [f"{result.case}: {result.problem}"]
     if result.tail:
         lines += ["last console lines:", *(f"  | {line}" for line in result.tail)]
+    elif result.log:
+        lines += ["the log buffer in RAM ends:", *(f"  | {line}" for line in result.log.tail)]
     lines += [f"reproduce: {result.reproduce}", f"run directory: {result.directory}"]
     return "\n".join(lines)
 

@@ -67,6 +67,7 @@ def case(claim: str = "elf-pvh-none", kernel: str = "6.1", **others: Any) -> Cas
                 (Area("kernel", 16 * MIB, 46 * MIB), Area("initrd", 510 * MIB, 2 * MIB - 4096)),
             ),
             transcript=results.transcript(LOG),
+            log=None,
             cmdline="console=ttyS0",
             reproduce="./bootproof matrix -k x",
             directory="build/matrix/x",

@@ -83,6 +83,7 @@ def test_nothing_comes_from_elsewhere() -> None:
     [
         {"reason": HOSTILE, "problem": HOSTILE},
         {"evidence": {HOSTILE: (HOSTILE,)}, "proof": HOSTILE, "cmdline": HOSTILE},
+        {"log": results.transcript(HOSTILE.encode() + b"\x1b[2J\xff\0\n" * 300)},
         {"transcript": results.transcript(HOSTILE.encode() + b"\x1b[2J\xff\0\n" * 3)},
         {"verdict": HOSTILE, "case": HOSTILE, "claim": HOSTILE, "arch": HOSTILE},
         {"reproduce": HOSTILE, "directory": HOSTILE, "findings": (HOSTILE,), "protocol": HOSTILE},
@@ -107,7 +108,7 @@ def test_hostile_text_stays_text(hurt: dict[str, Any]) -> None:
 def _tame(value: Any) -> Any:
     """The same value with harmless text."""
     if isinstance(value, Transcript):
-        return results.transcript(b"harmless\n" * 3)
+        return results.transcript(b"harmless\n" * len(value.lines))
     return eval(repr(value).replace(repr(HOSTILE), "'harmless'"), vars(results))
 
 

@@ -196,6 +196,17 @@ def test_failures_have_all_a_reader_needs() -> None:
     assert "✗ test_a.py::test_no: failed\nAssertionError: one\nline two" in text
 
 
+def test_silent_guest_is_told_of_by_its_log_buffer() -> None:
+    silent: dict[str, Any] = {
+        "transcript": results.transcript(b""),
+        "log": results.transcript(b"a\nlast\n"),
+    }
+    case = builder.failed(**silent)
+    assert "the log buffer in RAM ends:\n  | a\n  | last\n" in junit.render(builder.run(case))
+    text = terminal.failure(case)
+    assert text.splitlines()[1:4] == ["the log buffer in RAM ends:", "  | a", "  | last"]
+
+
 def test_summary() -> None:
     assert terminal.summary(run()) == (
         "2 of 3 cases as expected in 12 s; 1 other test: failed; 1 other test: error;"
