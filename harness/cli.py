@@ -32,6 +32,8 @@ _EXAMPLES: Final = {
     "boot": "example: bootproof boot arch/x86/boot/bzImage --protocol linux32 --offset 32M",
     "image": "example: bootproof image vmlinux --protocol linux64 --out build/image",
     "run": "example: bootproof run build/image",
+    "pack": "example: bootproof pack build/boot/RUN --out failure.tar.zst",
+    "unpack": "example: bootproof unpack failure.tar.zst --out failure",
     "replay": "example: bootproof replay build/boot/x86_64-vmlinux-elf-auto-none --gdb",
     "initramfs": "example: bootproof initramfs build/proof.cpio",
     "compare": "example: bootproof compare vmlinux --protocol pvh --json",
@@ -120,6 +122,7 @@ def _parser() -> _Parser:
     _add_image(commands)
     _add_run(commands)
     _add_replay(commands)
+    _add_pack(commands)
     _add_initramfs(commands)
     _add_inspect(commands)
     _add_report(commands)
@@ -559,7 +562,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _add_replay(commands: argparse._SubParsersAction[_Parser]) -> None:
     replay = _command(commands, "replay", "play back a recorded run and compare, or debug it")
-    replay.add_argument("directory", metavar="RUN", type=Path, help="the directory of a run")
+    replay.add_argument("directory", metavar="RUN", type=Path, help="a run's directory, or a pack")
     replay.add_argument(
         "--gdb",
         nargs="?",
@@ -582,13 +585,44 @@ def _add_replay(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    from harness import replay, reverse
+    from harness import pack, replay, reverse
 
-    if arguments.gdb is not None:
-        return reverse.run(arguments.directory, arguments.gdb, arguments.at, arguments.symbols)
-    if arguments.at is not None or arguments.symbols is not None:
+    wanted = (arguments.at, arguments.symbols)
+    if arguments.gdb is None and wanted != (None, None):
         raise UserError("--at and --symbols go with --gdb")
-    return replay.run(arguments.directory)
+    with pack.run_directory(arguments.directory) as directory:
+        if arguments.gdb is not None:
+            return reverse.run(directory, arguments.gdb, *wanted)
+        return replay.run(directory)
+
+
+def _add_pack(commands: argparse._SubParsersAction[_Parser]) -> None:
+    pack = _command(commands, "pack", "put a recorded run into one file, to be replayed elsewhere")
+    pack.add_argument("directory", metavar="RUN", type=Path, help="the directory of a run")
+    pack.add_argument("--out", type=Path, metavar="FILE", help="default: RUN.tar.zst")
+    pack.set_defaults(run=_pack)
+    unpack = _command(commands, "unpack", "make a run's directory from a packed run")
+    unpack.add_argument("file", metavar="FILE", type=Path, help="what `bootproof pack` wrote")
+    unpack.add_argument("--out", type=Path, metavar="DIR", required=True, help="must not exist")
+    unpack.set_defaults(run=_unpack)
+
+
+def _pack(arguments: argparse.Namespace) -> int:
+    from harness import pack
+
+    directory = arguments.directory.absolute()
+    out = arguments.out or directory.with_name(f"{directory.name}{pack.SUFFIX}")
+    size = pack.pack(arguments.directory, out)
+    print(f"packed    {out}: {size:,} bytes; replay it with: bootproof replay {out}")
+    return OK
+
+
+def _unpack(arguments: argparse.Namespace) -> int:
+    from harness import pack
+
+    pack.unpack(arguments.file, arguments.out)
+    print(f"unpacked  {arguments.out}; replay it with: bootproof replay {arguments.out}")
+    return OK
 
 
 def _add_initramfs(commands: argparse._SubParsersAction[_Parser]) -> None:
