@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import images
+from harness import cli, images
 from harness.kernel_names import default_kernels
 from loader import initramfs
 
@@ -54,7 +54,7 @@ def test_a_build_directory_with_the_users_initrd(
 def _matrix(*words: str) -> str:
     """The command, which must succeed; what it prints."""
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "harness.cli", "matrix", "-n", "1", *words],
+        [sys.executable, "-P", "-m", cli.__name__, "matrix", "-n", "1", *words],
         env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
         capture_output=True,
         text=True,
