@@ -93,14 +93,16 @@ def test_commands_of_ci_files_are_commands() -> None:
 def desk(tmp_path: Path) -> Path:
     """The files that the pages speak of."""
     x86, arm = (images.kernel_path(f"6.1-cloud-{arch}") for arch in ("amd64", "arm64"))
+    newer = images.kernel_path("6.12-cloud-amd64")
     for name, kernel in (
         ("bzImage", x86),
         ("arch/x86/boot/bzImage", x86),
         ("arch/arm64/boot/Image", arm),
+        ("linux/arch/x86/boot/bzImage", newer),
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to(kernel)
-    unpack_to(images.kernel_path("6.12-cloud-amd64"), tmp_path / "vmlinux")
+    unpack_to(newer, tmp_path / "vmlinux")
     (tmp_path / "my.cpio").write_bytes(prove.evidence_archive("x86_64"))
     page = (ROOT / "docs" / "scenarios.md").read_text("utf-8")
     (tmp_path / "my.toml").write_text(re.findall(r"```toml\n(.*?)```", page, re.DOTALL)[0])
@@ -117,8 +119,9 @@ def test_documented_commands_run(page: Path, desk: Path) -> None:
     for command in commands(page):
         if command.not_run is not None:
             continue
+        words = [re.sub("^~", str(desk), word) for word in command.words]  # as a shell does
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "harness.cli", *command.words],
+            [sys.executable, "-P", "-m", "harness.cli", *words],
             cwd=desk,
             env=environment,
             stdin=subprocess.DEVNULL,
