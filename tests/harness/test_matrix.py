@@ -270,7 +270,8 @@ def test_ktap_has_stdout_for_itself(tmp_path: Path) -> None:
     kernel.write_bytes(
         builder.elf(builder.load(16 << 20, bytes(X86Program(16 << 20).reset().code)))
     )
-    script = GENERATED.replace('workers="0"', 'workers="2", ktap=True')
+    script = GENERATED.replace("jobs=1", "jobs=2, ktap=True")
+    assert script != GENERATED
     done = subprocess.run(
         [sys.executable, "-c", script, str(kernel), str(out)],
         cwd=tmp_path,
