@@ -174,6 +174,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "smp": 1,
     "profile": "default",
     "realtime": False,
+    "twice": False,
     "console": False,
     "probe": True,
     "out": None,
