@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Final
 
+from harness.key import Key
 from harness.results import CaseResult, Results
 
 THRESHOLD: Final = 0.005  # of the instruction count
@@ -102,11 +103,20 @@ def _change(before: CaseResult | None, now: CaseResult | None, threshold: float)
     if surroundings:
         told = f"the runs cannot be compared: {'; '.join(surroundings)}"
         return Change(now.case, Kind.NOT_COMPARED, (told,))
-    if now.key.icount_shift is None:
-        return Change(now.case, Kind.SAME, ("in real time: only the verdict was compared",))
+    why = _only_the_verdict(now.key)
+    if why is not None:
+        return Change(now.case, Kind.SAME, (f"{why}: only the verdict was compared",))
     if now.key.same_boot_image(before.key):
         return _identical(before, now)
     return _other_image(before, now, threshold)
+
+
+def _only_the_verdict(key: Key) -> str | None:
+    """Why counts and transcripts of such runs are not compared; None when they are."""
+    if key.icount_shift is None:
+        return "in real time"
+    # When one CPU ends the machine, the others run on until QEMU has stopped them.
+    return f"with {key.cpus} CPUs" if key.cpus > 1 else None
 
 
 def _other_verdict(before: CaseResult, now: CaseResult) -> Change:

@@ -181,6 +181,20 @@ def test_real_time_has_nothing_but_its_verdict() -> None:
     assert change(before, now).kind is Kind.SAME
 
 
+def test_several_cpus_have_nothing_but_their_verdict() -> None:
+    """One that ends the machine leaves the others running for a moment: the count is not exact."""
+    key = replace(builder.KEY, cpus=2)
+    before = with_log(b"a\n", key=key)
+    for now in (
+        with_log(b"b\n", key=key, instructions=1_300_000_001),
+        builder.case(key=replace(key, boot_image="22" * 32), instructions=2_600_000_000),
+    ):
+        told = "with 2 CPUs: only the verdict was compared"
+        assert change(before, now) == Change(now.case, Kind.SAME, (told,))
+    failed = builder.case(key=key, verdict="panic", problem="panic instead of booted")
+    assert change(before, failed).kind is Kind.REGRESSED
+
+
 def test_unknown_boot_image_is_another_one() -> None:
     key = replace(builder.KEY, boot_image=None)
     now = builder.case(key=key, instructions=1_300_000_001)
