@@ -7,7 +7,9 @@ come. Tests that are Python functions run in between, in the main thread, in the
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import pytest
@@ -17,12 +19,43 @@ from harness.process import RUNNING
 from harness.prove import Proven
 
 
+class Slots:
+    """As many at once as there are slots. A thread that comes `first` gets the next free one:
+    else cases that are waiting would take them all, and nothing be heard until the last of them.
+    """
+
+    def __init__(self, free: int) -> None:
+        self._free = free
+        self.somebody_comes_first = False
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def taken(self, *, first: bool = False) -> Iterator[None]:
+        with self._changed:
+            self.somebody_comes_first = self.somebody_comes_first or first
+            try:
+                self._changed.wait_for(
+                    lambda: self._free and (first or not self.somebody_comes_first)
+                )
+            finally:
+                if first:
+                    self.somebody_comes_first = False
+                    self._changed.notify_all()
+            self._free -= 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += 1
+                self._changed.notify_all()
+
+
 class InFlight:
     """A pytest plugin of one session; `jobs` is how many guests run at once."""
 
     def __init__(self, jobs: int) -> None:
         self._jobs = jobs
-        self._slots = threading.Semaphore(jobs)
+        self._slots = Slots(jobs)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
@@ -49,14 +82,14 @@ class InFlight:
         }
         for item in session.items:
             if not isinstance(item, CaseItem):
-                with self._slots:
+                with self._slots.taken(first=True):
                     _report(session, item)
                 self._hear(session, waiting, seconds=0)
         while waiting:
             self._hear(session, waiting)
 
     def _boot(self, item: CaseItem) -> Proven:
-        with self._slots:
+        with self._slots.taken():
             return item.boot()
 
     def _hear(

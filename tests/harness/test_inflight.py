@@ -13,6 +13,7 @@ import psutil
 
 from harness import case_file, matrix, results
 from harness.case import Case, Expectation
+from harness.inflight import Slots
 from harness.run import Start, run
 from harness.verdict import Verdict
 from harness.watch import Budget
@@ -162,3 +163,31 @@ def test_runs_in_threads_cost_little_each(tmp_path: Path) -> None:
         threads[0].join(0.1)
     assert len(seen) == CASES and len(set(seen)) == 1
     assert most - before < 64 * MIB
+
+
+def test_a_test_in_between_gets_the_next_slot() -> None:
+    """However many cases are waiting: while it waits, nobody hears what has become of them."""
+    slots, order = Slots(1), list[str]()
+
+    def case(name: str) -> None:
+        with slots.taken():
+            order.append(name)
+
+    waiting = [threading.Thread(target=case, args=(f"case {n}",)) for n in range(8)]
+    with slots.taken():
+        for thread in waiting:
+            thread.start()
+        test = threading.Thread(target=lambda: in_between(slots, order))
+        test.start()
+        while not slots.somebody_comes_first:
+            threading.Event().wait(0.001)
+        assert order == []
+    for thread in (*waiting, test):
+        thread.join(60)
+    assert order[0] == "test"
+    assert len(order) == 9
+
+
+def in_between(slots: Slots, order: list[str]) -> None:
+    with slots.taken(first=True):
+        order.append("test")
