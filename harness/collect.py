@@ -7,8 +7,10 @@ file, claim and case: `x86_64.toml::pvh[x86_64-6.1-cloud-amd64-elf-pvh-none]`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +21,7 @@ from harness import case_file, ending, rundir, scenarios, select, shard, typedjs
 from harness.case import Case
 from harness.collected import case_result
 from harness.errors import UserError
+from harness.live import AREA
 from harness.options import (
     COMMAND_OPTION,
     COSTS_OPTION,
@@ -161,7 +164,10 @@ def boot(item: pytest.Item, case: Case) -> Proven:
         ending.become_worker()
     out: Path = item.config.getoption(OUT_OPTION)
     options = Options(qemus=select.qemus(item.config.getoption(QEMU_OPTION)))
-    return prove(case, out.absolute() / case.id, options)
+    area = item.config.stash.get(AREA, None)
+    with contextlib.nullcontext() if area is None else area.case(case.id) as observer:
+        options = replace(options, observer=observer)
+        return prove(case, out.absolute() / case.id, options)
 
 
 def judge(item: pytest.Item, case: Case, proven: Proven) -> Proven:

@@ -18,6 +18,7 @@ import pytest
 
 from harness import VERSION, changes, results, typedjson
 from harness.changes import Change
+from harness.live import AREA
 from harness.options import (
     BASELINE_OPTION,
     KTAP_OPTION,
@@ -99,7 +100,14 @@ class Gatherer:
             print(text, file=self._ktap, flush=True)
         if self._lines and not self._quiet:
             for item in told:
-                print(terminal.line(item, done, total, colour=self._colour), flush=True)
+                self._print(terminal.line(item, done, total, colour=self._colour))
+
+    def _print(self, text: str) -> None:
+        area = self._config.stash.get(AREA, None)
+        if area is None:
+            print(text, flush=True)
+        else:
+            area.print(text)
 
     @property
     def _colour(self) -> bool:

@@ -28,13 +28,19 @@ class StandardOutput:
         if not isinstance(stream, io.TextIOWrapper) or stream is not sys.__stdout__:
             return
         stream.flush()
-        self._stream = io.TextIOWrapper(
-            io.BufferedWriter(_Raw(stream.fileno(), self)),
-            encoding=stream.encoding,
-            errors=stream.errors,
-            line_buffering=stream.line_buffering,
+        self._stream = self.over(
+            stream.fileno(), stream.encoding, stream.errors, line_buffering=stream.line_buffering
         )
         sys.stdout = self._stream
+
+    def over(
+        self, fd: int, encoding: str, errors: str | None, *, line_buffering: bool = False
+    ) -> io.TextIOWrapper:
+        """Another such stream, over a descriptor that stays the caller's."""
+        raw = io.BufferedWriter(_Raw(fd, self))
+        return io.TextIOWrapper(
+            raw, encoding=encoding, errors=errors, line_buffering=line_buffering
+        )
 
     def finish(self) -> None:
         """Writes out what is left."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import case_file, collect, scenarios, shard
+from harness import case_file, collect, live, scenarios, shard
 from harness.case import Case
 from harness.changes import THRESHOLD
 from harness.collect import CaseItem
@@ -120,9 +120,19 @@ def pytest_configure(config: pytest.Config) -> None:
             config.pluginmanager.register(Gatherer(config))
         except UserError as error:
             raise pytest.UsageError(str(error)) from error
+        _live(config)
         jobs: int = config.getoption(JOBS_OPTION)
         if jobs > 1:
             config.pluginmanager.register(InFlight(jobs))
+
+
+def _live(config: pytest.Config) -> None:
+    """Lines for what is in flight, on a terminal that gets lines for what has ended."""
+    lines, quiet = config.getoption(LINES_OPTION), config.getoption(QUIET_OPTION)
+    area = live.area(wanted=lines and not quiet and not config.getoption(KTAP_OPTION))
+    if area is not None:
+        config.stash[live.AREA] = area
+        config.pluginmanager.register(area)
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.File | None:

@@ -25,7 +25,7 @@ from harness.rundir import CONSOLE, DMESG, write_result
 from harness.symbols import Symbols
 from harness.text import printable
 from harness.verdict import CodeAnywhere, CodeAt, Expected, Observation, Place, Verdict, usable_ram
-from harness.watch import Budget
+from harness.watch import Budget, Observer
 from loader import assemble, initramfs
 from loader.address import Range, align_up
 from loader.assemble import Assembled, Assembly
@@ -86,6 +86,7 @@ class Options:
     interactive: bool = False
     probe: bool = True
     on_console: Callable[[bytes], None] | None = None
+    observer: Observer | None = None
     qemus: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -162,6 +163,7 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
         placement=case.placement,
         budget=_budget(case, options),
         on_console=options.on_console,
+        observer=options.observer,
         interactive=options.interactive,
         probe=options.probe and case.probe,
         kill_at=None if case.kill_at is None else case.kill_at.encode(),

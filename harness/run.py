@@ -38,7 +38,7 @@ from harness.symbols import Symbols
 from harness.text import printable
 from harness.text_in_ram import TextCheck
 from harness.verdict import End, Expected, ExpectedHandover, Judgement, Observation, Verdict
-from harness.watch import Budget, Ending, Watch, ending_without_answer, reset_cause
+from harness.watch import Budget, Ending, Observer, Watch, ending_without_answer, reset_cause
 from loader import bootimage, imagedigest
 from loader.address import Range
 from loader.bootimage import BootImage
@@ -101,6 +101,7 @@ class Start(Generic[_Asked]):
     placement: Placement = Placement.PIECES
     budget: Budget = field(default_factory=Budget)
     on_console: Callable[[bytes], None] | None = None
+    observer: Observer | None = None
     interactive: bool = False
     probe: bool = True
     unpacked: Unpacked | None = None
@@ -295,6 +296,7 @@ class _Run:
                 self._start.budget,
                 self._start.machine.arch.dump,
                 self._guest.ram,
+                self._start.observer,
             )
             if self._gdb is None:
                 self._monitor.execute("cont")

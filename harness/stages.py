@@ -21,6 +21,7 @@ _MARKS: Final = (
     ("init", rb"Run /\S+ as init process"),
     ("proof", rb"bootproof: proof "),
 )
+_WINDOW: Final = 1 << 16  # bytes of a transcript that a follower looks back
 _TIME: Final = re.compile(rb"^\[ *(\d+\.\d+)\]")
 
 
@@ -54,6 +55,30 @@ class Mark:
 
     def reached_after(self, instructions: int | None) -> Stage:
         return Stage(self.name, self.guest_seconds, instructions)
+
+
+class Follower:
+    """The last stage that a growing transcript shows; each line is looked at once."""
+
+    def __init__(self) -> None:
+        self._stage: str | None = None
+        self._left = dict(_MARKS)
+        self._size = self._line = 0
+
+    def follow(self, transcript: bytes | bytearray) -> str | None:
+        """The stage after what has been added since; None as long as nothing was printed."""
+        if len(transcript) == self._size:
+            return self._stage
+        self._stage = self._stage or _FIRST_OUTPUT
+        self._line = max(self._line, len(transcript) - _WINDOW)
+        found = marks(bytes(transcript[self._line :]))
+        new = [mark.name for mark in found if mark.name in self._left]
+        for name in new:
+            del self._left[name]
+        self._stage = new[-1] if new else self._stage
+        self._size = len(transcript)
+        self._line = max(self._line, transcript.rfind(b"\n", self._line) + 1)
+        return self._stage
 
 
 def marks(transcript: bytes) -> list[Mark]:

@@ -8,6 +8,7 @@ only asks. Judges nothing: it says why it stopped.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -89,6 +90,10 @@ class Ending:
     at: bytes = b""
 
 
+# Is told, some times a second, what a guest has used of its budget, and the console so far.
+Observer = Callable[[Usage, Budget, bytes | bytearray], None]
+
+
 class Watch:
     """One guest under observation. Raises MonitorError when QEMU goes away unasked."""
 
@@ -100,6 +105,7 @@ class Watch:
         budget: Budget,
         dump_format: DumpFormat,
         ram: GuestMemory | None = None,
+        observer: Observer | None = None,
     ) -> None:
         """`ram` is the guest's, to look for the kernel's log buffer in."""
         self._process = process
@@ -115,6 +121,7 @@ class Watch:
         self._idling = IdleDetector(_IDLE_SAMPLES)
         self._ram = ram
         self._log_after = _LOG_AFTER
+        self._observer = observer
 
     def until_the_end(
         self, *, proof: bool = True, marker: bytes | None = None, kill_at: bytes | None = None
@@ -164,6 +171,8 @@ class Watch:
         asleep = self._process.asleep()  # before it is woken to answer
         before, self._usage = self._usage, self._measure()
         used, budget = self._usage, self._budget
+        if self._observer is not None:
+            self._observer(used, budget, self._console.transcript)
         if used.console_bytes > before.console_bytes:
             self._quiet_since = used
             self._log_after = _LOG_AFTER

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from harness.stages import Stage, stages
+import pytest
+
+from harness.stages import Follower, Stage, stages
 
 BOOT = (
     b"[    0.000000] Linux version 6.1.0 (gcc)\r\n"
@@ -38,3 +40,23 @@ def test_lines_without_a_time_stamp() -> None:
 def test_another_lines_time_is_not_taken() -> None:
     text = b"[    9.000000] something\nLinux version 6.1.0\n"
     assert stages(text) == [Stage("first-output", None), Stage("banner", None)]
+
+
+@pytest.mark.parametrize("step", [1, 7, 64, len(BOOT)])
+def test_followed_as_it_grows_in_pieces(step: int) -> None:
+    """However the console arrives, the same stages in the same order."""
+    follower, seen = Follower(), []
+    assert follower.follow(b"") is None
+    for size in (*range(step, len(BOOT), step), len(BOOT)):
+        stage = follower.follow(BOOT[:size])
+        if stage not in seen:
+            seen.append(stage)
+    assert seen[-1] == "proof"
+    if step < 64:
+        assert seen == [stage.name for stage in stages(BOOT)]
+
+
+def test_stage_is_not_lost_by_what_is_said_again() -> None:
+    follower = Follower()
+    assert follower.follow(BOOT) == "proof"
+    assert follower.follow(BOOT + b"[    2.0] Linux version 6.1.0\n" * 9) == "proof"
