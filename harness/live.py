@@ -59,7 +59,8 @@ def line(name: str, stage: str, used: str, seconds: float, width: int) -> str:
     """One line of at most `width` columns; of a name that is too long the end is what differs."""
     text = f"  … {stage:<12} {used:>17} {seconds:6.1f} s "
     room = width - len(text)
-    return text + (name if len(name) <= room else f"…{name[len(name) - max(0, room - 1) :]}")[:room]
+    shown = name if len(name) <= room else f"…{name[len(name) - max(0, room - 1) :]}"
+    return (text + shown)[:width]
 
 
 class LiveArea:

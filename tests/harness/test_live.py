@@ -152,7 +152,7 @@ def test_line_is_never_wider_than_the_terminal(width: int) -> None:
     name = "aarch64-newest-cloud-arm64-image-arm64-ram+2M"
     found = live.line(name, "first-output", "59.99/60 G instr.", 1234.5, width)
     assert len(found) <= width
-    assert found.endswith(name if width >= 95 else name[-3:] if width > 50 else "")
+    assert found.endswith(name if width >= 89 else name[-3:] if width > 50 else "")
 
 
 def test_what_is_used_of_which_budget() -> None:
