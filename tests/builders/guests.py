@@ -23,7 +23,7 @@ from harness.lending import give_to_qemu
 from harness.monitor import Monitor
 from harness.process import QemuProcess
 from harness.qemu import Channels, Machine, RamFile
-from harness.realise import Placement, realise, write
+from harness.realise import Placement, guest_ram, realise, write
 from harness.rundir import CONSOLE
 from harness.verdict import CodeAt, Expected
 from loader import bootimage
@@ -373,13 +373,15 @@ def live(
     with GuestMemory.open(directory / bootimage.RAM, banks) as memory:
         realisation = realise(image, memory, machine, placement)
         write(realisation, memory, directory)
+        guests = guest_ram(memory, mapped=realisation.launch.mapped)
     give_to_qemu(directory)
     ours, theirs = socket.socketpair()
-    with Monitor(ours) as monitor, theirs:
-        ram = RamFile(bootimage.RAM) if realisation.launch.mapped else None
+    with guests, Monitor(ours) as monitor, theirs:
+        inherited = [theirs.fileno(), guests.fileno()]
+        ram = RamFile(f"/proc/self/fd/{guests.fileno()}", shared=True)
         argv = qemu.argv(machine, realisation.launch, Channels(CONSOLE, theirs.fileno(), ram=ram))
         argv[argv.index("-machine") + 1] += machine_options
-        with QemuProcess(argv, directory, pass_fds=[theirs.fileno()]) as process:
+        with QemuProcess(argv, directory, pass_fds=inherited) as process:
             theirs.close()
             monitor.connect(60)
             monitor.execute("cont")
