@@ -15,7 +15,7 @@ from loader.address import Range
 
 _LINE = re.compile(rb"^bootproof: (\w+) ([^\r\n]*)\r?\n", re.MULTILINE)
 _PROOF = "proof"
-PROOF_PATTERN = rb"bootproof: proof [0-9a-f]{64}\r?\n"
+PROOF = re.compile(rb"^bootproof: proof [0-9a-f]{64}\r?\n", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,11 @@ _BEGIN: Final = rb"(?:^|" + _STAMP + rb")"  # printk.time may be off
 _FRAME: Final = rb"(\w[\w.]*\+0x[0-9a-f]+/0x[0-9a-f]+)"
 
 _PANIC: Final = re.compile(_BEGIN + rb"Kernel panic - not syncing: ([^\r\n]*)", re.MULTILINE)
-_DIED: Final = re.compile(_BEGIN + rb"([^\[\]\r\n][^\r\n]*? \[#\d+\])", re.MULTILINE)
+END_OF_PANIC: Final = re.compile(_BEGIN + rb"---\[ end Kernel panic", re.MULTILINE)
+"""What a kernel that stays after its panic prints last."""
+_DIED: Final = re.compile(  # with the error code of x86, or the syndrome of arm64
+    _BEGIN + rb"([^\[\]\r\n][^\r\n]*?: [0-9a-f]{4,16} \[#\d+\])", re.MULTILINE
+)
 _BUG: Final = re.compile(
     _BEGIN + rb"((?:BUG: |kernel BUG at |Unable to handle kernel )[^\r\n]*)", re.MULTILINE
 )

@@ -252,9 +252,12 @@ def _after_handover(expected: ExpectedHandover, seen: Observation) -> tuple[Verd
     wanted = repr(printable(expected.until or b""))
     appeared = -1 if expected.until is None else seen.transcript.find(expected.until)
     if appeared >= 0:
-        before = kernellog.panic(seen.transcript[:appeared])
-        if before is not None:
-            return Verdict.PANIC, f"kernel panic: {before}"
+        before = seen.transcript[:appeared]
+        panic, oops = kernellog.panic(before), kernellog.oops(before)
+        if panic is not None:
+            return Verdict.PANIC, f"kernel panic: {panic}"
+        if oops is not None:
+            return Verdict.OOPS, f"{oops}; the console showed {wanted} all the same"
         return Verdict.HANDED_OVER, f"{entered}; the console showed {wanted}"
     verdict, reason = _without_proof(seen)
     if expected.until is not None:

@@ -17,7 +17,7 @@ import pexpect
 from harness import kernellog, logbuffer
 from harness.console import ConsoleFile
 from harness.dump import DumpFormat, each_cpu
-from harness.evidence import PROOF_PATTERN
+from harness.evidence import PROOF
 from harness.monitor import Monitor
 from harness.process import QemuProcess
 from harness.stuck import IdleDetector, StuckDetector
@@ -31,7 +31,6 @@ _SHOWN: Final = 6  # instructions
 _AROUND: Final = 16  # bytes
 _SAMPLE_AFTER: Final = 0.3  # CPU seconds without console output
 _NOTHING: Final = rb"(?!)"  # matches nowhere
-_PANIC_PATTERN: Final = rb"---\[ end Kernel panic"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +132,7 @@ class Watch:
         """
         patterns = self._console.compile_pattern_list(
             [
-                *(PROOF_PATTERN, _PANIC_PATTERN, pexpect.EOF, pexpect.TIMEOUT),
+                *(PROOF, kernellog.END_OF_PANIC, pexpect.EOF, pexpect.TIMEOUT),
                 *(_NOTHING if text is None else re.escape(text) for text in (marker, kill_at)),
             ]
         )
@@ -224,7 +223,7 @@ class Watch:
         return self._monitor.bytes_at(max(pc - _AROUND, 0), min(pc, _AROUND))
 
     def _panicked_unheard(self) -> bool:
-        """Whether the log buffer ends with a panic that the console does not show."""
+        """Whether the log buffer has a panic, while the console is quiet."""
         self._log_after *= 2
         return self._ram is not None and kernellog.panic(logbuffer.read(self._ram)) is not None
 

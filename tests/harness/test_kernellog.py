@@ -102,6 +102,18 @@ def test_no_panic(text: bytes) -> None:
     assert kernellog.panic(text) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (b"[    0.5] ---[ end Kernel panic - not syncing: VFS ]---\r\n", True),
+        (b"said\r\n---[ end Kernel panic - not syncing: VFS ]---\r\n", True),
+        (b"[    0.0] Command line: console=ttyS0 ---[ end Kernel panic\r\n", False),
+    ],
+)
+def test_end_mark_of_a_panic(text: bytes, wanted: bool) -> None:
+    assert (kernellog.END_OF_PANIC.search(text) is not None) == wanted
+
+
 # --- oops --------------------------------------------------------------------------------------
 
 
@@ -147,6 +159,7 @@ def test_oops(text: bytes, wanted: Message) -> None:
             b"[    1.0] ---[ end trace 0000000000000000 ]---\r\n"
         ),
         b"[    1.0] BUG: something that killed nobody\r\n",
+        b"[    0.0] Command line: console=ttyS0 why [#1]\r\nbootproof: cmdline why [#1]\r\n",
     ],
 )
 def test_no_oops(text: bytes) -> None:

@@ -427,6 +427,7 @@ def test_probe_comes_before_any_proof(probe: Probe, wanted: Verdict, reason: str
         (None, b"", End.ENTERED, Verdict.HANDED_OVER, "exactly as asked, and stopped there"),
         (b"login:", b"x\nlogin: ", End.MARKER, Verdict.HANDED_OVER, "showed 'login:'"),
         (b"login:", b"login:" + PANIC, End.GUEST_RESET, Verdict.HANDED_OVER, "showed 'login:'"),
+        (b"login:", DIED + b"login:", End.MARKER, Verdict.OOPS, "showed 'login:' all the same"),
         (b"login:", PANIC + b"login:", End.GUEST_RESET, Verdict.PANIC, "VFS: no root"),
         (b"login:", b"log", End.PARKED, Verdict.STUCK, "the console never showed 'login:'"),
         (None, b"text", End.GUEST_RESET, Verdict.HANDED_OVER, "the CPU was reset, after 'text'"),

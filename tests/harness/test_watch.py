@@ -58,6 +58,23 @@ def test_after_its_proof_a_guest_has_a_budget_of_its_own(arch: str, tmp_path: Pa
     assert 10_000_000 < outcome.costs.instructions < 2_000_000_000
 
 
+@pytest.mark.parametrize(
+    "echo",
+    [
+        b"[    0.0] Command line: ---[ end Kernel panic\r\n",
+        b"[    0.0] Command line: -- bootproof: proof " + b"0" * 64 + b"\r\n",
+    ],
+)
+def test_echo_of_a_command_line_ends_nothing(echo: bytes, tmp_path: Path) -> None:
+    """Neither at once, nor by the small budget that a guest has after its proof."""
+    claim = Claim(machine("x86_64"), program("x86_64").entry)
+    code = program("x86_64").say(echo).count()
+    image = Guest(code).write(tmp_path, machine("x86_64"))
+    budget = Budget(instructions=50_000_000, proven_instructions=1_000_000)
+    outcome = run(Start(image, machine("x86_64"), claim.expected, budget=budget), tmp_path)
+    assert outcome.judgement.verdict is Verdict.OVER_BUDGET
+
+
 def test_output_keeps_a_guest_alive(tmp_path: Path) -> None:
     """What is counted is instructions without output, not all of them."""
     code = program("x86_64").say_for_ever(b"tick\n")
