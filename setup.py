@@ -88,6 +88,6 @@ setup(
         f"{OUTER}.loader": ["guest/*"],
         f"{OUTER}.harness": ["*.txt", "report/templates/*"],
         f"{OUTER}.kernels": ["*.toml", "*.lock"],
-        f"{OUTER}.scenarios": ["*.toml", "*.ini"],
+        f"{OUTER}.scenarios": ["*.toml", "more/*.toml", "*.ini"],
     },
 )
