@@ -15,7 +15,7 @@ from itertools import zip_longest
 from typing import Final
 
 from harness.key import Key
-from harness.results import CaseResult, Results
+from harness.results import CaseResult, Reference, Results
 
 THRESHOLD: Final = 0.005  # of the instruction count
 _SHARE: Final = 0.1  # of the threshold: what a stage must add to the whole boot to be a regression
@@ -167,7 +167,7 @@ def _costs(before: CaseResult, now: CaseResult) -> Iterator[Costs]:
             yield Costs(f"up to {name}", old[name], new[name])
 
 
-def stage_costs(case: CaseResult) -> Mapping[str, int]:
+def stage_costs(case: CaseResult | Reference) -> Mapping[str, int]:
     """Guest instructions from the stage before to each stage, of those that are known."""
     found, last = {}, 0
     for stage in case.stages:

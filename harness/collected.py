@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Final
 
-from harness import results
+from harness import results, stages
 from harness.case import Case
+from harness.comparison import Cost
 from harness.prove import Proven
-from harness.results import Area, CaseResult, Expected, Kernel, Memory, Register, Stage, Transcript
+from harness.results import (
+    Area,
+    CaseResult,
+    Expected,
+    Kernel,
+    Memory,
+    Reference,
+    Register,
+    Stage,
+    Transcript,
+)
 from harness.run import Outcome
 from loader.address import Range
 from loader.assemble import Assembled
@@ -65,6 +76,11 @@ def case_result(case: Case, proven: Proven, problem: str | None, reproduce: str)
     )
 
 
+def reference_result(cost: Cost) -> Reference:
+    """What a result keeps of a reference boot."""
+    return Reference(cost.instructions, _as_results(cost.stages))
+
+
 def _origin(assembled: Assembled | None, what: str) -> str | None:
     return assembled.image.provenance.get(what) if assembled else None
 
@@ -84,7 +100,10 @@ def _log(outcome: Outcome | None) -> Transcript | None:
 
 
 def _stages(outcome: Outcome | None) -> tuple[Stage, ...]:
-    found = outcome.stages if outcome else ()
+    return _as_results(outcome.stages if outcome else ())
+
+
+def _as_results(found: Iterable[stages.Stage]) -> tuple[Stage, ...]:
     return tuple(Stage(stage.name, stage.instructions, stage.guest_seconds) for stage in found)
 
 

@@ -153,5 +153,5 @@ def _cost(proven: Proven, protocol: str) -> Cost:
         proven.verdict.value,
         protocol,
         proven.outcome.costs.instructions,
-        {stage.name: stage.guest_seconds for stage in proven.outcome.stages},
+        proven.outcome.stages,
     )

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.contrast import Contrast
+from harness.stages import Stage
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +23,12 @@ class Explained:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one boot took: guest instructions, and guest seconds by stage (None: not stamped)."""
+    """What one boot took: guest instructions in all, and where each stage was reached."""
 
     verdict: str
     protocol: str
     instructions: int | None
-    stages: Mapping[str, float | None]
+    stages: tuple[Stage, ...]
 
 
 @dataclass(frozen=True, slots=True)

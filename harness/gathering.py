@@ -26,11 +26,12 @@ from harness.options import (
     OUT_OPTION,
     PROPERTY,
     QUIET_OPTION,
+    REFERENCE_PROPERTY,
     THRESHOLD_OPTION,
 )
 from harness.report import changes as rendering
 from harness.report import files, ktap, terminal
-from harness.results import CaseResult, Check, Results
+from harness.results import CaseResult, Check, Reference, Results
 
 
 class Gatherer:
@@ -44,6 +45,7 @@ class Gatherer:
         self._cases: dict[str, CaseResult] = {}
         self._checks: dict[str, Check] = {}
         self._told: dict[str, list[CaseResult | Check]] = {}
+        self._references: dict[str, Reference] = {}
         self._ended: set[str] = set()
         self._ktap = sys.__stdout__ if config.getoption(KTAP_OPTION) else None
         self._total = 0
@@ -67,6 +69,7 @@ class Gatherer:
             before = self._cases.get(case.case)
             if before is None or before.as_expected:  # proved twice: the failure is what counts
                 self._cases[case.case] = case
+        self._references.update(_references_of(report))
         check = _check_of(report)
         told = self._told.setdefault(report.nodeid, [])
         told += found
@@ -124,6 +127,7 @@ class Gatherer:
             complete=len(self._ended) >= self._total,
             cases=tuple(self._cases.values()),
             checks=tuple(self._checks.values()),
+            references=self._references,
         )
 
     @pytest.hookimpl(tryfirst=True)
@@ -159,6 +163,14 @@ def _cases_of(report: pytest.TestReport) -> Iterator[CaseResult]:
         for name, value in report.user_properties:
             if name == PROPERTY:
                 yield typedjson.from_json(CaseResult, value)
+
+
+def _references_of(report: pytest.TestReport) -> Iterator[tuple[str, Reference]]:
+    """The reference boots of a comparison, by the case that they are beside."""
+    if report.when == "call":
+        for name, value in report.user_properties:
+            if name == REFERENCE_PROPERTY and isinstance(value, dict):
+                yield value["case"], typedjson.from_json(Reference, value["reference"])
 
 
 def _check_of(report: pytest.TestReport) -> Check | None:

@@ -22,4 +22,5 @@ BASELINE_OPTION: Final = "--bootproof-baseline"
 THRESHOLD_OPTION: Final = "--bootproof-threshold"
 KTAP_OPTION: Final = "--bootproof-ktap"
 PROPERTY: Final = "bootproof"  # of a test report: the case's result
+REFERENCE_PROPERTY: Final = "bootproof-reference"  # a case's id, and its reference boot
 MATRIX_COMMAND: Final = f"{places.COMMAND} matrix"

@@ -17,7 +17,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from harness import evidence, images, logbuffer, memory_map, qemu, reproduce, rundir, verdict
+from harness import (
+    evidence,
+    images,
+    logbuffer,
+    memory_map,
+    qemu,
+    recording,
+    reproduce,
+    rundir,
+    verdict,
+)
 from harness.case import RAM_BASE, Case
 from harness.console import ConsoleFile, timestamped
 from harness.errors import UserError
@@ -28,11 +38,11 @@ from harness.monitor import Monitor, MonitorError
 from harness.patience import Patience
 from harness.process import QemuProcess
 from harness.prove import Prepared, Proven, expected_code, result_json
-from harness.qemu import Channels, DirectKernel, Machine, RamFile
+from harness.qemu import Channels, DirectKernel, LogMode, Machine, RamFile, RunLog
 from harness.realise import PIECES_DIRECTORY
 from harness.run import Costs, Outcome
-from harness.rundir import CONSOLE, TRANSCRIPT
-from harness.stages import stages
+from harness.rundir import CONSOLE, RUN_LOG, TRANSCRIPT
+from harness.stages import ENTRY, Stage
 from harness.verdict import End, Expected, Observation
 from harness.watch import Budget, Ending, Watch, ending_without_answer, reset_cause
 from loader import assemble, bootimage
@@ -45,7 +55,7 @@ from loader.registers import Registers
 from loader.result import KernelLoaderResult, PvhState
 
 _GREETING_SECONDS: Final = 300.0
-_QUIT_SECONDS: Final = 2.0
+_QUIT_SECONDS: Final = 30.0  # as harness.run: the log of the run is completed then
 _KERNEL: Final = f"{PIECES_DIRECTORY}/kernel"
 _INITRD: Final = f"{PIECES_DIRECTORY}/initrd"
 _PEEK: Final = "peek.bin"
@@ -146,7 +156,8 @@ def run(case: Case, plan: Plan, prepared: Prepared, directory: Path, look: Look)
     judgement = verdict.judge(expected, observation)
     seconds = time.monotonic() - began
     costs = Costs(seconds, seconds, observation.cpu_seconds, observation.instructions)
-    reached = tuple(stages(observation.transcript))
+    entry = () if registers is None else (Stage(ENTRY, None, boot.entry),)
+    reached = (*entry, *recording.stages(observation, directory / RUN_LOG))
     outcome = Outcome(judgement, observation, costs, directory, reached)
     proven = Proven(
         *(case, judgement.verdict, judgement.reason, None, None, outcome, directory), seconds
@@ -206,6 +217,7 @@ class _Boot:
         stack: contextlib.ExitStack,
     ) -> None:
         self._dump, self._budget = machine.arch.dump, budget
+        self.entry: int | None = None  # guest instructions before the kernel's first
         ours, qmp = (stack.enter_context(end) for end in socket.socketpair())
         ours_gdb, gdb = (stack.enter_context(end) for end in socket.socketpair())
         self._monitor = stack.enter_context(Monitor(ours))
@@ -214,7 +226,9 @@ class _Boot:
         reserved = [region.range for region in machine.reserved]
         self._view = _GuestView(self._ram, reserved, self._monitor, directory)
         ram = RamFile(f"/proc/self/fd/{self._ram.fileno()}", shared=True)
-        channels = Channels(CONSOLE, qmp.fileno(), gdb.fileno(), ram, append=True)
+        self._recorded = machine.recorded
+        log = RunLog(RUN_LOG, LogMode.RECORD) if self._recorded else None
+        channels = Channels(CONSOLE, qmp.fileno(), gdb.fileno(), ram, append=True, log=log)
         console = file_for_qemu(directory / CONSOLE, budget.console_bytes)
         self._console = stack.enter_context(
             ConsoleFile(
@@ -264,7 +278,7 @@ class _Boot:
     def _watch(self, entry: int, look: Look) -> tuple[Registers | None, Ending]:
         registers: Registers | None = None
         try:
-            self._monitor.connect(_GREETING_SECONDS)
+            self._monitor.connect(_GREETING_SECONDS, wake=self._recorded)
             watch = Watch(
                 *(self._process, self._monitor, self._console, self._budget, self._dump, self._ram)
             )
@@ -272,7 +286,7 @@ class _Boot:
             found = self._dump.parse(self._monitor.registers())
             if not stopped or found.pc != entry:
                 return None, watch.stop(End.NOT_ENTERED)
-            registers = found
+            registers, self.entry = found, self._monitor.instructions()
             look(found, self._view)
             self._gdb.detach()
             return registers, watch.until_the_end()

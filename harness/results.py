@@ -58,6 +58,14 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class Reference:
+    """A case started by QEMU's own -kernel, firmware and all."""
+
+    instructions: int | None = about("guest instructions executed; null when not known")
+    stages: tuple[Stage, ...] = about("in the order in which they were reached")
+
+
+@dataclass(frozen=True, slots=True)
 class Area:
     """A named piece of guest-physical RAM."""
 
@@ -173,6 +181,9 @@ class Results:
     complete: bool = about("false when the run was interrupted or stopped at a failure")
     cases: tuple[CaseResult, ...] = about("in no particular order")
     checks: tuple[Check, ...] = about("what else was tested, and what came to no result")
+    references: Mapping[str, Reference] = about(
+        "reference boots by the case that they are beside", default_factory=dict
+    )
 
     @property
     def good(self) -> bool:
@@ -257,6 +268,7 @@ def merged(parts: Sequence[Results], names: Iterable[str]) -> Results:
         complete=all(part.complete for part in parts),
         cases=tuple(case for part in parts for case in part.cases),
         checks=tuple(check for part in parts for check in part.checks),
+        references={case: found for part in parts for case, found in part.references.items()},
     )
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli, compare
+from harness import cli, compare, typedjson
 from harness.case import RAM_BASE, Case
+from harness.collected import reference_result
 from harness.compare import Pair
 from harness.contrast import Section
 from harness.kernel_names import default_kernels
-from harness.options import KEEP_OPTION
+from harness.options import KEEP_OPTION, REFERENCE_PROPERTY
 from harness.report.comparison import render
 from loader import bootimage
 from loader.address import MIB
@@ -45,6 +46,10 @@ def test_reference(case: Case, run_directory: RunDirectory, request: pytest.Fixt
     found = compare.compare(case, run_directory(f"reference-{case.id}"))
     assert not found.unexplained, f"\n{render(found)}"
     assert (found.ours.verdict, found.reference.verdict) == ("booted", "booted")
+    result = typedjson.to_json(reference_result(found.reference))
+    request.node.user_properties.append(
+        (REFERENCE_PROPERTY, {"case": case.id, "reference": result})
+    )
     # A comparison that sees nothing explains everything: these are always there.
     codes = {item.code for item in found.differences}
     always = {"seed", "place"} if case.arch == "aarch64" else {"acpi", "firmware-top"}

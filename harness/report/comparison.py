@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.comparison import Comparison, Cost, Explained
+from harness.stages import Stage
 
 _WIDTH: Final = 118
 _SHOWN: Final = 60  # characters of a value; all of it stands in comparison.json
@@ -64,10 +65,13 @@ def _costs(ours: Cost, reference: Cost) -> Table:
     table.add_row("verdict", ours.verdict, reference.verdict)
     table.add_row("entered through", ours.protocol, reference.protocol)
     table.add_row("guest instructions", *map(_count, (ours.instructions, reference.instructions)))
-    for name in dict.fromkeys((*ours.stages, *reference.stages)):
-        if ours.stages.get(name) is not None or reference.stages.get(name) is not None:
-            seconds = (_seconds(ours.stages, name), _seconds(reference.stages, name))
-            table.add_row(f"guest seconds to: {name}", *seconds)
+    sides = [{stage.name: stage for stage in side.stages} for side in (ours, reference)]
+    names = dict.fromkeys((*sides[0], *sides[1]))
+    for what, text in (("instructions", _instructions), ("seconds", _seconds)):
+        for name in names:
+            row = [text(side.get(name)) for side in sides]
+            if row != [_NOTHING, _NOTHING]:
+                table.add_row(f"guest {what} to: {name}", *row)
     return table
 
 
@@ -96,6 +100,10 @@ def _count(value: int | None) -> str:
     return _NOTHING if value is None else f"{value:,}"
 
 
-def _seconds(stages: Mapping[str, float | None], name: str) -> str:
-    value = stages.get(name)
+def _instructions(stage: Stage | None) -> str:
+    return _count(stage.instructions if stage else None)
+
+
+def _seconds(stage: Stage | None) -> str:
+    value = stage.guest_seconds if stage else None
     return _NOTHING if value is None else f"{value:.3f}"

@@ -20,9 +20,12 @@ import jinja2
 from harness.report import picture, timeline, transcripts
 from harness.report.picture import Bar
 from harness.report.timeline import Timeline
-from harness.results import CaseResult, Results
+from harness.results import CaseResult, Reference, Results
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
+
+
+_QEMUS_OWN: Final = "QEMU's own -kernel with the same kernel, initrd and command line"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class View:
     case: CaseResult
     bars: Sequence[Bar]
     timeline: Timeline | None
+    beside: str | None  # what the reference is, where it is not the run before
 
     @property
     def state(self) -> str:
@@ -57,7 +61,10 @@ class Grid:
 def render(results: Results, baseline: Results | None = None) -> str:
     """The page; `baseline` is an earlier run whose stages are drawn beside these."""
     before = {case.case: case for case in baseline.cases} if baseline else {}
-    views = [_view(case, before.get(case.case)) for case in _ordered(results.cases)]
+    views = [
+        _view(case, before.get(case.case), results.references.get(case.case))
+        for case in _ordered(results.cases)
+    ]
     script = (TEMPLATES / "report.js").read_text()
     return (
         _environment()
@@ -109,17 +116,19 @@ def environment() -> jinja2.Environment:
     return _environment()
 
 
-def _view(case: CaseResult, reference: CaseResult | None) -> View:
+def _view(case: CaseResult, before: CaseResult | None, reference: Reference | None) -> View:
+    """A case beside the run before, where the two can be compared, else beside the reference."""
     comparable = (
-        reference is not None
-        and reference.key is not None
+        before is not None
+        and before.key is not None
         and case.key is not None
-        and not any(case.key.other_surroundings(reference.key))
+        and not any(case.key.other_surroundings(before.key))
     )
     return View(
         case,
         picture.bars(case.memory) if case.memory else (),
-        timeline.timeline(case, reference if comparable else None),
+        timeline.timeline(case, before if comparable else reference),
+        None if comparable else _QEMUS_OWN,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.changes import stage_costs
-from harness.results import CaseResult
+from harness.results import CaseResult, Reference
 
 END = "end"
 
@@ -40,7 +40,7 @@ class Timeline:
     reference_steps: tuple[Step, ...]
 
 
-def timeline(case: CaseResult, reference: CaseResult | None) -> Timeline | None:
+def timeline(case: CaseResult, reference: CaseResult | Reference | None) -> Timeline | None:
     """The time line of a case; None when not one of its stages has an instruction count."""
     costs = _costs(case)
     if case.instructions is None or len(costs) < 2:
@@ -58,7 +58,7 @@ def timeline(case: CaseResult, reference: CaseResult | None) -> Timeline | None:
     )
 
 
-def _costs(case: CaseResult) -> dict[str, int]:
+def _costs(case: CaseResult | Reference) -> dict[str, int]:
     costs = dict(stage_costs(case))
     if case.instructions is not None:
         costs[END] = max(0, case.instructions - sum(costs.values()))

@@ -27,6 +27,7 @@ from harness.memory_map import ABSENT, USABLE, MapDifference, MapEntry
 from harness.qemu import Channels, DirectKernel, Launch
 from harness.reference import default_offset, plan
 from harness.report.comparison import render
+from harness.stages import Stage
 from loader.address import GIB, MIB, Range
 from loader.fdtlib import fdt
 from loader.memory import GuestMemory
@@ -683,7 +684,8 @@ def test_a_vmlinux_is_entered_at_its_pvh_note_however_we_enter_it(tmp_path: Path
 
 
 def comparison(*differences: Explained) -> Comparison:
-    cost = Cost("booted", "pvh", 1_000_000, {"banner": 0.0, "first-output": None})
+    stages = (Stage("first-output", None, 900_000), Stage("banner", 0.0, None))
+    cost = Cost("booted", "pvh", 1_000_000, stages)
     return Comparison("case", differences, cost, cost, Path("/nowhere"))
 
 
@@ -705,11 +707,14 @@ def test_report_of_what_is_explained() -> None:
     assert re.search(r"registers at the entry +place +1 +rbx", text)
     assert "✓ all 1 differences are explained" in text
     assert re.search(r"guest instructions +1,000,000 +1,000,000", text)
+    assert re.search(r"guest instructions to: first-output +900,000 +900,000", text)
+    assert re.search(r"guest seconds to: banner +0.000 +0.000", text)
+    assert "instructions to: banner" not in text
 
 
 def test_json_has_everything() -> None:
     data = json.loads(json.dumps(comparison(BAD, GOOD).to_json()))
-    assert (data["version"], data["unexplained"]) == (1, 1)
+    assert (data["version"], data["unexplained"]) == (2, 1)
     assert data["differences"][1] == {
         "section": "registers at the entry",
         "name": "rbx",
@@ -717,4 +722,7 @@ def test_json_has_everything() -> None:
         "reference": "0x21e0",
         "code": "place",
     }
-    assert data["ours"]["stages"] == {"banner": 0.0, "first-output": None}
+    assert data["ours"]["stages"] == [
+        {"name": "first-output", "guest_seconds": None, "instructions": 900_000},
+        {"name": "banner", "guest_seconds": 0.0, "instructions": None},
+    ]

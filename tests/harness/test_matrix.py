@@ -16,6 +16,7 @@ from _pytest.mark.expression import Expression
 from harness import matrix, results
 from harness.matrix import Selection, arguments
 from harness.report.terminal import reproduce
+from harness.results import Reference
 from harness.scenarios import read_scenarios
 from tests.builders import images as builder
 from tests.builders.guests import X86Program
@@ -48,14 +49,14 @@ def test_without_a_case():
 """
 
 
-def run(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def run(directory: Path, *options: str, tests: str = TESTS) -> subprocess.CompletedProcess[str]:
     """pytest in a directory of its own, with the plugin as an installed one would be used."""
     (directory / "conftest.py").write_text(CONFTEST)
     kernel = directory / "vmlinux"
     kernel.write_bytes(
         builder.elf(builder.load(16 << 20, bytes(X86Program(16 << 20).reset().code)))
     )
-    (directory / "test_cases.py").write_text(TESTS.format(kernel=str(kernel)))
+    (directory / "test_cases.py").write_text(tests.format(kernel=str(kernel)))
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options],
         cwd=directory,
@@ -216,6 +217,29 @@ def test_reports_beside_the_run_directories(tmp_path: Path) -> None:
     assert (check.name, check.outcome) == ("test_cases.py::test_without_a_case", "passed")
     for name in ("report.html", "junit.xml"):
         assert found.cases[0].claim in (tmp_path / "out" / name).read_text()
+
+
+def test_reference_boot_of_a_test_is_in_the_results(tmp_path: Path) -> None:
+    """As scenarios/test_reference.py hands it over; also out of another process."""
+    text = (
+        TESTS
+        + """
+def test_reference(request):
+    from harness.collected import reference_result
+    from harness.comparison import Cost
+    from harness.options import REFERENCE_PROPERTY
+    from harness.stages import Stage
+    from harness.typedjson import to_json
+    found = reference_result(Cost("booted", "pvh", 9, (Stage("entry", None, 7),)))
+    value = {{"case": CASES[0].id, "reference": to_json(found)}}
+    request.node.user_properties.append((REFERENCE_PROPERTY, value))
+"""
+    )
+    words = ("-n", "2", f"--bootproof-out={tmp_path}/out", "-k", "test_reference or +1M")
+    assert run(tmp_path, *words, tests=text).returncode == 0
+    ((case, reference),) = results.read(tmp_path / "out").references.items()
+    assert case.endswith("elf-linux64-none")
+    assert reference == Reference(9, (results.Stage("entry", 7, None),))
 
 
 def test_baseline(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import zlib
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from harness import results
 from harness.report import page, picture, timeline, transcripts
-from harness.results import Area, Check, Memory, Stage, Transcript
+from harness.results import Area, Check, Memory, Reference, Stage, Transcript
 from loader.address import GIB, KIB, MIB
 from tests.builders import results as builder
 
@@ -143,6 +144,20 @@ def test_baseline_is_drawn_beside_the_stages_where_it_can_be_compared() -> None:
     assert "reference" in page.render(now, before)
     other = builder.run(builder.case(key=builder.KEY_OF_ANOTHER_QEMU))
     assert 'class="n">reference' not in page.render(now, other)
+
+
+def test_reference_boot_is_drawn_beside_the_stages() -> None:
+    """Of its own case only, and not where a baseline is: also from another shard."""
+    stages = (Stage("entry", 7_070_503, None), Stage("banner", 430_000_000, 0.0))
+    cases = builder.run(builder.case("case-1"), builder.case("case-2"))
+    references = {cases.cases[0].case: Reference(1_400_000_000, stages)}
+    shards = [cases, replace(builder.run(), references=references)]
+    text = page.render(results.merged(shards, ("one", "two")))
+    assert text.count("below QEMU&#39;s own -kernel with the same kernel") == 1
+    assert text.count("reference, entry: 7,070,503 instructions") == 1
+    assert text.count('<td class="n">7,070,503</td>') == 1
+    assert "reference, " not in page.render(cases)
+    assert "own -kernel" not in page.render(replace(cases, references=references), cases)
 
 
 def test_kernels_are_in_the_order_of_their_versions() -> None:
