@@ -221,6 +221,11 @@ def print_cost(outcome: Outcome) -> None:
     print(f"cost      {spent}")
 
 
+def print_record(outcome: Outcome) -> None:
+    if outcome.not_recorded is not None:
+        print(f"record    none: {outcome.not_recorded}")
+
+
 def print_stages(stages: Sequence[Stage]) -> None:
     """A line for each stage: guest instructions so far, those since the stage before, guest time.
 
@@ -244,6 +249,7 @@ def _print_verdict(proven: Proven, request: Request) -> None:
     if outcome is not None:
         print_probe(outcome.observation.probe)
         print_cost(outcome)
+        print_record(outcome)
         print_stages(outcome.stages)
     if (
         proven.verdict is not Verdict.BOOTED

@@ -112,8 +112,11 @@ class GdbStub:
 
     def _send(self, packet: str) -> None:
         data = packet.encode()
+        self._say(b"$%s#%02x" % (data, sum(data) & 0xFF))
+
+    def _say(self, data: bytes) -> None:
         try:
-            self._sock.sendall(b"$%s#%02x" % (data, sum(data) & 0xFF))
+            self._sock.sendall(data)
         except OSError as error:
             raise GdbError(f"gdbstub: {error.strerror}") from error
 
@@ -133,5 +136,5 @@ class GdbStub:
     def _take_packet(self) -> bytes:
         packet, _, rest = self._received.partition(b"#")
         self._received = rest[2:]
-        self._sock.sendall(b"+")
+        self._say(b"+")
         return packet.rpartition(b"$")[2]

@@ -24,6 +24,7 @@ from loader.address import format_size
 NOBODY: Final = 65534
 _OPEN: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _FALLOC_FL_KEEP_SIZE: Final = 0x01  # fallocate(2)
+_BLOCK: Final = 512  # stat(2): the unit of st_blocks, always
 _CANNOT_RESERVE: Final = (errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -147,6 +148,11 @@ def file_for_qemu(path: Path, reserve: int) -> int:
         path.unlink()
         raise
     return fd
+
+
+def has_room(fd: int, size: int) -> bool:
+    """Whether `size` bytes are set aside for a file; some file systems cannot do that."""
+    return os.fstat(fd).st_blocks * _BLOCK >= size
 
 
 def read_from_qemu(path: Path, size: int) -> bytes:

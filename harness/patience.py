@@ -52,7 +52,7 @@ class Patience:
         if self._asked_at is None:
             self._asked_at = used
         if used - self._asked_at > _ANSWER_CPU_SECONDS:
-            return End.NO_ANSWER
+            return End.TOO_BUSY
         if now - self._moved_at <= self._idle_seconds:
             return None
         return End.NO_ANSWER if self._process.asleep() else End.HOST_IDLE

@@ -9,6 +9,7 @@ that a private home directory above does not matter.
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -202,6 +203,12 @@ def _stderr_file(path: Path) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
     with disk_errors(path):
         return os.open(path, flags, 0o600)
+
+
+def most_written() -> int:
+    """The longest file, in bytes, that QEMU can write here: a user may have set a lower limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return MOST_WRITTEN if hard == resource.RLIM_INFINITY else min(MOST_WRITTEN, hard)
 
 
 def limits(directory: Path) -> list[str]:

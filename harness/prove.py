@@ -285,6 +285,7 @@ def outcome_json(outcome: Outcome) -> Mapping[str, Any]:
         "instructions": outcome.costs.instructions,
         "cpu_seconds": round(outcome.costs.cpu_seconds, 3),
         "qemu_seconds": round(outcome.costs.qemu_seconds, 3),
+        "not_recorded": outcome.not_recorded,
         "stages": [stage.to_json() for stage in outcome.stages],
         "console": CONSOLE,
         "console_bytes": len(seen.transcript),

@@ -276,7 +276,16 @@ class Machine:
     @property
     def recorded(self) -> bool:
         """Whether QEMU can keep a log of a run; it refuses to for more than one CPU."""
-        return not self.realtime and self.cpus == 1 and not self.unrecorded
+        return self.not_recorded is None
+
+    @property
+    def not_recorded(self) -> str | None:
+        """Why QEMU keeps no log of a run, if it keeps none."""
+        if self.realtime:
+            return "runs in real time"
+        if self.cpus > 1:
+            return "QEMU records no guest with several CPUs"
+        return self.unrecorded or None
 
     @property
     def deterministic(self) -> bool:

@@ -9,7 +9,6 @@ from it into a QEMU command line is one of a list or of a narrow form.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -24,7 +23,7 @@ from harness.lending import write_whole
 from harness.qemu import Machine, QemuBinary, Version
 from harness.realise import Placement
 from harness.replaylog import ReplayLogError
-from harness.rundir import RECORD, RUN_LOG
+from harness.rundir import RECORD, RESULT, RUN_LOG
 from harness.stages import ENTRY, Mark, Stage, marks
 from harness.verdict import Observation
 from loader import strictjson
@@ -34,6 +33,7 @@ FORMAT: Final = "bootproof record"
 _VERSION: Final = 1
 _SIZE_LIMIT: Final = 1 << 16
 _CPU_MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+-]{0,199}", re.ASCII)
+_WRITE_ERROR: Final = "replay write error"  # replay/replay-internal.c
 _QEMU_VERSION: Final = re.compile(r"(\d{1,4})\.(\d{1,4})\.(\d{1,4})", re.ASCII)
 
 
@@ -78,15 +78,41 @@ def _counts(
     return log.at
 
 
-def finish(record: Record, directory: Path) -> None:
+def finish(record: Record, directory: Path, stderr: str) -> str | None:
     """Completes the record of a run that has just ended, and writes replay.json.
 
-    A log that cannot be read is left as it is: it tells itself what is wrong with it. Raises
+    Gives the reason when it is of no use. A log that QEMU could not write is removed, whatever can
+    be read of it; any other is left as it is: it tells itself what is wrong with it. Raises
     UserError.
     """
-    with contextlib.suppress(ReplayLogError):
+    if write_failed(stderr):
+        (directory / RUN_LOG).unlink(missing_ok=True)
+        return "QEMU could not write all of its log: it was too long, or the disk was full"
+    try:
         replaylog.put_in_order(directory / RUN_LOG)
-    save(record, directory)
+        return None
+    except ReplayLogError as error:
+        return f"{RUN_LOG} {error}"
+    finally:
+        save(record, directory)
+
+
+def write_failed(stderr: str) -> bool:
+    """Whether QEMU says that it could not write its log; it goes on all the same."""
+    return _WRITE_ERROR in stderr
+
+
+def console_lost(path: Path, *, room_was_set_aside: bool) -> bool:
+    """Whether the host may not have taken all that the console said.
+
+    The log tells. If it has not itself found room on the disk, only room that was set aside for the
+    console is certain.
+    """
+    try:
+        return replaylog.read(path, limit=replaylog.READ_LIMIT).failed_writes > 0
+    except ReplayLogError:
+        too_long = path.exists() and path.stat().st_size > replaylog.READ_LIMIT
+        return not room_was_set_aside and not too_long
 
 
 def save(record: Record, directory: Path) -> None:
@@ -114,7 +140,7 @@ def load(directory: Path) -> Record:
     if not os.path.lexists(path):
         raise UserError(
             f"{directory}: there is no record of this run ({RECORD});"
-            " QEMU keeps none in real time and with several CPUs"
+            f" {RESULT} says why (not_recorded)"
         )
     try:
         return parse(read_small(path))

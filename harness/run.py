@@ -6,7 +6,9 @@ Owns the run directory and the order of the steps; each step lives in a module o
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -17,11 +19,11 @@ from typing import Final, Generic, TypeVar
 from harness import evidence, logbuffer, probe, qemu, recording, reproduce, text_in_ram, verdict
 from harness.console import DEFAULT_LIMIT, ConsoleFile, timestamped
 from harness.gdbstub import GdbError, GdbStub
-from harness.lending import disk_errors, file_for_qemu, lent_to_qemu, write_whole
+from harness.lending import disk_errors, file_for_qemu, has_room, lent_to_qemu, write_whole
 from harness.monitor import Monitor, MonitorError
 from harness.patience import Patience
 from harness.probe import Guest, Probe
-from harness.process import STDERR, QemuProcess
+from harness.process import STDERR, QemuProcess, most_written
 from harness.qemu import Channels, LogMode, Machine, RamFile, RunLog
 from harness.realise import (
     PIECES_DIRECTORY,
@@ -40,7 +42,7 @@ from harness.text_in_ram import TextCheck
 from harness.verdict import End, Expected, ExpectedHandover, Judgement, Observation, Verdict
 from harness.watch import Budget, Ending, Observer, Watch, ending_without_answer, reset_cause
 from loader import bootimage, imagedigest
-from loader.address import Range
+from loader.address import Range, format_size
 from loader.bootimage import BootImage
 from loader.layout import Region
 from loader.memory import GuestMemory
@@ -53,19 +55,32 @@ _Asked = TypeVar("_Asked", bound=Expected | ExpectedHandover, covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What a run took. `host_seconds` is wall time, of which `qemu_seconds` QEMU was running."""
+    """What a run took. `host_seconds` is wall time, of which `qemu_seconds` QEMU was running.
+
+    Of a guest that was run twice, `instructions` are those of the second run; the rest is the sum.
+    """
 
     host_seconds: float
     qemu_seconds: float
     cpu_seconds: float
     instructions: int | None
 
+    def after(self, first: Costs) -> Costs:
+        """The costs of two runs of which only this one counts."""
+        return Costs(
+            first.host_seconds + self.host_seconds,
+            first.qemu_seconds + self.qemu_seconds,
+            first.cpu_seconds + self.cpu_seconds,
+            self.instructions,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """A judged run and the directory that holds all of it.
 
-    `boot_image` is the digest of what was started; `placed` is what was added to it in guest RAM.
+    `boot_image` is the digest of what was started; `placed` is what was added to it in guest RAM;
+    `not_recorded` says why there is no record of any use, None when there is one.
     """
 
     judgement: Judgement
@@ -75,6 +90,7 @@ class Outcome:
     stages: tuple[Stage, ...]
     boot_image: str | None = None
     placed: tuple[Region, ...] = ()
+    not_recorded: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +144,32 @@ def run(start: AnyStart, directory: Path) -> Outcome:
 def run_with(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
     """`run` with the image's RAM open already; it is only read.
 
-    A CPU that takes one exception after the other and executes nothing keeps a QEMU that records
-    from answering at all: such a guest is run again without a record.
+    A guest that only the record is in the way of is run again without one.
     """
     outcome = _run_once(start, memory, directory)
-    if outcome.observation.end is not End.NO_ANSWER or not start.machine.recorded:
+    why = in_the_way(outcome.observation, directory) if start.machine.recorded else None
+    if why is None:
         return outcome
     for name in (CONSOLE, STDERR, RUN_LOG, RECORD, DMESG):
         (directory / name).unlink(missing_ok=True)
-    machine = replace(start.machine, unrecorded="QEMU does not answer while it records this guest")
-    return _run_once(replace(start, machine=machine), memory, directory)
+    machine = replace(start.machine, unrecorded=why)
+    again = _run_once(replace(start, machine=machine), memory, directory)
+    return replace(again, costs=again.costs.after(outcome.costs))
+
+
+def in_the_way(seen: Observation, directory: Path) -> str | None:
+    """How recording ended a run that need not have ended, if it did.
+
+    A CPU that takes one exception after the other and executes nothing keeps a QEMU that records
+    from answering at all; and a log may become longer than any file may.
+    """
+    if seen.end is End.TOO_BUSY:
+        return "QEMU does not answer while it records this guest"
+    if seen.end is End.QEMU_EXITED and seen.exit_code == -signal.SIGXFSZ:
+        most = most_written()
+        if (directory / RUN_LOG).stat().st_size >= most:
+            return f"the record is longer than {format_size(most)}"
+    return None
 
 
 def _run_once(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
@@ -148,7 +180,8 @@ def _run_once(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
             write(realisation, memory, directory)
         with lent_to_qemu(directory), contextlib.ExitStack() as stack:
             qemu_began = time.monotonic()
-            observation, log, code = _Run(start, realisation, memory, directory, stack).observe()
+            guest = _Run(start, realisation, memory, directory, stack)
+            observation, log, code = guest.observe()
         qemu_seconds = time.monotonic() - qemu_began
     finally:
         shutil.rmtree(directory / PIECES_DIRECTORY, ignore_errors=True)
@@ -157,17 +190,22 @@ def _run_once(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
     write_whole(directory / TRANSCRIPT, log.encode())
     if observation.log:
         write_whole(directory / DMESG, b"".join(map(_shown, observation.log.splitlines())))
+    if start.machine.recorded:
+        lost = recording.console_lost(directory / RUN_LOG, room_was_set_aside=guest.has_room)
+        observation = replace(observation, console_lost=lost or observation.console_lost)
     judgement, observation = _judged(start, observation, code)
     costs = Costs(
         time.monotonic() - began, qemu_seconds, observation.cpu_seconds, observation.instructions
     )
     entry = observation.probe.instructions if observation.probe else None
-    if start.machine.recorded:
+    not_recorded = start.machine.not_recorded
+    if not_recorded is None:
         record = Record(start.machine, start.placement, observation.instructions, entry)
-        recording.finish(record, directory)
+        not_recorded = recording.finish(record, directory, observation.stderr)
     stages = recording.stages(observation, directory / RUN_LOG)
     digest = imagedigest.digest(start.image, memory)
-    return Outcome(*(judgement, observation, costs, directory, stages, digest, realisation.added))
+    found = (judgement, observation, costs, directory, stages, digest, realisation.added)
+    return Outcome(*found, not_recorded)
 
 
 def _judged(
@@ -220,7 +258,9 @@ class _Run:
             append=True,
             log=RunLog(RUN_LOG, LogMode.RECORD) if start.machine.recorded else None,
         )
-        console = file_for_qemu(directory / CONSOLE, min(start.budget.console_bytes, DEFAULT_LIMIT))
+        room = min(start.budget.console_bytes, DEFAULT_LIMIT)
+        console = file_for_qemu(directory / CONSOLE, room)
+        self.has_room = has_room(console, room)
         self._console = stack.enter_context(
             ConsoleFile(
                 console,
@@ -266,6 +306,7 @@ class _Run:
             reset=reset_cause(self._start.machine.arch.dump, ending),
             probe=probe,
             text=text,
+            console_lost=not self.has_room and self._disk_was_full(),
         )
         return observation, log, (ending.before, ending.at)
 
@@ -285,19 +326,19 @@ class _Run:
 
     def _watch(self) -> tuple[Probe | None, Ending]:
         found: Probe | None = None
+        watch = Watch(
+            self._process,
+            self._monitor,
+            self._console,
+            self._start.budget,
+            self._start.machine.arch.dump,
+            self._guest.ram,
+            self._start.observer,
+        )
         try:
             self._monitor.connect(_GREETING_SECONDS, wake=self._start.machine.recorded)
             # QEMU has read them; were we killed now, nothing of them would stay.
             shutil.rmtree(self._directory / PIECES_DIRECTORY, ignore_errors=True)
-            watch = Watch(
-                self._process,
-                self._monitor,
-                self._console,
-                self._start.budget,
-                self._start.machine.arch.dump,
-                self._guest.ram,
-                self._start.observer,
-            )
             if self._gdb is None:
                 self._monitor.execute("cont")
             else:
@@ -309,7 +350,7 @@ class _Run:
                     go_on=not self._start.stop_at_entry,
                 )
                 if not found.reached:
-                    return found, watch.stop(End.NOT_ENTERED)
+                    return found, watch.not_entered()
                 if not found.clean:
                     return found, watch.stop(End.WRONG_HANDOVER)
                 if self._start.stop_at_entry:
@@ -320,7 +361,14 @@ class _Run:
             )
         except (MonitorError, GdbError):
             # QEMU closes its channels when it ends; its exit says more than the broken connection.
-            return found, ending_without_answer(self._process, self._console, self._patience.end)
+            ending = ending_without_answer(self._process, self._console, self._patience.end)
+            told = ending.end is End.QEMU_EXITED and watch.shutdown() is End.HOST_ENDED
+            return found, replace(ending, end=End.HOST_ENDED) if told else ending
+
+    def _disk_was_full(self) -> bool:
+        """Whether it is full now, or was when QEMU wrote its log."""
+        full = os.statvfs(self._directory).f_bavail == 0
+        return full or recording.write_failed(self._process.stderr())
 
     def _ended(self) -> bool:
         return self._process.ended()

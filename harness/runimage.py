@@ -276,6 +276,7 @@ def _print_outcome(outcome: Outcome, start: AnyStart) -> None:
     print(f"verdict   {judgement.verdict.value}: {judgement.reason}")
     boot.print_probe(outcome.observation.probe)
     boot.print_cost(outcome)
+    boot.print_record(outcome)
     boot.print_stages(outcome.stages)
     expected = start.expected
     if (

@@ -56,6 +56,7 @@ class End(enum.Enum):
     GUEST_SHUTDOWN = "the guest shut the machine down"
     GUEST_HALTED = "the guest halted after a panic"
     QEMU_EXITED = "QEMU ended by itself"
+    HOST_ENDED = "QEMU was told to end, and not by the guest"
     NO_PROGRESS = "no console output any more"
     PARKED = "halted, and nothing will wake it"
     LOOPING = "loops in place"
@@ -64,6 +65,7 @@ class End(enum.Enum):
     WRONG_HANDOVER = "the kernel was not handed over as asked"
     CONSOLE_LIMIT = "the console's limit was reached"
     NO_ANSWER = "QEMU runs but does not answer on its monitor"
+    TOO_BUSY = "QEMU is busy and does not answer on its monitor"
     HOST_IDLE = "QEMU was given no CPU time"
     HOST_STOPPED = "QEMU was stopped by a signal or a debugger"
     PROOF = "the proof was there and the guest did not end by itself"
@@ -94,7 +96,8 @@ class Observation:
     """What was seen of one run. `instructions` is None without icount.
 
     `log` is the kernel's log buffer as it lies in guest RAM, empty when it was not found or not
-    looked for; `reset` says what the CPU's state tells about a reset.
+    looked for; `reset` says what the CPU's state tells about a reset; `console_lost` that the guest
+    may have printed more than the host had room for.
     """
 
     transcript: bytes
@@ -109,6 +112,7 @@ class Observation:
     reset: str = ""
     probe: Probe | None = None
     text: TextCheck | None = None
+    console_lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +203,18 @@ def judge(expected: Expected | ExpectedHandover, seen: Observation) -> Judgement
     """The verdict on one run."""
     said = evidence.parse(seen.transcript)
     verdict, reason = _verdict(expected, seen, said)
+    if seen.console_lost and verdict not in _WHATEVER_ELSE_WAS_SAID:
+        lost = "the host had no room for all that the console said (is the disk full?)"
+        verdict, reason = Verdict.INCONCLUSIVE, f"{lost}; without the rest: {reason}"
     return Judgement(verdict, one_line(reason), said)  # it may quote guest and QEMU
+
+
+# What needs no word of the console, or rests on one that was said.
+_WHATEVER_ELSE_WAS_SAID: Final = (
+    *(Verdict.ENTRY_NOT_REACHED, Verdict.PROTOCOL_VIOLATION, Verdict.HANDOVER_WRONG),
+    *(Verdict.PANIC, Verdict.OOPS, Verdict.INIT_FAILED),
+    *(Verdict.CONSOLE_LIMIT, Verdict.QEMU_FAILED, Verdict.INCONCLUSIVE),
+)
 
 
 def _verdict(
@@ -230,6 +245,8 @@ def _verdict(
 def _handover(probe: Probe, seen: Observation) -> tuple[Verdict, str] | None:
     """What the entry probe found wrong, if anything; nothing after it counts then."""
     if not probe.reached:
+        if seen.end in _NOT_THE_GUEST:
+            return None
         return Verdict.ENTRY_NOT_REACHED, f"{seen.end.value}; {probe.where}"
     violations = [f for f in probe.findings if f.grade is Grade.VIOLATION]
     if violations:
@@ -299,7 +316,10 @@ def _heard(seen: Observation, find: Callable[[bytes], _T | None]) -> tuple[_T, s
 
 
 _FROM_RAM: Final = " (from the log buffer in RAM: the console does not show it)"
-_NOT_THE_GUEST: Final = (End.QEMU_EXITED, End.NO_ANSWER, End.HOST_IDLE, End.HOST_STOPPED)
+_NOT_THE_GUEST: Final = (
+    *(End.QEMU_EXITED, End.HOST_ENDED, End.NO_ANSWER, End.TOO_BUSY),
+    *(End.HOST_IDLE, End.HOST_STOPPED),
+)
 
 
 def _init_failed(seen: Observation) -> _Rule:
@@ -349,7 +369,8 @@ def _ended(seen: Observation) -> tuple[Verdict, str]:
         return Verdict.OVER_BUDGET, f"still going{_at(seen)} after {_cost(seen)}, {where}"
     if seen.end is End.CONSOLE_LIMIT:
         return Verdict.CONSOLE_LIMIT, f"{format_size(len(seen.transcript))} of output, {where}"
-    return Verdict.INCONCLUSIVE, f"{seen.end.value}, {where}"
+    said = f": {_last_words(seen)}" if seen.end is End.HOST_ENDED else ""
+    return Verdict.INCONCLUSIVE, f"{seen.end.value}, {where}{said}"
 
 
 def _where(seen: Observation) -> str:
@@ -367,13 +388,16 @@ _LOG_LINES: Final = 3
 
 
 def _qemu_exit(seen: Observation, where: str) -> tuple[Verdict, str]:
-    said = seen.stderr.splitlines()[-1] if seen.stderr else "nothing on stderr"
-    code = seen.exit_code
+    said, code = _last_words(seen), seen.exit_code
     if code is not None and code < 0:
         return Verdict.QEMU_FAILED, f"QEMU was ended by signal {-code} {where}: {said}"
     if code:
         return Verdict.QEMU_FAILED, f"QEMU ended with exit code {code} {where}: {said}"
     return Verdict.INCONCLUSIVE, f"QEMU ended with exit code 0 and no event {where}: {said}"
+
+
+def _last_words(seen: Observation) -> str:
+    return seen.stderr.splitlines()[-1] if seen.stderr else "nothing on stderr"
 
 
 # --- with one ----------------------------------------------------------------------------------

@@ -31,6 +31,22 @@ _SHOWN: Final = 6  # instructions
 _AROUND: Final = 16  # bytes
 _SAMPLE_AFTER: Final = 0.3  # CPU seconds without console output
 _NOTHING: Final = rb"(?!)"  # matches nowhere
+_EXIT_SECONDS: Final = 5.0
+
+# Every ShutdownCause (qapi/run-state.json), which is the reason of a SHUTDOWN event.
+SHUTDOWNS: Final = {
+    "guest-shutdown": End.GUEST_SHUTDOWN,
+    "guest-reset": End.GUEST_RESET,
+    "guest-panic": End.GUEST_HALTED,  # through a device that none of our machines has
+    "host-error": End.HOST_ENDED,
+    "host-qmp-quit": End.HOST_ENDED,
+    "host-qmp-system-reset": End.HOST_ENDED,
+    "host-signal": End.HOST_ENDED,
+    "host-ui": End.HOST_ENDED,
+    "subsystem-reset": End.HOST_ENDED,  # of a part of the machine: no event, and none is ours
+    "snapshot-load": End.HOST_ENDED,
+    "none": End.HOST_ENDED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +137,7 @@ class Watch:
         self._ram = ram
         self._log_after = _LOG_AFTER
         self._observer = observer
+        self._shutdown: End | None = None
 
     def until_the_end(
         self, *, proof: bool = True, marker: bytes | None = None, kill_at: bytes | None = None
@@ -148,23 +165,30 @@ class Watch:
                 return self.stop(End.MARKER)
             if found == 5:
                 self._process.kill()
-            end = End.QEMU_EXITED if found == 2 else self._end()
+            if found == 2:
+                self._monitor.wait(_POLL)  # what QEMU said of its end may not have been read yet
+            end = self.shutdown() or (End.QEMU_EXITED if found == 2 else self._over_budget())
             if end is not None:
                 return self.stop(End.PROOF if proven and _gave_up(end) else end)
 
     def given_up(self) -> bool:
         """Whether a guest that has not been handed over yet never will be."""
-        if any(event.name == "SHUTDOWN" for event in self._monitor.events()):
+        if self.shutdown() is not None:
             return True
         used = self._process.cpu_seconds()
         return self._process.ended() or used > self._budget.entry_cpu_seconds
 
-    def _end(self) -> End | None:
+    def shutdown(self) -> End | None:
+        """What QEMU has said about the machine's end so far; a cause not known is not the guest."""
         for event in self._monitor.events():
-            if event.name == "SHUTDOWN":
-                reset = event.data.get("reason") == "guest-reset"
-                return End.GUEST_RESET if reset else End.GUEST_SHUTDOWN
-        return self._over_budget()
+            if event.name == "SHUTDOWN" and self._shutdown is None:
+                self._shutdown = SHUTDOWNS.get(str(event.data.get("reason")), End.HOST_ENDED)
+        return self._shutdown
+
+    def not_entered(self) -> Ending:
+        """The end of a guest that was given up before it was handed over."""
+        host = self.shutdown() is End.HOST_ENDED
+        return self.stop(End.HOST_ENDED if host else End.NOT_ENTERED)
 
     def _over_budget(self) -> End | None:
         asleep = self._process.asleep()  # before it is woken to answer
@@ -236,8 +260,11 @@ class Watch:
 
     def stop(self, end: End) -> Ending:
         """Stops the guest, reads the console to its end and takes the last figures."""
+        if end is End.HOST_ENDED:
+            self._process.wait(_EXIT_SECONDS)
         if self._process.ended():
             self._console.drain()
+            end = End.QEMU_EXITED if end is End.NOT_ENTERED else end
             return Ending(_or_console_limit(end, self._console), self._usage)
         self._monitor.execute("stop")
         self._console.drain()
@@ -270,7 +297,7 @@ def ending_without_answer(
 
     `given_up` is why it was not waited for any longer, when it was not.
     """
-    process.wait(0 if given_up else 5)
+    process.wait(0 if given_up else _EXIT_SECONDS)
     console.drain()
     usage = Usage(None, process.cpu_seconds(), len(console.transcript))
     end = End.QEMU_EXITED if process.ended() else given_up or End.NO_ANSWER

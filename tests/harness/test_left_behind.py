@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from harness import monitor, process, run, rundir
+from harness import lending, monitor, playback, process, run, rundir
 from harness.errors import UserError
 from harness.gdbstub import GdbStub
 from harness.lending import take_back, write_whole
@@ -296,6 +296,44 @@ def test_disk_that_fills_up_during_the_run_takes_no_word_from_the_guest(
     assert (directory / "console.log").read_bytes() == b"begins\n" + said
     assert (directory / "transcript.log").read_text().count("0123456789abcde\n") == 5000
     assert (directory / "qemu.sh").exists()
+    # QEMU goes on when it cannot write its log. What it wrote of it is of no use to anybody.
+    assert outcome.not_recorded is not None
+    with pytest.raises(UserError, match=r"^.*/replay\.(bin|json).*$|no record of this run"):
+        playback.open_recorded(directory)
+
+
+@pytest.mark.parametrize(
+    ("said", "whole"),
+    [
+        pytest.param(b"few words\n", True, id="log-still-in-memory"),
+        pytest.param(b"0123456789abcde\n" * 5000, False, id="log-lost-too"),
+    ],
+)
+def test_console_without_room_is_not_held_against_the_guest(
+    said: bytes, whole: bool, disk: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system that sets nothing aside, full from the start until the guest has ended."""
+    place = disk(40 << 10)
+    directory = place / "run"
+    directory.mkdir()
+    monkeypatch.setattr(lending, "_reserve", lambda *_: None)
+    run_to, end_qemu = GdbStub.run_to, run._Run._end_qemu
+
+    def full(self: GdbStub, *arguments: Any) -> bool:
+        fill(place)
+        return run_to(self, *arguments)
+
+    def free(self: Any) -> None:
+        (place / "filler").unlink()
+        end_qemu(self)
+
+    monkeypatch.setattr(GdbStub, "run_to", full)
+    monkeypatch.setattr(run._Run, "_end_qemu", free)
+    outcome = boot(program("x86_64").say(said).reset(), directory)
+    assert outcome.observation.transcript != said
+    assert outcome.judgement.verdict is Verdict.INCONCLUSIVE
+    assert outcome.judgement.reason.startswith("the host had no room for all that the console said")
+    assert (outcome.not_recorded is None) is whole
 
 
 def test_disk_that_is_full_keeps_the_file_that_was_there(disk: Callable[[int], Path]) -> None:

@@ -126,7 +126,7 @@ def test_busy_without_an_answer(busy: QemuProcess, clock: Clock) -> None:
         used[0] += passed
         clock.now += 1
         assert waiting.is_over(True) is over
-    assert waiting.end is End.NO_ANSWER
+    assert waiting.end is End.TOO_BUSY
 
 
 def test_answer_begins_anew(busy: QemuProcess, clock: Clock) -> None:

@@ -14,10 +14,15 @@ from typing import Any
 import psutil
 import pytest
 
+from harness import process
+from harness.errors import UserError
+from harness.gdbstub import GdbStub
+from harness.monitor import Monitor
+from harness.playback import open_recorded
 from harness.qemu import Machine
 from harness.realise import Placement
-from harness.run import Outcome, Start, run
-from harness.verdict import CodeAnywhere, CodeAt, End, Expected, Verdict
+from harness.run import Outcome, Start, in_the_way, run
+from harness.verdict import CodeAnywhere, CodeAt, End, Expected, Observation, Verdict
 from harness.watch import Budget
 from loader import bootimage
 from loader.address import GIB, MIB, Range
@@ -133,7 +138,53 @@ def test_exceptions_without_end(tmp_path: Path) -> None:
     outcome = boot(Arm64Program(GIB + 2 * MIB).undefined(), tmp_path, budget=Budget())
     assert ended(outcome) == (Verdict.SILENT, End.LOOPING)
     assert "stuck at 0x200 (interrupts off): loops in place" in outcome.judgement.reason
+    assert outcome.not_recorded == "QEMU does not answer while it records this guest"
     assert not (tmp_path / "replay.json").exists()
+    # Both runs have been paid for, the first one with five seconds of waiting.
+    assert outcome.costs.cpu_seconds > 5 + outcome.observation.cpu_seconds
+
+
+def test_record_that_grows_too_long_does_not_end_the_guest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "MOST_WRITTEN", 128 << 10)
+    said = b"0123456789abcde\n" * 2500
+    outcome = boot(program("x86_64").say(said).reset(), tmp_path, budget=Budget())
+    assert ended(outcome) == (Verdict.CPU_RESET, End.GUEST_RESET)
+    assert outcome.observation.transcript == said
+    assert outcome.not_recorded in (
+        "QEMU could not write all of its log: it was too long, or the disk was full",
+        "the record is longer than 128 KiB",  # where the signal of the limit ended QEMU
+    )
+    with pytest.raises(UserError, match=r"no record of this run \(replay.json\); result.json says"):
+        open_recorded(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "size", "why"),
+    [
+        (End.TOO_BUSY, None, 0, "QEMU does not answer while it records this guest"),
+        (End.QEMU_EXITED, -signal.SIGXFSZ, 4096, "the record is longer than 4 KiB"),
+        (End.QEMU_EXITED, -signal.SIGXFSZ, 4095, None),  # then it was another file
+        (End.QEMU_EXITED, -signal.SIGKILL, 4096, None),
+        (End.QEMU_EXITED, 0, 4096, None),
+        (End.NO_ANSWER, None, 4096, None),  # asleep, or a channel that closed
+        (End.HOST_IDLE, None, 4096, None),
+        (End.HOST_STOPPED, None, 4096, None),
+        (End.HOST_ENDED, None, 4096, None),
+    ],
+)
+def test_guest_is_run_again_only_when_the_record_was_in_its_way(
+    end: End,
+    code: int | None,
+    size: int,
+    why: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(process, "MOST_WRITTEN", 4096)
+    (tmp_path / "replay.bin").write_bytes(bytes(size))
+    assert in_the_way(Observation(b"text", end, exit_code=code), tmp_path) == why
 
 
 def test_stopped_qemu_is_no_failure_of_the_guest(tmp_path: Path) -> None:
@@ -222,14 +273,80 @@ def test_qemu_killed_from_outside(arch: str, tmp_path: Path) -> None:
     assert outcome.observation.exit_code == -signal.SIGKILL
 
 
-def test_qemu_told_to_end_from_outside_is_no_power_off(tmp_path: Path) -> None:
+TOLD = "QEMU was told to end, and not by the guest, after 'running': "
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("arch", ARCHES)
+def test_qemu_told_to_end_by_a_signal_is_no_power_off(
+    arch: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    """QEMU ends in order then, with exit code 0 and the event of a guest that powers off."""
+    outcome = boot(
+        program(arch).say(b"running\n").count(),
+        tmp_path,
+        budget=Budget(),
+        on_console=_once(lambda: _qemu_of_this_process().send_signal(number)),
+    )
+    assert ended(outcome) == (Verdict.INCONCLUSIVE, End.HOST_ENDED)
+    assert outcome.judgement.reason.startswith(TOLD)
+    assert f"terminating on signal {number}" in outcome.judgement.reason
+
+
+@pytest.mark.parametrize("command", ["quit", "system_reset"])
+@pytest.mark.parametrize("probe", [True, False])
+def test_qemu_told_to_end_on_its_monitor_is_no_reset(
+    command: str, probe: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monitors: list[Monitor] = []
+    connect = Monitor.connect
+
+    def connected(self: Monitor, *arguments: Any, **named: Any) -> None:
+        monitors.append(self)
+        connect(self, *arguments, **named)
+
+    monkeypatch.setattr(Monitor, "connect", connected)
     outcome = boot(
         program("x86_64").say(b"running\n").count(),
         tmp_path,
         budget=Budget(),
-        on_console=_once(lambda: _qemu_of_this_process().terminate()),
+        probe=probe,
+        on_console=_once(lambda: monitors[0].execute(command)),
     )
-    assert outcome.judgement.verdict in (Verdict.QEMU_FAILED, Verdict.INCONCLUSIVE)
+    assert ended(outcome) == (Verdict.INCONCLUSIVE, End.HOST_ENDED)
+    assert outcome.judgement.reason == f"{TOLD}nothing on stderr"
+
+
+def test_qemu_told_to_end_before_the_entry_has_not_missed_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_to = GdbStub.run_to
+
+    def told(self: GdbStub, address: int, given_up: Callable[[], bool]) -> bool:
+        _qemu_of_this_process().terminate()
+        return run_to(self, address, given_up)
+
+    monkeypatch.setattr(GdbStub, "run_to", told)
+    # Never at the entry: an exception level that this machine has not got.
+    guest = Guest(program("aarch64").halt(), Arm64Registers(GIB + 2 * MIB, pstate=0x3C9))
+    outcome = boot(guest, tmp_path)
+    assert outcome.judgement.verdict is Verdict.INCONCLUSIVE
+    assert "terminating on signal 15" in outcome.judgement.reason
+
+
+def test_proof_that_was_given_outlasts_a_qemu_that_is_told_to_end(tmp_path: Path) -> None:
+    code = program("x86_64")
+    claim = Claim(machine("x86_64"), code.entry)
+    seen = bytearray()
+
+    def listen(data: bytes) -> None:
+        seen.extend(data)
+        if seen.endswith(claim.text()):
+            _qemu_of_this_process().terminate()
+
+    guest = code.say(claim.text()).count()
+    outcome = boot(guest, tmp_path, expected=claim.expected, budget=Budget(), on_console=listen)
+    assert ended(outcome) == (Verdict.BOOTED, End.HOST_ENDED)
 
 
 def test_what_was_printed_before_qemu_died_is_read(tmp_path: Path) -> None:

@@ -38,6 +38,28 @@ def verdict(transcript: bytes, end: End, **seen: Any) -> tuple[Verdict, str]:
     return judgement.verdict, judgement.reason
 
 
+# --- a console that is not whole ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("transcript", "end", "wanted"),
+    [
+        (X86.text(), End.GUEST_RESET, Verdict.INCONCLUSIVE),  # an oops may have come before it
+        (X86.text(cpus="2"), End.GUEST_RESET, Verdict.INCONCLUSIVE),
+        (b"", End.PARKED, Verdict.INCONCLUSIVE),
+        (b"text", End.GUEST_RESET, Verdict.INCONCLUSIVE),
+        (b"text", End.BUDGET, Verdict.INCONCLUSIVE),
+        (PANIC, End.GUEST_RESET, Verdict.PANIC),
+    ],
+)
+def test_what_the_console_does_not_show_proves_nothing_when_some_is_lost(
+    transcript: bytes, end: End, wanted: Verdict
+) -> None:
+    found, reason = verdict(transcript, end, console_lost=True)
+    assert found is wanted
+    assert ("the host had no room" in reason) is (wanted is Verdict.INCONCLUSIVE)
+
+
 # --- without a proof ---------------------------------------------------------------------------
 
 
@@ -184,7 +206,24 @@ def test_restart_is_an_end_only_when_the_machine_was_reset() -> None:
     assert verdict(RESTARTED, End.PARKED)[0] is Verdict.STUCK
 
 
-@pytest.mark.parametrize("end", [End.QEMU_EXITED, End.NO_ANSWER, End.HOST_IDLE, End.HOST_STOPPED])
+NOT_THE_GUEST = (
+    *(End.QEMU_EXITED, End.HOST_ENDED, End.NO_ANSWER, End.TOO_BUSY),
+    *(End.HOST_IDLE, End.HOST_STOPPED),
+)
+
+
+@pytest.mark.parametrize("until", [None, b"login:"])
+@pytest.mark.parametrize("probe", [None, Probe(None, "the CPU was elsewhere")])
+@pytest.mark.parametrize("end", NOT_THE_GUEST)
+def test_end_that_is_not_the_guests_is_neither_pass_nor_failure(
+    end: End, probe: Probe | None, until: bytes | None
+) -> None:
+    seen = Observation(b"text", end, exit_code=0, probe=probe)
+    for expected in (X86.expected, ExpectedHandover(0x1000, until)):
+        assert judge(expected, seen).verdict is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("end", NOT_THE_GUEST)
 def test_log_buffer_does_not_excuse_qemu_or_the_host(end: End) -> None:
     found, reason = verdict(b"quiet", end, exit_code=1, log=PANIC)
     assert found in (Verdict.QEMU_FAILED, Verdict.INCONCLUSIVE)

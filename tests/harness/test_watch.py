@@ -6,16 +6,18 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.console import ConsoleFile
+from harness.monitor import Monitor
 from harness.process import QemuProcess
 from harness.run import Start, run
 from harness.verdict import End, Verdict
-from harness.watch import Budget, ending_without_answer
+from harness.watch import SHUTDOWNS, Budget, ending_without_answer
 from loader.address import MIB
-from tests.builders.guests import Claim, Guest, machine, program
+from tests.builders.guests import Claim, Guest, live, machine, program
 
 
 def _console(directory: Path) -> int:
@@ -83,3 +85,25 @@ def test_output_keeps_a_guest_alive(tmp_path: Path) -> None:
     start = Start(image, machine("x86_64"), Claim(machine("x86_64"), 0).expected, budget=budget)
     outcome = run(start, tmp_path)
     assert outcome.observation.end is End.CONSOLE_LIMIT
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
+def test_every_cause_of_an_end_is_known(arch: str, tmp_path: Path) -> None:
+    """Asked of this QEMU itself: its own schema lists them."""
+    with live(Guest(program(arch).halt()), machine(arch), tmp_path) as guest:
+        schema = {entity["name"]: entity for entity in _schema(guest.monitor)}
+    members = schema[schema["SHUTDOWN"]["arg-type"]]["members"]
+    (reason,) = (member["type"] for member in members if member["name"] == "reason")
+    assert set(schema[reason]["values"]) <= SHUTDOWNS.keys()
+    ends = {cause: end for cause, end in SHUTDOWNS.items() if end is not End.HOST_ENDED}
+    assert ends == {
+        "guest-shutdown": End.GUEST_SHUTDOWN,
+        "guest-reset": End.GUEST_RESET,
+        "guest-panic": End.GUEST_HALTED,
+    }
+
+
+def _schema(monitor: Monitor) -> list[dict[str, Any]]:
+    found = monitor.execute("query-qmp-schema")
+    assert isinstance(found, list)
+    return found
