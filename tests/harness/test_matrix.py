@@ -224,7 +224,7 @@ def test_reference_boot_of_a_test_is_in_the_results(tmp_path: Path) -> None:
     text = (
         TESTS
         + """
-def test_reference(request):
+def test_beside_another(request):
     from harness.collected import reference_result
     from harness.comparison import Cost
     from harness.options import REFERENCE_PROPERTY
@@ -235,7 +235,13 @@ def test_reference(request):
     request.node.user_properties.append((REFERENCE_PROPERTY, value))
 """
     )
-    words = ("-n", "2", f"--bootproof-out={tmp_path}/out", "-k", "test_reference or +1M")
+    words = (
+        "-n",
+        "2",
+        f"--bootproof-out={tmp_path}/out",
+        "-k",
+        "test_case and not linux64-+0 or beside",
+    )
     assert run(tmp_path, *words, tests=text).returncode == 0
     ((case, reference),) = results.read(tmp_path / "out").references.items()
     assert case.endswith("elf-linux64-none")
