@@ -66,13 +66,6 @@ class Proven:
     host_seconds: float
     key: Key | None = None
 
-    @property
-    def console_tail(self) -> list[str]:
-        """The last ten lines of the console, printable."""
-        if self.outcome is None:
-            return []
-        return [printable(line) for line in self.outcome.observation.transcript.splitlines()[-10:]]
-
 
 @dataclass(frozen=True, slots=True)
 class Options:

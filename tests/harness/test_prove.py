@@ -124,7 +124,8 @@ def test_code_of_an_image_is_its_load_address_or_one_segment_on() -> None:
 def test_result_of_a_boot(case: Case, tmp_path: Path) -> None:
     proven = prove.prove(case, tmp_path / "run")
     assert proven.verdict is Verdict.CPU_RESET
-    assert proven.console_tail == ["hello"]
+    assert proven.outcome is not None
+    assert proven.outcome.observation.transcript == b"hello\n"
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["case"] == case.id
     assert (result["verdict"], result["reason"]) == ("cpu-reset", proven.reason)
