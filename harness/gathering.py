@@ -117,7 +117,7 @@ class Gatherer:
         return self._config.get_terminal_writer().hasmarkup
 
     def results(self) -> Results:
-        """All that has been gathered so far."""
+        """All that has been gathered so far, in an order that no host decides."""
         return Results(
             format=results.FORMAT,
             version=results.VERSION,
@@ -125,8 +125,8 @@ class Gatherer:
             started=self._started.strftime("%Y-%m-%dT%H:%M:%SZ"),
             seconds=round(time.monotonic() - self._began, 3),
             complete=len(self._ended) >= self._total,
-            cases=tuple(self._cases.values()),
-            checks=tuple(self._checks.values()),
+            cases=tuple(case for _, case in sorted(self._cases.items())),
+            checks=tuple(check for _, check in sorted(self._checks.items())),
             references=self._references,
         )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -51,13 +52,25 @@ def history(directory: Path, out: Path | None) -> int:
         raise UserError(f"{directory}: is no directory")
     paths = sorted(path for path in directory.rglob(RESULTS) if path.is_file())
     paths += sorted(path for path in directory.glob("*.json") if path.name != RESULTS)
-    if not paths:
-        raise UserError(f"{directory}: holds no {RESULTS}")
     if len(paths) > _MOST_RUNS:
         raise UserError(f"{directory}: holds {len(paths)} runs, at most {_MOST_RUNS} are shown")
-    found = trends.trends([results.read(path) for path in paths])
+    runs = [*_runs(paths)]
+    if not runs:
+        raise UserError(f"{directory}: holds no {RESULTS}")
+    found = trends.trends(runs)
     page = out or directory / "history.html"
     results.write_text(page, history_page.render(found))
     print(history_page.text(found), end="")
     print(page)
     return 0
+
+
+def _runs(paths: Sequence[Path]) -> Iterator[results.Results]:
+    """What can be read; a file of results that is damaged is refused, not left out."""
+    for path in paths:
+        try:
+            yield results.read(path)
+        except results.NoResults:
+            if path.name == RESULTS:
+                raise
+            print(f"bootproof: {path}: left out, it is another program's file", file=sys.stderr)

@@ -179,7 +179,7 @@ class Results:
     started: str = about("when, in UTC: 2026-01-31T23:59:59Z")
     seconds: float = about("wall time on the host")
     complete: bool = about("false when the run was interrupted or stopped at a failure")
-    cases: tuple[CaseResult, ...] = about("in no particular order")
+    cases: tuple[CaseResult, ...] = about("by id; merged shards one after the other")
     checks: tuple[Check, ...] = about("what else was tested, and what came to no result")
     references: Mapping[str, Reference] = about(
         "reference boots by the case that they are beside", default_factory=dict
@@ -218,8 +218,16 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, text.encode())
 
 
+class NoResults(UserError):
+    """A whole JSON file of another program. A reader of many files may leave it out."""
+
+
+class _Foreign(ValueError):
+    pass
+
+
 def read(path: Path) -> Results:
-    """The results in a file, or in the results.json of a directory. Raises UserError."""
+    """The results in a file, or in the results.json of a directory. Raises UserError, NoResults."""
     path = path / RESULTS if path.is_dir() else path
     try:
         with path.open("rb") as file:
@@ -231,7 +239,8 @@ def read(path: Path) -> Results:
     try:
         return _parse(raw)
     except ValueError as error:
-        raise UserError(f"{path}: no results that can be read: {error}") from error
+        kind = NoResults if isinstance(error, _Foreign) else UserError
+        raise kind(f"{path}: no results that can be read: {error}") from error
 
 
 def _parse(raw: bytes) -> Results:
@@ -240,7 +249,7 @@ def _parse(raw: bytes) -> Results:
     if version == 1 and "format" not in root:
         raise ValueError("$.version: 1 is of an older bootproof; run the matrix again")
     if root.get("format") != FORMAT:
-        raise ValueError(f"$.format: is not {FORMAT!r}: another program's file")
+        raise _Foreign(f"$.format: is not {FORMAT!r}: another program's file")
     if version != VERSION:
         raise ValueError(f"$.version: {strictjson.shown(version)} is not {VERSION}")
     root.pop("$schema", None)

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import jinja2
 
-from harness.report import picture, timeline, transcripts
+from harness.report import columns, picture, timeline, transcripts
 from harness.report.picture import Bar
 from harness.report.timeline import Timeline
 from harness.results import CaseResult, Reference, Results
@@ -144,16 +144,8 @@ def _grids(views: Sequence[View]) -> list[Grid]:
         rows: dict[str, dict[str, View]] = {}
         for view in sorted(ours, key=lambda view: view.case.claim):
             rows.setdefault(view.case.claim, {})[view.case.kernel.name] = view
-        kernels = sorted({view.case.kernel.name for view in ours}, key=_by_version)
-        grids.append(Grid(arch, kernels, rows))
+        grids.append(Grid(arch, columns.kernels(view.case for view in ours), rows))
     return grids
-
-
-def _by_version(kernel: str) -> tuple[list[tuple[bool, int, str]], str]:
-    """6.1 before 6.12, numbers before names."""
-    parts = kernel.replace("-", ".").split(".")
-    key = [(not p.isdigit(), int(p) if p.isdigit() and len(p) < 9 else 0, p) for p in parts]
-    return key, kernel
 
 
 def _millions(value: int) -> str:

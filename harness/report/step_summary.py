@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from harness.report import columns
 from harness.results import CaseResult, Results
 
 _LIMIT: Final = 900_000  # bytes; a step's summary may have 1 MiB
@@ -58,7 +59,7 @@ def _failure(case: CaseResult) -> str:
 
 
 def _table(arch: str, cases: Sequence[CaseResult]) -> str:
-    kernels = list(dict.fromkeys(case.kernel.name for case in cases))
+    kernels = columns.kernels(cases)
     rows: dict[str, dict[str, CaseResult]] = {}
     for case in sorted(cases, key=lambda case: case.claim):
         rows.setdefault(case.claim, {})[case.kernel.name] = case

@@ -18,6 +18,7 @@ from rich.text import Text
 from harness.case import Case
 from harness.options import MATRIX_COMMAND
 from harness.prove import Proven
+from harness.report import columns
 from harness.results import CaseResult, Check, Results
 
 _WIDTH: Final = 118
@@ -96,7 +97,7 @@ def failures(results: Results) -> str:
 
 
 def _table(arch: str, cases: Sequence[CaseResult]) -> Table:
-    kernels = list(dict.fromkeys(case.kernel.name for case in cases))
+    kernels = columns.kernels(cases)
     table = Table(title=arch, title_justify="left", box=None, pad_edge=False)
     table.add_column("case", no_wrap=True)
     for kernel in kernels:

@@ -120,6 +120,15 @@ def test_opens(width: int, browser: Chrome, report: str) -> None:
     assert log(browser) == []
 
 
+def test_wide_tables_scroll_in_themselves(browser: Chrome, tmp_path: Path) -> None:
+    """Also with what only a screen reader reads: it is placed apart from the text around it."""
+    kernels = [f"6.{minor}-of-somebody" for minor in range(6)]
+    found = builder.run(*(builder.failed(kernel=kernel) for kernel in kernels))
+    files.write(found, tmp_path, None)
+    opened(browser, (tmp_path / files.PAGE).as_uri(), 390)
+    assert js(browser, "document.documentElement.scrollWidth") <= 390
+
+
 def test_asks_nobody_for_anything(browser: Chrome, report: str) -> None:
     opened(browser, report)
     assert js(browser, "performance.getEntriesByType('resource').map(x => x.name)") == []

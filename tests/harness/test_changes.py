@@ -294,6 +294,23 @@ def test_history_of_nothing(tmp_path: Path, capsys: Capture) -> None:
     assert cli.main(["history", str(tmp_path / "none")]) == 2
 
 
+def test_history_beside_files_of_other_programs(tmp_path: Path, capsys: Capture) -> None:
+    """They are left out, and said; a damaged file of results is not left out."""
+    (tmp_path / "package.json").write_text("{}")
+    assert cli.main(["history", str(tmp_path)]) == 2
+    left_out = f"bootproof: {tmp_path}/package.json: left out, it is another program's file\n"
+    assert capsys.readouterr().err == f"{left_out}bootproof: {tmp_path}: holds no results.json\n"
+
+    saved(tmp_path / "monday.json", builder.case())
+    assert cli.main(["history", str(tmp_path)]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("1 run") and shown.err == left_out
+
+    (tmp_path / "tuesday.json").write_bytes((tmp_path / "monday.json").read_bytes()[:-9])
+    assert cli.main(["history", str(tmp_path)]) == 2
+    assert f"{tmp_path}/tuesday.json: no results that can be read" in capsys.readouterr().err
+
+
 def test_history_breaks_where_qemu_changed(tmp_path: Path) -> None:
     for day, key in enumerate((builder.KEY, builder.KEY_OF_ANOTHER_QEMU), 1):
         started = f"2026-02-0{day}T00:00:00Z"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,14 @@ def test_grid() -> None:
     assert lines[:2] == [["x86_64"], ["case", "6.1", "6.12"]]
     assert lines[2] == ["elf-linux64-+1M", "load-refused", "1.2s"]
     assert lines[3] == ["elf-linux64-none", "✗", "panic", "1.2s", "(not", "as", "expected)"]
+
+
+@pytest.mark.parametrize("table", [terminal.grid, step_summary.render])
+def test_columns_have_one_order_whatever_ended_first(table: Callable[[Results], str]) -> None:
+    kernels = ["newest-cloud", "6.12-cloud", "5.10", "6.1-cloud"]
+    text = table(builder.run(*(builder.case(kernel=kernel) for kernel in kernels)))
+    (heading,) = (line for line in text.replace("\\", "").splitlines() if "6.12-cloud" in line)
+    assert heading.replace("|", "").split() == ["case", "5.10", "6.1-cloud", *kernels[1::-1]]
 
 
 def test_colour_only_repeats_what_the_text_says() -> None:
