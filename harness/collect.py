@@ -33,8 +33,10 @@ from harness.options import (
     SHARD_OPTION,
 )
 from harness.prove import Options, Proven, prove
+from harness.qemu import find_qemu
 from harness.report import terminal
 from harness.report.listing import Listed
+from harness.verdict import Verdict
 from kernels.errors import FetchError, FetchErrors
 
 # Where a case has been booted already, by another thread.
@@ -144,6 +146,15 @@ def choose(config: pytest.Config, items: list[pytest.Item]) -> None:
             part.count,
         )
         _keep(config, items, {id(names[n]) for n, number in found.items() if number == part.number})
+
+
+def check_emulators(config: pytest.Config, items: Iterable[pytest.Item]) -> None:
+    """Raises UserError when a case that boots has no QEMU: said once, and before anything runs."""
+    given = select.qemus(config.getoption(QEMU_OPTION))
+    cases = (item.case for item in items if isinstance(item, CaseItem))
+    for case in cases:
+        if case.expect.verdict is not Verdict.LOAD_REFUSED and (case.qemu or "") in {"", *given}:
+            find_qemu(case.arch, given.get(case.qemu or ""))
 
 
 def _keep(config: pytest.Config, items: list[pytest.Item], kept: set[int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from harness import case_file, places, results, select, shard
 from harness.case import Case
 from harness.changes import THRESHOLD
 from harness.errors import UserError
+from harness.lending import disk_errors
 from harness.options import (
     BASELINE_OPTION,
     COMMAND_OPTION,
@@ -78,6 +80,7 @@ def run(selection: Selection) -> int:
     claimed = (found.case for path in files for found in read_scenarios(path))
     cases = [*filter(select.filter_for(selection.only), claimed)]
     if not selection.only_list:
+        _check_out(selection.out)
         select.check_qemus(cases, selection.qemus)
         if not selection.scenarios:
             Fetcher().fetch(entry.name for entry in load_catalog().default())
@@ -95,6 +98,7 @@ def run_cases(cases: Sequence[Case], selection: Selection) -> int:
     _check(selection, path)
     case_file.write_cases(path, cases)
     if not selection.only_list:
+        _check_out(selection.out)
         fetch_for(cases)
     return _pytest(arguments(selection, path), ktap=selection.ktap)
 
@@ -128,6 +132,15 @@ def _check(selection: Selection, *files: Path) -> None:
         select.read_costs(selection.costs)
 
 
+def _check_out(out: Path) -> None:
+    """Raises UserError when nothing can be written there: said once, and before anything runs."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is no directory (--out)")
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+
+
 class _Interruption:
     """pytest has one code for an interruption and for a file that could not be collected."""
 
@@ -138,6 +151,7 @@ class _Interruption:
 
 
 def _pytest(words: list[str], *, ktap: bool = False) -> int:
+    """The exit code. Raises UserError when no case is selected."""
     import pytest
 
     interruption = _Interruption()
@@ -145,11 +159,12 @@ def _pytest(words: list[str], *, ktap: bool = False) -> int:
         if ktap:  # which then has stdout for itself
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         code = int(pytest.main(words, plugins=[interruption]))
+    if code == pytest.ExitCode.NO_TESTS_COLLECTED:
+        raise UserError("no case is selected; `bootproof matrix --list` shows what there is")
     return 130 if interruption.seen else _EXIT_CODES.get(code, 2)
 
 
-# pytest's own codes: 0 passed, 1 failed, 2 interrupted or not collected, 3 internal, 4 usage,
-# 5 nothing selected.
+# pytest's own codes: 0 passed, 1 failed, 2 interrupted or not collected, 3 internal, 4 usage.
 _EXIT_CODES: Final = {0: 0, 1: 1}
 
 

@@ -152,6 +152,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Filters and shards, after pytest's own selection."""
     try:
         collect.choose(config, items)
+        if config.getoption(LINES_OPTION):  # elsewhere other tests may run without
+            collect.check_emulators(config, items)
     except UserError as error:
         raise pytest.UsageError(str(error)) from error
 

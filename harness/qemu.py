@@ -443,11 +443,14 @@ def realtime_quirk(machine: Machine, release: Callable[[], str | None]) -> Realt
 def find_qemu(arch_name: str, binary: str | None = None) -> QemuBinary:
     """The emulator for an architecture: `binary`, else BOOTPROOF_QEMU_<ARCH>, else that on PATH.
 
-    Raises UserError when there is none, it does not run, or it is older than 7.2.
+    Raises UserError when there is none or the variable says `none`, it does not run, or it is older
+    than 7.2.
     """
     arch = ARCHES[arch_name]
     variable = f"BOOTPROOF_QEMU_{arch.name.upper()}"
     named = binary or os.environ.get(variable)
+    if named == "none" and not binary:
+        raise UserError(f"QEMU for {arch_name} is switched off by {variable}=none")
     found = shutil.which(named or arch.emulator)
     if found is None and not named:
         raise UserError(

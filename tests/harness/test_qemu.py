@@ -232,6 +232,13 @@ def test_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def test_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOOTPROOF_QEMU_X86_64", "none")
+    with pytest.raises(UserError) as refused:
+        find_qemu("x86_64")
+    assert str(refused.value) == "QEMU for x86_64 is switched off by BOOTPROOF_QEMU_X86_64=none"
+
+
 @pytest.mark.parametrize("version", ["7.1.0", "7.1.94", "2.12.1"])
 def test_too_old(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = script(tmp_path / "old", f"echo QEMU emulator version {version}")
