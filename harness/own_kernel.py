@@ -14,7 +14,7 @@ from typing import Final
 
 from harness import images, matrix, qemu
 from harness.case import RAM_BASE, Case
-from harness.derive import Derived, Given, Kernel, derive
+from harness.derive import Derived, Given, Kernel, LeftOut, derive
 from harness.errors import UserError
 from harness.images import KernelFile
 from harness.matrix import Selection
@@ -27,6 +27,7 @@ from loader.errors import LoaderError
 from loader.identify import Format, identify
 from loader.image import open_image
 from loader.inspect import Inspection, inspect
+from loader.unpack import uki_parts
 
 _BIG_ENDIAN: Final = "big-endian"
 
@@ -51,7 +52,9 @@ def run(wish: Wish, selection: Selection) -> int:
         found = derive(kernel, given)
         if not selection.quiet:
             print(
-                _about(kernel, found), file=sys.stderr if selection.ktap else sys.stdout, flush=True
+                _about(kernel, found, given),
+                file=sys.stderr if selection.ktap else sys.stdout,
+                flush=True,
             )
         cases += found.cases
     return matrix.run_cases(cases, selection)
@@ -146,7 +149,7 @@ def _given(wish: Wish) -> Given:
     return Given(wish.cmdline, str(wish.initrd.absolute()), len(initrd))
 
 
-def _about(kernel: Kernel, found: Derived) -> str:
+def _about(kernel: Kernel, found: Derived, given: Given) -> str:
     """What the kernel is, how many cases it has, and what was left out."""
     release = next((form.release for form in kernel.forms if form.release), "no release")
     formats = ", ".join(form.kernel for form in kernel.forms)
@@ -155,5 +158,20 @@ def _about(kernel: Kernel, found: Derived) -> str:
         f"kernel    {kernel.name}: {formats} of {kernel.arch}, {printable(release.encode())}",
         f"cases     {len(found.cases)}, of which {boot} must boot",
     ]
-    lines += [f"left out  {left_out.what}: {left_out.why}" for left_out in found.left_out]
+    left_out = (*found.left_out, *_unused(kernel, given))
+    lines += [f"left out  {item.what}: {item.why}" for item in left_out]
     return "\n".join(lines)
+
+
+def _unused(kernel: Kernel, given: Given) -> Iterator[LeftOut]:
+    """What a unified kernel image holds beside its kernel: no guest gets it."""
+    if identify(Path(kernel.path)).format is not Format.UKI:
+        return
+    with open_image(Path(kernel.path)) as image:
+        parts = uki_parts(image)
+        if parts.initrd is not None and given.initrd is None:
+            yield LeftOut("the image's own .initrd", "guests get bootproof's; give one by --initrd")
+        if parts.cmdline is not None and given.cmdline is None:
+            yield LeftOut(
+                "the image's own .cmdline", "guests get bootproof's; give it by --cmdline"
+            )

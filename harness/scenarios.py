@@ -361,7 +361,8 @@ class _ClaimReader:
     def _text(self, name: str) -> str:
         text = self.data.get(name)
         if not isinstance(text, str) or not text.strip():
-            self._refuse(name if name in self.data else None, f"the key {name!r} must be a text")
+            wrong = "must be a text" if name in self.data else "is missing"
+            self._refuse(name if name in self.data else None, f"the key {name!r} {wrong}")
         return str(text)
 
     def _refuse(self, name: str | None, problem: str) -> None:

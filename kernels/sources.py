@@ -59,6 +59,8 @@ def find(what: str, progress: Progress | None = None, retry: RetryPolicy | None 
     catalog = load_catalog()
     if _URL.match(what):
         return _download(what, progress or console_progress(), retry or RetryPolicy())
+    if not what:
+        raise BadSource("a kernel's name is empty")
     path = Path(what)
     if what in catalog and catalog[what].kind is Kind.KERNEL and not path.exists():
         return Source(what, what, None)

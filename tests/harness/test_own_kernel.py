@@ -127,6 +127,19 @@ def test_what_is_left_out_is_said(command: Command) -> None:
     assert f"left out  elf at an offset: {why}\n" in shown
 
 
+def test_what_a_unified_kernel_image_holds_beside_its_kernel_is_left_out(command: Command) -> None:
+    sections = [(".linux", packed(vmlinux())), (".initrd", b"070701"), (".cmdline", b"quiet")]
+    words = ("--kernel", command.file("linux.efi", packings.uki(sections)))
+    initrd = "left out  the image's own .initrd: guests get bootproof's; give one by --initrd\n"
+    cmdline = "left out  the image's own .cmdline: guests get bootproof's; give it by --cmdline\n"
+    shown = command(*words)
+    assert initrd in shown and cmdline in shown
+    shown = command(*words, "--cmdline", "quiet")
+    assert initrd in shown and cmdline not in shown
+    plain = command.file("plain.efi", packings.uki([(".linux", packed(vmlinux()))]))
+    assert "the image's own" not in command("--kernel", plain)
+
+
 @pytest.mark.parametrize(
     ("data", "why"),
     [
@@ -164,6 +177,11 @@ def test_what_cannot_be_proved_is_refused_in_one_sentence(
     assert shown.startswith(f"bootproof: {path}: is no Linux kernel that can be proved: ")
     assert "derived" not in shown
     assert why in shown
+
+
+def test_an_empty_name_is_no_directory(command: Command) -> None:
+    """An unset variable of a shell is not the current directory."""
+    assert command("--kernel", "", code=2) == "bootproof: a kernel's name is empty\n"
 
 
 def test_options_that_mean_nothing_are_refused(command: Command, tmp_path: Path) -> None:

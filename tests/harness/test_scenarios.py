@@ -191,7 +191,7 @@ SECOND = '[[claim]]\nname = "two"\nwhy = "w"\nformat = "elf"\nprotocol = "linux6
         (CLAIM + 'expect = { why = "x" }', "10: claim 'one': expect: unknown key 'why'; "),
         (CLAIM + 'name = "x y"', "my.toml: is no TOML: "),
         (CLAIM.replace('"one"', '"x y"'), "6: claim 'x y': 'x y' must be of letters, digits and"),
-        (CLAIM.replace('name = "one"\n', ""), "5: the key 'name' must be a text"),
+        (CLAIM.replace('name = "one"\n', ""), "5: the key 'name' is missing"),
         (CLAIM.replace('"because"', '" "'), "7: claim 'one': the key 'why' must be a text"),
         (CLAIM.replace('format = "elf"\n', ""), "5: claim 'one': the key 'format' is missing"),
         (CLAIM + SECOND.replace("two", "one"), "11: claim 'one': another claim is called 'one'"),
