@@ -26,6 +26,7 @@ from loader.memory import GuestMemory
 
 _POLL: Final = 0.05
 _LOG_AFTER: Final = 1.0  # CPU seconds without console output; then every time twice as many
+_PRINTING: Final = 0.3  # CPU seconds that a panic has to come from the log buffer to the console
 _IDLE_SAMPLES: Final = 50
 _SHOWN: Final = 6  # instructions
 _AROUND: Final = 16  # bytes
@@ -136,6 +137,7 @@ class Watch:
         self._idling = IdleDetector(_IDLE_SAMPLES)
         self._ram = ram
         self._log_after = _LOG_AFTER
+        self._panic_in_log = False
         self._observer = observer
         self._shutdown: End | None = None
 
@@ -199,6 +201,7 @@ class Watch:
         if used.console_bytes > before.console_bytes:
             self._quiet_since = used
             self._log_after = _LOG_AFTER
+            self._panic_in_log = False
             self._detector.clear()
             self._idling.clear()
         if used.instructions != before.instructions or not used.instructions:
@@ -217,7 +220,7 @@ class Watch:
             end = self._sampled(used.cpu_seconds)
             if end is not None:
                 return end
-        if quiet_cpu > self._log_after and self._panicked_unheard():
+        if quiet_cpu > self._log_after and self.panicked_unheard(quiet_cpu):
             return End.GUEST_HALTED
         parked = used.cpu_seconds - self._executed_last.cpu_seconds
         if used.instructions is not None and parked > budget.parked_cpu_seconds:
@@ -246,10 +249,16 @@ class Watch:
         """The bytes before a guest-virtual address; none where nothing is mapped."""
         return self._monitor.bytes_at(max(pc - _AROUND, 0), min(pc, _AROUND))
 
-    def _panicked_unheard(self) -> bool:
-        """Whether the log buffer has a panic, while the console is quiet."""
-        self._log_after *= 2
-        return self._ram is not None and kernellog.panic(logbuffer.read(self._ram)) is not None
+    def panicked_unheard(self, quiet_cpu: float) -> bool:
+        """Whether the log buffer has a panic that the console still does not show a while later.
+
+        A kernel stores its panic before it prints it: a guest stopped in between would end
+        elsewhere each time.
+        """
+        found = self._ram is not None and kernellog.panic(logbuffer.read(self._ram)) is not None
+        seen_before, self._panic_in_log = self._panic_in_log, found
+        self._log_after = quiet_cpu + _PRINTING if found else 2 * self._log_after
+        return found and seen_before
 
     def _measure(self) -> Usage:
         return Usage(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import Any
 
 import pytest
 
+from harness import logbuffer
 from harness.console import ConsoleFile
 from harness.monitor import Monitor
 from harness.process import QemuProcess
 from harness.run import Start, run
 from harness.verdict import End, Verdict
-from harness.watch import SHUTDOWNS, Budget, ending_without_answer
+from harness.watch import SHUTDOWNS, Budget, Watch, ending_without_answer
 from loader.address import MIB
+from loader.memory import GuestMemory
 from tests.builders.guests import Claim, Guest, live, machine, program
 
 
@@ -107,3 +110,33 @@ def _schema(monitor: Monitor) -> list[dict[str, Any]]:
     found = monitor.execute("query-qmp-schema")
     assert isinstance(found, list)
     return found
+
+
+PANIC = b"Kernel panic - not syncing: no reason\n"
+
+
+@pytest.mark.parametrize(
+    ("logs", "ends"),
+    [
+        ([b"", b""], [False, False]),
+        ([PANIC, PANIC], [False, True]),
+        ([b"", PANIC, PANIC], [False, False, True]),
+    ],
+)
+def test_a_panic_may_still_be_on_its_way_to_the_console(
+    logs: list[bytes], ends: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log buffer has it first: a guest stopped in between ends elsewhere each time."""
+    left = list(logs)
+    ours, theirs = socket.socketpair()
+    monkeypatch.setattr(logbuffer, "read", lambda _ram: left.pop(0))
+    with (
+        QemuProcess(["true"], tmp_path) as process,
+        theirs,
+        Monitor(ours) as monitor,
+        ConsoleFile(_console(tmp_path), time.sleep, process.ended) as console,
+        GuestMemory([(0, MIB)]) as ram,
+    ):
+        dump_format = machine("x86_64").arch.dump
+        watch = Watch(process, monitor, console, Budget(), dump_format, ram)
+        assert [watch.panicked_unheard(1.0) for _ in logs] == ends
