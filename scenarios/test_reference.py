@@ -85,7 +85,8 @@ def test_command_when_neither_boots(
     assert cli.main(["compare", X86_64[0], *arguments]) == 1
     said = capsys.readouterr().out
     assert "UNEXPLAINED" in said
-    assert re.search(r"^verdict +verdict +cpu-reset: .* +cpu-reset: ", said, re.MULTILINE)
+    both = r"^verdict +verdict +guest-shutdown-early: .* +guest-shutdown-early: "
+    assert re.search(both, said, re.MULTILINE)
 
 
 # --- seen to fail --------------------------------------------------------------------------------
