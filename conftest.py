@@ -1,3 +1,10 @@
 """Lets pytest find the harness's options and fixtures when it runs in this repository."""
 
+import signal
+
 pytest_plugins = ["harness.plugin", "harness.fixtures"]
+
+# A shell ignores SIGINT for what it starts in the background, and every process inherits that: the
+# tests that interrupt a command would then wait for an end that never comes.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
