@@ -4,7 +4,10 @@ import signal
 
 pytest_plugins = ["harness.plugin", "harness.fixtures"]
 
-# A shell ignores SIGINT for what it starts in the background, and every process inherits that: the
-# tests that interrupt a command would then wait for an end that never comes.
+# A shell ignores SIGINT for what it starts in the background, nohup SIGHUP, and every process
+# inherits that: the tests that interrupt a command would then wait for an end that never comes.
+# A handler is not inherited.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda _number, _frame: None)
