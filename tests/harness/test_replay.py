@@ -157,7 +157,7 @@ def _without(name: str) -> Callable[[Path], None]:
         (_without("ram.img"), ": guest RAM was not kept (ram.img), and nothing can be replayed"),
         (
             _without("replay.json"),
-            ": there is no record of this run (replay.json); QEMU keeps none",
+            ": there is no record of this run (replay.json); result.json says why (not_recorded)",
         ),
         (_without("replay.bin"), "/replay.bin: cannot be opened: No such file or directory"),
         (_without("console.log"), "/console.log: No such file or directory"),
