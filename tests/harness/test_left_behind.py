@@ -43,8 +43,17 @@ def descriptors() -> set[str]:
     return {each for each in found if "/proc/" not in each}
 
 
+EVERYBODYS = tempfile.gettempdir()
+
+
 @pytest.fixture(autouse=True)
-def _nothing_stays() -> Iterator[None]:
+def _nothing_stays(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    # One of our own: other tests and programs come and go in the system's.
+    own = str(tmp_path_factory.mktemp("temporary"))
+    monkeypatch.setenv("TMPDIR", own)
+    monkeypatch.setattr(tempfile, "tempdir", own)
     before = descriptors(), set(Path(tempfile.gettempdir()).glob("bootproof-*"))
     yield
     assert psutil.Process().children(recursive=True) == []
@@ -151,7 +160,7 @@ def test_qemu_that_ignores_quit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture
 def public() -> Iterator[Path]:
     """A directory that any user may read."""
-    path = Path(tempfile.mkdtemp(prefix="qemu-for-test-"))
+    path = Path(tempfile.mkdtemp(prefix="qemu-for-test-", dir=EVERYBODYS))
     path.chmod(0o755)
     yield path
     shutil.rmtree(path)

@@ -116,7 +116,7 @@ def test_all_lines_of_a_run_stay_whole(tmp_path: Path) -> None:
     assert terminal.end() == 0
     said = "\n".join(terminal.screen.lines)
     assert re.search(r"^\[1/1\] ok     cpu-reset +\d+\.\d s x86_64-\S+-elf-ends-none$", said, re.M)
-    assert "  … " not in said and b"  \xe2\x80\xa6 " in terminal.raw
+    assert "  … " not in said  # whether a case that is this short was shown at all is the host's
     assert b"\x1b[32m" in terminal.raw
 
 
@@ -124,7 +124,6 @@ def test_no_colour_where_none_is_wanted(tmp_path: Path) -> None:
     env = environment(tmp_path, NO_COLOR="1")
     terminal = Terminal(command(tmp_path, endless=False), env, 120)
     assert terminal.end() == 0
-    assert b"  \xe2\x80\xa6 " in terminal.raw
     assert not re.search(rb"\x1b\[[0-9;]+m", terminal.raw)
 
 
