@@ -167,7 +167,8 @@ def in_the_way(seen: Observation, directory: Path) -> str | None:
         return "QEMU does not answer while it records this guest"
     if seen.end is End.QEMU_EXITED and seen.exit_code == -signal.SIGXFSZ:
         most = most_written()
-        if (directory / RUN_LOG).stat().st_size >= most:
+        log = directory / RUN_LOG
+        if log.exists() and log.stat().st_size >= most:
             return f"the record is longer than {format_size(most)}"
     return None
 
