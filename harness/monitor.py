@@ -55,7 +55,10 @@ class Monitor:
         self._listener = EventListener()
         self._client.register_listener(self._listener)
         self._hopeless: Callable[[bool], bool] = lambda _waiting: False
+        self._received: list[Event] = []
         self.connected = False
+        # Whether QEMU has said that it is going to end, and that the guest is not the reason.
+        self.told_to_end = False
         self._wakes = False
         self._waking_since = 0.0
 
@@ -102,17 +105,24 @@ class Monitor:
     def wait(self, seconds: float) -> None:
         """Lets `seconds` pass while events are received. Raises MonitorError when given up."""
         if self._hopeless(False):
-            raise MonitorError("QMP: QEMU does not run any more")
+            raise MonitorError("QMP: QEMU is not waited for any longer")
         self._run(asyncio.sleep, None, seconds)
 
     def events(self) -> list[Event]:
         """The events received since the last call."""
-        found = []
-        while not self._listener.empty():
-            message = self._run(self._listener.get, None)
-            data = message.get("data")
-            found.append(Event(str(message["event"]), data if isinstance(data, dict) else {}))
+        if not self._listener.empty():
+            self._run(self._receive, None)
+        found, self._received = self._received, []
         return found
+
+    async def _receive(self) -> None:
+        while not self._listener.empty():
+            message = await self._listener.get()
+            data = message.get("data")
+            event = Event(str(message["event"]), data if isinstance(data, dict) else {})
+            self._received.append(event)
+            if event.name == "SHUTDOWN" and not event.data.get("guest"):
+                self.told_to_end = True
 
     def instructions(self) -> int | None:
         """Executed guest instructions, or None without icount (and before the first one)."""
@@ -163,6 +173,7 @@ class Monitor:
             while left is None or left > 0:
                 slice_ = _LOOK_SECONDS if left is None else min(left, _LOOK_SECONDS)
                 done, _ = await asyncio.wait({task}, timeout=slice_)
+                await self._receive()
                 if done or self._hopeless(True):
                     break
                 left = None if left is None else left - slice_

@@ -217,13 +217,15 @@ def _running(
         argv = qemu.argv(machine, realisation.launch, channels)
         with QemuProcess(argv, directory, pass_fds=inherited) as process:
             theirs.close()
-            monitor.give_up_when(Patience(process, _IDLE_SECONDS).is_over)
+            patience = Patience(process, _IDLE_SECONDS, lambda: monitor.told_to_end)
+            monitor.give_up_when(patience.is_over)
             try:
                 monitor.connect(_GREETING_SECONDS)
                 yield Playback(process, monitor, directory / CONSOLE)
             except MonitorError as error:
                 process.wait(_QUIT_SECONDS)
-                said = process.stderr().splitlines()[-1:] or [str(error)]
+                given_up = patience.end.value if patience.end else str(error)
+                said = process.stderr().splitlines()[-1:] or [given_up]
                 raise UserError(f"the replay failed: {printable(said[0].encode())}") from error
             with contextlib.suppress(MonitorError):  # leaving ends QEMU for certain
                 monitor.execute("quit", seconds=_QUIT_SECONDS)

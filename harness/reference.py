@@ -241,7 +241,9 @@ class _Boot:
         argv = qemu.reference_argv(machine, kernel, channels)
         inherited = (qmp.fileno(), gdb.fileno(), self._ram.fileno())
         self._process = stack.enter_context(QemuProcess(argv, directory, pass_fds=inherited))
-        self._patience = Patience(self._process, budget.idle_seconds)
+        self._patience = Patience(
+            self._process, budget.idle_seconds, lambda: self._monitor.told_to_end
+        )
         self._monitor.give_up_when(self._patience.is_over)
         for theirs in (qmp, gdb):
             theirs.close()
@@ -252,7 +254,7 @@ class _Boot:
         Also gives the transcript with times.
         """
         registers, ending = self._watch(entry, look)
-        if not self._process.ended():
+        if not self._process.ended() and self._patience.end is None:
             with contextlib.suppress(MonitorError):
                 self._monitor.execute("quit", seconds=_QUIT_SECONDS)
             self._process.wait(_QUIT_SECONDS)

@@ -276,7 +276,9 @@ class _Run:
         self._process = stack.enter_context(
             QemuProcess(argv, directory, pass_fds=inherited, terminal=start.interactive)
         )
-        self._patience = Patience(self._process, start.budget.idle_seconds)
+        self._patience = Patience(
+            self._process, start.budget.idle_seconds, lambda: self._monitor.told_to_end
+        )
         self._monitor.give_up_when(self._patience.is_over)
         for theirs in (qmp, gdb):
             if theirs is not None:
@@ -375,7 +377,7 @@ class _Run:
         return self._process.ended()
 
     def _end_qemu(self) -> None:
-        if self._process.ended():
+        if self._process.ended() or self._patience.end is not None:
             return
         with contextlib.suppress(MonitorError):  # leaving the process's context ends it for certain
             self._monitor.execute("quit", seconds=_QUIT_SECONDS)

@@ -140,3 +140,18 @@ def test_answer_begins_anew(busy: QemuProcess, clock: Clock) -> None:
         used[0] += 4
         clock.now += 1
         assert not waiting.is_over(True)
+
+
+def test_told_to_end_and_hangs(asleep: QemuProcess, clock: Clock) -> None:
+    told = [False]
+    waiting = Patience(asleep, 120, lambda: told[0])
+    assert not looks(waiting, clock, 20, 0.6)
+    told[0] = True
+    assert not looks(waiting, clock, 9, 0.6)
+    assert looks(waiting, clock, 1, 0.6)
+    assert waiting.end is End.HOST_ENDED
+
+
+def test_told_to_end_and_takes_its_time(busy: QemuProcess, clock: Clock) -> None:
+    waiting = Patience(busy, 120, lambda: True)
+    assert not looks(waiting, clock, 40, 0.6)

@@ -85,9 +85,9 @@ def test_back_from_the_end_to_what_ended_it(arch: str, tmp_path: Path) -> None:
                 assert place(running) == last
 
 
-def test_back_to_a_breakpoint(tmp_path: Path) -> None:
-    """On aarch64; on x86 QEMU 7.2 does not come back from it after a triple fault."""
-    code, second, _ = fatal("aarch64")
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
+def test_back_to_a_breakpoint(arch: str, tmp_path: Path) -> None:
+    code, second, _ = fatal(arch)
     boot(code, tmp_path / "run")
     end = playback.open_recorded(tmp_path / "run").instructions
     with debugged(tmp_path / "run", end) as (running, gdb):
