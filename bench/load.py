@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness.images import in_format, kernel_file
+from harness.inputs.images import in_format, kernel_file
 from loader import BzImage, Elf, GuestMemory, Pe
 from loader.address import GIB, MIB
 

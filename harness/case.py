@@ -1,7 +1,7 @@
 """Case = kernel x format x protocol x offset x machine -> expectation. Ids; nothing is run here.
 
 Each field says in its metadata how it is written in scenario files and JSON and what it means:
-harness.scenario_schema makes the validation, the errors and docs/scenarios.md from that.
+harness.cases.scenario_schema makes the validation, the errors and docs/scenarios.md from that.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from harness.guest.realise import Placement
 from harness.qemu import DEFAULT_PROFILE
-from harness.realise import Placement
 from harness.verdict import Verdict
 from loader.address import GIB, MIB
 from loader.result import PvhState

@@ -15,14 +15,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from harness import VERSION, ending, places
+from harness import VERSION, places
+from harness.commands.output import StandardOutput
 from harness.errors import UserError
-from harness.output import StandardOutput
+from harness.host import ending
 from loader.address import parse_size
 from loader.errors import one_line
 
 if TYPE_CHECKING:
-    from harness import boot
+    from harness.commands import boot
 
 _MOST_GUESTS: Final = 256
 OK, NOT_AS_EXPECTED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -284,7 +285,7 @@ _FILTERS: Final = {
 
 
 def _matrix(arguments: argparse.Namespace) -> int:
-    from harness import matrix, own_kernel
+    from harness.suite import matrix, own_kernel
 
     only = [
         f"{key}={value}"
@@ -324,7 +325,7 @@ def _again(arguments: argparse.Namespace) -> str:
     """How the same matrix is started again."""
     import shlex
 
-    from harness.options import MATRIX_COMMAND
+    from harness.suite.options import MATRIX_COMMAND
 
     options = [("--scenarios", path) for path in arguments.scenarios]
     options += [("--kernel", what) for what in arguments.kernel]
@@ -335,7 +336,7 @@ def _again(arguments: argparse.Namespace) -> str:
 
 
 def _test(_arguments: argparse.Namespace) -> int:
-    from harness import selftest
+    from harness.commands import selftest
 
     places.need_clone("test")
     return selftest.run(places.PACKAGES)
@@ -432,13 +433,13 @@ def _add_kernel(parser: _Parser) -> None:
 
 
 def _boot(arguments: argparse.Namespace) -> int:
-    from harness import boot
+    from harness.commands import boot
 
     return boot.run(_request(arguments), places.output() / "boot")
 
 
 def _request(arguments: argparse.Namespace) -> boot.Request:
-    from harness import boot
+    from harness.commands import boot
 
     return boot.Request(
         kernel=arguments.kernel,
@@ -484,7 +485,7 @@ def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from harness import compare
+    from harness.compare import compare
 
     out = places.output() / "compare"
     return compare.run(_request(arguments), out, as_json=arguments.json)
@@ -503,7 +504,7 @@ def _add_image(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _image(arguments: argparse.Namespace) -> int:
-    from harness import runimage
+    from harness.commands import runimage
 
     return runimage.write_image(_request(arguments), arguments.out)
 
@@ -542,7 +543,7 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from harness import runimage
+    from harness.commands import runimage
 
     return runimage.run(
         runimage.Request(
@@ -585,7 +586,7 @@ def _add_replay(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    from harness import pack, replay, reverse
+    from harness.record import pack, replay, reverse
 
     wanted = (arguments.at, arguments.symbols)
     if arguments.gdb is None and wanted != (None, None):
@@ -608,7 +609,7 @@ def _add_pack(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _pack(arguments: argparse.Namespace) -> int:
-    from harness import pack
+    from harness.record import pack
 
     directory = arguments.directory.absolute()
     out = arguments.out or directory.with_name(f"{directory.name}{pack.SUFFIX}")
@@ -618,7 +619,7 @@ def _pack(arguments: argparse.Namespace) -> int:
 
 
 def _unpack(arguments: argparse.Namespace) -> int:
-    from harness import pack
+    from harness.record import pack
 
     pack.unpack(arguments.file, arguments.out)
     print(f"unpacked  {arguments.out}; replay it with: bootproof replay {arguments.out}")
@@ -635,7 +636,7 @@ def _add_initramfs(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _initramfs(arguments: argparse.Namespace) -> int:
-    from harness import runimage
+    from harness.commands import runimage
 
     return runimage.write_initramfs(arguments.arch, arguments.file)
 
@@ -655,7 +656,8 @@ def _inspect(arguments: argparse.Namespace) -> int:
     import json
     from dataclasses import asdict
 
-    from harness import images, inspect_view
+    from harness.commands import inspect_view
+    from harness.inputs import images
     from loader.inspect import inspect
 
     found = inspect(images.kernel_path(arguments.kernel), offset=arguments.offset)
@@ -682,7 +684,7 @@ def _add_report(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from harness import reporting
+    from harness.commands import reporting
 
     return reporting.report(
         arguments.runs, arguments.out, merge=arguments.merge, threshold=arguments.threshold
@@ -701,7 +703,7 @@ def _add_history(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _history(arguments: argparse.Namespace) -> int:
-    from harness import reporting
+    from harness.commands import reporting
 
     return reporting.history(arguments.directory, arguments.out)
 
@@ -718,7 +720,7 @@ def _add_fetch(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
-    from harness import fetching
+    from harness.commands import fetching
     from kernels import LockMode
 
     mode = LockMode.USE
@@ -762,7 +764,7 @@ def _fuzz(arguments: argparse.Namespace) -> int:
 
 
 def _setup(_arguments: argparse.Namespace) -> int:
-    from harness import fetching
+    from harness.commands import fetching
 
     return fetching.fetch_default_set()
 
@@ -775,7 +777,7 @@ def _completion(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(_arguments: argparse.Namespace) -> int:
-    from harness import doctor
+    from harness.commands import doctor
 
     report = doctor.examine()
     doctor.render(report)

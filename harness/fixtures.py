@@ -77,7 +77,7 @@ def kernel() -> Callable[[str], Path]:
     """kernel(NAME): the file of a kernel of bootproof's catalogue, fetched once and cached."""
 
     def find(name: str) -> Path:
-        from harness import images
+        from harness.inputs import images
 
         with _one_line():
             return images.kernel_path(name)
@@ -99,7 +99,9 @@ def boot(request: pytest.FixtureRequest, tmp_path: Path) -> Boot:
         machine: str | None = None,
         **words: Any,
     ) -> BootResult:
-        from harness import boot, images, prove
+        from harness import prove
+        from harness.commands import boot
+        from harness.inputs import images
         from loader.errors import LoaderError
 
         _become_worker(request.config)
@@ -138,7 +140,7 @@ def boot_image(request: pytest.FixtureRequest, tmp_path: Path) -> BootTheImage:
         until: str | None = None,
         **words: Any,
     ) -> BootResult:
-        from harness import runimage
+        from harness.commands import runimage
         from loader.errors import LoaderError
 
         _become_worker(request.config)
@@ -205,7 +207,7 @@ def _directories(parent: Path, name: str) -> Iterator[Path]:
 
 def _become_worker(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
-        from harness import ending
+        from harness.host import ending
 
         ending.become_worker()
 

@@ -16,6 +16,9 @@ PACKAGES: Final = Path(__file__).resolve().parent.parent
 """The folder that holds loader, harness, kernels and scenarios."""
 
 INSTALLED: Final = __name__ != "harness.places"
+PLUGIN: Final = f"{__package__}.plugin"
+"""Our pytest plugin, as pytest's -p takes it."""
+
 COMMAND: Final = "bootproof" if INSTALLED else "./bootproof"
 """How the user starts bootproof, for what is printed to be copied."""
 

@@ -11,14 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from harness import case_file, collect, live, scenarios, shard
 from harness.case import Case
-from harness.changes import THRESHOLD
-from harness.collect import CaseItem
+from harness.cases import case_file, scenarios, shard
 from harness.errors import UserError
-from harness.gathering import Gatherer
-from harness.inflight import InFlight
-from harness.options import (
+from harness.host.inflight import InFlight
+from harness.prove import Proven
+from harness.report import listing
+from harness.results.changes import THRESHOLD
+from harness.suite import collect, live
+from harness.suite.collect import CaseItem
+from harness.suite.gathering import Gatherer
+from harness.suite.options import (
     BASELINE_OPTION,
     COMMAND_OPTION,
     COSTS_OPTION,
@@ -36,8 +39,6 @@ from harness.options import (
     SHARD_OPTION,
     THRESHOLD_OPTION,
 )
-from harness.prove import Proven
-from harness.report import listing
 
 Prove = Callable[[Case], Proven]
 

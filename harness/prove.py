@@ -13,16 +13,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from harness import damage, images, interrupted, qemu, rundir, typedjson
+from harness import qemu
 from harness.case import Case
 from harness.errors import UserError
 from harness.evidence import nonce_for
-from harness.images import KernelFile
-from harness.key import Key, key_of
-from harness.probe import Probe
+from harness.guest.probe import Probe
+from harness.guest.symbols import Symbols
+from harness.host import interrupted, rundir
+from harness.host.rundir import CONSOLE, DMESG, write_result
+from harness.inputs import damage, images
+from harness.inputs.images import KernelFile
+from harness.results import typedjson
+from harness.results.key import Key, key_of
 from harness.run import Outcome, Start, Unpacked, run
-from harness.rundir import CONSOLE, DMESG, write_result
-from harness.symbols import Symbols
 from harness.text import printable
 from harness.verdict import CodeAnywhere, CodeAt, Expected, Observation, Place, Verdict, usable_ram
 from harness.watch import Budget, Observer

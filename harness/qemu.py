@@ -22,15 +22,15 @@ from pathlib import Path
 from typing import Final
 
 from harness import places
-from harness.dump import (
+from harness.errors import UserError
+from harness.guest.dump import (
     DumpFormat,
     arm64_reset_cause,
     parse_arm64,
     parse_x86,
     x86_reset_cause,
 )
-from harness.errors import UserError
-from harness.needs import Need
+from harness.inputs.needs import Need
 from harness.text import printable
 from loader.address import GIB, MIB, Range, format_size
 from loader.layout import Region

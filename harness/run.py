@@ -16,16 +16,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
-from harness import evidence, logbuffer, probe, qemu, recording, reproduce, text_in_ram, verdict
+from harness import evidence, qemu, verdict
 from harness.console import DEFAULT_LIMIT, ConsoleFile, timestamped
 from harness.gdbstub import GdbError, GdbStub
-from harness.lending import disk_errors, file_for_qemu, has_room, lent_to_qemu, write_whole
-from harness.monitor import Monitor, MonitorError
-from harness.patience import Patience
-from harness.probe import Guest, Probe
-from harness.process import STDERR, QemuProcess, most_written
-from harness.qemu import Channels, LogMode, Machine, RamFile, RunLog
-from harness.realise import (
+from harness.guest import logbuffer, probe, text_in_ram
+from harness.guest.probe import Guest, Probe
+from harness.guest.realise import (
     PIECES_DIRECTORY,
     Placement,
     Realisation,
@@ -33,12 +29,19 @@ from harness.realise import (
     realise,
     write,
 )
-from harness.recording import Record
-from harness.rundir import CONSOLE, DMESG, RECORD, RUN_LOG, TRANSCRIPT
-from harness.stages import Stage
-from harness.symbols import Symbols
+from harness.guest.stages import Stage
+from harness.guest.symbols import Symbols
+from harness.guest.text_in_ram import TextCheck
+from harness.host import reproduce
+from harness.host.lending import disk_errors, file_for_qemu, has_room, lent_to_qemu, write_whole
+from harness.host.patience import Patience
+from harness.host.process import STDERR, QemuProcess, most_written
+from harness.host.rundir import CONSOLE, DMESG, RECORD, RUN_LOG, TRANSCRIPT
+from harness.monitor import Monitor, MonitorError
+from harness.qemu import Channels, LogMode, Machine, RamFile, RunLog
+from harness.record import recording
+from harness.record.recording import Record
 from harness.text import printable
-from harness.text_in_ram import TextCheck
 from harness.verdict import End, Expected, ExpectedHandover, Judgement, Observation, Verdict
 from harness.watch import Budget, Ending, Observer, Watch, ending_without_answer, reset_cause
 from loader import bootimage, imagedigest

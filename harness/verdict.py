@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from harness import evidence, kernellog
+from harness import evidence
 from harness.evidence import GuestEvidence
-from harness.probe import Probe
+from harness.guest import kernellog
+from harness.guest.probe import Probe
+from harness.guest.text_in_ram import TextCheck
 from harness.text import printable
-from harness.text_in_ram import TextCheck
 from loader.address import Range, format_size, is_aligned
 from loader.errors import one_line
 from loader.protocols.e820 import E820_RAM, memory_map

@@ -14,13 +14,13 @@ from typing import Final
 
 import pexpect
 
-from harness import kernellog, logbuffer
 from harness.console import ConsoleFile
-from harness.dump import DumpFormat, each_cpu
 from harness.evidence import PROOF
+from harness.guest import kernellog, logbuffer
+from harness.guest.dump import DumpFormat, each_cpu
+from harness.guest.stuck import IdleDetector, StuckDetector
+from harness.host.process import QemuProcess
 from harness.monitor import Monitor
-from harness.process import QemuProcess
-from harness.stuck import IdleDetector, StuckDetector
 from harness.verdict import End, Place
 from loader.memory import GuestMemory
 

@@ -1,7 +1,7 @@
 """What a kernel file is and what loading it would do, without loading it.
 
 Owns gathering what identify, unpack and the loaders know into one value for people and
-programs.  Must not know: how it is shown (harness/inspect_view.py), nor QEMU.
+programs.  Must not know: how it is shown (harness/commands/inspect_view.py), nor QEMU.
 
 Header flags are named as in Documentation/arch/x86/boot.rst, Documentation/arch/arm64/booting.rst
 and Documentation/arch/riscv/boot-image-header.rst.

@@ -13,10 +13,10 @@ from typing import Final
 import pytest
 
 from harness.case import RAM_BASE, Case
-from harness.kernel_names import default_kernels
+from harness.cases.kernel_names import default_kernels
 from harness.prove import Proven, prove
+from harness.results.twice import difference
 from harness.run import Outcome
-from harness.twice import difference
 from harness.verdict import Verdict
 from loader.address import MIB
 

@@ -11,9 +11,10 @@ from typing import Final
 
 import pytest
 
-from harness import cli, images
-from harness.kernel_names import default_kernels
-from harness.options import KEEP_OPTION
+from harness import cli
+from harness.cases.kernel_names import default_kernels
+from harness.inputs import images
+from harness.suite.options import KEEP_OPTION
 from tests.builders.compiler import c_compiler
 
 WRITER: Final = Path(__file__).resolve().parents[1] / "examples" / "write_boot_image.c"

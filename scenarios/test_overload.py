@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 
 from harness.case import RAM_BASE, Case
-from harness.kernel_names import default_kernels
+from harness.cases.kernel_names import default_kernels
 from harness.prove import prove
 from harness.verdict import Verdict
 from loader.address import MIB

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli, images
-from harness.kernel_names import default_kernels
+from harness import cli
+from harness.cases.kernel_names import default_kernels
+from harness.inputs import images
 from loader import initramfs
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli, compare, typedjson
+from harness import cli
 from harness.case import RAM_BASE, Case
-from harness.collected import reference_result
-from harness.compare import Pair
-from harness.contrast import Section
-from harness.kernel_names import default_kernels
-from harness.options import KEEP_OPTION, REFERENCE_PROPERTY
+from harness.cases.kernel_names import default_kernels
+from harness.compare import compare
+from harness.compare.compare import Pair
+from harness.compare.contrast import Section
 from harness.report.comparison import render
+from harness.results import typedjson
+from harness.suite.collected import reference_result
+from harness.suite.options import KEEP_OPTION, REFERENCE_PROPERTY
 from loader import bootimage
 from loader.address import MIB
 from loader.fdtlib import fdt

@@ -11,11 +11,11 @@ from typing import Final
 
 import pytest
 
-from harness import pack, playback, replay, reverse
 from harness.case import RAM_BASE, Case
+from harness.cases.kernel_names import default_kernels
 from harness.gdbstub import GdbStub
-from harness.kernel_names import default_kernels
 from harness.prove import Options, Proven, prove
+from harness.record import pack, playback, replay, reverse
 from harness.verdict import Verdict
 from loader.address import MIB
 from loader.initramfs import archive, file

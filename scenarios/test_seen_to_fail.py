@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from harness.case import RAM_BASE, Case
-from harness.kernel_names import default_kernels
+from harness.cases.kernel_names import default_kernels
 from harness.prove import Prepared, prepare
 from harness.run import run
 from harness.verdict import CodeAt, Expected, Judgement, Verdict

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.scenario_docs import PAGE
+from harness.cases.scenario_docs import PAGE
 
 
 def test_example_of_the_page(tmp_path: Path, run_directory: Callable[[str], Path]) -> None:

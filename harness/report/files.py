@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import Final
 
-from harness import results
-from harness.lending import disk_errors
+from harness.host.lending import disk_errors
 from harness.report import junit, page, step_summary
-from harness.results import RESULTS, Results
+from harness.results import results
+from harness.results.results import RESULTS, Results
 
 PAGE: Final = "report.html"
 JUNIT: Final = "junit.xml"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.results import CaseResult, Check
+from harness.results.results import CaseResult, Check
 from loader.errors import one_line
 
 

@@ -20,7 +20,7 @@ import jinja2
 from harness.report import columns, picture, timeline, transcripts
 from harness.report.picture import Bar
 from harness.report.timeline import Timeline
-from harness.results import CaseResult, Reference, Results
+from harness.results.results import CaseResult, Reference, Results
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from harness.results import Area, Memory
+from harness.results.results import Area, Memory
 from loader.address import format_size
 
 _SMALL: Final = 0.012  # of a bar: smaller pieces are hard to tell apart

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from harness.report import columns
-from harness.results import CaseResult, Results
+from harness.results.results import CaseResult, Results
 
 _LIMIT: Final = 900_000  # bytes; a step's summary may have 1 MiB
 _MARKUP: Final = re.compile(r"([\\`*_{}\[\]()#+!|~<>&@-])")

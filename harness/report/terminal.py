@@ -16,10 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.case import Case
-from harness.options import MATRIX_COMMAND
 from harness.prove import Proven
 from harness.report import columns
-from harness.results import CaseResult, Check, Results
+from harness.results.results import CaseResult, Check, Results
+from harness.suite.options import MATRIX_COMMAND
 
 _WIDTH: Final = 118
 _GOOD, _BAD, _DIM = "green", "bold red", "dim"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.changes import stage_costs
-from harness.results import CaseResult, Reference
+from harness.results.changes import stage_costs
+from harness.results.results import CaseResult, Reference
 
 END = "end"
 

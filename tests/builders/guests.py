@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from harness import qemu
-from harness.lending import give_to_qemu
+from harness.guest.realise import Placement, guest_ram, realise, write
+from harness.host.lending import give_to_qemu
+from harness.host.process import QemuProcess
+from harness.host.rundir import CONSOLE
 from harness.monitor import Monitor
-from harness.process import QemuProcess
 from harness.qemu import Channels, Machine, RamFile
-from harness.realise import Placement, guest_ram, realise, write
-from harness.rundir import CONSOLE
 from harness.verdict import CodeAt, Expected
 from loader import bootimage
 from loader.address import GIB, MIB, Range

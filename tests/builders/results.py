@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Final
 
-from harness import results
-from harness.key import Key
-from harness.results import (
+from harness.results import results
+from harness.results.key import Key
+from harness.results.results import (
     Area,
     CaseResult,
     Check,

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli, images, prove
+from harness import cli, prove
+from harness.inputs import images
 from loader.unpack import unpack_to
 from tests.docs.pages import PAGES, ROOT, Command, anchors, commands, links
 

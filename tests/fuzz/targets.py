@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from harness.cases.scenario_schema import case_from_data, case_to_data
+from harness.cases.scenarios import parse_scenarios
 from harness.errors import UserError
-from harness.scenario_schema import case_from_data, case_to_data
-from harness.scenarios import parse_scenarios
 from kernels import load_catalog
 from loader import BzImage, Cmdline, Elf, GuestMemory, LoaderError, Pe, load_cmdline, load_dtb
 from loader.address import Range

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from harness import results
 from harness.report import files, page
-from harness.results import Check, Results
+from harness.results import results
+from harness.results.results import Check, Results
 from tests.builders import results as builder
 
 if TYPE_CHECKING:
@@ -221,8 +221,8 @@ def test_accessible(width: int, scheme: str, browser: Chrome, report: str) -> No
 
 
 def test_history_is_accessible(browser: Chrome, tmp_path: Path) -> None:
-    from harness import history
     from harness.report import history_page
+    from harness.results import history
 
     runs = [run(), builder.run(builder.failed("elf-pvh-none"), started="2026-03-01T00:00:00Z")]
     path = tmp_path / "history.html"

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import case_file, scenario_schema
 from harness.case import KEY, Case, Expectation
+from harness.cases import case_file, scenario_schema
+from harness.cases.scenario_schema import Entry, SchemaError, case_from_data, case_to_data
 from harness.errors import UserError
-from harness.realise import Placement
-from harness.scenario_schema import Entry, SchemaError, case_from_data, case_to_data
+from harness.guest.realise import Placement
 from harness.verdict import Verdict
 from loader.result import PvhState
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from harness import changes, cli, results
-from harness.changes import Change, Kind
+from harness import cli
 from harness.report import changes as rendering
-from harness.results import CaseResult, Stage
+from harness.results import changes, results
+from harness.results.changes import Change, Kind
+from harness.results.results import CaseResult, Stage
 from tests.builders import results as builder
 
 OTHER_IMAGE = replace(builder.KEY, boot_image="22" * 32)

@@ -19,9 +19,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness import cli, images, places, prove, qemu
+from harness import cli, places, prove, qemu
 from harness.case import Case
 from harness.evidence import nonce_for
+from harness.inputs import images
 from kernels.cache import file_sha256
 from loader.address import GIB, MIB
 from tests.builders import images as builder
@@ -465,7 +466,8 @@ def test_setpriv_that_is_absent(
 
 COMMAND = """
 import sys
-from harness import cli, images
+from harness import cli
+from harness.inputs import images
 images.busybox = lambda arch: b"no busybox"
 sys.exit(cli.main(sys.argv[1:]))
 """

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from harness import select
+from harness.cases import select
 from tests.builders import images as builder
 from tests.builders.guests import X86Program
 
 ROOT = Path(__file__).resolve().parents[2]
-PATCH = "from harness import images\nimages.busybox = lambda arch: b'no busybox'\n"
+PATCH = "from harness.inputs import images\nimages.busybox = lambda arch: b'no busybox'\n"
 SCENARIOS = """
 [defaults]
 arch = "x86_64"
@@ -171,7 +171,8 @@ def test_environment_that_is_wrong_is_one_line(suite: Path) -> None:
 MATRIX = """
 import sys
 import patch
-from harness import cli, matrix
+from harness import cli
+from harness.suite import matrix
 matrix.fetch_for = lambda cases: None
 sys.exit(cli.main(["matrix", "--out", "out", "-n", "1", *sys.argv[1:]]))
 """

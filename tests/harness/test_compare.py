@@ -16,18 +16,19 @@ from typing import Any
 
 import pytest
 
-from harness import handed, memory_map, qemu
+from harness import qemu
 from harness.case import Case
-from harness.comparison import Comparison, Cost, Explained
-from harness.contrast import Contrast, Section, Side, contrasts, normalised
+from harness.compare.comparison import Comparison, Cost, Explained
+from harness.compare.contrast import Contrast, Section, Side, contrasts, normalised
+from harness.compare.known import KNOWN, Facts, code_for, facts
+from harness.compare.reference import default_offset, plan
 from harness.errors import UserError
-from harness.handed import Handed
-from harness.known import KNOWN, Facts, code_for, facts
-from harness.memory_map import ABSENT, USABLE, MapDifference, MapEntry
+from harness.guest import handed, memory_map
+from harness.guest.handed import Handed
+from harness.guest.memory_map import ABSENT, USABLE, MapDifference, MapEntry
+from harness.guest.stages import Stage
 from harness.qemu import Channels, DirectKernel, Launch
-from harness.reference import default_offset, plan
 from harness.report.comparison import render
-from harness.stages import Stage
 from loader.address import GIB, MIB, Range
 from loader.fdtlib import fdt
 from loader.memory import GuestMemory

@@ -15,9 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness import confined, qemu, run
-from harness.lending import NOBODY, is_root, lent_to_qemu
-from harness.process import MOST_WRITTEN, QemuProcess
+from harness import qemu, run
+from harness.host import confined
+from harness.host.lending import NOBODY, is_root, lent_to_qemu
+from harness.host.process import MOST_WRITTEN, QemuProcess
 from harness.run import Start
 from harness.watch import Budget
 from loader.address import MIB

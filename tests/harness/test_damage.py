@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import damage
+from harness.inputs import damage
 from loader import bootimage
 from loader.address import GIB, KIB, MIB, Range
 from loader.bootimage import BootImage

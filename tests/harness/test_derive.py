@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from harness.case import Case
-from harness.derive import Derived, Given, Kernel, LeftOut, derive
-from harness.scenario_schema import case_from_data, case_to_data, contradiction
+from harness.cases.derive import Derived, Given, Kernel, LeftOut, derive
+from harness.cases.scenario_schema import case_from_data, case_to_data, contradiction
 from harness.verdict import Verdict
 from loader.address import GIB, MIB
 from loader.inspect import inspect

@@ -16,8 +16,8 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from harness import doctor
-from harness.doctor import Component, Report, State
+from harness.commands import doctor
+from harness.commands.doctor import Component, Report, State
 from harness.qemu import find_qemu
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,7 +104,7 @@ def test_without_its_packages_it_still_says_what_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("BOOTPROOF_CACHE")
-    command = [sys.executable, "-S", "-P", "-m", "harness.doctor"]
+    command = [sys.executable, "-S", "-P", "-m", "harness.commands.doctor"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (run.returncode, run.stderr) == (2, "")
@@ -223,7 +223,7 @@ def test_a_terminal_gets_colours_and_the_same_words() -> None:
     environment["BOOTPROOF_QEMU_X86_64"] = "/nowhere/qemu"
     child: pexpect.spawn[str] = pexpect.spawn(
         sys.executable,
-        ["-P", "-m", "harness.doctor"],
+        ["-P", "-m", "harness.commands.doctor"],
         env=environment,
         encoding="utf-8",
         dimensions=(60, 80),

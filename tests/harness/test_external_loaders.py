@@ -16,7 +16,7 @@ from typing import Any, Final
 import pytest
 
 from harness import cli
-from harness.realise import Placement, realise
+from harness.guest.realise import Placement, realise
 from loader import bootimage
 from loader.address import GIB, MIB, Range
 from loader.bootimage import BootImage

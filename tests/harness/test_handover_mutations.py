@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import pytest
 
-from harness import qemu, realise
+from harness import qemu
+from harness.guest import realise
 from harness.qemu import Machine
 from harness.run import Outcome, Start, run
 from harness.verdict import CodeAt, Expected, Verdict

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import psutil
 
-from harness import case_file, matrix, results
 from harness.case import Case, Expectation
-from harness.inflight import Slots
+from harness.cases import case_file
+from harness.host.inflight import Slots
+from harness.results import results
 from harness.run import Start, run
+from harness.suite import matrix
 from harness.verdict import Verdict
 from harness.watch import Budget
 from loader.address import MIB

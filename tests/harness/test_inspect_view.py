@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from harness.inspect_view import render
+from harness.commands.inspect_view import render
 from loader.inspect import inspect
 from loader.packing import Packing
 from tests.builders import images, packings

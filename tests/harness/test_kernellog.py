@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness import kernellog
-from harness.kernellog import Message
+from harness.guest import kernellog
+from harness.guest.kernellog import Message
 
 NO_ROOT = b"""\
 [    6.475964] clk: Disabling unused clocks\r

@@ -17,12 +17,14 @@ from typing import Any
 import psutil
 import pytest
 
-from harness import lending, monitor, playback, process, run, rundir
+from harness import monitor, run
 from harness.errors import UserError
 from harness.gdbstub import GdbStub
-from harness.lending import take_back, write_whole
+from harness.host import lending, process, rundir
+from harness.host.lending import take_back, write_whole
 from harness.monitor import Monitor, MonitorError
 from harness.qemu import QemuBinary
+from harness.record import playback
 from harness.run import Outcome, Start
 from harness.verdict import End, Verdict
 from harness.watch import Budget
@@ -394,7 +396,7 @@ def test_sigkill_leaves_no_process_and_no_temporary_file(tmp_path: Path) -> None
 def test_thread_that_ends_takes_what_it_started_with_it(tmp_path: Path) -> None:
     """No parent to die with any more when it asks for that: it ends by itself."""
     script = (
-        "import os, sys\nfrom harness import confined\n"
+        "import os, sys\nfrom harness.host import confined\n"
         "if os.fork():\n    os._exit(0)\n"
         "confined.die_with(1 << 22)\nprint('survived')\n"
     )

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import lending, rundir
 from harness.errors import UserError
-from harness.lending import (
+from harness.host import lending, rundir
+from harness.host.lending import (
     NOBODY,
     file_for_qemu,
     give_to_qemu,
@@ -24,7 +24,7 @@ from harness.lending import (
     take_back,
     write_whole,
 )
-from harness.process import QemuProcess
+from harness.host.process import QemuProcess
 from harness.qemu import QemuBinary
 from harness.run import Start, run
 from harness.verdict import End, Verdict

@@ -13,8 +13,9 @@ import pexpect
 import psutil
 import pytest
 
-from harness import case_file, live, matrix
 from harness.case import Case, Expectation
+from harness.cases import case_file
+from harness.suite import live, matrix
 from harness.verdict import Verdict
 from harness.watch import Budget, Usage
 from loader.address import MIB

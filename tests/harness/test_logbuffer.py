@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness import logbuffer
+from harness.guest import logbuffer
 from loader.address import GIB, MIB
 from loader.memory import GuestMemory
 

@@ -13,17 +13,18 @@ from typing import Any
 import pytest
 from _pytest.mark.expression import Expression
 
-from harness import matrix, results
-from harness.matrix import Selection, arguments
+from harness.cases.scenarios import read_scenarios
 from harness.report.terminal import reproduce
-from harness.results import Reference
-from harness.scenarios import read_scenarios
+from harness.results import results
+from harness.results.results import Reference
+from harness.suite import matrix
+from harness.suite.matrix import Selection, arguments
 from tests.builders import images as builder
 from tests.builders.guests import X86Program
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFTEST = """
-from harness import images
+from harness.inputs import images
 images.busybox = lambda arch: b"no busybox"
 pytest_plugins = ["harness.plugin"]
 """
@@ -96,7 +97,8 @@ def test_cases_as_pytest_tests(tmp_path: Path) -> None:
 GENERATED = """
 import sys
 from pathlib import Path
-from harness import images, matrix
+from harness.inputs import images
+from harness.suite import matrix
 from harness.case import Case, Expectation
 from harness.verdict import Verdict
 
@@ -280,11 +282,11 @@ def test_reference_boot_of_a_test_is_in_the_results(tmp_path: Path) -> None:
         TESTS
         + """
 def test_beside_another(request):
-    from harness.collected import reference_result
-    from harness.comparison import Cost
-    from harness.options import REFERENCE_PROPERTY
-    from harness.stages import Stage
-    from harness.typedjson import to_json
+    from harness.suite.collected import reference_result
+    from harness.compare.comparison import Cost
+    from harness.suite.options import REFERENCE_PROPERTY
+    from harness.guest.stages import Stage
+    from harness.results.typedjson import to_json
     found = reference_result(Cost("booted", "pvh", 9, (Stage("entry", None, 7),)))
     value = {{"case": CASES[0].id, "reference": to_json(found)}}
     request.node.user_properties.append((REFERENCE_PROPERTY, value))

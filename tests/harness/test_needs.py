@@ -6,7 +6,7 @@ import gzip
 
 import pytest
 
-from harness.needs import COMMON, Need, is_linux, lacking
+from harness.inputs.needs import COMMON, Need, is_linux, lacking
 from harness.qemu import ARCHES
 from loader.ikconfig import embedded_config, find
 

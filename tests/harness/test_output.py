@@ -77,7 +77,13 @@ def test_closed_from_the_start(tmp_path: Path) -> None:
 def test_first_import_where_warnings_are_errors(tmp_path: Path) -> None:
     """With nothing compiled yet: what the compiler says of other people's source is no error."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", "import harness.plugin, harness.compare, loader"],
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-c",
+            "import harness.plugin, harness.compare.compare, loader",
+        ],
         cwd=ROOT,
         env={**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path), "PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from harness import pack, replay
 from harness.errors import UserError
+from harness.record import pack, replay
 from harness.run import Start, run
 from harness.watch import Budget
 from tests.builders.guests import Claim, Guest, machine, program

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from harness import results
 from harness.report import page, picture, timeline, transcripts
-from harness.results import Area, Check, Memory, Reference, Stage, Transcript
+from harness.results import results
+from harness.results.results import Area, Check, Memory, Reference, Stage, Transcript
 from loader.address import GIB, KIB, MIB
 from tests.builders import results as builder
 

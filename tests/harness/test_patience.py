@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import patience
-from harness.patience import Patience
-from harness.process import QemuProcess
+from harness.host import patience
+from harness.host.patience import Patience
+from harness.host.process import QemuProcess
 from harness.verdict import End
 
 

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from harness.errors import UserError
-from harness.lending import NOBODY
-from harness.process import QemuProcess
+from harness.host.lending import NOBODY
+from harness.host.process import QemuProcess
 from tests.builders.guests import Guest, live, machine, program
 
 ROOT = Path(__file__).resolve().parents[2]

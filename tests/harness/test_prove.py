@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from harness import images, prove, variants
+from harness import prove
 from harness.case import Case, Expectation, offset_label, short
-from harness.collected import case_result
+from harness.guest.realise import Placement
+from harness.inputs import images, variants
 from harness.prove import Proven, expected_code, full_cmdline
-from harness.realise import Placement
 from harness.report import terminal
+from harness.suite.collected import case_result
 from harness.verdict import CodeAnywhere, CodeAt, Verdict
 from loader import BzImage, Elf, Pe
 from loader.address import GIB, MIB, Range

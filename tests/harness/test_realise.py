@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.qemu import Machine
-from harness.realise import (
+from harness.guest.realise import (
     PIECES_DIRECTORY,
     Placement,
     Realisation,
@@ -19,6 +18,7 @@ from harness.realise import (
     realise,
     write,
 )
+from harness.qemu import Machine
 from loader.address import GIB, KIB, MIB, Range
 from loader.bootimage import BootImage
 from loader.layout import LayoutError, Region

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from harness import qemu, recording, replaylog
+from harness import qemu
 from harness.errors import UserError
+from harness.guest.realise import Placement
+from harness.guest.stages import Stage
 from harness.qemu import Machine, RunLog
-from harness.realise import Placement
-from harness.recording import Record
+from harness.record import recording, replaylog
+from harness.record.recording import Record
 from harness.run import Outcome, Start, run
-from harness.stages import Stage
 from harness.watch import Budget
 from tests.builders.guests import Claim, Guest, Program, machine, program
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness import playback, replay
 from harness.errors import UserError
-from harness.playback import Recorded
-from harness.realise import Placement
-from harness.replay import Replayed, difference
+from harness.guest.realise import Placement
+from harness.record import playback, replay
+from harness.record.playback import Recorded
+from harness.record.replay import Replayed, difference
 from harness.run import Start, run
 from harness.watch import Budget
 from tests.builders.guests import Claim, Guest, Program, machine, program

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import replaylog
-from harness.replaylog import ReplayLogError, read
+from harness.record import replaylog
+from harness.record.replaylog import ReplayLogError, read
 
 VERSION = replaylog.KNOWN_VERSIONS[0]
 INTERRUPT, BOTTOM_HALF, QUIT, CLOCK, CHECKPOINT, END = (

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import xmlschema
 
-from harness import results
 from harness.report import files, junit, ktap, step_summary, terminal
-from harness.results import CaseResult, Check, Results
+from harness.results import results
+from harness.results.results import CaseResult, Check, Results
 from tests.builders import results as builder
 
 SCHEMA = xmlschema.XMLSchema(str(Path(__file__).with_name("junit.xsd")))

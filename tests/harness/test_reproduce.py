@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from harness.guest.realise import Placement, Realisation
+from harness.host.reproduce import write_reference_script, write_script
 from harness.qemu import DirectKernel, Launch
-from harness.realise import Placement, Realisation
-from harness.reproduce import write_reference_script, write_script
 from harness.run import Start, run
 from harness.watch import Budget
 from loader.address import GIB, MIB

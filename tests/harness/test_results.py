@@ -10,13 +10,13 @@ from typing import Any
 import jsonschema
 import pytest
 
-from harness import results
 from harness.case import Case
-from harness.collected import case_result
 from harness.errors import UserError
 from harness.evidence import GuestEvidence
 from harness.prove import prove
-from harness.results import Check
+from harness.results import results
+from harness.results.results import Check
+from harness.suite.collected import case_result
 from tests.builders import results as builder
 from tests.harness.test_prove import case, offline
 
@@ -40,7 +40,7 @@ def test_there_and_back(tmp_path: Path) -> None:
 
 
 def test_published_schema_is_the_one_of_the_types() -> None:
-    """To renew it: write harness.results.schema_text() there."""
+    """To renew it: write harness.results.results.schema_text() there."""
     assert SCHEMA.read_text() == results.schema_text()
     jsonschema.Draft202012Validator.check_schema(results.schema())
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness import playback, qcow2, reverse
 from harness.errors import UserError
 from harness.gdbstub import GdbStub
-from harness.playback import Playback
+from harness.record import playback, qcow2, reverse
+from harness.record.playback import Playback
 from harness.run import Start, run
 from harness.watch import Budget
 from loader.address import GIB, MIB

@@ -14,13 +14,13 @@ from typing import Any
 import psutil
 import pytest
 
-from harness import process
 from harness.errors import UserError
 from harness.gdbstub import GdbStub
+from harness.guest.realise import Placement
+from harness.host import process
 from harness.monitor import Monitor
-from harness.playback import open_recorded
 from harness.qemu import Machine
-from harness.realise import Placement
+from harness.record.playback import open_recorded
 from harness.run import Outcome, Start, in_the_way, run
 from harness.verdict import CodeAnywhere, CodeAt, End, Expected, Observation, Verdict
 from harness.watch import Budget

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import rundir
 from harness.errors import UserError
+from harness.host import rundir
+from harness.host.rundir import make_fresh
 from harness.run import Start, run
-from harness.rundir import make_fresh
 from harness.watch import Budget
 from tests.builders.guests import Claim, Guest, machine, program
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli, scenario_docs
-from harness.scenario_schema import CASE
-from harness.scenarios import AXES, EXPECT
+from harness import cli
+from harness.cases import scenario_docs
+from harness.cases.scenario_schema import CASE
+from harness.cases.scenarios import AXES, EXPECT
 
 PAGE = scenario_docs.PAGE.read_text()
 FENCED = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, re.M | re.S)
@@ -20,7 +21,7 @@ BLOCKS = [block for language, block in FENCED if not language]
 
 
 def test_reference_is_up_to_date() -> None:
-    assert scenario_docs.updated(PAGE) == PAGE, "run: python -m harness.scenario_docs"
+    assert scenario_docs.updated(PAGE) == PAGE, "run: python -m harness.cases.scenario_docs"
 
 
 def test_reference_has_every_key() -> None:

@@ -9,10 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.case import Case, Expectation
-from harness.errors import UserError
-from harness.kernel_names import default_kernels
-from harness.realise import Placement
-from harness.scenarios import (
+from harness.cases.kernel_names import default_kernels
+from harness.cases.scenarios import (
     AXES,
     CLAIM_KEYS,
     EXCEPTION_KEYS,
@@ -21,6 +19,8 @@ from harness.scenarios import (
     expand,
     read_scenarios,
 )
+from harness.errors import UserError
+from harness.guest.realise import Placement
 from harness.verdict import Verdict
 from kernels import load_catalog
 from loader.address import GIB, MIB

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import select
 from harness.case import Case, Expectation
+from harness.cases import select
 from harness.errors import UserError
-from harness.realise import Placement
+from harness.guest.realise import Placement
 from harness.verdict import Verdict
 
 GIB, MIB = 1 << 30, 1 << 20

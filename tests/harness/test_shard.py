@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.shard import SLACK, Shard, distribute, parse
+from harness.cases.shard import SLACK, Shard, distribute, parse
 
 COSTS = st.dictionaries(st.text(max_size=20), st.integers(0, 1 << 40), max_size=60)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.stages import Follower, Stage, stages
+from harness.guest.stages import Follower, Stage, stages
 
 BOOT = (
     b"[    0.000000] Linux version 6.1.0 (gcc)\r\n"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness import qemu
-from harness.dump import DumpFormat, each_cpu, parse_arm64, parse_x86
-from harness.stuck import IdleDetector, StuckDetector
+from harness.guest.dump import DumpFormat, each_cpu, parse_arm64, parse_x86
+from harness.guest.stuck import IdleDetector, StuckDetector
 from loader.address import GIB, MIB
 from loader.registers import Arm64Registers, Segment
 from tests.builders.guests import Guest, flat32, flat64, live, machine, program

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import symbols
-from harness.symbols import Symbols
+from harness.guest import symbols
+from harness.guest.symbols import Symbols
 from loader.address import MIB
 
 BASE = 0xFFFFFFFF81000000

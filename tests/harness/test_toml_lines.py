@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.toml_lines import key_lines
+from harness.cases.toml_lines import key_lines
 
 ROOT = Path(__file__).resolve().parents[2]
 TRICKY = '''\

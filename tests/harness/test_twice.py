@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.evidence import GuestEvidence
+from harness.results.twice import difference, first_line_that_differs
 from harness.run import Costs, Outcome
-from harness.twice import difference, first_line_that_differs
 from harness.verdict import End, Judgement, Observation, Verdict
 
 UNKNOWN = (

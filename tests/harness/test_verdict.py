@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from harness.probe import Difference, Probe
-from harness.text_in_ram import TextCheck
+from harness.guest.probe import Difference, Probe
+from harness.guest.text_in_ram import TextCheck
 from harness.verdict import (
     CodeAnywhere,
     CodeAt,

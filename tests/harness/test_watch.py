@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from harness import logbuffer
 from harness.console import ConsoleFile
+from harness.guest import logbuffer
+from harness.host.process import QemuProcess
 from harness.monitor import Monitor
-from harness.process import QemuProcess
 from harness.run import Start, run
 from harness.verdict import End, Verdict
 from harness.watch import SHUTDOWNS, Budget, Watch, ending_without_answer

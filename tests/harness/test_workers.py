@@ -14,8 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness import case_file, matrix
 from harness.case import Case
+from harness.cases import case_file
+from harness.suite import matrix
 from loader.address import MIB
 from tests.builders.guests import X86Program
 from tests.harness.test_cli import LOAD, vmlinux
@@ -23,12 +24,13 @@ from tests.harness.test_cli import LOAD, vmlinux
 ROOT = Path(__file__).resolve().parents[2]
 # No guest here gets as far as running it; nothing is fetched.
 PLUGIN = """
-from harness import images
+from harness.inputs import images
 images.busybox = lambda arch: b"no busybox"
 """
 COMMAND = """
 import sys
-from harness import cli, matrix
+from harness import cli
+from harness.suite import matrix
 cli._matrix = lambda arguments: matrix._pytest(sys.argv[1:])
 sys.exit(cli.main(["matrix"]))
 """

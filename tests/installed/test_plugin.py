@@ -37,7 +37,8 @@ def test_the_documented_example(suite: Environment) -> None:
     (suite.cwd / "my_vmm.py").write_text(MY_VMM)
     kernel = suite.cwd / "arch" / "x86" / "boot" / "bzImage"
     kernel.parent.mkdir(parents=True)
-    find = "from bootproof.harness.images import kernel_path as k; print(k('6.1-cloud-amd64'))"
+    where = "bootproof.harness.inputs.images"
+    find = f"from {where} import kernel_path as k; print(k('6.1-cloud-amd64'))"
     kernel.symlink_to(suite.must("python", "-c", find).strip())
     assert "2 passed" in suite.must("pytest", "-q", "-n", "2")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.realise import Placement
+from harness.guest.realise import Placement
 from loader import stub
 from loader.address import GIB, MIB
 from loader.protocols.linux64 import identity_map

@@ -1,0 +1,1 @@
+"""Which cases there are: scenario files, cases derived from a kernel, selections, shards."""

@@ -1,0 +1,47 @@
+"""Cases in a JSON file: how generated ones reach pytest, and how any can be kept and run again.
+
+Owns the file's layout; what a case looks like in it is harness.cases.scenario_schema's. The name
+ends in SUFFIX, which is how harness.suite.collect knows it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from harness.case import Case
+from harness.cases.scenario_schema import SchemaError, case_from_data, case_to_data
+from harness.errors import UserError
+from harness.results.results import write_text
+
+SUFFIX: Final = ".cases.json"
+_VERSION: Final = 1
+
+
+def write_cases(path: Path, cases: Sequence[Case]) -> None:
+    """Writes all of the file or nothing. Raises UserError."""
+    data = {"version": _VERSION, "cases": [case_to_data(case) for case in cases]}
+    write_text(path, json.dumps(data, indent=2) + "\n")
+
+
+def read_cases(path: Path) -> list[Case]:
+    """The cases of a file, in its order. Raises UserError."""
+    try:
+        data = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: is no JSON: {error}") from error
+    if not isinstance(data, dict) or not isinstance(data.get("cases"), list):
+        raise UserError(f"{path}: must be an object with a list named 'cases'")
+    if data.get("version") != _VERSION:
+        raise UserError(f"{path}: version {data.get('version')!r} is not {_VERSION}")
+    cases = []
+    for number, found in enumerate(data["cases"]):
+        try:
+            cases.append(case_from_data(found))
+        except SchemaError as error:
+            raise UserError(f"{path}: cases[{number}]: {error}") from error
+    return cases

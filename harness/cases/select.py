@@ -1,0 +1,93 @@
+"""Which of the collected cases run: filters by axis, and one shard's part. Pure; no pytest here.
+
+A filter is `KEY=VALUE` as in a scenario file; several of one key are alternatives, several keys
+must all match. Texts may be patterns (6.1-*). What a case costs is known from a results.json, else
+estimated from its verdict: only the proportions matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Final
+
+from harness.case import RAM_BASE, Case
+from harness.cases import scenario_schema as schema
+from harness.cases.scenarios import AXES
+from harness.errors import UserError
+from harness.results.results import read
+from harness.verdict import Verdict
+
+# Guest instructions: a boot of Debian's cloud kernel to the proof (docs: about 1.3e9), and what the
+# harness alone takes for a kernel that is refused, as if QEMU had executed it.
+BOOT_COST: Final = 1_500_000_000
+REFUSAL_COST: Final = 30_000_000
+
+
+def filter_for(words: Sequence[str]) -> Callable[[Case], bool]:
+    """Whether a case passes `KEY=VALUE` filters. Raises UserError for words that are none."""
+    wanted: dict[str, list[str]] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name not in AXES:
+            raise UserError(schema.unknown("filter", name, AXES))
+        if not equals:
+            raise UserError(f"filter {word!r} has no value; write it like protocol=pvh")
+        for arch in RAM_BASE:  # refuses what no case could have
+            _matches(name, value, Case(arch, "", "", ""))
+        wanted.setdefault(name, []).append(value)
+
+    def passes(case: Case) -> bool:
+        return all(any(_matches(name, value, case) for value in wanted[name]) for name in wanted)
+
+    return passes
+
+
+def _matches(name: str, value: str, case: Case) -> bool:
+    entry = AXES[name]
+    found = getattr(case, entry.field)
+    if entry.type is str and entry.choices is None:
+        return found is not None and fnmatchcase(found, value)
+    read: Any = value
+    if entry.type is bool and value in ("true", "false"):
+        read = value == "true"
+    if entry.type is int and not entry.key.size and value.isdecimal():
+        read = int(value)
+    try:
+        return bool(schema.read(entry, read, (), RAM_BASE[case.arch]) == found)
+    except schema.SchemaError as error:
+        raise UserError(str(error)) from error
+
+
+def qemus(words: Sequence[str]) -> dict[str, str]:
+    """The paths of `NAME=PATH` words by name. Raises UserError for words that are none."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, _, path = word.partition("=")
+        if not schema.PLAIN.fullmatch(name) or not path:
+            raise UserError(f"{word!r} names no QEMU; write it like old=/opt/bin/qemu-system-…")
+        if name in found:
+            raise UserError(f"two QEMUs are called {name!r}")
+        found[name] = path
+    return found
+
+
+def check_qemus(cases: Iterable[Case], words: Sequence[str]) -> None:
+    """Raises UserError when a case names a QEMU that was not given."""
+    given = qemus(words)
+    for case in cases:
+        if case.qemu is not None and case.qemu not in given:
+            raise UserError(f"{case.id}: needs a QEMU; name it with --qemu {case.qemu}=PATH")
+
+
+def cost(case: Case, known: Mapping[str, int]) -> int:
+    """What a case costs in guest instructions, measured or estimated."""
+    if case.id in known:
+        return known[case.id]
+    return REFUSAL_COST if case.expect.verdict is Verdict.LOAD_REFUSED else BOOT_COST
+
+
+def read_costs(path: Path) -> dict[str, int]:
+    """Guest instructions by case id, of a results.json. Raises UserError."""
+    return {found.case: found.instructions for found in read(path).cases if found.instructions}

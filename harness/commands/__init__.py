@@ -1,0 +1,1 @@
+"""What the sub-commands of `bootproof` do that is not the work of another folder."""

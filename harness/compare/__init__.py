@@ -1,0 +1,1 @@
+"""Our boot beside QEMU's own -kernel: what differs, and why."""

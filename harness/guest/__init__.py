@@ -1,0 +1,1 @@
+"""What is put into a guest, and what can be read out of one that runs."""

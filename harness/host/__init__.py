@@ -1,0 +1,1 @@
+"""QEMU and bootproof as processes of this machine: rights, signals, directories, patience."""

@@ -1,0 +1,137 @@
+"""Becomes the program it is told to, with limits that hold before that program's first instruction.
+
+    python -I confined.py PARENT BYTES DIRECTORY PROGRAM ARGUMENTS…
+
+Run as a script in a process of its own, by harness.host.process only. The process dies with the
+thread that started it (PARENT is the process it belongs to), writes no file longer than BYTES and
+leaves no core dump. Where the kernel has Landlock, it reads nothing but what programs need to run,
+writes nothing outside DIRECTORY, opens no TCP connection and reaches no other process. Knows
+nothing of QEMU; imports nothing of ours, so that it starts quickly.
+
+Sources: prctl(2), setrlimit(2), landlock(7).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import stat
+import struct
+import sys
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+
+# landlock(7): the numbers of its system calls are the same everywhere.
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_RULESET_VERSION = 1
+_RULE_PATH_BENEATH = 1
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _REMOVE_FILE, _MAKE_REG = 1, 2, 4, 8, 1 << 5, 1 << 8
+_TRUNCATE = 1 << 14  # since ABI 3
+# All rights to files that an ABI knows of: what is not granted below is denied.
+_FILE_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1}
+_FILE_RIGHTS_SINCE_5 = (1 << 16) - 1
+_TCP = 3  # bind and connect, since ABI 4
+_SCOPES = 3  # abstract UNIX sockets and signals, since ABI 6
+
+_PROGRAMS = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/opt", "/nix/store", "/gnu/store")
+_SETTINGS = (
+    *("/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/localtime", "/etc/alternatives"),
+    *("/etc/ssl", "/etc/gnutls", "/etc/crypto-policies", "/etc/qemu"),
+    *("/proc", "/sys/devices/system", "/sys/kernel/mm", "/dev/urandom", "/dev/random"),
+)
+_DEVICES = ("/dev/null", "/dev/zero")
+
+
+def main(arguments: list[str]) -> None:
+    parent, most_bytes, directory, *command = arguments
+    die_with(int(parent))
+    programs = [*_PROGRAMS, *map(home, (command[0], *behind_dashes(command)))]
+    confine(programs, [*_SETTINGS], [directory], [*_DEVICES])
+    limit(resource.RLIMIT_FSIZE, int(most_bytes))
+    limit(resource.RLIMIT_CORE, 0)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and exec keeps that
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        sys.exit(f"{command[0]}: {error.strerror}")
+
+
+def behind_dashes(command: list[str]) -> list[str]:
+    """The program that a command starts after it has changed rights: the word behind "--"."""
+    found = command.index("--") + 1 if "--" in command else len(command)
+    return [word for word in command[found : found + 1] if word.startswith("/")]
+
+
+def home(program: str) -> str:
+    """The directory a program was installed into, with its libraries and firmware."""
+    folder, _ = os.path.split(os.path.realpath(program))
+    above, name = os.path.split(folder)
+    return above if name in ("bin", "build") and above != "/" else folder
+
+
+def landlock_abi() -> int:
+    """The version of Landlock this kernel has; 0 for none."""
+    return max(0, _syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _RULESET_VERSION))
+
+
+def confine(programs: list[str], settings: list[str], work: list[str], devices: list[str]) -> None:
+    """Gives up all rights to files and more but these, where the kernel can do that."""
+    abi = landlock_abi()
+    if abi == 0:
+        return
+    rights = _FILE_RIGHTS.get(abi, _FILE_RIGHTS_SINCE_5)
+    network, scopes = _TCP if abi >= 4 else 0, _SCOPES if abi >= 6 else 0
+    attributes = struct.pack("=QQQ", rights, network, scopes)
+    size = 24 if abi >= 6 else 16 if abi >= 4 else 8
+    ruleset = _syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(size), 0)
+    written = _WRITE_FILE | _READ_FILE | _READ_DIR | _REMOVE_FILE | _MAKE_REG | _TRUNCATE
+    for paths, granted in (
+        (programs, _EXECUTE | _READ_FILE | _READ_DIR),
+        (settings, _READ_FILE | _READ_DIR),
+        (work, written & rights),
+        (devices, (_READ_FILE | _WRITE_FILE | _TRUNCATE) & rights),
+    ):
+        for path in paths:
+            allow(ruleset, path, granted)
+    ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if _syscall(_RESTRICT_SELF, ruleset, 0) != 0:
+        sys.exit(f"landlock: {os.strerror(ctypes.get_errno())}")
+    os.close(ruleset)
+
+
+def allow(ruleset: int, path: str, granted: int) -> None:
+    """Adds a file, or a directory with all below it; what is not there needs no rule."""
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return
+    if not stat.S_ISDIR(os.fstat(fd).st_mode):
+        granted &= ~(_READ_DIR | _REMOVE_FILE | _MAKE_REG)
+    _syscall(_ADD_RULE, ruleset, _RULE_PATH_BENEATH, struct.pack("=Qi", granted, fd), 0)
+    os.close(fd)
+
+
+def _syscall(number: int, *arguments: object) -> int:
+    library = ctypes.CDLL(None, use_errno=True)
+    return int(library.syscall(ctypes.c_long(number), *arguments))
+
+
+def limit(kind: int, most: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(kind, (most, most))
+
+
+def die_with(parent: int) -> None:
+    """Has this process killed when the thread that started it ends; at once when it has already."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

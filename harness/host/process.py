@@ -1,0 +1,226 @@
+"""One QEMU process that never outlives its harness and never has more rights than it needs.
+
+Started through harness.host.confined and setpriv: the kernel kills it when the thread that started
+it ends, it cannot gain privileges or fill the disk, and under root it runs as nobody. It has its
+own session, so that Ctrl-C reaches only the harness, and paths relative to a directory of its own,
+so that a private home directory above does not matter.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import termios
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from harness.errors import UserError
+from harness.host import confined
+from harness.host.lending import NOBODY, disk_errors, is_root
+
+STDERR: Final = "qemu.stderr"
+# The longest file QEMU may write. A watched console is ended long before, and with it the run's log
+# (about 17 bytes for each of the console's); this holds when the harness is given no CPU, or is
+# stopped.
+MOST_WRITTEN: Final = 512 << 20
+_STDERR_KEPT: Final = 1 << 20
+_LAST_WORDS: Final = 16 << 10
+
+
+class QemuProcess:
+    """A running QEMU. Use as a context manager: leaving it ends the process, whatever happened."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        directory: Path,
+        pass_fds: Sequence[int] = (),
+        *,
+        terminal: bool = False,
+    ) -> None:
+        """Starts `argv` in `directory`; `terminal` gives it our standard input and output.
+
+        Raises UserError when it cannot be started.
+        """
+        self._terminal = _TerminalState() if terminal else None
+        command = [*limits(directory), *privileges(), *argv]
+        self._stderr = _stderr_file(directory / STDERR)
+        try:
+            self._process = subprocess.Popen(
+                command,
+                cwd=directory,
+                pass_fds=tuple(pass_fds),
+                stdin=None if terminal else subprocess.DEVNULL,
+                stdout=None if terminal else self._stderr,
+                stderr=self._stderr,
+                start_new_session=True,
+            )
+        except OSError as error:
+            os.close(self._stderr)
+            raise UserError(f"{argv[0]}: cannot be started: {error.strerror}") from error
+        RUNNING.add(self)
+        self._accounting = psutil.Process(self._process.pid)
+        self._cpu_seconds = 0.0
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def ended(self) -> bool:
+        """Whether it is gone. Raises KeyboardInterrupt when all of them are being ended."""
+        if RUNNING.ending:
+            raise KeyboardInterrupt
+        return self._process.poll() is not None
+
+    @property
+    def exit_code(self) -> int | None:
+        """As of the last look: negative for a signal, None while it runs."""
+        return self._process.returncode
+
+    def cpu_seconds(self) -> float:
+        """CPU time used so far, user and system; keeps its last value when the process is gone."""
+        try:
+            times = self._accounting.cpu_times()
+        except psutil.Error:
+            return self._cpu_seconds
+        self._cpu_seconds = max(self._cpu_seconds, times.user + times.system)
+        return self._cpu_seconds
+
+    def asleep(self) -> bool:
+        """Whether every thread waits for something to happen: none of them wants to run.
+
+        Says nothing of the host's load: a thread that is not given a CPU is not asleep.
+        """
+        return self._states() == {"S"}
+
+    def stopped(self) -> bool:
+        """Whether every thread was stopped, by a signal or a debugger."""
+        states = self._states()
+        return bool(states) and states <= {"T", "t"}
+
+    def _states(self) -> set[str]:
+        """The states of the threads (proc(5)); empty when one has just ended."""
+        try:
+            return {
+                path.read_text().rpartition(")")[2].split()[0]
+                for path in Path(f"/proc/{self.pid}/task").glob("*/stat")
+            }
+        except OSError:
+            return set()
+
+    def stderr(self) -> str:
+        """What QEMU has said, at most the last 16 KiB."""
+        return self._tail(_LAST_WORDS).decode("utf-8", "backslashreplace").strip()
+
+    def _tail(self, size: int) -> bytes:
+        """The last `size` bytes of stderr. Of our own descriptor: the name may be another file."""
+        return os.pread(self._stderr, size, max(0, os.fstat(self._stderr).st_size - size))
+
+    def kill(self) -> None:
+        """Ends it as the host's out-of-memory killer does."""
+        self._process.kill()
+
+    def wait(self, seconds: float) -> int | None:
+        """Waits for the end; the exit code, or None when it still runs."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def __enter__(self) -> QemuProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        RUNNING.remove(self)
+        self._close_stderr()
+        if self._terminal is not None:
+            self._terminal.restore()
+
+    def _close_stderr(self) -> None:
+        """Of a flood only the end is kept, where it was."""
+        if os.fstat(self._stderr).st_size > _STDERR_KEPT:
+            kept = self._tail(_STDERR_KEPT)
+            os.ftruncate(self._stderr, 0)
+            os.pwrite(self._stderr, kept, 0)
+        os.close(self._stderr)
+
+
+class _Running:
+    """Every QEMU of this process, whatever thread started it: to be ended together."""
+
+    def __init__(self) -> None:
+        self._all: set[QemuProcess] = set()
+        self._lock = threading.Lock()
+        self.ending = False
+
+    def add(self, process: QemuProcess) -> None:
+        with self._lock:
+            self._all.add(process)
+            if self.ending:
+                process.kill()
+
+    def remove(self, process: QemuProcess) -> None:
+        with self._lock:
+            self._all.discard(process)
+
+    def end(self) -> None:
+        """Ends all there are, and all that will be started until `begin`."""
+        with self._lock:
+            self.ending = True
+            for process in self._all:
+                process.kill()
+
+    def begin(self) -> None:
+        self.ending = False
+
+
+RUNNING: Final = _Running()
+
+
+class _TerminalState:
+    """The terminal's settings, to be put back when a QEMU that changed them was ended hard."""
+
+    def __init__(self) -> None:
+        self._saved = termios.tcgetattr(0) if os.isatty(0) else None
+
+    def restore(self) -> None:
+        if self._saved is not None:
+            termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
+
+
+def _stderr_file(path: Path) -> int:
+    # Appended to, so that it can be shortened under its writer.
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    with disk_errors(path):
+        return os.open(path, flags, 0o600)
+
+
+def most_written() -> int:
+    """The longest file, in bytes, that QEMU can write here: a user may have set a lower limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return MOST_WRITTEN if hard == resource.RLIM_INFINITY else min(MOST_WRITTEN, hard)
+
+
+def limits(directory: Path) -> list[str]:
+    """The command that ties what follows to this thread, and bounds what it reads and writes."""
+    python = [sys.executable, "-I", "-S", confined.__file__]
+    return [*python, str(os.getpid()), str(MOST_WRITTEN), str(directory.absolute())]
+
+
+def privileges() -> list[str]:
+    """The command that takes QEMU's privileges away first. Raises UserError without setpriv."""
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        raise UserError("setpriv is not installed; it is part of util-linux")
+    drop = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"] if is_root() else []
+    return [setpriv, *drop, "--no-new-privs", "--pdeathsig=KILL", "--"]

@@ -1,0 +1,174 @@
+"""Kernel files: found by catalogue name or path, in the format a case asks for, each made once.
+
+What has to be unpacked or changed for a case is kept in the user's cache under the hash of the file
+it came from, so that no run does the same work twice, whichever worker needs it first.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from harness.errors import UserError
+from harness.guest import symbols
+from harness.guest.symbols import Symbols
+from harness.inputs import variants
+from kernels import Catalog, FetchedKernel, Fetcher, FetchError, Kind, load_catalog
+from kernels.cache import Cache, default_cache_dir, file_sha256
+from loader.errors import LoaderError
+from loader.identify import Format, identify
+from loader.image import open_image
+from loader.inspect import inspect
+from loader.unpack import unpack_to
+
+_DERIVED: Final = "derived"
+
+
+@dataclass(frozen=True, slots=True)
+class KernelFile:
+    """A kernel image on disk. `sha256` is that of the file first named, whatever was made of it."""
+
+    name: str
+    path: Path
+    sha256: str
+
+
+@functools.cache
+def catalogue_file(name: str) -> FetchedKernel:
+    """A file of the catalogue, fetched when it is not cached. Raises FetchError."""
+    return Fetcher().fetch([name])[0]
+
+
+def kernel_path(name: str) -> Path:
+    """The file of a kernel by catalogue name or path. Raises FetchError, UserError."""
+    catalog = load_catalog()
+    if name in catalog and catalog[name].kind is Kind.KERNEL:
+        return catalogue_file(name).path
+    path = Path(name)
+    if os.sep not in name and not _is_there(path):
+        raise UserError(f"{name}: no such file, and {_unknown(catalog, name)}")
+    return path
+
+
+@functools.cache
+def kernel_file(name: str) -> KernelFile:
+    """A kernel by catalogue name or path, with its digest. Raises FetchError, UserError."""
+    path = kernel_path(name)
+    try:
+        open_image(path, name).close()  # a device or a FIFO must not be read to its end
+        return KernelFile(name, path, file_sha256(path))
+    except LoaderError as error:
+        raise UserError(str(error)) from error
+    except OSError as error:
+        raise UserError(f"{name}: {error.strerror}") from error
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    except OSError:  # what is wrong with it is said when it is opened
+        return True
+    return True
+
+
+def _unknown(catalog: Catalog, name: str) -> str:
+    try:
+        catalog[name]
+    except FetchError as error:
+        return str(error)
+    return "it is no kernel"
+
+
+@functools.cache
+def busybox(arch: str) -> bytes:
+    """The static busybox of an architecture."""
+    return catalogue_file(load_catalog().busybox(arch).name).path.read_bytes()
+
+
+def read_initrd(path: Path | None) -> bytes | None:
+    """A user's initrd, or None for none. Raises UserError."""
+    if path is None:
+        return None
+    try:
+        if path.exists() and not path.is_dir() and not path.is_file():
+            raise UserError(f"{path}: is not a regular file (--initrd)")
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror} (--initrd)") from error
+    if not data:
+        raise UserError(f"{path}: is empty (--initrd)")
+    return data
+
+
+@functools.cache
+def in_format(kernel: KernelFile, format_: str) -> KernelFile:
+    """`kernel` as "elf", "bzimage" or "image"; unpacked when it is packed.
+
+    Raises LoaderError when it cannot be unpacked, UserError when something else comes out.
+    """
+    found = identify(kernel.path).format
+    steps = 0
+    while found.value != format_:
+        steps += 1
+        if found is Format.UNKNOWN or steps > 3:
+            raise UserError(f"{kernel.name}: no {format_} kernel in it (it is: {found})")
+        inner = _derive(kernel, f"{found}-{steps}", functools.partial(_unpack, kernel.path))
+        kernel = KernelFile(kernel.name, inner, kernel.sha256)
+        found = identify(kernel.path).format
+    return kernel
+
+
+@functools.cache
+def release(kernel: KernelFile) -> str | None:
+    """What `uname -r` will say in the guest, when the file tells."""
+    return inspect(kernel.path).release
+
+
+@functools.cache
+def symbols_of(kernel: KernelFile) -> Symbols | None:
+    """The names in an ELF kernel or an Image: its own, else those that vmlinux-to-elf finds."""
+    found = symbols.read(kernel.path)
+    if found is not None or not symbols.can_be_found():
+        return found
+    format_ = identify(kernel.path).format
+    find = functools.partial(symbols.find, kernel.path)
+    return symbols.read(_derive(kernel, f"{format_}-symbols", find))
+
+
+@functools.cache
+def variant(kernel: KernelFile, name: str) -> KernelFile:
+    """A changed copy of `kernel`: see harness.inputs.variants."""
+    change = variants.VARIANTS[name]
+
+    def write(path: Path) -> None:
+        path.write_bytes(change(kernel.path.read_bytes()))
+
+    format_ = identify(kernel.path).format
+    return KernelFile(kernel.name, _derive(kernel, f"{format_}-{name}", write), kernel.sha256)
+
+
+def _unpack(packed: Path, target: Path) -> None:
+    unpack_to(packed, target)
+
+
+def _derive(kernel: KernelFile, what: str, write: Callable[[Path], None]) -> Path:
+    cache = Cache(default_cache_dir())
+    path = cache.root / _DERIVED / f"{kernel.sha256}-{what}"
+    if path.exists():
+        return path
+    with cache.locked(f"derived-{kernel.sha256[:32]}-{what}"):
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = path.with_name(f".{path.name}.{os.getpid()}")
+            try:
+                write(draft)
+                draft.replace(path)
+            finally:
+                draft.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,1 @@
+"""Recorded runs: played back, debugged backwards, packed for another machine."""

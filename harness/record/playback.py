@@ -1,0 +1,236 @@
+"""A recorded run played back: the same boot image on the same QEMU, following the run's own log.
+
+Owns opening what a record consists of, and one QEMU in replay mode. The directory of the run is
+only read, whoever made it; QEMU works in a temporary one that goes away with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from harness import qemu
+from harness.errors import UserError
+from harness.guest.realise import Realisation, guest_ram, realise, write
+from harness.host.lending import disk_errors, file_for_qemu, lent_to_qemu
+from harness.host.patience import Patience
+from harness.host.process import QemuProcess
+from harness.host.rundir import CONSOLE, RUN_LOG
+from harness.monitor import Event, Monitor, MonitorError
+from harness.qemu import Channels, LogMode, Machine, RamFile, RunLog
+from harness.record import recording, replaylog
+from harness.record.recording import Record, version_text
+from harness.record.replaylog import ReplayLogError
+from harness.text import printable
+from loader import bootimage
+from loader.bootimage import BootImage
+from loader.memory import GuestMemory
+
+_GREETING_SECONDS: Final = 300.0
+_IDLE_SECONDS: Final = 120.0
+_QUIT_SECONDS: Final = 5.0
+_POLL: Final = 0.05
+# A replay that executes nothing for so long waits for ever: busily, or asleep in so many looks.
+_STILL_CPU_SECONDS: Final = 20.0
+_STILL_LOOKS: Final = 60
+_DESCRIPTION_LIMIT: Final = 1 << 20
+_ROOM: Final = 1 << 20
+_CONSOLE_LIMIT: Final = 17 << 20  # what a run's console is cut to, and some
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A run that can be played back here: its boot image, its record, and what it printed.
+
+    `machine` is the one of the record, with the QEMU that was found. `ram` is the file that holds
+    guest RAM. `instructions` is the length of the run.
+    """
+
+    directory: Path
+    image: BootImage
+    ram: Path
+    record: Record
+    machine: Machine
+    transcript: bytes
+    instructions: int
+
+    @property
+    def log(self) -> Path:
+        return self.directory / RUN_LOG
+
+
+def open_recorded(directory: Path) -> Recorded:
+    """Reads and checks all that a playback needs. Raises UserError and LoaderError."""
+    image, ram = _boot_image(directory)
+    record = recording.load(directory)
+    machine = _machine(record, image, directory)
+    try:
+        log = replaylog.read(directory / RUN_LOG)
+    except ReplayLogError as error:
+        raise UserError(f"{directory / RUN_LOG}: {error}") from error
+    transcript = recording.read_small(directory / CONSOLE, _CONSOLE_LIMIT)
+    return Recorded(directory, image, ram, record, machine, transcript, log.instructions)
+
+
+def _boot_image(directory: Path) -> tuple[BootImage, Path]:
+    """The boot image of a run, and its RAM; of somebody else's image a run has but a link to it."""
+    description, ram = directory / bootimage.DESCRIPTION, directory / bootimage.RAM
+    if not description.exists():
+        raise UserError(f"{directory}: is not the directory of a run: no {bootimage.DESCRIPTION}")
+    if ram.is_symlink():
+        ram = ram.resolve()
+    if not ram.exists():
+        raise UserError(
+            f"{directory}: guest RAM was not kept ({bootimage.RAM}), and nothing can be replayed"
+            " without it; run the case again (with --keep all)"
+        )
+    try:
+        return bootimage.parse(recording.read_small(description, _DESCRIPTION_LIMIT)), ram
+    except ValueError as error:
+        raise UserError(f"{description}: {error}") from error
+
+
+def _machine(record: Record, image: BootImage, directory: Path) -> Machine:
+    """The recorded machine on the QEMU found here, which must be of the very same version."""
+    recorded = record.machine
+    if (image.arch, image.memory_size) != (recorded.arch.name, recorded.memory):
+        raise UserError(
+            f"{directory}: the record is of a {recorded.arch.name} machine with"
+            f" {recorded.memory:#x} bytes of RAM, the boot image is for {image.arch} with"
+            f" {image.memory_size:#x}"
+        )
+    found = qemu.find_qemu(recorded.arch.name)
+    if found.version != recorded.qemu.version:
+        raise UserError(
+            f"{directory}: was recorded with QEMU {version_text(recorded.qemu.version)}, but"
+            f" {found.path} is {version_text(found.version)}, and a record can only be replayed"
+            f" with the same version; name one in BOOTPROOF_QEMU_{recorded.arch.name.upper()}"
+        )
+    return replace(recorded, qemu=found)
+
+
+class Playback:
+    """QEMU in replay mode, stopped before the first instruction. See `started`."""
+
+    def __init__(self, process: QemuProcess, monitor: Monitor, console: Path) -> None:
+        self.process = process
+        self.monitor = monitor
+        self._console = console
+
+    @property
+    def instructions(self) -> int:
+        return self.monitor.instructions() or 0
+
+    def transcript(self) -> bytes:
+        """What the console has shown so far."""
+        return recording.read_small(self._console, _CONSOLE_LIMIT)
+
+    def run_to(self, instructions: int) -> None:
+        """Goes on to where exactly so many instructions have been executed, and stops there."""
+        if instructions > self.instructions:
+            self.monitor.execute("replay-break", {"icount": instructions})
+            self._go_on(("STOP",), instructions)
+
+    def run_to_the_end(self, instructions: int) -> None:
+        """Goes on to the end of a record of so many instructions, or to where it runs astray."""
+        self._go_on(("SHUTDOWN",), instructions)
+
+    def _go_on(self, names: tuple[str, ...], most: int) -> None:
+        self.monitor.events()
+        self.monitor.execute("cont")
+        last, since, asleep = -1, 0.0, 0
+        while not any(event.name in names for event in self._events()):
+            self.monitor.wait(_POLL)
+            asleep = asleep + 1 if self.process.asleep() else 0
+            executed, used = self.instructions, self.process.cpu_seconds()
+            if executed > most:
+                return
+            if executed != last:
+                last, since, asleep = executed, used, 0
+            if used - since > _STILL_CPU_SECONDS or asleep > _STILL_LOOKS:
+                return
+
+    def _events(self) -> list[Event]:
+        if self.process.ended():
+            raise MonitorError(self.process.stderr() or "QEMU ended without a word")
+        return self.monitor.events()
+
+
+@contextlib.contextmanager
+def started(
+    recorded: Recorded, *, gdb: socket.socket | None = None, snapshots: bytes | None = None
+) -> Iterator[Playback]:
+    """Starts the playback of a record. Raises UserError and LoaderError.
+
+    `gdb` is a socket on which QEMU listens for a debugger; `snapshots` is an empty qcow2 file for
+    it to go back to.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="bootproof-") as name,
+        GuestMemory.open(recorded.ram, recorded.image.banks) as memory,
+        contextlib.ExitStack() as stack,
+    ):
+        directory = Path(name)
+        placement = recorded.record.placement
+        realisation = realise(recorded.image, memory, recorded.machine, placement)
+        with disk_errors(directory):
+            write(realisation, memory, directory)
+            shutil.copyfile(recorded.log, directory / RUN_LOG)
+        ram = stack.enter_context(guest_ram(memory, mapped=realisation.launch.mapped))
+        stack.enter_context(lent_to_qemu(directory))
+        yield stack.enter_context(
+            _running(recorded.machine, realisation, ram, directory, gdb, snapshots)
+        )
+
+
+@contextlib.contextmanager
+def _running(
+    machine: Machine,
+    realisation: Realisation,
+    ram: GuestMemory,
+    directory: Path,
+    gdb: socket.socket | None,
+    snapshots: bytes | None,
+) -> Iterator[Playback]:
+    files = {CONSOLE: b""} | ({} if snapshots is None else {_SNAPSHOTS: snapshots})
+    for file, content in files.items():
+        with os.fdopen(file_for_qemu(directory / file, _ROOM), "wb") as new:
+            new.write(content)
+    ours, theirs = socket.socketpair()
+    with Monitor(ours) as monitor, theirs:
+        channels = Channels(
+            console=CONSOLE,
+            qmp_fd=theirs.fileno(),
+            gdb_listen_fd=gdb.fileno() if gdb else None,
+            ram=RamFile(f"/proc/self/fd/{ram.fileno()}", shared=True),
+            log=RunLog(RUN_LOG, LogMode.REPLAY),
+            snapshots=None if snapshots is None else _SNAPSHOTS,
+            append=True,
+        )
+        inherited = [theirs.fileno(), ram.fileno(), *([gdb.fileno()] if gdb else [])]
+        argv = qemu.argv(machine, realisation.launch, channels)
+        with QemuProcess(argv, directory, pass_fds=inherited) as process:
+            theirs.close()
+            patience = Patience(process, _IDLE_SECONDS, lambda: monitor.told_to_end)
+            monitor.give_up_when(patience.is_over)
+            try:
+                monitor.connect(_GREETING_SECONDS)
+                yield Playback(process, monitor, directory / CONSOLE)
+            except MonitorError as error:
+                process.wait(_QUIT_SECONDS)
+                given_up = patience.end.value if patience.end else str(error)
+                said = process.stderr().splitlines()[-1:] or [given_up]
+                raise UserError(f"the replay failed: {printable(said[0].encode())}") from error
+            with contextlib.suppress(MonitorError):  # leaving ends QEMU for certain
+                monitor.execute("quit", seconds=_QUIT_SECONDS)
+            process.wait(_QUIT_SECONDS)
+
+
+_SNAPSHOTS: Final = "snapshots.qcow2"

@@ -1,0 +1,228 @@
+"""The record of a run: QEMU's log of it, and what else it takes to play that back.
+
+    replay.bin    the log, written by QEMU (harness.record.replaylog reads it)
+    replay.json   the machine, the placement and the QEMU version of the run, and its length
+
+Owns replay.json. It may come from a stranger: it names no file and no command, and all that goes
+from it into a QEMU command line is one of a list or of a narrow form.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from harness import qemu
+from harness.errors import UserError
+from harness.guest.realise import Placement
+from harness.guest.stages import ENTRY, Mark, Stage, marks
+from harness.host.lending import write_whole
+from harness.host.rundir import RECORD, RESULT, RUN_LOG
+from harness.qemu import Machine, QemuBinary, Version
+from harness.record import replaylog
+from harness.record.replaylog import ReplayLogError
+from harness.verdict import Observation
+from loader import strictjson
+from loader.address import MIB, format_size
+
+FORMAT: Final = "bootproof record"
+_VERSION: Final = 1
+_SIZE_LIMIT: Final = 1 << 16
+_CPU_MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+-]{0,199}", re.ASCII)
+_WRITE_ERROR: Final = "replay write error"  # replay/replay-internal.c
+_QEMU_VERSION: Final = re.compile(r"(\d{1,4})\.(\d{1,4})\.(\d{1,4})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A recorded run. `instructions` is None when QEMU went away before it could be asked.
+
+    `entry` of them had been executed when the guest was stopped at its entry, None if it was not.
+    `machine.qemu` has the version that recorded and no path: another QEMU plays it back.
+    """
+
+    machine: Machine
+    placement: Placement
+    instructions: int | None
+    entry: int | None = None
+
+
+def stages(observation: Observation, log: Path) -> tuple[Stage, ...]:
+    """The stages of a run, with exact instruction counts where the log at `log` has them."""
+    found = marks(observation.transcript)
+    counts = _counts(found, observation, log)
+    probe = observation.probe
+    entry = []
+    if probe is not None and probe.reached:
+        entry = [Stage(ENTRY, None, probe.instructions)]
+    pairs = zip(found, counts, strict=True)
+    return (*entry, *(mark.reached_after(count) for mark, count in pairs))
+
+
+def _counts(
+    found: list[Mark], observation: Observation, path: Path
+) -> tuple[int, ...] | tuple[None, ...]:
+    """Instructions before each mark; not one of them when log and run do not agree entirely."""
+    unknown = (None,) * len(found)
+    try:
+        log = replaylog.read(path, [mark.offset for mark in found], replaylog.READ_LIMIT)
+    except ReplayLogError:
+        return unknown
+    whole = (log.instructions, log.console_bytes)
+    if whole != (observation.instructions, len(observation.transcript)):
+        return unknown
+    return log.at
+
+
+def finish(record: Record, directory: Path, stderr: str) -> str | None:
+    """Completes the record of a run that has just ended, and writes replay.json.
+
+    Gives the reason when it is of no use. A log that QEMU could not write is removed, whatever can
+    be read of it; any other is left as it is: it tells itself what is wrong with it. Raises
+    UserError.
+    """
+    if write_failed(stderr):
+        (directory / RUN_LOG).unlink(missing_ok=True)
+        return "QEMU could not write all of its log: it was too long, or the disk was full"
+    try:
+        replaylog.put_in_order(directory / RUN_LOG)
+        return None
+    except ReplayLogError as error:
+        return f"{RUN_LOG} {error}"
+    finally:
+        save(record, directory)
+
+
+def write_failed(stderr: str) -> bool:
+    """Whether QEMU says that it could not write its log; it goes on all the same."""
+    return _WRITE_ERROR in stderr
+
+
+def console_lost(path: Path, *, room_was_set_aside: bool) -> bool:
+    """Whether the host may not have taken all that the console said.
+
+    The log tells. If it has not itself found room on the disk, only room that was set aside for the
+    console is certain.
+    """
+    try:
+        return replaylog.read(path, limit=replaylog.READ_LIMIT).failed_writes > 0
+    except ReplayLogError:
+        too_long = path.exists() and path.stat().st_size > replaylog.READ_LIMIT
+        return not room_was_set_aside and not too_long
+
+
+def save(record: Record, directory: Path) -> None:
+    """Writes replay.json. Raises UserError."""
+    machine = record.machine
+    data = {
+        "format": FORMAT,
+        "version": _VERSION,
+        "qemu": version_text(machine.qemu.version),
+        "arch": machine.arch.name,
+        "board": machine.board,
+        "cpu": machine.cpu,
+        "memory": machine.memory,
+        "icount_shift": qemu.ICOUNT_SHIFT,
+        "placement": record.placement.value,
+        "instructions": record.instructions,
+        "entry_instructions": record.entry,
+    }
+    write_whole(directory / RECORD, f"{json.dumps(data, indent=2)}\n".encode())
+
+
+def load(directory: Path) -> Record:
+    """Reads replay.json. Raises UserError naming the file, the field and the reason."""
+    path = directory / RECORD
+    if not os.path.lexists(path):
+        raise UserError(
+            f"{directory}: there is no record of this run ({RECORD});"
+            f" {RESULT} says why (not_recorded)"
+        )
+    try:
+        return parse(read_small(path))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def parse(raw: bytes) -> Record:
+    """The record that a replay.json describes. Raises ValueError naming the JSON path."""
+    required = ("format", "version", "qemu", "arch", "board", "cpu", "memory")
+    more = ("icount_shift", "placement", "instructions", "entry_instructions")
+    root = strictjson.record(strictjson.parse(raw), "$", (*required, *more))
+    strictjson.one_of(root["format"], "$.format", (FORMAT,))
+    _equal(root, "version", _VERSION)
+    _equal(root, "icount_shift", qemu.ICOUNT_SHIFT)
+    arch = qemu.ARCHES[strictjson.one_of(root["arch"], "$.arch", tuple(qemu.ARCHES))]
+    machine = Machine(
+        arch=arch,
+        qemu=QemuBinary(arch.emulator, _version(root)),
+        board=strictjson.one_of(root["board"], "$.board", tuple(arch.boards)),
+        cpu=_cpu(root),
+        memory=_within(root, "memory", MIB, arch.memory_limit),
+    )
+    if machine.memory % MIB:
+        raise ValueError(f"$.memory: {machine.memory:#x} is not a whole number of MiB")
+    placements = tuple(placement.value for placement in Placement)
+    placement = Placement(strictjson.one_of(root["placement"], "$.placement", placements))
+    instructions, entry = _count(root, "instructions"), _count(root, "entry_instructions")
+    return Record(machine, placement, instructions, entry)
+
+
+def version_text(version: Version) -> str:
+    return ".".join(map(str, version))
+
+
+def read_small(path: Path, limit: int = _SIZE_LIMIT) -> bytes:
+    """All of a regular file of at most `limit` bytes; never blocks, never follows a link.
+
+    Raises UserError.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise UserError(f"{path}: is not a regular file")
+        raw = file.read(limit + 1)
+    if len(raw) > limit:
+        raise UserError(f"{path}: is larger than {format_size(limit)}")
+    return raw
+
+
+def _equal(root: dict[str, Any], key: str, known: int) -> None:
+    if type(root[key]) is not int or root[key] != known:
+        found = strictjson.shown(root[key])
+        raise ValueError(f"$.{key}: {found} is not known; this program replays {known}")
+
+
+def _within(root: dict[str, Any], key: str, least: int, most: int) -> int:
+    value = strictjson.number(root[key], f"$.{key}")
+    if not least <= value <= most:
+        raise ValueError(f"$.{key}: {value:#x} is not from {least:#x} to {most:#x}")
+    return value
+
+
+def _count(root: dict[str, Any], key: str) -> int | None:
+    return None if root[key] is None else strictjson.number(root[key], f"$.{key}")
+
+
+def _version(root: dict[str, Any]) -> Version:
+    text = root["qemu"]
+    match = _QEMU_VERSION.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f"$.qemu: {strictjson.shown(text)} is no version such as 7.2.22")
+    major, minor, micro = map(int, match.groups())
+    return (major, minor, micro)
+
+
+def _cpu(root: dict[str, Any]) -> str:
+    text = root["cpu"]
+    if not isinstance(text, str) or not _CPU_MODEL.fullmatch(text):
+        raise ValueError(f"$.cpu: {strictjson.shown(text)} is no CPU model")
+    return text

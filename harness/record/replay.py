@@ -1,0 +1,60 @@
+"""`bootproof replay`: plays a record back and holds it against the run that was recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+from harness.record import playback
+from harness.record.playback import Recorded
+from harness.text import printable
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What a playback did: console bytes, executed instructions."""
+
+    transcript: bytes
+    instructions: int
+
+
+def run(directory: Path) -> int:
+    """Plays back and prints; 0 when everything was the same, else 1. Raises UserError."""
+    recorded = playback.open_recorded(directory)
+    machine = recorded.machine
+    print(f"record    {directory}")
+    print(f"machine   {machine.qemu}, {machine.board}, {machine.cpu}, {machine.mode}")
+    print(f"recorded  {_extent(recorded.transcript, recorded.instructions)}", flush=True)
+    replayed = play(recorded)
+    print(f"replayed  {_extent(replayed.transcript, replayed.instructions)}")
+    found = difference(recorded, replayed)
+    print(f"result    {found or 'identical: every byte of the transcript and the instructions'}")
+    return 1 if found else 0
+
+
+def play(recorded: Recorded) -> Replayed:
+    """Plays a record back to its end. Raises UserError."""
+    with playback.started(recorded) as running:
+        running.run_to_the_end(recorded.instructions)
+        return Replayed(running.transcript(), running.instructions)
+
+
+def difference(recorded: Recorded, replayed: Replayed) -> str | None:
+    """What was not the same, in one line: the first differing line of the transcript, the count."""
+    sides = (recorded.transcript.split(b"\n"), replayed.transcript.split(b"\n"))
+    for number, (left, right) in enumerate(zip_longest(*sides), start=1):
+        if left != right:
+            was, now = (_shown(line) for line in (left, right))
+            return f"different: line {number} of the transcript was {was}, now it is {now}"
+    if replayed.instructions != recorded.instructions:
+        return f"different: {recorded.instructions:,} instructions were recorded"
+    return None
+
+
+def _shown(line: bytes | None) -> str:
+    return "missing" if line is None else repr(printable(line.rstrip(b"\r")))
+
+
+def _extent(transcript: bytes, instructions: int) -> str:
+    return f"{len(transcript):,} bytes of transcript, {instructions:,} guest instructions"

@@ -1,0 +1,1 @@
+"""What is known after a run, as data: written, read back, held against another run."""

@@ -1,0 +1,217 @@
+"""What is different between two runs of a matrix: verdicts, instruction counts, transcripts.
+
+Counts and transcripts are compared only where that means something (harness.results.key): never
+across other surroundings; with an identical boot image every difference is non-determinism; with
+another one only changes of the counts beyond a threshold are told. Pure.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Final
+
+from harness.results.key import Key
+from harness.results.results import CaseResult, Reference, Results
+
+THRESHOLD: Final = 0.005  # of the instruction count
+_SHARE: Final = 0.1  # of the threshold: what a stage must add to the whole boot to be a regression
+_SHOWN: Final = 160  # characters of a transcript line
+# What differs between any two kernels, boot images or runs, and says nothing: the nonce of a case
+# follows from the kernel's digest, the proof from the nonce.
+_VOLATILE: Final = (
+    (re.compile(r"bootproof\.nonce=[0-9a-f]+"), "bootproof.nonce=…"),
+    (re.compile(r"^bootproof: proof [0-9a-f]+"), "bootproof: proof …"),
+    (re.compile(r"^\[ *[0-9]+\.[0-9]+\]"), "[…]"),
+)
+
+
+class Kind(enum.Enum):
+    """What became of a case, the worst first."""
+
+    NONDETERMINISTIC = "not deterministic"
+    REGRESSED = "regressed"
+    NOT_COMPARED = "not compared"
+    CHANGED = "changed"
+    IMPROVED = "improved"
+    GONE = "gone"
+    NEW = "new"
+    SAME = "same"
+
+    @property
+    def bad(self) -> bool:
+        """Whether a run with such a case is worse than the one before."""
+        return self in (Kind.NONDETERMINISTIC, Kind.REGRESSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became of one case, in sentences."""
+
+    case: str
+    kind: Kind
+    sentences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """A count of guest instructions, before and now."""
+
+    what: str
+    before: int
+    now: int
+
+    @property
+    def ratio(self) -> float:
+        return (self.now - self.before) / self.before if self.before else float(self.now != 0)
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.before:,} -> {self.now:,} instructions ({self.ratio:+.2%})"
+
+
+def exit_code(changes: Sequence[Change]) -> int:
+    """0 when nothing is worse, 1 when something is, 2 when something could not be compared."""
+    if any(change.kind.bad for change in changes):
+        return 1
+    return 2 if any(change.kind is Kind.NOT_COMPARED for change in changes) else 0
+
+
+def compare(before: Results, now: Results, threshold: float = THRESHOLD) -> list[Change]:
+    """The change of every case of either run: the worst first, then by case."""
+    old, new = ({case.case: case for case in run.cases} for run in (before, now))
+    changes = [_change(old.get(id_), new.get(id_), threshold) for id_ in {**old, **new}]
+    order = list(Kind)
+    return sorted(changes, key=lambda change: (order.index(change.kind), change.case))
+
+
+def _change(before: CaseResult | None, now: CaseResult | None, threshold: float) -> Change:
+    if before is None:
+        assert now is not None
+        return Change(now.case, Kind.NEW, (f"{now.verdict}; it was not in the run before",))
+    if now is None:
+        return Change(before.case, Kind.GONE, (f"was {before.verdict}; it is not in this run",))
+    if (before.verdict, before.code, before.as_expected) != (
+        *(now.verdict, now.code, now.as_expected),
+    ):
+        return _other_verdict(before, now)
+    if before.key is None or now.key is None:
+        return Change(now.case, Kind.SAME)  # nothing ran: all there is has been compared
+    surroundings = tuple(now.key.other_surroundings(before.key))
+    if surroundings:
+        told = f"the runs cannot be compared: {'; '.join(surroundings)}"
+        return Change(now.case, Kind.NOT_COMPARED, (told,))
+    why = _only_the_verdict(now.key)
+    if why is not None:
+        return Change(now.case, Kind.SAME, (f"{why}: only the verdict was compared",))
+    if now.key.same_boot_image(before.key):
+        return _identical(before, now)
+    return _other_image(before, now, threshold)
+
+
+def _only_the_verdict(key: Key) -> str | None:
+    """Why counts and transcripts of such runs are not compared; None when they are."""
+    if key.icount_shift is None:
+        return "in real time"
+    # When one CPU ends the machine, the others run on until QEMU has stopped them.
+    return f"with {key.cpus} CPUs" if key.cpus > 1 else None
+
+
+def _other_verdict(before: CaseResult, now: CaseResult) -> Change:
+    was, is_ = (f"{case.verdict}{f' ({case.code})' if case.code else ''}" for case in (before, now))
+    sentences = [f"was {was}, is {is_}: {now.reason}"]
+    kind = Kind.CHANGED
+    if before.as_expected and not now.as_expected:
+        kind = Kind.REGRESSED
+        sentences.append(f"not as expected: {now.problem}")
+    elif now.as_expected and not before.as_expected:
+        kind = Kind.IMPROVED
+        sentences.append("now as expected")
+    return Change(now.case, kind, (*sentences, *_first_difference(before, now)))
+
+
+def _identical(before: CaseResult, now: CaseResult) -> Change:
+    """The same boot image in the same surroundings: everything must be the same."""
+    differences = list(_first_difference(before, now, exact=True))
+    if before.instructions != now.instructions:
+        differences.append(str(Costs("in all", before.instructions or 0, now.instructions or 0)))
+    if not differences:
+        return Change(now.case, Kind.SAME)
+    told = "the boot image is the same, bit by bit, but not the run"
+    return Change(now.case, Kind.NONDETERMINISTIC, (told, *differences))
+
+
+def _other_image(before: CaseResult, now: CaseResult, threshold: float) -> Change:
+    costs = [cost for cost in _costs(before, now) if abs(cost.ratio) > threshold]
+    told = [*map(str, costs), *_missing_stages(before, now)]
+    told += _first_difference(before, now)
+    # A thousand instructions are a lot for a short stage and nothing for a boot.
+    matters = threshold * _SHARE * (before.instructions or 0)
+    if any(cost.ratio > threshold and cost.now - cost.before > matters for cost in costs):
+        return Change(now.case, Kind.REGRESSED, tuple(told))
+    if costs:
+        better = all(cost.ratio < 0 for cost in costs)
+        return Change(now.case, Kind.IMPROVED if better else Kind.CHANGED, tuple(told))
+    return Change(now.case, Kind.CHANGED, tuple(told)) if told else Change(now.case, Kind.SAME)
+
+
+def _costs(before: CaseResult, now: CaseResult) -> Iterator[Costs]:
+    """The whole boot, and each stage by itself: the instructions since the stage before."""
+    if before.instructions is not None and now.instructions is not None:
+        yield Costs("in all", before.instructions, now.instructions)
+    old, new = stage_costs(before), stage_costs(now)
+    for name in old:
+        if name in new:
+            yield Costs(f"up to {name}", old[name], new[name])
+
+
+def stage_costs(case: CaseResult | Reference) -> Mapping[str, int]:
+    """Guest instructions from the stage before to each stage, of those that are known."""
+    found, last = {}, 0
+    for stage in case.stages:
+        if stage.instructions is not None:
+            found[stage.name] = max(0, stage.instructions - last)
+            last = max(last, stage.instructions)
+    return found
+
+
+def _missing_stages(before: CaseResult, now: CaseResult) -> Iterator[str]:
+    old, new = ([stage.name for stage in case.stages] for case in (before, now))
+    for name in old:
+        if name not in new:
+            yield f"stage {name} was not reached any more"
+    for name in new:
+        if name not in old:
+            yield f"stage {name} is new"
+
+
+def _first_difference(before: CaseResult, now: CaseResult, *, exact: bool = False) -> Iterator[str]:
+    """The first line that differs. Time stamps and nonces count only when `exact`."""
+    if before.transcript is None or now.transcript is None:
+        return
+    if before.transcript.sha256 == now.transcript.sha256:
+        return
+    lines = zip_longest(before.transcript.lines, now.transcript.lines)
+    for number, (old, new) in enumerate(lines, 1):
+        if (old != new) if exact else (_stable(old) != _stable(new)):
+            yield f"console line {number} was {_quoted(old)}"
+            yield f"console line {number} is  {_quoted(new)}"
+            return
+    if exact:
+        yield "the transcripts differ only in bytes that are not kept"
+
+
+def _stable(line: str | None) -> str | None:
+    if line is None:
+        return None
+    for pattern, text in _VOLATILE:
+        line = pattern.sub(text, line)
+    return line
+
+
+def _quoted(line: str | None) -> str:
+    if line is None:
+        return "not there"
+    return f"'{line}'" if len(line) <= _SHOWN else f"'{line[:_SHOWN]}…'"

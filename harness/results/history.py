@@ -1,0 +1,67 @@
+"""Many runs of a matrix in the order of their time, case by case. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.results.results import CaseResult, Results
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One case in one run. `broken` says that its count may not be compared with the one before."""
+
+    started: str
+    verdict: str
+    as_expected: bool
+    instructions: int | None
+    broken: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """A case through all the runs it was in, the oldest first."""
+
+    case: str
+    points: tuple[Point, ...]
+
+    @property
+    def change(self) -> float | None:
+        """The last instruction count against the first that it may be compared with."""
+        known: list[int] = []
+        for point in self.points:
+            if point.broken:
+                known.clear()
+            if point.instructions is not None:
+                known.append(point.instructions)
+        return (known[-1] - known[0]) / known[0] if len(known) > 1 and known[0] else None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Every case over all runs; `runs` are the times at which they started."""
+
+    runs: tuple[str, ...]
+    trends: tuple[Trend, ...]
+
+
+def trends(runs: Sequence[Results]) -> History:
+    """The history of the cases of `runs`, which may come in any order."""
+    ordered = sorted(runs, key=lambda run: run.started)
+    seen: dict[str, list[tuple[str, CaseResult]]] = {}
+    for run in ordered:
+        for case in run.cases:
+            seen.setdefault(case.case, []).append((run.started, case))
+    found = (Trend(id_, tuple(_points(cases))) for id_, cases in sorted(seen.items()))
+    return History(tuple(run.started for run in ordered), tuple(found))
+
+
+def _points(cases: Sequence[tuple[str, CaseResult]]) -> list[Point]:
+    points: list[Point] = []
+    last: CaseResult | None = None
+    for started, case in cases:
+        broken = bool(last and last.key and case.key and [*case.key.other_surroundings(last.key)])
+        points.append(Point(started, case.verdict, case.as_expected, case.instructions, broken))
+        last = case if case.key else last
+    return points

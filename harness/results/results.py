@@ -1,0 +1,298 @@
+"""results.json, version 2: everything about a matrix run that anybody wants to know afterwards.
+
+Self-sufficient: transcripts, keys and memory layouts are in it, so that any file can be compared
+with any other, shown as a page or merged, without the run directories. Owns the file and its
+reading, which trusts nothing (docs/results.schema.json is made from the same types). Knows neither
+pytest nor QEMU.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from harness.errors import UserError
+from harness.host.lending import disk_errors, write_whole
+from harness.results import typedjson
+from harness.results.key import Key
+from harness.results.typedjson import about
+from harness.text import printable
+from loader import strictjson
+
+RESULTS: Final = "results.json"
+FORMAT: Final = "bootproof results"
+VERSION: Final = 2
+_FILE_LIMIT: Final = 1 << 30
+_TRANSCRIPT_LIMIT: Final = 1 << 20  # characters kept of one; half from each end
+_TAIL: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """The kernel of a case."""
+
+    name: str = about("its name in the catalogue, or the path of the file")
+    sha256: str | None = about("of the file; null when it was not read")
+    release: str | None = about("what the running kernel calls itself; null when it never said")
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """How the case had to end."""
+
+    verdict: str = about("a verdict of docs/verdicts.md")
+    why: str = about("why that is what must happen; may be empty")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stage of the boot that was reached."""
+
+    name: str = about("entry, first-output, banner, memory, drivers, init or proof")
+    instructions: int | None = about("guest instructions before it; null when not known")
+    guest_seconds: float | None = about("the kernel's own time stamp, if there is one")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A case started by QEMU's own -kernel, firmware and all."""
+
+    instructions: int | None = about("guest instructions executed; null when not known")
+    stages: tuple[Stage, ...] = about("in the order in which they were reached")
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """A named piece of guest-physical RAM."""
+
+    name: str
+    address: int
+    size: int = about("in bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Guest-physical RAM at the kernel's first instruction."""
+
+    banks: tuple[Area, ...] = about("RAM")
+    regions: tuple[Area, ...] = about(
+        "what lies in it; `kernel` is all that it uses early, `kernel file` what was read from disk"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """A register at the kernel's first instruction."""
+
+    name: str
+    expected: str = about("as the boot image says")
+    actual: str | None = about("as the CPU had it; null when the entry was not looked at")
+    agrees: bool = about("whether both mean the same: a busy TSS, for one, is as good as its own")
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What the guest printed, fit for any terminal: control characters are written as \\x1b."""
+
+    text: str = about("lines; of a very long transcript the middle is left out")
+    size: int = about("bytes that the guest printed")
+    sha256: str = about("of those bytes")
+
+    @property
+    def lines(self) -> list[str]:
+        return self.text.split("\n") if self.text else []
+
+    @property
+    def tail(self) -> list[str]:
+        """The last lines that hold anything but blanks."""
+        return [line for line in self.lines[-4 * _TAIL :] if line.strip()][-_TAIL:]
+
+
+@dataclass(frozen=True, slots=True)
+class CaseResult:
+    """How one case ended, and all that it rests on."""
+
+    case: str = about("the case's id")
+    arch: str = about("architecture")
+    kernel: Kernel = about("the kernel that was booted")
+    claim: str = about("the id without architecture and kernel")
+    expected: Expected = about("how it had to end")
+    verdict: str = about("how it ended")
+    reason: str = about("one sentence")
+    code: str | None = about("the loader's error code, when it refused")
+    problem: str | None = about("what is not as expected; null when all is")
+    unsafe: bool = about("started although the loader would have refused")
+    protocol: str | None = about("how the kernel was entered; null when it was not")
+    entry: int | None = about("guest address of the first instruction")
+    seconds: float = about("wall time on the host")
+    harness_seconds: float = about("the part of it in which QEMU did not run")
+    cpu_seconds: float | None = about("CPU time of QEMU")
+    instructions: int | None = about("guest instructions executed; null in real time")
+    stages: tuple[Stage, ...] = about("in the order in which they were reached")
+    key: Key | None = about("what another run must have in common to be compared; null: no run")
+    evidence: Mapping[str, tuple[str, ...]] = about("what the guest's init said, by key")
+    proof: str | None = about("the digest over nonce and evidence that init printed")
+    findings: tuple[str, ...] = about("remarks of the entry probe and of the protocol's rules")
+    registers: tuple[Register, ...] = about("at the kernel's first instruction")
+    memory: Memory | None = about("at the kernel's first instruction; null when nothing was loaded")
+    transcript: Transcript | None = about("the console; null when nothing was started")
+    log: Transcript | None = about("the log buffer in guest RAM; null when it was not looked at")
+    cmdline: str | None = about("the kernel command line")
+    reproduce: str = about("the command that runs this case again")
+    directory: str = about("the run directory")
+
+    @property
+    def as_expected(self) -> bool:
+        return self.problem is None
+
+    @property
+    def tail(self) -> list[str]:
+        """The last console lines, printable."""
+        return self.transcript.tail if self.transcript else []
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A test of the matrix that is not one boot, or a case that came to no result."""
+
+    name: str
+    outcome: str = about("passed, failed, error or skipped")
+    text: str = about("what went wrong, or why it was skipped")
+    seconds: float = about("wall time on the host")
+
+    @property
+    def bad(self) -> bool:
+        return self.outcome in ("failed", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """A whole matrix run."""
+
+    format: str = about(f"always {FORMAT!r}")
+    version: int = about(f"of this format: {VERSION}")
+    bootproof: str = about("version of the program that wrote it")
+    started: str = about("when, in UTC: 2026-01-31T23:59:59Z")
+    seconds: float = about("wall time on the host")
+    complete: bool = about("false when the run was interrupted or stopped at a failure")
+    cases: tuple[CaseResult, ...] = about("by id; merged shards one after the other")
+    checks: tuple[Check, ...] = about("what else was tested, and what came to no result")
+    references: Mapping[str, Reference] = about(
+        "reference boots by the case that they are beside", default_factory=dict
+    )
+
+    @property
+    def good(self) -> bool:
+        return not self.unexpected and not any(check.bad for check in self.checks)
+
+    @property
+    def unexpected(self) -> list[CaseResult]:
+        return [case for case in self.cases if not case.as_expected]
+
+
+def transcript(raw: bytes) -> Transcript:
+    """Guest output as it is kept."""
+    lines = [printable(line.removesuffix(b"\r")) for line in raw.split(b"\n")]
+    text = "\n".join(lines).removesuffix("\n")
+    if len(text) > _TRANSCRIPT_LIMIT:
+        half = _TRANSCRIPT_LIMIT // 2
+        gone = len(text) - 2 * half
+        text = f"{text[:half]}\n[… {gone} characters left out …]\n{text[-half:]}"
+    return Transcript(text, len(raw), hashlib.sha256(raw).hexdigest())
+
+
+def write(results: Results, path: Path) -> None:
+    """Writes all of the file or nothing. Raises UserError."""
+    data = {"$schema": SCHEMA_ID} | typedjson.to_json(results)
+    write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes all of a file or nothing, with the directories above it. Raises UserError."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, text.encode())
+
+
+class NoResults(UserError):
+    """A whole JSON file of another program. A reader of many files may leave it out."""
+
+
+class _Foreign(ValueError):
+    pass
+
+
+def read(path: Path) -> Results:
+    """The results in a file, or in the results.json of a directory. Raises UserError, NoResults."""
+    path = path / RESULTS if path.is_dir() else path
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_FILE_LIMIT + 1)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    if len(raw) > _FILE_LIMIT:
+        raise UserError(f"{path}: is larger than {_FILE_LIMIT >> 20} MiB")
+    try:
+        return _parse(raw)
+    except ValueError as error:
+        kind = NoResults if isinstance(error, _Foreign) else UserError
+        raise kind(f"{path}: no results that can be read: {error}") from error
+
+
+def _parse(raw: bytes) -> Results:
+    root = strictjson.mapping(strictjson.parse(raw), "$")
+    version = root.get("version")
+    if version == 1 and "format" not in root:
+        raise ValueError("$.version: 1 is of an older bootproof; run the matrix again")
+    if root.get("format") != FORMAT:
+        raise _Foreign(f"$.format: is not {FORMAT!r}: another program's file")
+    if version != VERSION:
+        raise ValueError(f"$.version: {strictjson.shown(version)} is not {VERSION}")
+    root.pop("$schema", None)
+    results = typedjson.from_json(Results, root)
+    seen: set[str] = set()
+    for number, case in enumerate(results.cases):
+        if case.case in seen:
+            raise ValueError(f"$.cases[{number}].case: {strictjson.shown(case.case)} occurs twice")
+        seen.add(case.case)
+    return results
+
+
+def merged(parts: Sequence[Results], names: Iterable[str]) -> Results:
+    """The results of the shards of one run as one. Raises UserError when a case occurs twice."""
+    owner: dict[str, str] = {}
+    for part, name in zip(parts, names, strict=True):
+        for case in part.cases:
+            if case.case in owner:
+                raise UserError(f"{name}: {case.case} is also in {owner[case.case]}")
+            owner[case.case] = name
+    return replace(
+        parts[0],
+        started=min(part.started for part in parts),
+        seconds=sum(part.seconds for part in parts),
+        complete=all(part.complete for part in parts),
+        cases=tuple(case for part in parts for case in part.cases),
+        checks=tuple(check for part in parts for check in part.checks),
+        references={case: found for part in parts for case, found in part.references.items()},
+    )
+
+
+SCHEMA_ID: Final = "urn:bootproof:results:2"
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of results.json."""
+    made = typedjson.schema(Results, "bootproof results", SCHEMA_ID)
+    properties = made["properties"]
+    properties["$schema"] = {"type": "string"}
+    properties["format"]["const"] = FORMAT
+    properties["version"]["const"] = VERSION
+    return made
+
+
+def schema_text() -> str:
+    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"

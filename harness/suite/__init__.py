@@ -1,0 +1,1 @@
+"""Many cases in one pytest session: `bootproof matrix`."""

@@ -1,0 +1,180 @@
+"""`bootproof matrix --kernel`: the user's kernels, looked at, and their cases run as any others.
+
+Owns what is opened and printed on the way; the rules are harness.cases.derive's, and where a
+kernel comes from is kernels.sources'. A kernel that cannot be proved is refused before anything
+runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from harness import qemu
+from harness.case import RAM_BASE, Case
+from harness.cases.derive import Derived, Given, Kernel, LeftOut, derive
+from harness.errors import UserError
+from harness.inputs import images
+from harness.inputs.images import KernelFile
+from harness.inputs.needs import COMMON, is_linux, lacking
+from harness.suite import matrix
+from harness.suite.matrix import Selection
+from harness.text import printable
+from harness.verdict import Verdict
+from kernels.cache import file_sha256
+from kernels.sources import Source, find
+from loader.errors import LoaderError
+from loader.identify import Format, identify
+from loader.image import open_image
+from loader.inspect import Inspection, inspect
+from loader.unpack import uki_parts
+
+_BIG_ENDIAN: Final = "big-endian"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the user asks for: kernels, and what every guest is given."""
+
+    kernels: tuple[str, ...]
+    cmdline: str | None = None
+    initrd: Path | None = None
+
+
+def run(wish: Wish, selection: Selection) -> int:
+    """Derives the cases of every kernel and runs, or only prints, those selected.
+
+    Raises UserError, FetchError and LoaderError when a kernel cannot be had or proved.
+    """
+    given = _given(wish)
+    cases: list[Case] = []
+    for kernel in _looked_at(wish.kernels):
+        found = derive(kernel, given)
+        if not selection.quiet:
+            print(
+                _about(kernel, found, given),
+                file=sys.stderr if selection.ktap else sys.stdout,
+                flush=True,
+            )
+        cases += found.cases
+    return matrix.run_cases(cases, selection)
+
+
+def look_at(name: str, file: KernelFile) -> Kernel:
+    """What the file says of itself in each format that it holds. Raises UserError, LoaderError."""
+    found = identify(file.path)
+    if found.format is Format.UNKNOWN:
+        raise _refusal(file, found.remark or "it is in no format of Linux kernels")
+    forms = [*_forms(file)]
+    last = forms[-1]
+    _check_arch(file, last)
+    for form in forms:
+        if form.refused:
+            raise _refusal(file, form.refused.sentence.removeprefix(f"{form.file}: "))
+    assert last.arch is not None
+    _check_inside(file, last.arch, last)
+    return Kernel(name, str(file.path.absolute()), last.arch, tuple(forms))
+
+
+def _check_arch(file: KernelFile, form: Inspection) -> None:
+    arch = form.arch
+    if arch is None or arch not in qemu.ARCHES:
+        what = "a 32-bit kernel" if arch in _NARROW else f"a kernel for {arch or 'no known CPU'}"
+        raise _refusal(file, f"it is {what}; bootproof boots {', '.join(qemu.ARCHES)}")
+    if form.kernel == Format.ELF.value and qemu.ARCHES[arch].device_tree:
+        raise _refusal(file, f"a vmlinux of {arch} has no boot protocol; give its Image")
+
+
+_NARROW: Final = ("i386", "arm", "riscv32")
+
+
+def _forms(file: KernelFile) -> Iterator[Inspection]:
+    """The formats in a file, outermost first: a bzImage, then the vmlinux in it."""
+    outer = inspect(file.path)
+    offset = RAM_BASE[outer.arch] if outer.kernel == "image" and outer.arch in RAM_BASE else None
+    kernel = images.in_format(file, outer.kernel)
+    yield inspect(kernel.path, offset=offset)
+    if outer.kernel != "bzimage" or outer.arch in _NARROW:
+        return
+    try:
+        yield inspect(images.in_format(file, "elf").path)
+    except LoaderError as error:
+        why = error.detail or error.summary
+        raise _refusal(file, f"no vmlinux can be had out of it: {why}") from error
+
+
+def _check_inside(file: KernelFile, arch: str, form: Inspection) -> None:
+    """Refuses what is no Linux, and a kernel in which no proof could run."""
+    if any(finding.code == _BIG_ENDIAN for finding in form.findings):
+        raise _refusal(file, f"it is big-endian; bootproof's guests on {arch} are little-endian")
+    with open_image(images.in_format(file, form.kernel).path) as kernel:
+        if not is_linux(kernel.data):
+            raise _refusal(file, "there is no 'Linux version' in it")
+        missing = [*lacking(kernel.data, (qemu.ARCHES[arch].console_driver, *COMMON))]
+    if missing:
+        raise _refusal(file, f"it lacks {'; and '.join(missing)}")
+
+
+def _refusal(file: KernelFile, why: str) -> UserError:
+    return UserError(f"{file.name}: is no Linux kernel that can be proved: {why}")
+
+
+def _looked_at(wanted: Sequence[str]) -> Iterator[Kernel]:
+    """Every kernel once, with names that are unique in the matrix."""
+    seen: dict[str, str] = {}
+    for what in wanted:
+        source = find(what)
+        file = _file(source)
+        if file.sha256 in seen.values():
+            continue
+        name = source.name if source.name not in seen else f"{source.name}-{file.sha256[:8]}"
+        seen[name] = file.sha256
+        yield look_at(name, file)
+
+
+def _file(source: Source) -> KernelFile:
+    if source.path is None:
+        return images.kernel_file(source.name)
+    try:
+        open_image(source.path, source.shown).close()
+        return KernelFile(source.shown, source.path, file_sha256(source.path))
+    except OSError as error:
+        raise UserError(f"{source.shown}: {error.strerror}") from error
+
+
+def _given(wish: Wish) -> Given:
+    initrd = images.read_initrd(wish.initrd)
+    if initrd is None or wish.initrd is None:
+        return Given(wish.cmdline)
+    return Given(wish.cmdline, str(wish.initrd.absolute()), len(initrd))
+
+
+def _about(kernel: Kernel, found: Derived, given: Given) -> str:
+    """What the kernel is, how many cases it has, and what was left out."""
+    release = next((form.release for form in kernel.forms if form.release), "no release")
+    formats = ", ".join(form.kernel for form in kernel.forms)
+    boot = sum(case.expect.verdict is Verdict.BOOTED for case in found.cases)
+    lines = [
+        f"kernel    {kernel.name}: {formats} of {kernel.arch}, {printable(release.encode())}",
+        f"cases     {len(found.cases)}, of which {boot} must boot",
+    ]
+    left_out = (*found.left_out, *_unused(kernel, given))
+    lines += [f"left out  {item.what}: {item.why}" for item in left_out]
+    return "\n".join(lines)
+
+
+def _unused(kernel: Kernel, given: Given) -> Iterator[LeftOut]:
+    """What a unified kernel image holds beside its kernel: no guest gets it."""
+    if identify(Path(kernel.path)).format is not Format.UKI:
+        return
+    with open_image(Path(kernel.path)) as image:
+        parts = uki_parts(image)
+        if parts.initrd is not None and given.initrd is None:
+            yield LeftOut("the image's own .initrd", "guests get bootproof's; give one by --initrd")
+        if parts.cmdline is not None and given.cmdline is None:
+            yield LeftOut(
+                "the image's own .cmdline", "guests get bootproof's; give it by --cmdline"
+            )
