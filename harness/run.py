@@ -43,7 +43,15 @@ from harness.record import recording
 from harness.record.recording import Record
 from harness.text import printable
 from harness.verdict import End, Expected, ExpectedHandover, Judgement, Observation, Verdict
-from harness.watch import Budget, Ending, Observer, Watch, ending_without_answer, reset_cause
+from harness.watch import (
+    Budget,
+    Ending,
+    Observer,
+    Watch,
+    end_qemu,
+    ending_without_answer,
+    reset_cause,
+)
 from loader import bootimage, imagedigest
 from loader.address import Range, format_size
 from loader.bootimage import BootImage
@@ -51,7 +59,6 @@ from loader.layout import Region
 from loader.memory import GuestMemory
 
 _GREETING_SECONDS: Final = 300.0
-_QUIT_SECONDS: Final = 30.0  # QEMU completes its log then, on a busy host too
 _Client = TypeVar("_Client", Monitor, GdbStub)
 _Asked = TypeVar("_Asked", bound=Expected | ExpectedHandover, covariant=True)
 
@@ -294,7 +301,7 @@ class _Run:
         Also gives the transcript with times, and the code before and at the program counter.
         """
         probe, ending = self._watch()
-        self._end_qemu()
+        end_qemu(self._process, self._monitor)
         transcript = bytes(self._console.transcript)
         said = evidence.parse(transcript)
         text = self._check_text(said.code)
@@ -378,13 +385,6 @@ class _Run:
 
     def _ended(self) -> bool:
         return self._process.ended()
-
-    def _end_qemu(self) -> None:
-        if self._process.ended() or self._patience.end is not None:
-            return
-        with contextlib.suppress(MonitorError):  # leaving the process's context ends it for certain
-            self._monitor.execute("quit", seconds=_QUIT_SECONDS)
-        self._process.wait(_QUIT_SECONDS)
 
 
 def _channel(

@@ -20,7 +20,7 @@ from harness.guest import kernellog, logbuffer
 from harness.guest.dump import DumpFormat, each_cpu
 from harness.guest.stuck import IdleDetector, StuckDetector
 from harness.host.process import QemuProcess
-from harness.monitor import Monitor
+from harness.monitor import Monitor, MonitorError
 from harness.verdict import End, Place
 from loader.memory import GuestMemory
 
@@ -33,6 +33,7 @@ _AROUND: Final = 16  # bytes
 _SAMPLE_AFTER: Final = 0.3  # CPU seconds without console output
 _NOTHING: Final = rb"(?!)"  # matches nowhere
 _EXIT_SECONDS: Final = 5.0
+_QUIT_SECONDS: Final = 30.0  # QEMU completes its log then, on a busy host too
 
 # Every ShutdownCause (qapi/run-state.json), which is the reason of a SHUTDOWN event.
 SHUTDOWNS: Final = {
@@ -311,6 +312,21 @@ def ending_without_answer(
     usage = Usage(None, process.cpu_seconds(), len(console.transcript))
     end = End.QEMU_EXITED if process.ended() else given_up or End.NO_ANSWER
     return Ending(_or_console_limit(end, console), usage)
+
+
+def end_qemu(process: QemuProcess, monitor: Monitor) -> None:
+    """Tells a QEMU that still runs to end, and waits for it, so that it completes its log.
+
+    One that cannot be told is left as it is: leaving the context of `process` ends it for certain.
+    A QEMU that closes its monitor before it answers has completed its log by then.
+    """
+    if process.ended():
+        return
+    try:
+        monitor.execute("quit", seconds=_QUIT_SECONDS)
+    except MonitorError:
+        return
+    process.wait(_QUIT_SECONDS)
 
 
 def _or_console_limit(end: End, console: ConsoleFile) -> End:

@@ -38,7 +38,7 @@ from harness.qemu import Channels, DirectKernel, LogMode, Machine, RamFile, RunL
 from harness.record import recording
 from harness.run import Costs, Outcome
 from harness.verdict import End, Expected, Observation
-from harness.watch import Budget, Ending, Watch, ending_without_answer, reset_cause
+from harness.watch import Budget, Ending, Watch, end_qemu, ending_without_answer, reset_cause
 from loader import assemble, bootimage
 from loader.address import MIB, Range
 from loader.identify import identify_bytes
@@ -49,7 +49,6 @@ from loader.registers import Registers
 from loader.result import KernelLoaderResult, PvhState
 
 _GREETING_SECONDS: Final = 300.0
-_QUIT_SECONDS: Final = 30.0  # as harness.run: the log of the run is completed then
 _KERNEL: Final = f"{PIECES_DIRECTORY}/kernel"
 _INITRD: Final = f"{PIECES_DIRECTORY}/initrd"
 _PEEK: Final = "peek.bin"
@@ -248,10 +247,7 @@ class _Boot:
         Also gives the transcript with times.
         """
         registers, ending = self._watch(entry, look)
-        if not self._process.ended() and self._patience.end is None:
-            with contextlib.suppress(MonitorError):
-                self._monitor.execute("quit", seconds=_QUIT_SECONDS)
-            self._process.wait(_QUIT_SECONDS)
+        end_qemu(self._process, self._monitor)
         transcript = bytes(self._console.transcript)
         proven = evidence.parse(transcript).proof is not None
         observation = Observation(
