@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from harness.guest.realise import Placement
-from harness.qemu import DEFAULT_PROFILE
+from harness.qemu import ARCHES, DEFAULT_PROFILE
 from harness.verdict import Verdict
 from loader.address import GIB, MIB
 from loader.result import PvhState
 
 MIB_512: Final = 512 * MIB
-RAM_BASE: Final = {"x86_64": 0, "aarch64": GIB}
+RAM_BASE: Final = {name: arch.ram_base for name, arch in ARCHES.items()}
 KEY: Final = "bootproof"  # of a field's metadata
 # A kernel may be named by its path: no part of an id may lead somewhere else, or be no text.
 _NOT_PLAIN: Final = re.compile(r"[^A-Za-z0-9.+_-]")

@@ -50,8 +50,6 @@ _BOOTLOADER_TYPES: Final = {
     linux32.NAME: bootparams.TYPE_OF_LOADER,
     pvh.NAME: 0xB0,
 }
-# Where the kernel's code begins within its Image: _text itself, or _stext one segment later.
-_ARM64_CODE_STARTS: Final = (0, 0x10000)
 _KASLR_LOWEST: Final = 512 << 20  # arch/x86/boot/compressed/kaslr.c: choose_random_location
 
 
@@ -426,8 +424,8 @@ def expected_code(
     pref_address, kernel_alignment), or with KASLR anywhere legal. Image: the load address.
     """
     header = kernel.setup_header
-    if arch != "x86_64":
-        return CodeAt(tuple(kernel.kernel_load + start for start in _ARM64_CODE_STARTS))
+    if starts := qemu.ARCHES[arch].code_starts:
+        return CodeAt(tuple(kernel.kernel_load + start for start in starts))
     if header is None:
         return CodeAt((kernel.footprint.start,))
     start = max(align_up(kernel.kernel_load, header.kernel_alignment), header.pref_address)

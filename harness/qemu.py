@@ -63,7 +63,9 @@ class Arch:
     `cmdline` is what a kernel needs to talk to us and to end the machine, `fast` what else makes it
     boot with fewer instructions; `entropy` names CPU features that give random numbers and can be
     turned off; `smp_repeats` says that guests with several CPUs were seen to run the same way each
-    time; `stub_window` is where a reset stub may lie; `device_tree` says whether kernels want one;
+    time; `ram_base` is where RAM begins; `stub_window` is where a reset stub may lie; `device_tree`
+    says whether kernels want one, and learn of all RAM from it; `code_starts` is how far behind its
+    load address the code of a kernel may begin whose headers do not tell;
     `dump` is how QEMU prints the registers; `gdb` is its name in GDB; `mode_log` finds the CPU mode
     at the entry in the kernel's log, if it says so. `console_driver` is what must be built into a
     kernel for the serial port. `page_cpus` has a CPU model for page sizes that `cpu` lacks.
@@ -79,6 +81,7 @@ class Arch:
     fast: str
     entropy: tuple[str, ...]
     smp_repeats: bool
+    ram_base: int
     stub_window: Range
     device_tree: bool
     memory_limit: int
@@ -89,6 +92,7 @@ class Arch:
     mode_log: re.Pattern[bytes] | None = None
     page_cpus: Mapping[str, str] = field(default_factory=dict)
     globals: tuple[str, ...] = ()
+    code_starts: tuple[int, ...] = ()
 
     def command_line(self, profile: str) -> str:
         """Our own kernel command line, by the name of its profile."""
@@ -131,6 +135,7 @@ _X86_64 = Arch(
     fast=f"{_FAST} no_timer_check",
     entropy=("rdrand", "rdseed"),
     smp_repeats=False,
+    ram_base=0,
     stub_window=Range(0x1000, 0xF000),
     device_tree=False,
     memory_limit=64 * GIB,
@@ -165,6 +170,7 @@ _AARCH64 = Arch(
     fast=_FAST,
     entropy=(),  # RNDR cannot be turned off; with a fixed -seed its numbers are the same each time
     smp_repeats=True,
+    ram_base=GIB,
     stub_window=Range.between(GIB + MIB, 256 * GIB),
     device_tree=True,
     memory_limit=64 * GIB,
@@ -185,6 +191,7 @@ _AARCH64 = Arch(
     ),
     mode_log=re.compile(rb"CPU\(s\) started at (EL\d)"),
     page_cpus={"16K": "neoverse-n1"},
+    code_starts=(0, 0x10000),  # _text itself, or _stext one segment later
 )
 ARCHES: Final[Mapping[str, Arch]] = {arch.name: arch for arch in (_X86_64, _AARCH64)}
 

@@ -18,6 +18,7 @@ from harness.evidence import GuestEvidence
 from harness.guest import kernellog
 from harness.guest.probe import Probe
 from harness.guest.text_in_ram import TextCheck
+from harness.qemu import ARCHES
 from harness.text import printable
 from loader.address import Range, format_size, is_aligned
 from loader.errors import one_line
@@ -462,7 +463,7 @@ def usable_ram(arch: str, banks: Sequence[Range], acpi: Range | None = None) -> 
 
     `acpi` is where ACPI tables lie, if there are any.
     """
-    if arch != "x86_64":
+    if ARCHES[arch].device_tree:
         return tuple(banks)
     ranges = (entry.range for entry in memory_map(banks, acpi) if entry.type == E820_RAM)
     return tuple(
