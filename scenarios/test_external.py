@@ -12,6 +12,7 @@ from typing import Final
 import pytest
 
 from harness import cli
+from harness.arguments import words
 from harness.cases.kernel_names import default_kernels
 from harness.inputs import images
 from harness.suite.options import KEEP_OPTION
@@ -52,7 +53,7 @@ def written_in_c(directory: Path, kernel: str, *options: str) -> Path:
     image = directory / "image"
     image.mkdir()
     subprocess.run([compiler, "-O2", *options, "-o", writer, WRITER], check=True)
-    assert cli.main(["initramfs", str(archive)]) == cli.OK
+    assert cli.main(["initramfs", str(archive)]) == words.OK
     vmlinux = images.in_format(images.kernel_file(kernel), "elf").path
     subprocess.run([writer, vmlinux, archive, CMDLINE, image], check=True)
     return image
@@ -106,7 +107,7 @@ def test_written_by_image(
     request: pytest.FixtureRequest,
 ) -> None:
     image = fresh(request.node.callspec.id) / "image"
-    assert cli.main(["image", kernel, *options, *machine, "--out", str(image)]) == cli.OK
+    assert cli.main(["image", kernel, *options, *machine, "--out", str(image)]) == words.OK
     assert (
         f"bootproof run {image}{''.join(f' {word}' for word in machine)}" in capfd.readouterr().out
     )

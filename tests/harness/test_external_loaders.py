@@ -16,6 +16,7 @@ from typing import Any, Final
 import pytest
 
 from harness import cli
+from harness.arguments import words
 from harness.guest.realise import Placement, realise
 from loader import bootimage
 from loader.address import GIB, MIB, Range
@@ -81,7 +82,7 @@ def run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Run:
         code = cli.main(["run", str(directory), "--out", str(out), *options])
         said = capfd.readouterr()
         assert contents(directory) == before
-        if code == cli.USAGE:
+        if code == words.USAGE:
             assert re.fullmatch(r"bootproof: [^\n]+\n", said.err) and len(said.err) < 1000
         else:
             assert said.err == ""
@@ -434,13 +435,13 @@ def test_refused(
     directory = Image(says(b"x")).write(tmp_path / "image", change)
     os.truncate(directory / "ram.img", 1 << 43)
     result = run(directory, *options)
-    assert result.code == cli.USAGE, result.output
+    assert result.code == words.USAGE, result.output
     assert reason in result.error
 
 
 def test_nothing_else_is_waited_for_when_there_is_a_proof(tmp_path: Path, run: Run) -> None:
     result = run(proving().write(tmp_path / "image"), "--until", "login:")
-    assert result.code == cli.USAGE
+    assert result.code == words.USAGE
     assert "--until: this boot image proves its boot" in result.error
 
 
@@ -448,10 +449,10 @@ def test_nothing_else_is_waited_for_when_there_is_a_proof(tmp_path: Path, run: R
 def test_image_is_never_its_own_run_directory(image: Path, above: int, tmp_path: Path) -> None:
     out = image if above == 0 else tmp_path
     before = contents(image)
-    assert cli.main(["run", str(image), "--out", str(out)]) == cli.USAGE
-    assert cli.main(["run", str(image), "--out", f"{out}/../{out.name}"]) == cli.USAGE
+    assert cli.main(["run", str(image), "--out", str(out)]) == words.USAGE
+    assert cli.main(["run", str(image), "--out", f"{out}/../{out.name}"]) == words.USAGE
     (tmp_path / "link").symlink_to(out)
-    assert cli.main(["run", str(image), "--out", str(tmp_path / "link")]) == cli.USAGE
+    assert cli.main(["run", str(image), "--out", str(tmp_path / "link")]) == words.USAGE
     assert contents(image) == before
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import cli
+from harness.arguments import words
 from harness.cases import scenario_docs
 from harness.cases.scenario_schema import CASE
 from harness.cases.scenarios import AXES, EXPECT
@@ -54,5 +55,5 @@ def test_example_is_listed_as_the_page_shows(tmp_path: Path) -> None:
 def test_error_is_as_the_page_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "my.toml"
     path.write_text(TOML.replace("offset = [", "protcol = ["))
-    assert cli.main(["matrix", "--scenarios", str(path), "--list"]) == cli.USAGE
+    assert cli.main(["matrix", "--scenarios", str(path), "--list"]) == words.USAGE
     assert capsys.readouterr().err == f"bootproof: {tmp_path}/{BLOCKS[1]}"

@@ -30,8 +30,9 @@ images.busybox = lambda arch: b"no busybox"
 COMMAND = """
 import sys
 from harness import cli
+from harness.arguments import matrix as matrix_words
 from harness.suite import matrix
-cli._matrix = lambda arguments: matrix._pytest(sys.argv[1:])
+matrix_words._matrix = lambda arguments: matrix._pytest(sys.argv[1:])
 sys.exit(cli.main(["matrix"]))
 """
 

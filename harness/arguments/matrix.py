@@ -1,0 +1,149 @@
+"""`bootproof matrix`: which cases, and how they run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+from harness import places
+from harness.arguments import words
+from harness.errors import UserError
+
+_FILTERS: Final = {
+    "--arch": "arch",
+    "--kernel-name": "kernel",
+    "--protocol": "protocol",
+    "--offset": "offset",
+}
+
+
+def add_matrix(commands: words.Commands) -> None:
+    matrix = words.command(
+        commands,
+        "matrix",
+        "boot the matrix of kernels, protocols and offsets",
+        example="bootproof matrix --kernel arch/x86/boot/bzImage --dry-run",
+        usage="bootproof matrix [--scenarios FILE | --kernel WHAT] [options]",
+    )
+    _add_choice(matrix)
+    _add_ways(matrix)
+    matrix.set_defaults(run=_matrix)
+
+
+def _add_choice(parser: words.Parser) -> None:
+    which = parser.add_argument_group("which cases")
+    which.add_argument(
+        "--scenarios",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="your own claims instead of the default matrix (docs/scenarios.md)",
+    )
+    which.add_argument(
+        "--kernel",
+        action="append",
+        default=[],
+        metavar="WHAT",
+        help="all that applies to your own kernel instead: bzImage, vmlinux, Image (also packed), a"
+        " .deb, .rpm, build directory, URL#sha256=…, or catalogue name; may be repeated",
+    )
+    which.add_argument("-k", metavar="EXPR", help="only cases whose id matches, as in pytest")
+    for option, key in _FILTERS.items():
+        which.add_argument(
+            option, action="append", default=[], metavar="VALUE", help=f"only this {key}"
+        )
+    which.add_argument("--lf", action="store_true", help="only what failed the last time")
+    which.add_argument("--shard", metavar="N/OF", help="one of several equal parts: 1/4")
+    which.add_argument(
+        "--costs", type=Path, metavar="FILE", help="results.json that shards are balanced by"
+    )
+    which.add_argument(
+        *("--list", "--dry-run"),
+        action="store_true",
+        help="only print the cases, what each must end as, and why",
+    )
+
+
+def _add_ways(parser: words.Parser) -> None:
+    how = parser.add_argument_group("how they run")
+    how.add_argument("--cmdline", help="with --kernel: kernel command line instead of the default")
+    how.add_argument(
+        "--initrd", type=Path, metavar="FILE", help="with --kernel: its /init runs after the proof"
+    )
+    how.add_argument(
+        "-n", metavar="N", type=words.count, default=2, help="how many guests at once (%(default)s)"
+    )
+    how.add_argument("-x", action="store_true", help="stop at the first case not as expected")
+    how.add_argument(
+        "--qemu",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="a QEMU that scenarios may name",
+    )
+    how.add_argument("--out", type=Path, default=places.output() / "matrix", help="run directories")
+    how.add_argument(
+        "--keep",
+        choices=("all", "failed"),
+        default="all",
+        help="of which cases guest RAM is kept, 50 MiB each (%(default)s)",
+    )
+    how.add_argument("--ktap", action="store_true", help="KTAP on stdout, all else on stderr")
+    how.add_argument("--quiet", action="store_true", help="only failures and the last line")
+    how.add_argument(
+        "--baseline", type=Path, metavar="FILE", help="compare with an earlier results.json"
+    )
+    words.add_threshold(how)
+
+
+def _matrix(arguments: argparse.Namespace) -> int:
+    from harness.suite import matrix, own_kernel
+
+    only = [
+        f"{key}={value}"
+        for option, key in _FILTERS.items()
+        for value in getattr(arguments, option[2:].replace("-", "_"))
+    ]
+    selection = matrix.Selection(
+        scenarios=tuple(path.absolute() for path in arguments.scenarios),
+        expression=arguments.k,
+        only=tuple(only),
+        shard=arguments.shard,
+        costs=arguments.costs and arguments.costs.absolute(),
+        qemus=tuple(arguments.qemu),
+        jobs=arguments.n,
+        stop_at_first=arguments.x,
+        only_list=arguments.list,
+        last_failed=arguments.lf,
+        out=arguments.out.absolute(),
+        keep=arguments.keep,
+        quiet=arguments.quiet,
+        ktap=arguments.ktap,
+        baseline=arguments.baseline and arguments.baseline.absolute(),
+        threshold=arguments.threshold,
+        command=_again(arguments),
+    )
+    if not arguments.kernel:
+        if arguments.cmdline is not None or arguments.initrd is not None:
+            raise UserError("--cmdline and --initrd are for your own kernel: give --kernel")
+        return matrix.run(selection)
+    if arguments.scenarios:
+        raise UserError("--kernel derives its own cases: leave out --scenarios")
+    wish = own_kernel.Wish(tuple(arguments.kernel), arguments.cmdline, arguments.initrd)
+    return own_kernel.run(wish, selection)
+
+
+def _again(arguments: argparse.Namespace) -> str:
+    """How the same matrix is started again."""
+    import shlex
+
+    from harness.suite.options import MATRIX_COMMAND
+
+    options = [("--scenarios", path) for path in arguments.scenarios]
+    options += [("--kernel", what) for what in arguments.kernel]
+    options += [("--qemu", word) for word in arguments.qemu]
+    options += [("--initrd", arguments.initrd)] if arguments.initrd else []
+    options += [("--cmdline", arguments.cmdline)] if arguments.cmdline is not None else []
+    return MATRIX_COMMAND + "".join(f" {name} {shlex.quote(str(v))}" for name, v in options)

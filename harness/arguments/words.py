@@ -1,0 +1,95 @@
+"""What a word of the command line means: sizes, counts, percentages. What is wrong is one line."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Final, NoReturn, TypeAlias
+
+from loader.address import parse_size
+
+OK, NOT_AS_EXPECTED, USAGE, INTERRUPTED = 0, 1, 2, 130  # exit codes
+_MOST_GUESTS: Final = 256
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all of ours are."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+
+def command(
+    commands: Commands, name: str, summary: str, *, example: str, usage: str | None = None
+) -> Parser:
+    """Adds a sub-command; `usage` where all options would fill half a screen."""
+    return commands.add_parser(
+        name,
+        usage=usage,
+        help=summary,
+        description=summary,
+        epilog=f"example: {example}",
+        allow_abbrev=False,
+    )
+
+
+def size(text: str) -> int:
+    """16M, 1G, 0x1000."""
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def count(text: str) -> int:
+    """How many guests at once."""
+    if not text.isascii() or not text.isdecimal() or not 0 < int(text) <= _MOST_GUESTS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {_MOST_GUESTS}")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """More than none, and an end to them."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return number
+
+
+def cpus(text: str) -> int:
+    """How many CPUs a guest has; the machine has its own limit."""
+    if not (text.isascii() and text.isdecimal() and 0 < int(text[:9]) < 10**8):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of CPUs")
+    return int(text)
+
+
+def offset(text: str) -> int | None:
+    """A size, or `none`."""
+    return None if text == "none" else size(text)
+
+
+def ratio(text: str) -> float:
+    """0.5% or 0.5 as 0.005."""
+    try:
+        percent = float(text.removesuffix("%"))
+    except ValueError:
+        percent = -1.0
+    if not 0 <= percent <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is no percentage; write it like 0.5%")
+    return percent / 100
+
+
+def add_threshold(parser: argparse._ActionsContainer) -> None:
+    """--threshold, as `matrix` and `report` have it."""
+    parser.add_argument(
+        "--threshold",
+        type=ratio,
+        default=0.005,
+        metavar="PERCENT",
+        help="change of instruction counts that is still the same (default: 0.5%%)",
+    )
