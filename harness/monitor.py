@@ -17,6 +17,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from qemu.qmp import ConnectError, EventListener, QMPClient, QMPError
 
+from harness.host import ending
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -164,7 +166,7 @@ class Monitor:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Lets the loop run until `step` is done. Ctrl-C may come at any point of it."""
+        """Lets the loop run until `step` is done, or the user interrupts it."""
 
         async def limited() -> T:
             self._hopeless(False)
@@ -174,7 +176,7 @@ class Monitor:
                 slice_ = _LOOK_SECONDS if left is None else min(left, _LOOK_SECONDS)
                 done, _ = await asyncio.wait({task}, timeout=slice_)
                 await self._receive()
-                if done or self._hopeless(True):
+                if done or ending.waits() or self._hopeless(True):
                     break
                 left = None if left is None else left - slice_
             if task.done():
@@ -183,13 +185,14 @@ class Monitor:
             await asyncio.wait({task}, timeout=_LOOK_SECONDS)
             raise TimeoutError("no answer")
 
-        coroutine = limited()
-        try:
-            return self._loop.run_until_complete(coroutine)
-        finally:
-            coroutine.close()  # one that an interruption never let begin would complain
+        with ending.held():  # a loop that is interrupted where it stops counts as running
+            return self._loop.run_until_complete(limited())
 
     def __exit__(self, *_: object) -> None:
+        with ending.held():
+            self._close()
+
+    def _close(self) -> None:
         # What an interruption has left unfinished is nobody's news.
         self._loop.set_exception_handler(lambda _loop, _context: None)
         # A client that was never connected, or whose QEMU died, has nothing left to say goodbye to.

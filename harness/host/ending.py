@@ -8,9 +8,11 @@ harness.host.confined.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import Any, Final
 
@@ -18,6 +20,8 @@ from harness.host import confined
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _received: list[int] = []
+_held: list[None] = []
+_put_off: list[None] = []
 _worker_of: list[int] = []
 
 
@@ -27,6 +31,7 @@ def obey_signals() -> Mapping[signal.Signals, Any]:
     A signal that is ignored already stays so (nohup).
     """
     _received.clear()
+    _put_off.clear()
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
@@ -45,7 +50,33 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
     for each in _SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     _received.append(number)
-    raise KeyboardInterrupt
+    if not _held:
+        raise KeyboardInterrupt
+    _put_off.append(None)
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Puts an interruption off to the end of the block: for what breaks when it comes anywhere.
+
+    A block that may take long looks at `waits`.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+    _held.append(None)
+    try:
+        yield
+    finally:
+        _held.pop()
+        if _put_off and not _held:
+            _put_off.clear()
+            raise KeyboardInterrupt
+
+
+def waits() -> bool:
+    """Whether an interruption was put off: what takes long ends early then."""
+    return bool(_put_off)
 
 
 def exit_code(interrupted: int) -> int:

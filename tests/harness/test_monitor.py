@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
+import signal
 import socket
+import sys
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
+from harness.host import ending
 from harness.monitor import Event, Monitor, MonitorError
 from tests.builders.guests import Guest, live, machine, program
 
@@ -75,3 +82,57 @@ def test_nothing_stays_open() -> None:
         with Monitor(ours) as monitor, theirs:
             monitor.wait(0.001)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+class Interruption:
+    """A signal at one line of the monitor, its client or the event loop: the `number`th traced."""
+
+    def __init__(self, number: int) -> None:
+        self._left = number
+
+    @property
+    def came(self) -> bool:
+        return self._left <= 0
+
+    def trace(self, frame: FrameType, event: str, _argument: object) -> Any:
+        if not any(part in frame.f_code.co_filename for part in ("asyncio", "qmp", "monitor.py")):
+            return None
+        if event in ("line", "return") and not self.came:
+            self._left -= 1
+            if self.came:
+                signal.raise_signal(signal.SIGINT)
+        return self.trace
+
+
+def interrupted_at(number: int) -> bool:
+    """False when there are not so many lines."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    ending.obey_signals()
+    ours, theirs = socket.socketpair()
+    interruption = Interruption(number)
+    with theirs, contextlib.suppress(KeyboardInterrupt), Monitor(ours) as monitor:
+        try:
+            sys.settrace(interruption.trace)
+            monitor.wait(0.0001)
+            monitor.wait(0.0001)
+        finally:
+            sys.settrace(None)
+        if interruption.came:
+            raise AssertionError("the interruption was lost")
+    assert ours.fileno() < 0
+    return interruption.came
+
+
+def test_interrupted_at_any_line(recwarn: pytest.WarningsRecorder) -> None:
+    """Nothing but a KeyboardInterrupt, once, and nothing stays open or pending."""
+    before = ending.obey_signals()
+    try:
+        number = 1
+        while interrupted_at(number):
+            number += 1
+    finally:
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
+    assert number > 400
+    gc.collect()
+    assert [str(warning.message) for warning in recwarn] == []
