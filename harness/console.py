@@ -76,6 +76,12 @@ class ConsoleFile(_Spawn):
         """Whether as much was read as ever will be."""
         return len(self.transcript) >= self._limit
 
+    def line_before_match(self) -> bytes:
+        """What stands before the last match on its line."""
+        matched = self.after if isinstance(self.after, bytes) else b""
+        begin = len(self.transcript) - len(self.buffer) - len(matched)
+        return bytes(self.transcript[self.transcript.rfind(b"\n", 0, begin) + 1 : begin])
+
     def drain(self) -> None:
         """Reads all that is there, without looking for anything."""
         while self._take(_CHUNK):

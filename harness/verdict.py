@@ -268,8 +268,9 @@ def _after_handover(expected: ExpectedHandover, seen: Observation) -> tuple[Verd
     entered = f"entered at {expected.entry:#x} exactly as asked"
     if seen.end is End.ENTERED:
         return Verdict.HANDED_OVER, f"{entered}, and stopped there"
-    wanted = repr(printable(expected.until or b""))
-    appeared = -1 if expected.until is None else seen.transcript.find(expected.until)
+    until = expected.until
+    wanted = repr(printable(until or b""))
+    appeared = -1 if until is None else kernellog.find(seen.transcript, until)
     if appeared >= 0:
         before = seen.transcript[:appeared]
         panic, oops = kernellog.panic(before), kernellog.oops(before)

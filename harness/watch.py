@@ -158,7 +158,9 @@ class Watch:
         )
         proven = False
         while True:
-            found = self._console.expect_list(patterns, timeout=_POLL)
+            found: int | None = self._console.expect_list(patterns, timeout=_POLL)
+            if found in (1, 4) and kernellog.echoes(self._console.line_before_match()):
+                found = None
             if found == 0 and proof and not proven:
                 proven = True
                 self._budget = self._budget.after_proof()

@@ -34,6 +34,9 @@ _AT: Final = re.compile(rb"(?:RIP: \d+:|pc : )" + _FRAME)
 _ORDERLY: Final = re.compile(
     _BEGIN + rb"(reboot: (?:Restarting system|Power down|System halted)[^\r\n]*)", re.MULTILINE
 )
+# What Linux says again of what it was given ("Kernel command line: …", "Unknown kernel command line
+# parameters …"): words of the one who started it, whatever they look like.
+_ECHO: Final = re.compile(rb"(ommand line(?:: | parameters ))[^\r\n]*")
 _INIT_RUNS: Final = re.compile(rb"Run /[^\r\n]* as init process\r?\n")
 _NOT_EXECUTED: Final = re.compile(
     _BEGIN + rb"((?:Failed to execute /|Starting init: )[^\r\n]*)", re.MULTILINE
@@ -60,8 +63,26 @@ class Message:
         return self.reason if self.frame is None else f"{self.reason}, in {self.frame}"
 
 
+def echoes(line: bytes) -> bool:
+    """Whether what follows on this line is the kernel's command line, said again."""
+    return _ECHO.search(line) is not None
+
+
+def find(text: bytes, wanted: bytes) -> int:
+    """Where `wanted` first stands and is not the command line said again; -1 if nowhere."""
+    at = text.find(wanted)
+    while at >= 0 and echoes(text[text.rfind(b"\n", 0, at) + 1 : at]):
+        at = text.find(wanted, at + 1)
+    return at
+
+
+def _said(text: bytes) -> bytes:
+    return _ECHO.sub(rb"\1", text)
+
+
 def panic(text: bytes) -> Message | None:
     """The first panic; its frame is the first of the call trace that is not panic() itself."""
+    text = _said(text)
     found = _PANIC.search(text)
     if found is None:
         return None
@@ -70,6 +91,7 @@ def panic(text: bytes) -> Message | None:
 
 def oops(text: bytes) -> Message | None:
     """The first oops: an exception in the kernel that killed what ran (die(), "[#1]")."""
+    text = _said(text)
     died = _DIED.search(text)
     if died is None:
         return None
@@ -81,7 +103,7 @@ def oops(text: bytes) -> Message | None:
 
 def orderly_end(text: bytes) -> str | None:
     """The last message of a kernel that restarts or ends the machine because it was asked to."""
-    found = list(_ORDERLY.finditer(text))
+    found = list(_ORDERLY.finditer(_said(text)))
     return printable(found[-1].group(1)) if found else None
 
 
@@ -90,6 +112,7 @@ def init_failure(text: bytes) -> str | None:
 
     An init that was killed because the kernel itself oopsed has not failed.
     """
+    text = _said(text)
     found = _PANIC.search(text)
     if found is None or _DIED.search(text, 0, found.start()):
         return None

@@ -280,6 +280,21 @@ def test_run_ends_with_the_line_that_was_waited_for(tmp_path: Path, run: Run) ->
     assert json.loads((result.directory / "result.json").read_text())["end"] == "marker"
 
 
+@pytest.mark.parametrize("said", [False, True])
+def test_command_line_that_is_echoed_is_not_what_was_waited_for(
+    said: bool, tmp_path: Path, run: Run
+) -> None:
+    code = program("x86_64", ENTRY)
+    for begin in (b"Kernel command line: ", b"Unknown kernel command line parameters "):
+        code.say(b"[    0.000000] " + begin + b'"quiet until=ready", or not\r\n')
+    code.say(b"[    0.0] Command line: [    0.0] ---[ end Kernel panic\r\n")
+    if said:
+        code.say(b"and that is until=ready\r\n")
+    result = run(Image(code.reset()).write(tmp_path / "image"), "--until", "until=ready")
+    assert (result.code == 0) is said
+    assert result.verdict.partition(":")[0] == ("handed-over" if said else "cpu-reset")
+
+
 def test_budget_is_the_users(tmp_path: Path, run: Run) -> None:
     guest = Image(program("x86_64", ENTRY).say_for_ever(b"tick\r\n"))
     result = run(guest.write(tmp_path / "image"), "--budget-seconds", "0.5", "--until", "tock")

@@ -94,6 +94,7 @@ def test_panic(text: bytes, wanted: Message) -> None:
     [
         b"",
         b"[    0.0] Command line: x=Kernel panic - not syncing: me\r\n",
+        b"[    0.0] Kernel command line: [    0.0] Kernel panic - not syncing: me\r\n",
         b"[    0.5] ---[ end Kernel panic - not syncing: VFS ]---\r\n",
         b"Kernel panic - not sync",
     ],
