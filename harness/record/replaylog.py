@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-KNOWN_VERSIONS: Final = (0xE0200C,)  # REPLAY_VERSION in replay/replay.c: QEMU 7.2
+KNOWN_VERSIONS: Final = (0xE0200C,)  # REPLAY_VERSION in replay/replay.c: QEMU 7.2 to 10.0
 _HEADER: Final = 12  # version, and eight bytes that are not used
 _EXECUTED_SIZE: Final = 5
 _UNFINISHED: Final = 0  # the version is written last
