@@ -66,13 +66,7 @@ def realise(
     cannot be brought about.
     """
     reserved = [region.range for region in machine.reserved]
-    found = list(memory.data_extents())
-    most = max(1, _MOST_PIECES // len(memory.banks))
-    extents = [
-        extent
-        for bank in memory.banks
-        for extent in _merged([part for part in found if bank.range.contains(part)], reserved, most)
-    ]
+    extents = _extents(memory, reserved)
     staged = [part for extent in extents for part in _inside(extent, reserved)]
     if placement is Placement.PIECES:
         direct = [part for extent in extents for part in _outside(extent, reserved)]
@@ -108,6 +102,15 @@ def realise(
         *(Region("staging area", area) for area in staging),
     )
     return Realisation(launch, tuple(pieces), stub_files, working_areas, added)
+
+
+def _extents(memory: GuestMemory, reserved: Sequence[Range]) -> list[Range]:
+    """Where the RAM holds data, in not too many pieces, none of them across banks."""
+    found = list(memory.data_extents())
+    most = max(1, _MOST_PIECES // len(memory.banks))
+    banks = (bank.range for bank in memory.banks)
+    parts = ([part for part in found if bank.contains(part)] for bank in banks)
+    return [extent for inside in parts for extent in _merged(inside, reserved, most)]
 
 
 def write(realisation: Realisation, memory: GuestMemory, directory: Path) -> None:
