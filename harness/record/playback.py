@@ -29,13 +29,14 @@ from harness.record import recording, replaylog
 from harness.record.recording import Record, version_text
 from harness.record.replaylog import ReplayLogError
 from harness.text import printable
+from harness.watch import end_qemu
 from loader import bootimage
 from loader.bootimage import BootImage
 from loader.memory import GuestMemory
 
 _GREETING_SECONDS: Final = 300.0
 _IDLE_SECONDS: Final = 120.0
-_QUIT_SECONDS: Final = 5.0
+_LAST_WORDS_SECONDS: Final = 5.0
 _POLL: Final = 0.05
 # A replay that executes nothing for so long waits for ever: busily, or asleep in so many looks.
 _STILL_CPU_SECONDS: Final = 20.0
@@ -224,13 +225,11 @@ def _running(
                 monitor.connect(_GREETING_SECONDS)
                 yield Playback(process, monitor, directory / CONSOLE)
             except MonitorError as error:
-                process.wait(_QUIT_SECONDS)
+                process.wait(_LAST_WORDS_SECONDS)
                 given_up = patience.end.value if patience.end else str(error)
                 said = process.stderr().splitlines()[-1:] or [given_up]
                 raise UserError(f"the replay failed: {printable(said[0].encode())}") from error
-            with contextlib.suppress(MonitorError):  # leaving ends QEMU for certain
-                monitor.execute("quit", seconds=_QUIT_SECONDS)
-            process.wait(_QUIT_SECONDS)
+            end_qemu(process, monitor)
 
 
 _SNAPSHOTS: Final = "snapshots.qcow2"
