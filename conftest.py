@@ -1,8 +1,13 @@
 """Lets pytest find the harness's options and fixtures when it runs in this repository."""
 
+import os
 import signal
+from pathlib import Path
 
-pytest_plugins = ["harness.plugin", "harness.fixtures"]
+pytest_plugins = ["bootproof.harness.plugin", "bootproof.harness.fixtures"]
+
+# Of every process that a test starts, whatever clone its virtual environment was made for.
+os.environ["PYTHONPATH"] = str(Path(__file__).parent / "src")
 
 # A shell ignores SIGINT for what it starts in the background, nohup SIGHUP, and every process
 # inherits that: the tests that interrupt a command would then wait for an end that never comes.

@@ -13,7 +13,7 @@ import time
 import tracemalloc
 from typing import Final
 
-from loader import GuestMemory, LoaderError
+from bootproof.loader import GuestMemory, LoaderError
 from tests.builders.hostile import RAM, Lie, lies
 
 ROUNDS: Final = 5

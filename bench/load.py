@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness.inputs.images import in_format, kernel_file
-from loader import BzImage, Elf, GuestMemory, Pe
-from loader.address import GIB, MIB
+from bootproof.harness.inputs.images import in_format, kernel_file
+from bootproof.loader import BzImage, Elf, GuestMemory, Pe
+from bootproof.loader.address import GIB, MIB
 
 TARGET: Final = 1.3  # times cp
 MEMORY_TARGET: Final = 40 * MIB

@@ -18,15 +18,17 @@ from pathlib import Path
 
 import psutil
 
-from harness.case import Case
-from harness.cases import case_file
-from harness.inputs.images import catalogue_file
-from harness.suite import matrix
-from loader.address import MIB
+from bootproof.harness.case import Case
+from bootproof.harness.cases import case_file
+from bootproof.harness.inputs.images import catalogue_file
+from bootproof.harness.suite import matrix
+from bootproof.loader.address import MIB
 
 TARGET = 150 * MIB  # for 16 cases
 
-_MATRIX = "import sys; from harness.suite import matrix; sys.exit(matrix._pytest(sys.argv[1:]))"
+_MATRIX = (
+    "import sys; from bootproof.harness.suite import matrix; sys.exit(matrix._pytest(sys.argv[1:]))"
+)
 
 
 def harness_memory(pid: int) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Case = kernel x format x protocol x offset x machine -> expectation. Ids; nothing is run here.
 
 Each field says in its metadata how it is written in scenario files and JSON and what it means:
-harness.cases.scenario_schema makes the validation, the errors and docs/scenarios.md from that.
+bootproof.harness.cases.schema makes the validation, the errors and docs/scenarios.md from that.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from harness.guest.realise import Placement
-from harness.qemu import ARCHES, DEFAULT_PROFILE
-from harness.verdict import Verdict
-from loader.address import GIB, MIB
-from loader.result import PvhState
+from bootproof.harness.qemu.machine import ARCHES, DEFAULT_PROFILE
+from bootproof.harness.qemu.placement import Placement
+from bootproof.harness.verdict import Verdict
+from bootproof.loader.address import GIB, MIB
+from bootproof.loader.result import PvhState
 
 MIB_512: Final = 512 * MIB
 RAM_BASE: Final = {name: arch.ram_base for name, arch in ARCHES.items()}

@@ -1,4 +1,5 @@
-"""The `bootproof` command: arguments in, exit code out. harness.arguments has the sub-commands.
+"""The `bootproof` command: arguments in, exit code out. bootproof.harness.arguments has the
+sub-commands.
 
 Exit codes: 0 as expected, 1 a case is not as expected, 2 usage or environment, 130 interrupted
 (143 by SIGTERM, 129 by SIGHUP). A reader of standard output that goes away changes none of them.
@@ -12,25 +13,25 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from harness import VERSION
-from harness.arguments import boot, matrix, reports, runs, tools
-from harness.arguments.words import INTERRUPTED, USAGE, Parser
-from harness.commands.output import StandardOutput
-from harness.errors import UserError
-from harness.host import ending
-from loader.errors import one_line
+from bootproof.harness import VERSION
+from bootproof.harness.arguments import boot, matrix, reports, runs, tools
+from bootproof.harness.arguments.words import INTERRUPTED, USAGE, Parser
+from bootproof.harness.errors import UserError
+from bootproof.harness.host import signals
+from bootproof.harness.host.stdout import StandardOutput
+from bootproof.loader.errors import one_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Mistakes of the user's side are one line on stderr and exit code 2."""
-    handlers = ending.obey_signals()
+    handlers = signals.obey_signals()
     output = StandardOutput()
     output.install()
     try:
         code = _carry_out(_parser().parse_args(argv))
     finally:
         output.finish()
-        ending.obey_no_more(handlers)
+        signals.obey_no_more(handlers)
     if output.error is not None:
         _complain(f"standard output: {output.error.strerror}")
         return code or USAGE
@@ -48,7 +49,7 @@ def _carry_out(arguments: argparse.Namespace) -> int:
         _complain(str(error))
         return USAGE
     if code == INTERRUPTED:
-        code = ending.exit_code(INTERRUPTED)
+        code = signals.exit_code(INTERRUPTED)
         if code == INTERRUPTED:
             _complain("interrupted")
     return code
@@ -60,8 +61,8 @@ def _complain(text: str) -> None:
 
 
 def _is_users(error: Exception) -> bool:
-    from kernels.errors import FetchError, FetchErrors
-    from loader.errors import LoaderError
+    from bootproof.kernels.errors import FetchError, FetchErrors
+    from bootproof.loader.errors import LoaderError
 
     return isinstance(error, UserError | FetchError | FetchErrors | LoaderError)
 

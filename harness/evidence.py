@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from loader.address import Range
+from bootproof.loader.address import Range
 
 _LINE = re.compile(rb"^bootproof: (\w+) ([^\r\n]*)\r?\n", re.MULTILINE)
 _PROOF = "proof"

@@ -2,7 +2,7 @@
 
 For test suites of other repositories (docs/testing-your-loader.md). Adds no option and no hook,
 and imports nothing of bootproof before a test asks for a fixture, so a suite that uses none pays
-nothing. What runs scenarios is harness.plugin.
+nothing. What runs scenarios is bootproof.harness.plugin.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def kernel() -> Callable[[str], Path]:
     """kernel(NAME): the file of a kernel of bootproof's catalogue, fetched once and cached."""
 
     def find(name: str) -> Path:
-        from harness.inputs import images
+        from bootproof.harness.inputs import images
 
         with _one_line():
             return images.kernel_path(name)
@@ -99,10 +99,10 @@ def boot(request: pytest.FixtureRequest, tmp_path: Path) -> Boot:
         machine: str | None = None,
         **words: Any,
     ) -> BootResult:
-        from harness import prove
-        from harness.commands import boot
-        from harness.inputs import images
-        from loader.errors import LoaderError
+        from bootproof.harness import prove
+        from bootproof.harness.commands import boot
+        from bootproof.harness.inputs import images
+        from bootproof.loader.errors import LoaderError
 
         _become_worker(request.config)
         out = next(directories)
@@ -140,8 +140,8 @@ def boot_image(request: pytest.FixtureRequest, tmp_path: Path) -> BootTheImage:
         until: str | None = None,
         **words: Any,
     ) -> BootResult:
-        from harness.commands import runimage
-        from loader.errors import LoaderError
+        from bootproof.harness.commands import run as runimage
+        from bootproof.loader.errors import LoaderError
 
         _become_worker(request.config)
         out = next(directories)
@@ -184,15 +184,15 @@ _DEFAULTS: Final[dict[str, Any]] = {
 
 
 def _result(verdict: str, reason: str, directory: Path, console: bytes) -> BootResult:
-    from harness.text import printable
+    from bootproof.harness.text import printable
 
     text = "\n".join(map(printable, console.splitlines()))
     return BootResult(verdict, reason, directory, text)
 
 
 def _size(value: str | int | None) -> int | None:
-    from harness.errors import UserError
-    from loader.address import parse_size
+    from bootproof.harness.errors import UserError
+    from bootproof.loader.address import parse_size
 
     try:
         return parse_size(value) if isinstance(value, str) else value
@@ -207,16 +207,16 @@ def _directories(parent: Path, name: str) -> Iterator[Path]:
 
 def _become_worker(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
-        from harness.host import ending
+        from bootproof.harness.host import signals
 
-        ending.become_worker()
+        signals.become_worker()
 
 
 @contextmanager
 def _one_line() -> Iterator[None]:
     """What is the environment's or the caller's fault fails the test with one line."""
-    from harness.errors import UserError
-    from kernels.errors import FetchError, FetchErrors
+    from bootproof.harness.errors import UserError
+    from bootproof.kernels.errors import FetchError, FetchErrors
 
     try:
         yield

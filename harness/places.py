@@ -1,8 +1,8 @@
 """Where bootproof itself lies, and where what it makes goes by default.
 
-Two ways to have it: a clone, where run directories go below build/ and the launcher is
-./bootproof, and an installed package (bootproof.harness), which never writes beside its own files:
-run directories go below bootproof-out in the current directory.
+Two ways to have it: a clone (also one that `pip install -e` names), where run directories go below
+build/ and the launcher is ./bootproof, and an installed package, which never writes beside its own
+files: run directories go below bootproof-out in the current directory.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from harness.errors import UserError
+from bootproof.harness.errors import UserError
 
 PACKAGES: Final = Path(__file__).resolve().parent.parent
 """The folder that holds loader, harness, kernels and scenarios."""
 
-INSTALLED: Final = __name__ != "harness.places"
-PLUGIN: Final = f"{__package__}.plugin"
+INSTALLED: Final = not (PACKAGES / "src" / "bootproof").is_dir()
+PLUGIN: Final = "bootproof.harness.plugin"
 """Our pytest plugin, as pytest's -p takes it."""
 
 COMMAND: Final = "bootproof" if INSTALLED else "./bootproof"

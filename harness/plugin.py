@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from harness.case import Case
-from harness.cases import case_file, scenarios, shard
-from harness.errors import UserError
-from harness.host.inflight import InFlight
-from harness.prove import Proven
-from harness.report import listing
-from harness.results.changes import THRESHOLD
-from harness.suite import collect, live
-from harness.suite.collect import CaseItem
-from harness.suite.gathering import Gatherer
-from harness.suite.options import (
+from bootproof.harness.case import Case
+from bootproof.harness.cases import case_file, scenarios, shard
+from bootproof.harness.errors import UserError
+from bootproof.harness.prove import Proven
+from bootproof.harness.report import listing
+from bootproof.harness.results.changes import THRESHOLD
+from bootproof.harness.suite import items as collect
+from bootproof.harness.suite import live
+from bootproof.harness.suite.inflight import InFlight
+from bootproof.harness.suite.items import CaseItem
+from bootproof.harness.suite.options import (
     BASELINE_OPTION,
     COMMAND_OPTION,
     COSTS_OPTION,
@@ -39,6 +39,7 @@ from harness.suite.options import (
     SHARD_OPTION,
     THRESHOLD_OPTION,
 )
+from bootproof.harness.suite.session import Gatherer
 
 Prove = Callable[[Case], Proven]
 

@@ -13,31 +13,39 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from harness import qemu
-from harness.case import Case
-from harness.errors import UserError
-from harness.evidence import nonce_for
-from harness.guest.probe import Probe
-from harness.guest.symbols import Symbols
-from harness.host import interrupted, rundir
-from harness.host.rundir import CONSOLE, DMESG, write_result
-from harness.inputs import damage, images
-from harness.inputs.images import KernelFile
-from harness.results import typedjson
-from harness.results.key import Key, key_of
-from harness.run import Outcome, Start, Unpacked, run
-from harness.text import printable
-from harness.verdict import CodeAnywhere, CodeAt, Expected, Observation, Place, Verdict, usable_ram
-from harness.watch import Budget, Observer
-from loader import assemble, initramfs
-from loader.address import Range, align_up
-from loader.assemble import Assembled, Assembly
-from loader.errors import LoaderError
-from loader.identify import Format, identify
-from loader.image import open_image
-from loader.protocols import BootRequest, bootparams, linux32, linux64, pvh
-from loader.registers import to_json
-from loader.result import KernelLoaderResult
+from bootproof.harness.case import Case
+from bootproof.harness.errors import UserError
+from bootproof.harness.evidence import nonce_for
+from bootproof.harness.inputs import damage, images
+from bootproof.harness.inputs.images import KernelFile
+from bootproof.harness.inputs.symbols import Symbols
+from bootproof.harness.qemu import machine as qemu
+from bootproof.harness.qemu.probe import Probe
+from bootproof.harness.qemu.watch import Budget, Observer
+from bootproof.harness.record import interrupted, rundir
+from bootproof.harness.record.rundir import CONSOLE, DMESG, write_result
+from bootproof.harness.results import typedjson
+from bootproof.harness.results.key import Key, key_of
+from bootproof.harness.run import Outcome, Start, Unpacked, run
+from bootproof.harness.text import printable
+from bootproof.harness.verdict import (
+    CodeAnywhere,
+    CodeAt,
+    Expected,
+    Observation,
+    Place,
+    Verdict,
+    usable_ram,
+)
+from bootproof.loader import assemble, initramfs
+from bootproof.loader.address import Range, align_up
+from bootproof.loader.assemble import Assembled, Assembly
+from bootproof.loader.errors import LoaderError
+from bootproof.loader.identify import Format, identify
+from bootproof.loader.image import open_image
+from bootproof.loader.protocols import BootRequest, bootparams, linux32, linux64, pvh
+from bootproof.loader.registers import to_json
+from bootproof.loader.result import KernelLoaderResult
 
 _FOR_INIT: Final = re.compile(r"(?<!\S)--(?!\S)")
 RDINIT: Final = "rdinit=/bootproof/init"

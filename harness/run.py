@@ -16,12 +16,26 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
-from harness import evidence, qemu, verdict
-from harness.console import DEFAULT_LIMIT, ConsoleFile, timestamped
-from harness.gdbstub import GdbError, GdbStub
-from harness.guest import logbuffer, probe, text_in_ram
-from harness.guest.probe import Guest, Probe
-from harness.guest.realise import (
+from bootproof.harness import evidence, verdict
+from bootproof.harness.guest import logbuffer, text_in_ram
+from bootproof.harness.guest.stages import Stage
+from bootproof.harness.guest.text_in_ram import TextCheck
+from bootproof.harness.host.files import (
+    disk_errors,
+    file_for_qemu,
+    has_room,
+    lent_to_qemu,
+    write_whole,
+)
+from bootproof.harness.host.process import STDERR, QemuProcess, most_written
+from bootproof.harness.inputs.symbols import Symbols
+from bootproof.harness.qemu import machine as qemu
+from bootproof.harness.qemu import probe
+from bootproof.harness.qemu.console import DEFAULT_LIMIT, ConsoleFile, timestamped
+from bootproof.harness.qemu.gdbstub import GdbError, GdbStub
+from bootproof.harness.qemu.machine import Channels, LogMode, Machine, RamFile, RunLog
+from bootproof.harness.qemu.monitor import Monitor, MonitorError
+from bootproof.harness.qemu.placement import (
     PIECES_DIRECTORY,
     Placement,
     Realisation,
@@ -29,21 +43,8 @@ from harness.guest.realise import (
     realise,
     write,
 )
-from harness.guest.stages import Stage
-from harness.guest.symbols import Symbols
-from harness.guest.text_in_ram import TextCheck
-from harness.host import reproduce
-from harness.host.lending import disk_errors, file_for_qemu, has_room, lent_to_qemu, write_whole
-from harness.host.patience import Patience
-from harness.host.process import STDERR, QemuProcess, most_written
-from harness.host.rundir import CONSOLE, DMESG, RECORD, RUN_LOG, TRANSCRIPT
-from harness.monitor import Monitor, MonitorError
-from harness.qemu import Channels, LogMode, Machine, RamFile, RunLog
-from harness.record import recording
-from harness.record.recording import Record
-from harness.text import printable
-from harness.verdict import End, Expected, ExpectedHandover, Judgement, Observation, Verdict
-from harness.watch import (
+from bootproof.harness.qemu.probe import Guest, Probe
+from bootproof.harness.qemu.watch import (
     Budget,
     Ending,
     Observer,
@@ -52,11 +53,24 @@ from harness.watch import (
     ending_without_answer,
     reset_cause,
 )
-from loader import bootimage, imagedigest
-from loader.address import Range, format_size
-from loader.bootimage import BootImage
-from loader.layout import Region
-from loader.memory import GuestMemory
+from bootproof.harness.qemu.watchdog import Patience
+from bootproof.harness.record import recording, reproduce
+from bootproof.harness.record.recording import Record
+from bootproof.harness.record.rundir import CONSOLE, DMESG, RECORD, RUN_LOG, TRANSCRIPT
+from bootproof.harness.text import printable
+from bootproof.harness.verdict import (
+    End,
+    Expected,
+    ExpectedHandover,
+    Judgement,
+    Observation,
+    Verdict,
+)
+from bootproof.loader import bootimage, imagedigest
+from bootproof.loader.address import Range, format_size
+from bootproof.loader.bootimage import BootImage
+from bootproof.loader.layout import Region
+from bootproof.loader.memory import GuestMemory
 
 _GREETING_SECONDS: Final = 300.0
 _Client = TypeVar("_Client", Monitor, GdbStub)

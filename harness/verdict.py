@@ -13,17 +13,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from harness import evidence
-from harness.evidence import GuestEvidence
-from harness.guest import kernellog
-from harness.guest.probe import Probe
-from harness.guest.text_in_ram import TextCheck
-from harness.qemu import ARCHES
-from harness.text import printable
-from loader.address import Range, format_size, is_aligned
-from loader.errors import one_line
-from loader.protocols.e820 import E820_RAM, memory_map
-from loader.protocols.rules import Grade
+from bootproof.harness import evidence
+from bootproof.harness.evidence import GuestEvidence
+from bootproof.harness.guest import kernellog
+from bootproof.harness.guest.text_in_ram import TextCheck
+from bootproof.harness.qemu.machine import ARCHES
+from bootproof.harness.qemu.probe import Probe
+from bootproof.harness.text import printable
+from bootproof.loader.address import Range, format_size, is_aligned
+from bootproof.loader.errors import one_line
+from bootproof.loader.protocols.e820 import E820_RAM, memory_map
+from bootproof.loader.protocols.rules import Grade
 
 
 class Verdict(enum.Enum):

@@ -6,11 +6,11 @@ locked.
 Must not know the loader or the harness.
 """
 
-from kernels.catalog import Catalog, CatalogEntry, Kind, load_catalog
-from kernels.errors import FetchError, FetchErrors
-from kernels.fetch import FetchedKernel, Fetcher, Row
-from kernels.progress import Progress, Quiet, console_progress
-from kernels.records import LockMode
+from bootproof.kernels.catalog import Catalog, CatalogEntry, Kind, load_catalog
+from bootproof.kernels.errors import FetchError, FetchErrors
+from bootproof.kernels.fetch import FetchedKernel, Fetcher, Row
+from bootproof.kernels.progress import Progress, Quiet, console_progress
+from bootproof.kernels.records import LockMode
 
 __all__ = [
     "Catalog",

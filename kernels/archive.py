@@ -16,13 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from kernels.cache import Cache, file_sha256
-from kernels.catalog import Catalog, CatalogEntry
-from kernels.download import Downloader, Wanted, shown
-from kernels.errors import BadIndex, BadSignature, FetchError, NoMatch, NotOnMirror, UnknownSuite
-from kernels.lock import Resolved, check_resolved, check_sha256
-from kernels.progress import Progress
-from kernels.signature import check_signature
+from bootproof.kernels.cache import Cache, file_sha256
+from bootproof.kernels.catalog import Catalog, CatalogEntry
+from bootproof.kernels.download import Downloader, Wanted, shown
+from bootproof.kernels.errors import (
+    BadIndex,
+    BadSignature,
+    FetchError,
+    NoMatch,
+    NotOnMirror,
+    UnknownSuite,
+)
+from bootproof.kernels.lock import Resolved, check_resolved, check_sha256
+from bootproof.kernels.progress import Progress
+from bootproof.kernels.signature import check_signature
 
 MAX_INRELEASE = 8 << 20
 MAX_STANZA = 4 << 20

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernels.errors import CacheUnusable, DiskFull, FetchError
+from bootproof.kernels.errors import CacheUnusable, DiskFull, FetchError
 
 ENVIRONMENT = "BOOTPROOF_CACHE"
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

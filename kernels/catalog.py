@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kernels.errors import CatalogError, UnknownKernel
+from bootproof.kernels.errors import CatalogError, UnknownKernel
 
 CATALOG_PATH = Path(__file__).with_name("catalog.toml")
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from kernels import unpacking
-from kernels.errors import BadPackage, MemberMissing
-from kernels.progress import mebibytes
-from kernels.unpacking import Bounded, Member, Readable, broken
+from bootproof.kernels import unpacking
+from bootproof.kernels.errors import BadPackage, MemberMissing
+from bootproof.kernels.progress import mebibytes
+from bootproof.kernels.unpacking import Bounded, Member, Readable, broken
 
 MAGIC: Final = b"!<arch>\n"
 _AR_HEADER = 60

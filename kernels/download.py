@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from kernels.cache import file_sha256
-from kernels.errors import NoNetwork, NotOnMirror, ServerRefused, WrongHash
-from kernels.progress import Advance, Progress, mebibytes
+from bootproof.kernels.cache import file_sha256
+from bootproof.kernels.errors import NoNetwork, NotOnMirror, ServerRefused, WrongHash
+from bootproof.kernels.progress import Advance, Progress, mebibytes
 
 if TYPE_CHECKING:
     import requests

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kernels.fetch import FetchedKernel
+    from bootproof.kernels.fetch import FetchedKernel
 
 
 class FetchError(Exception):

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kernels.cache import Cache, CachedFile, default_cache_dir
-from kernels.catalog import Catalog, CatalogEntry, Kind, load_catalog
-from kernels.errors import (
+from bootproof.kernels.cache import Cache, CachedFile, default_cache_dir
+from bootproof.kernels.catalog import Catalog, CatalogEntry, Kind, load_catalog
+from bootproof.kernels.errors import (
     BadPackage,
     DroppedVersion,
     FetchError,
@@ -29,13 +29,13 @@ from kernels.errors import (
     NotLocked,
     NotOnMirror,
 )
-from kernels.lock import Resolved
-from kernels.progress import Progress, console_progress
-from kernels.records import LockMode, Records
+from bootproof.kernels.lock import Resolved
+from bootproof.kernels.progress import Progress, console_progress
+from bootproof.kernels.records import LockMode, Records
 
 if TYPE_CHECKING:  # these import requests and debian, which cost more than a whole cached fetch
-    from kernels.archive import Archive
-    from kernels.download import Downloader, RetryPolicy
+    from bootproof.kernels.archive import Archive
+    from bootproof.kernels.download import Downloader, RetryPolicy
 
 LOCK_PATH = Path(__file__).with_name("kernels.lock")
 
@@ -240,20 +240,20 @@ class _Network:
 
     @functools.cached_property
     def mirror(self) -> str:
-        from kernels.mirror import find_mirror
+        from bootproof.kernels.mirror import find_mirror
 
         return find_mirror(self.option)
 
     @functools.cached_property
     def downloader(self) -> Downloader:
-        from kernels.download import Downloader, RetryPolicy
+        from bootproof.kernels.download import Downloader, RetryPolicy
 
         return Downloader(self.progress, self.retry or RetryPolicy())
 
     @functools.cached_property
     def archive(self) -> Archive:
-        from kernels.archive import Archive
-        from kernels.signature import default_keyring
+        from bootproof.kernels.archive import Archive
+        from bootproof.kernels.signature import default_keyring
 
         return Archive(
             self.mirror,
@@ -267,7 +267,7 @@ class _Network:
     def download(self, resolved: Resolved, part: Path, label: str) -> None:
         from urllib.parse import quote
 
-        from kernels.download import Wanted
+        from bootproof.kernels.download import Wanted
 
         wanted = Wanted(label, resolved.size, resolved.sha256)
         self.downloader.save(f"{self.mirror}/{quote(resolved.path)}", part, wanted)
@@ -278,7 +278,7 @@ class _Network:
 
 
 def _extract(package: Path, member: str, target: Path) -> None:
-    from kernels.deb import extract_member
+    from bootproof.kernels.deb import extract_member
 
     extract_member(package, member, target)
 

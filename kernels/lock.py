@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from kernels.catalog import CatalogEntry
-from kernels.errors import LockError
+from bootproof.kernels.catalog import CatalogEntry
+from bootproof.kernels.errors import LockError
 
 FORMAT = 1
 MAX_PACKAGE_SIZE = 2 << 30

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from kernels.errors import MirrorUnknown
+from bootproof.kernels.errors import MirrorUnknown
 
 ENVIRONMENT = "BOOTPROOF_MIRROR"
 # Suites of the archive itself. Others (-updates, -security, third parties) come from trees that

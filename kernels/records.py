@@ -19,11 +19,11 @@ import enum
 from collections.abc import Iterator
 from pathlib import Path
 
-from kernels.cache import Cache
-from kernels.catalog import CatalogEntry
-from kernels.errors import LockError
-from kernels.lock import Resolved, read_lock, write_lock
-from kernels.progress import Progress
+from bootproof.kernels.cache import Cache
+from bootproof.kernels.catalog import CatalogEntry
+from bootproof.kernels.errors import LockError
+from bootproof.kernels.lock import Resolved, read_lock, write_lock
+from bootproof.kernels.progress import Progress
 
 
 class LockMode(enum.Enum):

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from kernels import unpacking
-from kernels.errors import BadPackage
-from kernels.unpacking import Bounded, Member, Readable
+from bootproof.kernels import unpacking
+from bootproof.kernels.errors import BadPackage
+from bootproof.kernels.unpacking import Bounded, Member, Readable
 
 MAGIC: Final = b"\xed\xab\xee\xdb"
 _LEAD: Final = 96

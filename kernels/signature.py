@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernels.errors import BadSignature
+from bootproof.kernels.errors import BadSignature
 
 ENVIRONMENT = "BOOTPROOF_KEYRING"
 KEYRINGS = (

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urldefrag, urlsplit
 
-from kernels import deb, rpm, unpacking
-from kernels.cache import Cache, default_cache_dir, file_sha256
-from kernels.catalog import Kind, load_catalog
-from kernels.download import Downloader, RetryPolicy, shown
-from kernels.errors import BadSource, FetchError
-from kernels.progress import Progress, console_progress
-from kernels.unpacking import Member
+from bootproof.kernels import deb, rpm, unpacking
+from bootproof.kernels.cache import Cache, default_cache_dir, file_sha256
+from bootproof.kernels.catalog import Kind, load_catalog
+from bootproof.kernels.download import Downloader, RetryPolicy, shown
+from bootproof.kernels.errors import BadSource, FetchError
+from bootproof.kernels.progress import Progress, console_progress
+from bootproof.kernels.unpacking import Member
 
 MOST_DOWNLOADED: Final = 1 << 30  # bytes; packages with debug symbols are larger, and no kernels
 

@@ -20,8 +20,8 @@ from typing import BinaryIO, Final, Protocol
 
 import zstandard
 
-from kernels.errors import BadPackage, MemberMissing
-from kernels.progress import mebibytes
+from bootproof.kernels.errors import BadPackage, MemberMissing
+from bootproof.kernels.progress import mebibytes
 
 MAX_MEMBER: Final = 512 << 20
 """The largest file that is taken out. Debian's largest kernel is under 100 MiB."""

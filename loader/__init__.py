@@ -15,11 +15,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from loader.address import Range, format_size, parse_size
-from loader.bzimage import BzImage
-from loader.cmdline import Cmdline, load_cmdline
-from loader.elf import Elf
-from loader.errors import (
+from bootproof.loader.address import Range, format_size, parse_size
+from bootproof.loader.bzimage import BzImage
+from bootproof.loader.cmdline import Cmdline, load_cmdline
+from bootproof.loader.elf import Elf
+from bootproof.loader.errors import (
     Bzimage,
     CommandLineCopy,
     CommandLineOverflow,
@@ -36,10 +36,10 @@ from loader.errors import (
     Overflow,
     Pvh,
 )
-from loader.image import ImageSource, open_image
-from loader.memory import Bank, GuestMemory
-from loader.pe import Pe, load_dtb
-from loader.result import (
+from bootproof.loader.image import ImageSource, open_image
+from bootproof.loader.memory import Bank, GuestMemory
+from bootproof.loader.pe import Pe, load_dtb
+from bootproof.loader.result import (
     Finding,
     KernelLoaderResult,
     PvhBootCapability,
@@ -49,8 +49,8 @@ from loader.result import (
 )
 
 if TYPE_CHECKING:
-    from loader import configurators
-    from loader.configurators import BootParams
+    from bootproof.loader import configurators
+    from bootproof.loader.configurators import BootParams
 
 __all__ = [
     "Bank",

@@ -11,22 +11,30 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from loader import bootimage
-from loader.address import MIB, Range, format_size
-from loader.bootimage import BootImage
-from loader.bzimage import BzImage
-from loader.elf import Elf
-from loader.errors import LoaderError
-from loader.identify import Format, identify_bytes
-from loader.image import ImageLike, ImageSource, open_image
-from loader.layout import smallest_memory
-from loader.memory import GuestMemory
-from loader.pe import Pe
-from loader.pecoff import PeFile
-from loader.protocols import BootProtocol, BootRequest, ProtocolError, arm64, linux32, linux64, pvh
-from loader.protocols.table import PROTOCOLS
-from loader.relocation import relocated
-from loader.result import KernelLoaderResult, PvhState
+from bootproof.loader import bootimage
+from bootproof.loader.address import MIB, Range, format_size
+from bootproof.loader.bootimage import BootImage
+from bootproof.loader.bzimage import BzImage
+from bootproof.loader.elf import Elf
+from bootproof.loader.errors import LoaderError
+from bootproof.loader.identify import Format, identify_bytes
+from bootproof.loader.image import ImageLike, ImageSource, open_image
+from bootproof.loader.layout import smallest_memory
+from bootproof.loader.memory import GuestMemory
+from bootproof.loader.pe import Pe
+from bootproof.loader.pecoff import PeFile
+from bootproof.loader.protocols import (
+    BootProtocol,
+    BootRequest,
+    ProtocolError,
+    arm64,
+    linux32,
+    linux64,
+    pvh,
+)
+from bootproof.loader.protocols.table import PROTOCOLS
+from bootproof.loader.relocation import relocated
+from bootproof.loader.result import KernelLoaderResult, PvhState
 
 Banks = tuple[tuple[int, int], ...]
 

@@ -21,13 +21,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final, TypeVar
 
-from loader import strictjson
-from loader.address import U64_MAX, Range, is_aligned
-from loader.errors import LoaderError
-from loader.layout import Region
-from loader.memory import Bank, GuestMemory
-from loader.protocols.table import PROTOCOLS
-from loader.registers import REGISTERS_BY_ARCH, Registers, from_json, to_json
+from bootproof.loader import strictjson
+from bootproof.loader.address import U64_MAX, Range, is_aligned
+from bootproof.loader.errors import LoaderError
+from bootproof.loader.layout import Region
+from bootproof.loader.memory import Bank, GuestMemory
+from bootproof.loader.protocols.table import PROTOCOLS
+from bootproof.loader.registers import REGISTERS_BY_ARCH, Registers, from_json, to_json
 
 FORMAT: Final = "bootproof boot image"
 FORMAT_VERSION: Final = 1

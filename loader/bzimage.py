@@ -11,13 +11,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from loader import errors
-from loader.address import Range, align_up, checked_add
-from loader.copying import Copy, copy_all
-from loader.errors import InvalidKernelStartAddress, LoaderError, MemoryOverflow
-from loader.image import ImageLike, ImageSource, open_image
-from loader.memory import GuestMemory
-from loader.result import Finding, KernelLoaderResult, PvhBootCapability, PvhState, SetupHeader
+from bootproof.loader import errors
+from bootproof.loader.address import Range, align_up, checked_add
+from bootproof.loader.copying import Copy, copy_all
+from bootproof.loader.errors import InvalidKernelStartAddress, LoaderError, MemoryOverflow
+from bootproof.loader.image import ImageLike, ImageSource, open_image
+from bootproof.loader.memory import GuestMemory
+from bootproof.loader.result import (
+    Finding,
+    KernelLoaderResult,
+    PvhBootCapability,
+    PvhState,
+    SetupHeader,
+)
 
 SETUP_HEADER_OFFSET: Final = 0x1F1
 HDRS_MAGIC: Final = 0x5372_6448  # "HdrS"

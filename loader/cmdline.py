@@ -11,10 +11,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from loader import errors
-from loader.address import GIB, KIB, MIB, U64_MAX, checked_add
-from loader.errors import CommandLineCopy, CommandLineOverflow, InvalidCommandLine, LoaderError
-from loader.memory import GuestMemory
+from bootproof.loader import errors
+from bootproof.loader.address import GIB, KIB, MIB, U64_MAX, checked_add
+from bootproof.loader.errors import (
+    CommandLineCopy,
+    CommandLineOverflow,
+    InvalidCommandLine,
+    LoaderError,
+)
+from bootproof.loader.memory import GuestMemory
 
 INIT_ARGS_SEPARATOR = " -- "
 _U32_MAX = 0xFFFF_FFFF

@@ -11,8 +11,8 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from loader.image import ImageSource
-from loader.memory import GuestMemory
+from bootproof.loader.image import ImageSource
+from bootproof.loader.memory import GuestMemory
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,16 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from loader import errors
-from loader.address import MIB, U64_MAX, Range, checked_add, format_size
-from loader.copying import copy_all
-from loader.declared import U16, U32, U64, Bytes16, Declared
-from loader.elfnotes import NoteSegment, PvhNotes
-from loader.errors import LoaderError
-from loader.image import ImageLike, ImageSource, open_image
-from loader.memory import GuestMemory
-from loader.result import Finding, KernelLoaderResult, PvhBootCapability, PvhState
-from loader.segments import GET_AGAIN, ProgramHeader, Row, Segments
+from bootproof.loader import errors
+from bootproof.loader.address import MIB, U64_MAX, Range, checked_add, format_size
+from bootproof.loader.copying import copy_all
+from bootproof.loader.declared import U16, U32, U64, Bytes16, Declared
+from bootproof.loader.elfnotes import NoteSegment, PvhNotes
+from bootproof.loader.errors import LoaderError
+from bootproof.loader.image import ImageLike, ImageSource, open_image
+from bootproof.loader.memory import GuestMemory
+from bootproof.loader.result import Finding, KernelLoaderResult, PvhBootCapability, PvhState
+from bootproof.loader.segments import GET_AGAIN, ProgramHeader, Row, Segments
 
 ELF_MAGIC: Final = b"\x7fELF"
 EI_CLASS: Final = 4

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from loader.declared import U32, Declared
-from loader.errors import Elf
-from loader.image import ImageSource
-from loader.result import PvhBootCapability, PvhRelocation, PvhState
+from bootproof.loader.declared import U32, Declared
+from bootproof.loader.errors import Elf
+from bootproof.loader.image import ImageSource
+from bootproof.loader.result import PvhBootCapability, PvhRelocation, PvhState
 
 NOTE_ALIGNMENT: Final = 4
 XEN_NAME: Final = b"Xen\0"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from loader.bzimage import (
+from bootproof.loader.bzimage import (
     HDRS_MAGIC,
     PROTOCOL_2_12,
     SECTOR,
@@ -24,13 +24,13 @@ from loader.bzimage import (
     XLF_KERNEL_64,
     setup_size,
 )
-from loader.elf import E_MACHINES, EI_CLASS, EI_DATA, ELF_MAGIC, ELFCLASS64
-from loader.image import ImageLike, open_image
-from loader.packing import Packing, sniff
-from loader.pe import ARCHITECTURES, ImageHeader
-from loader.pecoff import PeFile
-from loader.result import SetupHeader
-from loader.zboot import PACKINGS, ZbootHeader, is_zboot
+from bootproof.loader.elf import E_MACHINES, EI_CLASS, EI_DATA, ELF_MAGIC, ELFCLASS64
+from bootproof.loader.image import ImageLike, open_image
+from bootproof.loader.packing import Packing, sniff
+from bootproof.loader.pe import ARCHITECTURES, ImageHeader
+from bootproof.loader.pecoff import PeFile
+from bootproof.loader.result import SetupHeader
+from bootproof.loader.zboot import PACKINGS, ZbootHeader, is_zboot
 
 
 class Format(StrEnum):

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable
 from typing import BinaryIO, Self, TypeAlias
 
-from loader.errors import Image, LoaderError
+from bootproof.loader.errors import Image, LoaderError
 
 ImageLike: TypeAlias = (
     "bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO | io.BufferedIOBase"

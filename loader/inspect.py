@@ -1,7 +1,7 @@
 """What a kernel file is and what loading it would do, without loading it.
 
 Owns gathering what identify, unpack and the loaders know into one value for people and
-programs.  Must not know: how it is shown (harness/commands/inspect_view.py), nor QEMU.
+programs.  Must not know: how it is shown (harness/report/inspection.py), nor QEMU.
 
 Header flags are named as in Documentation/arch/x86/boot.rst, Documentation/arch/arm64/booting.rst
 and Documentation/arch/riscv/boot-image-header.rst.
@@ -13,16 +13,22 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from loader.address import U64_MAX
-from loader.bzimage import PROTOCOL_2_05, PROTOCOL_2_10, PROTOCOL_2_12, BzImage, read_setup_header
-from loader.elf import Elf, ElfHeader
-from loader.errors import LoaderError
-from loader.identify import PROTOCOL_2_08, Format, identify_bytes
-from loader.image import ImageLike, ImageSource, open_image
-from loader.memory import GuestMemory
-from loader.packing import UnpackError
-from loader.payload import locate
-from loader.pe import (
+from bootproof.loader.address import U64_MAX
+from bootproof.loader.bzimage import (
+    PROTOCOL_2_05,
+    PROTOCOL_2_10,
+    PROTOCOL_2_12,
+    BzImage,
+    read_setup_header,
+)
+from bootproof.loader.elf import Elf, ElfHeader
+from bootproof.loader.errors import LoaderError
+from bootproof.loader.identify import PROTOCOL_2_08, Format, identify_bytes
+from bootproof.loader.image import ImageLike, ImageSource, open_image
+from bootproof.loader.memory import GuestMemory
+from bootproof.loader.packing import UnpackError
+from bootproof.loader.payload import locate
+from bootproof.loader.pe import (
     ARM64_MAGIC,
     BIG_ENDIAN,
     PAGE_SIZE_MASK,
@@ -31,9 +37,9 @@ from loader.pe import (
     ImageHeader,
     Pe,
 )
-from loader.result import Finding, KernelLoaderResult, PvhBootCapability, SetupHeader
-from loader.unpack import DEFAULT_LIMIT, Step, Unpacked, uki_parts, unpack_fully
-from loader.vmlinux import pvh_of_payload
+from bootproof.loader.result import Finding, KernelLoaderResult, PvhBootCapability, SetupHeader
+from bootproof.loader.unpack import DEFAULT_LIMIT, Step, Unpacked, uki_parts, unpack_fully
+from bootproof.loader.vmlinux import pvh_of_payload
 
 HeaderValue = int | str | tuple[str, ...]
 

@@ -18,8 +18,8 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
-from loader.address import MIB, TIB, U64_MAX, Range, format_size
-from loader.errors import GuestMemoryError
+from bootproof.loader.address import MIB, TIB, U64_MAX, Range, format_size
+from bootproof.loader.errors import GuestMemoryError
 
 if TYPE_CHECKING:
     from ctypes import CDLL

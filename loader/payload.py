@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from loader.identify import PROTOCOL_2_08, Format, Identity, payload_start, setup_header
-from loader.packing import Packed, Packing, Unpack, sniff
-from loader.pecoff import PeFile, Section
-from loader.zboot import PACKINGS, ZbootHeader
+from bootproof.loader.identify import PROTOCOL_2_08, Format, Identity, payload_start, setup_header
+from bootproof.loader.packing import Packed, Packing, Unpack, sniff
+from bootproof.loader.pecoff import PeFile, Section
+from bootproof.loader.zboot import PACKINGS, ZbootHeader
 
 _SIZE_WORD = 4
 

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from loader import errors
-from loader.address import MIB, U64_MAX, Range, checked_add, format_size
-from loader.copying import Copy, copy_all
-from loader.declared import U32, U64, Declared
-from loader.image import ImageLike, ImageSource, open_image
-from loader.memory import GuestMemory
-from loader.result import Finding, KernelLoaderResult, PvhBootCapability, PvhState
+from bootproof.loader import errors
+from bootproof.loader.address import MIB, U64_MAX, Range, checked_add, format_size
+from bootproof.loader.copying import Copy, copy_all
+from bootproof.loader.declared import U32, U64, Declared
+from bootproof.loader.image import ImageLike, ImageSource, open_image
+from bootproof.loader.memory import GuestMemory
+from bootproof.loader.result import Finding, KernelLoaderResult, PvhBootCapability, PvhState
 
 ARM64_MAGIC: Final = 0x644D_5241  # "ARM\x64"
 RISCV64_MAGIC: Final = 0x0543_5352  # "RSC\x05"

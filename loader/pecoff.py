@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Self
 
-from loader.declared import U16, U32, Declared
+from bootproof.loader.declared import U16, U32, Declared
 
 DOS_MAGIC = b"MZ"
 _PE_MAGIC = b"PE\0\0"

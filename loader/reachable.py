@@ -2,7 +2,7 @@
 
 A descriptor that cannot be loaded, a reserved flag or a number that is too wide would otherwise end
 as a guest that resets without a word, or in another state than the one demanded. Knows no encodings
-(loader.stub has those).
+(bootproof.loader.stub has those).
 
 Sources: Intel SDM vol. 3A 2.3 (flags), 2.5 (control registers), 3.4.5 and 5.5 to 5.8 (what a
 segment register can be loaded with), 9.8.5 (into long mode); Arm ARM (DDI 0487) C5.2.18 (SPSR).
@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from typing import Final, NoReturn
 
-from loader.errors import LoaderError
-from loader.registers import (
+from bootproof.loader.errors import LoaderError
+from bootproof.loader.registers import (
     ATTR_GRANULARITY,
     ATTR_LDT,
     ATTR_LONG,

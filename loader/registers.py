@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, Self
 
-from loader import strictjson
+from bootproof.loader import strictjson
 
 CR0_PE = 1 << 0
 CR0_ET = 1 << 4  # hard-wired to 1 since the i486

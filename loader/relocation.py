@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from loader.address import Range, checked_add
-from loader.elfnotes import PvhNotes
-from loader.errors import LoaderError, MemoryOverflow
-from loader.image import ImageSource
-from loader.result import KernelLoaderResult, PvhBootCapability, PvhRelocation, PvhState
-from loader.vmlinux import note_segments
+from bootproof.loader.address import Range, checked_add
+from bootproof.loader.elfnotes import PvhNotes
+from bootproof.loader.errors import LoaderError, MemoryOverflow
+from bootproof.loader.image import ImageSource
+from bootproof.loader.result import KernelLoaderResult, PvhBootCapability, PvhRelocation, PvhState
+from bootproof.loader.vmlinux import note_segments
 
 
 class RelocationError(LoaderError):

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Self
 
-from loader.address import Range
-from loader.declared import U8, U16, U32, U64, Declared
+from bootproof.loader.address import Range
+from bootproof.loader.declared import U8, U16, U32, U64, Declared
 
 
 @dataclass(frozen=True, slots=True)

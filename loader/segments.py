@@ -13,13 +13,13 @@ from itertools import islice, pairwise
 from operator import attrgetter
 from typing import Final, TypeAlias
 
-from loader.address import U64_MAX, Range, checked_add, format_size
-from loader.copying import Copy
-from loader.declared import U32, U64, Declared
-from loader.errors import Elf, MemoryOverflow
-from loader.image import ImageSource
-from loader.memory import GuestMemory
-from loader.result import Finding
+from bootproof.loader.address import U64_MAX, Range, checked_add, format_size
+from bootproof.loader.copying import Copy
+from bootproof.loader.declared import U32, U64, Declared
+from bootproof.loader.errors import Elf, MemoryOverflow
+from bootproof.loader.image import ImageSource
+from bootproof.loader.memory import GuestMemory
+from bootproof.loader.result import Finding
 
 Row: TypeAlias = tuple[int, int, int, int, int, int, int, int]
 

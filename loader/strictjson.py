@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from loader.address import U64_MAX
+from bootproof.loader.address import U64_MAX
 
 _NUMBER: Final = re.compile(r"0x[0-9a-fA-F]{1,16}|[0-9]{1,20}", re.ASCII)
 _PLAIN_KEY: Final = re.compile(r"\w{1,40}", re.ASCII)

@@ -15,8 +15,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from loader.reachable import StubError, check_arm64, check_x86
-from loader.registers import (
+from bootproof.loader.reachable import StubError, check_arm64, check_x86
+from bootproof.loader.registers import (
     CR0_ET,
     CR0_PE,
     EFER_LMA,

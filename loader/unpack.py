@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeAlias, TypeVar
 
-from loader.identify import Format, Identity, identify_bytes
-from loader.image import ImageLike, ImageSource, open_image
-from loader.packing import Output, Packing, Unpack, decode
-from loader.payload import Payload, locate, uki_sections
+from bootproof.loader.identify import Format, Identity, identify_bytes
+from bootproof.loader.image import ImageLike, ImageSource, open_image
+from bootproof.loader.packing import Output, Packing, Unpack, decode
+from bootproof.loader.payload import Payload, locate, uki_sections
 
 T = TypeVar("T")
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 from typing import Final
 
-from loader.elf import ElfHeader
-from loader.elfnotes import NoteSegment, PvhNotes
-from loader.identify import Format, identify_bytes
-from loader.image import ImageSource, open_image
-from loader.packing import Output, Unpack, decode
-from loader.payload import Payload
-from loader.result import PvhBootCapability
-from loader.segments import PT_LOAD, PT_NOTE, ProgramHeader
+from bootproof.loader.elf import ElfHeader
+from bootproof.loader.elfnotes import NoteSegment, PvhNotes
+from bootproof.loader.identify import Format, identify_bytes
+from bootproof.loader.image import ImageSource, open_image
+from bootproof.loader.packing import Output, Unpack, decode
+from bootproof.loader.payload import Payload
+from bootproof.loader.result import PvhBootCapability
+from bootproof.loader.segments import PT_LOAD, PT_NOTE, ProgramHeader
 
 # The program headers of a kernel lie right behind its ELF header; 64 KiB holds over a thousand.
 _HEADERS: Final = 64 << 10

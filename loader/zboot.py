@@ -8,9 +8,9 @@ names it uses for compressions.  Must not know: how the payload is decoded.
 from dataclasses import dataclass
 from typing import Annotated
 
-from loader.declared import U32, Bytes4, Declared
-from loader.packing import Packing
-from loader.pecoff import DOS_MAGIC
+from bootproof.loader.declared import U32, Bytes4, Declared
+from bootproof.loader.packing import Packing
+from bootproof.loader.pecoff import DOS_MAGIC
 
 ZBOOT_MAGIC = b"zimg"
 

@@ -12,13 +12,13 @@ from typing import Final
 
 import pytest
 
-from harness.case import RAM_BASE, Case
-from harness.cases.kernel_names import default_kernels
-from harness.prove import Proven, prove
-from harness.results.twice import difference
-from harness.run import Outcome
-from harness.verdict import Verdict
-from loader.address import MIB
+from bootproof.harness.case import RAM_BASE, Case
+from bootproof.harness.cases.kernels import default_kernels
+from bootproof.harness.commands.twice import difference
+from bootproof.harness.prove import Proven, prove
+from bootproof.harness.run import Outcome
+from bootproof.harness.verdict import Verdict
+from bootproof.loader.address import MIB
 
 X86_64 = Case("x86_64", default_kernels("x86_64")[0], "elf", "pvh", claim="determinism")
 AARCH64 = Case(

@@ -13,11 +13,11 @@ from typing import Final
 
 import pytest
 
-from harness.case import RAM_BASE, Case
-from harness.cases.kernel_names import default_kernels
-from harness.prove import prove
-from harness.verdict import Verdict
-from loader.address import MIB
+from bootproof.harness.case import RAM_BASE, Case
+from bootproof.harness.cases.kernels import default_kernels
+from bootproof.harness.prove import prove
+from bootproof.harness.verdict import Verdict
+from bootproof.loader.address import MIB
 
 _GUESTS: Final = 8
 _BUSY_LOOPS: Final = 6  # beside them, on two cores

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli
-from harness.cases.kernel_names import default_kernels
-from harness.inputs import images
-from loader import initramfs
+from bootproof.harness import cli
+from bootproof.harness.cases.kernels import default_kernels
+from bootproof.harness.inputs import images
+from bootproof.loader import initramfs
 
 ROOT = Path(__file__).resolve().parents[1]
 X86_64, AARCH64 = (default_kernels(arch)[0] for arch in ("x86_64", "aarch64"))
@@ -56,7 +56,7 @@ def _matrix(*words: str) -> str:
     """The command, which must succeed; what it prints."""
     done = subprocess.run(
         [sys.executable, "-P", "-m", cli.__name__, "matrix", "-n", "1", *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "NO_COLOR": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli
-from harness.case import RAM_BASE, Case
-from harness.cases.kernel_names import default_kernels
-from harness.compare import compare
-from harness.compare.compare import Pair
-from harness.compare.contrast import Section
-from harness.report.comparison import render
-from harness.results import typedjson
-from harness.suite.collected import reference_result
-from harness.suite.options import KEEP_OPTION, REFERENCE_PROPERTY
-from loader import bootimage
-from loader.address import MIB
-from loader.fdtlib import fdt
-from loader.memory import GuestMemory
+from bootproof.harness import cli
+from bootproof.harness.case import RAM_BASE, Case
+from bootproof.harness.cases.kernels import default_kernels
+from bootproof.harness.commands import compare
+from bootproof.harness.commands.compare import Pair
+from bootproof.harness.compare.differences import Section
+from bootproof.harness.report.comparison import render
+from bootproof.harness.results import typedjson
+from bootproof.harness.suite.case_result import reference_result
+from bootproof.harness.suite.options import KEEP_OPTION, REFERENCE_PROPERTY
+from bootproof.loader import bootimage
+from bootproof.loader.address import MIB
+from bootproof.loader.fdtlib import fdt
+from bootproof.loader.memory import GuestMemory
 
 RunDirectory = Callable[[str], Path]
 

@@ -11,14 +11,14 @@ from typing import Final
 
 import pytest
 
-from harness.case import RAM_BASE, Case
-from harness.cases.kernel_names import default_kernels
-from harness.gdbstub import GdbStub
-from harness.prove import Options, Proven, prove
-from harness.record import pack, playback, replay, reverse
-from harness.verdict import Verdict
-from loader.address import MIB
-from loader.initramfs import archive, file
+from bootproof.harness.case import RAM_BASE, Case
+from bootproof.harness.cases.kernels import default_kernels
+from bootproof.harness.prove import Options, Proven, prove
+from bootproof.harness.qemu.gdbstub import GdbStub
+from bootproof.harness.record import pack, playback, replay, reverse
+from bootproof.harness.verdict import Verdict
+from bootproof.loader.address import MIB
+from bootproof.loader.initramfs import archive, file
 
 _PAGE: Final = 0x1000
 _CODE: Final = 0x5551000  # guest-virtual: nothing else in a boot lies there

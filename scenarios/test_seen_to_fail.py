@@ -9,14 +9,14 @@ from typing import Final
 
 import pytest
 
-from harness.case import RAM_BASE, Case
-from harness.cases.kernel_names import default_kernels
-from harness.prove import Prepared, prepare
-from harness.run import run
-from harness.verdict import CodeAt, Expected, Judgement, Verdict
-from loader import bootimage
-from loader.address import MIB
-from loader.protocols import acpi
+from bootproof.harness.case import RAM_BASE, Case
+from bootproof.harness.cases.kernels import default_kernels
+from bootproof.harness.prove import Prepared, prepare
+from bootproof.harness.run import run
+from bootproof.harness.verdict import CodeAt, Expected, Judgement, Verdict
+from bootproof.loader import bootimage
+from bootproof.loader.address import MIB
+from bootproof.loader.protocols import acpi
 
 _PVH_TYPE: Final = 0xB0
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.cases.scenario_docs import PAGE
+from bootproof.harness.cases.schema_docs import PAGE
 
 
 def test_example_of_the_page(tmp_path: Path, run_directory: Callable[[str], Path]) -> None:
@@ -19,9 +19,9 @@ def test_example_of_the_page(tmp_path: Path, run_directory: Callable[[str], Path
     out = run_directory("user-file")
     words = ["matrix", "--scenarios", "my.toml", "--out", str(out), "--keep", "failed", "-n", "1"]
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "harness.cli", *words],
+        [sys.executable, "-P", "-m", "bootproof.harness.cli", *words],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(PAGE.parents[1]), "PYTEST_ADDOPTS": ""},
+        env={**os.environ, "PYTHONPATH": str(PAGE.parents[1] / "src"), "PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
         check=False,

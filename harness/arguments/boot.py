@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import places
-from harness.arguments import words
+from bootproof.harness import places
+from bootproof.harness.arguments import words
 
 if TYPE_CHECKING:
-    from harness.commands import boot
+    from bootproof.harness.commands import boot
 
 
 def add_boot(commands: words.Commands) -> None:
@@ -53,7 +53,7 @@ def add_boot(commands: words.Commands) -> None:
 
 
 def _boot(arguments: argparse.Namespace) -> int:
-    from harness.commands import boot
+    from bootproof.harness.commands import boot
 
     return boot.run(_request(arguments), places.output() / "boot")
 
@@ -85,7 +85,7 @@ def add_compare(commands: words.Commands) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from harness.compare import compare
+    from bootproof.harness.commands import compare
 
     out = places.output() / "compare"
     return compare.run(_request(arguments), out, as_json=arguments.json)
@@ -107,7 +107,7 @@ def add_image(commands: words.Commands) -> None:
 
 
 def _image(arguments: argparse.Namespace) -> int:
-    from harness.commands import runimage
+    from bootproof.harness.commands import run as runimage
 
     return runimage.write_image(_request(arguments), arguments.out)
 
@@ -167,7 +167,7 @@ def _add_kernel(parser: words.Parser) -> None:
 
 
 def _request(arguments: argparse.Namespace) -> boot.Request:
-    from harness.commands import boot
+    from bootproof.harness.commands import boot
 
     return boot.Request(
         kernel=arguments.kernel,

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from harness import places
-from harness.arguments import words
-from harness.errors import UserError
+from bootproof.harness import places
+from bootproof.harness.arguments import words
+from bootproof.harness.errors import UserError
 
 _FILTERS: Final = {
     "--arch": "arch",
@@ -99,7 +99,7 @@ def _add_ways(parser: words.Parser) -> None:
 
 
 def _matrix(arguments: argparse.Namespace) -> int:
-    from harness.suite import matrix, own_kernel
+    from bootproof.harness.suite import matrix, own_kernel
 
     only = [
         f"{key}={value}"
@@ -139,7 +139,7 @@ def _again(arguments: argparse.Namespace) -> str:
     """How the same matrix is started again."""
     import shlex
 
-    from harness.suite.options import MATRIX_COMMAND
+    from bootproof.harness.suite.options import MATRIX_COMMAND
 
     options = [("--scenarios", path) for path in arguments.scenarios]
     options += [("--kernel", what) for what in arguments.kernel]

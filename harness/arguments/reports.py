@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harness.arguments import words
+from bootproof.harness.arguments import words
 
 
 def add_report(commands: words.Commands) -> None:
@@ -29,7 +29,7 @@ def add_report(commands: words.Commands) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from harness.commands import reporting
+    from bootproof.harness.commands import reporting
 
     return reporting.report(
         arguments.runs, arguments.out, merge=arguments.merge, threshold=arguments.threshold
@@ -53,6 +53,6 @@ def add_history(commands: words.Commands) -> None:
 
 
 def _history(arguments: argparse.Namespace) -> int:
-    from harness.commands import reporting
+    from bootproof.harness.commands import reporting
 
     return reporting.history(arguments.directory, arguments.out)

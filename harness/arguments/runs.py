@@ -6,9 +6,9 @@ import argparse
 import os
 from pathlib import Path
 
-from harness import places
-from harness.arguments import words
-from harness.errors import UserError
+from bootproof.harness import places
+from bootproof.harness.arguments import words
+from bootproof.harness.errors import UserError
 
 
 def add_run(commands: words.Commands) -> None:
@@ -54,7 +54,7 @@ def add_run(commands: words.Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from harness.commands import runimage
+    from bootproof.harness.commands import run as runimage
 
     return runimage.run(
         runimage.Request(
@@ -102,7 +102,7 @@ def add_replay(commands: words.Commands) -> None:
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    from harness.record import pack, replay, reverse
+    from bootproof.harness.record import pack, replay, reverse
 
     wanted = (arguments.at, arguments.symbols)
     if arguments.gdb is None and wanted != (None, None):
@@ -135,7 +135,7 @@ def add_pack(commands: words.Commands) -> None:
 
 
 def _pack(arguments: argparse.Namespace) -> int:
-    from harness.record import pack
+    from bootproof.harness.record import pack
 
     directory = arguments.directory.absolute()
     out = arguments.out or directory.with_name(f"{directory.name}{pack.SUFFIX}")
@@ -145,7 +145,7 @@ def _pack(arguments: argparse.Namespace) -> int:
 
 
 def _unpack(arguments: argparse.Namespace) -> int:
-    from harness.record import pack
+    from bootproof.harness.record import pack
 
     pack.unpack(arguments.file, arguments.out)
     print(f"unpacked  {arguments.out}; replay it with: bootproof replay {arguments.out}")

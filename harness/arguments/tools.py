@@ -6,9 +6,9 @@ import argparse
 import functools
 from pathlib import Path
 
-from harness import places
-from harness.arguments import words
-from harness.errors import UserError
+from bootproof.harness import places
+from bootproof.harness.arguments import words
+from bootproof.harness.errors import UserError
 
 
 def add_inspect(commands: words.Commands) -> None:
@@ -30,15 +30,15 @@ def _inspect(arguments: argparse.Namespace) -> int:
     import json
     from dataclasses import asdict
 
-    from harness.commands import inspect_view
-    from harness.inputs import images
-    from loader.inspect import inspect
+    from bootproof.harness.inputs import images
+    from bootproof.harness.report import inspection
+    from bootproof.loader.inspect import inspect
 
     found = inspect(images.kernel_path(arguments.kernel), offset=arguments.offset)
     if arguments.json:
         print(json.dumps(asdict(found), indent=2, default=str))
     else:
-        print(inspect_view.render(found), end="")
+        print(inspection.render(found), end="")
     return words.OK
 
 
@@ -57,7 +57,7 @@ def add_initramfs(commands: words.Commands) -> None:
 
 
 def _initramfs(arguments: argparse.Namespace) -> int:
-    from harness.commands import runimage
+    from bootproof.harness.commands import run as runimage
 
     return runimage.write_initramfs(arguments.arch, arguments.file)
 
@@ -79,8 +79,8 @@ def add_fetch(commands: words.Commands) -> None:
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
-    from harness.commands import fetching
-    from kernels import LockMode
+    from bootproof.harness.commands import fetching
+    from bootproof.kernels import LockMode
 
     mode = LockMode.USE
     if arguments.locked:
@@ -153,20 +153,20 @@ def add_own(commands: words.Commands, parser: words.Parser) -> None:
 
 
 def _test(_arguments: argparse.Namespace) -> int:
-    from harness.commands import selftest
+    from bootproof.harness.suite import selftest
 
     places.need_clone("test")
     return selftest.run(places.PACKAGES)
 
 
 def _setup(_arguments: argparse.Namespace) -> int:
-    from harness.commands import fetching
+    from bootproof.harness.commands import fetching
 
     return fetching.fetch_default_set()
 
 
 def _doctor(_arguments: argparse.Namespace) -> int:
-    from harness.commands import doctor
+    from bootproof.harness.commands import doctor
 
     report = doctor.examine()
     doctor.render(report)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final, NoReturn, TypeAlias
 
-from loader.address import parse_size
+from bootproof.loader.address import parse_size
 
 OK, NOT_AS_EXPECTED, USAGE, INTERRUPTED = 0, 1, 2, 130  # exit codes
 _MOST_GUESTS: Final = 256

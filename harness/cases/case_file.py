@@ -1,7 +1,7 @@
 """Cases in a JSON file: how generated ones reach pytest, and how any can be kept and run again.
 
-Owns the file's layout; what a case looks like in it is harness.cases.scenario_schema's. The name
-ends in SUFFIX, which is how harness.suite.collect knows it.
+Owns the file's layout; what a case looks like in it is bootproof.harness.cases.schema's. The name
+ends in SUFFIX, which is how bootproof.harness.suite.items knows it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from harness.case import Case
-from harness.cases.scenario_schema import SchemaError, case_from_data, case_to_data
-from harness.errors import UserError
-from harness.results.results import write_text
+from bootproof.harness.case import Case
+from bootproof.harness.cases.schema import SchemaError, case_from_data, case_to_data
+from bootproof.harness.errors import UserError
+from bootproof.harness.results.results import write_text
 
 SUFFIX: Final = ".cases.json"
 _VERSION: Final = 1

@@ -15,15 +15,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from harness import qemu
-from harness.case import MIB_512, RAM_BASE, Case, Expectation, short
-from harness.verdict import Verdict
-from loader.address import GIB, MIB, align_down, align_up, format_size
-from loader.inspect import PLACED_ANYWHERE, Inspection, Placement, Pvh
-from loader.pe import BASE_ALIGNMENT
-from loader.protocols import arm64, linux32, linux64, pvh
-from loader.protocols.bootparams import VMLINUX_ALIGNMENT
-from loader.result import PvhState
+from bootproof.harness.case import MIB_512, RAM_BASE, Case, Expectation, short
+from bootproof.harness.qemu import machine as qemu
+from bootproof.harness.verdict import Verdict
+from bootproof.loader.address import GIB, MIB, align_down, align_up, format_size
+from bootproof.loader.inspect import PLACED_ANYWHERE, Inspection, Placement, Pvh
+from bootproof.loader.pe import BASE_ALIGNMENT
+from bootproof.loader.protocols import arm64, linux32, linux64, pvh
+from bootproof.loader.protocols.bootparams import VMLINUX_ALIGNMENT
+from bootproof.loader.result import PvhState
 
 TERA: Final = 1 << 40
 _WRAPS: Final = 0xFFFF_FFFF_FFF0_0000  # a 64-bit address that no kernel fits behind

@@ -1,9 +1,9 @@
 """Scenario files: claims in TOML -> cases. docs/scenarios.md is the user's page of this.
 
 Owns the grammar above a single case: claims, axes, exceptions. What a key may hold is
-harness.cases.scenario_schema's, which kernels a word means harness.cases.kernel_names'. A file is
-data from anybody: it cannot name a program, nor a file outside of its own directory, and nothing is
-opened here but the file itself.
+bootproof.harness.cases.schema's, which kernels a word means bootproof.harness.cases.kernels'. A
+file is data from anybody: it cannot name a program, nor a file outside of its own directory, and
+nothing is opened here but the file itself.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
-from harness.case import RAM_BASE, Case, Expectation
-from harness.cases import kernel_names
-from harness.cases import scenario_schema as schema
-from harness.cases.scenario_schema import Entry, SchemaError
-from harness.cases.toml_lines import key_lines
-from harness.errors import UserError
-from kernels import Catalog, load_catalog
-from loader.errors import one_line
+from bootproof.harness.case import RAM_BASE, Case, Expectation
+from bootproof.harness.cases import kernels as kernel_names
+from bootproof.harness.cases import schema
+from bootproof.harness.cases.schema import Entry, SchemaError
+from bootproof.harness.cases.toml_lines import key_lines
+from bootproof.harness.errors import UserError
+from bootproof.kernels import Catalog, load_catalog
+from bootproof.loader.errors import one_line
 
 SUFFIX: Final = ".toml"
 MOST_BYTES: Final = 1 << 20

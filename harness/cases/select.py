@@ -12,12 +12,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
-from harness.case import RAM_BASE, Case
-from harness.cases import scenario_schema as schema
-from harness.cases.scenarios import AXES
-from harness.errors import UserError
-from harness.results.results import read
-from harness.verdict import Verdict
+from bootproof.harness.case import RAM_BASE, Case
+from bootproof.harness.cases import schema
+from bootproof.harness.cases.scenarios import AXES
+from bootproof.harness.errors import UserError
+from bootproof.harness.results.results import read
+from bootproof.harness.verdict import Verdict
 
 # Guest instructions: a boot of Debian's cloud kernel to the proof (docs: about 1.3e9), and what the
 # harness alone takes for a kernel that is refused, as if QEMU had executed it.

@@ -9,24 +9,25 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Final
 
-from harness import prove, qemu
-from harness.case import RAM_BASE, Case
-from harness.errors import UserError
-from harness.guest.probe import Probe
-from harness.guest.realise import Placement
-from harness.guest.stages import Stage
-from harness.inputs import images
-from harness.inputs.images import KernelFile
-from harness.prove import Options, Prepared, Proven
-from harness.results import twice
-from harness.run import Outcome
-from harness.text import printable
-from harness.verdict import Verdict
-from harness.watch import Budget
-from loader.address import MIB, format_size
-from loader.errors import one_line
-from loader.identify import Format, identify
-from loader.unpack import unpack_fully
+from bootproof.harness import prove
+from bootproof.harness.case import RAM_BASE, Case
+from bootproof.harness.commands import twice
+from bootproof.harness.errors import UserError
+from bootproof.harness.guest.stages import Stage
+from bootproof.harness.inputs import images
+from bootproof.harness.inputs.images import KernelFile
+from bootproof.harness.prove import Options, Prepared, Proven
+from bootproof.harness.qemu import machine as qemu
+from bootproof.harness.qemu.placement import Placement
+from bootproof.harness.qemu.probe import Probe
+from bootproof.harness.qemu.watch import Budget
+from bootproof.harness.run import Outcome
+from bootproof.harness.text import printable
+from bootproof.harness.verdict import Verdict
+from bootproof.loader.address import MIB, format_size
+from bootproof.loader.errors import one_line
+from bootproof.loader.identify import Format, identify
+from bootproof.loader.unpack import unpack_fully
 
 _CENTURY: Final = 1 << 62  # instructions, or seconds
 _FOREVER: Final = Budget(*[_CENTURY] * len(fields(Budget)))

@@ -1,9 +1,9 @@
 """What bootproof finds on this machine, what is missing, and how to get it.
 
 Owns the report behind `bootproof doctor`. Runs before the set-up too (`python -m
-harness.commands.doctor`, started by the launcher), so that a broken set-up can be told about: at
-import time it needs the standard library only, and whatever needs more is looked at in a probe of
-its own. Installs nothing, opens no connection. The names of system packages are in
+bootproof.harness.commands.doctor`, started by the launcher), so that a broken set-up can be told
+about: at import time it needs the standard library only, and whatever needs more is looked at in a
+probe of its own. Installs nothing, opens no connection. The names of system packages are in
 system-packages.txt, which the launcher reads as well.
 """
 
@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from harness import places
-from harness.errors import UserError
+from bootproof.harness import places
+from bootproof.harness.errors import UserError
 
 RUN_DIRECTORIES: Final = places.output()
 SYSTEM_PACKAGES: Final = places.PACKAGES / "harness" / "system-packages.txt"
@@ -179,7 +179,7 @@ def split_requirement(requirement: str) -> tuple[str, str]:
 
 
 def _emulators() -> Iterator[Component]:
-    from harness.qemu import ARCHES, find_qemu
+    from bootproof.harness.qemu.machine import ARCHES, find_qemu
 
     for arch in ARCHES:
         name, variable = f"QEMU for {arch}", f"BOOTPROOF_QEMU_{arch.upper()}"
@@ -204,7 +204,7 @@ def _setpriv() -> Iterator[Component]:
 
 
 def _user() -> Iterator[Component]:
-    from harness.host.lending import NOBODY, is_root
+    from bootproof.harness.host.files import NOBODY, is_root
 
     uid = NOBODY if is_root() else os.geteuid()
     try:
@@ -215,7 +215,7 @@ def _user() -> Iterator[Component]:
 
 
 def _confinement() -> Iterator[Component]:
-    from harness.host.confined import landlock_abi
+    from bootproof.harness.host.confined import landlock_abi
 
     abi = landlock_abi()
     if abi:
@@ -230,7 +230,7 @@ def _confinement() -> Iterator[Component]:
 
 
 def _signatures() -> Iterator[Component]:
-    from kernels.signature import default_keyring
+    from bootproof.kernels.signature import default_keyring
 
     yield _program("gpgv", State.OPTIONAL, "checks the signatures of downloaded kernels")
     keyring = default_keyring()
@@ -243,7 +243,7 @@ def _signatures() -> Iterator[Component]:
 
 
 def _kernels() -> Iterator[Component]:
-    from kernels import Fetcher, load_catalog
+    from bootproof.kernels import Fetcher, load_catalog
 
     default = {entry.name for entry in load_catalog().default()}
     absent = []
@@ -261,8 +261,8 @@ def _kernels() -> Iterator[Component]:
 
 
 def _mirror(needed: bool) -> Component:
-    from kernels.errors import MirrorUnknown
-    from kernels.mirror import find_mirror
+    from bootproof.kernels.errors import MirrorUnknown
+    from bootproof.kernels.mirror import find_mirror
 
     try:
         return Component("mirror", State.OK, detail=_without_password(find_mirror()))
@@ -272,7 +272,7 @@ def _mirror(needed: bool) -> Component:
 
 
 def _disk_space() -> Iterator[Component]:
-    from kernels.cache import default_cache_dir
+    from bootproof.kernels.cache import default_cache_dir
 
     yield _room("cache", default_cache_dir(), _CACHE_ROOM, "BOOTPROOF_CACHE")
     yield _room("run directories", RUN_DIRECTORIES, _RUN_ROOM, "--out")

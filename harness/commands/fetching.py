@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.table import Table
 
-from kernels import Fetcher, LockMode, load_catalog
+from bootproof.kernels import Fetcher, LockMode, load_catalog
 
 
 def fetch(names: Iterable[str], mirror: str | None, mode: LockMode) -> int:

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from harness.errors import UserError
-from harness.report import changes as rendering
-from harness.report import files, history_page
-from harness.results import changes, results
-from harness.results import history as trends
-from harness.results.results import RESULTS
+from bootproof.harness.errors import UserError
+from bootproof.harness.report import changes as rendering
+from bootproof.harness.report import files, history_page
+from bootproof.harness.results import changes, results
+from bootproof.harness.results import history as trends
+from bootproof.harness.results.results import RESULTS
 
 _MOST_RUNS: Final = 1000
 

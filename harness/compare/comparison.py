@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from harness.compare.contrast import Contrast
-from harness.guest.stages import Stage
+from bootproof.harness.compare.differences import Contrast
+from bootproof.harness.guest.stages import Stage
 
 _VERSION: Final = 2
 

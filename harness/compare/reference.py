@@ -17,36 +17,43 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from harness import evidence, qemu, verdict
-from harness.case import RAM_BASE, Case
-from harness.console import ConsoleFile, timestamped
-from harness.errors import UserError
-from harness.gdbstub import GdbError, GdbStub
-from harness.guest import logbuffer, memory_map
-from harness.guest.handed import Memory
-from harness.guest.realise import PIECES_DIRECTORY
-from harness.guest.stages import ENTRY, Stage
-from harness.host import reproduce, rundir
-from harness.host.lending import file_for_qemu, lent_to_qemu, read_from_qemu, write_whole
-from harness.host.patience import Patience
-from harness.host.process import QemuProcess
-from harness.host.rundir import CONSOLE, RUN_LOG, TRANSCRIPT
-from harness.inputs import images
-from harness.monitor import Monitor, MonitorError
-from harness.prove import Prepared, Proven, expected_code, result_json
-from harness.qemu import Channels, DirectKernel, LogMode, Machine, RamFile, RunLog
-from harness.record import recording
-from harness.run import Costs, Outcome
-from harness.verdict import End, Expected, Observation
-from harness.watch import Budget, Ending, Watch, end_qemu, ending_without_answer, reset_cause
-from loader import assemble, bootimage
-from loader.address import MIB, Range
-from loader.identify import identify_bytes
-from loader.image import open_image
-from loader.memory import GuestMemory
-from loader.protocols import pvh
-from loader.registers import Registers
-from loader.result import KernelLoaderResult, PvhState
+from bootproof.harness import evidence, verdict
+from bootproof.harness.case import RAM_BASE, Case
+from bootproof.harness.compare.handover import Memory
+from bootproof.harness.errors import UserError
+from bootproof.harness.guest import logbuffer, memory_map
+from bootproof.harness.guest.stages import ENTRY, Stage
+from bootproof.harness.host.files import file_for_qemu, lent_to_qemu, read_from_qemu, write_whole
+from bootproof.harness.host.process import QemuProcess
+from bootproof.harness.inputs import images
+from bootproof.harness.prove import Prepared, Proven, expected_code, result_json
+from bootproof.harness.qemu import machine as qemu
+from bootproof.harness.qemu.console import ConsoleFile, timestamped
+from bootproof.harness.qemu.gdbstub import GdbError, GdbStub
+from bootproof.harness.qemu.machine import Channels, DirectKernel, LogMode, Machine, RamFile, RunLog
+from bootproof.harness.qemu.monitor import Monitor, MonitorError
+from bootproof.harness.qemu.placement import PIECES_DIRECTORY
+from bootproof.harness.qemu.watch import (
+    Budget,
+    Ending,
+    Watch,
+    end_qemu,
+    ending_without_answer,
+    reset_cause,
+)
+from bootproof.harness.qemu.watchdog import Patience
+from bootproof.harness.record import recording, reproduce, rundir
+from bootproof.harness.record.rundir import CONSOLE, RUN_LOG, TRANSCRIPT
+from bootproof.harness.run import Costs, Outcome
+from bootproof.harness.verdict import End, Expected, Observation
+from bootproof.loader import assemble, bootimage
+from bootproof.loader.address import MIB, Range
+from bootproof.loader.identify import identify_bytes
+from bootproof.loader.image import open_image
+from bootproof.loader.memory import GuestMemory
+from bootproof.loader.protocols import pvh
+from bootproof.loader.registers import Registers
+from bootproof.loader.result import KernelLoaderResult, PvhState
 
 _GREETING_SECONDS: Final = 300.0
 _KERNEL: Final = f"{PIECES_DIRECTORY}/kernel"
@@ -79,7 +86,7 @@ class Reference:
 
 
 def kernel_path(case: Case) -> Path:
-    """The kernel file of a case, unpacked to its format. Raises as harness.inputs.images."""
+    """The kernel file of a case, unpacked to its format. Raises as `images` does."""
     return images.in_format(images.kernel_file(case.kernel_source), case.format).path
 
 

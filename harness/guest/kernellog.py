@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from harness.text import printable
+from bootproof.harness.text import printable
 
 _STAMP: Final = rb"\[ *\d+\.\d+\](?:\[ *[TC]\d+\])? "
 _BEGIN: Final = rb"(?:^|" + _STAMP + rb")"  # printk.time may be off

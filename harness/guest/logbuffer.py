@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
-from loader.address import GIB, MIB, Range
-from loader.memory import GuestMemory
+from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.memory import GuestMemory
 
 # DESC0_ID() of printk_ringbuffer.h: ids begin at minus the number of descriptors (at most 2^16 with
 # the usual sizes), in 32 bits and then going on above them (seen up to Linux 6.12), or in the

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from loader.address import Range
+from bootproof.loader.address import Range
 
 USABLE: Final = "usable"
 ABSENT: Final = "absent"

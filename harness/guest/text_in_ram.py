@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from loader.address import Range
-from loader.elf import Elf
-from loader.memory import GuestMemory
+from bootproof.loader.address import Range
+from bootproof.loader.elf import Elf
+from bootproof.loader.memory import GuestMemory
 
 PATCHED_LIMIT: Final = 0.3
 _PAGES: Final = 256

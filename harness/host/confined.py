@@ -2,11 +2,11 @@
 
     python -I confined.py PARENT BYTES DIRECTORY PROGRAM ARGUMENTS…
 
-Run as a script in a process of its own, by harness.host.process only. The process dies with the
-thread that started it (PARENT is the process it belongs to), writes no file longer than BYTES and
-leaves no core dump. Where the kernel has Landlock, it reads nothing but what programs need to run,
-writes nothing outside DIRECTORY, opens no TCP connection and reaches no other process. Knows
-nothing of QEMU; imports nothing of ours, so that it starts quickly.
+Run as a script in a process of its own, by bootproof.harness.host.process only. The process dies
+with the thread that started it (PARENT is the process it belongs to), writes no file longer than
+BYTES and leaves no core dump. Where the kernel has Landlock, it reads nothing but what programs
+need to run, writes nothing outside DIRECTORY, opens no TCP connection and reaches no other process.
+Knows nothing of QEMU; imports nothing of ours, so that it starts quickly.
 
 Sources: prctl(2), setrlimit(2), landlock(7).
 """

@@ -1,9 +1,9 @@
 """One QEMU process that never outlives its harness and never has more rights than it needs.
 
-Started through harness.host.confined and setpriv: the kernel kills it when the thread that started
-it ends, it cannot gain privileges or fill the disk, and under root it runs as nobody. It has its
-own session, so that Ctrl-C reaches only the harness, and paths relative to a directory of its own,
-so that a private home directory above does not matter.
+Started through bootproof.harness.host.confined and setpriv: the kernel kills it when the thread
+that started it ends, it cannot gain privileges or fill the disk, and under root it runs as nobody.
+It has its own session, so that Ctrl-C reaches only the harness, and paths relative to a directory
+of its own, so that a private home directory above does not matter.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Final
 
 import psutil
 
-from harness.errors import UserError
-from harness.host import confined
-from harness.host.lending import NOBODY, disk_errors, is_root
+from bootproof.harness.errors import UserError
+from bootproof.harness.host import confined
+from bootproof.harness.host.files import NOBODY, disk_errors, is_root
 
 STDERR: Final = "qemu.stderr"
 # The longest file QEMU may write. A watched console is ended long before, and with it the run's log

@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from loader import bootimage
-from loader.address import KIB, Range
-from loader.bootimage import BootImage
-from loader.layout import Region
-from loader.memory import GuestMemory
-from loader.protocols import bootparams
+from bootproof.loader import bootimage
+from bootproof.loader.address import KIB, Range
+from bootproof.loader.bootimage import BootImage
+from bootproof.loader.layout import Region
+from bootproof.loader.memory import GuestMemory
+from bootproof.loader.protocols import bootparams
 
 Damage = Callable[[BootImage, GuestMemory], BootImage]
 _PAGE: Final = 4 * KIB

@@ -13,17 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness.errors import UserError
-from harness.guest import symbols
-from harness.guest.symbols import Symbols
-from harness.inputs import variants
-from kernels import Catalog, FetchedKernel, Fetcher, FetchError, Kind, load_catalog
-from kernels.cache import Cache, default_cache_dir, file_sha256
-from loader.errors import LoaderError
-from loader.identify import Format, identify
-from loader.image import open_image
-from loader.inspect import inspect
-from loader.unpack import unpack_to
+from bootproof.harness.errors import UserError
+from bootproof.harness.inputs import symbols, variants
+from bootproof.harness.inputs.symbols import Symbols
+from bootproof.kernels import Catalog, FetchedKernel, Fetcher, FetchError, Kind, load_catalog
+from bootproof.kernels.cache import Cache, default_cache_dir, file_sha256
+from bootproof.loader.errors import LoaderError
+from bootproof.loader.identify import Format, identify
+from bootproof.loader.image import open_image
+from bootproof.loader.inspect import inspect
+from bootproof.loader.unpack import unpack_to
 
 _DERIVED: Final = "derived"
 
@@ -143,7 +142,7 @@ def symbols_of(kernel: KernelFile) -> Symbols | None:
 
 @functools.cache
 def variant(kernel: KernelFile, name: str) -> KernelFile:
-    """A changed copy of `kernel`: see harness.inputs.variants."""
+    """A changed copy of `kernel`: see bootproof.harness.inputs.variants."""
     change = variants.VARIANTS[name]
 
     def write(path: Path) -> None:

@@ -21,16 +21,16 @@ from typing import BinaryIO, Final
 
 import zstandard
 
-from harness import qemu
-from harness.errors import UserError
-from harness.host.lending import disk_errors
-from harness.host.rundir import CONSOLE, RECORD, RESULT, RUN_LOG, TRANSCRIPT
-from harness.record import playback, recording
-from harness.text import printable
-from loader import bootimage
-from loader.address import format_size
-from loader.errors import LoaderError
-from loader.memory import GuestMemory
+from bootproof.harness.errors import UserError
+from bootproof.harness.host.files import disk_errors
+from bootproof.harness.qemu import machine as qemu
+from bootproof.harness.record import playback, recording
+from bootproof.harness.record.rundir import CONSOLE, RECORD, RESULT, RUN_LOG, TRANSCRIPT
+from bootproof.harness.text import printable
+from bootproof.loader import bootimage
+from bootproof.loader.address import format_size
+from bootproof.loader.errors import LoaderError
+from bootproof.loader.memory import GuestMemory
 
 SUFFIX: Final = ".tar.zst"
 # The members in their order, and how long each may be.

@@ -16,23 +16,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from harness import qemu
-from harness.errors import UserError
-from harness.guest.realise import Realisation, guest_ram, realise, write
-from harness.host.lending import disk_errors, file_for_qemu, lent_to_qemu
-from harness.host.patience import Patience
-from harness.host.process import QemuProcess
-from harness.host.rundir import CONSOLE, RUN_LOG
-from harness.monitor import Event, Monitor, MonitorError
-from harness.qemu import Channels, LogMode, Machine, RamFile, RunLog
-from harness.record import recording, replaylog
-from harness.record.recording import Record, version_text
-from harness.record.replaylog import ReplayLogError
-from harness.text import printable
-from harness.watch import end_qemu
-from loader import bootimage
-from loader.bootimage import BootImage
-from loader.memory import GuestMemory
+from bootproof.harness.errors import UserError
+from bootproof.harness.host.files import disk_errors, file_for_qemu, lent_to_qemu
+from bootproof.harness.host.process import QemuProcess
+from bootproof.harness.qemu import machine as qemu
+from bootproof.harness.qemu.machine import Channels, LogMode, Machine, RamFile, RunLog
+from bootproof.harness.qemu.monitor import Event, Monitor, MonitorError
+from bootproof.harness.qemu.placement import Realisation, guest_ram, realise, write
+from bootproof.harness.qemu.watch import end_qemu
+from bootproof.harness.qemu.watchdog import Patience
+from bootproof.harness.record import recording, replaylog
+from bootproof.harness.record.recording import Record, version_text
+from bootproof.harness.record.replaylog import ReplayLogError
+from bootproof.harness.record.rundir import CONSOLE, RUN_LOG
+from bootproof.harness.text import printable
+from bootproof.loader import bootimage
+from bootproof.loader.bootimage import BootImage
+from bootproof.loader.memory import GuestMemory
 
 _GREETING_SECONDS: Final = 300.0
 _IDLE_SECONDS: Final = 120.0

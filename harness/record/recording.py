@@ -1,6 +1,6 @@
 """The record of a run: QEMU's log of it, and what else it takes to play that back.
 
-    replay.bin    the log, written by QEMU (harness.record.replaylog reads it)
+    replay.bin    the log, written by QEMU (bootproof.harness.record.replaylog reads it)
     replay.json   the machine, the placement and the QEMU version of the run, and its length
 
 Owns replay.json. It may come from a stranger: it names no file and no command, and all that goes
@@ -17,18 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from harness import qemu
-from harness.errors import UserError
-from harness.guest.realise import Placement
-from harness.guest.stages import ENTRY, Mark, Stage, marks
-from harness.host.lending import write_whole
-from harness.host.rundir import RECORD, RESULT, RUN_LOG
-from harness.qemu import Machine, QemuBinary, Version
-from harness.record import replaylog
-from harness.record.replaylog import ReplayLogError
-from harness.verdict import Observation
-from loader import strictjson
-from loader.address import MIB, format_size
+from bootproof.harness.errors import UserError
+from bootproof.harness.guest.stages import ENTRY, Mark, Stage, marks
+from bootproof.harness.host.files import write_whole
+from bootproof.harness.qemu import machine as qemu
+from bootproof.harness.qemu.machine import Machine, QemuBinary, Version
+from bootproof.harness.qemu.placement import Placement
+from bootproof.harness.record import replaylog
+from bootproof.harness.record.replaylog import ReplayLogError
+from bootproof.harness.record.rundir import RECORD, RESULT, RUN_LOG
+from bootproof.harness.verdict import Observation
+from bootproof.loader import strictjson
+from bootproof.loader.address import MIB, format_size
 
 FORMAT: Final = "bootproof record"
 _VERSION: Final = 1

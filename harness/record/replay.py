@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
-from harness.record import playback
-from harness.record.playback import Recorded
-from harness.text import printable
+from bootproof.harness.record import playback
+from bootproof.harness.record.playback import Recorded
+from bootproof.harness.text import printable
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness.errors import UserError
-from harness.host.lending import disk_errors
-from harness.monitor import MonitorError
-from harness.record import playback, qcow2
-from harness.record.playback import Playback, Recorded
-from harness.record.replaylog import read
+from bootproof.harness.errors import UserError
+from bootproof.harness.host.files import disk_errors
+from bootproof.harness.qemu.monitor import MonitorError
+from bootproof.harness.record import playback, qcow2
+from bootproof.harness.record.playback import Playback, Recorded
+from bootproof.harness.record.replaylog import read
 
 _PANIC: Final = b"Kernel panic - not syncing"
 # Instructions before the point where it stops: steps back are quick from there.

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from harness.results.changes import Change, Kind
+from bootproof.harness.results.changes import Change, Kind
 
 _MARKS: Final = {
     Kind.NONDETERMINISTIC: "✗",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from harness.results.results import CaseResult
+from bootproof.harness.results.results import CaseResult
 
 
 def kernels(cases: Iterable[CaseResult]) -> list[str]:

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.compare.comparison import Comparison, Cost, Explained
-from harness.guest.stages import Stage
+from bootproof.harness.compare.comparison import Comparison, Cost, Explained
+from bootproof.harness.guest.stages import Stage
 
 _WIDTH: Final = 118
 _SHOWN: Final = 60  # characters of a value; all of it stands in comparison.json

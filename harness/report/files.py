@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import Final
 
-from harness.host.lending import disk_errors
-from harness.report import junit, page, step_summary
-from harness.results import results
-from harness.results.results import RESULTS, Results
+from bootproof.harness.host.files import disk_errors
+from bootproof.harness.report import junit, page, step_summary
+from bootproof.harness.results import results
+from bootproof.harness.results.results import RESULTS, Results
 
 PAGE: Final = "report.html"
 JUNIT: Final = "junit.xml"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from harness.report import page
-from harness.results.history import History, Point, Trend
+from bootproof.harness.report import page
+from bootproof.harness.results.history import History, Point, Trend
 
 _WIDTH, _HEIGHT, _MARGIN = 600.0, 64.0, 8.0
 _FLAT: Final = 0.002  # a range smaller than this part of the count is drawn as flat as it is

@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from harness.results.results import CaseResult, Check, Results
+from bootproof.harness.results.results import CaseResult, Check, Results
 
 # What XML 1.0 cannot hold, not even escaped (section 2.2).
 _INVALID: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

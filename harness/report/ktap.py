@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.results.results import CaseResult, Check
-from loader.errors import one_line
+from bootproof.harness.results.results import CaseResult, Check
+from bootproof.loader.errors import one_line
 
 
 def header(total: int) -> str:

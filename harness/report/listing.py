@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
-from harness.case import Case, Expectation
+from bootproof.harness.case import Case, Expectation
 
 _WIDTH = 100
 

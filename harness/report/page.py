@@ -17,10 +17,10 @@ from typing import Any, Final
 
 import jinja2
 
-from harness.report import columns, picture, timeline, transcripts
-from harness.report.picture import Bar
-from harness.report.timeline import Timeline
-from harness.results.results import CaseResult, Reference, Results
+from bootproof.harness.report import columns, picture, timeline, transcripts
+from bootproof.harness.report.picture import Bar
+from bootproof.harness.report.timeline import Timeline
+from bootproof.harness.results.results import CaseResult, Reference, Results
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from harness.results.results import Area, Memory
-from loader.address import format_size
+from bootproof.harness.results.results import Area, Memory
+from bootproof.loader.address import format_size
 
 _SMALL: Final = 0.012  # of a bar: smaller pieces are hard to tell apart
 _NEAR: Final = 0.02  # of a bar: small pieces within this of each other are enlarged together

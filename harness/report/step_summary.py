@@ -9,8 +9,8 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from harness.report import columns
-from harness.results.results import CaseResult, Results
+from bootproof.harness.report import columns
+from bootproof.harness.results.results import CaseResult, Results
 
 _LIMIT: Final = 900_000  # bytes; a step's summary may have 1 MiB
 _MARKUP: Final = re.compile(r"([\\`*_{}\[\]()#+!|~<>&@-])")

@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.case import Case
-from harness.prove import Proven
-from harness.report import columns
-from harness.results.results import CaseResult, Check, Results
-from harness.suite.options import MATRIX_COMMAND
+from bootproof.harness.case import Case
+from bootproof.harness.prove import Proven
+from bootproof.harness.report import columns
+from bootproof.harness.results.results import CaseResult, Check, Results
+from bootproof.harness.suite.options import MATRIX_COMMAND
 
 _WIDTH: Final = 118
 _GOOD, _BAD, _DIM = "green", "bold red", "dim"

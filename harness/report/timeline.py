@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.results.changes import stage_costs
-from harness.results.results import CaseResult, Reference
+from bootproof.harness.results.changes import stage_costs
+from bootproof.harness.results.results import CaseResult, Reference
 
 END = "end"
 

@@ -14,8 +14,8 @@ import zlib
 from collections.abc import Iterable
 from typing import Final
 
-from harness.guest.stages import marks
-from harness.results.results import CaseResult, Transcript
+from bootproof.harness.guest.stages import marks
+from bootproof.harness.results.results import CaseResult, Transcript
 
 _MOST_LINES: Final = 4000  # of one transcript, half from each end; results.json has more
 _LINE_LIMIT: Final = 2000  # characters

@@ -1,8 +1,8 @@
 """What is different between two runs of a matrix: verdicts, instruction counts, transcripts.
 
-Counts and transcripts are compared only where that means something (harness.results.key): never
-across other surroundings; with an identical boot image every difference is non-determinism; with
-another one only changes of the counts beyond a threshold are told. Pure.
+Counts and transcripts are compared only where that means something (bootproof.harness.results.key):
+never across other surroundings; with an identical boot image every difference is non-determinism;
+with another one only changes of the counts beyond a threshold are told. Pure.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Final
 
-from harness.results.key import Key
-from harness.results.results import CaseResult, Reference, Results
+from bootproof.harness.results.key import Key
+from bootproof.harness.results.results import CaseResult, Reference, Results
 
 THRESHOLD: Final = 0.005  # of the instruction count
 _SHARE: Final = 0.1  # of the threshold: what a stage must add to the whole boot to be a regression

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.results.results import CaseResult, Results
+from bootproof.harness.results.results import CaseResult, Results
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Final
 
-from harness import qemu
-from harness.qemu import Machine
-from harness.results.typedjson import about
+from bootproof.harness.qemu import machine as qemu
+from bootproof.harness.qemu.machine import Machine
+from bootproof.harness.results.typedjson import about
 
 BOOT_IMAGE: Final = "boot_image"
 

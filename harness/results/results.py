@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from harness.errors import UserError
-from harness.host.lending import disk_errors, write_whole
-from harness.results import typedjson
-from harness.results.key import Key
-from harness.results.typedjson import about
-from harness.text import printable
-from loader import strictjson
+from bootproof.harness.errors import UserError
+from bootproof.harness.host.files import disk_errors, write_whole
+from bootproof.harness.results import typedjson
+from bootproof.harness.results.key import Key
+from bootproof.harness.results.typedjson import about
+from bootproof.harness.text import printable
+from bootproof.loader import strictjson
 
 RESULTS: Final = "results.json"
 FORMAT: Final = "bootproof results"

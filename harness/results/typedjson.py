@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, field
 from typing import Any, Final, TypeVar
 
-from loader import strictjson
+from bootproof.loader import strictjson
 
 _ABOUT: Final = "about"
 _MOST_ITEMS: Final = 1_000_000

@@ -20,9 +20,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from harness.commands.output import StandardOutput
-from harness.guest.stages import ENTRY, Follower
-from harness.watch import Budget, Observer, Usage
+from bootproof.harness.guest.stages import ENTRY, Follower
+from bootproof.harness.host.stdout import StandardOutput
+from bootproof.harness.qemu.watch import Budget, Observer, Usage
 
 AREA: Final = pytest.StashKey["LiveArea"]()
 _PER_SECOND: Final = 4  # drawn anew

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness import places
-from harness.case import Case
-from harness.cases import case_file, select, shard
-from harness.cases.scenarios import SUFFIX, read_scenarios
-from harness.errors import UserError
-from harness.host.lending import disk_errors
-from harness.results import results
-from harness.results.changes import THRESHOLD
-from harness.suite.options import (
+from bootproof.harness import places
+from bootproof.harness.case import Case
+from bootproof.harness.cases import case_file, select, shard
+from bootproof.harness.cases.scenarios import SUFFIX, read_scenarios
+from bootproof.harness.errors import UserError
+from bootproof.harness.host.files import disk_errors
+from bootproof.harness.results import results
+from bootproof.harness.results.changes import THRESHOLD
+from bootproof.harness.suite.options import (
     BASELINE_OPTION,
     COMMAND_OPTION,
     COSTS_OPTION,
@@ -35,7 +35,7 @@ from harness.suite.options import (
     SHARD_OPTION,
     THRESHOLD_OPTION,
 )
-from kernels import Fetcher, Kind, load_catalog
+from bootproof.kernels import Fetcher, Kind, load_catalog
 
 SCENARIOS: Final = places.PACKAGES / "scenarios"
 _CONFIG: Final = SCENARIOS / "matrix.ini"
@@ -177,7 +177,7 @@ def arguments(selection: Selection, *files: Path) -> list[str]:
     """
     args = [*map(str, files or [SCENARIOS]), f"--rootdir={SCENARIOS.parent}", "-c", str(_CONFIG)]
     args += ["--noconftest", "-p", places.PLUGIN, "--no-header", "-q"]
-    args += ["--tb=no", "-rN"]  # harness.suite.gathering tells what failed
+    args += ["--tb=no", "-rN"]  # bootproof.harness.suite.session tells what failed
     args += [f"{OUT_OPTION}={selection.out}", f"{KEEP_OPTION}={selection.keep}"]
     args += [f"{COMMAND_OPTION}={selection.command}"]
     args += [f"{ONLY_OPTION}={word}" for word in selection.only]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from harness import places
+from bootproof.harness import places
 
 OUT_OPTION: Final = "--bootproof-out"
 KEEP_OPTION: Final = "--bootproof-keep"

@@ -1,8 +1,8 @@
 """`bootproof matrix --kernel`: the user's kernels, looked at, and their cases run as any others.
 
-Owns what is opened and printed on the way; the rules are harness.cases.derive's, and where a
-kernel comes from is kernels.sources'. A kernel that cannot be proved is refused before anything
-runs.
+Owns what is opened and printed on the way; the rules are bootproof.harness.cases.derive's, and
+where a kernel comes from is bootproof.kernels.sources'. A kernel that cannot be proved is refused
+before anything runs.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness import qemu
-from harness.case import RAM_BASE, Case
-from harness.cases.derive import Derived, Given, Kernel, LeftOut, derive
-from harness.errors import UserError
-from harness.inputs import images
-from harness.inputs.images import KernelFile
-from harness.inputs.needs import COMMON, is_linux, lacking
-from harness.suite import matrix
-from harness.suite.matrix import Selection
-from harness.text import printable
-from harness.verdict import Verdict
-from kernels.cache import file_sha256
-from kernels.sources import Source, find
-from loader.errors import LoaderError
-from loader.identify import Format, identify
-from loader.image import open_image
-from loader.inspect import Inspection, inspect
-from loader.unpack import uki_parts
+from bootproof.harness.case import RAM_BASE, Case
+from bootproof.harness.cases.derive import Derived, Given, Kernel, LeftOut, derive
+from bootproof.harness.errors import UserError
+from bootproof.harness.inputs import images
+from bootproof.harness.inputs.images import KernelFile
+from bootproof.harness.qemu import machine as qemu
+from bootproof.harness.suite import matrix
+from bootproof.harness.suite.matrix import Selection
+from bootproof.harness.text import printable
+from bootproof.harness.verdict import Verdict
+from bootproof.kernels.cache import file_sha256
+from bootproof.kernels.sources import Source, find
+from bootproof.loader.errors import LoaderError
+from bootproof.loader.identify import Format, identify
+from bootproof.loader.image import open_image
+from bootproof.loader.inspect import Inspection, inspect
+from bootproof.loader.kconfig import COMMON, is_linux, lacking
+from bootproof.loader.unpack import uki_parts
 
 _BIG_ENDIAN: Final = "big-endian"
 

@@ -10,7 +10,7 @@ guest-physical.
     pvh.write_bootparams(params, memory)
 """
 
-from loader.configurators import fdt, linux, pvh
-from loader.configurators.params import BootParams
+from bootproof.loader.configurators import fdt, linux, pvh
+from bootproof.loader.configurators.params import BootParams
 
 __all__ = ["BootParams", "fdt", "linux", "pvh"]

@@ -1,13 +1,14 @@
 """A device tree blob in guest memory, as a boot parameter of arm64 and riscv64.
 
-Source: linux-loader's `configurator::fdt`. `load_dtb` of loader.pe is its other way to do it.
+Source: linux-loader's `configurator::fdt`. `load_dtb` of bootproof.loader.pe is its other way to do
+it.
 """
 
 from __future__ import annotations
 
-from loader.configurators.params import BootParams, Piece, write_pieces
-from loader.errors import Fdt
-from loader.memory import GuestMemory
+from bootproof.loader.configurators.params import BootParams, Piece, write_pieces
+from bootproof.loader.errors import Fdt
+from bootproof.loader.memory import GuestMemory
 
 
 def write_bootparams(params: BootParams, memory: GuestMemory) -> None:

@@ -6,9 +6,9 @@ which the caller makes.
 
 from __future__ import annotations
 
-from loader.configurators.params import BootParams, Piece, write_pieces
-from loader.errors import Linux
-from loader.memory import GuestMemory
+from bootproof.loader.configurators.params import BootParams, Piece, write_pieces
+from bootproof.loader.errors import Linux
+from bootproof.loader.memory import GuestMemory
 
 
 def write_bootparams(params: BootParams, memory: GuestMemory) -> None:

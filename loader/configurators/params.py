@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Self, TypeAlias
 
-from loader.address import MIB, U64_MAX, checked_add
-from loader.declared import Declared
-from loader.errors import InvalidAddress, LoaderError, MissingStartAddress, Overflow
-from loader.memory import GuestMemory
+from bootproof.loader.address import MIB, U64_MAX, checked_add
+from bootproof.loader.declared import Declared
+from bootproof.loader.errors import InvalidAddress, LoaderError, MissingStartAddress, Overflow
+from bootproof.loader.memory import GuestMemory
 
 Content: TypeAlias = "bytes | bytearray | memoryview | Declared"
 

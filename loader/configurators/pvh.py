@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from loader.configurators.params import BootParams, Piece, write_pieces
-from loader.declared import U32, U64, Declared
-from loader.errors import Pvh
-from loader.memory import GuestMemory
+from bootproof.loader.configurators.params import BootParams, Piece, write_pieces
+from bootproof.loader.declared import U32, U64, Declared
+from bootproof.loader.errors import Pvh
+from bootproof.loader.memory import GuestMemory
 
 START_INFO_MAGIC: Final = 0x336E_C578  # "xEn3", bit 7 of E set
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from loader.packing import incremental, lz4_legacy, lzop, zstd
-from loader.packing.errors import Unpack, UnpackError
-from loader.packing.kinds import Packing, sniff
-from loader.packing.stream import WINDOW_LIMIT, Output, Packed
+from bootproof.loader.packing import incremental, lz4_legacy, lzop, zstd
+from bootproof.loader.packing.errors import Unpack, UnpackError
+from bootproof.loader.packing.kinds import Packing, sniff
+from bootproof.loader.packing.stream import WINDOW_LIMIT, Output, Packed
 
 __all__ = [
     "WINDOW_LIMIT",

@@ -5,7 +5,7 @@ Owns: the `Unpack` errors.  Must not know: how any format is decoded.
 
 from __future__ import annotations
 
-from loader.errors import LoaderError
+from bootproof.loader.errors import LoaderError
 
 
 class UnpackError(LoaderError):

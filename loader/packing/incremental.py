@@ -15,8 +15,8 @@ from typing import Protocol
 
 import lz4.frame
 
-from loader.packing.kinds import Packing, sniff
-from loader.packing.stream import (
+from bootproof.loader.packing.kinds import Packing, sniff
+from bootproof.loader.packing.stream import (
     INPUT_SLICE,
     MAX_STREAMS,
     OUTPUT_SLICE,

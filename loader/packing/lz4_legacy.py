@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import lz4.block
 
-from loader.packing.stream import Output, Packed
+from bootproof.loader.packing.stream import Output, Packed
 
 _MAGIC_SIZE = 4
 _LENGTH_SIZE = 4

@@ -12,8 +12,8 @@ import zlib
 
 from lzallright import LZOCompressor, LZOError
 
-from loader.packing.errors import Unpack
-from loader.packing.stream import Output, Packed
+from bootproof.loader.packing.errors import Unpack
+from bootproof.loader.packing.stream import Output, Packed
 
 _MAGIC_SIZE = 9
 _VERSION_WITH_LEVEL = 0x0940  # since then: version needed, level, and a 64-bit mtime

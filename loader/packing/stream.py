@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from loader.packing.errors import Unpack, UnpackError
-from loader.packing.kinds import Packing
+from bootproof.loader.packing.errors import Unpack, UnpackError
+from bootproof.loader.packing.kinds import Packing
 
 WINDOW_LIMIT = 128 << 20
 """Largest history a decoder may be asked to keep: what `zstd -22 --ultra` declares."""

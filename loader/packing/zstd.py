@@ -11,7 +11,7 @@ import struct
 
 import zstandard
 
-from loader.packing.stream import MAX_STREAMS, OUTPUT_SLICE, WINDOW_LIMIT, Output, Packed
+from bootproof.loader.packing.stream import MAX_STREAMS, OUTPUT_SLICE, WINDOW_LIMIT, Output, Packed
 
 _MAGIC = 0xFD2FB528
 _SKIPPABLE = 0x184D2A50  # RFC 8878, 3.1.2: the low four bits are free

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol as TypingProtocol
 
-from loader.address import Range
-from loader.errors import LoaderError
-from loader.layout import Region
-from loader.memory import GuestMemory
-from loader.registers import Registers
-from loader.result import KernelLoaderResult
+from bootproof.loader.address import Range
+from bootproof.loader.errors import LoaderError
+from bootproof.loader.layout import Region
+from bootproof.loader.memory import GuestMemory
+from bootproof.loader.registers import Registers
+from bootproof.loader.result import KernelLoaderResult
 
 
 class ProtocolError(LoaderError):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from loader.address import align_up
+from bootproof.loader.address import align_up
 
 PAGE: Final = 0x1000
 RSDP_SIZE: Final = 36

@@ -1,7 +1,7 @@
 """The ACPI tables that a kernel is handed, followed from the RSDP: what is broken, how many CPUs.
 
-The way round from loader.protocols.acpi, for tables of any loader: it trusts nothing that it finds,
-and knows nothing of how ours are made. Pure.
+The way round from bootproof.loader.protocols.acpi, for tables of any loader: it trusts nothing that
+it finds, and knows nothing of how ours are made. Pure.
 
 Source: ACPI Specification 6.5, sections 5.2.5 (RSDP), 5.2.6 (header), 5.2.7 and 5.2.8 (RSDT, XSDT),
 5.2.12 (MADT).

@@ -10,10 +10,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from loader.address import Range, align_down, align_up
-from loader.layout import LayoutError, Region, Wanted, check_inside, place
-from loader.memory import GuestMemory
-from loader.protocols import (
+from bootproof.loader.address import Range, align_down, align_up
+from bootproof.loader.layout import LayoutError, Region, Wanted, check_inside, place
+from bootproof.loader.memory import GuestMemory
+from bootproof.loader.protocols import (
     BootRequest,
     Handover,
     ProtocolError,
@@ -22,8 +22,8 @@ from loader.protocols import (
     fdt,
     region,
 )
-from loader.registers import Arm64Registers
-from loader.result import KernelLoaderResult
+from bootproof.loader.registers import Arm64Registers
+from bootproof.loader.result import KernelLoaderResult
 
 NAME: Final = "arm64"
 ARCH: Final = "aarch64"

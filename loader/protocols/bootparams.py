@@ -11,13 +11,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from loader.address import Range, align_up
-from loader.layout import Region, Wanted, check_inside, place
-from loader.memory import GuestMemory
-from loader.protocols import BootRequest, ProtocolError, acpi, check_cmdline, region
-from loader.protocols.e820 import EBDA_START, HIGH_MEMORY, LEGACY_HOLE, E820Entry, memory_map
-from loader.registers import DescriptorTable, Segment
-from loader.result import KernelLoaderResult, SetupHeader
+from bootproof.loader.address import Range, align_up
+from bootproof.loader.layout import Region, Wanted, check_inside, place
+from bootproof.loader.memory import GuestMemory
+from bootproof.loader.protocols import BootRequest, ProtocolError, acpi, check_cmdline, region
+from bootproof.loader.protocols.e820 import (
+    EBDA_START,
+    HIGH_MEMORY,
+    LEGACY_HOLE,
+    E820Entry,
+    memory_map,
+)
+from bootproof.loader.registers import DescriptorTable, Segment
+from bootproof.loader.result import KernelLoaderResult, SetupHeader
 
 BOOT_CS: Final = 0x10
 BOOT_DS: Final = 0x18

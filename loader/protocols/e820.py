@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from loader.address import Range
+from bootproof.loader.address import Range
 
 E820_RAM: Final = 1
 E820_RESERVED: Final = 2

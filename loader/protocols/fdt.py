@@ -11,9 +11,9 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from loader.address import Range, align_up
-from loader.errors import LoaderError
-from loader.fdtlib import fdt
+from bootproof.loader.address import Range, align_up
+from bootproof.loader.errors import LoaderError
+from bootproof.loader.fdtlib import fdt
 
 DTB_MAX: Final = 2 << 20  # Documentation/arch/arm64/booting.rst section 2
 LABEL: Final = "bootproof,request"

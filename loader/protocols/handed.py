@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from loader.address import Range
-from loader.memory import GuestMemory
-from loader.protocols import acpi_found, fdt
-from loader.protocols.e820 import E820_RAM, LEGACY_HOLE
-from loader.registers import Arm64Registers, Registers, X86Registers
+from bootproof.loader.address import Range
+from bootproof.loader.memory import GuestMemory
+from bootproof.loader.protocols import acpi_found, fdt
+from bootproof.loader.protocols.e820 import E820_RAM, LEGACY_HOLE
+from bootproof.loader.registers import Arm64Registers, Registers, X86Registers
 
 _PAGE: Final = 0x1000
 _TEXT_LIMIT: Final = 1 << 16

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from loader.address import Range
-from loader.layout import Region
-from loader.memory import GuestMemory
-from loader.protocols import BootRequest, Handover, bootparams, entry_point
-from loader.registers import ATTR_CODE32, Segment, X86Registers
-from loader.result import KernelLoaderResult
+from bootproof.loader.address import Range
+from bootproof.loader.layout import Region
+from bootproof.loader.memory import GuestMemory
+from bootproof.loader.protocols import BootRequest, Handover, bootparams, entry_point
+from bootproof.loader.registers import ATTR_CODE32, Segment, X86Registers
+from bootproof.loader.result import KernelLoaderResult
 
 NAME: Final = "linux32"
 ARCH: Final = "x86_64"

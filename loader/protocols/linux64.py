@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from loader.address import Range, align_up
-from loader.layout import Region
-from loader.memory import GuestMemory
-from loader.protocols import BootRequest, Handover, bootparams, entry_point, region
-from loader.registers import (
+from bootproof.loader.address import Range, align_up
+from bootproof.loader.layout import Region
+from bootproof.loader.memory import GuestMemory
+from bootproof.loader.protocols import BootRequest, Handover, bootparams, entry_point, region
+from bootproof.loader.registers import (
     ATTR_CODE64,
     CR0_ET,
     CR0_PE,
@@ -25,7 +25,7 @@ from loader.registers import (
     Segment,
     X86Registers,
 )
-from loader.result import KernelLoaderResult
+from bootproof.loader.result import KernelLoaderResult
 
 NAME: Final = "linux64"
 ARCH: Final = "x86_64"

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from loader.address import Range
-from loader.layout import Region
-from loader.memory import GuestMemory
-from loader.protocols import BootRequest, Handover, bootparams, entry_point, region
-from loader.protocols.e820 import memory_map
-from loader.registers import ATTR_CODE32, ATTR_TSS_BUSY, Segment, X86Registers
-from loader.result import KernelLoaderResult
+from bootproof.loader.address import Range
+from bootproof.loader.layout import Region
+from bootproof.loader.memory import GuestMemory
+from bootproof.loader.protocols import BootRequest, Handover, bootparams, entry_point, region
+from bootproof.loader.protocols.e820 import memory_map
+from bootproof.loader.registers import ATTR_CODE32, ATTR_TSS_BUSY, Segment, X86Registers
+from bootproof.loader.result import KernelLoaderResult
 
 NAME: Final = "pvh"
 ARCH: Final = "x86_64"

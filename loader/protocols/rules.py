@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from loader.address import Range
-from loader.protocols import acpi_found
-from loader.registers import (
+from bootproof.loader.address import Range
+from bootproof.loader.protocols import acpi_found
+from bootproof.loader.registers import (
     CR0_PE,
     CR0_PG,
     CR4_PAE,

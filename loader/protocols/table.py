@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from loader.protocols import BootProtocol, arm64, linux32, linux64, pvh
+from bootproof.loader.protocols import BootProtocol, arm64, linux32, linux64, pvh
 
 PROTOCOLS: Final[Mapping[str, BootProtocol]] = {
     module.NAME: module for module in (linux64, linux32, pvh, arm64)

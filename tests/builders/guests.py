@@ -1,8 +1,8 @@
 """Guests without a kernel: a few hand-encoded instructions in a boot image, run by real QEMU.
 
 A program reads like what the guest does: `program("x86_64").say(b"hello\\n").halt()`. Encodings are
-spelled out here from the manuals (Intel SDM vol. 2, Arm ARM C6.2), independent of loader.stub.
-The x86 instructions used mean the same in 32-bit and 64-bit code.
+spelled out here from the manuals (Intel SDM vol. 2, Arm ARM C6.2), independent of
+bootproof.loader.stub. The x86 instructions used mean the same in 32-bit and 64-bit code.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from harness import qemu
-from harness.guest.realise import Placement, guest_ram, realise, write
-from harness.host.lending import give_to_qemu
-from harness.host.process import QemuProcess
-from harness.host.rundir import CONSOLE
-from harness.monitor import Monitor
-from harness.qemu import Channels, Machine, RamFile
-from harness.verdict import CodeAt, Expected
-from loader import bootimage
-from loader.address import GIB, MIB, Range
-from loader.bootimage import BootImage
-from loader.layout import Region
-from loader.memory import GuestMemory
-from loader.protocols.linux64 import identity_map
-from loader.registers import (
+from bootproof.harness.host.files import give_to_qemu
+from bootproof.harness.host.process import QemuProcess
+from bootproof.harness.qemu import machine as qemu
+from bootproof.harness.qemu.machine import Channels, Machine, RamFile
+from bootproof.harness.qemu.monitor import Monitor
+from bootproof.harness.qemu.placement import Placement, guest_ram, realise, write
+from bootproof.harness.record.rundir import CONSOLE
+from bootproof.harness.verdict import CodeAt, Expected
+from bootproof.loader import bootimage
+from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.bootimage import BootImage
+from bootproof.loader.layout import Region
+from bootproof.loader.memory import GuestMemory
+from bootproof.loader.protocols.linux64 import identity_map
+from bootproof.loader.registers import (
     ATTR_CODE32,
     ATTR_CODE64,
     Arm64Registers,

@@ -9,11 +9,11 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from loader import BzImage, Elf, GuestMemory, Pe
-from loader.identify import identify
-from loader.image import ImageLike
-from loader.packing import Packing
-from loader.unpack import uki_parts, unpack
+from bootproof.loader import BzImage, Elf, GuestMemory, Pe
+from bootproof.loader.identify import identify
+from bootproof.loader.image import ImageLike
+from bootproof.loader.packing import Packing
+from bootproof.loader.unpack import uki_parts, unpack
 from tests.builders import packings
 from tests.builders.images import (
     PHDR,

@@ -19,7 +19,7 @@ import lz4.frame
 import zstandard
 from lzallright import LZOCompressor
 
-from loader.packing import Packing
+from bootproof.loader.packing import Packing
 from tests.builders import images
 
 MIB = 1 << 20

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Final
 
-from harness.results import results
-from harness.results.key import Key
-from harness.results.results import (
+from bootproof.harness.results import results
+from bootproof.harness.results.key import Key
+from bootproof.harness.results.results import (
     Area,
     CaseResult,
     Check,
@@ -18,7 +18,7 @@ from harness.results.results import (
     Results,
     Stage,
 )
-from loader.address import MIB
+from bootproof.loader.address import MIB
 
 LOG: Final = (
     b"[    0.000000] Linux version 6.1\r\n[    0.500000] Memory: up\r\nbootproof: proof 11\r\n"

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli, prove
-from harness.inputs import images
-from loader.unpack import unpack_to
-from tests.docs.pages import PAGES, ROOT, Command, anchors, commands, links
+from bootproof.harness import cli, prove
+from bootproof.harness.inputs import images
+from bootproof.loader.unpack import unpack_to
+from tests import ROOT
+from tests.docs.pages import PAGES, Command, anchors, commands, links
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 ALL = [command for page in PAGES for command in commands(page)]
@@ -116,13 +117,13 @@ def desk(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_documented_commands_run(page: Path, desk: Path) -> None:
     """In the page's order, in one directory, as a reader would."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     for command in commands(page):
         if command.not_run is not None:
             continue
         words = [re.sub("^~", str(desk), word) for word in command.words]  # as a shell does
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "harness.cli", *words],
+            [sys.executable, "-P", "-m", "bootproof.harness.cli", *words],
             cwd=desk,
             env=environment,
             stdin=subprocess.DEVNULL,

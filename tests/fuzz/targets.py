@@ -17,19 +17,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness.cases.scenario_schema import case_from_data, case_to_data
-from harness.cases.scenarios import parse_scenarios
-from harness.errors import UserError
-from kernels import load_catalog
-from loader import BzImage, Cmdline, Elf, GuestMemory, LoaderError, Pe, load_cmdline, load_dtb
-from loader.address import Range
-from loader.bootimage import BootImageError
-from loader.bootimage import parse as parse_boot_image
-from loader.fdtlib import fdt as fdtlib
-from loader.identify import identify
-from loader.inspect import inspect
-from loader.protocols import fdt
-from loader.registers import (
+from bootproof.harness.cases.scenarios import parse_scenarios
+from bootproof.harness.cases.schema import case_from_data, case_to_data
+from bootproof.harness.errors import UserError
+from bootproof.kernels import load_catalog
+from bootproof.loader import (
+    BzImage,
+    Cmdline,
+    Elf,
+    GuestMemory,
+    LoaderError,
+    Pe,
+    load_cmdline,
+    load_dtb,
+)
+from bootproof.loader.address import Range
+from bootproof.loader.bootimage import BootImageError
+from bootproof.loader.bootimage import parse as parse_boot_image
+from bootproof.loader.fdtlib import fdt as fdtlib
+from bootproof.loader.identify import identify
+from bootproof.loader.inspect import inspect
+from bootproof.loader.protocols import fdt
+from bootproof.loader.registers import (
     ATTR_CODE64,
     Arm64Registers,
     DescriptorTable,
@@ -38,8 +47,8 @@ from loader.registers import (
     X86Registers,
     to_json,
 )
-from loader.result import KernelLoaderResult
-from loader.unpack import uki_parts, unpack, unpack_fully
+from bootproof.loader.result import KernelLoaderResult
+from bootproof.loader.unpack import uki_parts, unpack, unpack_fully
 from tests.builders import images, packings
 
 MIB: Final = 1 << 20

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from loader import LoaderError
+from bootproof.loader import LoaderError
 from tests.fuzz import run
 from tests.fuzz.child import last_input
 from tests.fuzz.mutation import fuzz, mutated

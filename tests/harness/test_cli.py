@@ -19,16 +19,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness import cli, places, prove, qemu
-from harness.case import Case
-from harness.evidence import nonce_for
-from harness.inputs import images
-from kernels.cache import file_sha256
-from loader.address import GIB, MIB
+from bootproof.harness import cli, places, prove
+from bootproof.harness.case import Case
+from bootproof.harness.evidence import nonce_for
+from bootproof.harness.inputs import images
+from bootproof.harness.qemu import machine as qemu
+from bootproof.kernels.cache import file_sha256
+from bootproof.loader.address import GIB, MIB
+from tests import ROOT
 from tests.builders import images as builder
 from tests.builders.guests import Claim, X86Program, machine
 
-ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
 LOAD = 16 * MIB
 
@@ -467,7 +468,7 @@ def test_setpriv_that_is_absent(
 COMMAND = """
 import sys
 from harness import cli
-from harness.inputs import images
+from bootproof.harness.inputs import images
 images.busybox = lambda arch: b"no busybox"
 sys.exit(cli.main(sys.argv[1:]))
 """

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import evidence
-from harness.evidence import GuestEvidence, nonce_for, parse, proof_for
-from loader.address import Range
+from bootproof.harness import evidence
+from bootproof.harness.evidence import GuestEvidence, nonce_for, parse, proof_for
+from bootproof.loader.address import Range
 
 PROOF = "ab" * 32
 GOOD = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.fixtures import Boot, BootTheImage
+from bootproof.harness.fixtures import Boot, BootTheImage
 
 
 def test_file_that_is_no_kernel(boot: Boot, tmp_path: Path) -> None:

@@ -17,21 +17,22 @@ from typing import Any
 import psutil
 import pytest
 
-from harness import monitor, run, watch
-from harness.errors import UserError
-from harness.gdbstub import GdbStub
-from harness.host import lending, process, rundir
-from harness.host.lending import take_back, write_whole
-from harness.monitor import Monitor, MonitorError
-from harness.qemu import QemuBinary
-from harness.record import playback
-from harness.run import Outcome, Start
-from harness.verdict import End, Verdict
-from harness.watch import Budget
-from loader.address import MIB
+from bootproof.harness import run
+from bootproof.harness.errors import UserError
+from bootproof.harness.host import files as lending
+from bootproof.harness.host import process
+from bootproof.harness.host.files import take_back, write_whole
+from bootproof.harness.qemu import monitor, watch
+from bootproof.harness.qemu.gdbstub import GdbStub
+from bootproof.harness.qemu.machine import QemuBinary
+from bootproof.harness.qemu.monitor import Monitor, MonitorError
+from bootproof.harness.qemu.watch import Budget
+from bootproof.harness.record import playback, rundir
+from bootproof.harness.run import Outcome, Start
+from bootproof.harness.verdict import End, Verdict
+from bootproof.loader.address import MIB
+from tests import ROOT
 from tests.builders.guests import Claim, Guest, Program, machine, program
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def descriptors() -> set[str]:
@@ -341,7 +342,7 @@ def test_console_without_room_is_not_held_against_the_guest(
         end_qemu(*arguments)
 
     monkeypatch.setattr(GdbStub, "run_to", full)
-    monkeypatch.setattr("harness.run.end_qemu", free)
+    monkeypatch.setattr("bootproof.harness.run.end_qemu", free)
     outcome = boot(program("x86_64").say(said).reset(), directory)
     assert outcome.observation.transcript != said
     assert outcome.judgement.verdict is Verdict.INCONCLUSIVE
@@ -364,9 +365,9 @@ def test_disk_that_is_full_keeps_the_file_that_was_there(disk: Callable[[int], P
 NEVER_ENDS = """
 import sys
 from pathlib import Path
-from harness.run import Start, run
-from harness.watch import Budget
-from loader.address import MIB
+from bootproof.harness.run import Start, run
+from bootproof.harness.qemu.watch import Budget
+from bootproof.loader.address import MIB
 from tests.builders.guests import Claim, Guest, machine, program
 
 directory = Path(sys.argv[1])
@@ -398,7 +399,7 @@ def test_sigkill_leaves_no_process_and_no_temporary_file(tmp_path: Path) -> None
 def test_thread_that_ends_takes_what_it_started_with_it(tmp_path: Path) -> None:
     """No parent to die with any more when it asks for that: it ends by itself."""
     script = (
-        "import os, sys\nfrom harness.host import confined\n"
+        "import os, sys\nfrom bootproof.harness.host import confined\n"
         "if os.fork():\n    os._exit(0)\n"
         "confined.die_with(1 << 22)\nprint('survived')\n"
     )

@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 
-from harness import prove
-from harness.case import Case, Expectation, offset_label, short
-from harness.guest.realise import Placement
-from harness.inputs import images, variants
-from harness.prove import Proven, expected_code, full_cmdline
-from harness.report import terminal
-from harness.suite.collected import case_result
-from harness.verdict import CodeAnywhere, CodeAt, Verdict
-from loader import BzImage, Elf, Pe
-from loader.address import GIB, MIB, Range
-from loader.memory import GuestMemory
-from loader.result import PvhState
+from bootproof.harness import prove
+from bootproof.harness.case import Case, Expectation, offset_label, short
+from bootproof.harness.inputs import images, variants
+from bootproof.harness.prove import Proven, expected_code, full_cmdline
+from bootproof.harness.qemu.placement import Placement
+from bootproof.harness.report import terminal
+from bootproof.harness.suite.case_result import case_result
+from bootproof.harness.verdict import CodeAnywhere, CodeAt, Verdict
+from bootproof.loader import BzImage, Elf, Pe
+from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.memory import GuestMemory
+from bootproof.loader.result import PvhState
 from tests.builders import images as builder
 from tests.builders.guests import X86Program
 

@@ -14,19 +14,19 @@ from typing import Any
 import psutil
 import pytest
 
-from harness.errors import UserError
-from harness.gdbstub import GdbStub
-from harness.guest.realise import Placement
-from harness.host import process
-from harness.monitor import Monitor
-from harness.qemu import Machine
-from harness.record.playback import open_recorded
-from harness.run import Outcome, Start, in_the_way, run
-from harness.verdict import CodeAnywhere, CodeAt, End, Expected, Observation, Verdict
-from harness.watch import Budget
-from loader import bootimage
-from loader.address import GIB, MIB, Range
-from loader.registers import Arm64Registers
+from bootproof.harness.errors import UserError
+from bootproof.harness.host import process
+from bootproof.harness.qemu.gdbstub import GdbStub
+from bootproof.harness.qemu.machine import Machine
+from bootproof.harness.qemu.monitor import Monitor
+from bootproof.harness.qemu.placement import Placement
+from bootproof.harness.qemu.watch import Budget
+from bootproof.harness.record.playback import open_recorded
+from bootproof.harness.run import Outcome, Start, in_the_way, run
+from bootproof.harness.verdict import CodeAnywhere, CodeAt, End, Expected, Observation, Verdict
+from bootproof.loader import bootimage
+from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.registers import Arm64Registers
 from tests.builders.guests import (
     PSCI_SYSTEM_OFF,
     Arm64Program,

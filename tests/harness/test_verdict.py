@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.guest.probe import Difference, Probe
-from harness.guest.text_in_ram import TextCheck
-from harness.verdict import (
+from bootproof.harness.guest.text_in_ram import TextCheck
+from bootproof.harness.qemu.probe import Difference, Probe
+from bootproof.harness.verdict import (
     CodeAnywhere,
     CodeAt,
     CodeInside,
@@ -24,9 +23,10 @@ from harness.verdict import (
     judge,
     usable_ram,
 )
-from loader.address import GIB, MIB, Range
-from loader.protocols.rules import Grade, RuleFinding
-from loader.registers import Arm64Registers
+from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.protocols.rules import Grade, RuleFinding
+from bootproof.loader.registers import Arm64Registers
+from tests import ROOT
 from tests.builders.guests import Claim, machine
 
 X86 = Claim(machine("x86_64"), 2 * MIB)
@@ -494,7 +494,7 @@ def test_values_are_stable() -> None:
 
 
 def test_docs_explain_every_verdict_in_order() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "verdicts.md").read_text()
+    text = (ROOT / "docs" / "verdicts.md").read_text()
     rows = re.findall(r"^\| `([a-z-]+)` \| .+ \| .+ \|$", text, re.MULTILINE)
     assert rows == [verdict.value for verdict in Verdict]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.installed.conftest import ROOT, Environment, environment
+from tests import ROOT
+from tests.installed.conftest import Environment, environment
 
 pytestmark = pytest.mark.installed
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.installed.conftest import ROOT, Environment
+from tests import ROOT
+from tests.installed.conftest import Environment
 
 pytestmark = pytest.mark.installed
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from kernels import Fetcher, LockMode, load_catalog, signature
-from kernels.catalog import Catalog
-from kernels.download import RetryPolicy
-from kernels.progress import Advance
+from bootproof.kernels import Fetcher, LockMode, load_catalog, signature
+from bootproof.kernels.catalog import Catalog
+from bootproof.kernels.download import RetryPolicy
+from bootproof.kernels.progress import Advance
 from tests.kernels.debian import DebianArchive, deb_of
 from tests.kernels.server import Mirror
 

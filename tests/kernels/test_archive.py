@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from kernels.archive import Archive, scan_index
-from kernels.cache import Cache
-from kernels.download import Downloader
-from kernels.errors import BadIndex, BadSignature, NoMatch, UnknownSuite, WrongHash
+from bootproof.kernels.archive import Archive, scan_index
+from bootproof.kernels.cache import Cache
+from bootproof.kernels.download import Downloader
+from bootproof.kernels.errors import BadIndex, BadSignature, NoMatch, UnknownSuite, WrongHash
 from tests.kernels.conftest import FAST, Bench
 from tests.kernels.debian import deb_of, index_of, sha256
 from tests.kernels.server import Fault
@@ -226,7 +226,7 @@ def test_scan_finds_stanzas_wherever_the_blocks_are_cut(
     index = tmp_path / "Packages.xz"
     index.write_bytes(lzma.compress(index_of(stanzas)))
     for size in (1, 2, 7, 64, 1000, 1 << 20):
-        monkeypatch.setattr("kernels.archive._READ", size)
+        monkeypatch.setattr("bootproof.kernels.archive._READ", size)
         found = [dict(s) for s in scan_index(index, [r"p(?P<release>\d)", "p98"])]
         assert found == [*stanzas[:10], stanzas[98]]
 
@@ -240,7 +240,7 @@ def test_scan_refuses_what_is_no_index(tmp_path: Path, monkeypatch: pytest.Monke
     index.write_bytes(whole[:-40])
     with pytest.raises(BadIndex, match="not an xz file"):
         list(scan_index(index, ["p"]))
-    monkeypatch.setattr("kernels.archive.MAX_STANZA", 90_000)
+    monkeypatch.setattr("bootproof.kernels.archive.MAX_STANZA", 90_000)
     index.write_bytes(whole)
     with pytest.raises(BadIndex, match="a stanza of the index is larger than"):
         list(scan_index(index, ["p"]))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from kernels.catalog import Kind, load_catalog
-from kernels.errors import CatalogError, UnknownKernel
-from kernels.fetch import LOCK_PATH
-from kernels.lock import read_lock
+from bootproof.kernels.catalog import Kind, load_catalog
+from bootproof.kernels.errors import CatalogError, UnknownKernel
+from bootproof.kernels.fetch import LOCK_PATH
+from bootproof.kernels.lock import read_lock
 
 SHIPPED = load_catalog()
 

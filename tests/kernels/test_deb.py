@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from kernels import unpacking
-from kernels.deb import extract_member
-from kernels.errors import BadPackage, MemberMissing
+from bootproof.kernels import unpacking
+from bootproof.kernels.deb import extract_member
+from bootproof.kernels.errors import BadPackage, MemberMissing
 from tests.kernels.debian import COMPRESSORS, ar_of, deb_of, regular, special, tar_of
 
 KERNEL = bytes(range(256)) * 5000

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kernels.download import Downloader, RetryPolicy, Wanted, shown
-from kernels.errors import NoNetwork, NotOnMirror, ServerRefused, WrongHash
+from bootproof.kernels.download import Downloader, RetryPolicy, Wanted, shown
+from bootproof.kernels.errors import NoNetwork, NotOnMirror, ServerRefused, WrongHash
 from tests.kernels.conftest import FAST, Recorder
 from tests.kernels.debian import sha256
 from tests.kernels.server import POUR_LIMIT, Fault, Mirror

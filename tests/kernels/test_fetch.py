@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from kernels import FetchError, FetchErrors, Kind, LockMode, errors, load_catalog
-from kernels.cache import default_cache_dir
-from kernels.fetch import Fetcher
-from kernels.lock import read_lock
+from bootproof.kernels import FetchError, FetchErrors, Kind, LockMode, errors, load_catalog
+from bootproof.kernels.cache import default_cache_dir
+from bootproof.kernels.fetch import Fetcher
+from bootproof.kernels.lock import read_lock
+from tests import ROOT
 from tests.kernels.conftest import Bench
 from tests.kernels.debian import deb_of, sha256
 from tests.kernels.server import Fault
 
-ROOT = Path(__file__).parents[2]
 ALL = ["6.1-amd64", "newest-amd64", "busybox-arm64"]
 
 
@@ -422,7 +422,7 @@ PRELUDE = """
 import sys
 from pathlib import Path
 from kernels import Fetcher, LockMode, load_catalog
-from kernels.progress import Lines
+from bootproof.kernels.progress import Lines
 mirror, home, *names = sys.argv[1:]
 home = Path(home)
 def fetch():

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from kernels.errors import LockError
-from kernels.lock import Resolved, read_lock, write_lock
+from bootproof.kernels.errors import LockError
+from bootproof.kernels.lock import Resolved, read_lock, write_lock
 
 ONE = Resolved("trixie", "busybox-static", "1:1.37-1", "arm64", "pool/b.deb", 5, "ab" * 32)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kernels.errors import MirrorUnknown
-from kernels.mirror import find_mirror
+from bootproof.kernels.errors import MirrorUnknown
+from bootproof.kernels.mirror import find_mirror
 
 DEBIAN = 'PRETTY_NAME="Debian 14 (forky)"\nID=debian\nVERSION_CODENAME=forky\n'
 UBUNTU = 'PRETTY_NAME="Ubuntu 24.04"\nID=ubuntu\nVERSION_CODENAME=noble\n'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from kernels.progress import Bars, Lines, Quiet, console_progress
+from bootproof.kernels.progress import Bars, Lines, Quiet, console_progress
 
 
 class Terminal(io.StringIO):

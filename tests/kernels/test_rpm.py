@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kernels import rpm, unpacking
-from kernels.errors import BadPackage, MemberMissing
+from bootproof.kernels import rpm, unpacking
+from bootproof.kernels.errors import BadPackage, MemberMissing
 from tests.kernels.rpms import (
     COMPRESSORS,
     DEVICE,

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from kernels import signature
-from kernels.errors import BadSignature, FetchErrors
-from kernels.signature import check_signature, default_keyring
+from bootproof.kernels import signature
+from bootproof.kernels.errors import BadSignature, FetchErrors
+from bootproof.kernels.signature import check_signature, default_keyring
 from tests.kernels.conftest import Bench
 from tests.kernels.openpgp import Key, make_key
 

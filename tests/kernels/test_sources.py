@@ -7,10 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from kernels import sources
-from kernels.errors import BadSource, FetchError, NoNetwork, NotOnMirror, ServerRefused, WrongHash
-from kernels.progress import Quiet
-from kernels.sources import Source
+from bootproof.kernels import sources
+from bootproof.kernels.errors import (
+    BadSource,
+    FetchError,
+    NoNetwork,
+    NotOnMirror,
+    ServerRefused,
+    WrongHash,
+)
+from bootproof.kernels.progress import Quiet
+from bootproof.kernels.sources import Source
 from tests.kernels.conftest import FAST
 from tests.kernels.debian import deb_of
 from tests.kernels.rpms import rpm_of
@@ -256,7 +263,7 @@ def test_the_name_in_a_url_leads_nowhere(
     def save(self: object, url: str, target: Path, sha256: str, limit: int) -> None:
         target.write_bytes(KERNEL)
 
-    monkeypatch.setattr("kernels.download.Downloader.save_hashed", save)
+    monkeypatch.setattr("bootproof.kernels.download.Downloader.save_hashed", save)
     source = find(f"{mirror.url}/{path}#sha256={'0' * 64}")
     assert source.name == name
     assert kept(cache) == ["download", "meta.json"]

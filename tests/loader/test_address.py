@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.address import (
+from bootproof.loader.address import (
     U64_MAX,
     Range,
     align_down,

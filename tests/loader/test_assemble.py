@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from harness import qemu
-from loader import assemble as assembly
-from loader import bootimage
-from loader.address import GIB, MIB, Range
-from loader.assemble import Assembled, Assembly, Machine, assemble
-from loader.errors import LoaderError
-from loader.memory import GuestMemory
-from loader.protocols import BootRequest
-from loader.result import PvhState
+from bootproof.harness.qemu import machine as qemu
+from bootproof.loader import assemble as assembly
+from bootproof.loader import bootimage
+from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.assemble import Assembled, Assembly, Machine, assemble
+from bootproof.loader.errors import LoaderError
+from bootproof.loader.memory import GuestMemory
+from bootproof.loader.protocols import BootRequest
+from bootproof.loader.result import PvhState
 from tests.builders import images
 
 CODE = b"\xf4" * 0x3000

@@ -11,22 +11,23 @@ from typing import Any, Final
 import jsonschema
 import pytest
 
-from loader import bootimage
-from loader.address import MIB, Range
-from loader.bootimage import BootImage, BootImageError
-from loader.errors import GuestMemoryError
-from loader.layout import Region
-from loader.memory import Bank, GuestMemory
-from loader.protocols.table import PROTOCOLS as PROTOCOL_TABLE
-from loader.registers import (
+from bootproof.loader import bootimage
+from bootproof.loader.address import MIB, Range
+from bootproof.loader.bootimage import BootImage, BootImageError
+from bootproof.loader.errors import GuestMemoryError
+from bootproof.loader.layout import Region
+from bootproof.loader.memory import Bank, GuestMemory
+from bootproof.loader.protocols.table import PROTOCOLS as PROTOCOL_TABLE
+from bootproof.loader.registers import (
     REGISTERS_BY_ARCH,
     Arm64Registers,
     DescriptorTable,
     Segment,
     X86Registers,
 )
+from tests import ROOT
 
-SCHEMA: Final = Path(__file__).parents[2] / "docs" / "boot-image.schema.json"
+SCHEMA: Final = ROOT / "docs" / "boot-image.schema.json"
 RAM_SIZE: Final = 2 * MIB
 
 Document = dict[str, Any]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from loader import (
+from bootproof.loader import (
     BzImage,
     Bzimage,
     Finding,

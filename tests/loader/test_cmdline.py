@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader import (
+from bootproof.loader import (
     Cmdline,
     CommandLineCopy,
     CommandLineOverflow,

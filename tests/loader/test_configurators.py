@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from loader import BootParams, GuestMemory, LoaderError, configurators
-from loader.configurators import fdt, linux, pvh
-from loader.configurators.params import LIST_MAX
-from loader.errors import Fdt, InvalidAddress, Linux, MissingStartAddress, Overflow, Pvh
+from bootproof.loader import BootParams, GuestMemory, LoaderError, configurators
+from bootproof.loader.configurators import fdt, linux, pvh
+from bootproof.loader.configurators.params import LIST_MAX
+from bootproof.loader.errors import Fdt, InvalidAddress, Linux, MissingStartAddress, Overflow, Pvh
 
 # Two banks with a hole in between: the byte after a piece can be RAM when the piece is not.
 BANKS = [(0, 0x10000), (0x20000, 0x10000)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from loader import (
+from bootproof.loader import (
     Elf,
     Finding,
     GuestMemory,

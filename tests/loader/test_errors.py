@@ -6,9 +6,9 @@ import pickle
 
 import pytest
 
-import loader
-from loader import errors
-from loader.errors import LoaderError
+from bootproof import loader
+from bootproof.loader import errors
+from bootproof.loader.errors import LoaderError
 
 # Every variant of linux-loader 0.14: load, load_cmdline, load_dtb, Cmdline, configurators.
 VARIANTS = {

@@ -7,7 +7,15 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader import BzImage, Elf, GuestMemory, KernelLoaderResult, LoaderError, Pe, load_dtb
+from bootproof.loader import (
+    BzImage,
+    Elf,
+    GuestMemory,
+    KernelLoaderResult,
+    LoaderError,
+    Pe,
+    load_dtb,
+)
 from tests.builders.images import (
     ARM64,
     BUILD_ID,

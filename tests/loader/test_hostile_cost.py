@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from bench.hostile import cpu_seconds, peak_memory
-from loader import Elf, GuestMemory, LoaderError
+from bootproof.loader import Elf, GuestMemory, LoaderError
 from tests.builders.hostile import MOST, RAM, START, Lie, lies, small_loads, table, then
 from tests.builders.images import PT_LOAD
 

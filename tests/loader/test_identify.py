@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loader.errors import Image
-from loader.identify import Format, Identity, identify
-from loader.packing import Packing
+from bootproof.loader.errors import Image
+from bootproof.loader.identify import Format, Identity, identify
+from bootproof.loader.packing import Packing
 from tests.builders import packings as build
 
 FORMATS = {

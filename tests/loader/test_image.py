@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from loader import Image, ImageSource, LoaderError, open_image
-from loader.image import ImageLike
+from bootproof.loader import Image, ImageSource, LoaderError, open_image
+from bootproof.loader.image import ImageLike
 
 CONTENT = bytes(range(256)) * 40
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from loader.address import MIB, Range
-from loader.bootimage import BootImage
-from loader.imagedigest import digest
-from loader.layout import Region
-from loader.memory import Bank, GuestMemory
-from loader.registers import Arm64Registers
+from bootproof.loader.address import MIB, Range
+from bootproof.loader.bootimage import BootImage
+from bootproof.loader.imagedigest import digest
+from bootproof.loader.layout import Region
+from bootproof.loader.memory import Bank, GuestMemory
+from bootproof.loader.registers import Arm64Registers
 
 BANKS = ((MIB, MIB), (8 * MIB, 3 * 4096))
 

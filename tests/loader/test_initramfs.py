@@ -13,8 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader import initramfs
-from loader.initramfs import Entry, archive, character_device, directory, evidence_entries, file
+from bootproof.loader import initramfs
+from bootproof.loader.initramfs import (
+    Entry,
+    archive,
+    character_device,
+    directory,
+    evidence_entries,
+    file,
+)
 
 busybox = pytest.mark.skipif(shutil.which("busybox") is None, reason="busybox is not installed")
 

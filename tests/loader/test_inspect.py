@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loader.errors import Image, LoaderError
-from loader.inspect import (
+from bootproof.loader.errors import Image, LoaderError
+from bootproof.loader.inspect import (
     BzImagePayload,
     Change,
     Inspection,
@@ -24,8 +24,8 @@ from loader.inspect import (
     banner_release,
     inspect,
 )
-from loader.packing import Packing, Unpack
-from loader.result import Finding
+from bootproof.loader.packing import Packing, Unpack
+from bootproof.loader.result import Finding
 from tests.builders import images, packings
 
 BANNER = b"Linux version 6.12.9-test (build@host) #1\n"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.address import MIB, Range
-from loader.layout import (
+from bootproof.loader.address import MIB, Range
+from bootproof.loader.layout import (
     LayoutError,
     Region,
     Wanted,

@@ -1,8 +1,8 @@
 """Where everything lies, for any machine, kernel and offset: what holds of every layout.
 
-Through each protocol's plan(), on the banks that the boards of harness/qemu.py really have. The
-rules are spelled out here once more, from the boot protocols. A refusal has to name the memory that
-would do, and that memory does.
+Through each protocol's plan(), on the banks that the boards of harness/qemu/machine.py really have.
+The rules are spelled out here once more, from the boot protocols. A refusal has to name the memory
+that would do, and that memory does.
 """
 
 from __future__ import annotations
@@ -16,14 +16,21 @@ import pytest
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
-from harness.qemu import ARCHES
-from loader import LoaderError, PvhBootCapability, PvhState, Range, SetupHeader, parse_size
-from loader.assemble import Assembly, Machine, assemble
-from loader.fdtlib import fdt as fdtlib
-from loader.layout import LayoutError, Region
-from loader.protocols import BootRequest
-from loader.protocols.table import PROTOCOLS
-from loader.result import KernelLoaderResult
+from bootproof.harness.qemu.machine import ARCHES
+from bootproof.loader import (
+    LoaderError,
+    PvhBootCapability,
+    PvhState,
+    Range,
+    SetupHeader,
+    parse_size,
+)
+from bootproof.loader.assemble import Assembly, Machine, assemble
+from bootproof.loader.fdtlib import fdt as fdtlib
+from bootproof.loader.layout import LayoutError, Region
+from bootproof.loader.protocols import BootRequest
+from bootproof.loader.protocols.table import PROTOCOLS
+from bootproof.loader.result import KernelLoaderResult
 from tests.builders import images
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30

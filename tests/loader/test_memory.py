@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loader import Bank, GuestMemory, GuestMemoryError, Range
-from loader.copying import Copy, copy_all
-from loader.image import open_image
+from bootproof.loader import Bank, GuestMemory, GuestMemoryError, Range
+from bootproof.loader.copying import Copy, copy_all
+from bootproof.loader.image import open_image
 
 PAGE = 4096
 MIB = 1 << 20

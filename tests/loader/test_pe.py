@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from loader import (
+from bootproof.loader import (
     Finding,
     GuestMemory,
     KernelLoaderResult,

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader import registers
-from loader.registers import (
+from bootproof.loader import registers
+from bootproof.loader.registers import (
     Arm64Registers,
     DescriptorTable,
     Segment,

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from harness.guest.realise import Placement
-from loader import stub
-from loader.address import GIB, MIB
-from loader.protocols.linux64 import identity_map
-from loader.reachable import StubError
-from loader.registers import Arm64Registers, DescriptorTable, Segment, X86Registers
-from loader.stub import Copy
+from bootproof.harness.qemu.placement import Placement
+from bootproof.loader import stub
+from bootproof.loader.address import GIB, MIB
+from bootproof.loader.protocols.linux64 import identity_map
+from bootproof.loader.reachable import StubError
+from bootproof.loader.registers import Arm64Registers, DescriptorTable, Segment, X86Registers
+from bootproof.loader.stub import Copy
 from tests.builders.guests import Guest, X86Program, flat32, flat64, live, machine, program
 
 # Every flag that POPF sets at privilege level 0, but the trap and the interrupt flag.

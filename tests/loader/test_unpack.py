@@ -18,10 +18,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from loader.errors import Image, LoaderError
-from loader.identify import Format, identify
-from loader.packing import Packing, Unpack, UnpackError
-from loader.unpack import (
+from bootproof.loader.errors import Image, LoaderError
+from bootproof.loader.identify import Format, identify
+from bootproof.loader.packing import Packing, Unpack, UnpackError
+from bootproof.loader.unpack import (
     MAX_STEPS,
     Step,
     UnpackedFile,
@@ -31,10 +31,10 @@ from loader.unpack import (
     unpack_fully_to,
     unpack_to,
 )
+from tests import ROOT
 from tests.builders import packings as build
 from tests.builders.packings import MIB
 
-ROOT = Path(__file__).parents[2]
 VMLINUX = build.elf(150_000)
 IMAGE = build.image(100_000)
 PAYLOAD_START = 5 * 512 + 0x40
@@ -635,8 +635,8 @@ def test_endless_empty_pieces_are_refused_in_bounded_time(packed: bytes) -> None
 PEAK = """
 import resource, sys
 from pathlib import Path
-from loader.errors import LoaderError
-from loader.unpack import unpack_to
+from bootproof.loader.errors import LoaderError
+from bootproof.loader.unpack import unpack_to
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 before = peak()
 try:

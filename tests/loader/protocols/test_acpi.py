@@ -16,14 +16,22 @@ from types import ModuleType
 
 import pytest
 
-from loader import BzImage, Elf
-from loader.address import MIB, Range
-from loader.memory import GuestMemory
-from loader.protocols import BootRequest, ProtocolError, acpi, handed, linux32, linux64, pvh
-from loader.protocols.acpi_found import AcpiFound, follow
-from loader.protocols.e820 import memory_map
-from loader.protocols.rules import Hardware, check
-from loader.registers import X86Registers
+from bootproof.loader import BzImage, Elf
+from bootproof.loader.address import MIB, Range
+from bootproof.loader.memory import GuestMemory
+from bootproof.loader.protocols import (
+    BootRequest,
+    ProtocolError,
+    acpi,
+    handed,
+    linux32,
+    linux64,
+    pvh,
+)
+from bootproof.loader.protocols.acpi_found import AcpiFound, follow
+from bootproof.loader.protocols.e820 import memory_map
+from bootproof.loader.protocols.rules import Hardware, check
+from bootproof.loader.registers import X86Registers
 from tests.builders import images
 
 PLACE = 0x9E000

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from harness import qemu
-from loader import Pe
-from loader.address import GIB, MIB, Range
-from loader.layout import LayoutError, Region
-from loader.memory import GuestMemory
-from loader.protocols import BootRequest, Handover, ProtocolError, arm64, fdt
-from loader.registers import Arm64Registers
+from bootproof.harness.qemu import machine as qemu
+from bootproof.loader import Pe
+from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.layout import LayoutError, Region
+from bootproof.loader.memory import GuestMemory
+from bootproof.loader.protocols import BootRequest, Handover, ProtocolError, arm64, fdt
+from bootproof.loader.registers import Arm64Registers
 from tests.builders import images
 
 INITRD = bytes(range(256)) * 32

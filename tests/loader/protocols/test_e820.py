@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.address import GIB, KIB, MIB, Range
-from loader.protocols.e820 import E820Entry, memory_map
+from bootproof.loader.address import GIB, KIB, MIB, Range
+from bootproof.loader.protocols.e820 import E820Entry, memory_map
 
 RESERVED = (0x9FC00, 0x60400, 2)
 

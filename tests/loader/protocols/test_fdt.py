@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from harness import qemu
-from loader.address import MIB, Range
-from loader.protocols import fdt
-from loader.protocols.fdt import DeviceTreeError, chosen, chosen_size
+from bootproof.harness.qemu import machine as qemu
+from bootproof.loader.address import MIB, Range
+from bootproof.loader.protocols import fdt
+from bootproof.loader.protocols.fdt import DeviceTreeError, chosen, chosen_size
 
 # Everything that a library might get wrong: reservations, a boot CPU, names with odd characters,
 # properties that look like text and are none, empty ones, deep nodes, seeds.

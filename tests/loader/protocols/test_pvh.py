@@ -6,12 +6,12 @@ import struct
 
 import pytest
 
-from loader import Elf
-from loader.address import GIB, MIB, Range
-from loader.layout import Region
-from loader.memory import GuestMemory
-from loader.protocols import BootRequest, Handover, ProtocolError, pvh
-from loader.registers import Segment, X86Registers
+from bootproof.loader import Elf
+from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.layout import Region
+from bootproof.loader.memory import GuestMemory
+from bootproof.loader.protocols import BootRequest, Handover, ProtocolError, pvh
+from bootproof.loader.registers import Segment, X86Registers
 from tests.builders import images
 
 ENTRY = 0x1000370

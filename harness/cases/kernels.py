@@ -1,0 +1,51 @@
+"""Which kernels a word of a scenario file means: a name, a pattern, the default set, or a path.
+
+A path stays below the directory of the file that says it, links included. Opens nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Final
+
+from bootproof.harness.cases.schema import SchemaError, unknown
+from bootproof.kernels import Catalog, Kind, load_catalog
+
+DEFAULT_SET: Final = "default"
+_WILDCARDS: Final = frozenset("*?[")
+
+
+def default_kernels(arch: str, catalog: Catalog | None = None) -> list[str]:
+    """The names of the kernels of the default set for an architecture, in the catalogue's order."""
+    found = (catalog or load_catalog()).default(arch)
+    return [entry.name for entry in found if entry.kind is Kind.KERNEL]
+
+
+def named(text: str, arch: str, catalog: Catalog, directory: Path) -> Mapping[str, str | None]:
+    """The kernels by name, with the path of those that are files. Raises SchemaError."""
+    default = default_kernels(arch, catalog)
+    if "/" in text:
+        return _at_path(text, directory.resolve())
+    if text == DEFAULT_SET:
+        return dict.fromkeys(default)
+    if _WILDCARDS & set(text):
+        found = [name for name in default if fnmatchcase(name, text)]
+        if not found:
+            raise SchemaError((), f"kernel: {text!r} matches none of {', '.join(default)}")
+        return dict.fromkeys(found)
+    kernels = [entry for entry in catalog if entry.kind is Kind.KERNEL]
+    for kernel in kernels:
+        if kernel.name == text and kernel.arch == arch:
+            return {text: None}
+        if kernel.name == text:
+            raise SchemaError((), f"kernel {text!r} is of {kernel.arch}, not of {arch}")
+    raise SchemaError((), unknown("kernel", text, [k.name for k in kernels if k.arch == arch]))
+
+
+def _at_path(text: str, directory: Path) -> dict[str, str | None]:
+    path = (directory / text).resolve()
+    if not path.is_relative_to(directory):
+        raise SchemaError((), f"kernel: {text!r} is not below the directory of this file")
+    return {str(path.relative_to(directory)): str(path)}

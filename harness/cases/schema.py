@@ -1,0 +1,263 @@
+"""A case as data: the one place that knows how each field of Case is written and read.
+
+Made from the fields of Case and Expectation (bootproof.harness.case), so that a new field is at
+once a key of scenario files, of JSON, of the errors and of docs/scenarios.md. Reads values only:
+knows no files, no lines, no axes. Nothing here runs or opens what it reads.
+"""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import re
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, fields
+from typing import Any, Final
+
+from bootproof.harness.case import KEY, RAM_BASE, Case, Expectation, Key, short
+from bootproof.harness.errors import UserError
+from bootproof.harness.inputs import damage, variants
+from bootproof.harness.qemu import machine as qemu
+from bootproof.harness.qemu.machine import DEFAULT_PROFILE
+from bootproof.harness.verdict import Verdict
+from bootproof.loader.address import MIB, parse_size
+from bootproof.loader.assemble import AUTO, LOADERS
+from bootproof.loader.initramfs import inits
+from bootproof.loader.protocols import pvh
+from bootproof.loader.protocols.table import PROTOCOLS
+
+Path = tuple[str | int, ...]
+
+PLAIN: Final = re.compile(r"[A-Za-z0-9.+_-]{1,80}", re.ASCII)
+NONE: Final = "none"
+AS_IT_IS: Final = "file"
+_RAM: Final = "ram+"
+
+
+class SchemaError(UserError):
+    """A value that a case cannot have. `path` leads to it, as ("expect", "verdict"); `at` also to
+    a key that should not be there.
+    """
+
+    def __init__(self, path: Path, problem: str, at: Path | None = None) -> None:
+        names = ".".join(name for name in path if isinstance(name, str))
+        super().__init__(f"{names}: {problem}" if names else problem)
+        self.at = path if at is None else at
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One key: `name` as users write it, `field` as the code does. `choices` are all the words
+    that are allowed, or None where any text is.
+    """
+
+    name: str
+    field: str
+    about: str
+    type: type[Any]
+    optional: bool
+    default: Any
+    key: Key
+    choices: tuple[str, ...] | None
+
+    @property
+    def required(self) -> bool:
+        return self.default is MISSING
+
+
+def _choices() -> Mapping[tuple[type, str], Callable[[], Iterable[str]]]:
+    """The words that a text may be, from the tables that own them."""
+    boards = (board for arch in qemu.ARCHES.values() for board in arch.boards)
+    return {
+        (Case, "arch"): lambda: qemu.ARCHES,
+        (Case, "format"): lambda: (*(found.value for found in LOADERS), AS_IT_IS),
+        (Case, "protocol"): lambda: (AUTO, *PROTOCOLS),
+        (Case, "board"): lambda: boards,
+        (Case, "variant"): lambda: variants.VARIANTS,
+        (Case, "accel"): lambda: ("tcg", "kvm"),
+        (Case, "init"): inits,
+        (Case, "profile"): lambda: qemu.PROFILES,
+        (Case, "damage"): lambda: damage.DAMAGES,
+        (Expectation, "protocol"): lambda: PROTOCOLS,
+    }
+
+
+def _entry(cls: type, found: Field[Any], hint: Any) -> Entry:
+    optional = isinstance(hint, types.UnionType)
+    kind = next(t for t in hint.__args__ if t is not type(None)) if optional else hint
+    key: Key = found.metadata.get(KEY, Key(""))
+    words = _choices().get((cls, found.name))
+    choices = tuple(dict.fromkeys(words())) if words else None
+    if issubclass(kind, enum.Enum):
+        choices = tuple(member.value for member in kind)
+    return Entry(
+        name=key.name or found.name,
+        field=found.name,
+        about=key.about,
+        type=kind,
+        optional=optional,
+        default=found.default,
+        key=key,
+        choices=choices,
+    )
+
+
+def _entries(cls: type[Case] | type[Expectation]) -> tuple[Entry, ...]:
+    hints = typing.get_type_hints(cls)
+    return tuple(_entry(cls, found, hints[found.name]) for found in fields(cls))
+
+
+CASE: Final = _entries(Case)
+EXPECTATION: Final = _entries(Expectation)
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+
+def case_from_data(data: Mapping[str, Any]) -> Case:
+    """A case as it is written by `case_to_data`. Raises SchemaError."""
+    ram = RAM_BASE.get(str(data.get("arch")), 0) if isinstance(data, Mapping) else 0
+    return Case(**read_table(CASE, data, (), ram))
+
+
+def read_table(entries: Iterable[Entry], data: Any, path: Path, ram: int = 0) -> dict[str, Any]:
+    """The values of a table by field; every required key must be there. Raises SchemaError."""
+    known = {entry.name: entry for entry in entries}
+    check_keys(known, data, path)
+    for name, entry in known.items():
+        if entry.required and name not in data:
+            raise SchemaError(path, f"the key {name!r} is missing")
+    return {known[name].field: read(known[name], data[name], path, ram) for name in data}
+
+
+def check_keys(known: Iterable[str], data: Any, path: Path) -> None:
+    """Raises SchemaError when `data` is no table, or has a key that is not `known`."""
+    if not isinstance(data, Mapping):
+        raise SchemaError(path, f"must be a table, not {described(data)}")
+    names = list(known)
+    for name in data:
+        if name not in names:
+            raise SchemaError(path, unknown("key", name, names), (*path, name))
+
+
+def read(entry: Entry, value: Any, path: Path = (), ram: int = 0) -> Any:
+    """The value of one key; `ram` is where RAM begins, guest-physical. Raises SchemaError."""
+    path = (*path, entry.name)
+    if entry.optional and value == NONE:
+        return None
+    if issubclass(entry.type, Expectation):
+        return Expectation(**read_table(EXPECTATION, value, path))
+    if entry.key.size:
+        return _read_size(entry, value, path, ram)
+    wanted = str if issubclass(entry.type, enum.Enum) else entry.type
+    if type(value) is not wanted and not (wanted is float and type(value) is int):
+        raise SchemaError(path, f"must be {_KINDS[wanted]}, not {described(value)}")
+    if wanted is float and not 0 < float(value) < float("inf"):
+        raise SchemaError(path, f"must be more than 0, not {value}")
+    if type(value) is int and value < 1:
+        raise SchemaError(path, f"must be at least 1, not {value}")
+    if wanted is str and not str(value).isprintable():
+        raise SchemaError(path, f"{value!r} has characters that cannot be printed")
+    if entry.key.plain and not PLAIN.fullmatch(str(value)):
+        raise SchemaError(path, f"{value!r} must be of letters, digits and . + _ -")
+    if entry.choices is not None and value not in entry.choices:
+        raise SchemaError(path, unknown("value", str(value), entry.choices))
+    return entry.type(value)
+
+
+def _read_size(entry: Entry, value: Any, path: Path, ram: int) -> int:
+    if type(value) is int and value >= 0:
+        value = str(value)
+    if type(value) is not str:
+        example = "16M, none or ram+2M" if entry.key.offset else "512M"
+        raise SchemaError(path, f"must be a size like {example}, not {described(value)}")
+    from_ram = entry.key.offset and value.startswith(_RAM)
+    try:
+        return parse_size(value.removeprefix(_RAM) if from_ram else value) + (
+            ram if from_ram else 0
+        )
+    except ValueError as error:
+        raise SchemaError(path, str(error)) from None
+
+
+_KINDS: Final[Mapping[type, str]] = {
+    str: "a text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+}
+
+
+def described(value: Any) -> str:
+    """What a value is, for a sentence that says that it should be something else."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f"the text {value!r}"
+    if isinstance(value, int | float):
+        return f"the number {value}"
+    if isinstance(value, list):
+        return "a list"
+    return "a table" if isinstance(value, dict) else f"a {type(value).__name__}"
+
+
+def unknown(what: str, word: str, known: Iterable[str]) -> str:
+    """Why a word is wrong, with the nearest right one, or all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+    return f"unknown {what} {word!r}; {hint}"
+
+
+def contradiction(case: Case) -> tuple[str, str] | None:
+    """A key whose value does not go with another one, and why; None when all can be built."""
+    arch = qemu.ARCHES[case.arch]
+    boards = ", ".join(arch.boards)
+    protocol = PROTOCOLS.get(case.protocol)
+    if case.board is not None and case.board not in arch.boards:
+        return "machine", f"{case.board} is not of {arch.name}; known there: {boards}"
+    if protocol is not None and arch.name != protocol.ARCH:
+        return "protocol", f"{case.protocol} is of {protocol.ARCH}, not of {arch.name}"
+    if case.memory % MIB or not MIB <= case.memory <= arch.memory_limit:
+        limit = short(arch.memory_limit)
+        return "memory", f"{short(case.memory)} is not a whole number of MiB from 1M to {limit}"
+    if case.accel != "tcg":
+        return "accel", "kvm counts no guest instructions, and no two runs are alike; use tcg"
+    if case.smp > arch.cpu_limit:
+        return "smp", f"{case.smp} CPUs are more than the {arch.cpu_limit} of {arch.name}"
+    if case.cmdline is not None and case.profile != DEFAULT_PROFILE:
+        return "profile", "is one of our own command lines; there is a cmdline already"
+    if case.pvh_relocate and (case.offset is None or case.protocol not in (pvh.NAME, AUTO)):
+        return "pvh_relocate", "needs an offset, and the protocol pvh"
+    if case.expect.code is not None and case.expect.verdict is not Verdict.LOAD_REFUSED:
+        return "expect", f"a code is of load-refused, not of {case.expect.verdict.value}"
+    return None
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+def case_to_data(case: Case) -> dict[str, Any]:
+    """The case as plain data for JSON and TOML; what is as by default is left out."""
+    return _write_all(case)
+
+
+def _write_all(thing: Case | Expectation) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    for entry in CASE if isinstance(thing, Case) else EXPECTATION:
+        value = getattr(thing, entry.field)
+        if value != entry.default:
+            data[entry.name] = _write(entry, value)
+    return data
+
+
+def _write(entry: Entry, value: Any) -> Any:
+    if isinstance(value, Expectation):
+        return _write_all(value)
+    if isinstance(value, enum.Enum):
+        return value.value
+    if value is None:
+        return NONE
+    return short(value) if entry.key.size else value

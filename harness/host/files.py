@@ -1,0 +1,174 @@
+"""The run directory as QEMU sees it: lent to QEMU's user for the run, and taken back whole.
+
+While it is lent, whoever has taken QEMU over can put anything there under any name. So the harness
+opens nothing there by name until QEMU is dead and the directory is its own again; what it made
+before belongs to it and can be read by QEMU but not changed. Owns these rights, and how files are
+written so that no link is ever followed. Knows no artifact by name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from bootproof.harness.errors import UserError
+from bootproof.loader.address import format_size
+
+NOBODY: Final = 65534
+_OPEN: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_FALLOC_FL_KEEP_SIZE: Final = 0x01  # fallocate(2)
+_BLOCK: Final = 512  # stat(2): the unit of st_blocks, always
+_CANNOT_RESERVE: Final = (errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+def is_root() -> bool:
+    return os.geteuid() == 0
+
+
+@contextlib.contextmanager
+def lent_to_qemu(directory: Path) -> Iterator[None]:
+    """The directory is QEMU's in here; QEMU must be dead when this is left. Raises UserError."""
+    with disk_errors(directory):
+        give_to_qemu(directory)
+    try:
+        yield
+    finally:
+        with disk_errors(directory):
+            take_back(directory)
+
+
+def give_to_qemu(directory: Path) -> None:
+    """Makes a run directory belong to the user QEMU runs as, closed to all others.
+
+    Regular files in it can then be read by QEMU, and written by nobody but us.
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fchmod(fd, 0o700)
+        if not is_root():
+            return
+        for _, _, names, folder in os.fwalk(dir_fd=fd):
+            os.fchown(folder, -1, NOBODY)
+            os.fchmod(folder, 0o750)
+            for name in names:
+                _let_read(name, folder)
+        os.fchown(fd, NOBODY, NOBODY)
+        os.fchmod(fd, 0o700)
+    finally:
+        os.close(fd)
+
+
+def _let_read(name: str, folder: int) -> None:
+    if not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+        return  # the link that stands for a stranger's RAM: QEMU is given the RAM itself
+    fd = os.open(name, os.O_RDONLY | _OPEN, dir_fd=folder)
+    try:
+        found = os.fstat(fd)
+        if found.st_nlink == 1:
+            os.fchown(fd, -1, NOBODY)
+            os.fchmod(fd, stat.S_IMODE(found.st_mode) & 0o755 | 0o440)
+    finally:
+        os.close(fd)
+
+
+def take_back(directory: Path) -> None:
+    """Makes a run directory ours again, and removes what is neither ours nor a regular file.
+
+    Also of a run that was cut short. Does nothing to a directory that is already ours.
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if not is_root() or os.fstat(fd).st_uid != NOBODY:
+            return
+        os.fchown(fd, 0, 0)  # from here on nobody else can change a name in it
+        for name in os.listdir(fd):  # noqa: PTH208
+            found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            if found.st_uid != NOBODY:
+                continue
+            if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+                os.chown(name, 0, 0, dir_fd=fd, follow_symlinks=False)
+            elif stat.S_ISDIR(found.st_mode):
+                shutil.rmtree(name, dir_fd=fd)
+            else:
+                os.unlink(name, dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
+# --- files -------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """What the operating system refuses below `path` becomes one line. Raises UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{error.filename or path}: {error.strerror}") from error
+
+
+def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Writes a file whole or not at all, in place of whatever has that name. Raises UserError."""
+    part = path.with_name(f"{path.name}.part")
+    with disk_errors(path):
+        part.unlink(missing_ok=True)
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN
+            with open(part, "wb", opener=lambda name, _: os.open(name, flags, mode)) as file:
+                file.write(data)
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+def file_for_qemu(path: Path, reserve: int) -> int:
+    """A new file for QEMU to write by name and us to read by the descriptor returned.
+
+    Room for `reserve` bytes is set aside, where the file system can do that: QEMU does not tell
+    when its disk is full, and what a guest never got to say would be held against it. Raises
+    UserError.
+    """
+    with disk_errors(path):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _OPEN, 0o600)
+    try:
+        with disk_errors(path):
+            if is_root():
+                os.fchown(fd, NOBODY, NOBODY)
+        _reserve(fd, reserve, path)
+    except BaseException:
+        os.close(fd)
+        path.unlink()
+        raise
+    return fd
+
+
+def has_room(fd: int, size: int) -> bool:
+    """Whether `size` bytes are set aside for a file; some file systems cannot do that."""
+    return os.fstat(fd).st_blocks * _BLOCK >= size
+
+
+def read_from_qemu(path: Path, size: int) -> bytes:
+    """`size` bytes of a file that QEMU has just written, by name. Raises UserError."""
+    with disk_errors(path), open(path, "rb", opener=lambda name, _: os.open(name, _OPEN)) as file:
+        found = os.fstat(file.fileno())
+        owner = NOBODY if is_root() else os.geteuid()
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != owner or found.st_size != size:
+            raise UserError(f"{path}: is not what QEMU was asked to write")
+        return file.read(size)
+
+
+def _reserve(fd: int, size: int, path: Path) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.fallocate(fd, _FALLOC_FL_KEEP_SIZE, ctypes.c_long(0), ctypes.c_long(size)) == 0:
+        return
+    code = ctypes.get_errno()
+    if code not in _CANNOT_RESERVE:
+        raise UserError(f"{path}: no room for {format_size(size)}: {os.strerror(code)}")

@@ -1,0 +1,1 @@
+"""One QEMU: what it is given, how it is started, asked, watched and ended."""

@@ -1,0 +1,131 @@
+"""The guest's serial console: QEMU writes it to a regular file, pexpect reads it from there.
+
+A regular file is the only console that does not change the guest's run (a socket, pipe or pty makes
+the guest wait for its reader). Owns reading, the raw transcript with its limit, and the host times
+at which bytes arrived; judges nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pexpect
+from pexpect.spawnbase import SpawnBase
+
+from bootproof.harness.text import printable
+
+if TYPE_CHECKING:
+    _Spawn = SpawnBase[bytes]
+else:  # generic in its stubs only
+    _Spawn = SpawnBase
+
+_CHUNK = 64 << 10
+_WINDOW = 2 * _CHUNK  # a read, and a pattern that began in the one before
+_PAUSE = 0.005
+DEFAULT_LIMIT = 16 << 20
+
+
+class ConsoleFile(_Spawn):
+    """A growing file as a pexpect object.
+
+    `fd` is the file, open for reading and writing; it is closed with this object, and shortened to
+    `limit` bytes then. No more than that is ever read. `wait(seconds)` is called when nothing new
+    is there; `ended()` says whether the writer is gone, which makes the end of the file an EOF;
+    `on_data` is told what arrives.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        wait: Callable[[float], None],
+        ended: Callable[[], bool],
+        on_data: Callable[[bytes], None] | None = None,
+        *,
+        limit: int = DEFAULT_LIMIT,
+    ) -> None:
+        super().__init__(timeout=0, maxread=_CHUNK, searchwindowsize=_WINDOW)
+        self._limit = limit
+        self.transcript = bytearray()
+        self.arrivals: list[tuple[float, int]] = []  # host seconds since start, bytes before
+        self._wait = wait
+        self._ended = ended
+        self._on_data = on_data
+        self._started = time.monotonic()
+        self.child_fd = fd
+
+    def read_nonblocking(self, size: int = 1, timeout: float | None = None) -> bytes:
+        """Up to `size` new bytes. Raises pexpect.TIMEOUT when none came, pexpect.EOF at the end."""
+        deadline = time.monotonic() + (timeout or 0)
+        while True:
+            ended = self._ended()  # asked before reading: what came before the end is still read
+            data = self._take(size)
+            if data:
+                return data
+            if ended:
+                self.flag_eof = True
+                raise pexpect.EOF("the console's writer has ended")
+            if time.monotonic() >= deadline:
+                raise pexpect.TIMEOUT("no console output")
+            self._wait(_PAUSE)
+
+    @property
+    def full(self) -> bool:
+        """Whether as much was read as ever will be."""
+        return len(self.transcript) >= self._limit
+
+    def line_before_match(self) -> bytes:
+        """What stands before the last match on its line."""
+        matched = self.after if isinstance(self.after, bytes) else b""
+        begin = len(self.transcript) - len(self.buffer) - len(matched)
+        return bytes(self.transcript[self.transcript.rfind(b"\n", 0, begin) + 1 : begin])
+
+    def drain(self) -> None:
+        """Reads all that is there, without looking for anything."""
+        while self._take(_CHUNK):
+            pass
+
+    def _take(self, size: int) -> bytes:
+        done = len(self.transcript)
+        data = os.pread(self.child_fd, min(size, self._limit - done), done)
+        if data:
+            self.arrivals.append((time.monotonic() - self._started, len(self.transcript)))
+            self.transcript += data
+            if self._on_data is not None:
+                self._on_data(data)
+        return data
+
+    def isalive(self) -> bool:
+        """Whether more output may come."""
+        return not self._ended()
+
+    def close(self) -> None:
+        if self.child_fd >= 0:
+            # Also to its own length: that gives back what was set aside for it.
+            os.ftruncate(self.child_fd, min(self._limit, os.fstat(self.child_fd).st_size))
+            os.close(self.child_fd)
+            self.child_fd = -1
+
+    def __enter__(self) -> ConsoleFile:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def timestamped(transcript: bytes | bytearray, arrivals: list[tuple[float, int]]) -> str:
+    """The transcript with host seconds before each line; control characters are made visible."""
+    lines = []
+    position, index = 0, 0
+    for line in transcript.split(b"\n"):
+        while index + 1 < len(arrivals) and arrivals[index + 1][1] <= position:
+            index += 1
+        seconds = arrivals[index][0] if arrivals else 0.0
+        text = printable(line.rstrip(b"\r"))
+        lines.append(f"[{seconds:8.3f}] {text}")
+        position += len(line) + 1
+    if lines and not transcript.rpartition(b"\n")[2]:
+        lines.pop()
+    return "".join(f"{line}\n" for line in lines)

@@ -1,0 +1,205 @@
+"""A BootImage on a machine: reset stubs, and how QEMU's generic loader puts the bytes in place.
+
+Two placements. PIECES gives every run of data in ram.img a generic loader device of its own;
+MAPPED makes ram.img itself the guest's RAM (a private mapping, the file never changes). What the
+machine itself overwrites at reset is staged elsewhere and moved into place by the stub.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, zip_longest
+from pathlib import Path
+
+from bootproof.harness.qemu.machine import Blob, Launch, Machine
+from bootproof.loader import stub
+from bootproof.loader.address import Range, align_up
+from bootproof.loader.bootimage import BootImage
+from bootproof.loader.layout import Region, Wanted, place
+from bootproof.loader.memory import GuestMemory
+
+PIECES_DIRECTORY = "pieces"
+_MERGE_GAP = 64 << 10  # a loader device costs more than reading this many zeros
+_MOST_PIECES = 256  # beyond, the smallest gaps are filled with their zeros
+_STUB_SIZE = 0x1000
+
+
+class Placement(enum.Enum):
+    PIECES = "pieces"
+    MAPPED = "mapped"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes for one generic loader device: from guest-physical `source` of ram.img to `address`."""
+
+    path: str
+    source: int
+    size: int
+    address: int
+
+
+@dataclass(frozen=True, slots=True)
+class Realisation:
+    """What QEMU is given, and the pieces and stubs that must be written for it.
+
+    `working_areas` is guest-physical RAM that is not as the boot image says at the entry: stubs,
+    staging areas, and what the machine fills by itself. `added` names those of them that are ours.
+    """
+
+    launch: Launch
+    pieces: tuple[Piece, ...]
+    stubs: tuple[tuple[str, bytes], ...]
+    working_areas: tuple[Range, ...]
+    added: tuple[Region, ...] = ()
+
+
+def realise(
+    image: BootImage, memory: GuestMemory, machine: Machine, placement: Placement
+) -> Realisation:
+    """Plans the start of `image`, whose RAM is `memory`. Pure but for reading the RAM's extents.
+
+    Raises LayoutError when there is no room for stub or staging area, StubError when the registers
+    cannot be brought about.
+    """
+    reserved = [region.range for region in machine.reserved]
+    extents = _extents(memory, reserved)
+    staged = [part for extent in extents for part in _inside(extent, reserved)]
+    if placement is Placement.PIECES:
+        direct = [part for extent in extents for part in _outside(extent, reserved)]
+    else:
+        direct = []
+    taken = [*image.regions, *machine.reserved, *(Region("data", extent) for extent in extents)]
+    stub_places, staging = _place(image, machine, taken, staged)
+    copies = tuple(
+        stub.Copy(place_.start, part.start, place_.size)
+        for part, place_ in zip(staged, staging, strict=True)
+    )
+    stubs = [
+        stub.build(registers, place_.start, copies if number == 0 else ())
+        for number, (registers, place_) in enumerate(zip(image.cpus, stub_places, strict=True))
+    ]
+    pieces = [_piece(image, part, part.start) for part in direct]
+    pieces += [
+        _piece(image, part, place_.start) for part, place_ in zip(staged, staging, strict=True)
+    ]
+    stub_files = tuple((f"stub{number}.bin", item.code) for number, item in enumerate(stubs))
+    launch = Launch(
+        blobs=(
+            *(Blob(piece.path, piece.address) for piece in pieces),
+            *(Blob(name, s.address) for (name, _), s in zip(stub_files, stubs, strict=True)),
+        ),
+        entries=tuple(item.loader_entry for item in stubs),
+        mapped=placement is Placement.MAPPED,
+    )
+    untouched = [part for hole in reserved for part in _outside(hole, staged)]
+    working_areas = (*(Range(s.address, _STUB_SIZE) for s in stubs), *staging, *untouched)
+    added = (
+        *(Region("reset stub", Range(s.address, len(s.code))) for s in stubs),
+        *(Region("staging area", area) for area in staging),
+    )
+    return Realisation(launch, tuple(pieces), stub_files, working_areas, added)
+
+
+def _extents(memory: GuestMemory, reserved: Sequence[Range]) -> list[Range]:
+    """Where the RAM holds data, in not too many pieces, none of them across banks."""
+    found = list(memory.data_extents())
+    most = max(1, _MOST_PIECES // len(memory.banks))
+    banks = (bank.range for bank in memory.banks)
+    parts = ([part for part in found if bank.contains(part)] for bank in banks)
+    return [extent for inside in parts for extent in _merged(inside, reserved, most)]
+
+
+def write(realisation: Realisation, memory: GuestMemory, directory: Path) -> None:
+    """Writes stubs and pieces into the run directory."""
+    for name, code in realisation.stubs:
+        (directory / name).write_bytes(code)
+    if realisation.pieces:
+        (directory / PIECES_DIRECTORY).mkdir(exist_ok=True)
+    for piece in realisation.pieces:
+        with (directory / piece.path).open("xb") as file:
+            memory.copy_out(piece.source, piece.size, file.fileno())
+
+
+def guest_ram(memory: GuestMemory, *, mapped: bool) -> GuestMemory:
+    """RAM for QEMU to map and for us to look into: anonymous, so that nothing of it can stay.
+
+    Empty, or with `mapped` a sparse copy of the boot image's RAM; that itself is never changed.
+    """
+    ram = GuestMemory((bank.base, bank.size) for bank in memory.banks)
+    if mapped:
+        try:
+            for extent in memory.data_extents():
+                ram.write_file(
+                    extent.start, memory.fileno(), file_offset(memory, extent.start), extent.size
+                )
+        except BaseException:
+            ram.close()
+            raise
+    return ram
+
+
+def file_offset(memory: GuestMemory, address: int) -> int:
+    """Where guest-physical `address` lies in the backing file."""
+    bank = next(b for b in memory.banks if b.range.contains(Range(address, 1)))
+    return bank.file_offset + address - bank.base
+
+
+def _place(
+    image: BootImage, machine: Machine, taken: Sequence[Region], staged: Sequence[Range]
+) -> tuple[list[Range], list[Range]]:
+    window = machine.arch.stub_window
+    wanted = [
+        Wanted(f"reset stub of CPU {number}", _STUB_SIZE, 0x1000, window)
+        for number in range(len(image.cpus))
+    ]
+    wanted += [
+        Wanted(f"staging area for {part}", align_up(part.size, 0x1000), 0x1000) for part in staged
+    ]
+    places = [region.range for region in place(image.ram, taken, wanted)]
+    return places[: len(image.cpus)], places[len(image.cpus) :]
+
+
+def _piece(image: BootImage, part: Range, address: int) -> Piece:
+    # The name goes into a command line and a shell script, and the image may be a stranger's.
+    owner = next((r.name for r in image.regions if r.range.overlaps(part)), "data")
+    name = f"{re.sub(r'[^A-Za-z0-9_]', '-', owner)[:64]}-{part.start:#x}.bin"
+    return Piece(f"{PIECES_DIRECTORY}/{name}", part.start, part.size, address)
+
+
+def _merged(extents: Sequence[Range], reserved: Sequence[Range], most: int) -> Iterator[Range]:
+    """Extents with small gaps between them put together, so that there are at most `most`.
+
+    The largest gaps stay, of equal ones the lower: a stub needs room at low addresses. Large gaps
+    with reserved RAM in them stay in any case.
+    """
+    gaps = [Range.between(left.end, right.start) for left, right in pairwise(extents)]
+    large = sorted((gap for gap in gaps if gap.size > _MERGE_GAP), key=lambda gap: -gap.size)
+    kept = {gap.start for gap in large[: most - 1]}
+    kept |= {gap.start for gap in large if any(gap.overlaps(area) for area in reserved)}
+    start = extents[0].start if extents else 0
+    for extent, following in zip_longest(extents, extents[1:]):
+        if following is None or extent.end in kept:
+            yield Range.between(start, extent.end)
+            start = following.start if following else 0
+
+
+def _inside(extent: Range, reserved: Sequence[Range]) -> Iterator[Range]:
+    for hole in reserved:
+        if extent.overlaps(hole):
+            yield Range.between(max(extent.start, hole.start), min(extent.end, hole.end))
+
+
+def _outside(extent: Range, reserved: Sequence[Range]) -> Iterator[Range]:
+    cursor = extent.start
+    for hole in sorted(reserved):
+        if not extent.overlaps(hole):
+            continue
+        if hole.start > cursor:
+            yield Range.between(cursor, hole.start)
+        cursor = max(cursor, hole.end)
+    if cursor < extent.end:
+        yield Range.between(cursor, extent.end)

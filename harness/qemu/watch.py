@@ -1,0 +1,340 @@
+"""Watches a running guest until it has said, or shown, how it ends.
+
+Budgets count guest instructions and QEMU's CPU seconds. Wall time only ends a QEMU that is given no
+CPU at all. Everything here leaves the guest's run as it is: the console is read from a file, QMP
+only asks. Judges nothing: it says why it stopped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+import pexpect
+
+from bootproof.harness.evidence import PROOF
+from bootproof.harness.guest import kernellog, logbuffer
+from bootproof.harness.host.process import QemuProcess
+from bootproof.harness.qemu.console import ConsoleFile
+from bootproof.harness.qemu.dump import DumpFormat, each_cpu
+from bootproof.harness.qemu.monitor import Monitor, MonitorError
+from bootproof.harness.qemu.stuck import IdleDetector, StuckDetector
+from bootproof.harness.verdict import End, Place
+from bootproof.loader.memory import GuestMemory
+
+_POLL: Final = 0.05
+_LOG_AFTER: Final = 1.0  # CPU seconds without console output; then every time twice as many
+_PRINTING: Final = 0.3  # CPU seconds that a panic has to come from the log buffer to the console
+_IDLE_SAMPLES: Final = 50
+_SHOWN: Final = 6  # instructions
+_AROUND: Final = 16  # bytes
+_SAMPLE_AFTER: Final = 0.3  # CPU seconds without console output
+_NOTHING: Final = rb"(?!)"  # matches nowhere
+_EXIT_SECONDS: Final = 5.0
+_QUIT_SECONDS: Final = 30.0  # QEMU completes its log then, on a busy host too
+
+# Every ShutdownCause (qapi/run-state.json), which is the reason of a SHUTDOWN event.
+SHUTDOWNS: Final = {
+    "guest-shutdown": End.GUEST_SHUTDOWN,
+    "guest-reset": End.GUEST_RESET,
+    "guest-panic": End.GUEST_HALTED,  # through a device that none of our machines has
+    "host-error": End.HOST_ENDED,
+    "host-qmp-quit": End.HOST_ENDED,
+    "host-qmp-system-reset": End.HOST_ENDED,
+    "host-signal": End.HOST_ENDED,
+    "host-ui": End.HOST_ENDED,
+    "subsystem-reset": End.HOST_ENDED,  # of a part of the machine: no event, and none is ours
+    "snapshot-load": End.HOST_ENDED,
+    "none": End.HOST_ENDED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much a guest may use: in all, and without any console output.
+
+    Instructions are the guest's, seconds are QEMU's CPU time, whichever runs out first. `parked` is
+    CPU time in which not one instruction was executed: with icount that only happens to a halted
+    CPU for which no timer is set, and nothing will ever wake it. Where QEMU then sleeps, it is
+    found asleep in `parked_looks` looks in a row instead. `idling` is CPU time of a CPU that is
+    halted whenever one looks: guest time then races, to more than a quarter of an hour by default.
+    `idle` is wall time in which QEMU gets no CPU whatsoever. `console_bytes` is where a guest that
+    prints for ever is ended. The `proven` budgets are those without output after the proof.
+    """
+
+    instructions: int = 60_000_000_000
+    cpu_seconds: float = 300.0
+    quiet_instructions: int = 20_000_000_000
+    quiet_cpu_seconds: float = 100.0
+    parked_cpu_seconds: float = 2.0
+    parked_looks: int = 20
+    idling_cpu_seconds: float = 10.0
+    idle_seconds: float = 120.0
+    console_bytes: int = 16 << 20
+    proven_instructions: int = 2_000_000_000
+    proven_cpu_seconds: float = 5.0
+    entry_cpu_seconds: float = 10.0
+
+    def after_proof(self) -> Budget:
+        """The budget of a guest that has proved its boot and only has to end itself."""
+        return replace(
+            self,
+            quiet_instructions=self.proven_instructions,
+            quiet_cpu_seconds=self.proven_cpu_seconds,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a guest has used so far; `instructions` is None without icount."""
+
+    instructions: int | None
+    cpu_seconds: float
+    console_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why and where a run was stopped; `before` and `at` are the code around the place."""
+
+    end: End
+    usage: Usage
+    registers: str = ""
+    place: Place | None = None
+    before: bytes = b""
+    at: bytes = b""
+
+
+# Is told, some times a second, what a guest has used of its budget, and the console so far.
+Observer = Callable[[Usage, Budget, bytes | bytearray], None]
+
+
+class Watch:
+    """One guest under observation. Raises MonitorError when QEMU goes away unasked."""
+
+    def __init__(
+        self,
+        process: QemuProcess,
+        monitor: Monitor,
+        console: ConsoleFile,
+        budget: Budget,
+        dump_format: DumpFormat,
+        ram: GuestMemory | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        """`ram` is the guest's, to look for the kernel's log buffer in."""
+        self._process = process
+        self._monitor = monitor
+        self._console = console
+        self._budget = budget
+        self._usage = Usage(None, 0.0, 0)
+        self._quiet_since = self._usage
+        self._executed_last = self._usage
+        self._asleep = 0
+        self._format = dump_format
+        self._detector = StuckDetector(dump_format)
+        self._idling = IdleDetector(_IDLE_SAMPLES)
+        self._ram = ram
+        self._log_after = _LOG_AFTER
+        self._panic_in_log = False
+        self._observer = observer
+        self._shutdown: End | None = None
+
+    def until_the_end(
+        self, *, proof: bool = True, marker: bytes | None = None, kill_at: bytes | None = None
+    ) -> Ending:
+        """Waits for the guest to end, QEMU to end, a budget to run out, or `marker` to be said.
+
+        `proof` says that a proof is expected; where none is, what looks like one means nothing.
+        At `kill_at` QEMU is killed.
+        """
+        patterns = self._console.compile_pattern_list(
+            [
+                *(PROOF, kernellog.END_OF_PANIC, pexpect.EOF, pexpect.TIMEOUT),
+                *(_NOTHING if text is None else re.escape(text) for text in (marker, kill_at)),
+            ]
+        )
+        proven = False
+        while True:
+            found: int | None = self._console.expect_list(patterns, timeout=_POLL)
+            if found in (1, 4) and kernellog.echoes(self._console.line_before_match()):
+                found = None
+            if found == 0 and proof and not proven:
+                proven = True
+                self._budget = self._budget.after_proof()
+            if found == 1 and not proven:
+                return self.stop(End.GUEST_HALTED)
+            if found == 4:
+                return self.stop(End.MARKER)
+            if found == 5:
+                self._process.kill()
+            if found == 2:
+                self._monitor.wait(_POLL)  # what QEMU said of its end may not have been read yet
+            end = self.shutdown() or (End.QEMU_EXITED if found == 2 else self._over_budget())
+            if end is not None:
+                return self.stop(End.PROOF if proven and _gave_up(end) else end)
+
+    def given_up(self) -> bool:
+        """Whether a guest that has not been handed over yet never will be."""
+        if self.shutdown() is not None:
+            return True
+        used = self._process.cpu_seconds()
+        return self._process.ended() or used > self._budget.entry_cpu_seconds
+
+    def shutdown(self) -> End | None:
+        """What QEMU has said about the machine's end so far; a cause not known is not the guest."""
+        for event in self._monitor.events():
+            if event.name == "SHUTDOWN" and self._shutdown is None:
+                self._shutdown = SHUTDOWNS.get(str(event.data.get("reason")), End.HOST_ENDED)
+        return self._shutdown
+
+    def not_entered(self) -> Ending:
+        """The end of a guest that was given up before it was handed over."""
+        host = self.shutdown() is End.HOST_ENDED
+        return self.stop(End.HOST_ENDED if host else End.NOT_ENTERED)
+
+    def _over_budget(self) -> End | None:
+        asleep = self._process.asleep()  # before it is woken to answer
+        before, self._usage = self._usage, self._measure()
+        used, budget = self._usage, self._budget
+        if self._observer is not None:
+            self._observer(used, budget, self._console.transcript)
+        if used.console_bytes > before.console_bytes:
+            self._quiet_since = used
+            self._log_after = _LOG_AFTER
+            self._panic_in_log = False
+            self._detector.clear()
+            self._idling.clear()
+        if used.instructions != before.instructions or not used.instructions:
+            self._executed_last = used
+            asleep = False
+        self._asleep = self._asleep + 1 if asleep else 0
+        if used.console_bytes > budget.console_bytes:
+            return End.CONSOLE_LIMIT
+        quiet_cpu = used.cpu_seconds - self._quiet_since.cpu_seconds
+        quiet = (used.instructions or 0) - (self._quiet_since.instructions or 0)
+        if (used.instructions or 0) > budget.instructions or used.cpu_seconds > budget.cpu_seconds:
+            return End.BUDGET
+        if quiet > budget.quiet_instructions or quiet_cpu > budget.quiet_cpu_seconds:
+            return End.NO_PROGRESS
+        if quiet_cpu > _SAMPLE_AFTER:
+            end = self._sampled(used.cpu_seconds)
+            if end is not None:
+                return end
+        if quiet_cpu > self._log_after and self.panicked_unheard(quiet_cpu):
+            return End.GUEST_HALTED
+        parked = used.cpu_seconds - self._executed_last.cpu_seconds
+        if used.instructions is not None and parked > budget.parked_cpu_seconds:
+            return End.PARKED
+        if self._asleep >= budget.parked_looks:
+            return End.PARKED
+        return None
+
+    def _sampled(self, cpu_seconds: float) -> End | None:
+        dump = self._monitor.registers()
+        goes_round = self._detector.stuck(dump, cpu_seconds)
+        halted = all(map(self._halted, each_cpu(dump)))
+        idles = self._idling.since(halted, cpu_seconds)
+        if goes_round:
+            # A CPU may sleep with interrupts masked and still be woken by one (arm64's WFI).
+            if not any(self._format.halted("", self._before(pc)) for pc in self._detector.counters):
+                return End.LOOPING
+            self._detector.clear()
+        return End.IDLING if idles > self._budget.idling_cpu_seconds else None
+
+    def _halted(self, dump: str) -> bool:
+        pc = self._format.program_counter(dump)
+        return self._format.halted(dump, b"" if pc is None else self._before(pc))
+
+    def _before(self, pc: int) -> bytes:
+        """The bytes before a guest-virtual address; none where nothing is mapped."""
+        return self._monitor.bytes_at(max(pc - _AROUND, 0), min(pc, _AROUND))
+
+    def panicked_unheard(self, quiet_cpu: float) -> bool:
+        """Whether the log buffer has a panic that the console still does not show a while later.
+
+        A kernel stores its panic before it prints it: a guest stopped in between would end
+        elsewhere each time.
+        """
+        found = self._ram is not None and kernellog.panic(logbuffer.read(self._ram)) is not None
+        seen_before, self._panic_in_log = self._panic_in_log, found
+        self._log_after = quiet_cpu + _PRINTING if found else 2 * self._log_after
+        return found and seen_before
+
+    def _measure(self) -> Usage:
+        return Usage(
+            self._monitor.instructions(),
+            self._process.cpu_seconds(),
+            len(self._console.transcript),
+        )
+
+    def stop(self, end: End) -> Ending:
+        """Stops the guest, reads the console to its end and takes the last figures."""
+        if end is End.HOST_ENDED:
+            self._process.wait(_EXIT_SECONDS)
+        if self._process.ended():
+            self._console.drain()
+            end = End.QEMU_EXITED if end is End.NOT_ENTERED else end
+            return Ending(_or_console_limit(end, self._console), self._usage)
+        self._monitor.execute("stop")
+        self._console.drain()
+        self._usage = self._measure()
+        registers = self._monitor.registers()
+        pc = self._format.program_counter(registers)
+        if pc is None:
+            return Ending(end, self._usage, registers)
+        place = Place(
+            pc,
+            interrupts_off=self._format.interrupts_off(registers),
+            instructions=self._monitor.instructions_at(pc, _SHOWN),
+            counters=self._detector.counters,
+        )
+        at = self._monitor.bytes_at(pc, _AROUND)
+        return Ending(end, self._usage, registers, place, self._before(pc), at)
+
+
+def reset_cause(dump_format: DumpFormat, ending: Ending) -> str:
+    """What the state of the CPU tells of a reset; nothing when there was none."""
+    if ending.end is not End.GUEST_RESET:
+        return ""
+    return dump_format.reset_cause(ending.registers, ending.before, ending.at)
+
+
+def ending_without_answer(
+    process: QemuProcess, console: ConsoleFile, given_up: End | None = None
+) -> Ending:
+    """How a run ended whose channels fell silent: QEMU is gone, or only does not answer.
+
+    `given_up` is why it was not waited for any longer, when it was not.
+    """
+    process.wait(0 if given_up else _EXIT_SECONDS)
+    console.drain()
+    usage = Usage(None, process.cpu_seconds(), len(console.transcript))
+    end = End.QEMU_EXITED if process.ended() else given_up or End.NO_ANSWER
+    return Ending(_or_console_limit(end, console), usage)
+
+
+def end_qemu(process: QemuProcess, monitor: Monitor) -> None:
+    """Tells a QEMU that still runs to end, and waits for it, so that it completes its log.
+
+    One that cannot be told is left as it is: leaving the context of `process` ends it for certain.
+    A QEMU that closes its monitor before it answers has completed its log by then.
+    """
+    if process.ended():
+        return
+    try:
+        monitor.execute("quit", seconds=_QUIT_SECONDS)
+    except MonitorError:
+        return
+    process.wait(_QUIT_SECONDS)
+
+
+def _or_console_limit(end: End, console: ConsoleFile) -> End:
+    """A console beyond its limit is the cause also of what became of QEMU: see MOST_WRITTEN."""
+    return End.CONSOLE_LIMIT if console.full and end is End.QEMU_EXITED else end
+
+
+def _gave_up(end: End) -> bool:
+    return end in (End.NO_PROGRESS, End.BUDGET, End.PARKED, End.LOOPING, End.IDLING)

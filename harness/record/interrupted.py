@@ -1,0 +1,48 @@
+"""The result of a run that its user ended: not a word on the guest, only how far it was.
+
+Owns what result.json says then; the interruption itself goes on to whoever handles it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from bootproof.harness.host import signals
+from bootproof.harness.record.rundir import CONSOLE, write_result
+from bootproof.harness.verdict import Verdict, last_line
+
+_TAIL: Final = 4096
+
+
+@contextlib.contextmanager
+def noted(directory: Path, about: Mapping[str, Any]) -> Iterator[None]:
+    """Writes result.json, `about` first, when what is done inside is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        last = last_line(_console(directory))
+        where = f"after {last!r}" if last else "before any console output"
+        reason = f"ended by {signals.signal_name()} {where}"
+        verdict = {"verdict": Verdict.INTERRUPTED.value, "reason": reason, "code": None}
+        write_result(directory, {**about, **verdict, "console": CONSOLE})
+        raise
+
+
+def _console(directory: Path) -> bytes:
+    """The end of the console file: of a regular file of that very name."""
+    try:
+        fd = os.open(directory / CONSOLE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:  # QEMU was not started yet
+        return b""
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            return b""
+        return os.pread(fd, _TAIL, max(0, found.st_size - _TAIL))
+    finally:
+        os.close(fd)

@@ -1,0 +1,96 @@
+"""qemu.sh: the shell script in every run directory that starts the same guest again without us."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Final
+
+from bootproof.harness.host.files import write_whole
+from bootproof.harness.qemu import machine as qemu
+from bootproof.harness.qemu.machine import Channels, DirectKernel, Machine, RamFile
+from bootproof.harness.qemu.placement import PIECES_DIRECTORY, Realisation, file_offset
+from bootproof.loader import bootimage
+from bootproof.loader.memory import GuestMemory
+
+SCRIPT: Final = "qemu.sh"
+_HEAD: Final = """\
+#!/bin/sh
+# Starts the guest of this directory again, made by bootproof.
+#   ./qemu.sh          console on this terminal (the guest's timing then depends on the terminal)
+#   ./qemu.sh FILE     console into FILE: the very same run as before, byte for byte
+set -eu
+console=/dev/stdout
+[ $# -eq 0 ] || console=$(realpath -- "$1" | sed 's/,/,,/g')
+cd "$(dirname "$0")"
+"""
+# An interrupted shell only runs the trap for EXIT when the signal has a trap of its own.
+_TRAPS: Final = """\
+qemu=
+end() {
+    [ -z "$qemu" ] || kill "$qemu" 2>/dev/null || :
+    wait
+    exit "$1"
+}
+trap 'end 129' HUP
+trap 'end 130' INT
+trap 'end 143' TERM
+"""
+_CLEAN_UP: Final = f"""\
+mkdir -p {PIECES_DIRECTORY}
+trap 'rm -rf {PIECES_DIRECTORY}' EXIT
+"""
+# A shell that waits for a program in the foreground obeys a signal of its own only at its end.
+_WAIT: Final = """\
+qemu=$!
+wait "$qemu"
+"""
+_CONSOLE_OPTION: Final = "file,id=console,path="
+_VARIABLE: Final = "$console"
+
+
+def write_script(
+    machine: Machine, realisation: Realisation, memory: GuestMemory, directory: Path
+) -> None:
+    """Writes qemu.sh into the run directory."""
+    lines = [_HEAD, _TRAPS]
+    if realisation.pieces:
+        lines.append(_CLEAN_UP)
+    for piece in realisation.pieces:
+        lines.append(
+            f"dd if={bootimage.RAM} of={shlex.quote(piece.path)} bs=1M status=none"
+            " iflag=skip_bytes,count_bytes"
+            f" skip={file_offset(memory, piece.source)} count={piece.size}\n"
+        )
+    ram = RamFile(bootimage.RAM) if realisation.launch.mapped else None
+    channels = Channels(console=_VARIABLE, ram=ram, after_shutdown="poweroff")
+    argv = qemu.argv(machine, realisation.launch, channels)
+    _write("".join([*lines, _command(argv)]), directory)
+
+
+def write_reference_script(machine: Machine, kernel: DirectKernel, directory: Path) -> None:
+    """Writes qemu.sh for a boot by QEMU's own loader."""
+    channels = Channels(console=_VARIABLE, after_shutdown="poweroff")
+    argv = qemu.reference_argv(machine, kernel, channels)
+    _write(_HEAD + _TRAPS + _command(argv), directory)
+
+
+def _write(script: str, directory: Path) -> None:
+    write_whole(directory / SCRIPT, script.encode(), mode=0o755)
+
+
+def _command(argv: list[str]) -> str:
+    """One option a line, so that people can read and change it; and waiting for the end."""
+    groups: list[list[str]] = []
+    for word in argv:
+        if word.startswith("-") or not groups:
+            groups.append([])
+        groups[-1].append(word)
+    lines = " \\\n    ".join(" ".join(map(_quoted, group)) for group in groups)
+    return f"{lines} &\n{_WAIT}"
+
+
+def _quoted(word: str) -> str:
+    # Only this very word is ours: another one with a dollar sign may be a stranger's.
+    ours = word == f"{_CONSOLE_OPTION}{_VARIABLE}"
+    return f'"{word}"' if ours else shlex.quote(word)

@@ -1,0 +1,87 @@
+"""The run directory: one boot, all that was made for it and all that came out of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from bootproof.harness.errors import UserError
+from bootproof.harness.host.files import take_back, write_whole
+from bootproof.harness.host.process import STDERR
+from bootproof.harness.qemu.placement import PIECES_DIRECTORY
+from bootproof.harness.record.reproduce import SCRIPT
+from bootproof.loader import bootimage
+
+CONSOLE: Final = "console.log"
+TRANSCRIPT: Final = "transcript.log"
+DMESG: Final = "dmesg.log"  # the log buffer as it lay in guest RAM
+RESULT: Final = "result.json"
+RUN_LOG: Final = "replay.bin"  # QEMU's own log of the run
+RECORD: Final = "replay.json"  # what it takes to play the log back
+
+# By these a run is told from somebody's own directory; no other program makes such files.
+_MARKS: Final = re.compile("|".join(map(re.escape, (bootimage.DESCRIPTION, bootimage.RAM, SCRIPT))))
+_WRITTEN_WHOLE: Final = "|".join(map(re.escape, (TRANSCRIPT, DMESG, RESULT, RECORD)))
+_ARTIFACTS: Final = re.compile(
+    rf"(?:{_MARKS.pattern}|{_WRITTEN_WHOLE})(?:\.part)?|stub[0-9]+\.bin|"
+    + "|".join(map(re.escape, (CONSOLE, STDERR, RUN_LOG)))
+)
+
+
+def make_fresh(directory: Path) -> None:
+    """Makes `directory`, or empties it of an earlier run.
+
+    Raises UserError when it holds anything that no run of ours made; nothing is deleted then.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        take_back(directory)  # of a run that was cut short
+        found = sorted(directory.iterdir())
+        marked = any(_MARKS.fullmatch(path.name) for path in found)
+        for path in found:
+            if not _made_by_a_run(path, marked):
+                raise UserError(
+                    f"{directory}: holds {path.name}, which no run has made; take another one"
+                )
+        for path in found:
+            if path.name == PIECES_DIRECTORY:
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    except OSError as error:
+        raise UserError(f"{error.filename or directory}: {error.strerror}") from error
+
+
+def _made_by_a_run(path: Path, marked: bool) -> bool:
+    if path.name == PIECES_DIRECTORY:
+        return marked and path.is_dir() and not path.is_symlink()
+    if path.is_symlink():  # a run of somebody else's boot image links to its RAM
+        return marked and path.name == bootimage.RAM
+    if not path.is_file():
+        return False
+    if path.name == RESULT:
+        return marked or _is_result(path)
+    return marked and _ARTIFACTS.fullmatch(path.name) is not None
+
+
+def _is_result(path: Path) -> bool:
+    """A refused request leaves nothing but its result."""
+    try:
+        data = json.loads(path.read_text())
+    except ValueError:
+        return False
+    return isinstance(data, dict) and {"version", "case", "verdict"} <= set(data)
+
+
+def write_result(directory: Path, result: Mapping[str, Any]) -> None:
+    """Writes result.json."""
+    write_whole(directory / RESULT, f"{json.dumps(result, indent=2)}\n".encode())
+
+
+def drop_ram(directory: Path) -> None:
+    """Removes the large part of a boot image; what is left still tells everything about the run."""
+    (directory / bootimage.RAM).unlink(missing_ok=True)

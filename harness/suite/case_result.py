@@ -1,0 +1,169 @@
+"""A proven case as a result that travels between processes and into files; judges nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Final
+
+from bootproof.harness.case import Case
+from bootproof.harness.compare.comparison import Cost
+from bootproof.harness.guest import stages
+from bootproof.harness.prove import Proven
+from bootproof.harness.results import results
+from bootproof.harness.results.results import (
+    Area,
+    CaseResult,
+    Expected,
+    Kernel,
+    Memory,
+    Reference,
+    Register,
+    Stage,
+    Transcript,
+)
+from bootproof.harness.run import Outcome
+from bootproof.loader.address import Range
+from bootproof.loader.assemble import Assembled
+from bootproof.loader.registers import Registers
+
+_MOST: Final = 64  # evidence of one guest: keys, and values of a key
+_LONGEST: Final = (
+    4096  # characters of a value or a sentence; a kernel command line has at most 4095
+)
+
+
+def case_result(case: Case, proven: Proven, problem: str | None, reproduce: str) -> CaseResult:
+    """All that is known of how a case ended. `problem` is what is not as expected."""
+    outcome, assembled = proven.outcome, proven.assembled
+    evidence = dict(outcome.judgement.evidence.to_json()) if outcome else {}
+    proof = evidence.pop("proof", None)
+    said = {
+        _short(key): tuple(_short(str(item)) for item in _items(value)[:_MOST])
+        for key, value in list(evidence.items())[:_MOST]
+    }
+    release = next(iter(said.get("release", ())), None)
+    qemu_seconds = outcome.costs.qemu_seconds if outcome else 0.0
+    return CaseResult(
+        case=case.id,
+        arch=case.arch,
+        kernel=Kernel(case.kernel, _origin(assembled, "kernel_sha256"), release),
+        claim=replace(case, kernel="").id.removeprefix(f"{case.arch}--"),
+        expected=Expected(case.expect.verdict.value, case.expect.why),
+        verdict=proven.verdict.value,
+        reason=_short(proven.reason),
+        code=proven.code,
+        problem=None if problem is None else _short(problem),
+        unsafe=case.unsafe,
+        protocol=assembled.protocol if assembled else None,
+        entry=assembled.image.entry if assembled else None,
+        seconds=round(proven.host_seconds, 3),
+        harness_seconds=round(max(0.0, proven.host_seconds - qemu_seconds), 3),
+        cpu_seconds=round(outcome.costs.cpu_seconds, 3) if outcome else None,
+        instructions=outcome.costs.instructions if outcome else None,
+        stages=_stages(outcome),
+        key=proven.key,
+        evidence=said,
+        proof=None if proof is None else _short(str(proof)),
+        findings=_findings(outcome),
+        registers=_registers(assembled, outcome),
+        memory=_memory(assembled, outcome),
+        transcript=results.transcript(outcome.observation.transcript) if outcome else None,
+        log=_log(outcome),
+        cmdline=_origin(assembled, "cmdline"),
+        reproduce=reproduce,
+        directory=str(proven.directory),
+    )
+
+
+def reference_result(cost: Cost) -> Reference:
+    """What a result keeps of a reference boot."""
+    return Reference(cost.instructions, _as_results(cost.stages))
+
+
+def _origin(assembled: Assembled | None, what: str) -> str | None:
+    return assembled.image.provenance.get(what) if assembled else None
+
+
+def _short(text: str) -> str:
+    """A guest decides how long it is; the whole transcript is in the run directory."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def _items(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
+
+
+def _log(outcome: Outcome | None) -> Transcript | None:
+    raw = outcome.observation.log if outcome else b""
+    return results.transcript(raw) if raw else None
+
+
+def _stages(outcome: Outcome | None) -> tuple[Stage, ...]:
+    return _as_results(outcome.stages if outcome else ())
+
+
+def _as_results(found: Iterable[stages.Stage]) -> tuple[Stage, ...]:
+    return tuple(Stage(stage.name, stage.instructions, stage.guest_seconds) for stage in found)
+
+
+def _findings(outcome: Outcome | None) -> tuple[str, ...]:
+    probe = outcome.observation.probe if outcome else None
+    if probe is None:
+        return ()
+    if not probe.reached:
+        return (f"the entry was not reached; {probe.where}",)
+    rules = [f"{item.grade.value} {item.code}: {item.sentence}" for item in probe.findings]
+    more = [f"{probe.more} more differences"] if probe.more else []
+    return tuple(map(_short, (*map(str, probe.differences), *more, *rules)))
+
+
+def _registers(assembled: Assembled | None, outcome: Outcome | None) -> tuple[Register, ...]:
+    if assembled is None:
+        return ()
+    probe = outcome.observation.probe if outcome else None
+    found = dict(_flat(probe.registers)) if probe and probe.registers else {}
+    wrong = [difference.what for difference in probe.differences] if probe else []
+    return tuple(
+        Register(name, value, found.get(name), not any(_concerns(name, what) for what in wrong))
+        for name, value in _flat(assembled.image.cpus[0])
+    )
+
+
+def _concerns(register: str, what: str) -> bool:
+    return re.split(r"[ .]", what, maxsplit=1)[0] == register
+
+
+def _flat(registers: Registers) -> Iterator[tuple[str, str]]:
+    """Every register as text, a segment with its cache in one."""
+    for item in fields(registers):
+        value = getattr(registers, item.name)
+        if isinstance(value, tuple):
+            yield from ((f"{item.name}{number}", hex(one)) for number, one in enumerate(value))
+        else:
+            yield item.name, _text(value)
+
+
+def _text(value: Any) -> str:
+    if not is_dataclass(value):
+        return hex(value)
+    return " ".join(f"{item.name} {getattr(value, item.name):#x}" for item in fields(value))
+
+
+def _memory(assembled: Assembled | None, outcome: Outcome | None) -> Memory | None:
+    if assembled is None:
+        return None
+    image, kernel = assembled.image, assembled.kernel
+    regions = [_area(region.name, region.range) for region in image.regions]
+    loaded = kernel.kernel_load if kernel.setup_header else kernel.footprint.start
+    if kernel.kernel_end > loaded:
+        regions.append(_area("kernel file", Range.between(loaded, kernel.kernel_end)))
+    if outcome is not None:
+        regions += [_area(region.name, region.range) for region in outcome.placed]
+    banks = tuple(_area(f"RAM bank {n}", bank.range) for n, bank in enumerate(image.banks))
+    return Memory(banks, tuple(regions))
+
+
+def _area(name: str, where: Range) -> Area:
+    return Area(name, where.start, where.size)

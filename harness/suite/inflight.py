@@ -1,0 +1,118 @@
+"""Several cases at once in one process, a thread for each: how `bootproof matrix -n N` runs them.
+
+A case waits for its QEMU nearly all of its time, so threads are enough, and the memory is that of
+one process. Owns the threads and their end, and the order in which pytest hears of results: as they
+come. Tests that are Python functions run in between, in the main thread, in the place of a case.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+
+import pytest
+
+from bootproof.harness.host.process import RUNNING
+from bootproof.harness.prove import Proven
+from bootproof.harness.suite.items import BOOTING, CaseItem
+
+
+class Slots:
+    """As many at once as there are slots. A thread that comes `first` gets the next free one:
+    else cases that are waiting would take them all, and nothing be heard until the last of them.
+    """
+
+    def __init__(self, free: int) -> None:
+        self._free = free
+        self.somebody_comes_first = False
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def taken(self, *, first: bool = False) -> Iterator[None]:
+        with self._changed:
+            self.somebody_comes_first = self.somebody_comes_first or first
+            try:
+                self._changed.wait_for(
+                    lambda: self._free and (first or not self.somebody_comes_first)
+                )
+            finally:
+                if first:
+                    self.somebody_comes_first = False
+                    self._changed.notify_all()
+            self._free -= 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += 1
+                self._changed.notify_all()
+
+
+class InFlight:
+    """A pytest plugin of one session; `jobs` is how many guests run at once."""
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+        self._slots = Slots(jobs)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        if session.config.option.collectonly:
+            return None
+        if session.testsfailed and not session.config.option.continue_on_collection_errors:
+            raise session.Interrupted(f"{session.testsfailed} errors during collection")
+        pool = ThreadPoolExecutor(self._jobs, thread_name_prefix="case")
+        try:
+            self._run(session, pool)
+        except BaseException:
+            RUNNING.end()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            RUNNING.begin()
+        return True
+
+    def _run(self, session: pytest.Session, pool: ThreadPoolExecutor) -> None:
+        waiting = {
+            pool.submit(self._boot, item): item
+            for item in session.items
+            if isinstance(item, CaseItem)
+        }
+        for item in session.items:
+            if not isinstance(item, CaseItem):
+                with self._slots.taken(first=True):
+                    _report(session, item)
+                self._hear(session, waiting, seconds=0)
+        while waiting:
+            self._hear(session, waiting)
+
+    def _boot(self, item: CaseItem) -> Proven:
+        with self._slots.taken():
+            return item.boot()
+
+    def _hear(
+        self,
+        session: pytest.Session,
+        waiting: dict[Future[Proven], CaseItem],
+        seconds: float | None = None,
+    ) -> None:
+        """Lets pytest report the cases that have ended; none is kept in memory afterwards."""
+        done, _ = wait(waiting, timeout=seconds, return_when=FIRST_COMPLETED)
+        for future in done:
+            item = waiting.pop(future)
+            item.stash[BOOTING] = future
+            try:
+                _report(session, item)
+            finally:
+                del item.stash[BOOTING]
+
+
+def _report(session: pytest.Session, item: pytest.Item) -> None:
+    """One item through pytest, as its own loop does it."""
+    item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+    if session.shouldfail:
+        raise session.Failed(session.shouldfail)
+    if session.shouldstop:
+        raise session.Interrupted(session.shouldstop)

@@ -1,0 +1,197 @@
+"""Cases as pytest items: `-k`, `-n`, `-x`, `--lf` and markers work on them as on any test.
+
+A scenario file, or a JSON file of cases, is collected when it is named on pytest's command line or
+matches the ini option `bootproof_scenarios`; no other file is opened. The id of an item is made of
+file, claim and case: `x86_64.toml::pvh[x86_64-6.1-cloud-amd64-elf-pvh-none]`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import pytest
+from _pytest._code.code import TerminalRepr, TracebackStyle
+
+from bootproof.harness.case import Case
+from bootproof.harness.cases import case_file, scenarios, select, shard
+from bootproof.harness.errors import UserError
+from bootproof.harness.host import signals
+from bootproof.harness.prove import Options, Proven, prove
+from bootproof.harness.qemu.machine import find_qemu
+from bootproof.harness.record import rundir
+from bootproof.harness.report import terminal
+from bootproof.harness.report.listing import Listed
+from bootproof.harness.results import typedjson
+from bootproof.harness.suite.case_result import case_result
+from bootproof.harness.suite.live import AREA
+from bootproof.harness.suite.options import (
+    COMMAND_OPTION,
+    COSTS_OPTION,
+    KEEP_OPTION,
+    ONLY_OPTION,
+    OUT_OPTION,
+    PROPERTY,
+    QEMU_OPTION,
+    SHARD_OPTION,
+)
+from bootproof.harness.verdict import Verdict
+from bootproof.kernels.errors import FetchError, FetchErrors
+
+# Where a case has been booted already, by another thread.
+BOOTING: Final = pytest.StashKey[Future[Proven]]()
+
+
+def collector(path: Path, parent: pytest.Collector) -> pytest.File:
+    """What collects the cases of a file."""
+    if path.name.endswith(case_file.SUFFIX):
+        return CaseFile.from_parent(parent, path=path)
+    return ScenarioFile.from_parent(parent, path=path)
+
+
+class ScenarioFile(pytest.File):
+    """Claims, as TOML."""
+
+    def collect(self) -> Iterable[CaseItem]:
+        try:
+            found = scenarios.read_scenarios(self.path)
+        except UserError as error:
+            raise self.CollectError(str(error)) from error
+        for claimed in found:
+            name = f"{claimed.claim}[{claimed.case.id}]"
+            listed = Listed(claimed.case, claimed.claim, claimed.why)
+            item = CaseItem.from_parent(self, name=name, listed=listed, line=claimed.line)
+            if claimed.short:
+                item.add_marker("short")
+            yield item
+
+
+class CaseFile(pytest.File):
+    """Generated cases, as JSON."""
+
+    def collect(self) -> Iterable[CaseItem]:
+        try:
+            cases = case_file.read_cases(self.path)
+        except UserError as error:
+            raise self.CollectError(str(error)) from error
+        for case in cases:
+            group = f"{case.kernel}, {case.format}, {case.protocol}"
+            yield CaseItem.from_parent(self, name=f"case[{case.id}]", listed=Listed(case, group))
+
+
+class CaseItem(pytest.Item):
+    """One case: passes when it ends exactly as it expects."""
+
+    def __init__(self, name: str, parent: pytest.File, *, listed: Listed, line: int = 1) -> None:
+        # Given as text, so that what is in brackets is the same part of it when it is read back.
+        super().__init__(name, parent, nodeid=f"{parent.nodeid}::{name}")
+        self.listed = listed
+        self._line = line
+
+    @property
+    def case(self) -> Case:
+        return self.listed.case
+
+    def boot(self) -> Proven:
+        """Boots the case; judges nothing of how it ended."""
+        return boot(self, self.case)
+
+    def runtest(self) -> None:
+        booting = self.stash.get(BOOTING, None)
+        judge(self, self.case, self.boot() if booting is None else booting.result())
+
+    def repr_failure(
+        self, excinfo: pytest.ExceptionInfo[BaseException], style: TracebackStyle | None = None
+    ) -> str | TerminalRepr:
+        """One line, not a traceback, for what is the environment's fault."""
+        if isinstance(excinfo.value, UserError | FetchError | FetchErrors):
+            return f"{self.case.id}: {excinfo.value}"
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        return self.path, self._line - 1, self.name
+
+
+def choose(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves in `items` what the filters let pass, of that this shard's part.
+
+    Raises UserError for options that mean nothing, and when two cases have one id, since their run
+    directories would be one.
+    """
+    first: dict[str, pytest.Item] = {}
+    for item in items:
+        if isinstance(item, CaseItem):
+            other = first.setdefault(item.case.id, item)
+            if other is not item:
+                raise UserError(f"{item.nodeid}: is also the id of {other.nodeid}; label one")
+    only: Sequence[str] = config.getoption(ONLY_OPTION)
+    if only:
+        passes = select.filter_for(only)
+        _keep(config, items, {id(i) for i in items if isinstance(i, CaseItem) and passes(i.case)})
+    part: shard.Shard | None = config.getoption(SHARD_OPTION)
+    if part is not None:
+        costs: Path | None = config.getoption(COSTS_OPTION)
+        known = select.read_costs(costs) if costs else {}
+        names = {
+            item.case.id if isinstance(item, CaseItem) else item.nodeid: item for item in items
+        }
+        found = shard.distribute(
+            {
+                name: select.cost(item.case, known)
+                if isinstance(item, CaseItem)
+                else select.BOOT_COST
+                for name, item in names.items()
+            },
+            part.count,
+        )
+        _keep(config, items, {id(names[n]) for n, number in found.items() if number == part.number})
+
+
+def check_emulators(config: pytest.Config, items: Iterable[pytest.Item]) -> None:
+    """Raises UserError when a case that boots has no QEMU: said once, and before anything runs."""
+    given = select.qemus(config.getoption(QEMU_OPTION))
+    cases = (item.case for item in items if isinstance(item, CaseItem))
+    for case in cases:
+        if case.expect.verdict is not Verdict.LOAD_REFUSED and (case.qemu or "") in {"", *given}:
+            find_qemu(case.arch, given.get(case.qemu or ""))
+
+
+def _keep(config: pytest.Config, items: list[pytest.Item], kept: set[int]) -> None:
+    gone = [item for item in items if id(item) not in kept]
+    items[:] = [item for item in items if id(item) in kept]
+    if gone:
+        config.hook.pytest_deselected(items=gone)
+
+
+def prove_case(item: pytest.Item, case: Case) -> Proven:
+    """Boots a case, hands the result to the reports, and fails unless it is as expected."""
+    return judge(item, case, boot(item, case))
+
+
+def boot(item: pytest.Item, case: Case) -> Proven:
+    """Boots a case as the session's options say. Raises as bootproof.harness.prove."""
+    if hasattr(item.config, "workerinput"):
+        signals.become_worker()
+    out: Path = item.config.getoption(OUT_OPTION)
+    options = Options(qemus=select.qemus(item.config.getoption(QEMU_OPTION)))
+    area = item.config.stash.get(AREA, None)
+    with contextlib.nullcontext() if area is None else area.case(case.id) as observer:
+        options = replace(options, observer=observer)
+        return prove(case, out.absolute() / case.id, options)
+
+
+def judge(item: pytest.Item, case: Case, proven: Proven) -> Proven:
+    """Hands a result to the reports, and fails unless it is as expected."""
+    problem = terminal.problem(case, proven)
+    again = terminal.reproduce(item.name, item.config.getoption(COMMAND_OPTION))
+    result = case_result(case, proven, problem, again)
+    item.user_properties.append((PROPERTY, typedjson.to_json(result)))
+    if problem is not None:
+        pytest.fail(terminal.failure(result), pytrace=False)
+    if item.config.getoption(KEEP_OPTION) == "failed":
+        rundir.drop_ram(proven.directory)
+    return proven

@@ -1,7 +1,0 @@
-"""`python -m bootproof`."""
-
-import sys
-
-from harness.cli import main
-
-sys.exit(main())

@@ -1,0 +1,7 @@
+"""`python -m bootproof`."""
+
+import sys
+
+from bootproof.harness.cli import main
+
+sys.exit(main())

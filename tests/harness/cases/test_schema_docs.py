@@ -1,0 +1,68 @@
+"""docs/scenarios.md is true: the reference is today's, the example gives what the page shows."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bootproof.harness import cli
+from bootproof.harness.arguments import words
+from bootproof.harness.cases import schema_docs
+from bootproof.harness.cases.scenarios import AXES, EXPECT
+from bootproof.harness.cases.schema import CASE
+from tests import ROOT
+
+PAGE = schema_docs.PAGE.read_text()
+FENCED = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, re.M | re.S)
+TOML = next(block for language, block in FENCED if language == "toml")
+BLOCKS = [block for language, block in FENCED if not language]
+
+
+def test_reference_is_up_to_date() -> None:
+    assert schema_docs.updated(PAGE) == PAGE, "run: python -m bootproof.harness.cases.schema_docs"
+
+
+def test_reference_has_every_key() -> None:
+    rows = set(re.findall(r"^\| `(\w+)` \|", schema_docs.reference(), re.M))
+    assert rows >= {entry.name for entry in (*AXES.values(), *EXPECT)}
+    hidden = {entry.field for entry in CASE} - {entry.field for entry in AXES.values()}
+    assert hidden == {"expect", "initrd", "kernel_path"}
+
+
+def test_marks_that_are_lost() -> None:
+    with pytest.raises(ValueError, match="has lost the marks"):
+        schema_docs.updated("# Scenario files\n")
+
+
+def test_example_is_listed_as_the_page_shows(tmp_path: Path) -> None:
+    (tmp_path / "my.toml").write_text(TOML)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "bootproof.harness.cli",
+            "matrix",
+            "--scenarios",
+            "my.toml",
+            "--list",
+        ],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT / "src"), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip() == BLOCKS[0].strip()
+    assert [path.name for path in tmp_path.iterdir()] == ["my.toml"]
+
+
+def test_error_is_as_the_page_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "my.toml"
+    path.write_text(TOML.replace("offset = [", "protcol = ["))
+    assert cli.main(["matrix", "--scenarios", str(path), "--list"]) == words.USAGE
+    assert capsys.readouterr().err == f"bootproof: {tmp_path}/{BLOCKS[1]}"

@@ -1,0 +1,266 @@
+"""Doctor, looking at real systems that lack something: a PATH without it, an empty cache, a Python
+without packages. Plus what launcher and doctor must agree on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from bootproof.harness.commands import doctor
+from bootproof.harness.commands.doctor import Component, Report, State
+from bootproof.harness.qemu.machine import find_qemu
+from tests import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+DEPENDENCIES: list[str] = PROJECT["dependencies"]
+DEV: list[str] = PROJECT["optional-dependencies"]["dev"]
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Nothing of the user's settings, and a cache that is empty."""
+    for name in ("BOOTPROOF_QEMU_X86_64", "BOOTPROOF_QEMU_AARCH64", "BOOTPROOF_KEYRING"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("BOOTPROOF_MIRROR", "http://mirror.example/debian")
+    find_qemu.cache_clear()
+    yield
+    find_qemu.cache_clear()
+
+
+def component(name: str) -> Component:
+    (found,) = (c for c in doctor.examine().components if c.name == name)
+    return found
+
+
+def state(name: str) -> State:
+    return component(name).state
+
+
+def add_program(directory: Path, name: str, says: str) -> Path:
+    directory.mkdir(exist_ok=True)
+    program = directory / name
+    program.write_text(f"#!/bin/sh\necho '{says}'\n")
+    program.chmod(0o755)
+    return program
+
+
+# --- the report --------------------------------------------------------------------------------
+
+
+def test_it_looks_at_everything_and_every_package_of_the_project() -> None:
+    names = [c.name for c in doctor.examine().components]
+    packages = [doctor.split_requirement(requirement)[0] for requirement in [*DEPENDENCIES, *DEV]]
+    for name in (
+        *("system", "Python", "virtual environment", *packages),
+        *("QEMU for x86_64", "QEMU for aarch64", "setpriv", "QEMU runs as", "Landlock", "gpgv"),
+        *("Debian keyring", "mirror", "cache", "run directories", "shared memory"),
+    ):
+        assert names.count(name) == 1, name
+
+
+def test_a_report_is_complete_unless_something_is_missing_or_too_old() -> None:
+    by_state = {s: Report((Component("x", s),)).complete for s in State}
+    assert by_state == {
+        State.OK: True,
+        State.OPTIONAL: True,
+        State.UNKNOWN: True,
+        State.TOO_OLD: False,
+        State.MISSING: False,
+    }
+
+
+def test_packages_of_this_environment_are_found_with_their_versions() -> None:
+    from importlib.metadata import version
+
+    import rich  # noqa: F401
+
+    assert component("rich") == Component("rich", State.OK, version("rich"))
+
+
+def test_a_package_older_than_the_project_needs_is_too_old(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    metadata = tmp_path / "rich-12.9.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: rich\nVersion: 12.9\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = component("rich")
+    assert (found.state, found.version) == (State.TOO_OLD, "12.9")
+    assert found.detail == "13 or newer is needed"
+
+
+def test_without_its_packages_it_still_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("BOOTPROOF_CACHE")
+    command = [sys.executable, "-S", "-P", "-m", "bootproof.harness.commands.doctor"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (2, "")
+    lines = run.stdout.splitlines()
+    assert any(re.match(r"missing +virtual environment$", line) for line in lines)
+    packages = rf"missing +Python packages +{len(DEPENDENCIES)} packages"
+    assert any(re.match(packages, line) for line in lines)
+    assert any(re.match(r"unknown +kernels +cannot be looked at without", line) for line in lines)
+    assert lines[-1] == (
+        "Not everything that bootproof needs is here: virtual environment, Python packages."
+    )
+
+
+# --- what the system lacks ---------------------------------------------------------------------
+
+
+def test_programs_that_are_not_there_come_with_the_way_to_get_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert {name: (state(name), component(name).remedy) for name in ("setpriv", "gpgv")} == {
+        "setpriv": (
+            State.MISSING,
+            "apt-get install util-linux | dnf install util-linux | pacman -S util-linux",
+        ),
+        "gpgv": (State.OPTIONAL, "apt-get install gpgv | dnf install gnupg2 | pacman -S gnupg"),
+    }
+    assert component("QEMU for aarch64").state is State.MISSING
+    assert component("QEMU for aarch64").remedy == (
+        "apt-get install qemu-system-arm | dnf install qemu-system-aarch64"
+        " | pacman -S qemu-system-aarch64"
+    )
+
+
+def test_the_qemu_that_path_names_is_shown_with_its_version(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = add_program(tmp_path / "bin", "qemu-system-x86_64", "QEMU emulator version 9.1.3 (x)")
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    assert component("QEMU for x86_64") == Component(
+        "QEMU for x86_64", State.OK, "9.1.3", str(program)
+    )
+
+
+def test_a_qemu_before_7_2_is_too_old(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = add_program(tmp_path / "bin", "my-qemu", "QEMU emulator version 7.1.0")
+    monkeypatch.setenv("BOOTPROOF_QEMU_AARCH64", str(program))
+    found = component("QEMU for aarch64")
+    assert (found.state, found.remedy) == (State.TOO_OLD, "correct BOOTPROOF_QEMU_AARCH64")
+    assert str(program) in found.detail
+
+
+def test_a_qemu_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOOTPROOF_QEMU_X86_64", "none")
+    assert state("QEMU for x86_64") is State.OPTIONAL
+
+
+def test_a_keyring_that_is_not_there_is_said_and_optional(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOOTPROOF_KEYRING", "/nowhere/keys.gpg")
+    assert component("Debian keyring").state is State.OPTIONAL
+    assert component("Debian keyring").detail == "/nowhere/keys.gpg does not exist"
+
+
+def test_the_default_kernels_are_optional_until_they_are_fetched() -> None:
+    from bootproof.kernels import load_catalog
+
+    default = {entry.name for entry in load_catalog().default()}
+    shown = {c.name: c for c in doctor.examine().components if c.name in default}
+    assert set(shown) == default
+    assert {c.state for c in shown.values()} == {State.OPTIONAL}
+    assert shown["6.1-cloud-amd64"].remedy == "./bootproof fetch 6.1-cloud-amd64"
+
+
+def test_the_mirror_is_shown_without_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOOTPROOF_MIRROR", "http://me:secret@mirror.example:8080/debian")
+    assert component("mirror").detail == "http://mirror.example:8080/debian"
+
+
+def test_without_a_mirror_the_kernels_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOOTPROOF_MIRROR", "nonsense")
+    assert state("mirror") is State.MISSING
+
+
+def test_room_is_looked_at_where_the_directory_will_be(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / "not" / "yet"))
+    free = shutil.disk_usage(tmp_path).free
+    assert component("cache").detail == f"free in {tmp_path}/not/yet"
+    monkeypatch.setattr(doctor, "_CACHE_ROOM", free * 2)
+    assert state("cache") is State.MISSING
+    assert component("cache").remedy.endswith("or choose another place with BOOTPROOF_CACHE")
+
+
+# --- showing it --------------------------------------------------------------------------------
+
+
+def test_the_plain_report_names_state_and_remedy_in_words() -> None:
+    report = Report(
+        (
+            Component("Python", State.OK, "3.11.2", "/usr/bin/python3"),
+            Component("setpriv", State.MISSING, remedy="install it"),
+        )
+    )
+    assert doctor.plain(report) == (
+        "ok        Python               3.11.2            /usr/bin/python3\n"
+        "missing   setpriv\n"
+        "          -> install it\n"
+        "\n"
+        "Not everything that bootproof needs is here: setpriv.\n"
+    )
+
+
+def test_a_terminal_gets_colours_and_the_same_words() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "TERM": "xterm", "COLUMNS": "80"}
+    environment["BOOTPROOF_QEMU_X86_64"] = "/nowhere/qemu"
+    child: pexpect.spawn[str] = pexpect.spawn(
+        sys.executable,
+        ["-P", "-m", "bootproof.harness.commands.doctor"],
+        env=environment,
+        encoding="utf-8",
+        dimensions=(60, 80),
+        timeout=30,
+    )
+    output = child.read()
+    child.close()
+    assert child.exitstatus == 2
+    assert "\x1b[1;31m" in output
+    words = re.sub(r"\x1b\[[0-9;]*m", "", output)
+    assert re.search(r"^missing +QEMU for x86_64", words, re.MULTILINE)
+    assert re.search(r"^ok +Python ", words, re.MULTILINE)
+    assert "Not everything that bootproof needs is here: QEMU for x86_64." in words
+
+
+# --- what launcher, doctor and the project's metadata must agree on -------------------------------
+
+
+def test_every_requirement_of_the_project_is_pinned_and_new_enough() -> None:
+    text = (ROOT / "requirements.txt").read_text("utf-8")
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    pins = dict(line.lower().split("==") for line in lines)
+    for requirement in [*DEPENDENCIES, *DEV]:
+        name, minimum = doctor.split_requirement(requirement)
+        assert doctor.numbers(pins[name]) >= doctor.numbers(minimum), requirement
+
+
+def test_every_component_that_the_launcher_knows_has_its_packages() -> None:
+    launcher = (ROOT / "bootproof").read_text("utf-8")
+    named = set(re.findall(r'(?:missing|lacking)="\$(?:missing|lacking) ([a-z]+)"', launcher))
+    for name in {*named, "python", "qemu-x86_64", "qemu-aarch64"}:
+        assert doctor.how_to_get(name).startswith("apt-get install ")
+    assert {"setpriv", "venv", "gpgv", "keyring"} <= named
+
+
+def test_an_unknown_component_and_an_unreadable_requirement_are_errors_of_ours() -> None:
+    with pytest.raises(ValueError, match="no component spoon"):
+        doctor.how_to_get("spoon")
+    with pytest.raises(ValueError, match="cannot read the requirement 'a<2'"):
+        doctor.split_requirement("a<2")

@@ -1,0 +1,692 @@
+"""`bootproof run`: boot images of other programs on real QEMU, honest and hostile ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from bootproof.harness import cli
+from bootproof.harness.arguments import words
+from bootproof.harness.qemu.placement import Placement, realise
+from bootproof.loader import bootimage
+from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.bootimage import BootImage
+from bootproof.loader.layout import Region
+from bootproof.loader.memory import Bank, GuestMemory
+from bootproof.loader.protocols import handed
+from bootproof.loader.protocols.e820 import LEGACY_HOLE
+from bootproof.loader.registers import Registers, X86Registers
+from tests import ROOT
+from tests.builders import images
+from tests.builders.compiler import c_compiler
+from tests.builders.guests import (
+    MEMORY,
+    PAGE_TABLES,
+    Claim,
+    Guest,
+    Program,
+    flat32,
+    flat64,
+    machine,
+    program,
+)
+
+WRITER: Final = ROOT / "examples" / "write_boot_image.c"
+ZERO_PAGE, CMDLINE, ENTRY = 0x7000, 0x20000, 2 * MIB
+NONCE: Final = "0123456789abcdef0123456789abcdef"
+PROVING: Final = f"console=ttyS0 rdinit=/bootproof/init bootproof.nonce={NONCE}"
+KERNEL: Final = Region("kernel", Range(ENTRY, 2 * MIB))
+
+Change = Callable[[dict[str, Any]], object]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `bootproof run` said and left."""
+
+    code: int
+    output: str
+    error: str
+    directory: Path
+
+    @property
+    def verdict(self) -> str:
+        """The verdict and its reason."""
+        return self.said("verdict")
+
+    def said(self, what: str) -> str:
+        lines = (line for line in self.output.splitlines() if line.startswith(f"{what} "))
+        return "; ".join(line.removeprefix(what).strip() for line in lines)
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Runs `bootproof run DIR OPTIONS`, and sees to it that DIR stays as it is."""
+
+    def call(directory: Path, *options: str) -> Result:
+        out = tmp_path / "out"
+        before = contents(directory)
+        capfd.readouterr()
+        code = cli.main(["run", str(directory), "--out", str(out), *options])
+        said = capfd.readouterr()
+        assert contents(directory) == before
+        if code == words.USAGE:
+            assert re.fullmatch(r"bootproof: [^\n]+\n", said.err) and len(said.err) < 1000
+        else:
+            assert said.err == ""
+        return Result(code, said.out, said.err, out)
+
+    return call
+
+
+def contents(directory: Path) -> Mapping[str, object]:
+    """Everything about the files of a directory that a run might change."""
+    found: dict[str, object] = {}
+    for path in directory.glob("*"):
+        about = path.lstat()
+        data = path.read_bytes() if path.is_file() and about.st_size < GIB else b""
+        found[path.name] = (about.st_mode, about.st_uid, about.st_mtime_ns, about.st_size, data)
+    return found
+
+
+# --- images ------------------------------------------------------------------------------------
+
+
+def zero_page(
+    cmdline: int = CMDLINE,
+    type_of_loader: int = 0xFF,
+    ram: tuple[tuple[int, int], ...] = ((0, 0x9FC00), (MIB, MEMORY - MIB)),
+) -> bytes:
+    """struct boot_params with an E820 map, a command line, and nothing else."""
+    page = bytearray(4096)
+    page[0x1E8] = len(ram)
+    for number, (start, size) in enumerate(ram):
+        struct.pack_into("<QQI", page, 0x2D0 + 20 * number, start, size, 1)
+    page[0x210] = type_of_loader
+    struct.pack_into("<I", page, 0x228, cmdline)
+    return bytes(page)
+
+
+@dataclass(frozen=True)
+class Image:
+    """A boot image of x86_64, by default one that follows the 64-bit protocol and proves nothing.
+
+    `description` changes boot.json's text afterwards.
+    """
+
+    program: Program
+    protocol: str = "linux64"
+    registers: Registers | None = None
+    cmdline: str = "console=ttyS0"
+    page: bytes = field(default_factory=zero_page)
+    extra: Mapping[int, bytes] = field(default_factory=dict)
+    regions: tuple[Region, ...] = (KERNEL,)
+    banks: tuple[Bank, ...] | None = None
+
+    def write(self, directory: Path, description: Change | None = None) -> Path:
+        directory.mkdir()
+        registers = self.registers or flat64(self.program.entry, rsi=ZERO_PAGE)
+        content = {ZERO_PAGE: self.page, CMDLINE: self.cmdline.encode() + b"\0"}
+        guest = Guest(self.program, registers, {**content, **self.extra}, self.regions)
+        image = guest.write(directory, machine("x86_64"))
+        if self.banks:
+            image = self._moved(image, directory)
+        bootimage.save(replace(image, protocol=self.protocol), directory)
+        if description:
+            data = json.loads((directory / "boot.json").read_text())
+            description(data)
+            (directory / "boot.json").write_text(json.dumps(data))
+        return directory
+
+    def _moved(self, image: BootImage, directory: Path) -> BootImage:
+        """The same guest memory in other banks, at other places of the file."""
+        assert self.banks
+        (directory / "ram.img").rename(directory / "as-written")
+        with (
+            GuestMemory.open(directory / "as-written", image.banks) as source,
+            GuestMemory(self.banks, path=directory / "ram.img") as target,
+        ):
+            for extent in source.data_extents():
+                target.write(extent.start, source.read(extent.start, extent.size))
+        (directory / "as-written").unlink()
+        return replace(image, banks=self.banks)
+
+
+def says(text: bytes) -> Program:
+    """A guest that prints and then resets the machine, which ends the run."""
+    return program("x86_64", ENTRY).say(text).reset()
+
+
+def stays(text: bytes) -> Program:
+    """A guest that prints and then waits for ever."""
+    return program("x86_64", ENTRY).say(text).halt()
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return Image(stays(b"hello\r\nlogin: ")).write(tmp_path / "image")
+
+
+# --- guests without a proof --------------------------------------------------------------------
+
+
+def test_clean_hand_over_is_all_that_is_claimed(image: Path, run: Run) -> None:
+    result = run(image)
+    assert result.code == 0
+    assert result.verdict.startswith(
+        "handed-over: entered at 0x200000 exactly as asked; then stuck"
+    )
+    assert result.verdict.endswith("million guest instructions in")
+    assert "after 'login:'" in result.verdict
+    assert result.said("|") == "hello; login:"
+    assert result.said("proof") == "of the hand-over only: the guest carries no nonce of ours"
+    assert result.said("hint") == "nothing was asked of what follows the hand-over (see --until)"
+    assert result.said("memory") == "0x200000-0x3fffff        kernel"
+
+
+def test_run_directory_has_everything_but_the_ram(image: Path, run: Run) -> None:
+    result = run(image)
+    names = {path.name for path in result.directory.iterdir()}
+    assert {"boot.json", "ram.img", "qemu.sh", "console.log", "result.json"} <= names
+    assert (result.directory / "ram.img").readlink() == image / "ram.img"
+    assert bootimage.parse((result.directory / "boot.json").read_bytes()).entry == ENTRY
+    report = json.loads((result.directory / "result.json").read_text())
+    assert (report["verdict"], report["image"]) == ("handed-over", str(image))
+    assert report["probe"]["differences"] == []
+
+
+def test_qemu_sh_starts_the_same_guest_again(tmp_path: Path, run: Run) -> None:
+    guest = Image(says(b"hello\r\n"))
+    result = run(guest.write(tmp_path / "image"))
+    assert "; then the CPU was reset at 0x" in result.verdict
+    console = tmp_path / "again.log"
+    bounded = ["timeout", "--kill-after=5", "60"]  # ends the script and its QEMU together
+    subprocess.run([*bounded, result.directory / "qemu.sh", console], check=True)
+    assert console.read_bytes() == b"hello\r\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "code", "verdict"),
+    [
+        (b"a\r\nlogin: ", ["--until", "login:"], 0, "handed-over: entered at 0x200000 exactly as"),
+        (b"a\r\nlogin: ", ["--until", "$ "], 1, "stuck: stuck at 0x"),
+        (b"", ["--until", "login:"], 1, "silent: stuck at 0x"),
+        (b"", [], 1, "silent: stuck at 0x"),
+        (b"Kernel panic - not syncing: no\r\n", [], 1, "panic: kernel panic: no"),
+        (
+            b"Kernel panic - not syncing: no\r\nlogin: ",
+            ["--until", "login:"],
+            1,
+            "panic: kernel panic: no",
+        ),
+        (
+            b"login: Kernel panic - not syncing: no\r\n",
+            ["--until", "login:"],
+            0,
+            "handed-over: entered at 0x200000 exactly as asked; the console showed 'login:'",
+        ),
+        (b"", ["--only-handover"], 0, "handed-over: entered at 0x200000 exactly as asked, and st"),
+        (b"bootproof: proof " + b"0" * 64 + b"\r\n", [], 0, "handed-over: "),
+    ],
+    ids=range(9),
+)
+def test_verdicts_without_a_proof(
+    text: bytes, options: list[str], code: int, verdict: str, tmp_path: Path, run: Run
+) -> None:
+    program_ = stays(text) if text else program("x86_64", ENTRY).halt()
+    result = run(Image(program_).write(tmp_path / "image"), *options)
+    assert result.verdict.startswith(verdict)
+    assert result.code == code
+    if options[:1] == ["--until"] and code and "panic" not in verdict:
+        assert result.verdict.endswith(f"the console never showed '{options[1]}'")
+
+
+def test_reset_without_a_word_is_no_hand_over_to_be_proud_of(tmp_path: Path, run: Run) -> None:
+    guest = Image(
+        program("x86_64", ENTRY).reset(), protocol="none", registers=flat32(ENTRY, rsp=0x8000)
+    )
+    result = run(guest.write(tmp_path / "image"))
+    assert (result.code, result.verdict.partition(":")[0]) == (1, "cpu-reset")
+
+
+def test_broken_rule_is_named_and_a_tolerated_one_only_reported(tmp_path: Path, run: Run) -> None:
+    registers = flat64(ENTRY, rsi=ZERO_PAGE)
+    data = replace(registers.ds, selector=0x20)
+    registers = replace(registers, ds=data, es=data, ss=data)
+    result = run(Image(says(b"x"), registers=registers).write(tmp_path / "a"))
+    assert (result.code, result.verdict.partition(":")[0]) == (0, "handed-over")
+    assert "tolerated ds-selector: ds is 0x20, not __BOOT_DS 0x18" in result.said("probe")
+    result = run(Image(says(b"x"), registers=flat64(ENTRY, rsi=0x5000)).write(tmp_path / "b"))
+    assert result.code == 1
+    assert result.verdict == "protocol-violation: e820: the zero page at 0x5000 has no E820 map"
+
+
+def test_run_ends_with_the_line_that_was_waited_for(tmp_path: Path, run: Run) -> None:
+    guest = Image(program("x86_64", ENTRY).say_for_ever(b"tick (1+1)\r\n"))
+    result = run(guest.write(tmp_path / "image"), "--until", "tick (1+1)")
+    assert result.code == 0
+    assert json.loads((result.directory / "result.json").read_text())["end"] == "marker"
+
+
+@pytest.mark.parametrize("said", [False, True])
+def test_command_line_that_is_echoed_is_not_what_was_waited_for(
+    said: bool, tmp_path: Path, run: Run
+) -> None:
+    code = program("x86_64", ENTRY)
+    for begin in (b"Kernel command line: ", b"Unknown kernel command line parameters "):
+        code.say(b"[    0.000000] " + begin + b'"quiet until=ready", or not\r\n')
+    code.say(b"[    0.0] Command line: [    0.0] ---[ end Kernel panic\r\n")
+    if said:
+        code.say(b"and that is until=ready\r\n")
+    result = run(Image(code.reset()).write(tmp_path / "image"), "--until", "until=ready")
+    assert (result.code == 0) is said
+    assert result.verdict.partition(":")[0] == ("handed-over" if said else "cpu-reset")
+
+
+def test_budget_is_the_users(tmp_path: Path, run: Run) -> None:
+    guest = Image(program("x86_64", ENTRY).say_for_ever(b"tick\r\n"))
+    result = run(guest.write(tmp_path / "image"), "--budget-seconds", "0.5", "--until", "tock")
+    assert (result.code, result.verdict.partition(":")[0]) == (1, "over-budget")
+
+
+# --- guests that prove their boot --------------------------------------------------------------
+
+
+def proving(claim: Callable[[Claim], bytes] = Claim.text, **changes: Any) -> Image:
+    """A guest that carries a nonce, and says what `claim` makes of the truth."""
+    truth = Claim(machine("x86_64"), ENTRY, NONCE, PROVING)
+    return Image(says(claim(truth)), cmdline=PROVING, **changes)
+
+
+def test_image_with_our_init_and_a_nonce_proves_its_boot(tmp_path: Path, run: Run) -> None:
+    result = run(proving().write(tmp_path / "image"))
+    assert result.verdict == "booted: 6.1.0-test proved its boot; kernel code at 0x200000"
+    assert result.code == 0
+    assert result.said("proof") == "by the guest itself: it carries a nonce and our init"
+    assert result.said("cmdline") == PROVING
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (
+            proving(lambda truth: truth.text(bootloader_type="176")),
+            "bootloader_type is 176, not 255",
+        ),
+        (
+            proving(page=zero_page(type_of_loader=0xB0)),
+            "bootloader_type is 255, not 176",
+        ),
+        (
+            proving(lambda truth: truth.text(nonce="0" * 32)),
+            "the proof is not over this case's nonce and this evidence",
+        ),
+        (
+            proving(lambda truth: truth.text(cmdline="console=ttyS0")),
+            f"the command line is 'console=ttyS0', not '{PROVING}'",
+        ),
+        (proving(lambda truth: truth.text(cpus="2")), "the guest has 2 CPUs, not 1"),
+        (
+            proving(lambda truth: truth.text(code="00400000-00400fff")),
+            "the kernel runs at 0x400000, outside of its region 0x200000-0x3fffff",
+        ),
+        (
+            proving(page=zero_page(ram=((0, 0x9FC00),))),
+            "the guest sees RAM 0x1000-0x9fbff, 0x100000-0xffffff, not 0x1000-0x9fbff",
+        ),
+    ],
+    ids=range(7),
+)
+def test_contradictions_to_the_image(image: Image, reason: str, tmp_path: Path, run: Run) -> None:
+    result = run(image.write(tmp_path / "image"))
+    assert (result.code, result.verdict.partition(";")[0]) == (1, f"booted-wrong: {reason}")
+
+
+def test_image_that_never_proves_what_it_is_going_to_prove(tmp_path: Path, run: Run) -> None:
+    """Output alone does not make it `handed-over`."""
+    result = run(Image(stays(b"login: "), cmdline=PROVING).write(tmp_path / "image"))
+    assert (result.code, result.verdict.partition(":")[0]) == (1, "stuck")
+
+
+@pytest.mark.parametrize(
+    "cmdline",
+    [
+        PROVING.replace("rdinit=/bootproof/init ", ""),
+        PROVING.replace(NONCE, ""),
+        "console=ttyS0 rdinit=/bootproof/init",
+    ],
+)
+def test_without_init_or_nonce_there_is_no_proof(cmdline: str, tmp_path: Path, run: Run) -> None:
+    guest = replace(proving(), cmdline=cmdline)
+    result = run(guest.write(tmp_path / "image"))
+    assert (result.code, result.verdict.partition(":")[0]) == (0, "handed-over")
+
+
+def test_hand_over_of_a_proving_image_alone(tmp_path: Path, run: Run) -> None:
+    result = run(proving().write(tmp_path / "image"), "--only-handover")
+    assert result.verdict.startswith("handed-over: ")
+    assert result.said("|") == ""
+
+
+def test_banks_in_any_order_in_the_file(tmp_path: Path, run: Run) -> None:
+    half = MEMORY // 2
+    banks = (Bank(half, half, 4096), Bank(0, half, half + 8192))
+    result = run(replace(proving(), banks=banks).write(tmp_path / "image"))
+    assert result.verdict == "booted: 6.1.0-test proved its boot; kernel code at 0x200000"
+
+
+# --- what is refused before anything starts ----------------------------------------------------
+
+
+def two_cpus(data: dict[str, Any]) -> None:
+    data["cpus"] *= 2
+
+
+def other_bank(size: int, address: int = 0) -> Change:
+    bank = {"address": address, "size": size, "offset": 0}
+    return lambda data: data.update(banks=[bank], entry=data["entry"])
+
+
+def register(name: str, value: object) -> Change:
+    def change(data: dict[str, Any]) -> None:
+        data["cpus"][0][name] = value
+        data.pop("entry")
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "reason"),
+    [
+        (two_cpus, [], "$.cpus: registers for 2 CPUs, but machines start CPU 0 only"),
+        (
+            None,
+            ["--memory", "128M"],
+            f"$.banks: {MEMORY // MIB} MiB of RAM, but 128 MiB was asked for (--memory)",
+        ),
+        (
+            other_bank(MEMORY, GIB),
+            [],
+            f"$.banks: RAM at {Range(GIB, MEMORY)}, but q35 with {MEMORY // MIB} MiB has it at",
+        ),
+        (
+            other_bank(3 * GIB),
+            [],
+            "has it at 0x0-0x7fffffff, 0x100000000-0x13fffffff; --machine pc has the banks asked",
+        ),
+        (
+            other_bank(MIB + 4096),
+            [],
+            "$.banks: 0x101000 bytes of RAM; machines have a whole number of MiB",
+        ),
+        (other_bank(1 << 43), [], "$.banks: 0x80000000000 bytes of RAM; machines have"),
+        (None, ["--machine", "vax"], "machine 'vax' is not known for x86_64; known: q35, pc"),
+        (register("cr0", 0), [], "boot.json: cr0 0x0: must have PE"),
+        (register("efer", 0), [], "boot.json: efer 0x0: LMA, LME, CR0.PG and CS.L do not agree"),
+        (register("rflags", (1 << 64) - 1), [], "boot.json: rflags 0xffffffffffffffff"),
+        (
+            register("gdtr", {"base": 0, "limit": 1 << 40}),
+            [],
+            "boot.json: gdtr 0x10000000000: does not fit 16 bits (gdtr limit)",
+        ),
+    ],
+    ids=range(11),
+)
+def test_refused(
+    change: Change | None, options: list[str], reason: str, tmp_path: Path, run: Run
+) -> None:
+    directory = Image(says(b"x")).write(tmp_path / "image", change)
+    os.truncate(directory / "ram.img", 1 << 43)
+    result = run(directory, *options)
+    assert result.code == words.USAGE, result.output
+    assert reason in result.error
+
+
+def test_nothing_else_is_waited_for_when_there_is_a_proof(tmp_path: Path, run: Run) -> None:
+    result = run(proving().write(tmp_path / "image"), "--until", "login:")
+    assert result.code == words.USAGE
+    assert "--until: this boot image proves its boot" in result.error
+
+
+@pytest.mark.parametrize("above", [0, 1])
+def test_image_is_never_its_own_run_directory(image: Path, above: int, tmp_path: Path) -> None:
+    out = image if above == 0 else tmp_path
+    before = contents(image)
+    assert cli.main(["run", str(image), "--out", str(out)]) == words.USAGE
+    assert cli.main(["run", str(image), "--out", f"{out}/../{out.name}"]) == words.USAGE
+    (tmp_path / "link").symlink_to(out)
+    assert cli.main(["run", str(image), "--out", str(tmp_path / "link")]) == words.USAGE
+    assert contents(image) == before
+
+
+# --- strangers ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["boot.json", "ram.img"])
+@pytest.mark.parametrize("kind", ["link", "fifo", "nothing"])
+def test_no_file_of_the_host_is_read(
+    name: str, kind: str, image: Path, tmp_path: Path, run: Run
+) -> None:
+    (tmp_path / "secret").write_text("the host's")
+    (image / name).unlink()
+    if kind == "link":
+        (image / name).symlink_to("/dev/zero" if name == "ram.img" else tmp_path / "secret")
+    elif kind == "fifo":
+        os.mkfifo(image / name)
+    result = run(image)
+    reason = {"link": "is a symbolic link", "fifo": "not a regular file"}.get(kind, "No such file")
+    assert f"{image / name}: no boot image: {reason}" in result.error
+    assert "host's" not in result.output + result.error
+
+
+def test_page_tables_that_point_at_themselves(tmp_path: Path, run: Run) -> None:
+    """Followed one by one they would be 2^36 tables."""
+    itself = struct.pack("<Q", PAGE_TABLES | 3) * 511
+    guest = Image(says(b"x"), extra={PAGE_TABLES + 8: itself})
+    result = run(guest.write(tmp_path / "image"), "--only-handover")
+    assert result.verdict.startswith("handed-over: ")
+
+
+@pytest.mark.parametrize(
+    "area", [Range(0, 1 << 63), Range(1 << 40, MIB), Range(MEMORY - 4096, 8192)]
+)
+def test_regions_outside_of_ram_are_left_out(area: Range, tmp_path: Path, run: Run) -> None:
+    """The kernel's region is walked page by page; nobody says that it is true."""
+    guest = Image(says(b"x"), regions=(Region("kernel", area),))
+    result = run(guest.write(tmp_path / "image"), "--only-handover")
+    assert result.verdict.startswith("handed-over: ")
+    assert result.said("memory") == ""
+
+
+@pytest.mark.parametrize("entries", [0xFFFFFFFF, 12 * MIB // 24])
+def test_memory_map_with_a_great_many_entries(entries: int, tmp_path: Path, run: Run) -> None:
+    """Not even those that RAM has room for are read."""
+    info = struct.pack("<IIIIQQQQII", 0x336EC578, 1, 0, 0, 0, 0, 0, 0x1000, entries, 0)
+    registers = flat32(ENTRY, rbx=0x6000)
+    guest = Image(says(b"x"), "pvh", registers, extra={0x6000: info})
+    result = run(guest.write(tmp_path / "image"))
+    assert result.code == 1
+    assert f"memmap: the memory map at 0x1000 has {entries} entries in RAM" in result.verdict
+
+
+def test_names_and_text_never_reach_a_shell(tmp_path: Path) -> None:
+    """Even when the reader's check of names were not there."""
+    evil = "$console$(touch /tmp/evil);`id`'\"\n/../x" + "y" * 300
+    directory = Image(says(b"x")).write(tmp_path / "image")
+    image = bootimage.open_boot_image(directory)
+    image = replace(image, regions=(Region(evil, KERNEL.range),))
+    with bootimage.open_ram(image, directory) as memory:
+        plan = realise(image, memory, machine("x86_64"), Placement.PIECES)
+    assert all(re.fullmatch(r"pieces/[\w-]{1,64}-0x[0-9a-f]+\.bin", p.path) for p in plan.pieces)
+
+
+@pytest.mark.parametrize("count", [1, 64])
+def test_scattered_ram_becomes_few_pieces(count: int) -> None:
+    """A page of data every 72 KiB: a device for each would be hundreds of arguments."""
+    size = 64 * MIB // count
+    banks = [Bank(n * size, size, (count - 1 - n) * size) for n in range(count)]
+    with GuestMemory(banks) as memory:
+        for address in range(0x10000, 64 * MIB, 72 << 10):
+            if not LEGACY_HOLE.contains(Range(address, 1)):
+                memory.write(address, b"data")
+        image = BootImage("x86_64", "none", memory.banks, (flat32(ENTRY),))
+        plan = realise(image, memory, machine("x86_64", memory=64 * MIB), Placement.PIECES)
+        held = [Range(piece.source, piece.size) for piece in plan.pieces]
+        assert 200 < len(held) <= 256
+        assert all(any(p.contains(e) for p in held) for e in memory.data_extents())
+        assert not any(piece.overlaps(LEGACY_HOLE) for piece in held)
+
+
+def test_no_piece_is_put_together_across_the_legacy_hole() -> None:
+    """Its gap is smaller than hundreds of others, and an x86 stub cannot fill it."""
+    guest = machine("x86_64", memory=512 * MIB)
+    with GuestMemory(guest.banks) as memory:
+        for address in (0x9F000, *range(MIB, 512 * MIB, 600 << 10)):
+            memory.write(address, b"data")
+        image = BootImage("x86_64", "none", memory.banks, (flat32(ENTRY),))
+        pieces = realise(image, memory, guest, Placement.PIECES).pieces
+    assert 200 < len(pieces) <= 257
+    assert not any(Range(p.source, p.size).overlaps(LEGACY_HOLE) for p in pieces)
+
+
+def test_most_banks_there_can_be(tmp_path: Path, run: Run) -> None:
+    size = MEMORY // 64
+    banks = tuple(Bank(number * size, size, (63 - number) * size) for number in range(64))
+    directory = replace(proving(), banks=banks).write(tmp_path / "image")
+    assert run(directory).verdict.startswith("booted: ")
+
+
+def test_image_on_another_file_system(tmp_path: Path, run: Run) -> None:
+    """Where the kernel refuses to copy between files by itself."""
+    if not Path("/dev/shm").is_dir() or Path("/dev/shm").stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("/dev/shm is no file system of its own here")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        directory = proving().write(Path(elsewhere) / "image")
+        assert run(directory).verdict.startswith("booted: ")
+
+
+def test_terminal_is_not_obeyed(tmp_path: Path, run: Run) -> None:
+    result = run(
+        Image(says(b"\x1b]0;evil\x07\x1b[2J\r\nend"), cmdline="\x1b[2J").write(tmp_path / "i")
+    )
+    assert "\x1b" not in result.output and "\x07" not in result.output
+    assert r"\x1b]0;evil\x07" in result.output
+
+
+# --- what is read back out of RAM --------------------------------------------------------------
+
+
+@pytest.fixture
+def ram() -> Iterator[GuestMemory]:
+    with GuestMemory([(0, 4 * MIB)]) as memory:
+        yield memory
+
+
+def test_extended_loader_type(ram: GuestMemory) -> None:
+    """boot.rst: 0xE says that the number is in ext_loader_type, from 0x10 on."""
+    page = bytearray(zero_page(type_of_loader=0xE3))
+    page[0x227] = 0x4
+    ram.write(ZERO_PAGE, page)
+    registers = flat64(ENTRY, rsi=ZERO_PAGE)
+    assert handed.read("linux64", registers, ram).loader_type == 0x143
+
+
+@pytest.mark.parametrize("pointer", [0, 4 * MIB - 2, 5 * MIB, 0xFFFFFFFF])
+def test_pointers_out_of_ram_are_nothing(pointer: int, ram: GuestMemory) -> None:
+    ram.write(ZERO_PAGE, zero_page(cmdline=pointer))
+    ram.write(4 * MIB - 2, b"xx")
+    registers = flat64(ENTRY, rsi=ZERO_PAGE)
+    assert handed.read("linux64", registers, ram).cmdline is None
+    for name in ("linux64", "linux32", "pvh"):
+        everywhere = flat64(ENTRY, rsi=pointer or 8 * MIB, rbx=pointer or 8 * MIB)
+        assert handed.read(name, everywhere, ram).cmdline is None
+
+
+def test_usable_ram_is_what_the_kernel_makes_of_it(ram: GuestMemory) -> None:
+    ram.write(ZERO_PAGE, zero_page(ram=((0, 2 * MIB), (3 * MIB, 0), (4 * GIB, MIB))))
+    registers: X86Registers = flat64(ENTRY, rsi=ZERO_PAGE)
+    assert handed.read("linux64", registers, ram).ram == (
+        Range.between(0x1000, 0xA0000),
+        Range.between(MIB, 2 * MIB),
+        Range(4 * GIB, MIB),
+    )
+
+
+# --- the second writer -------------------------------------------------------------------------
+
+
+def compiled(directory: Path, *options: str) -> Path:
+    """The example, as its first lines say it is built."""
+    compiler = c_compiler()
+    program_ = directory / f"write_boot_image{''.join(options)}"
+    command = [compiler, "-O2", "-Wall", "-Wextra", "-Werror", *options, "-o", str(program_)]
+    subprocess.run([*command, str(WRITER)], check=True)
+    return program_
+
+
+def written_in_c(tmp_path: Path, guest: Program, cmdline: str, *options: str) -> Path:
+    directory = tmp_path / "image"
+    directory.mkdir()
+    loads = [images.load(address, data) for address, data in guest.contents.items()]
+    (tmp_path / "vmlinux").write_bytes(images.elf(*loads, entry=guest.entry))
+    (tmp_path / "initrd").write_bytes(b"an initrd" * 1000)
+    writer = compiled(tmp_path, *options)
+    words = [writer, tmp_path / "vmlinux", tmp_path / "initrd", cmdline, directory]
+    subprocess.run([str(word) for word in words], check=True)
+    return directory
+
+
+def test_image_written_in_c_boots(tmp_path: Path, run: Run) -> None:
+    truth = Claim(machine("x86_64", memory=512 * MIB), ENTRY, NONCE, PROVING)
+    directory = written_in_c(tmp_path, says(truth.text()), PROVING)
+    result = run(directory)
+    assert result.verdict == "booted: 6.1.0-test proved its boot; kernel code at 0x200000"
+    assert result.said("probe") == "as asked"
+    sparse = (directory / "ram.img").stat()
+    assert sparse.st_blocks * 512 < MIB < sparse.st_size
+
+
+def test_mistake_of_the_writer_in_c_is_named(tmp_path: Path, run: Run) -> None:
+    result = run(written_in_c(tmp_path, says(b"x"), PROVING, "-DBREAK_RSI"))
+    assert result.code == 1
+    assert result.verdict == "protocol-violation: e820: the zero page at 0x8000 has no E820 map"
+
+
+def test_writer_in_c_refuses_what_it_cannot_load(tmp_path: Path) -> None:
+    writer = compiled(tmp_path, "-fsanitize=undefined", "-fno-sanitize-recover")
+    good = images.elf(images.load(MIB, b"code"), entry=MIB)
+    bad = {
+        "cut": good[:100],
+        "empty": b"",
+        "text": b"no kernel" * 100,
+        "low": images.elf(images.load(0x1000, b"code")),
+        "high": images.elf(images.load((1 << 64) - 4096, b"code")),
+        "beyond": images.elf(images.load(512 * MIB - 2, b"code")),
+        "file": images.elf(images.load(MIB, b"code", offset=(1 << 64) - 2)),
+        "memsz": images.elf(images.load(MIB, b"code", memsz=2)),
+        "table": images.elf(images.load(MIB, b"code"), phoff=1 << 62),
+    }
+    for name, data in {"good": good, **bad}.items():
+        (tmp_path / name).write_bytes(data)
+        out = tmp_path / f"{name}.image"
+        out.mkdir()
+        command = [str(part) for part in (writer, tmp_path / name, tmp_path / "good", "x", out)]
+        code = subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode
+        assert (name, code, (out / "boot.json").exists()) == (
+            name,
+            0 if name == "good" else 2,
+            name == "good",
+        )

@@ -1,0 +1,470 @@
+"""Every rule of the hand-over, broken on a real QEMU and seen to be found.
+
+Each mutation starts from a hand-over that is right and breaks exactly one thing: the boot image
+(the CPU then really enters the kernel like that), what the stub does, or guest RAM. The table of
+them all is docs/handover-mutations.md.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from bootproof.harness.qemu import machine as qemu
+from bootproof.harness.qemu import placement as realise
+from bootproof.harness.qemu.machine import Machine
+from bootproof.harness.qemu.watch import Budget
+from bootproof.harness.run import Outcome, Start, run
+from bootproof.harness.verdict import CodeAt, Expected, Verdict
+from bootproof.loader import bootimage, stub
+from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.bootimage import BootImage
+from bootproof.loader.memory import GuestMemory
+from bootproof.loader.protocols import BootRequest, arm64, linux32, linux64, pvh
+from bootproof.loader.protocols.rules import Grade, Hardware, check
+from bootproof.loader.registers import (
+    Arm64Registers,
+    DescriptorTable,
+    Registers,
+    Segment,
+    X86Registers,
+)
+from bootproof.loader.result import KernelLoaderResult, PvhBootCapability, PvhState
+from tests import ROOT
+
+TABLE: Final = ROOT / "docs" / "handover-mutations.md"
+UPDATE: Final = "BOOTPROOF_UPDATE_DOCS"
+
+PROTOCOLS: Final = {"linux64": linux64, "linux32": linux32, "pvh": pvh, "arm64": arm64}
+MEMORY: Final = 64 * MIB
+X86_ENTRY: Final = 16 * MIB
+ARM64_ENTRY: Final = GIB + 16 * MIB
+OUTSIDE: Final = 0x7000_0000  # no RAM there on either machine
+BUDGET: Final = Budget(parked_cpu_seconds=0.3, entry_cpu_seconds=1.0)
+
+READ_ONLY: Final = 0xC091
+
+
+@dataclass
+class Scene:
+    """A right hand-over, in RAM and registers, before it is broken."""
+
+    memory: GuestMemory
+    registers: Registers
+
+    def change(self, **fields: Any) -> None:
+        self.registers = replace(self.registers, **fields)
+
+    @property
+    def x86(self) -> X86Registers:
+        assert isinstance(self.registers, X86Registers)
+        return self.registers
+
+    @property
+    def arm(self) -> Arm64Registers:
+        assert isinstance(self.registers, Arm64Registers)
+        return self.registers
+
+    def poke(self, address: int, data: bytes) -> None:
+        self.memory.write(address, data)
+
+    def zero_page(self, offset: int, data: bytes) -> None:
+        self.poke(self.x86.rsi + offset, data)
+
+    def start_info(self, offset: int, data: bytes) -> None:
+        self.poke(self.x86.rbx + offset, data)
+
+    def x(self, **values: int) -> None:
+        self.registers = self.arm.with_x(**values)
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """`breaks` changes the scene; `stub_does`, `stub_first` (code that
+    comes first) and `ram` act behind the boot image's back."""
+
+    protocol: str
+    what: str
+    finding: str
+    breaks: Callable[[Scene], None] = lambda scene: None
+    stub_does: Callable[[Registers], Registers] | None = None
+    stub_first: bytes = b""
+    ram: Callable[[Path], None] | None = None
+    verdict: Verdict = Verdict.PROTOCOL_VIOLATION
+
+    @property
+    def id(self) -> str:
+        return f"{self.protocol}: {self.what}"
+
+
+def other_state(name: str) -> Callable[[Scene], None]:
+    """The registers of another protocol, at the same entry."""
+
+    def change(scene: Scene) -> None:
+        module = PROTOCOLS[name]
+        with GuestMemory([(0, MEMORY)]) as scratch:
+            found = module.configure(scratch, kernel_for(name), request_for(name)).registers
+            for extent in scratch.data_extents():  # page tables, GDT
+                scene.memory.write(extent.start, scratch.read(extent.start, extent.size))
+        scene.registers = found
+
+    return change
+
+
+def segment(name: str, **fields: Any) -> Callable[[Scene], None]:
+    def change(scene: Scene) -> None:
+        # A selector of its own, so that no other segment register shares the descriptor.
+        old: Segment = getattr(scene.registers, name)
+        selector = {"cs": old.selector}.get(name, 0x28)
+        scene.change(**{name: replace(old, selector=selector, **fields)})
+
+    return change
+
+
+def has(**fields: Any) -> Callable[[Registers], Registers]:
+    """What a stub does that gets these registers wrong."""
+    return lambda registers: replace(registers, **fields)
+
+
+def page_table_entry(gib: int, index: int, value: int) -> Callable[[Scene], None]:
+    """Writes entry `index` of the page directory for `gib`."""
+
+    def change(scene: Scene) -> None:
+        address = scene.x86.cr3 + 0x2000 + 0x1000 * gib + 8 * index
+        scene.poke(address, struct.pack("<Q", value))
+
+    return change
+
+
+def set_sctlr(bit: int) -> bytes:
+    """mrs x0, sctlr_el1; orr x0, x0, #1 << bit; msr sctlr_el1, x0; isb (bit 0 or 2)."""
+    orr = {0: 0xB2400000, 2: 0xB27E0000}[bit]
+    return struct.pack("<4I", 0xD5381000, orr, 0xD5181000, 0xD5033FDF)
+
+
+def misplaced_dtb(scene: Scene) -> None:
+    size = int.from_bytes(scene.memory.read(scene.arm.x[0] + 4, 4), "big")
+    data = scene.memory.read(scene.arm.x[0], size)
+    scene.poke(GIB + 8 * MIB + 4, data)
+    scene.x(x0=GIB + 8 * MIB + 4)
+
+
+def misplaced_image(scene: Scene) -> None:
+    scene.poke(ARM64_ENTRY + 0x1000, arm64_kernel())
+    scene.change(pc=ARM64_ENTRY + 0x1000)
+
+
+def one_byte_of_the_kernel(pieces: Path) -> None:
+    path = next(path for path in pieces.iterdir() if path.name.startswith("kernel"))
+    data = bytearray(path.read_bytes())
+    data[0x800] ^= 1
+    path.write_bytes(data)
+
+
+def one_byte_behind_the_kernel(pieces: Path) -> None:
+    path = next(path for path in pieces.iterdir() if path.name.startswith("kernel"))
+    path.write_bytes(path.read_bytes() + b"\0" * 0x5000 + b"\1")
+
+
+WRONG: Final = Verdict.HANDOVER_WRONG
+
+MUTATIONS: Final = (
+    Mutation("linux64", "RSI outside RAM", "zero-page", lambda s: s.change(rsi=OUTSIDE)),
+    Mutation("linux64", "RSI points to zeros", "e820", lambda s: s.change(rsi=32 * MIB)),
+    Mutation("linux64", "no E820 entries", "e820", lambda s: s.zero_page(0x1E8, b"\0")),
+    Mutation("linux64", "paging off, 32-bit", "paging", other_state("linux32")),
+    Mutation("linux64", "interrupts on", "interrupts", lambda s: s.change(rflags=0x202)),
+    Mutation("linux64", "CS execute-only", "cs-type", segment("cs", attributes=0xA099)),
+    Mutation("linux64", "DS read-only", "ds-type", segment("ds", attributes=READ_ONLY)),
+    Mutation("linux64", "ES read-only", "es-type", segment("es", attributes=READ_ONLY)),
+    Mutation("linux64", "kernel not mapped", "identity-map", page_table_entry(0, 9, 0)),
+    Mutation("linux64", "kernel mapped elsewhere", "identity-map", page_table_entry(0, 9, 0x83)),
+    Mutation(
+        "linux64",
+        "command line outside RAM",
+        "cmdline",
+        lambda s: s.zero_page(0x228, struct.pack("<I", OUTSIDE)),
+    ),
+    Mutation(
+        "linux64",
+        "initrd outside RAM",
+        "ramdisk",
+        lambda s: s.zero_page(0x218, struct.pack("<I", OUTSIDE)),
+    ),
+    Mutation("linux64", "type_of_loader 0", "type-of-loader", lambda s: s.zero_page(0x210, b"\0")),
+    Mutation("linux32", "EBP not zero", "rbp-zero", lambda s: s.change(rbp=1)),
+    Mutation("linux32", "EDI not zero", "rdi-zero", lambda s: s.change(rdi=1)),
+    Mutation("linux32", "EBX not zero", "rbx-zero", lambda s: s.change(rbx=1)),
+    Mutation("linux32", "ESI outside RAM", "zero-page", lambda s: s.change(rsi=OUTSIDE)),
+    Mutation("linux32", "paging on, 64-bit", "paging-off", other_state("linux64")),
+    Mutation("linux32", "interrupts on", "interrupts", lambda s: s.change(rflags=0x202)),
+    Mutation("linux32", "ES of 1 MiB", "es-flat", segment("es", limit=0xFFFFF, attributes=0x4093)),
+    Mutation("linux32", "DS with a base", "ds-flat", segment("ds", base=0x1000)),
+    Mutation("linux32", "SS of 1 MiB", "ss-flat", segment("ss", limit=0xFFFFF, attributes=0x4093)),
+    Mutation("pvh", "EBX off by one", "start-info-magic", lambda s: s.change(rbx=s.x86.rbx + 1)),
+    Mutation("pvh", "EBX outside RAM", "start-info", lambda s: s.change(rbx=OUTSIDE)),
+    Mutation("pvh", "CR4.PAE set", "cr4-zero", lambda s: s.change(cr4=0x20)),
+    Mutation("pvh", "CR0.PG set", "paging-off", other_state("linux64")),
+    Mutation(
+        "pvh",
+        "no task register loaded",
+        "task-register",
+        lambda s: s.change(tr=X86Registers.__dataclass_fields__["tr"].default),
+    ),
+    Mutation(
+        "pvh",
+        "TR limit 0xffff",
+        "task-register",
+        lambda s: s.change(tr=replace(s.x86.tr, limit=0xFFFF)),
+    ),
+    Mutation("pvh", "interrupts on", "eflags-if", lambda s: s.change(rflags=0x202)),
+    Mutation("pvh", "ES with a base", "es-flat", segment("es", base=0x1000)),
+    Mutation("pvh", "start_info version 2", "start-info-version", lambda s: s.start_info(4, b"\2")),
+    Mutation("pvh", "no memory map entries", "memmap", lambda s: s.start_info(48, bytes(4))),
+    Mutation(
+        "pvh",
+        "memory map outside RAM",
+        "memmap",
+        lambda s: s.start_info(40, struct.pack("<Q", OUTSIDE)),
+    ),
+    Mutation(
+        "pvh",
+        "module list outside RAM",
+        "modlist",
+        lambda s: s.start_info(16, struct.pack("<Q", OUTSIDE)),
+    ),
+    Mutation(
+        "pvh",
+        "command line outside RAM",
+        "cmdline",
+        lambda s: s.start_info(24, struct.pack("<Q", OUTSIDE)),
+    ),
+    Mutation("arm64", "x1 not zero", "x1-zero", lambda s: s.x(x1=1)),
+    Mutation("arm64", "x2 not zero", "x2-zero", lambda s: s.x(x2=1)),
+    Mutation("arm64", "x3 not zero", "x3-zero", lambda s: s.x(x3=1)),
+    Mutation("arm64", "x0 outside RAM", "dtb", lambda s: s.x(x0=OUTSIDE >> 4)),
+    Mutation("arm64", "x0 off by eight", "dtb", lambda s: s.x(x0=s.arm.x[0] + 8)),
+    Mutation("arm64", "device tree misaligned", "dtb-alignment", misplaced_dtb),
+    Mutation(
+        "arm64",
+        "device tree over 2 MiB",
+        "dtb-size",
+        lambda s: s.poke(s.arm.x[0] + 4, struct.pack(">I", 3 << 20)),
+    ),
+    Mutation("arm64", "IRQs not masked", "interrupts", lambda s: s.change(pstate=0x345)),
+    Mutation("arm64", "image base not aligned", "image-base", misplaced_image),
+    Mutation("arm64", "data cache on", "dcache-off", stub_first=set_sctlr(2)),
+    Mutation(
+        "arm64",
+        "MMU on without page tables",
+        "the CPU was at 0x200",
+        stub_first=set_sctlr(0),
+        verdict=Verdict.ENTRY_NOT_REACHED,
+    ),
+    Mutation(
+        "linux64",
+        "stub leaves RAX at 1",
+        "rax",
+        stub_does=has(rax=1),
+        verdict=WRONG,
+    ),
+    Mutation(
+        "linux64",
+        "stub leaves R15 at 1",
+        "r15",
+        stub_does=has(r15=1),
+        verdict=WRONG,
+    ),
+    Mutation(
+        "linux64",
+        "stub skips lgdt",
+        "gdtr",
+        stub_does=has(gdtr=DescriptorTable()),
+        verdict=WRONG,
+    ),
+    Mutation(
+        "linux64",
+        "stub sets RFLAGS.CF",
+        "rflags",
+        stub_does=has(rflags=3),
+        verdict=WRONG,
+    ),
+    Mutation("linux64", "a byte of the kernel", "RAM", ram=one_byte_of_the_kernel, verdict=WRONG),
+    Mutation("linux64", "a byte of free RAM", "RAM", ram=one_byte_behind_the_kernel, verdict=WRONG),
+    Mutation(
+        "arm64",
+        "stub leaves x7 at 1",
+        "x7",
+        stub_does=lambda r: r.with_x(x7=1) if isinstance(r, Arm64Registers) else r,
+        verdict=WRONG,
+    ),
+    Mutation("arm64", "stub leaves sp at 16", "sp", stub_does=has(sp=16), verdict=WRONG),
+    Mutation("arm64", "a byte of the kernel", "RAM", ram=one_byte_of_the_kernel, verdict=WRONG),
+    Mutation(
+        "linux64",
+        "stub jumps elsewhere",
+        "the CPU was at",
+        stub_does=has(rip=X86_ENTRY + 0x100),
+        verdict=Verdict.ENTRY_NOT_REACHED,
+    ),
+    Mutation(
+        "linux64",
+        "CR3 points to zeros",
+        "the CPU was at",
+        lambda s: s.change(cr3=32 * MIB),
+        verdict=Verdict.ENTRY_NOT_REACHED,
+    ),
+)
+
+
+def machine_for(protocol: str) -> Machine:
+    return qemu.machine("aarch64" if protocol == "arm64" else "x86_64", memory=MEMORY)
+
+
+def request_for(protocol: str) -> BootRequest:
+    machine = machine_for(protocol)
+    return BootRequest(
+        cmdline=b"console=ttyS0",
+        initrd=b"initrd" * 1000,
+        dtb=qemu.device_tree(machine),
+        reserved=machine.reserved,
+    )
+
+
+def arm64_kernel() -> bytes:
+    """An arm64 Image header that branches over itself to a WFI loop."""
+    header = struct.pack("<II QQQ QQQ 4sI", 0x14000010, 0, 0, MIB, 0, 0, 0, 0, b"ARM\x64", 0)
+    return (header + struct.pack("<II", 0xD503207F, 0x17FFFFFF)).ljust(0x1000, b"\x55")
+
+
+def kernel_for(protocol: str) -> KernelLoaderResult:
+    """What a loader would say of the few bytes that stand for a kernel here; 4 MiB of footprint."""
+    entry = ARM64_ENTRY if protocol == "arm64" else X86_ENTRY
+    return KernelLoaderResult(
+        kernel_load=entry,
+        kernel_end=entry + 0x1000,
+        setup_header=None,
+        pvh_boot_cap=PvhBootCapability(PvhState.PRESENT, entry),
+        footprint=Range(entry, 4 * MIB),
+        entry_points={protocol: entry},
+    )
+
+
+def hand_over(mutation: Mutation, directory: Path) -> tuple[BootImage, Machine]:
+    """Writes the boot image of a right hand-over, broken as the mutation says."""
+    machine = machine_for(mutation.protocol)
+    kernel = kernel_for(mutation.protocol)
+    code = (
+        arm64_kernel() if mutation.protocol == "arm64" else b"\xf4\xeb\xfd".ljust(0x1000, b"\x55")
+    )
+    with GuestMemory(machine.banks, path=directory / bootimage.RAM) as memory:
+        memory.write(kernel.kernel_load, code)
+        handover = PROTOCOLS[mutation.protocol].configure(
+            memory, kernel, request_for(mutation.protocol)
+        )
+        scene = Scene(memory, handover.registers)
+        mutation.breaks(scene)
+        image = BootImage(
+            machine.arch.name, mutation.protocol, memory.banks, (scene.registers,), handover.regions
+        )
+    bootimage.save(image, directory)
+    return image, machine
+
+
+def outcome_of(mutation: Mutation, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Outcome:
+    image, machine = hand_over(mutation, directory)
+    if mutation.stub_does is not None:
+        build, change = stub.build, mutation.stub_does
+        monkeypatch.setattr(stub, "build", lambda r, *rest: build(change(r), *rest))
+    if mutation.stub_first:
+        plain, first = stub.build, mutation.stub_first
+
+        def build_with_more(registers: Registers, address: int, *rest: Any) -> stub.Stub:
+            made = plain(registers, address, *rest)
+            return replace(made, code=first + made.code)  # its code is position-independent
+
+        monkeypatch.setattr(stub, "build", build_with_more)
+    if mutation.ram is not None:
+        write, spoil = realise.write, mutation.ram
+
+        def write_and_spoil(planned: realise.Realisation, memory: GuestMemory, to: Path) -> None:
+            write(planned, memory, to)
+            spoil(to / realise.PIECES_DIRECTORY)
+
+        monkeypatch.setattr("bootproof.harness.run.write", write_and_spoil)
+    expected = Expected(machine.arch.name, "", "", 1, image.ram, CodeAt(()))
+    return run(Start(image, machine, expected, budget=BUDGET), directory)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_right_hand_over_has_no_finding(protocol: str, tmp_path: Path) -> None:
+    outcome = outcome_of(Mutation(protocol, "nothing", ""), tmp_path, pytest.MonkeyPatch())
+    probe = outcome.observation.probe
+    assert probe is not None and probe.clean
+    assert (probe.differences, probe.findings) == ((), ())
+    assert outcome.judgement.verdict is Verdict.SILENT
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.id)
+def test_mutation_is_caught(
+    mutation: Mutation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judgement = outcome_of(mutation, tmp_path, monkeypatch).judgement
+    assert judgement.verdict is mutation.verdict, judgement.reason
+    if mutation.verdict is Verdict.PROTOCOL_VIOLATION:
+        assert f"{mutation.finding}: " in judgement.reason
+    else:
+        assert mutation.finding in judgement.reason
+
+
+@pytest.mark.parametrize(("level", "name"), [(1, "SCTLR"), (2, "SCTLR_EL2")])
+def test_mmu_must_be_off_at_either_level(level: int, name: str) -> None:
+    registers = Arm64Registers(GIB, pstate=0x3C1 | level << 2)
+    off = Hardware(registers, lambda address, size: None, system={name: 0xC50838})
+    on = replace(off, system={name: 0xC50839, "SCTLR": 0xC50839})
+    codes = [{finding.code for finding in check("arm64", hardware)} for hardware in (off, on)]
+    assert codes[1] - codes[0] == {"mmu-off"}
+
+
+def test_other_selectors_are_tolerated(tmp_path: Path) -> None:
+    """The letter of boot.rst is broken, and kernels boot all the same: reported, not failed."""
+
+    def other_selectors(scene: Scene) -> None:
+        code, data = replace(scene.x86.cs, selector=0x08), replace(scene.x86.ds, selector=0x20)
+        scene.change(cs=code, ds=data, es=data, fs=data, gs=data, ss=data)
+
+    mutation = Mutation("linux64", "other selectors", "", other_selectors)
+    outcome = outcome_of(mutation, tmp_path, pytest.MonkeyPatch())
+    probe = outcome.observation.probe
+    assert probe is not None and probe.clean
+    assert {(f.code, f.grade) for f in probe.findings} == {
+        (f"{name}-selector", Grade.TOLERATED) for name in ("cs", "ds", "es", "ss")
+    }
+
+
+def test_the_table_is_up_to_date() -> None:
+    """BOOTPROOF_UPDATE_DOCS=1 writes it anew."""
+    rows = [f"| {m.protocol} | {m.what} | `{m.verdict.value}` | `{m.finding}` |" for m in MUTATIONS]
+    text = "\n".join(
+        [
+            "# Mutations of the hand-over",
+            "",
+            "Each line is a test that starts from a right hand-over, breaks one thing on a real",
+            "QEMU, and sees the verdict and the finding named here. The tests write this table:",
+            "`tests/harness/qemu/test_handover_mutations.py`.",
+            "",
+            "| protocol | what is broken | verdict | finding |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+    if os.environ.get(UPDATE):
+        TABLE.write_text(text)
+    assert TABLE.read_text() == text, f"run the tests with {UPDATE}=1"

@@ -1,0 +1,202 @@
+"""Going back from where a run failed to the instruction that caused it, on real QEMU."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bootproof.harness.errors import UserError
+from bootproof.harness.qemu.gdbstub import GdbStub
+from bootproof.harness.qemu.watch import Budget
+from bootproof.harness.record import playback, qcow2, reverse
+from bootproof.harness.record.playback import Playback
+from bootproof.harness.run import Start, run
+from bootproof.loader.address import GIB, MIB
+from tests.builders.guests import Arm64Program, Claim, Guest, Program, X86Program, machine
+
+PANIC = b"[    1.5] Kernel panic - not syncing: as a test\n"
+BUDGET = Budget(parked_cpu_seconds=0.3, parked_looks=4, quiet_instructions=20_000_000)
+
+
+def boot(code: Program, directory: Path) -> None:
+    directory.mkdir()
+    computer = machine(code.arch)
+    image = Guest(code).write(directory, computer)
+    expected = Claim(computer, code.entry).expected
+    run(Start(image, computer, expected, budget=BUDGET), directory)
+
+
+def fatal(arch: str) -> tuple[Program, int, int]:
+    """A program that prints two texts and resets the machine.
+
+    Also where printing the second begins, and where its last instruction lies.
+    """
+    code = X86Program(2 * MIB) if arch == "x86_64" else Arm64Program(GIB + 2 * MIB)
+    second = code.entry + len(code.say(b"hello\n").code)
+    code.say(PANIC).reset()
+    return code, second, code.entry + len(code.code) - (1 if arch == "x86_64" else 4)
+
+
+@contextmanager
+def debugged(directory: Path, asked: int | None) -> Iterator[tuple[Playback, GdbStub]]:
+    """The playback of a run, stopped, with our own debugger attached over a socket of its own."""
+    recorded = playback.open_recorded(directory)
+    stop = reverse.stop_at(recorded, asked)
+    with (
+        reverse.listening("") as (listener, address),
+        reverse.opened(recorded, stop, listener) as running,
+        socket.socket(socket.AF_UNIX) as client,
+    ):
+        client.connect(address)
+        yield running, GdbStub(client, running.monitor.wait)
+
+
+def place(running: Playback) -> int:
+    arch = (
+        "x86_64" if "RIP" in (dump := running.monitor.registers()) or "EIP" in dump else "aarch64"
+    )
+    found = machine(arch).arch.dump.program_counter(dump)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
+def test_back_from_the_end_to_what_ended_it(arch: str, tmp_path: Path) -> None:
+    """From the reset one step back: the triple fault's int3, or the call of the firmware."""
+    code, _, last = fatal(arch)
+    boot(code, tmp_path / "run")
+    end = playback.open_recorded(tmp_path / "run").instructions
+    with debugged(tmp_path / "run", end) as (running, gdb):
+        # x86 counts no instruction that faults: at the end it is still there.
+        before = end if place(running) == last else end - 1
+        for expected in (before, before - 1, before - 2):
+            if running.instructions != expected:
+                gdb.step_back()
+            assert running.instructions == expected
+            if expected == before:
+                assert place(running) == last
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
+def test_back_to_a_breakpoint(arch: str, tmp_path: Path) -> None:
+    code, second, _ = fatal(arch)
+    boot(code, tmp_path / "run")
+    end = playback.open_recorded(tmp_path / "run").instructions
+    with debugged(tmp_path / "run", end) as (running, gdb):
+        gdb.break_at(second)
+        gdb.continue_back()
+        assert place(running) == second
+        assert running.transcript().startswith(b"hello\n")
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
+def test_stops_where_the_kernel_panics(arch: str, tmp_path: Path) -> None:
+    """At the first byte of the panic's own words: what was printed before is there."""
+    code, _, _ = fatal(arch)
+    boot(code, tmp_path / "run")
+    with debugged(tmp_path / "run", None) as (running, _gdb):
+        assert running.transcript() == b"hello\n" + PANIC[: PANIC.index(b"K") + 1]
+
+
+def test_stop_that_is_asked_for(tmp_path: Path) -> None:
+    code, _, _ = fatal("x86_64")
+    boot(code, tmp_path / "run")
+    recorded = playback.open_recorded(tmp_path / "run")
+    assert reverse.stop_at(recorded, 60).instructions == 60
+    with pytest.raises(UserError, match="--at: 1,000,000 instructions, but the run has "):
+        reverse.stop_at(recorded, 1_000_000)
+    with debugged(tmp_path / "run", 60) as (running, gdb):
+        assert running.instructions == 60
+        gdb.step_back()
+        assert running.instructions == 59
+
+
+def test_gdb_itself(tmp_path: Path) -> None:
+    """The printed command, given to a shell; Ctrl-C ends it and leaves nothing."""
+    code, _, last = fatal("aarch64")
+    boot(code, tmp_path / "run")
+    end = playback.open_recorded(tmp_path / "run").instructions
+    command = [
+        sys.executable,
+        "-m",
+        "bootproof.harness.cli",
+        "replay",
+        str(tmp_path / "run"),
+        "--gdb",
+    ]
+    with subprocess.Popen(
+        [*command, "--at", str(end)], stdout=subprocess.PIPE, text=True, process_group=0
+    ) as serving:
+        assert serving.stdout is not None
+        lines = {}
+        for line in iter(serving.stdout.readline, ""):
+            key, _, words = line.strip().partition(" ")
+            lines[key] = words.strip()
+            if key == "end":
+                break
+        commands = " -ex ".join(["", "reverse-stepi", "'info registers pc'", "detach"])
+        done = subprocess.run(
+            f"{lines['attach']} -batch{commands}",
+            shell=True,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=True,
+        )
+        assert f"{last:#x}" in done.stdout
+        children = psutil.Process(serving.pid).children(recursive=True)
+        serving.send_signal(signal.SIGINT)
+        assert serving.wait(60) in (0, 130)
+    assert psutil.wait_procs(children, timeout=10)[1] == []
+    socket_path = Path(lines["attach"].rpartition("target remote ")[2].rstrip("'"))
+    assert not socket_path.parent.exists()
+
+
+# --- sockets and files -------------------------------------------------------------------------
+
+
+def test_sockets(tmp_path: Path) -> None:
+    with reverse.listening("") as (_, address):
+        assert Path(address).is_socket()
+        assert Path(address).stat().st_mode & 0o077 == 0
+        assert Path(address).parent.stat().st_mode & 0o077 == 0
+    assert not Path(address).parent.exists()
+    with reverse.listening(str(tmp_path / "here")) as (_, address):
+        assert address == str(tmp_path / "here")
+    assert list(tmp_path.iterdir()) == []
+    with reverse.listening("0") as (listener, address):
+        assert address == f"127.0.0.1:{listener.getsockname()[1]}"
+        taken = address.rpartition(":")[2]
+        refused = pytest.raises(UserError, match=f"--gdb: port {taken} on ")
+        with refused, reverse.listening(taken):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("where", "reason"),
+    [
+        ("70000", "--gdb: port 70000 on 127.0.0.1: "),
+        ("x" * 108, "longer than 107 bytes"),
+        ("/none/such", "/none/such: No such file or directory"),
+    ],
+)
+def test_sockets_that_cannot_be_made(where: str, reason: str) -> None:
+    with pytest.raises(UserError) as caught, reverse.listening(where):
+        pass
+    assert reason in str(caught.value)
+
+
+def test_empty_qcow2_is_one(tmp_path: Path) -> None:
+    """QEMU's own tool finds nothing wrong with it, where there is one; the tests above use it."""
+    path = tmp_path / "empty.qcow2"
+    path.write_bytes(qcow2.empty())
+    assert path.stat().st_size == 4 << 16
+    assert path.read_bytes()[:8] == b"QFI\xfb\0\0\0\x03"

@@ -1,0 +1,150 @@
+"""Run directories: emptied of what a run made, and of nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from bootproof.harness.errors import UserError
+from bootproof.harness.qemu.watch import Budget
+from bootproof.harness.record import rundir
+from bootproof.harness.record.rundir import make_fresh
+from bootproof.harness.run import Start, run
+from tests.builders.guests import Claim, Guest, machine, program
+
+REFUSED = json.dumps({"version": 1, "case": "a case", "verdict": "load-refused"})
+
+
+def tree(directory: Path) -> dict[str, str | None]:
+    """Every path below, with a file's or link's content."""
+    return {
+        str(path.relative_to(directory)): (
+            str(path.readlink())
+            if path.is_symlink()
+            else path.read_text()
+            if path.is_file()
+            else None
+        )
+        for path in sorted(directory.rglob("*"))
+    }
+
+
+def test_makes_a_directory_with_its_parents(tmp_path: Path) -> None:
+    make_fresh(tmp_path / "a" / "b")
+    make_fresh(tmp_path / "a" / "b")
+    assert tree(tmp_path) == {"a": None, "a/b": None}
+
+
+def test_empties_it_of_a_real_run(tmp_path: Path) -> None:
+    guest = Guest(program("aarch64").say(b"hello\n").reset())
+    computer = machine("aarch64")
+    image = guest.write(tmp_path, computer)
+    expected = Claim(computer, guest.program.entry).expected
+    run(Start(image, computer, expected, budget=Budget()), tmp_path)
+    rundir.write_result(tmp_path, {"verdict": "cpu-reset"})
+    assert (tmp_path / "console.log").exists()
+    make_fresh(tmp_path)
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        {"ram.img": ""},
+        {"ram.img": "", "boot.json": "{}", "boot.json.part": ""},
+        {"boot.json": "", "pieces/kernel-0x1000000.bin": "", "stub0.bin": "", "stub12.bin": ""},
+        {"qemu.sh": "", "console.log": "", "transcript.log": "", "qemu.stderr": ""},
+        {"result.json": REFUSED},
+        {"result.json": "cut sho", "qemu.sh": ""},
+    ],
+)
+def test_empties_it_of_a_run_that_was_cut_short(left: dict[str, str], tmp_path: Path) -> None:
+    for name, content in left.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    make_fresh(tmp_path)
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("own", "named"),
+    [
+        ({"thesis.tex": "years of work"}, "thesis.tex"),
+        ({"boot.json": "{}", "notes": "mine"}, "notes"),
+        ({"pieces/queen.stl": "mine"}, "pieces"),
+        ({"console.log": "somebody's"}, "console.log"),
+        ({"transcript.log": "somebody's"}, "transcript.log"),
+        ({"qemu.stderr": "somebody's"}, "qemu.stderr"),
+        ({"result.json": "[]"}, "result.json"),
+        ({"result.json": '{"score": 3}'}, "result.json"),
+        ({"result.json": "not JSON"}, "result.json"),
+        ({"stub0.bin": "somebody's"}, "stub0.bin"),
+        ({"boot.json": "{}", "stub-old.bin": "mine"}, "stub-old.bin"),
+        ({"boot.json": "{}", "stubs.bin": "mine"}, "stubs.bin"),
+        ({"boot.json": "{}", "qemu.shell": "mine"}, "qemu.shell"),
+        ({"boot.json": "{}", "console.log/inner": "mine"}, "console.log"),
+        ({".hidden": "mine", "ram.img": ""}, ".hidden"),
+    ],
+)
+def test_never_deletes_what_no_run_made(own: dict[str, str], named: str, tmp_path: Path) -> None:
+    for name, content in own.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    before = tree(tmp_path)
+    with pytest.raises(UserError) as refused:
+        make_fresh(tmp_path)
+    sentence = f"{tmp_path}: holds {named}, which no run has made; take another one"
+    assert str(refused.value) == sentence
+    assert tree(tmp_path) == before
+
+
+def test_link_to_a_strangers_ram_is_removed_and_not_the_ram(tmp_path: Path) -> None:
+    """`bootproof run` makes such a link."""
+    (tmp_path / "image").mkdir()
+    (tmp_path / "image" / "ram.img").write_text("a stranger's")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "ram.img").symlink_to(tmp_path / "image" / "ram.img")
+    make_fresh(tmp_path / "run")
+    assert tree(tmp_path) == {"image": None, "image/ram.img": "a stranger's", "run": None}
+
+
+@pytest.mark.parametrize("name", ["pieces", "console.log", "qemu.sh"])
+def test_never_follows_a_link(name: str, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("mine")
+    directory = tmp_path / "run"
+    directory.mkdir()
+    (directory / "boot.json").write_text("{}")
+    (directory / name).symlink_to(outside if name == "pieces" else outside / "precious")
+    before = tree(tmp_path)
+    with pytest.raises(UserError, match=f"holds {name}, which no run has made"):
+        make_fresh(directory)
+    assert tree(tmp_path) == before
+
+
+def test_a_file_is_no_run_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="file: File exists"):
+        make_fresh(tmp_path / "file")
+    with pytest.raises(UserError, match="Not a directory"):
+        make_fresh(tmp_path / "file" / "below")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_directory_that_cannot_be_made(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="Permission denied"):
+        make_fresh(tmp_path / "run")
+
+
+def test_ram_is_dropped_once(tmp_path: Path) -> None:
+    (tmp_path / "ram.img").write_text("large")
+    (tmp_path / "boot.json").write_text("{}")
+    rundir.drop_ram(tmp_path)
+    rundir.drop_ram(tmp_path)
+    assert tree(tmp_path) == {"boot.json": "{}"}

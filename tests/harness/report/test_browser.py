@@ -1,0 +1,261 @@
+"""report.html in a real Chromium: it opens from disk, filters, follows links, is accessible.
+
+Skipped where Chromium or its driver is not installed, but not in CI.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from bootproof.harness.report import files, page
+from bootproof.harness.results import results
+from bootproof.harness.results.results import Check, Results
+from tests.builders import results as builder
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
+CHROMIUM: Final = shutil.which("chromium")
+DRIVER: Final = shutil.which("chromedriver")
+MISSING: Final = "chromium and chromium-driver are not installed"
+_ARGUMENTS: Final = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+WIDTHS: Final = (1280, 390)
+HOSTILE: Final = b"</script><script>document.title = 'owned'</script>\x1b[2J\xff<b>bold</b>\n"
+LOG: Final = builder.LOG + HOSTILE
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    if CHROMIUM is None or DRIVER is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(MISSING)
+        pytest.skip(MISSING)
+    webdriver = pytest.importorskip("selenium.webdriver")
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in (*_ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield chrome
+    chrome.quit()
+
+
+def run() -> Results:
+    return builder.run(
+        builder.case("elf-pvh-none", transcript=results.transcript(LOG)),
+        builder.case("elf-pvh-none", "6.12"),
+        builder.failed("elf-linux64-+16M"),
+        builder.refused(),
+        checks=(Check("test_x.py::test_y", "failed", "AssertionError: no", 1.0),),
+    )
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> str:
+    directory = tmp_path_factory.mktemp("report")
+    files.write(run(), directory, run())
+    return (directory / files.PAGE).as_uri()
+
+
+def opened(browser: Chrome, address: str, width: int = 1280, scheme: str = "light") -> None:
+    """A fresh page: also when only the fragment of the address is another one."""
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
+    )
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    browser.get("about:blank")
+    log(browser)
+    browser.get(address)
+
+
+def log(browser: Chrome) -> list[Any]:
+    """What was said on the browser's console since the last call."""
+    found: list[Any] = browser.get_log("browser")  # type: ignore[no-untyped-call]
+    return found
+
+
+def js(browser: Chrome, script: str) -> Any:
+    return browser.execute_script(f"return {script}")
+
+
+def visible_cases(browser: Chrome) -> list[str]:
+    found: list[str] = js(
+        browser, "[...document.querySelectorAll('details.case:not([hidden])')].map(x => x.id)"
+    )
+    return found
+
+
+def type_text(browser: Chrome, text: str) -> None:
+    box = browser.find_element("id", "text")
+    box.clear()
+    box.send_keys(text)
+
+
+def wait(browser: Chrome, script: str) -> Any:
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    return WebDriverWait(browser, 60).until(lambda _: js(browser, script))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_opens(width: int, browser: Chrome, report: str) -> None:
+    opened(browser, report, width)
+    assert browser.title == "Not as expected · bootproof"
+    assert len(visible_cases(browser)) == 4
+    assert js(browser, "document.documentElement.scrollWidth") <= width
+    assert log(browser) == []
+
+
+def test_wide_tables_scroll_in_themselves(browser: Chrome, tmp_path: Path) -> None:
+    """Also with what only a screen reader reads: it is placed apart from the text around it."""
+    kernels = [f"6.{minor}-of-somebody" for minor in range(6)]
+    found = builder.run(*(builder.failed(kernel=kernel) for kernel in kernels))
+    files.write(found, tmp_path, None)
+    opened(browser, (tmp_path / files.PAGE).as_uri(), 390)
+    assert js(browser, "document.documentElement.scrollWidth") <= 390
+
+
+def test_asks_nobody_for_anything(browser: Chrome, report: str) -> None:
+    opened(browser, report)
+    assert js(browser, "performance.getEntriesByType('resource').map(x => x.name)") == []
+
+
+def test_filters(browser: Chrome, report: str) -> None:
+    opened(browser, report)
+    type_text(browser, "PVH 6.12")
+    assert visible_cases(browser) == ["x86_64-6.12-elf-pvh-none"]
+    assert js(browser, "document.getElementById('shown').textContent") == "1 of 4 cases"
+    assert js(browser, "document.querySelectorAll('.grid tbody tr:not([hidden])').length") == 1
+    type_text(browser, "no such thing")
+    assert visible_cases(browser) == []
+    assert js(browser, "document.getElementById('nothing').hidden") is False
+    type_text(browser, "unable to mount")  # in a reason
+    assert visible_cases(browser) == ["x86_64-6.1-elf-linux64-+16M"]
+
+
+def test_filters_by_verdict(browser: Chrome, report: str) -> None:
+    from selenium.webdriver.support.select import Select
+
+    opened(browser, report)
+    Select(browser.find_element("id", "verdict")).select_by_visible_text("load-refused")
+    assert visible_cases(browser) == ["x86_64-6.1-elf-linux64-+1M"]
+    Select(browser.find_element("id", "verdict")).select_by_value("")
+    browser.find_element("id", "bad").click()
+    assert visible_cases(browser) == ["x86_64-6.1-elf-linux64-+16M"]
+
+
+def test_link_to_a_case(browser: Chrome, report: str) -> None:
+    """An id with a + in it, from outside and from the grid; also when a filter hides it."""
+    opened(browser, f"{report}#x86_64-6.1-elf-linux64-%2B1M")
+    opened_ids = "[...document.querySelectorAll('details.case[open]')].map(x => x.id)"
+    wait(browser, f"{opened_ids}.length > 0")
+    assert js(browser, opened_ids) == ["x86_64-6.1-elf-linux64-+1M"]
+    top = "document.querySelector('details.case[open]').getBoundingClientRect().top"
+    wait(browser, f"{top} < innerHeight")
+    wait(browser, "document.activeElement.parentElement.id === 'x86_64-6.1-elf-linux64-+1M'")
+    type_text(browser, "6.12")
+    browser.execute_script("location.hash = 'x86_64-6.1-elf-pvh-none'")
+    wait(browser, "document.getElementById('x86_64-6.1-elf-pvh-none').open")
+    assert len(visible_cases(browser)) == 4
+
+
+@pytest.mark.parametrize("fragment", ["#%", "#none", "#filters", "#%ff"])
+def test_link_to_nothing(fragment: str, browser: Chrome, report: str) -> None:
+    opened(browser, report + fragment)
+    assert len(visible_cases(browser)) == 4
+    assert log(browser) == []
+
+
+def test_by_keyboard(browser: Chrome, report: str) -> None:
+    """From the filter to a cell of the grid, and with Enter to its case."""
+    from selenium.webdriver.common.keys import Keys
+
+    opened(browser, report)
+    browser.find_element("id", "text").click()
+    for _ in range(12):
+        browser.switch_to.active_element.send_keys(Keys.TAB)
+        if "cell" in (browser.switch_to.active_element.get_attribute("class") or ""):
+            break
+    browser.switch_to.active_element.send_keys(Keys.ENTER)
+    wait(browser, "document.querySelector('details.case[open]') !== null")
+    assert js(browser, "document.activeElement.tagName") == "SUMMARY"
+
+
+def test_hostile_transcript_is_shown_and_does_nothing(browser: Chrome, report: str) -> None:
+    opened(browser, f"{report}#x86_64-6.1-elf-pvh-none")
+    pre = "document.querySelector('details.case[open] .transcript pre')"
+    browser.execute_script(f"{pre}.parentElement.open = true")
+    wait(browser, f"{pre}.childNodes.length > 0")
+    text: str = js(browser, f"{pre}.textContent")
+    printed = "</script><script>document.title = 'owned'</script>\\x1b[2J\\xff<b>bold</b>"
+    assert printed in text
+    assert "stage: first-output, banner\n[    0.000000] Linux version 6.1" in text
+    assert "stage: proof\nbootproof: proof 11" in text
+    assert js(browser, f"{pre}.querySelectorAll('b, script').length") == 0
+    assert browser.title == "Not as expected · bootproof"
+    assert log(browser) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_accessible(width: int, scheme: str, browser: Chrome, report: str) -> None:
+    """Nothing that axe-core calls serious, with everything opened."""
+    opened(browser, report, width, scheme)
+    browser.execute_script("document.querySelectorAll('details').forEach(x => x.open = true)")
+    wait(browser, "document.querySelector('.transcript pre').childNodes.length > 0")
+    assert _violations(browser) == []
+
+
+def test_history_is_accessible(browser: Chrome, tmp_path: Path) -> None:
+    from bootproof.harness.report import history_page
+    from bootproof.harness.results import history
+
+    runs = [run(), builder.run(builder.failed("elf-pvh-none"), started="2026-03-01T00:00:00Z")]
+    path = tmp_path / "history.html"
+    path.write_text(history_page.render(history.trends(runs)))
+    for width in WIDTHS:
+        opened(browser, path.as_uri(), width)
+        assert js(browser, "document.documentElement.scrollWidth") <= width
+        assert _violations(browser) == []
+    assert log(browser) == []
+
+
+def test_script_that_is_not_ours_is_not_run(browser: Chrome, tmp_path: Path) -> None:
+    """Also where escaping failed: the page's policy knows its own script only."""
+    text = page.render(run()).replace("<main>", "<main><script>document.title='owned'</script>")
+    path = tmp_path / "report.html"
+    path.write_text(text)
+    opened(browser, path.as_uri())
+    assert browser.title == "Not as expected · bootproof"
+    assert "Content Security Policy" in str(log(browser))
+
+
+def _violations(browser: Chrome) -> list[str]:
+    """Serious and critical ones, with the elements."""
+    import axe_core_python
+
+    script = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text()
+    browser.execute_script(script)
+    found: dict[str, Any] = browser.execute_async_script(
+        "const done = arguments[arguments.length - 1]; axe.run().then(done)"
+    )
+    assert len(found["passes"]) > 10  # it has looked
+    return [
+        f"{item['id']}: {[node['target'] for node in item['nodes'][:3]]}"
+        for item in found["violations"]
+        if item["impact"] in ("serious", "critical")
+    ]

@@ -1,0 +1,320 @@
+"""Two runs compared: what counts as worse, what may not be compared, what is told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bootproof.harness import cli
+from bootproof.harness.report import changes as rendering
+from bootproof.harness.results import changes, results
+from bootproof.harness.results.changes import Change, Kind
+from bootproof.harness.results.results import CaseResult, Stage
+from tests.builders import results as builder
+
+OTHER_IMAGE = replace(builder.KEY, boot_image="22" * 32)
+Capture = pytest.CaptureFixture[str]
+
+
+def change(before: CaseResult, now: CaseResult, threshold: float = 0.005) -> Change:
+    (found,) = changes.compare(builder.run(before), builder.run(now), threshold)
+    return found
+
+
+def with_log(text: bytes, **others: Any) -> CaseResult:
+    return builder.case(transcript=results.transcript(text), **others)
+
+
+# --- the same boot image -----------------------------------------------------------------------
+
+
+def test_the_same() -> None:
+    assert change(builder.case(), builder.case()) == Change(builder.case().case, Kind.SAME)
+
+
+def test_host_seconds_are_no_difference() -> None:
+    slow = builder.case(seconds=900.0, cpu_seconds=800.0, harness_seconds=3.0, directory="/other")
+    assert change(builder.case(), slow).kind is Kind.SAME
+
+
+def test_one_instruction_more_with_the_same_image_is_not_deterministic() -> None:
+    found = change(builder.case(), builder.case(instructions=1_300_000_001), threshold=1.0)
+    assert found.kind is Kind.NONDETERMINISTIC
+    assert found.sentences[0] == "the boot image is the same, bit by bit, but not the run"
+    assert "1,300,000,000 -> 1,300,000,001" in found.sentences[1]
+
+
+def test_another_time_stamp_with_the_same_image_is_not_deterministic() -> None:
+    found = change(with_log(b"[    0.1] a\n"), with_log(b"[    0.2] a\n"))
+    assert found.kind is Kind.NONDETERMINISTIC
+    assert found.sentences[1:] == (
+        "console line 1 was '[    0.1] a'",
+        "console line 1 is  '[    0.2] a'",
+    )
+
+
+def test_line_that_is_not_there_any_more() -> None:
+    found = change(with_log(b"a\nb\n"), with_log(b"a\n"))
+    assert found.sentences[1:] == (
+        "console line 2 was 'b'",
+        "console line 2 is  not there",
+    )
+
+
+# --- another boot image ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("instructions", "kind"),
+    [
+        (1_306_400_000, Kind.SAME),  # +0.49 %
+        (1_306_600_000, Kind.REGRESSED),
+        (1_293_600_000, Kind.SAME),
+        (1_293_000_000, Kind.IMPROVED),
+    ],
+)
+def test_threshold(instructions: int, kind: Kind) -> None:
+    found = change(builder.case(), builder.case(instructions=instructions, key=OTHER_IMAGE))
+    assert found.kind is kind
+    assert bool(found.sentences) == (kind is not Kind.SAME)
+
+
+def test_slower_stage_in_a_boot_that_is_as_fast() -> None:
+    stages = [*builder.STAGES]
+    stages[2] = Stage("memory", 503_000_000, 0.5)  # +3 % of its own 100 million
+    found = change(builder.case(), builder.case(stages=tuple(stages), key=OTHER_IMAGE))
+    assert (found.kind, found.sentences) == (
+        Kind.REGRESSED,
+        ("up to memory: 100,000,000 -> 103,000,000 instructions (+3.00%)",),
+    )
+
+
+def test_short_stage_that_means_nothing_for_the_boot() -> None:
+    """Told, since it is beyond the threshold; but 600,000 of 1.3 billion fail nobody's change."""
+    old = (Stage("banner", 10_000_000, 0.0), *builder.STAGES[2:])
+    new = (Stage("banner", 10_600_000, 0.0), *builder.STAGES[2:])
+    found = change(builder.case(stages=old), builder.case(stages=new, key=OTHER_IMAGE))
+    assert (found.kind, len(found.sentences)) == (Kind.CHANGED, 1)
+    assert "up to banner: 10,000,000 -> 10,600,000" in found.sentences[0]
+
+
+def test_stage_that_is_missing() -> None:
+    found = change(builder.case(), builder.case(stages=builder.STAGES[:3], key=OTHER_IMAGE))
+    assert "stage proof was not reached any more" in found.sentences
+
+
+def test_time_stamps_nonces_and_proofs_of_another_image_are_no_difference() -> None:
+    line = "[    0.{0}] Command line: a bootproof.nonce={0}{0}\nbootproof: proof {0}{0}\n"
+    old, new = (line.format(n).encode() for n in (1, 2))
+    assert change(with_log(old), with_log(new, key=OTHER_IMAGE)).kind is Kind.SAME
+    found = change(with_log(old), with_log(new + b"[    0.3] oops\n", key=OTHER_IMAGE))
+    assert (found.kind, found.sentences[1]) == (
+        Kind.CHANGED,
+        "console line 3 is  '[    0.3] oops'",
+    )
+
+
+# --- verdicts ----------------------------------------------------------------------------------
+
+
+def test_verdicts() -> None:
+    regressed = change(builder.case(), builder.failed(builder.case().claim))
+    assert regressed.kind is Kind.REGRESSED
+    assert regressed.sentences[0].startswith("was booted, is panic: kernel panic: VFS")
+    assert change(builder.failed(), builder.case("elf-linux64-none")).kind is Kind.IMPROVED
+    # Wrong before and wrong now, or the expectation changed with the verdict.
+    other = builder.failed(verdict="silent")
+    assert change(builder.failed(), other).kind is Kind.CHANGED
+    refused = builder.refused(builder.case().claim)
+    assert change(builder.case(), refused).kind is Kind.CHANGED
+    assert change(builder.refused(), builder.refused()).kind is Kind.SAME
+    code = builder.refused(code="Elf::Overflow")
+    found = change(builder.refused(), code)
+    assert found.sentences[0].startswith(
+        "was load-refused (Protocol::Refused), is load-refused (Elf::Overflow)"
+    )
+
+
+def test_cases_that_come_and_go() -> None:
+    found = changes.compare(builder.run(builder.case("a")), builder.run(builder.case("b")))
+    assert [(item.kind, item.case) for item in found] == [
+        (Kind.GONE, "x86_64-6.1-a"),
+        (Kind.NEW, "x86_64-6.1-b"),
+    ]
+    assert changes.exit_code(found) == 0
+
+
+# --- the key -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("qemu", "10.0.2", "QEMU: 7.2.22 then, 10.0.2 now"),
+        ("cpu", "max", "CPU model: qemu64 then, max now"),
+        ("cpus", 2, "CPUs: 1 then, 2 now"),
+        ("icount_shift", 5, "icount shift: 3 then, 5 now"),
+        ("icount_shift", None, "icount shift: 3 then, None now"),
+        ("probe", False, "probe: True then, False now"),
+        ("console", "terminal", "console: file then, terminal now"),
+        ("profile", "fast", "command-line profile: default then, fast now"),
+        ("memory", 1 << 30, "memory: 536870912 then, 1073741824 now"),
+        ("machine", "pc", "machine: q35 then, pc now"),
+    ],
+)
+def test_other_surroundings_are_not_compared(field: str, value: Any, said: str) -> None:
+    key = replace(builder.KEY, **{field: value})
+    found = change(builder.case(), builder.case(key=key, instructions=1))
+    assert (found.kind, found.sentences) == (
+        Kind.NOT_COMPARED,
+        (f"the runs cannot be compared: {said}",),
+    )
+    assert changes.exit_code([found]) == 2
+    assert changes.exit_code([found, Change("x", Kind.REGRESSED)]) == 1
+
+
+def test_real_time_has_nothing_but_its_verdict() -> None:
+    key = replace(builder.KEY, icount_shift=None)
+    before, now = (with_log(log, key=key, instructions=None) for log in (b"a\n", b"b\n"))
+    assert change(before, now).kind is Kind.SAME
+
+
+def test_several_cpus_have_nothing_but_their_verdict() -> None:
+    """One that ends the machine leaves the others running for a moment: the count is not exact."""
+    key = replace(builder.KEY, cpus=2)
+    before = with_log(b"a\n", key=key)
+    for now in (
+        with_log(b"b\n", key=key, instructions=1_300_000_001),
+        builder.case(key=replace(key, boot_image="22" * 32), instructions=2_600_000_000),
+    ):
+        told = "with 2 CPUs: only the verdict was compared"
+        assert change(before, now) == Change(now.case, Kind.SAME, (told,))
+    failed = builder.case(key=key, verdict="panic", problem="panic instead of booted")
+    assert change(before, failed).kind is Kind.REGRESSED
+
+
+def test_unknown_boot_image_is_another_one() -> None:
+    key = replace(builder.KEY, boot_image=None)
+    now = builder.case(key=key, instructions=1_300_000_001)
+    assert change(builder.case(key=key), now).kind is Kind.SAME
+
+
+# --- as text and on the command line -----------------------------------------------------------
+
+
+def test_text() -> None:
+    before = builder.run(builder.case("a"), builder.case("b"))
+    now = builder.run(builder.case("a"), builder.failed("b"))
+    lines = rendering.render(changes.compare(before, now)).splitlines()
+    assert lines[0] == "✗ regressed: x86_64-6.1-b"
+    assert lines[1].startswith("    was booted, is panic: ")
+    assert lines[-1] == "2 cases compared with the run before: 1 regressed, 1 same"
+
+
+def saved(path: Path, *cases: CaseResult, **others: Any) -> str:
+    results.write(builder.run(*cases, **others), path)
+    return str(path)
+
+
+def test_report_of_two_runs(tmp_path: Path, capsys: Capture) -> None:
+    a = saved(tmp_path / "a.json", builder.case())
+    b = saved(tmp_path / "b.json", builder.case(instructions=1_400_000_000, key=OTHER_IMAGE))
+    assert cli.main(["report", a, a]) == 0
+    assert capsys.readouterr().out == "1 cases compared with the run before: 1 same\n"
+    assert cli.main(["report", a, b]) == 1
+    assert "in all: 1,300,000,000 -> 1,400,000,000 instructions (+7.69%)" in capsys.readouterr().out
+    assert cli.main(["report", a, b, "--threshold", "10%"]) == 0
+    assert cli.main(["report", b, a]) == 0
+    assert "+ improved" in capsys.readouterr().out
+    c = saved(tmp_path / "c.json", builder.case(key=builder.KEY_OF_ANOTHER_QEMU))
+    assert cli.main(["report", a, c]) == 2
+    assert "QEMU: 7.2.22 then, 10.0.2 now" in capsys.readouterr().out
+
+
+def test_report_of_shards(tmp_path: Path, capsys: Capture) -> None:
+    for name, case in (("one", builder.case("a")), ("two", builder.failed("b"))):
+        saved(tmp_path / name / "results.json", case)
+    shards = [str(tmp_path / name) for name in ("one", "two")]
+    out = tmp_path / "all"
+    assert cli.main(["report", "--merge", *shards, "--out", str(out)]) == 1
+    assert [case.claim for case in results.read(out).cases] == ["a", "b"]
+    assert (out / "report.html").exists()
+    assert cli.main(["report", "--merge", shards[0], "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert cli.main(["report", "--merge", shards[0], *shards, "--out", str(out)]) == 2
+    assert "x86_64-6.1-a is also in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["a", "a", "a"], "3 runs: give two to compare, or --merge for shards of one run"),
+        (["a"], "reports are written to a directory: name it with --out"),
+        (["a", "none"], "none: No such file or directory"),
+        (["a", "a", "--threshold", "x"], "'x' is no percentage; write it like 0.5%"),
+        (["a", "a", "--threshold", "-1"], "'-1' is no percentage"),
+    ],
+)
+def test_report_refuses(words: list[str], said: str, tmp_path: Path, capsys: Capture) -> None:
+    saved(tmp_path / "a", builder.case())
+    words = [str(tmp_path / word) if word in ("a", "none") else word for word in words]
+    try:
+        code = cli.main(["report", *words])
+    except SystemExit as error:
+        code = int(str(error.code))
+    captured = capsys.readouterr()
+    assert (code, captured.out, captured.err.count("\n")) == (2, "", 1)
+    assert said in captured.err
+
+
+def test_history(tmp_path: Path, capsys: Capture) -> None:
+    for day, count in enumerate((1_300_000_000, 1_310_000_000, 1_400_000_000), 1):
+        case = builder.case(instructions=count)
+        started = f"2026-02-0{day}T00:00:00Z"
+        saved(tmp_path / str(day) / "results.json", case, builder.refused(), started=started)
+    wrong = builder.failed(builder.case().claim, instructions=900_000_000)
+    saved(tmp_path / "4" / "results.json", wrong, started="2026-02-04T00:00:00Z")
+    assert cli.main(["history", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "4 runs from 2026-02-01T00:00:00Z to 2026-02-04T00:00:00Z"
+    assert [line.split() for line in lines[1:3]] == [
+        ["x86_64-6.1-elf-linux64-+1M", "···", "load-refused", "ok"],
+        [*("x86_64-6.1-elf-pvh-none", "▇▇█✗", "panic", "-30.77%"), "NOT", "AS", "EXPECTED"],
+    ]
+    page = (tmp_path / "history.html").read_text()
+    assert page.count("<circle") == 3 and page.count('class="cross"') == 1
+    assert "<script" not in page
+
+
+def test_history_of_nothing(tmp_path: Path, capsys: Capture) -> None:
+    assert cli.main(["history", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"bootproof: {tmp_path}: holds no results.json\n"
+    assert cli.main(["history", str(tmp_path / "none")]) == 2
+
+
+def test_history_beside_files_of_other_programs(tmp_path: Path, capsys: Capture) -> None:
+    """They are left out, and said; a damaged file of results is not left out."""
+    (tmp_path / "package.json").write_text("{}")
+    assert cli.main(["history", str(tmp_path)]) == 2
+    left_out = f"bootproof: {tmp_path}/package.json: left out, it is another program's file\n"
+    assert capsys.readouterr().err == f"{left_out}bootproof: {tmp_path}: holds no results.json\n"
+
+    saved(tmp_path / "monday.json", builder.case())
+    assert cli.main(["history", str(tmp_path)]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("1 run") and shown.err == left_out
+
+    (tmp_path / "tuesday.json").write_bytes((tmp_path / "monday.json").read_bytes()[:-9])
+    assert cli.main(["history", str(tmp_path)]) == 2
+    assert f"{tmp_path}/tuesday.json: no results that can be read" in capsys.readouterr().err
+
+
+def test_history_breaks_where_qemu_changed(tmp_path: Path) -> None:
+    for day, key in enumerate((builder.KEY, builder.KEY_OF_ANOTHER_QEMU), 1):
+        started = f"2026-02-0{day}T00:00:00Z"
+        saved(tmp_path / str(day) / "results.json", builder.case(key=key), started=started)
+    assert cli.main(["history", str(tmp_path)]) == 0
+    assert "<polyline" not in (tmp_path / "history.html").read_text()

@@ -1,0 +1,166 @@
+"""results.json: written, read strictly, described by its schema, merged."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from bootproof.harness.case import Case
+from bootproof.harness.errors import UserError
+from bootproof.harness.evidence import GuestEvidence
+from bootproof.harness.prove import prove
+from bootproof.harness.results import results
+from bootproof.harness.results.results import Check
+from bootproof.harness.suite.case_result import case_result
+from tests import ROOT
+from tests.builders import results as builder
+from tests.harness.test_prove import case, offline
+
+SCHEMA = ROOT / "docs" / "results.schema.json"
+
+__all__ = ["case", "offline"]  # fixtures
+
+
+def saved(path: Path, *cases: results.CaseResult) -> dict[str, Any]:
+    results.write(builder.run(*cases, checks=(Check("t", "skipped", "no QEMU", 0.1),)), path)
+    data: dict[str, Any] = json.loads(path.read_text())
+    return data
+
+
+def test_there_and_back(tmp_path: Path) -> None:
+    found = builder.run(builder.case(), builder.failed(), builder.refused())
+    results.write(found, tmp_path / "results.json")
+    assert results.read(tmp_path / "results.json") == found
+    assert results.read(tmp_path) == found
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_published_schema_is_the_one_of_the_types() -> None:
+    """To renew it: write bootproof.harness.results.results.schema_text() there."""
+    assert SCHEMA.read_text() == results.schema_text()
+    jsonschema.Draft202012Validator.check_schema(results.schema())
+
+
+def test_real_case_follows_the_schema(case: Case, tmp_path: Path) -> None:
+    """A boot of a tiny kernel on a real QEMU, with all that a result has."""
+    proven = prove(case, tmp_path / "run")
+    found = case_result(case, proven, None, "again")
+    data = saved(tmp_path / "results.json", found, builder.refused())
+    jsonschema.validate(data, json.loads(SCHEMA.read_text()))
+    assert results.read(tmp_path / "results.json").cases[0] == found
+    assert found.key is not None and found.key.boot_image is not None
+    assert found.memory is not None
+    assert {"kernel", "kernel file", "initrd", "reset stub"} <= {
+        area.name for area in found.memory.regions
+    }
+    assert found.transcript is not None and found.transcript.lines == ["hello"]
+    assert all(register.expected == register.actual for register in found.registers)
+    assert (
+        json.loads((tmp_path / "run" / "result.json").read_text())["key"] == data["cases"][0]["key"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (["cases", 0, "verdikt"], "x", "$.cases[0].verdikt: unknown key; did you mean verdict?"),
+        (["cases", 0, "seconds"], "1", '$.cases[0].seconds: expected a number, found "1"'),
+        (["cases", 0, "seconds"], -1, "$.cases[0].seconds: expected a number, found -0x1"),
+        (["cases", 0, "unsafe"], 1, "$.cases[0].unsafe: expected true or false, found 0x1"),
+        (["cases", 0, "reason"], "\ud800", "$.cases[0].reason: character 0 is half of a pair"),
+        (["cases", 0, "stages", 0, "instructions"], True, "expected a whole number, found true"),
+        (["cases", 0, "kernel"], [], "$.cases[0].kernel: expected an object, found a list"),
+        (["version"], 3, "$.version: 0x3 is not 2"),
+        (["format"], "other", "$.format: is not 'bootproof results': another program's file"),
+    ],
+)
+def test_damaged_file(path: list[Any], value: object, said: str, tmp_path: Path) -> None:
+    data = saved(tmp_path / "results.json", builder.case())
+    *way, last = path
+    target: Any = data
+    for step in way:
+        target = target[step]
+    target[last] = value
+    (tmp_path / "results.json").write_text(json.dumps(data))
+    with pytest.raises(UserError) as caught:
+        results.read(tmp_path)
+    text = str(caught.value)
+    assert text.startswith(f"{tmp_path}/results.json: no results that can be read: ")
+    assert said in text and "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"", "not JSON"),
+        (b"\xff", "not UTF-8 at byte 0"),
+        (b"[]", "$: expected an object, found a list"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"version": 1, "cases": []}', "of an older bootproof; run the matrix again"),
+        (b'{"testsuites": []}', "another program's file"),
+    ],
+)
+def test_foreign_file(raw: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "f.json").write_bytes(raw)
+    with pytest.raises(UserError, match="no results that can be read") as caught:
+        results.read(tmp_path / "f.json")
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_case_that_occurs_twice(tmp_path: Path) -> None:
+    saved(tmp_path / "results.json", builder.case(), builder.case())
+    with pytest.raises(UserError, match="occurs twice"):
+        results.read(tmp_path)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.json: No such file or directory"):
+        results.read(tmp_path / "none.json")
+
+
+def test_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"File exists|Not a directory"):
+        results.write(builder.run(), tmp_path / "file" / "results.json")
+
+
+def test_transcript_of_hostile_bytes() -> None:
+    found = results.transcript(b"a\x1b[2Jb\r\n\xff\0<script>\r\nlast")
+    assert found.lines == ["a\\x1b[2Jb", "\\xff\\x00<script>", "last"]
+    assert found.size == 24
+
+
+def test_transcript_without_an_end() -> None:
+    found = results.transcript(b"first\n" + b"x" * (3 << 20) + b"\nlast\n")
+    assert found.size == (3 << 20) + 12
+    assert len(found.text) < (1 << 20) + 100
+    assert found.lines[0] == "first" and found.lines[-1] == "last"
+    assert "characters left out" in found.text
+
+
+def test_guest_that_says_too_much(case: Case, tmp_path: Path) -> None:
+    """Evidence and reasons of any size become results of a bounded one."""
+    proven = prove(case, tmp_path / "run")
+    assert proven.outcome is not None
+    text = "".join(f"k{n} {'x' * 10_000}\n" for n in range(100)) + "k1 y\n" * 1000
+    judgement = replace(proven.outcome.judgement, evidence=GuestEvidence(text, "p" * 10_000))
+    flooded = replace(proven, outcome=replace(proven.outcome, judgement=judgement), reason=text)
+    found = case_result(case, flooded, text, "again")
+    assert len(found.evidence) == 64 and len(found.evidence["k1"]) == 64
+    longest = [found.reason, found.problem or "", found.proof or "", *found.evidence["k0"]]
+    assert all(len(item) == 4097 for item in longest)
+
+
+def test_merging() -> None:
+    first = builder.run(builder.case(), started="2026-02-01T00:00:00Z")
+    second = builder.run(builder.failed(), seconds=2.5, complete=False)
+    found = results.merged([first, second], ["a", "b"])
+    assert [item.case for item in found.cases] == [first.cases[0].case, second.cases[0].case]
+    assert (found.started, found.seconds, found.complete) == (second.started, 15.0, False)
+    with pytest.raises(UserError, match=r"b: x86_64-6\.1-elf-pvh-none is also in a"):
+        results.merged([first, first], ["a", "b"])

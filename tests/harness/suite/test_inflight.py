@@ -1,0 +1,196 @@
+"""Many cases at once in one process: each as it would be alone, and little memory for all."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+
+from bootproof.harness.case import Case, Expectation
+from bootproof.harness.cases import case_file
+from bootproof.harness.qemu.watch import Budget
+from bootproof.harness.results import results
+from bootproof.harness.run import Start, run
+from bootproof.harness.suite import matrix
+from bootproof.harness.suite.inflight import Slots
+from bootproof.harness.verdict import Verdict
+from bootproof.loader.address import MIB
+from tests import ROOT
+from tests.builders import images as builder
+from tests.builders.guests import TEXT_DISTANCE, Claim, Guest, X86Program, machine, program
+from tests.harness.suite.test_workers import COMMAND, PLUGIN
+from tests.harness.test_cli import LOAD, vmlinux
+
+CASES = 16
+MOST_MEMORY = 150 * MIB
+
+
+def kernel_with_text(code: X86Program) -> bytes:
+    """An ELF kernel of these instructions and of the strings they print."""
+    data = bytes(code.code).ljust(TEXT_DISTANCE, b"\x90") + bytes(code.text)
+    return builder.elf(builder.load(LOAD, data, memsz=0x20000))
+
+
+def harness_memory(pid: int) -> tuple[int, int]:
+    """Bytes of all processes below `pid` but QEMU (shared ones in proportion), and QEMUs."""
+    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    size, qemus = 0, 0
+    for each in family:
+        try:
+            if each.name() == "qemu-system-x86_64":
+                qemus += 1
+            else:
+                size += each.memory_full_info().pss
+        except psutil.Error:
+            continue
+    return size, qemus
+
+
+def start(directory: Path, cases: list[Case], *words: str) -> subprocess.Popen[str]:
+    """A matrix of these cases, 16 at once."""
+    case_file.write_cases(directory / "a.cases.json", cases)
+    (directory / "no_busybox.py").write_text(PLUGIN)
+    selection = matrix.Selection(out=directory / "out", jobs=CASES)
+    arguments = matrix.arguments(selection, directory / "a.cases.json")
+    path = os.pathsep.join([str(ROOT / "src"), str(directory)])
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *arguments, "-p", "no_busybox", *words],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path, "PYTEST_ADDOPTS": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_sixteen_cases_in_flight_stay_under_150_mib(tmp_path: Path) -> None:
+    kernel = tmp_path / "vmlinux"
+    kernel.write_bytes(vmlinux(X86Program(LOAD).say(b"hello\n").count()))
+    cases = [
+        Case("x86_64", f"k{n}", "elf", "linux64", memory=32 * MIB, kernel_path=str(kernel))
+        for n in range(CASES)
+    ]
+    process = start(tmp_path, cases)
+    most, at_once = 0, 0
+    try:
+        for _ in range(600):
+            size, qemus = harness_memory(process.pid)
+            most, at_once = max(most, size), max(at_once, qemus)
+            ready = [*tmp_path.glob("out/*/console.log")]
+            if at_once == CASES and sum(path.stat().st_size > 0 for path in ready) == CASES:
+                break
+            assert process.poll() is None
+            threading.Event().wait(0.1)
+    finally:
+        process.terminate()
+        said = process.communicate()[0]
+    assert at_once == CASES, said
+    assert 20 * MIB < most < MOST_MEMORY
+
+
+def test_results_are_those_of_cases_run_alone(tmp_path: Path) -> None:
+    """All verdicts, counts and exit codes; a failure among them fails the whole."""
+    kernels = {}
+    for name, code in (
+        ("resets", X86Program(LOAD).say(b"one\n").reset()),
+        ("halts", X86Program(LOAD).say(b"two\n").halt()),
+        ("panics", X86Program(LOAD).say(b"Kernel panic - not syncing: x\r\n").reset()),
+    ):
+        kernels[name] = tmp_path / name
+        kernels[name].write_bytes(kernel_with_text(code))
+    wanted = {"resets": Verdict.CPU_RESET, "halts": Verdict.STUCK, "panics": Verdict.PANIC}
+    cases = [
+        Case(
+            *("x86_64", f"{name}-{n}", "elf", "linux64"),
+            memory=32 * MIB,
+            kernel_path=str(path),
+            expect=Expectation(wanted[name], why="a test"),
+        )
+        for name, path in kernels.items()
+        for n in range(3)
+    ]
+    process = start(tmp_path, cases)
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, said
+    assert "9 of 9 cases as expected" in re.sub(r"\s+", " ", said)
+    found = results.read(tmp_path / "out" / "results.json")
+    for name in kernels:
+        same = [case for case in found.cases if f"-{name}-" in case.case]
+        assert {case.verdict for case in same} == {wanted[name].value}
+        if name != "halts":  # a halted guest is left when somebody looks
+            assert len({case.instructions for case in same}) == 1
+
+
+def test_failure_stops_the_others_when_asked_to(tmp_path: Path) -> None:
+    kernel = tmp_path / "vmlinux"
+    kernel.write_bytes(vmlinux(X86Program(LOAD).say(b"one\n").reset()))
+    endless = tmp_path / "endless"
+    endless.write_bytes(vmlinux(X86Program(LOAD).say_for_ever(b"again and again\n")))
+    cases = [
+        Case("x86_64", name, "elf", "linux64", memory=32 * MIB, kernel_path=str(path))
+        for name, path in (("fails", kernel), ("never", endless))
+    ]
+    process = start(tmp_path, cases, "-x")
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode == 1, said
+    assert "NOT AS EXPECTED" in said.upper()
+
+
+def test_runs_in_threads_cost_little_each(tmp_path: Path) -> None:
+    """Of the library, too: 16 runs in this process."""
+    computer = machine("x86_64")
+    code = program("x86_64").say(b"hello\n" * 100).reset()
+    claim = Claim(computer, code.entry)
+    directories = [tmp_path / str(number) for number in range(CASES)]
+    seen: list[tuple[Verdict, int | None]] = []
+
+    def one(directory: Path) -> None:
+        directory.mkdir()
+        image = Guest(code).write(directory, computer)
+        outcome = run(Start(image, computer, claim.expected, budget=Budget()), directory)
+        seen.append((outcome.judgement.verdict, outcome.costs.instructions))
+
+    before = psutil.Process().memory_full_info().uss
+    threads = [threading.Thread(target=one, args=(directory,)) for directory in directories]
+    for thread in threads:
+        thread.start()
+    most = 0
+    while any(thread.is_alive() for thread in threads):
+        most = max(most, psutil.Process().memory_full_info().uss)
+        threads[0].join(0.1)
+    assert len(seen) == CASES and len(set(seen)) == 1
+    assert most - before < 64 * MIB
+
+
+def test_a_test_in_between_gets_the_next_slot() -> None:
+    """However many cases are waiting: while it waits, nobody hears what has become of them."""
+    slots, order = Slots(1), list[str]()
+
+    def case(name: str) -> None:
+        with slots.taken():
+            order.append(name)
+
+    waiting = [threading.Thread(target=case, args=(f"case {n}",)) for n in range(8)]
+    with slots.taken():
+        for thread in waiting:
+            thread.start()
+        test = threading.Thread(target=lambda: in_between(slots, order))
+        test.start()
+        while not slots.somebody_comes_first:
+            threading.Event().wait(0.001)
+        assert order == []
+    for thread in (*waiting, test):
+        thread.join(60)
+    assert order[0] == "test"
+    assert len(order) == 9
+
+
+def in_between(slots: Slots, order: list[str]) -> None:
+    with slots.taken(first=True):
+        order.append("test")

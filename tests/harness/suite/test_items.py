@@ -1,0 +1,264 @@
+"""Scenario files as pytest items, and the matrix command over them: ids, selection, verdicts."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bootproof.harness.cases import select
+from tests import ROOT
+from tests.builders import images as builder
+from tests.builders.guests import X86Program
+
+PATCH = "from bootproof.harness.inputs import images\nimages.busybox = lambda arch: b'no busybox'\n"
+SCENARIOS = """
+[defaults]
+arch = "x86_64"
+kernel = "./vmlinux"
+format = "elf"
+protocol = "linux64"
+memory = "32M"
+
+[[claim]]
+name = "resets"
+why = "it resets the CPU at once"
+offset = ["none", "1M"]
+expect = { verdict = "cpu-reset" }
+short = { offset = "none" }
+
+[[claim.except]]
+when = { offset = "1M" }
+expect = { verdict = "load-refused", says = "2 MiB" }
+reason = "page tables"
+
+[[claim]]
+name = "boots"
+why = "it does not: seen to fail"
+offset = "0"
+"""
+IDS = [
+    "my.toml::resets[x86_64-vmlinux-elf-linux64-none]",
+    "my.toml::resets[x86_64-vmlinux-elf-linux64-+1M]",
+    "my.toml::boots[x86_64-vmlinux-elf-linux64-+0]",
+]
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    """Somebody else's repository: a kernel, claims, and a test that has nothing to do with us."""
+    kernel = builder.elf(builder.load(16 << 20, bytes(X86Program(16 << 20).reset().code)))
+    (tmp_path / "vmlinux").write_bytes(kernel)
+    (tmp_path / "my.toml").write_text(SCENARIOS)
+    (tmp_path / "broken.toml").write_text("this is [ no TOML")
+    (tmp_path / "test_other.py").write_text("def test_other(): pass\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers\n")
+    (tmp_path / "patch.py").write_text(PATCH)
+    return tmp_path
+
+
+def run(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """pytest with the plugin, as where it is installed."""
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "patch", "-p", "bootproof.harness.plugin"]
+    path = os.pathsep.join([str(directory), str(ROOT / "src"), *sys.path])
+    return subprocess.run(
+        [*words, *options],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": path, "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def collected(directory: Path, *options: str) -> list[str]:
+    done = run(directory, "--collect-only", *options)
+    return [line for line in done.stdout.splitlines() if "::" in line]
+
+
+def test_a_file_that_nobody_names_is_not_opened(suite: Path) -> None:
+    assert collected(suite) == ["test_other.py::test_other"]
+
+
+def test_a_file_that_is_named(suite: Path) -> None:
+    assert collected(suite, "my.toml") == IDS
+
+
+def test_files_named_by_the_configuration(suite: Path) -> None:
+    (suite / "pytest.ini").write_text("[pytest]\nbootproof_scenarios = m*.toml\n")
+    assert collected(suite) == [*IDS, "test_other.py::test_other"]
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        (["-k", "resets"], [0, 1]),
+        (["-k", "boots[x86_64-vmlinux-elf-linux64-+0]"], [2]),
+        (["-m", "short"], [0]),
+        (["--bootproof-only", "offset=none", "--bootproof-only", "offset=0"], [0, 2]),
+        (["--bootproof-only", "kernel=vm*", "--bootproof-only", "offset=1M"], [1]),
+        ([IDS[1]], [1]),
+    ],
+)
+def test_selection(options: list[str], kept: list[int], suite: Path) -> None:
+    files = [] if options[0] in IDS else ["my.toml"]
+    assert collected(suite, *files, *options) == [IDS[number] for number in kept]
+
+
+def test_every_test_is_in_exactly_one_shard(suite: Path) -> None:
+    parts = [
+        collected(suite, "my.toml", "test_other.py", "--bootproof-shard", f"{number}/3")
+        for number in (1, 2, 3)
+    ]
+    assert sorted(itertools.chain(*parts)) == sorted([*IDS, "test_other.py::test_other"])
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--bootproof-shard=4/3", "'4/3' is no shard; write it like 1/4: the first of four"),
+        ("--bootproof-only=ofset=1", "unknown filter 'ofset'; did you mean 'offset'?"),
+        ("--bootproof-only=offset=1Q", "offset: '1Q' is neither a size nor an address"),
+        ("--bootproof-costs=gone.json", None),
+    ],
+)
+def test_options_that_mean_nothing(option: str, said: str | None, suite: Path) -> None:
+    done = run(suite, "my.toml", "--bootproof-shard=1/1", option, "--collect-only")
+    assert done.returncode == 4
+    assert (said or "gone.json: No such file or directory") in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_two_files_with_the_same_case(suite: Path) -> None:
+    """Their run directories would be one."""
+    (suite / "again.toml").write_text(SCENARIOS)
+    done = run(suite, "my.toml", "again.toml", "--collect-only")
+    assert done.returncode == 4
+    assert f"again{IDS[0][2:]}: is also the id of {IDS[0]}; label one" in done.stderr
+
+
+def test_a_broken_file_is_one_line(suite: Path) -> None:
+    done = run(suite, "broken.toml")
+    assert done.returncode == 2
+    assert "broken.toml: is no TOML: " in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_cases_run_and_what_failed_runs_again(suite: Path) -> None:
+    done = run(suite, "my.toml", "-n", "2", "--bootproof-command", "make boot")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "1 failed, 2 passed" in done.stdout
+    assert "cpu-reset instead of booted" in done.stdout
+    assert "reproduce: make boot -k 'boots[x86_64-vmlinux-elf-linux64-+0]'" in done.stdout
+    again = run(suite, "my.toml", "--lf", "--collect-only")
+    assert [line for line in again.stdout.splitlines() if "::" in line] == IDS[2:]
+
+
+def test_environment_that_is_wrong_is_one_line(suite: Path) -> None:
+    (suite / "vmlinux").unlink()
+    done = run(suite, IDS[0])
+    assert done.returncode == 1
+    assert f"x86_64-vmlinux-elf-linux64-none: {suite}/vmlinux: no such file" in done.stdout
+    assert "Traceback" not in done.stdout and "Error\n" not in done.stdout
+
+
+MATRIX = """
+import sys
+import patch
+from harness import cli
+from bootproof.harness.suite import matrix
+matrix.fetch_for = lambda cases: None
+sys.exit(cli.main(["matrix", "--out", "out", "-n", "1", *sys.argv[1:]]))
+"""
+
+
+def matrix(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", MATRIX, *options],
+        cwd=directory,
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{directory}{os.pathsep}{ROOT}/src",
+            "PYTEST_ADDOPTS": "",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_runs_the_users_file_and_nothing_beside_it(suite: Path) -> None:
+    (suite / "conftest.py").write_text("raise SystemExit('executed')")
+    (suite / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
+    done = matrix(suite, "--scenarios", "my.toml", "-k", "resets")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "2 of 2 cases as expected" in done.stdout
+    rows = json.loads((suite / "out" / "results.json").read_text())["cases"]
+    assert sorted(row["verdict"] for row in rows) == ["cpu-reset", "load-refused"]
+    costs = ["--scenarios", "my.toml", "--costs", "out/results.json", "--list"]
+    shown = [matrix(suite, *costs, "--shard", shard).stdout for shard in ("1/2", "2/2")]
+    counts = sorted(text.splitlines()[-2] for text in shown)
+    assert counts == ["1 cases, 0 tests", "2 cases, 0 tests"]
+    costs_file = suite / "out" / "results.json"
+    assert select.read_costs(costs_file).keys() == {"x86_64-vmlinux-elf-linux64-none"}
+
+
+def test_the_command_says_how_to_repeat_a_case_and_does(suite: Path) -> None:
+    done = matrix(suite, "--scenarios", "my.toml", "--offset", "0")
+    assert done.returncode == 1
+    assert "reproduce: ./bootproof matrix --scenarios my.toml -k 'boots[" in done.stdout
+    again = matrix(suite, "--scenarios", "my.toml", "--lf", "--list")
+    assert "1 cases, 0 tests" in again.stdout
+
+
+def test_another_qemu_is_given_by_the_user_alone(suite: Path) -> None:
+    """The file only has its name."""
+    path = suite / "my.toml"
+    path.write_text(SCENARIOS.replace("[defaults]", '[defaults]\nqemu = "other"'))
+    refused = matrix(suite, "--scenarios", "my.toml", "-k", "resets")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "needs a QEMU; name it with --qemu other=PATH" in refused.stderr
+    binary = suite / "qemu-of-mine"
+    binary.symlink_to(str(shutil.which("qemu-system-x86_64")))
+    done = matrix(suite, "--scenarios", "my.toml", "-k", "resets", "--qemu", f"other={binary}")
+    assert (done.returncode, done.stderr) == (0, "")
+    result = suite / "out" / "x86_64-vmlinux-elf-linux64-none-other" / "result.json"
+    assert json.loads(result.read_text())["machine"]["qemu"].startswith("qemu-of-mine ")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--scenarios", "broken.toml"], "broken.toml: is no TOML: "),
+        (["--scenarios", "a[b]/my.toml"], "a[b]/my.toml: a path with '[' or '::' means something"),
+        (["--scenarios", "gone.toml"], "gone.toml: no such file"),
+        (["--scenarios", "my.toml", "--shard", "0/3"], "'0/3' is no shard; write it like 1/4"),
+        (["--scenarios", "my.toml", "--protocol", "pvhh"], "protocol: unknown value 'pvhh'; did"),
+        (["--scenarios", "my.toml", "--costs", "gone.json"], "gone.json: No such file or direc"),
+        (["--scenarios", "my.toml", "--costs", "my.toml"], "my.toml: no results that can be rea"),
+    ],
+)
+def test_the_command_refuses_in_one_line(options: list[str], said: str, suite: Path) -> None:
+    done = matrix(suite, *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr and done.stderr.count("\n") == 1
+    assert not (suite / "out").exists()
+
+
+def test_help_fits_a_screen_and_has_an_example() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bootproof.harness.cli", "matrix", "--help"],
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(done.stdout.splitlines()) <= 42
+    assert "example: bootproof matrix" in done.stdout

@@ -1,0 +1,375 @@
+"""The pytest plugin and the matrix command over it: lines, table, results, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from _pytest.mark.expression import Expression
+
+from bootproof.harness.cases.scenarios import read_scenarios
+from bootproof.harness.report.terminal import reproduce
+from bootproof.harness.results import results
+from bootproof.harness.results.results import Reference
+from bootproof.harness.suite import matrix
+from bootproof.harness.suite.matrix import Selection, arguments
+from tests import ROOT
+from tests.builders import images as builder
+from tests.builders.guests import X86Program
+
+CONFTEST = """
+from bootproof.harness.inputs import images
+images.busybox = lambda arch: b"no busybox"
+pytest_plugins = ["bootproof.harness.plugin"]
+"""
+TESTS = """
+import pytest
+from bootproof.harness.case import Case, Expectation
+from bootproof.harness.verdict import Verdict
+
+CASES = [
+    Case("x86_64", {kernel!r}, "elf", "linux64", memory=32 << 20,
+        expect=Expectation(Verdict.CPU_RESET)),
+    Case("x86_64", {kernel!r}, "elf", "linux64", 1 << 20, memory=32 << 20,
+        expect=Expectation(Verdict.LOAD_REFUSED, code="Protocol::Refused")),
+    Case("x86_64", {kernel!r}, "elf", "linux64", 0, memory=32 << 20),
+]
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_case(case, prove):
+    prove(case)
+
+def test_without_a_case():
+    pass
+"""
+
+
+def run(directory: Path, *options: str, tests: str = TESTS) -> subprocess.CompletedProcess[str]:
+    """pytest in a directory of its own, with the plugin as an installed one would be used."""
+    (directory / "conftest.py").write_text(CONFTEST)
+    kernel = directory / "vmlinux"
+    kernel.write_bytes(
+        builder.elf(builder.load(16 << 20, bytes(X86Program(16 << 20).reset().code)))
+    )
+    (directory / "test_cases.py").write_text(tests.format(kernel=str(kernel)))
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options],
+        cwd=directory,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), *sys.path]),
+            "PYTEST_ADDOPTS": "",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_cases_as_pytest_tests(tmp_path: Path) -> None:
+    """In two processes, whose results come together in one."""
+    done = run(tmp_path, "-n", "2", f"--bootproof-out={tmp_path}/out", "--bootproof-keep=failed")
+    assert (done.returncode, done.stderr) == (1, "")
+    out = done.stdout
+    assert "2 of 3 cases as expected" in out
+    assert "cpu-reset instead of booted: the CPU was reset at 0x1000" in out
+    assert "reproduce: ./bootproof matrix -k " in out
+    assert "Traceback" not in out
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (found["version"], found["complete"]) == (2, True)
+    verdicts = {row["claim"]: (row["verdict"], row["problem"] is None) for row in found["cases"]}
+    assert sorted(verdicts.values()) == [
+        ("cpu-reset", False),
+        ("cpu-reset", True),
+        ("load-refused", True),
+    ]
+    # Guest RAM is kept of the case that failed, and of no other.
+    kept = [path.parent.name for path in (tmp_path / "out").glob("*/ram.img")]
+    assert len(kept) == 1 and kept[0].endswith("linux64-+0")
+
+
+GENERATED = """
+import sys
+from pathlib import Path
+from bootproof.harness.inputs import images
+from bootproof.harness.suite import matrix
+from bootproof.harness.case import Case, Expectation
+from bootproof.harness.verdict import Verdict
+
+images.busybox = lambda arch: b"no busybox"
+matrix.fetch_for = lambda cases: None
+case = Case("x86_64", sys.argv[1], "elf", "linux64", memory=32 << 20)
+refused = Expectation(Verdict.LOAD_REFUSED)
+cases = [case, Case("x86_64", sys.argv[1], "elf", "linux64", 1 << 20, expect=refused)]
+out = Path(sys.argv[2])
+sys.exit(matrix.run_cases(cases, matrix.Selection(out, jobs=1, command="bootproof mine")))
+"""
+
+
+def test_generated_cases(tmp_path: Path) -> None:
+    """Cases of a program run as the matrix does, and nothing beside their file is executed."""
+    kernel, out = tmp_path / "vmlinux", tmp_path / "out"
+    kernel.write_bytes(
+        builder.elf(builder.load(16 << 20, bytes(X86Program(16 << 20).reset().code)))
+    )
+    out.mkdir()
+    (out / "conftest.py").write_text("raise SystemExit('conftest.py was executed')")
+    (out / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option")
+    done = subprocess.run(
+        [sys.executable, "-c", GENERATED, str(kernel), str(out)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "1 of 2 cases as expected" in done.stdout
+    assert "cpu-reset instead of booted: the CPU was reset at 0x1000" in done.stdout
+    assert "reproduce: bootproof mine -k " in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_suite_without_cases_sees_nothing_of_the_plugin(tmp_path: Path) -> None:
+    done = run(tmp_path, "-k", "without_a_case")
+    assert done.returncode == 0
+    assert "cases as expected" not in done.stdout
+    assert not (tmp_path / "build").exists()
+
+
+def test_arguments() -> None:
+    selection = Selection(Path("/out"), expression="pvh", jobs=4, stop_at_first=True, keep="failed")
+    words = arguments(selection)
+    assert words[0] == str(ROOT / "scenarios")
+    assert {"--bootproof-out=/out", "--bootproof-keep=failed", "-x"} <= set(words)
+    assert words[words.index("-k") + 1] == "pvh"
+    assert "--bootproof-jobs=4" in words
+    assert "--collect-only" not in words
+
+
+@pytest.mark.parametrize(
+    ("pytests", "interrupted", "ours"),
+    [(0, 0, 0), (1, 0, 1), (2, 0, 2), (2, 1, 130), (3, 0, 2), (4, 0, 2), (99, 0, 2)],
+)
+def test_exit_codes(
+    pytests: int, interrupted: int, ours: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def main(_words: list[str], plugins: list[Any]) -> int:
+        if interrupted:
+            plugins[0].pytest_keyboard_interrupt()
+        return pytests
+
+    monkeypatch.setattr(pytest, "main", main)
+    assert matrix.run(Selection(Path("/out"), only_list=True)) == ours
+
+
+@pytest.mark.parametrize(
+    ("expression", "code"), [("pvh and (", 2), ("no such case", 2), ("linux64-none", 0)]
+)
+def test_selection(expression: str, code: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bootproof.harness.cli", "matrix", "--list", "-k", expression],
+        cwd=ROOT,
+        env={**os.environ, "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+CLAIMS = """
+[[claim]]
+name = "one"
+why = "because"
+arch = "x86_64"
+kernel = "./vmlinux"
+format = "elf"
+protocol = "linux64"
+"""
+
+
+def one_line_of(directory: Path, *words: str, **variables: str) -> str:
+    """What `bootproof matrix` says of a mistake, with a kernel that would run."""
+    (directory / "vmlinux").write_bytes(builder.elf(builder.load(16 << 20, b"\xf4")))
+    (directory / "claims.toml").write_text(CLAIMS)
+    command = [
+        sys.executable,
+        "-m",
+        "bootproof.harness.cli",
+        "matrix",
+        f"--scenarios={directory}/claims.toml",
+    ]
+    done = subprocess.run(
+        [*command, *words],
+        cwd=ROOT,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    (line,) = (line for line in done.stderr.splitlines() if line)
+    assert "case" not in done.stdout.replace("no case", "")
+    return line
+
+
+def test_a_directory_that_is_none_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    for name, why in (("vmlinux", "is no directory (--out)"), ("vmlinux/out", "Not a directory")):
+        assert one_line_of(tmp_path, f"--out={tmp_path}/{name}") == (
+            f"bootproof: {tmp_path}/{name}: {why}"
+        )
+
+
+def test_no_emulator_is_said_once_and_before_anything_runs(tmp_path: Path) -> None:
+    words = (f"--out={tmp_path}/out",)
+    said = one_line_of(tmp_path, *words, BOOTPROOF_QEMU_X86_64="none")
+    assert said == "ERROR: QEMU for x86_64 is switched off by BOOTPROOF_QEMU_X86_64=none"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".pytest_cache"]
+
+
+def test_nothing_selected_is_said(tmp_path: Path) -> None:
+    said = one_line_of(tmp_path, f"--out={tmp_path}/out", "-k", "absent")
+    assert said == "bootproof: no case is selected; `bootproof matrix --list` shows what there is"
+
+
+def test_reproduce_selects_its_case_and_no_other() -> None:
+    """Every claim's id, as an expression, matches itself alone: evaluated by pytest itself."""
+    files = sorted((ROOT / "scenarios").glob("*.toml"))
+    found = [claimed for path in files for claimed in read_scenarios(path)]
+    cases = [claimed.case for claimed in found]
+    names = [f"{claimed.claim}[{claimed.case.id}]" for claimed in found]
+    assert len({case.id for case in cases}) == len(cases) > 150
+    for name in names:
+        expression = Expression.compile(shlex.split(reproduce(name))[-1])
+        assert [other for other in names if expression.evaluate(_Named(other))] == [name]
+
+
+class _Named:
+    """What `-k` asks: is the word in the test's name?"""
+
+    def __init__(self, name: str) -> None:
+        self._name = name.lower()
+
+    def __call__(self, word: str, /, **_: str | int | bool | None) -> bool:
+        return word.lower() in self._name
+
+
+# --- reports -----------------------------------------------------------------------------------
+
+
+def test_reports_beside_the_run_directories(tmp_path: Path) -> None:
+    done = run(tmp_path, "-p", "no:xdist", f"--bootproof-out={tmp_path}/out", "-k", "case")
+    assert done.returncode == 1
+    found = results.read(tmp_path / "out")
+    assert (len(found.cases), found.complete, found.good) == (3, True, False)
+    (check,) = found.checks  # the test without a case
+    assert (check.name, check.outcome) == ("test_cases.py::test_without_a_case", "passed")
+    for name in ("report.html", "junit.xml"):
+        assert found.cases[0].claim in (tmp_path / "out" / name).read_text()
+
+
+def test_reference_boot_of_a_test_is_in_the_results(tmp_path: Path) -> None:
+    """As scenarios/test_reference.py hands it over; also out of another process."""
+    text = (
+        TESTS
+        + """
+def test_beside_another(request):
+    from bootproof.harness.suite.case_result import reference_result
+    from bootproof.harness.compare.comparison import Cost
+    from bootproof.harness.suite.options import REFERENCE_PROPERTY
+    from bootproof.harness.guest.stages import Stage
+    from bootproof.harness.results.typedjson import to_json
+    found = reference_result(Cost("booted", "pvh", 9, (Stage("entry", None, 7),)))
+    value = {{"case": CASES[0].id, "reference": to_json(found)}}
+    request.node.user_properties.append((REFERENCE_PROPERTY, value))
+"""
+    )
+    words = (
+        "-n",
+        "2",
+        f"--bootproof-out={tmp_path}/out",
+        "-k",
+        "test_case and not linux64-+0 or beside",
+    )
+    assert run(tmp_path, *words, tests=text).returncode == 0
+    ((case, reference),) = results.read(tmp_path / "out").references.items()
+    assert case.endswith("elf-linux64-none")
+    assert reference == Reference(9, (results.Stage("entry", 7, None),))
+
+
+def test_baseline(tmp_path: Path) -> None:
+    """The same again is the same; one instruction less in the baseline is noticed and fails."""
+    options = ("-n", "2", f"--bootproof-out={tmp_path}/out", "-k", "test_case and not linux64-+0")
+    assert run(tmp_path, *options).returncode == 0
+    baseline = tmp_path / "baseline.json"
+    (tmp_path / "out" / "results.json").rename(baseline)
+    again = run(tmp_path, *options, f"--bootproof-baseline={baseline}")
+    assert again.returncode == 0
+    assert "2 cases compared with the run before: 2 same" in again.stdout
+
+    data = json.loads(baseline.read_text())
+    ran = next(case for case in data["cases"] if case["instructions"])
+    ran["instructions"] -= 1
+    baseline.write_text(json.dumps(data))
+    other = run(tmp_path, *options, f"--bootproof-baseline={baseline}")
+    assert other.returncode == 1
+    assert f"✗ not deterministic: {ran['case']}" in other.stdout
+
+    ran["key"]["cpu"] = "another"
+    baseline.write_text(json.dumps(data))
+    refused = run(tmp_path, *options, f"--bootproof-baseline={baseline}")
+    assert refused.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "the runs cannot be compared: CPU model: another then, qemu64" in refused.stdout
+
+
+def test_baseline_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "b.json").write_text("{}")
+    done = run(tmp_path, f"--bootproof-baseline={tmp_path}/b.json")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert done.stderr == (
+        f"ERROR: {tmp_path}/b.json: no results that can be read:"
+        " $.format: is not 'bootproof results': another program's file\n\n"
+    )
+
+
+def test_stopped_at_the_first_failure(tmp_path: Path) -> None:
+    """What did not run is not counted as good."""
+    (tmp_path / "reversed_order.py").write_text(
+        "def pytest_collection_modifyitems(items): items.reverse()\n"
+    )
+    done = run(
+        tmp_path, "-p", "no:xdist", "-x", f"--bootproof-out={tmp_path}/out", "-p", "reversed_order"
+    )
+    assert "and the run did not come to its end" in done.stdout
+    assert not results.read(tmp_path / "out").complete
+
+
+def test_ktap_has_stdout_for_itself(tmp_path: Path) -> None:
+    kernel, out = tmp_path / "vmlinux", tmp_path / "out"
+    kernel.write_bytes(
+        builder.elf(builder.load(16 << 20, bytes(X86Program(16 << 20).reset().code)))
+    )
+    script = GENERATED.replace("jobs=1", "jobs=2, ktap=True")
+    assert script != GENERATED
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(kernel), str(out)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["KTAP version 1", "1..2"]
+    told = [line.split(" ")[0] for line in lines[2:] if not line.startswith("# ")]
+    assert sorted(told) == ["not", "ok"]
+    assert "1 of 2 cases as expected" in done.stderr
