@@ -61,10 +61,10 @@ def _complain(text: str) -> None:
 
 
 def _is_users(error: Exception) -> bool:
-    from bootproof.kernels.errors import FetchError, FetchErrors
+    from bootproof.kernels.errors import FetchError
     from bootproof.loader.errors import LoaderError
 
-    return isinstance(error, UserError | FetchError | FetchErrors | LoaderError)
+    return isinstance(error, UserError | FetchError | LoaderError)
 
 
 def _parser() -> Parser:

@@ -216,9 +216,9 @@ def _become_worker(config: pytest.Config) -> None:
 def _one_line() -> Iterator[None]:
     """What is the environment's or the caller's fault fails the test with one line."""
     from bootproof.harness.errors import UserError
-    from bootproof.kernels.errors import FetchError, FetchErrors
+    from bootproof.kernels.errors import FetchError
 
     try:
         yield
-    except (UserError, FetchError, FetchErrors) as error:
+    except (UserError, FetchError) as error:
         pytest.fail(f"bootproof: {error}", pytrace=False)

@@ -7,8 +7,8 @@ Must not know the loader or the harness.
 """
 
 from bootproof.kernels.catalog import Catalog, CatalogEntry, Kind, load_catalog
-from bootproof.kernels.errors import FetchError, FetchErrors
-from bootproof.kernels.fetch import FetchedKernel, Fetcher, Row
+from bootproof.kernels.errors import FetchError
+from bootproof.kernels.fetch import FetchedKernel, Fetcher, FetchErrors, Row
 from bootproof.kernels.progress import Progress, Quiet, console_progress
 from bootproof.kernels.records import LockMode
 

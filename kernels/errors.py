@@ -1,17 +1,11 @@
 """What can go wrong between a catalogue name and a kernel file on disk.
 
 Owns the exceptions of this room. str() of each is one line that says what failed, where, and what
-to do next; the name of the kernel is added by `FetchErrors`, which collects the failures of a set.
-Must not know how anything is fetched.
+to do next; the name of the kernel is added where a set is fetched. Must not know how anything is
+fetched.
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from bootproof.kernels.fetch import FetchedKernel
 
 
 class FetchError(Exception):
@@ -104,25 +98,3 @@ class CacheUnusable(FetchError):
     """The cache directory cannot be created, read or written."""
 
     fatal = True
-
-
-class FetchErrors(FetchError):
-    """Some kernels of a set failed; the others are in `fetched`, ready for use.
-
-    `errors` has one `FetchError` for each kernel that was tried and failed, `skipped` the names
-    that were not tried after a fatal one. str() is one line for each failure.
-    """
-
-    def __init__(
-        self,
-        errors: Mapping[str, FetchError],
-        fetched: tuple[FetchedKernel, ...],
-        skipped: tuple[str, ...] = (),
-    ) -> None:
-        self.errors = dict(errors)
-        self.fetched = fetched
-        self.skipped = skipped
-        lines = [f"{name}: {error}" for name, error in self.errors.items()]
-        if skipped:
-            lines.append(f"not tried after that: {', '.join(skipped)}")
-        super().__init__("\n".join(lines))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,6 @@ from bootproof.kernels.errors import (
     BadPackage,
     DroppedVersion,
     FetchError,
-    FetchErrors,
     MemberMissing,
     NotLocked,
     NotOnMirror,
@@ -57,6 +56,28 @@ class FetchedKernel:
     sha256: str
     release: str | None
     locked: bool
+
+
+class FetchErrors(FetchError):
+    """Some kernels of a set failed; the others are in `fetched`, ready for use.
+
+    `errors` has one `FetchError` for each kernel that was tried and failed, `skipped` the names
+    that were not tried after a fatal one. str() is one line for each failure.
+    """
+
+    def __init__(
+        self,
+        errors: Mapping[str, FetchError],
+        fetched: tuple[FetchedKernel, ...],
+        skipped: tuple[str, ...] = (),
+    ) -> None:
+        self.errors = dict(errors)
+        self.fetched = fetched
+        self.skipped = skipped
+        lines = [f"{name}: {error}" for name, error in self.errors.items()]
+        if skipped:
+            lines.append(f"not tried after that: {', '.join(skipped)}")
+        super().__init__("\n".join(lines))
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ from bootproof.harness.suite.options import (
     SHARD_OPTION,
 )
 from bootproof.harness.verdict import Verdict
-from bootproof.kernels.errors import FetchError, FetchErrors
+from bootproof.kernels.errors import FetchError
 
 # Where a case has been booted already, by another thread.
 BOOTING: Final = pytest.StashKey[Future[Proven]]()
@@ -108,7 +108,7 @@ class CaseItem(pytest.Item):
         self, excinfo: pytest.ExceptionInfo[BaseException], style: TracebackStyle | None = None
     ) -> str | TerminalRepr:
         """One line, not a traceback, for what is the environment's fault."""
-        if isinstance(excinfo.value, UserError | FetchError | FetchErrors):
+        if isinstance(excinfo.value, UserError | FetchError):
             return f"{self.case.id}: {excinfo.value}"
         return super().repr_failure(excinfo, style)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from bootproof.kernels import signature
-from bootproof.kernels.errors import BadSignature, FetchErrors
+from bootproof.kernels.errors import BadSignature
+from bootproof.kernels.fetch import FetchErrors
 from bootproof.kernels.signature import check_signature, default_keyring
 from tests.kernels.conftest import Bench
 from tests.kernels.openpgp import Key, make_key
