@@ -16,27 +16,20 @@ from typing import Any, Final
 from bootproof.harness.case import Case
 from bootproof.harness.errors import UserError
 from bootproof.harness.evidence import nonce_for
+from bootproof.harness.guest import memory_map
 from bootproof.harness.inputs import damage, images
 from bootproof.harness.inputs.images import KernelFile
 from bootproof.harness.inputs.symbols import Symbols
+from bootproof.harness.observation import Budget, Observation, Place, Probe
 from bootproof.harness.qemu import machine as qemu
-from bootproof.harness.qemu.probe import Probe
-from bootproof.harness.qemu.watch import Budget, Observer
+from bootproof.harness.qemu.watch import Observer
 from bootproof.harness.record import interrupted, rundir
 from bootproof.harness.record.rundir import CONSOLE, DMESG, write_result
 from bootproof.harness.results import typedjson
 from bootproof.harness.results.key import Key, key_of
 from bootproof.harness.run import Outcome, Start, Unpacked, run
 from bootproof.harness.text import printable
-from bootproof.harness.verdict import (
-    CodeAnywhere,
-    CodeAt,
-    Expected,
-    Observation,
-    Place,
-    Verdict,
-    usable_ram,
-)
+from bootproof.harness.verdict import CodeAnywhere, CodeAt, Expected, Verdict
 from bootproof.loader import assemble, initramfs
 from bootproof.loader.address import Range, align_up
 from bootproof.loader.assemble import Assembled, Assembly
@@ -407,17 +400,16 @@ def _budget(case: Case, options: Options) -> Budget:
 def _expected(
     case: Case, machine: qemu.Machine, assembled: Assembled, nonce: str, cmdline: str
 ) -> Expected:
-    acpi = assembled.image.region("acpi")
+    banks, acpi = assembled.image.ram, assembled.image.region("acpi")
     return Expected(
         arch=case.arch,
         nonce=nonce,
         cmdline=cmdline,
         cpus=machine.cpus,
-        ram=assembled.image.ram,
-        code=expected_code(assembled.kernel, case.arch, cmdline, assembled.image.ram),
+        ram=memory_map.system_ram(banks, device_tree=machine.arch.device_tree, acpi=acpi),
+        code=expected_code(assembled.kernel, case.arch, cmdline, banks),
         bootloader_type=_BOOTLOADER_TYPES.get(assembled.protocol),
         request=case.id if machine.arch.device_tree else None,
-        visible=None if acpi is None else usable_ram(case.arch, assembled.image.ram, acpi),
         mode=assembled.image.cpus[0].mode,
         mode_log=machine.arch.mode_log,
     )

@@ -19,7 +19,6 @@ from typing import Final, Generic, TypeVar
 from bootproof.harness import evidence, verdict
 from bootproof.harness.guest import logbuffer, text_in_ram
 from bootproof.harness.guest.stages import Stage
-from bootproof.harness.guest.text_in_ram import TextCheck
 from bootproof.harness.host.files import (
     disk_errors,
     file_for_qemu,
@@ -29,6 +28,7 @@ from bootproof.harness.host.files import (
 )
 from bootproof.harness.host.process import STDERR, QemuProcess, most_written
 from bootproof.harness.inputs.symbols import Symbols
+from bootproof.harness.observation import Budget, End, Observation, Placement, Probe, TextCheck
 from bootproof.harness.qemu import machine as qemu
 from bootproof.harness.qemu import probe
 from bootproof.harness.qemu.console import DEFAULT_LIMIT, ConsoleFile, timestamped
@@ -37,15 +37,13 @@ from bootproof.harness.qemu.machine import Channels, LogMode, Machine, RamFile, 
 from bootproof.harness.qemu.monitor import Monitor, MonitorError
 from bootproof.harness.qemu.placement import (
     PIECES_DIRECTORY,
-    Placement,
     Realisation,
     guest_ram,
     realise,
     write,
 )
-from bootproof.harness.qemu.probe import Guest, Probe
+from bootproof.harness.qemu.probe import Guest
 from bootproof.harness.qemu.watch import (
-    Budget,
     Ending,
     Observer,
     Watch,
@@ -58,14 +56,7 @@ from bootproof.harness.record import recording, reproduce
 from bootproof.harness.record.recording import Record
 from bootproof.harness.record.rundir import CONSOLE, DMESG, RECORD, RUN_LOG, TRANSCRIPT
 from bootproof.harness.text import printable
-from bootproof.harness.verdict import (
-    End,
-    Expected,
-    ExpectedHandover,
-    Judgement,
-    Observation,
-    Verdict,
-)
+from bootproof.harness.verdict import Expected, ExpectedHandover, Judgement, Verdict
 from bootproof.loader import bootimage, imagedigest
 from bootproof.loader.address import Range, format_size
 from bootproof.loader.bootimage import BootImage

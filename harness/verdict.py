@@ -16,14 +16,10 @@ from typing import Final, TypeVar
 from bootproof.harness import evidence
 from bootproof.harness.evidence import GuestEvidence
 from bootproof.harness.guest import kernellog
-from bootproof.harness.guest.text_in_ram import TextCheck
-from bootproof.harness.qemu.machine import ARCHES
-from bootproof.harness.qemu.probe import Probe
+from bootproof.harness.observation import End, Observation, Probe
 from bootproof.harness.text import printable
 from bootproof.loader.address import Range, format_size, is_aligned
 from bootproof.loader.errors import one_line
-from bootproof.loader.protocols.e820 import E820_RAM, memory_map
-from bootproof.loader.protocols.rules import Grade
 
 
 class Verdict(enum.Enum):
@@ -48,73 +44,6 @@ class Verdict(enum.Enum):
     QEMU_FAILED = "qemu-failed"
     INCONCLUSIVE = "inconclusive"
     INTERRUPTED = "interrupted"
-
-
-class End(enum.Enum):
-    """Why the harness stopped watching."""
-
-    NOT_ENTERED = "the kernel's entry was not reached"
-    GUEST_RESET = "the guest reset the machine"
-    GUEST_SHUTDOWN = "the guest shut the machine down"
-    GUEST_HALTED = "the guest halted after a panic"
-    QEMU_EXITED = "QEMU ended by itself"
-    HOST_ENDED = "QEMU was told to end, and not by the guest"
-    NO_PROGRESS = "no console output any more"
-    PARKED = "halted, and nothing will wake it"
-    LOOPING = "loops in place"
-    IDLING = "idle, and nothing happens any more"
-    BUDGET = "the budget was used up"
-    WRONG_HANDOVER = "the kernel was not handed over as asked"
-    CONSOLE_LIMIT = "the console's limit was reached"
-    NO_ANSWER = "QEMU runs but does not answer on its monitor"
-    TOO_BUSY = "QEMU is busy and does not answer on its monitor"
-    HOST_IDLE = "QEMU was given no CPU time"
-    HOST_STOPPED = "QEMU was stopped by a signal or a debugger"
-    PROOF = "the proof was there and the guest did not end by itself"
-    MARKER = "the console showed what was waited for"
-    ENTERED = "only the hand-over was asked for"
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the CPU is: the program counter with its name, what is executed there, as seen last.
-
-    `counters` are all program counters that were seen while nothing else happened; guest-virtual.
-    """
-
-    pc: int
-    symbol: str | None = None
-    interrupts_off: bool = False
-    instructions: tuple[str, ...] = ()
-    counters: tuple[int, ...] = ()
-
-    def __str__(self) -> str:
-        name = f": {self.symbol}" if self.symbol else ""
-        return f"{self.pc:#x}{name}{' (interrupts off)' if self.interrupts_off else ''}"
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What was seen of one run. `instructions` is None without icount.
-
-    `log` is the kernel's log buffer as it lies in guest RAM, empty when it was not found or not
-    looked for; `reset` says what the CPU's state tells about a reset; `console_lost` that the guest
-    may have printed more than the host had room for.
-    """
-
-    transcript: bytes
-    end: End
-    exit_code: int | None = None
-    stderr: str = ""
-    instructions: int | None = None
-    cpu_seconds: float = 0.0
-    registers: str = ""
-    log: bytes = b""
-    place: Place | None = None
-    reset: str = ""
-    probe: Probe | None = None
-    text: TextCheck | None = None
-    console_lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,25 +89,20 @@ class CodeInside:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the guest must say about itself when the request was carried out.
-
-    `code` is None when nothing is known about where the kernel runs. `visible` is the System RAM
-    that a memory map of another loader tells of; without it, that follows from the banks, `ram`.
-    The first group of `mode_log` is the CPU mode at the entry, where the kernel's log has it; it
-    must then be `mode`.
-    """
+    """What the guest must say about itself when the request was carried out."""
 
     arch: str
     nonce: str
     cmdline: str
     cpus: int
-    ram: tuple[Range, ...]
-    code: CodeAt | CodeAnywhere | CodeInside | None
+    ram: tuple[Range, ...]  # the System RAM that it must see, guest-physical
+    code: CodeAt | CodeAnywhere | CodeInside | None  # None: nothing is known of where it runs
     bootloader_type: int | None = None
-    request: str | None = None
-    mode: str | None = None
-    mode_log: re.Pattern[bytes] | None = None
-    visible: tuple[Range, ...] | None = None
+    request: str | None = None  # what the device tree calls this boot
+    mode: str | None = None  # of the CPU at the entry
+    mode_log: re.Pattern[bytes] | None = (
+        None  # its first group is that mode, where a kernel logs it
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,9 +174,9 @@ def _handover(probe: Probe, seen: Observation) -> tuple[Verdict, str] | None:
         if seen.end in _NOT_THE_GUEST:
             return None
         return Verdict.ENTRY_NOT_REACHED, f"{seen.end.value}; {probe.where}"
-    violations = [f for f in probe.findings if f.grade is Grade.VIOLATION]
-    if violations:
-        return Verdict.PROTOCOL_VIOLATION, "; ".join(f"{f.code}: {f.sentence}" for f in violations)
+    if probe.violations:
+        said = (f"{found.code}: {found.sentence}" for found in probe.violations)
+        return Verdict.PROTOCOL_VIOLATION, "; ".join(said)
     if probe.differences:
         text = "; ".join(map(str, probe.differences))
         return Verdict.HANDOVER_WRONG, text + (f"; and {probe.more} more" if probe.more else "")
@@ -446,9 +370,7 @@ def _text_contradictions(seen: Observation) -> Iterator[str]:
 
 
 def _memory_contradictions(expected: Expected, said: GuestEvidence) -> Iterator[str]:
-    wanted = expected.visible
-    if wanted is None:
-        wanted = usable_ram(expected.arch, expected.ram)
+    wanted = expected.ram
     if _joined(said.ram) != _joined(wanted):
         found = ", ".join(map(str, said.ram)) or "nothing"
         yield f"the guest sees RAM {found}, not {', '.join(map(str, wanted))}"
@@ -457,19 +379,6 @@ def _memory_contradictions(expected: Expected, said: GuestEvidence) -> Iterator[
     # The kernel's own image, page structures and reservations are not in MemTotal.
     if not available // 2 <= total <= available:
         yield f"the guest has {format_size(total)} of memory in use, of {format_size(available)}"
-
-
-def usable_ram(arch: str, banks: Sequence[Range], acpi: Range | None = None) -> tuple[Range, ...]:
-    """What /proc/iomem should call System RAM for these banks; x86 kernels never use page 0.
-
-    `acpi` is where ACPI tables lie, if there are any.
-    """
-    if ARCHES[arch].device_tree:
-        return tuple(banks)
-    ranges = (entry.range for entry in memory_map(banks, acpi) if entry.type == E820_RAM)
-    return tuple(
-        Range.between(max(part.start, 0x1000), part.end) for part in ranges if part.end > 0x1000
-    )
 
 
 def _joined(ranges: Sequence[Range]) -> tuple[Range, ...]:

@@ -16,11 +16,9 @@ from bootproof.harness.errors import UserError
 from bootproof.harness.guest.stages import Stage
 from bootproof.harness.inputs import images
 from bootproof.harness.inputs.images import KernelFile
+from bootproof.harness.observation import Budget, Placement, Probe
 from bootproof.harness.prove import Options, Prepared, Proven
 from bootproof.harness.qemu import machine as qemu
-from bootproof.harness.qemu.placement import Placement
-from bootproof.harness.qemu.probe import Probe
-from bootproof.harness.qemu.watch import Budget
 from bootproof.harness.run import Outcome
 from bootproof.harness.text import printable
 from bootproof.harness.verdict import Verdict

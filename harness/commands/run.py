@@ -18,10 +18,11 @@ from typing import Any, Final
 from bootproof.harness import prove
 from bootproof.harness.commands import boot
 from bootproof.harness.errors import UserError
+from bootproof.harness.guest import memory_map
 from bootproof.harness.inputs import images
+from bootproof.harness.observation import Budget
 from bootproof.harness.qemu import machine as qemu
 from bootproof.harness.qemu.machine import Machine
-from bootproof.harness.qemu.watch import Budget
 from bootproof.harness.record import interrupted, rundir
 from bootproof.harness.run import AnyStart, Outcome, Start, run_with
 from bootproof.harness.text import printable
@@ -222,16 +223,18 @@ def _expected(image: BootImage, machine: Machine, given: Handed) -> Expected | E
     nonces = [word.removeprefix(_NONCE) for word in words if word.startswith(_NONCE)]
     if given.cmdline is None or prove.RDINIT not in words or not nonces or not nonces[-1]:
         return ExpectedHandover(image.entry)
+    ram = given.ram
+    if ram is None:
+        ram = memory_map.system_ram(image.ram, device_tree=machine.arch.device_tree)
     return Expected(
         arch=image.arch,
         nonce=nonces[-1],
         cmdline=given.cmdline,
         cpus=machine.cpus,
-        ram=image.ram,
+        ram=ram,
         code=_code(image, given, words),
         bootloader_type=given.loader_type,
         request=given.label,
-        visible=given.ram,
     )
 
 

@@ -26,6 +26,7 @@ from bootproof.harness.guest.stages import ENTRY, Stage
 from bootproof.harness.host.files import file_for_qemu, lent_to_qemu, read_from_qemu, write_whole
 from bootproof.harness.host.process import QemuProcess
 from bootproof.harness.inputs import images
+from bootproof.harness.observation import Budget, End, Observation
 from bootproof.harness.prove import Prepared, Proven, expected_code, result_json
 from bootproof.harness.qemu import machine as qemu
 from bootproof.harness.qemu.console import ConsoleFile, timestamped
@@ -33,19 +34,12 @@ from bootproof.harness.qemu.gdbstub import GdbError, GdbStub
 from bootproof.harness.qemu.machine import Channels, DirectKernel, LogMode, Machine, RamFile, RunLog
 from bootproof.harness.qemu.monitor import Monitor, MonitorError
 from bootproof.harness.qemu.placement import PIECES_DIRECTORY
-from bootproof.harness.qemu.watch import (
-    Budget,
-    Ending,
-    Watch,
-    end_qemu,
-    ending_without_answer,
-    reset_cause,
-)
+from bootproof.harness.qemu.watch import Ending, Watch, end_qemu, ending_without_answer, reset_cause
 from bootproof.harness.qemu.watchdog import Patience
 from bootproof.harness.record import recording, reproduce, rundir
 from bootproof.harness.record.rundir import CONSOLE, RUN_LOG, TRANSCRIPT
 from bootproof.harness.run import Costs, Outcome
-from bootproof.harness.verdict import End, Expected, Observation
+from bootproof.harness.verdict import Expected
 from bootproof.loader import assemble, bootimage
 from bootproof.loader.address import MIB, Range
 from bootproof.loader.identify import identify_bytes
@@ -170,10 +164,13 @@ def run(case: Case, plan: Plan, prepared: Prepared, directory: Path, look: Look)
 def _expected(ours: Expected, plan: Plan, machine: Machine, transcript: bytes) -> Expected:
     """What the reference must say: as ours, but for what QEMU's loader and firmware decide."""
     firmware = memory_map.logged(transcript)
+    banks = tuple(Range(*bank) for bank in machine.banks)
     return replace(
         ours,
-        ram=memory_map.usable_banks(firmware, ours.ram) if firmware else ours.ram,
-        code=expected_code(plan.kernel, machine.arch.name, ours.cmdline, ours.ram),
+        ram=memory_map.system_ram(
+            memory_map.usable_banks(firmware, banks), device_tree=machine.arch.device_tree
+        ),
+        code=expected_code(plan.kernel, machine.arch.name, ours.cmdline, banks),
         bootloader_type=None if ours.bootloader_type is None else _TYPE_OF_QEMU,
         request=None,
     )

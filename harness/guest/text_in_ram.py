@@ -8,33 +8,16 @@ so a share of the words may differ; at a wrong address nearly all of them do.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bootproof.harness.observation import TextCheck
 from bootproof.loader.address import Range
 from bootproof.loader.elf import Elf
 from bootproof.loader.memory import GuestMemory
 
-PATCHED_LIMIT: Final = 0.3
 _PAGES: Final = 256
 _PAGE: Final = 0x1000
-
-
-@dataclass(frozen=True, slots=True)
-class TextCheck:
-    """Of `words` 8-byte words of code that were compared, `patched` differ."""
-
-    words: int
-    patched: int
-
-    @property
-    def share(self) -> float:
-        return self.patched / self.words if self.words else 1.0
-
-    @property
-    def fits(self) -> bool:
-        return self.share <= PATCHED_LIMIT
 
 
 def check(reference: GuestMemory, ram: GuestMemory, code: Range) -> TextCheck:

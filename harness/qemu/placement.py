@@ -7,13 +7,13 @@ machine itself overwrites at reset is staged elsewhere and moved into place by t
 
 from __future__ import annotations
 
-import enum
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 from pathlib import Path
 
+from bootproof.harness.observation import Placement
 from bootproof.harness.qemu.machine import Blob, Launch, Machine
 from bootproof.loader import stub
 from bootproof.loader.address import Range, align_up
@@ -25,11 +25,6 @@ PIECES_DIRECTORY = "pieces"
 _MERGE_GAP = 64 << 10  # a loader device costs more than reading this many zeros
 _MOST_PIECES = 256  # beyond, the smallest gaps are filled with their zeros
 _STUB_SIZE = 0x1000
-
-
-class Placement(enum.Enum):
-    PIECES = "pieces"
-    MAPPED = "mapped"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Final
 
+from bootproof.harness.observation import Difference, Probe
 from bootproof.harness.qemu.dump import DumpFormat
 from bootproof.harness.qemu.gdbstub import GdbStub
 from bootproof.harness.qemu.monitor import Monitor
@@ -18,7 +19,7 @@ from bootproof.harness.qemu.placement import Realisation
 from bootproof.loader.address import Range
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.memory import Bank, GuestMemory
-from bootproof.loader.protocols.rules import Grade, Hardware, RuleFinding, check
+from bootproof.loader.protocols.rules import Hardware, check
 from bootproof.loader.registers import Registers, Segment
 
 _CHUNK: Final = 1 << 20
@@ -26,43 +27,6 @@ _PAGE: Final = 0x1000
 _SHOWN: Final = 8  # differences that are listed; the rest is counted
 _ACCESSED_DIRTY: Final = 0x60  # of a page-table entry: the CPU sets them
 _PRESENT: Final = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """Something that is not as the boot image says; both sides as text."""
-
-    what: str
-    expected: str
-    actual: str
-
-    def __str__(self) -> str:
-        return f"{self.what} is {self.actual}, not {self.expected}"
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """What was found at the entry. `registers` is None when the entry was not reached.
-
-    `instructions` were executed on the way there, by the reset stub.
-    """
-
-    registers: Registers | None
-    where: str = ""
-    differences: tuple[Difference, ...] = ()
-    more: int = 0
-    findings: tuple[RuleFinding, ...] = ()
-    instructions: int | None = None
-
-    @property
-    def reached(self) -> bool:
-        return self.registers is not None
-
-    @property
-    def clean(self) -> bool:
-        """Whether the kernel was handed over as asked and as the protocol demands."""
-        violations = (f for f in self.findings if f.grade is Grade.VIOLATION)
-        return self.reached and not self.differences and not any(violations)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import pexpect
@@ -17,11 +17,11 @@ import pexpect
 from bootproof.harness.evidence import PROOF
 from bootproof.harness.guest import kernellog, logbuffer
 from bootproof.harness.host.process import QemuProcess
+from bootproof.harness.observation import Budget, End, Place, Usage
 from bootproof.harness.qemu.console import ConsoleFile
 from bootproof.harness.qemu.dump import DumpFormat, each_cpu
 from bootproof.harness.qemu.monitor import Monitor, MonitorError
 from bootproof.harness.qemu.stuck import IdleDetector, StuckDetector
-from bootproof.harness.verdict import End, Place
 from bootproof.loader.memory import GuestMemory
 
 _POLL: Final = 0.05
@@ -49,50 +49,6 @@ SHUTDOWNS: Final = {
     "snapshot-load": End.HOST_ENDED,
     "none": End.HOST_ENDED,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """How much a guest may use: in all, and without any console output.
-
-    Instructions are the guest's, seconds are QEMU's CPU time, whichever runs out first. `parked` is
-    CPU time in which not one instruction was executed: with icount that only happens to a halted
-    CPU for which no timer is set, and nothing will ever wake it. Where QEMU then sleeps, it is
-    found asleep in `parked_looks` looks in a row instead. `idling` is CPU time of a CPU that is
-    halted whenever one looks: guest time then races, to more than a quarter of an hour by default.
-    `idle` is wall time in which QEMU gets no CPU whatsoever. `console_bytes` is where a guest that
-    prints for ever is ended. The `proven` budgets are those without output after the proof.
-    """
-
-    instructions: int = 60_000_000_000
-    cpu_seconds: float = 300.0
-    quiet_instructions: int = 20_000_000_000
-    quiet_cpu_seconds: float = 100.0
-    parked_cpu_seconds: float = 2.0
-    parked_looks: int = 20
-    idling_cpu_seconds: float = 10.0
-    idle_seconds: float = 120.0
-    console_bytes: int = 16 << 20
-    proven_instructions: int = 2_000_000_000
-    proven_cpu_seconds: float = 5.0
-    entry_cpu_seconds: float = 10.0
-
-    def after_proof(self) -> Budget:
-        """The budget of a guest that has proved its boot and only has to end itself."""
-        return replace(
-            self,
-            quiet_instructions=self.proven_instructions,
-            quiet_cpu_seconds=self.proven_cpu_seconds,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What a guest has used so far; `instructions` is None without icount."""
-
-    instructions: int | None
-    cpu_seconds: float
-    console_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

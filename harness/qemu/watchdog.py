@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from bootproof.harness.host.process import QemuProcess
-from bootproof.harness.verdict import End
+from bootproof.harness.observation import End
 
 _LOOK_SECONDS: Final = 0.5
 _ANSWER_CPU_SECONDS: Final = 5.0  # of QEMU; any answer takes it milliseconds

@@ -20,13 +20,12 @@ from typing import Any, Final
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest.stages import ENTRY, Mark, Stage, marks
 from bootproof.harness.host.files import write_whole
+from bootproof.harness.observation import Observation, Placement
 from bootproof.harness.qemu import machine as qemu
 from bootproof.harness.qemu.machine import Machine, QemuBinary, Version
-from bootproof.harness.qemu.placement import Placement
 from bootproof.harness.record import replaylog
 from bootproof.harness.record.replaylog import ReplayLogError
 from bootproof.harness.record.rundir import RECORD, RESULT, RUN_LOG
-from bootproof.harness.verdict import Observation
 from bootproof.loader import strictjson
 from bootproof.loader.address import MIB, format_size
 

@@ -22,7 +22,8 @@ from rich.text import Text
 
 from bootproof.harness.guest.stages import ENTRY, Follower
 from bootproof.harness.host.stdout import StandardOutput
-from bootproof.harness.qemu.watch import Budget, Observer, Usage
+from bootproof.harness.observation import Budget, Usage
+from bootproof.harness.qemu.watch import Observer
 
 AREA: Final = pytest.StashKey["LiveArea"]()
 _PER_SECOND: Final = 4  # drawn anew

@@ -18,12 +18,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+from bootproof.harness.guest import memory_map
 from bootproof.harness.host.files import give_to_qemu
 from bootproof.harness.host.process import QemuProcess
+from bootproof.harness.observation import Placement
 from bootproof.harness.qemu import machine as qemu
 from bootproof.harness.qemu.machine import Channels, Machine, RamFile
 from bootproof.harness.qemu.monitor import Monitor
-from bootproof.harness.qemu.placement import Placement, guest_ram, realise, write
+from bootproof.harness.qemu.placement import guest_ram, realise, write
 from bootproof.harness.record.rundir import CONSOLE
 from bootproof.harness.verdict import CodeAt, Expected
 from bootproof.loader import bootimage
@@ -310,12 +312,13 @@ class Claim:
     @property
     def expected(self) -> Expected:
         x86 = self.machine.arch.name == "x86_64"
+        banks = [Range(base, size) for base, size in self.machine.banks]
         return Expected(
             arch=self.machine.arch.name,
             nonce=self.nonce,
             cmdline=self.cmdline,
             cpus=1,
-            ram=tuple(Range(base, size) for base, size in self.machine.banks),
+            ram=memory_map.system_ram(banks, device_tree=not x86),
             code=CodeAt((self.entry,)),
             bootloader_type=255 if x86 else None,
             request=None if x86 else "a request",

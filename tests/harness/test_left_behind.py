@@ -22,14 +22,14 @@ from bootproof.harness.errors import UserError
 from bootproof.harness.host import files as lending
 from bootproof.harness.host import process
 from bootproof.harness.host.files import take_back, write_whole
+from bootproof.harness.observation import Budget, End
 from bootproof.harness.qemu import monitor, watch
 from bootproof.harness.qemu.gdbstub import GdbStub
 from bootproof.harness.qemu.machine import QemuBinary
 from bootproof.harness.qemu.monitor import Monitor, MonitorError
-from bootproof.harness.qemu.watch import Budget
 from bootproof.harness.record import playback, rundir
 from bootproof.harness.run import Outcome, Start
-from bootproof.harness.verdict import End, Verdict
+from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB
 from tests import ROOT
 from tests.builders.guests import Claim, Guest, Program, machine, program
@@ -366,7 +366,7 @@ NEVER_ENDS = """
 import sys
 from pathlib import Path
 from bootproof.harness.run import Start, run
-from bootproof.harness.qemu.watch import Budget
+from bootproof.harness.observation import Budget
 from bootproof.loader.address import MIB
 from tests.builders.guests import Claim, Guest, machine, program
 

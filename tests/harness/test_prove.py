@@ -13,8 +13,8 @@ import pytest
 from bootproof.harness import prove
 from bootproof.harness.case import Case, Expectation, offset_label, short
 from bootproof.harness.inputs import images, variants
+from bootproof.harness.observation import Placement
 from bootproof.harness.prove import Proven, expected_code, full_cmdline
-from bootproof.harness.qemu.placement import Placement
 from bootproof.harness.report import terminal
 from bootproof.harness.suite.case_result import case_result
 from bootproof.harness.verdict import CodeAnywhere, CodeAt, Verdict

@@ -16,14 +16,13 @@ import pytest
 
 from bootproof.harness.errors import UserError
 from bootproof.harness.host import process
+from bootproof.harness.observation import Budget, End, Observation, Placement
 from bootproof.harness.qemu.gdbstub import GdbStub
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.monitor import Monitor
-from bootproof.harness.qemu.placement import Placement
-from bootproof.harness.qemu.watch import Budget
 from bootproof.harness.record.playback import open_recorded
 from bootproof.harness.run import Outcome, Start, in_the_way, run
-from bootproof.harness.verdict import CodeAnywhere, CodeAt, End, Expected, Observation, Verdict
+from bootproof.harness.verdict import CodeAnywhere, CodeAt, Expected, Verdict
 from bootproof.loader import bootimage
 from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.registers import Arm64Registers

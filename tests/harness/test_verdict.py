@@ -8,20 +8,15 @@ from typing import Any
 
 import pytest
 
-from bootproof.harness.guest.text_in_ram import TextCheck
-from bootproof.harness.qemu.probe import Difference, Probe
+from bootproof.harness.observation import Difference, End, Observation, Place, Probe, TextCheck
 from bootproof.harness.verdict import (
     CodeAnywhere,
     CodeAt,
     CodeInside,
-    End,
     Expected,
     ExpectedHandover,
-    Observation,
-    Place,
     Verdict,
     judge,
-    usable_ram,
 )
 from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.protocols.rules import Grade, RuleFinding
@@ -390,35 +385,6 @@ def test_code_in_ram(check: TextCheck, sentence: str | None) -> None:
     assert sentence is None or reason.endswith(sentence)
 
 
-# --- RAM that a kernel shows -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("arch", "banks", "wanted"),
-    [
-        ("aarch64", [(GIB, MIB)], [(GIB, MIB)]),
-        ("x86_64", [(0, 16 * MIB)], [(0x1000, 0x9EC00), (MIB, 15 * MIB)]),
-        ("x86_64", [(0, MIB)], [(0x1000, 0x9EC00)]),
-        ("x86_64", [(0, 0x80000)], [(0x1000, 0x7F000)]),
-        ("x86_64", [(0, 0x1000)], []),
-        (
-            "x86_64",
-            [(0, 2 * GIB), (4 * GIB, GIB)],
-            [(0x1000, 0x9EC00), (MIB, 2 * GIB - MIB), (4 * GIB, GIB)],
-        ),
-    ],
-)
-def test_usable_ram(arch: str, banks: list[tuple[int, int]], wanted: list[tuple[int, int]]) -> None:
-    found = usable_ram(arch, [Range(*bank) for bank in banks])
-    assert found == tuple(Range(*part) for part in wanted)
-
-
-def test_usable_ram_without_acpi_tables() -> None:
-    found = usable_ram("x86_64", [Range(0, 16 * MIB)], Range(0x9E000, 0x1000))
-    parts = [(0x1000, 0x9D000), (0x9F000, 0xC00), (MIB, 15 * MIB)]
-    assert found == tuple(Range(*part) for part in parts)
-
-
 # --- the entry probe ---------------------------------------------------------------------------
 
 REACHED = Arm64Registers(0x40200000)
@@ -503,5 +469,5 @@ def test_expected_fields_are_all_judged() -> None:
     """A new field of Expected needs a contradiction above, and then a name here."""
     assert {field.name for field in dataclasses.fields(Expected)} == {
         *("arch", "nonce", "cmdline", "cpus", "ram", "code", "bootloader_type", "request"),
-        *("visible", "mode", "mode_log"),
+        *("mode", "mode_log"),
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bootproof.harness.qemu.placement import Placement
+from bootproof.harness.observation import Placement
 from bootproof.loader import stub
 from bootproof.loader.address import GIB, MIB
 from bootproof.loader.protocols.linux64 import identity_map

@@ -20,7 +20,7 @@ from bootproof.harness.cases.scenarios import (
     read_scenarios,
 )
 from bootproof.harness.errors import UserError
-from bootproof.harness.qemu.placement import Placement
+from bootproof.harness.observation import Placement
 from bootproof.harness.verdict import Verdict
 from bootproof.kernels import load_catalog
 from bootproof.loader.address import GIB, MIB

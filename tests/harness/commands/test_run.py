@@ -17,7 +17,8 @@ import pytest
 
 from bootproof.harness import cli
 from bootproof.harness.arguments import words
-from bootproof.harness.qemu.placement import Placement, realise
+from bootproof.harness.observation import Placement
+from bootproof.harness.qemu.placement import realise
 from bootproof.loader import bootimage
 from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.bootimage import BootImage

@@ -8,8 +8,9 @@ import pytest
 
 from bootproof.harness.commands.twice import difference, first_line_that_differs
 from bootproof.harness.evidence import GuestEvidence
+from bootproof.harness.observation import End, Observation
 from bootproof.harness.run import Costs, Outcome
-from bootproof.harness.verdict import End, Judgement, Observation, Verdict
+from bootproof.harness.verdict import Judgement, Verdict
 
 UNKNOWN = (
     "an unknown number of guest instructions the first time, an unknown number of the second time"

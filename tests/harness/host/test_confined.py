@@ -19,8 +19,8 @@ from bootproof.harness import run
 from bootproof.harness.host import confined
 from bootproof.harness.host.files import NOBODY, is_root, lent_to_qemu
 from bootproof.harness.host.process import MOST_WRITTEN, QemuProcess
+from bootproof.harness.observation import Budget
 from bootproof.harness.qemu import machine as qemu
-from bootproof.harness.qemu.watch import Budget
 from bootproof.harness.run import Start
 from bootproof.loader.address import MIB
 from tests.builders.guests import Claim, Guest, live, machine, program

@@ -25,11 +25,11 @@ from bootproof.harness.host.files import (
     write_whole,
 )
 from bootproof.harness.host.process import QemuProcess
+from bootproof.harness.observation import Budget, End
 from bootproof.harness.qemu.machine import QemuBinary
-from bootproof.harness.qemu.watch import Budget
 from bootproof.harness.record import rundir
 from bootproof.harness.run import Start, run
-from bootproof.harness.verdict import End, Verdict
+from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB
 from tests.builders.guests import Claim, Guest, machine, program
 

@@ -26,7 +26,7 @@ HARNESS = """
 import sys
 from pathlib import Path
 from bootproof.harness.run import Start, run
-from bootproof.harness.qemu.watch import Budget
+from bootproof.harness.observation import Budget
 from tests.builders.guests import Claim, Guest, machine, program
 
 directory = Path(sys.argv[1])

@@ -16,10 +16,10 @@ from typing import Any, Final
 
 import pytest
 
+from bootproof.harness.observation import Budget
 from bootproof.harness.qemu import machine as qemu
 from bootproof.harness.qemu import placement as realise
 from bootproof.harness.qemu.machine import Machine
-from bootproof.harness.qemu.watch import Budget
 from bootproof.harness.run import Outcome, Start, run
 from bootproof.harness.verdict import CodeAt, Expected, Verdict
 from bootproof.loader import bootimage, stub

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from bootproof.harness.observation import Placement
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.placement import (
     PIECES_DIRECTORY,
-    Placement,
     Realisation,
     file_offset,
     guest_ram,

@@ -13,11 +13,12 @@ import pytest
 
 from bootproof.harness.guest import logbuffer
 from bootproof.harness.host.process import QemuProcess
+from bootproof.harness.observation import Budget, End
 from bootproof.harness.qemu.console import ConsoleFile
 from bootproof.harness.qemu.monitor import Monitor
-from bootproof.harness.qemu.watch import SHUTDOWNS, Budget, Watch, ending_without_answer
+from bootproof.harness.qemu.watch import SHUTDOWNS, Watch, ending_without_answer
 from bootproof.harness.run import Start, run
-from bootproof.harness.verdict import End, Verdict
+from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB
 from bootproof.loader.memory import GuestMemory
 from tests.builders.guests import Claim, Guest, live, machine, program

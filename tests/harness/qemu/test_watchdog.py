@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from bootproof.harness.host.process import QemuProcess
+from bootproof.harness.observation import End
 from bootproof.harness.qemu import watchdog
 from bootproof.harness.qemu.watchdog import Patience
-from bootproof.harness.verdict import End
 
 
 class Clock:

@@ -12,7 +12,7 @@ import pytest
 import zstandard
 
 from bootproof.harness.errors import UserError
-from bootproof.harness.qemu.watch import Budget
+from bootproof.harness.observation import Budget
 from bootproof.harness.record import pack, replay
 from bootproof.harness.run import Start, run
 from tests.builders.guests import Claim, Guest, machine, program

@@ -14,10 +14,9 @@ import pytest
 
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest.stages import Stage
+from bootproof.harness.observation import Budget, Placement
 from bootproof.harness.qemu import machine as qemu
 from bootproof.harness.qemu.machine import Machine, RunLog
-from bootproof.harness.qemu.placement import Placement
-from bootproof.harness.qemu.watch import Budget
 from bootproof.harness.record import recording, replaylog
 from bootproof.harness.record.recording import Record
 from bootproof.harness.run import Outcome, Start, run

@@ -10,8 +10,7 @@ import psutil
 import pytest
 
 from bootproof.harness.errors import UserError
-from bootproof.harness.qemu.placement import Placement
-from bootproof.harness.qemu.watch import Budget
+from bootproof.harness.observation import Budget, Placement
 from bootproof.harness.record import playback, replay
 from bootproof.harness.record.playback import Recorded
 from bootproof.harness.record.replay import Replayed, difference

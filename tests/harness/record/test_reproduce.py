@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bootproof.harness.observation import Budget, Placement
 from bootproof.harness.qemu.machine import DirectKernel, Launch
-from bootproof.harness.qemu.placement import Placement, Realisation
-from bootproof.harness.qemu.watch import Budget
+from bootproof.harness.qemu.placement import Realisation
 from bootproof.harness.record.reproduce import write_reference_script, write_script
 from bootproof.harness.run import Start, run
 from bootproof.loader.address import GIB, MIB

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from bootproof.harness.errors import UserError
+from bootproof.harness.observation import Budget
 from bootproof.harness.qemu.gdbstub import GdbStub
-from bootproof.harness.qemu.watch import Budget
 from bootproof.harness.record import playback, qcow2, reverse
 from bootproof.harness.record.playback import Playback
 from bootproof.harness.run import Start, run

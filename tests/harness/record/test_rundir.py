@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bootproof.harness.errors import UserError
-from bootproof.harness.qemu.watch import Budget
+from bootproof.harness.observation import Budget
 from bootproof.harness.record import rundir
 from bootproof.harness.record.rundir import make_fresh
 from bootproof.harness.run import Start, run

@@ -13,7 +13,7 @@ import psutil
 
 from bootproof.harness.case import Case, Expectation
 from bootproof.harness.cases import case_file
-from bootproof.harness.qemu.watch import Budget
+from bootproof.harness.observation import Budget
 from bootproof.harness.results import results
 from bootproof.harness.run import Start, run
 from bootproof.harness.suite import matrix

@@ -15,7 +15,7 @@ import pytest
 
 from bootproof.harness.case import Case, Expectation
 from bootproof.harness.cases import case_file
-from bootproof.harness.qemu.watch import Budget, Usage
+from bootproof.harness.observation import Budget, Usage
 from bootproof.harness.suite import live, matrix
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB

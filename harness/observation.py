@@ -1,0 +1,184 @@
+"""What was seen of one run, as plain data: all that a verdict, a result or a report needs of it.
+
+Nothing here talks to QEMU, to a process or to a guest: those who do make these values, and those
+who judge or show them need no more than this.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+from typing import Final
+
+from bootproof.loader.protocols.rules import Grade, RuleFinding
+from bootproof.loader.registers import Registers
+
+PATCHED_LIMIT: Final = 0.3  # of the words of a kernel's code: it patches itself while it boots
+
+
+class Placement(enum.Enum):
+    """How the bytes of a boot image get into guest RAM."""
+
+    PIECES = "pieces"  # QEMU's generic loader copies each run of data
+    MAPPED = "mapped"  # ram.img is the RAM, privately: what the guest writes never gets there
+
+
+class End(enum.Enum):
+    """Why the harness stopped watching."""
+
+    NOT_ENTERED = "the kernel's entry was not reached"
+    GUEST_RESET = "the guest reset the machine"
+    GUEST_SHUTDOWN = "the guest shut the machine down"
+    GUEST_HALTED = "the guest halted after a panic"
+    QEMU_EXITED = "QEMU ended by itself"
+    HOST_ENDED = "QEMU was told to end, and not by the guest"
+    NO_PROGRESS = "no console output any more"
+    PARKED = "halted, and nothing will wake it"
+    LOOPING = "loops in place"
+    IDLING = "idle, and nothing happens any more"
+    BUDGET = "the budget was used up"
+    WRONG_HANDOVER = "the kernel was not handed over as asked"
+    CONSOLE_LIMIT = "the console's limit was reached"
+    NO_ANSWER = "QEMU runs but does not answer on its monitor"
+    TOO_BUSY = "QEMU is busy and does not answer on its monitor"
+    HOST_IDLE = "QEMU was given no CPU time"
+    HOST_STOPPED = "QEMU was stopped by a signal or a debugger"
+    PROOF = "the proof was there and the guest did not end by itself"
+    MARKER = "the console showed what was waited for"
+    ENTERED = "only the hand-over was asked for"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much a guest may use: instructions are its own, CPU seconds are QEMU's.
+
+    Whichever runs out first. Wall time counts only where QEMU gets no CPU whatsoever.
+    """
+
+    instructions: int = 60_000_000_000
+    cpu_seconds: float = 300.0
+    # Without any console output.
+    quiet_instructions: int = 20_000_000_000
+    quiet_cpu_seconds: float = 100.0
+    # In which not one instruction was executed: with icount that only happens to a halted CPU for
+    # which no timer is set, and nothing will ever wake it.
+    parked_cpu_seconds: float = 2.0
+    # Where QEMU then sleeps instead: looks in a row that find it asleep.
+    parked_looks: int = 20
+    # Of a CPU that is halted whenever one looks: guest time races then, to more than a quarter of
+    # an hour.
+    idling_cpu_seconds: float = 10.0
+    # Wall time in which QEMU gets no CPU whatsoever.
+    idle_seconds: float = 120.0
+    # Where a guest that prints for ever is ended.
+    console_bytes: int = 16 << 20
+    # Without console output after the proof.
+    proven_instructions: int = 2_000_000_000
+    proven_cpu_seconds: float = 5.0
+    # To the kernel's first instruction.
+    entry_cpu_seconds: float = 10.0
+
+    def after_proof(self) -> Budget:
+        """The budget of a guest that has proved its boot and only has to end itself."""
+        return replace(
+            self,
+            quiet_instructions=self.proven_instructions,
+            quiet_cpu_seconds=self.proven_cpu_seconds,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a guest has used so far."""
+
+    instructions: int | None  # of the guest; None without icount
+    cpu_seconds: float  # of QEMU
+    console_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the CPU is."""
+
+    pc: int  # guest-virtual
+    symbol: str | None = None  # of the kernel
+    interrupts_off: bool = False
+    instructions: tuple[str, ...] = ()  # what is executed there
+    counters: tuple[int, ...] = ()  # all that the pc was seen to be while nothing else happened
+
+    def __str__(self) -> str:
+        name = f": {self.symbol}" if self.symbol else ""
+        return f"{self.pc:#x}{name}{' (interrupts off)' if self.interrupts_off else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Something that is not as the boot image says; both sides as text."""
+
+    what: str
+    expected: str
+    actual: str
+
+    def __str__(self) -> str:
+        return f"{self.what} is {self.actual}, not {self.expected}"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """CPU and RAM at the kernel's first instruction, held against what was asked."""
+
+    registers: Registers | None  # None when the entry was not reached
+    where: str = ""  # the CPU was instead
+    differences: tuple[Difference, ...] = ()  # the first of them
+    more: int = 0  # differences that are not listed
+    findings: tuple[RuleFinding, ...] = ()  # of the protocol's rules
+    instructions: int | None = None  # executed on the way there, by the reset stub
+
+    @property
+    def reached(self) -> bool:
+        return self.registers is not None
+
+    @property
+    def violations(self) -> tuple[RuleFinding, ...]:
+        """What the boot protocol forbids."""
+        return tuple(found for found in self.findings if found.grade is Grade.VIOLATION)
+
+    @property
+    def clean(self) -> bool:
+        """Whether the kernel was handed over as asked and as the protocol demands."""
+        return self.reached and not self.differences and not self.violations
+
+
+@dataclass(frozen=True, slots=True)
+class TextCheck:
+    """The kernel's code in guest RAM against what was loaded, where the guest says it is."""
+
+    words: int  # of 8 bytes, compared
+    patched: int  # of them differ
+
+    @property
+    def share(self) -> float:
+        return self.patched / self.words if self.words else 1.0
+
+    @property
+    def fits(self) -> bool:
+        return self.share <= PATCHED_LIMIT
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What was seen of one run."""
+
+    transcript: bytes  # all that the guest wrote to its console
+    end: End
+    exit_code: int | None = None  # of a QEMU that ended by itself
+    stderr: str = ""  # of QEMU
+    instructions: int | None = None  # of the guest; None without icount
+    cpu_seconds: float = 0.0  # of QEMU
+    registers: str = ""  # as QEMU prints them, at the end
+    log: bytes = b""  # the kernel's log buffer in RAM; empty when not found or not looked for
+    place: Place | None = None  # at the end
+    reset: str = ""  # what the CPU's state tells about a reset
+    probe: Probe | None = None
+    text: TextCheck | None = None
+    console_lost: bool = False  # the guest may have printed more than the host had room for
