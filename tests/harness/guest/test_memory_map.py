@@ -17,7 +17,7 @@ from bootproof.loader.address import GIB, MIB, Range
         (False, [(0, 0x80000)], [(0x1000, 0x7F000)]),
         (False, [(0, 0x1000)], []),
         (
-            "x86_64",
+            False,
             [(0, 2 * GIB), (4 * GIB, GIB)],
             [(0x1000, 0x9EC00), (MIB, 2 * GIB - MIB), (4 * GIB, GIB)],
         ),
