@@ -10,11 +10,11 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from bootproof.kernels.cache import file_sha256
@@ -29,6 +29,8 @@ MOST_REDIRECTS = 5
 MIRROR_ADVICE = "check the network, or name another mirror with --mirror or BOOTPROOF_MIRROR"
 ENOUGH_PROGRESS = 64 << 10
 """Bytes. A try that got so much further than any before shows a line that works: count anew."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,59 +82,38 @@ class Downloader:
 
     def read(self, url: str, limit: int) -> bytes:
         """The whole of a small file. Raises `NotOnMirror`, `ServerRefused`, `NoNetwork`."""
-        failures = 0
-        while True:
-            try:
-                with self._get(url, 0) as response:
-                    data = bytearray()
-                    for chunk in _body(response):
-                        data += chunk
-                        if len(data) > limit:
-                            raise ServerRefused(f"{shown(url)}: larger than {mebibytes(limit)}")
-                    return bytes(data)
-            except _Transient as reason:
-                failures += 1
-                self._wait_or_give_up(url, failures, reason)
+
+        def attempt() -> bytes:
+            with self._get(url, 0) as response:
+                return b"".join(_whole(url, response, limit))
+
+        return self._persist(url, attempt)
 
     def save_hashed(self, url: str, target: Path, sha256: str, limit: int) -> None:
         """Write the file at `url`, whose size nobody knows, to `target`, and sync it.
 
         Raises as `read`, and `WrongHash`; what is then at `target` is not to be used.
         """
-        failures = 0
-        while True:
-            try:
-                found = self._write_all(url, target, limit)
-                break
-            except _Transient as reason:
-                failures += 1
-                self._wait_or_give_up(url, failures, reason)
-        if found != sha256:
+
+        def attempt() -> str:
+            digest = hashlib.sha256()
+            with self._get(url, 0) as response, target.open("wb") as file:
+                size = _total(response, 0) or 0
+                with self._progress.download(target.name, size, 0) as advance:
+                    for chunk in _whole(url, response, limit):
+                        file.write(chunk)
+                        digest.update(chunk)
+                        advance(file.tell())
+                file.flush()
+                os.fsync(file.fileno())
+            return digest.hexdigest()
+
+        actual = self._persist(url, attempt)
+        if actual != sha256:
             raise WrongHash(
-                f"{shown(url)} is not the file that was asked for: its SHA-256 is {found}, not"
+                f"{shown(url)} is not the file that was asked for: its SHA-256 is {actual}, not"
                 f" {sha256}"
             )
-
-    def _write_all(self, url: str, target: Path, limit: int) -> str:
-        digest, have = hashlib.sha256(), 0
-        too_large = ServerRefused(f"{shown(url)}: larger than {mebibytes(limit)}")
-        with self._get(url, 0) as response, target.open("wb") as file:
-            total = _total(response, 0)
-            if total is not None and total > limit:
-                raise too_large
-            with self._progress.download(target.name, total or 0, 0) as advance:
-                for chunk in _body(response):
-                    have += len(chunk)
-                    if have > limit:
-                        raise too_large
-                    file.write(chunk)
-                    digest.update(chunk)
-                    advance(have)
-            if total is not None and have < total:
-                raise _Transient(f"it ended at byte {have} of {total}")
-            file.flush()
-            os.fsync(file.fileno())
-        return digest.hexdigest()
 
     def save(self, url: str, part: Path, wanted: Wanted) -> None:
         """Make `part` the file `wanted`, going on from what an earlier try left there.
@@ -144,30 +125,26 @@ class Downloader:
         part.parent.mkdir(parents=True, exist_ok=True)
         resumed = part.exists()
         with self._progress.download(wanted.label, wanted.size, _size(part)) as advance:
-            while True:
-                self._complete(url, part, wanted, advance)
-                found = file_sha256(part)
-                if found == wanted.sha256:
-                    return
+            while (actual := self._complete(url, part, wanted, advance)) != wanted.sha256:
                 part.unlink()
                 if not resumed:
-                    raise _wrong_hash(url, wanted, f"its SHA-256 is {found}")
+                    raise _wrong_hash(url, wanted, f"its SHA-256 is {actual}")
                 resumed = False
 
-    def _complete(self, url: str, part: Path, wanted: Wanted, advance: Advance) -> None:
-        failures, farthest = 0, _size(part)
-        while _size(part) != wanted.size:
-            try:
+    def _complete(self, url: str, part: Path, wanted: Wanted, advance: Advance) -> str:
+        """Brings `part` to its size; gives its SHA-256."""
+
+        def attempt() -> None:
+            if _size(part) != wanted.size:
                 self._stream(url, part, wanted, advance)
-            except _Transient as reason:
-                if _size(part) >= farthest + ENOUGH_PROGRESS:
-                    failures, farthest = 0, _size(part)
-                failures += 1
-                self._wait_or_give_up(url, failures, reason)
-            except OSError:
-                # A full disk is no place for the remains of a download.
-                part.unlink(missing_ok=True)
-                raise
+
+        try:
+            self._persist(url, attempt, lambda: _size(part))
+        except OSError:
+            # A full disk is no place for the remains of a download.
+            part.unlink(missing_ok=True)
+            raise
+        return file_sha256(part)
 
     def _stream(self, url: str, part: Path, wanted: Wanted, advance: Advance) -> None:
         have = _size(part)
@@ -222,16 +199,31 @@ class Downloader:
             flaw = type(error).__name__
             raise ServerRefused(f"{shown(url)}: {flaw}; is the address right?") from error
 
-    def _wait_or_give_up(self, url: str, failures: int, reason: _Transient) -> None:
-        host = urlsplit(shown(url)).netloc
-        if failures >= self._retry.tries:
-            raise NoNetwork(
-                f"cannot fetch {shown(url)}: {reason} ({failures} tries); {self._advice}"
-            ) from reason
-        delay = self._retry.delay(failures)
-        count = f"try {failures + 1} of {self._retry.tries}"
-        self._progress.note(f"{host}: {reason}; trying again in {delay:g} s ({count})")
-        time.sleep(delay)
+    def _persist(
+        self, url: str, attempt: Callable[[], T], size: Callable[[], int] = lambda: 0
+    ) -> T:
+        """What `attempt` gives, tried again while its failures are such as may pass.
+
+        `size` says how many bytes are there so far.
+        """
+        failures, farthest = 0, size()
+        while True:
+            try:
+                return attempt()
+            except _Transient as reason:
+                if size() >= farthest + ENOUGH_PROGRESS:
+                    failures, farthest = 0, size()
+                failures += 1
+                if failures >= self._retry.tries:
+                    raise NoNetwork(
+                        f"cannot fetch {shown(url)}: {reason} ({failures} tries); {self._advice}"
+                    ) from reason
+                delay = self._retry.delay(failures)
+                self._progress.note(
+                    f"{urlsplit(shown(url)).netloc}: {reason}; trying again in {delay:g} s"
+                    f" (try {failures + 1} of {self._retry.tries})"
+                )
+            time.sleep(delay)
 
 
 def shown(url: str) -> str:
@@ -280,6 +272,18 @@ def _body(response: requests.Response) -> Iterator[bytes]:
         yield from response.raw.stream(CHUNK, decode_content=False)
     except HTTPError as error:
         raise _Transient(f"the connection was lost ({_reason(error)})") from error
+
+
+def _whole(url: str, response: requests.Response, limit: int) -> Iterator[bytes]:
+    """A body from its start to its end, which is not behind byte `limit`."""
+    have, total = 0, _total(response, 0) or 0
+    for chunk in _body(response):
+        have += len(chunk)
+        if max(have, total) > limit:
+            raise ServerRefused(f"{shown(url)}: larger than {mebibytes(limit)}")
+        yield chunk
+    if have < total:
+        raise _Transient(f"it ended at byte {have} of {total}")
 
 
 def _wrong_hash(url: str, wanted: Wanted, flaw: str) -> WrongHash:
