@@ -16,16 +16,17 @@ from dataclasses import dataclass
 from bootproof.loader.identify import PROTOCOL_2_08, Format, Identity, payload_start, setup_header
 from bootproof.loader.packing import Packed, Packing, Unpack, sniff
 from bootproof.loader.pecoff import PeFile, Section
+from bootproof.loader.result import SetupHeader
 from bootproof.loader.zboot import PACKINGS, ZbootHeader
 
-_SIZE_WORD = 4
+SIZE_WORD = 4
+"""Bytes of the unpacked size that a kernel build puts behind a stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class Payload:
     """`size` bytes at file offset `offset`: a compressed stream, or, without `packing`, the
-    content itself.  `declared` is its unpacked size in bytes where one is written down, which is
-    at file offset `declared_at`.
+    content itself.  `declared` and `declared_at` are as in `Packed`.
     """
 
     container: Format
@@ -38,7 +39,8 @@ class Payload:
     def stream(self, name: str, data: memoryview) -> Packed:
         """The compressed stream in the file `name` with the bytes `data`."""
         assert self.packing is not None
-        return Packed(name, data, self.offset, self.offset + self.size, self.packing)
+        end = self.offset + self.size
+        return Packed(name, data, self.offset, end, self.packing, self.declared, self.declared_at)
 
 
 def locate(name: str, data: memoryview, identity: Identity) -> Payload:
@@ -54,7 +56,7 @@ def locate(name: str, data: memoryview, identity: Identity) -> Payload:
             value=str(identity.format),
         )
     if identity.format is Format.UNKNOWN:
-        raise unrecognised(name, data, identity)
+        raise _unrecognised(name, data, identity)
     if identity.format is Format.BZIMAGE:
         return _bzimage_payload(name, data)
     if identity.format is Format.ZBOOT:
@@ -65,8 +67,7 @@ def locate(name: str, data: memoryview, identity: Identity) -> Payload:
     return _whole_file(data, identity)
 
 
-def unrecognised(name: str, data: memoryview, identity: Identity) -> Unpack.Unrecognised:
-    """The error for a file, or a payload, of no known format."""
+def _unrecognised(name: str, data: memoryview, identity: Identity) -> Unpack.Unrecognised:
     begins = f"it begins with {bytes(data[:8]).hex(' ')}" if data else "it is empty"
     remark = identity.remark or begins
     return Unpack.Unrecognised(
@@ -78,37 +79,20 @@ def unrecognised(name: str, data: memoryview, identity: Identity) -> Unpack.Unre
 
 
 def _whole_file(data: memoryview, identity: Identity) -> Payload:
-    if identity.packing is not Packing.GZIP or len(data) < _SIZE_WORD:
+    if identity.packing is not Packing.GZIP or len(data) < SIZE_WORD:
         return Payload(identity.format, identity.packing, 0, len(data))
-    at = len(data) - _SIZE_WORD
+    at = len(data) - SIZE_WORD
     return Payload(identity.format, Packing.GZIP, 0, len(data), _word(data, at), at)
 
 
 def _word(data: memoryview, offset: int) -> int:
-    return int.from_bytes(data[offset : offset + _SIZE_WORD], "little")
+    return int.from_bytes(data[offset : offset + SIZE_WORD], "little")
 
 
 def _bzimage_payload(name: str, data: memoryview) -> Payload:
     header = setup_header(data)
     assert header is not None
-    if header.version < PROTOCOL_2_08:
-        raise Unpack.Unsupported(
-            f"boot protocol {header.version >> 8}.{header.version & 0xFF:02} does not say where "
-            "the payload is; that needs 2.08 (Linux 2.6.24)",
-            file=name,
-            field="version",
-            value=header.version,
-            limit=PROTOCOL_2_08,
-            advice="load the bzImage as it is",
-        )
-    if not header.payload_length:
-        raise Unpack.Unsupported(
-            "the setup header names no payload (payload_length is 0)",
-            file=name,
-            field="payload_length",
-            value=0,
-            advice="load the bzImage as it is",
-        )
+    _check_names_payload(name, header)
     start, size = payload_start(header), header.payload_length
     _inside(name, data, start, size, "payload_offset, payload_length")
     packing = sniff(data, start)
@@ -120,17 +104,39 @@ def _bzimage_payload(name: str, data: memoryview) -> Payload:
             field="payload",
             offset=start,
         )
-    if size <= _SIZE_WORD:
+    if size <= SIZE_WORD:
         raise Unpack.BadHeader(
             f"payload_length is {size}, which holds nothing but the size word",
             file=name,
             field="payload_length",
             value=size,
         )
-    at = start + size - _SIZE_WORD
+    at = start + size - SIZE_WORD
     # gzip's own trailer is that size word; behind every other stream the build appends one.
-    stream_size = size if packing is Packing.GZIP else size - _SIZE_WORD
+    stream_size = size if packing is Packing.GZIP else size - SIZE_WORD
     return Payload(Format.BZIMAGE, packing, start, stream_size, _word(data, at), at)
+
+
+def _check_names_payload(name: str, header: SetupHeader) -> None:
+    advice = "load the bzImage as it is"
+    if header.version < PROTOCOL_2_08:
+        raise Unpack.Unsupported(
+            f"boot protocol {header.version >> 8}.{header.version & 0xFF:02} does not say where "
+            "the payload is; that needs 2.08 (Linux 2.6.24)",
+            file=name,
+            field="version",
+            value=header.version,
+            limit=PROTOCOL_2_08,
+            advice=advice,
+        )
+    if not header.payload_length:
+        raise Unpack.Unsupported(
+            "the setup header names no payload (payload_length is 0)",
+            file=name,
+            field="payload_length",
+            value=0,
+            advice=advice,
+        )
 
 
 def _zboot_payload(name: str, data: memoryview) -> Payload:
@@ -157,8 +163,8 @@ def _zboot_payload(name: str, data: memoryview) -> Payload:
             offset=ZbootHeader.OFFSETS["compression"],
             value=header.compression_name,
         )
-    at = start + size - (_SIZE_WORD if packing is Packing.GZIP else 0)
-    if at + _SIZE_WORD > len(data):
+    at = start + size - (SIZE_WORD if packing is Packing.GZIP else 0)
+    if at + SIZE_WORD > len(data):
         raise Unpack.Truncated(
             f"the size word of the payload, at {at:#x}, is missing",
             file=name,

@@ -20,7 +20,7 @@ from typing import Self, TypeAlias, TypeVar
 from bootproof.loader.identify import Format, Identity, identify_bytes
 from bootproof.loader.image import ImageLike, ImageSource, open_image
 from bootproof.loader.packing import Output, Packing, Unpack, decode
-from bootproof.loader.payload import Payload, locate, uki_sections
+from bootproof.loader.payload import SIZE_WORD, Payload, locate, uki_sections
 
 T = TypeVar("T")
 
@@ -29,8 +29,6 @@ DEFAULT_LIMIT = 1 << 30
 
 MAX_STEPS = 4
 """Deepest nesting that occurs: a compressed unified kernel image around a zboot image."""
-
-_SIZE_WORD = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,38 +55,29 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """What came out: its bytes (read-only), its format, the packings taken off (outermost first).
+    """What came out: its bytes (read-only), what they are, the packings taken off, outermost first.
 
     `initrd` and `cmdline` are set when one of them was a unified kernel image that has them.
     """
 
     data: memoryview
-    format: Format
-    arch: str | None
-    steps: tuple[Step, ...]
+    identity: Identity
+    steps: tuple[Step, ...] = ()
     initrd: memoryview | None = None
     cmdline: str | None = None
 
     @property
-    def packing(self) -> str:
-        """The innermost packing: "zstd", …, or "stored"."""
-        return _packing_name(self.steps)
+    def format(self) -> Format:
+        return self.identity.format
 
-
-@dataclass(frozen=True, slots=True)
-class UnpackedFile:
-    """As `Unpacked`, with the bytes in the file `path`; for the initrd see `uki_parts`."""
-
-    path: Path
-    format: Format
-    arch: str | None
-    steps: tuple[Step, ...]
-    cmdline: str | None = None
+    @property
+    def arch(self) -> str | None:
+        return self.identity.arch
 
     @property
     def packing(self) -> str:
         """The innermost packing: "zstd", …, or "stored"."""
-        return _packing_name(self.steps)
+        return (self.steps[-1].packing if self.steps else None) or "stored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +103,7 @@ def unpack(image: ImageLike, *, limit: int = DEFAULT_LIMIT) -> Unpacked:
     `.TooLarge`, `.SizeMismatch`, `.WindowTooLarge`, `.TrailingData`; or an `Image` error.
     """
     with open_image(image) as source:
-        return _unpacked(_take_one_off(source, _in_memory, limit))
+        return _take_one_off(source, _in_memory, limit)
 
 
 def unpack_fully(image: ImageLike, *, limit: int = DEFAULT_LIMIT) -> Unpacked:
@@ -124,10 +113,10 @@ def unpack_fully(image: ImageLike, *, limit: int = DEFAULT_LIMIT) -> Unpacked:
     `Unpack.TooDeep` after `MAX_STEPS` packings.
     """
     with open_image(image) as source:
-        return _unpacked(_take_all_off(source, _in_memory, limit))
+        return _take_all_off(source, _in_memory, limit)
 
 
-def unpack_to(image: ImageLike, path: Path, *, limit: int = DEFAULT_LIMIT) -> UnpackedFile:
+def unpack_to(image: ImageLike, path: Path, *, limit: int = DEFAULT_LIMIT) -> Unpacked:
     """As `unpack`, into the file `path`, which appears whole or not at all.
 
     Little memory is used, whatever the sizes.  Raises as `unpack`, and `Unpack.WriteFailed`.
@@ -136,7 +125,7 @@ def unpack_to(image: ImageLike, path: Path, *, limit: int = DEFAULT_LIMIT) -> Un
         return spool.keep(_take_one_off(source, spool, limit))
 
 
-def unpack_fully_to(image: ImageLike, path: Path, *, limit: int = DEFAULT_LIMIT) -> UnpackedFile:
+def unpack_fully_to(image: ImageLike, path: Path, *, limit: int = DEFAULT_LIMIT) -> Unpacked:
     """As `unpack_fully`, into the file `path`, which appears whole or not at all.
 
     A kernel that is loadable as it is, is copied.  Raises as `unpack_fully`, and
@@ -183,11 +172,6 @@ def _text(section: memoryview | None) -> str | None:
     return bytes(section).split(b"\0", 1)[0].decode("utf-8", "replace").rstrip()
 
 
-def _packing_name(steps: tuple[Step, ...]) -> str:
-    packing = steps[-1].packing if steps else None
-    return packing or "stored"
-
-
 _Sink: TypeAlias = Callable[[bytes | memoryview], object]
 """Takes the next bytes of a content."""
 
@@ -195,93 +179,67 @@ _Store: TypeAlias = Callable[[Callable[[_Sink], Step]], tuple[memoryview, Step]]
 """Has one content written, in memory or into a file, and returns it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Peeled:
-    """How far unpacking has come."""
-
-    name: str
-    data: memoryview
-    identity: Identity
-    steps: tuple[Step, ...] = ()
-    initrd: memoryview | None = None
-    cmdline: str | None = None
+def _take_one_off(source: ImageSource, store: _Store, limit: int) -> Unpacked:
+    return _peel(source.name, _as_it_is(source), store, limit)
 
 
-def _unpacked(peeled: _Peeled) -> Unpacked:
-    return Unpacked(
-        peeled.data,
-        peeled.identity.format,
-        peeled.identity.arch,
-        peeled.steps,
-        peeled.initrd,
-        peeled.cmdline,
-    )
-
-
-def _start(source: ImageSource) -> _Peeled:
-    return _Peeled(source.name, source.data, identify_bytes(source.data))
-
-
-def _take_one_off(source: ImageSource, store: _Store, limit: int) -> _Peeled:
-    return _peel(_start(source), store, limit)
-
-
-def _take_all_off(source: ImageSource, store: _Store, limit: int) -> _Peeled:
-    peeled = _start(source)
-    while not peeled.identity.format.loadable:
-        if len(peeled.steps) == MAX_STEPS:
+def _take_all_off(source: ImageSource, store: _Store, limit: int) -> Unpacked:
+    kernel = _as_it_is(source)
+    while not kernel.format.loadable:
+        if len(kernel.steps) == MAX_STEPS:
             raise Unpack.TooDeep(
-                f"no kernel after {MAX_STEPS} packings ({'; '.join(map(str, peeled.steps))})",
+                f"no kernel after {MAX_STEPS} packings ({'; '.join(map(str, kernel.steps))})",
                 file=source.name,
                 value=MAX_STEPS,
                 limit=MAX_STEPS,
             )
-        peeled = _peel(peeled, store, limit)
-    return peeled
+        kernel = _peel(source.name, kernel, store, limit)
+    return kernel
 
 
-def _peel(outer: _Peeled, store: _Store, limit: int) -> _Peeled:
+def _as_it_is(source: ImageSource) -> Unpacked:
+    return Unpacked(source.data, identify_bytes(source.data))
+
+
+def _peel(name: str, outer: Unpacked, store: _Store, limit: int) -> Unpacked:
     """Takes the outermost packing off."""
-    payload = locate(outer.name, outer.data, outer.identity)
+    payload = locate(name, outer.data, outer.identity)
     initrd, cmdline = outer.initrd, outer.cmdline
     if payload.packing is None:
-        parts = uki_parts(open_image(outer.data, outer.name))
+        parts = uki_parts(open_image(outer.data, name))
         data, initrd, cmdline = parts.linux, parts.initrd, parts.cmdline
         step = Step(payload.container, None, payload.offset, payload.size, payload.size)
     else:
-        data, step = store(lambda sink: _pour(outer, payload, limit, sink))
-    steps = (*outer.steps, step)
-    return _Peeled(outer.name, data, identify_bytes(data), steps, initrd, cmdline)
+        data, step = store(lambda sink: _pour(name, outer.data, payload, limit, sink))
+    return Unpacked(data, identify_bytes(data), (*outer.steps, step), initrd, cmdline)
 
 
-def _pour(outer: _Peeled, payload: Payload, limit: int, sink: Callable[[bytes], object]) -> Step:
+def _pour(name: str, data: memoryview, payload: Payload, limit: int, sink: _Sink) -> Step:
     """Decompresses `payload` into `sink` and checks what is around the stream."""
-    packed = payload.stream(outer.name, outer.data)
-    output = Output(
-        sink, packed, limit=limit, declared=payload.declared, declared_at=payload.declared_at
-    )
+    packed = payload.stream(name, data)
+    output = Output(sink, packed, limit=limit)
     end = decode(packed, output)
     output.finish()
-    _check_trailer(outer, payload, end, output.total)
+    _check_trailer(name, data, payload, end, output.total)
     return Step(
         payload.container, payload.packing, payload.offset, end - packed.start, output.total
     )
 
 
-def _check_trailer(outer: _Peeled, payload: Payload, end: int, size: int) -> None:
+def _check_trailer(name: str, data: memoryview, payload: Payload, end: int, size: int) -> None:
     """Refuses bytes behind the stream, but for the size word of kernel builds before 5.17.
 
     Those wrote it behind Image.lz4 and its like as well (scripts/Makefile.lib, `size_append`).
     """
-    rest = outer.data[end : payload.offset + payload.size]
+    rest = data[end : payload.offset + payload.size]
     if not rest:
         return
     plain_file = payload.container not in (Format.BZIMAGE, Format.ZBOOT)
-    if plain_file and len(rest) == _SIZE_WORD and int.from_bytes(rest, "little") == size:
+    if plain_file and len(rest) == SIZE_WORD and int.from_bytes(rest, "little") == size:
         return
     raise Unpack.TrailingData(
         f"{len(rest)} bytes follow the {payload.packing} stream, which ends at {end:#x}",
-        file=outer.name,
+        file=name,
         field=str(payload.packing),
         offset=end,
         value=len(rest),
@@ -313,22 +271,14 @@ class _Spool:
         with open_image(partial, allow_empty=True) as source:
             return source.data[:], step
 
-    def keep(self, peeled: _Peeled) -> UnpackedFile:
-        """Gives the content of `peeled` its name, after writing it if no step had to."""
-        stored = not peeled.steps or peeled.steps[-1].packing is None
-        if stored:
-            self._write(lambda sink: sink(peeled.data))
-        partial = self._partial
-        assert partial is not None
+    def keep(self, kernel: Unpacked) -> Unpacked:
+        """Gives the content of `kernel` its name, after writing it if no step had to."""
+        if not kernel.steps or kernel.steps[-1].packing is None:
+            self._write(lambda sink: sink(kernel.data))
+        assert self._partial is not None
         with _writing(self._path):
-            partial.replace(self._path)
-        return UnpackedFile(
-            self._path,
-            peeled.identity.format,
-            peeled.identity.arch,
-            peeled.steps,
-            peeled.cmdline,
-        )
+            self._partial.replace(self._path)
+        return kernel
 
     def _write(self, fill: Callable[[_Sink], T]) -> tuple[Path, T]:
         """A new partial file with what `fill` writes; it replaces the one before."""

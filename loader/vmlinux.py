@@ -76,9 +76,6 @@ def _unpack_head(kernel: ImageSource, payload: Payload, limit: int, size: int) -
             raise _EnoughError
 
     packed = payload.stream(kernel.name, kernel.data)
-    output = Output(
-        sink, packed, limit=limit, declared=payload.declared, declared_at=payload.declared_at
-    )
     with contextlib.suppress(_EnoughError):
-        decode(packed, output)
+        decode(packed, Output(sink, packed, limit=limit))
     return head

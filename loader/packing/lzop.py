@@ -7,13 +7,12 @@ big-endian.  Must not know: what the stream holds.
 
 from __future__ import annotations
 
-import struct
 import zlib
 
 from lzallright import LZOCompressor, LZOError
 
 from bootproof.loader.packing.errors import Unpack
-from bootproof.loader.packing.stream import Output, Packed
+from bootproof.loader.packing.stream import Cursor, Output, Packed
 
 _MAGIC_SIZE = 9
 _VERSION_WITH_LEVEL = 0x0940  # since then: version needed, level, and a 64-bit mtime
@@ -34,30 +33,16 @@ _LARGEST_BLOCK = 256 << 10
 _MAX_BLOCKS = 1 << 16
 
 
-class _Cursor:
-    """Reads big-endian fields of the stream; `position` is a file offset."""
-
-    def __init__(self, packed: Packed) -> None:
-        self._packed = packed
-        self.position = packed.start
-
-    def take(self, size: int) -> memoryview:
-        end = self.position + size
-        if end > self._packed.end:
-            raise self._packed.truncated(self._packed.end)
-        view = self._packed.data[self.position : end]
-        self.position = end
-        return view
-
-    def u32(self) -> int:
-        (value,) = struct.unpack(">I", self.take(4))
-        return int(value)
+def _u32(cursor: Cursor) -> int:
+    return int.from_bytes(cursor.take(4))
 
 
-def _read_flags(packed: Packed, cursor: _Cursor) -> int:
+def _read_flags(cursor: Cursor) -> int:
     """Moves `cursor` over the header and returns its flags."""
+    packed = cursor.packed
     cursor.take(_MAGIC_SIZE)
-    version, _library = struct.unpack(">HH", cursor.take(4))
+    version = int.from_bytes(cursor.take(2))
+    cursor.take(2)  # version of the library
     modern = version >= _VERSION_WITH_LEVEL
     if modern:
         cursor.take(2)  # version needed to extract
@@ -66,7 +51,7 @@ def _read_flags(packed: Packed, cursor: _Cursor) -> int:
         raise packed.corrupt(cursor.position, f"unknown method {method}")
     if modern:
         cursor.take(1)  # level
-    flags = cursor.u32()
+    flags = _u32(cursor)
     if flags & _REFUSED:
         raise Unpack.Unsupported(
             f"the lzop header at {packed.start:#x} has flags {flags:#x}; filters, extra fields "
@@ -83,18 +68,19 @@ def _read_flags(packed: Packed, cursor: _Cursor) -> int:
     return flags
 
 
-def _block_checksums(cursor: _Cursor, flags: int, *, stored: bool) -> tuple[int | None, int | None]:
+def _block_checksums(cursor: Cursor, flags: int, *, stored: bool) -> tuple[int | None, int | None]:
     """The Adler-32 and CRC-32 of the unpacked block; those of the packed one are passed over."""
-    adler = cursor.u32() if flags & _ADLER32_D else None
-    crc = cursor.u32() if flags & _CRC32_D else None
+    adler = _u32(cursor) if flags & _ADLER32_D else None
+    crc = _u32(cursor) if flags & _CRC32_D else None
     if not stored:
         cursor.take(4 * bool(flags & _ADLER32_C) + 4 * bool(flags & _CRC32_C))
     return adler, crc
 
 
-def _unpack_block(packed: Packed, cursor: _Cursor, size: int, flags: int) -> bytes:
+def _unpack_block(cursor: Cursor, size: int, flags: int) -> bytes:
     """The next block, which its header says unpacks to `size` bytes."""
-    packed_size = cursor.u32()
+    packed = cursor.packed
+    packed_size = _u32(cursor)
     if size > _LARGEST_BLOCK or not 0 < packed_size <= size:
         raise packed.corrupt(cursor.position, f"a block of {packed_size} for {size} bytes")
     adler, crc = _block_checksums(cursor, flags, stored=packed_size == size)
@@ -118,11 +104,11 @@ def decode(packed: Packed, output: Output) -> int:
     Returns the file offset behind the end marker.  Raises `Unpack.Truncated`, `.Corrupt`,
     `.Unsupported`, and what `output` raises.
     """
-    cursor = _Cursor(packed)
-    flags = _read_flags(packed, cursor)
+    cursor = Cursor(packed)
+    flags = _read_flags(cursor)
     for _ in range(_MAX_BLOCKS):
-        size = cursor.u32()
+        size = _u32(cursor)
         if size == 0:
             return cursor.position
-        output.write(_unpack_block(packed, cursor, size, flags))
+        output.write(_unpack_block(cursor, size, flags))
     raise packed.corrupt(cursor.position, f"more than {_MAX_BLOCKS} blocks")

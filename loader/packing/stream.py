@@ -1,13 +1,15 @@
 """A compressed stream inside a file, and the bounded place its output goes to.
 
-Owns: `Packed` (where the stream lies, and errors that say so) and `Output` (the only way a
-decoder hands bytes on; it stops at the limit).  Must not know: any compression format.
+Owns: `Packed` (where the stream lies, and errors that say so), `Cursor` (reading it field by
+field) and `Output` (the only way a decoder hands bytes on; it stops at the limit).  Must not know:
+any compression format.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from bootproof.loader.packing.errors import Unpack, UnpackError
 from bootproof.loader.packing.kinds import Packing
@@ -16,7 +18,7 @@ WINDOW_LIMIT = 128 << 20
 """Largest history a decoder may be asked to keep: what `zstd -22 --ultra` declares."""
 
 INPUT_SLICE = 256 << 10
-"""Compressed bytes handed to a decompressor at a time."""
+"""Compressed bytes given to a decompressor at a time."""
 
 OUTPUT_SLICE = 1 << 20
 """Most bytes taken from a decompressor at a time."""
@@ -27,33 +29,40 @@ MAX_STREAMS = 8192
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """One compressed stream: bytes `start` to `end` (file offsets) of the file `name`."""
+    """One compressed stream: bytes `start` to `end` (file offsets) of the file `name`.
+
+    `declared` is its unpacked size in bytes where one is written down beside it, which is at file
+    offset `declared_at`.
+    """
 
     name: str
     data: memoryview
     start: int
     end: int
     packing: Packing
+    declared: int | None = None
+    declared_at: int | None = None
+
+    def error(
+        self, kind: type[UnpackError], detail: str, offset: int | None, **others: Any
+    ) -> UnpackError:
+        """An error about the stream: `detail` goes on after "the xz stream at 0x0".
+
+        `offset` is the file offset of what is wrong; `others` are as in `LoaderError`.
+        """
+        text = f"the {self.packing} stream at {self.start:#x} {detail}"
+        return kind(text, file=self.name, field=str(self.packing), offset=offset, **others)
 
     def truncated(self, offset: int) -> UnpackError:
         """The stream needs bytes at file offset `offset`, where it has ended."""
-        return Unpack.Truncated(
-            f"the {self.packing} stream at {self.start:#x} breaks off at {offset:#x}",
-            file=self.name,
-            field=str(self.packing),
-            offset=offset,
-            advice="the file is incomplete: copy or download it again",
-        )
+        advice = "the file is incomplete: copy or download it again"
+        return self.error(Unpack.Truncated, f"breaks off at {offset:#x}", offset, advice=advice)
 
     def corrupt(self, offset: int, why: object) -> UnpackError:
         """The decompressor gave up on the bytes at, or shortly behind, file offset `offset`."""
-        return Unpack.Corrupt(
-            f"the {self.packing} stream at {self.start:#x} is corrupt near {offset:#x}: {why}",
-            file=self.name,
-            field=str(self.packing),
-            offset=offset,
-            advice="the file is damaged: copy or download it again",
-        )
+        advice = "the file is damaged: copy or download it again"
+        detail = f"is corrupt near {offset:#x}: {why}"
+        return self.error(Unpack.Corrupt, detail, offset, advice=advice)
 
     def window_too_large(self, offset: int, window: int | None) -> UnpackError:
         """The header at file offset `offset` asks for a history of `window` bytes."""
@@ -69,35 +78,41 @@ class Packed:
         )
 
 
+class Cursor:
+    """Reads a stream from its start on; `position` is a file offset."""
+
+    def __init__(self, packed: Packed) -> None:
+        self.packed = packed
+        self.position = packed.start
+
+    def take(self, size: int) -> memoryview:
+        """The next `size` bytes.  Raises `Unpack.Truncated`."""
+        end = self.position + size
+        if end > self.packed.end:
+            raise self.packed.truncated(self.packed.end)
+        view = self.packed.data[self.position : end]
+        self.position = end
+        return view
+
+
 class Output:
     """Counts decompressed bytes on their way to `sink` and refuses the one beyond the bound.
 
-    `limit` is the caller's; `declared`, when not None, is the size that is written down for the
-    stream at file offset `declared_at`.  All sizes in bytes.
+    The bound is the caller's `limit` and the size that is written down for `packed`, in bytes.
     """
 
-    def __init__(
-        self,
-        sink: Callable[[bytes], object],
-        packed: Packed,
-        *,
-        limit: int,
-        declared: int | None = None,
-        declared_at: int | None = None,
-    ) -> None:
+    def __init__(self, sink: Callable[[bytes], object], packed: Packed, *, limit: int) -> None:
         self._sink = sink
         self._packed = packed
         self._limit = limit
-        self._declared = declared
-        self._declared_at = declared_at
         self.total = 0
-        if declared is not None and declared > limit:
-            raise self._too_large(declared, f" by the size at {declared_at or 0:#x}")
+        if packed.declared is not None and packed.declared > limit:
+            raise self._too_large(packed.declared, f" by the size at {packed.declared_at or 0:#x}")
 
     def write(self, chunk: bytes) -> None:
         """Passes `chunk` on, or raises before the bound is passed."""
         total = self.total + len(chunk)
-        if self._declared is not None and total > self._declared:
+        if self._packed.declared is not None and total > self._packed.declared:
             raise self._mismatch("holds more", total)
         if total > self._limit:
             raise self._too_large(None)
@@ -107,39 +122,34 @@ class Output:
     def announce(self, size: int, offset: int) -> None:
         """A frame header at file offset `offset` says that `size` more bytes follow."""
         total = self.total + size
-        if self._declared is not None and total > self._declared:
+        if self._packed.declared is not None and total > self._packed.declared:
             raise self._mismatch(f"has a frame at {offset:#x} with {size} bytes", total)
         if total > self._limit:
             raise self._too_large(total)
 
     def finish(self) -> None:
         """Raises when the stream ended short of its declared size."""
-        if self._declared is not None and self.total != self._declared:
+        if self._packed.declared not in (None, self.total):
             raise self._mismatch(f"holds {self.total} bytes", self.total)
 
     def _too_large(self, size: int | None, source: str = "") -> UnpackError:
-        packed = self._packed
         unpacks_to = "more" if size is None else f"{size} bytes"
-        return Unpack.TooLarge(
-            f"the {packed.packing} stream at {packed.start:#x} unpacks to {unpacks_to}{source}, "
-            f"where the limit is {self._limit} bytes",
-            file=packed.name,
-            field=str(packed.packing),
-            offset=packed.start,
+        return self._packed.error(
+            Unpack.TooLarge,
+            f"unpacks to {unpacks_to}{source}, where the limit is {self._limit} bytes",
+            self._packed.start,
             value=size,
             limit=self._limit,
             advice="raise the limit if the file can be trusted",
         )
 
     def _mismatch(self, finding: str, size: int) -> UnpackError:
-        packed = self._packed
-        return Unpack.SizeMismatch(
-            f"the {packed.packing} stream at {packed.start:#x} {finding}, but the size at "
-            f"{self._declared_at or 0:#x} says {self._declared} bytes",
-            file=packed.name,
-            field=str(packed.packing),
-            offset=self._declared_at,
+        declared, at = self._packed.declared, self._packed.declared_at
+        return self._packed.error(
+            Unpack.SizeMismatch,
+            f"{finding}, but the size at {at or 0:#x} says {declared} bytes",
+            at,
             value=size,
-            limit=self._declared,
+            limit=declared,
             advice="the file is damaged, or something is appended to it",
         )

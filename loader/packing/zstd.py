@@ -7,11 +7,16 @@ where a stream comes from, nor what it holds.
 
 from __future__ import annotations
 
-import struct
-
 import zstandard
 
-from bootproof.loader.packing.stream import MAX_STREAMS, OUTPUT_SLICE, WINDOW_LIMIT, Output, Packed
+from bootproof.loader.packing.stream import (
+    MAX_STREAMS,
+    OUTPUT_SLICE,
+    WINDOW_LIMIT,
+    Cursor,
+    Output,
+    Packed,
+)
 
 _MAGIC = 0xFD2FB528
 _SKIPPABLE = 0x184D2A50  # RFC 8878, 3.1.2: the low four bits are free
@@ -28,37 +33,27 @@ _LARGEST_BLOCK = 128 << 10
 _MAX_BLOCKS = 1 << 19
 
 
-class _Walker:
-    """Cuts one frame after the other out of a stream; `position` is a file offset."""
+class _Frames(Cursor):
+    """Cuts one frame after the other out of a stream."""
 
     def __init__(self, packed: Packed, output: Output) -> None:
-        self._packed = packed
+        super().__init__(packed)
         self._output = output
         self._blocks = 0
-        self.position = packed.start
-
-    def take(self, size: int) -> memoryview:
-        """The next `size` bytes."""
-        end = self.position + size
-        if end > self._packed.end:
-            raise self._packed.truncated(self._packed.end)
-        view = self._packed.data[self.position : end]
-        self.position = end
-        return view
 
     def magic(self) -> int:
         """The four bytes at the position, not taken; 0 when there are fewer."""
-        head = self._packed.data[self.position : min(self.position + 4, self._packed.end)]
+        head = self.packed.data[self.position : min(self.position + 4, self.packed.end)]
         return int.from_bytes(head, "little") if len(head) == 4 else 0
 
     def skip_frame(self) -> None:
         """Passes over a skippable frame, as pzstd writes them."""
-        (size,) = struct.unpack("<4xI", self.take(8))
-        self.take(size)
+        self.take(4)
+        self.take(int.from_bytes(self.take(4), "little"))
 
     def frame(self) -> None:
         """Decompresses the frame at the position into the output."""
-        packed, start = self._packed, self.position
+        packed, start = self.packed, self.position
         parameters = self._header()
         if parameters.window_size > WINDOW_LIMIT:
             raise packed.window_too_large(start, parameters.window_size)
@@ -78,7 +73,7 @@ class _Walker:
             batch = self.position
 
     def _header(self) -> zstandard.FrameParameters:
-        packed, start = self._packed, self.position
+        packed, start = self.packed, self.position
         head = bytes(packed.data[start : min(start + _LONGEST_HEADER, packed.end)])
         try:
             size = zstandard.frame_header_size(head)
@@ -102,7 +97,7 @@ class _Walker:
             admitted += _LARGEST_BLOCK if kind == _COMPRESSED else size
             self._blocks += 1
             if self._blocks > _MAX_BLOCKS:
-                raise self._packed.corrupt(self.position, f"more than {_MAX_BLOCKS} blocks")
+                raise self.packed.corrupt(self.position, f"more than {_MAX_BLOCKS} blocks")
             if last:
                 return True
         return False
@@ -114,14 +109,14 @@ def decode(packed: Packed, output: Output) -> int:
     Returns the file offset behind the last frame.  Raises `Unpack.Truncated`, `.Corrupt`,
     `.WindowTooLarge`, and what `output` raises.
     """
-    walker = _Walker(packed, output)
-    walker.frame()
+    frames = _Frames(packed, output)
+    frames.frame()
     for _ in range(MAX_STREAMS):
-        magic = walker.magic()
+        magic = frames.magic()
         if magic == _MAGIC:
-            walker.frame()
+            frames.frame()
         elif magic & ~0xF == _SKIPPABLE:
-            walker.skip_frame()
+            frames.skip_frame()
         else:
-            return walker.position
-    raise packed.corrupt(walker.position, f"more than {MAX_STREAMS} frames in a row")
+            return frames.position
+    raise packed.corrupt(frames.position, f"more than {MAX_STREAMS} frames in a row")
