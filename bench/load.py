@@ -101,7 +101,7 @@ def measure(subject: Subject, directory: Path, rounds: int) -> Times:
 
 _PEAK = """
 import sys
-from loader import *
+from bootproof.loader import *
 def peak():
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))

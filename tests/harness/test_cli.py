@@ -467,7 +467,7 @@ def test_setpriv_that_is_absent(
 
 COMMAND = """
 import sys
-from harness import cli
+from bootproof.harness import cli
 from bootproof.harness.inputs import images
 images.busybox = lambda arch: b"no busybox"
 sys.exit(cli.main(sys.argv[1:]))

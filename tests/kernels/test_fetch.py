@@ -421,7 +421,7 @@ def test_a_cache_that_is_no_directory(bench: Bench) -> None:
 PRELUDE = """
 import sys
 from pathlib import Path
-from kernels import Fetcher, LockMode, load_catalog
+from bootproof.kernels import Fetcher, LockMode, load_catalog
 from bootproof.kernels.progress import Lines
 mirror, home, *names = sys.argv[1:]
 home = Path(home)

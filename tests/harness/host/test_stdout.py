@@ -15,7 +15,7 @@ from tests import ROOT
 SCRIPT = """
 import sys
 from pathlib import Path
-from harness import cli
+from bootproof.harness import cli
 
 def work(arguments):
     for number in range(20000):

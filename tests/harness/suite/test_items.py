@@ -171,7 +171,7 @@ def test_environment_that_is_wrong_is_one_line(suite: Path) -> None:
 MATRIX = """
 import sys
 import patch
-from harness import cli
+from bootproof.harness import cli
 from bootproof.harness.suite import matrix
 matrix.fetch_for = lambda cases: None
 sys.exit(cli.main(["matrix", "--out", "out", "-n", "1", *sys.argv[1:]]))

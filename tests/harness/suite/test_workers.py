@@ -29,7 +29,7 @@ images.busybox = lambda arch: b"no busybox"
 """
 COMMAND = """
 import sys
-from harness import cli
+from bootproof.harness import cli
 from bootproof.harness.arguments import matrix as matrix_words
 from bootproof.harness.suite import matrix
 matrix_words._matrix = lambda arguments: matrix._pytest(sys.argv[1:])
