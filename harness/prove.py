@@ -32,12 +32,12 @@ from bootproof.harness.text import printable
 from bootproof.harness.verdict import CodeAnywhere, CodeAt, Expected, Verdict
 from bootproof.loader import assemble, initramfs
 from bootproof.loader.address import Range, align_up
+from bootproof.loader.arch import to_json
 from bootproof.loader.assemble import Assembled, Assembly
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.identify import Format, identify
 from bootproof.loader.image import open_image
 from bootproof.loader.protocols import BootRequest, bootparams, linux32, linux64, pvh
-from bootproof.loader.registers import to_json
 from bootproof.loader.result import KernelLoaderResult
 
 _FOR_INIT: Final = re.compile(r"(?<!\S)--(?!\S)")

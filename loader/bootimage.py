@@ -23,11 +23,12 @@ from typing import Final, TypeVar
 
 from bootproof.loader import strictjson
 from bootproof.loader.address import U64_MAX, Range, is_aligned
+from bootproof.loader.arch import Registers, from_json, to_json
+from bootproof.loader.arch.table import ARCHITECTURES
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import Bank, GuestMemory
 from bootproof.loader.protocols.table import PROTOCOLS
-from bootproof.loader.registers import REGISTERS_BY_ARCH, Registers, from_json, to_json
 
 FORMAT: Final = "bootproof boot image"
 FORMAT_VERSION: Final = 1
@@ -148,12 +149,13 @@ def parse(raw: bytes) -> BootImage:
             f"$.version: {strictjson.shown(version)} is not known; this program reads"
             f" {FORMAT_VERSION}"
         )
-    arch = strictjson.one_of(root["arch"], "$.arch", tuple(REGISTERS_BY_ARCH))
+    arch = strictjson.one_of(root["arch"], "$.arch", tuple(ARCHITECTURES))
+    kind = ARCHITECTURES[arch].registers
     image = BootImage(
         arch=arch,
         protocol=_protocol(root["protocol"], arch),
         banks=_items(root, "banks", (1, _MOST_BANKS), _bank),
-        cpus=_items(root, "cpus", (1, _MOST_CPUS), lambda item, path: from_json(arch, item, path)),
+        cpus=_items(root, "cpus", (1, _MOST_CPUS), lambda item, path: from_json(kind, item, path)),
         regions=_items(root, "regions", (0, _MOST_REGIONS), _region),
         provenance=_provenance(root.get("provenance", {})),
     )

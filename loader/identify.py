@@ -27,7 +27,7 @@ from bootproof.loader.bzimage import (
 from bootproof.loader.elf import E_MACHINES, EI_CLASS, EI_DATA, ELF_MAGIC, ELFCLASS64
 from bootproof.loader.image import ImageLike, open_image
 from bootproof.loader.packing import Packing, sniff
-from bootproof.loader.pe import ARCHITECTURES, ImageHeader
+from bootproof.loader.pe import MACHINES, ImageHeader
 from bootproof.loader.pecoff import PeFile
 from bootproof.loader.result import SetupHeader
 from bootproof.loader.zboot import PACKINGS, ZbootHeader, is_zboot
@@ -175,7 +175,7 @@ def bzimage_release(data: memoryview, header: SetupHeader) -> str | None:
 def _image(data: memoryview) -> Identity | None:
     if len(data) < ImageHeader.SIZE:
         return None
-    arch = ARCHITECTURES.get(ImageHeader.from_bytes(data).magic)
+    arch = MACHINES.get(ImageHeader.from_bytes(data).magic)
     return Identity(Format.IMAGE, arch) if arch else None
 
 

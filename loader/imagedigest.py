@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from bootproof.loader.address import align_down
+from bootproof.loader.arch import to_json
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.memory import Bank, GuestMemory
-from bootproof.loader.registers import to_json
 
 _BLOCK: Final = 64 << 10
 _ZEROS: Final = bytes(_BLOCK)

@@ -21,7 +21,7 @@ from bootproof.loader.result import Finding, KernelLoaderResult, PvhBootCapabili
 
 ARM64_MAGIC: Final = 0x644D_5241  # "ARM\x64"
 RISCV64_MAGIC: Final = 0x0543_5352  # "RSC\x05"
-ARCHITECTURES: Final = {ARM64_MAGIC: "aarch64", RISCV64_MAGIC: "riscv64"}
+MACHINES: Final = {ARM64_MAGIC: "aarch64", RISCV64_MAGIC: "riscv64"}
 
 BASE_ALIGNMENT: Final = 2 * MIB
 # arm64: kernels that leave image_size 0 (before 3.17) have text_offset 0x80000.
@@ -59,7 +59,7 @@ class Pe(errors.Pe):
     """
 
     def __init__(self, arch: str | None = None) -> None:
-        if arch is not None and arch not in ARCHITECTURES.values():
+        if arch is not None and arch not in MACHINES.values():
             raise ValueError(f"an Image is for aarch64 or riscv64, not for {arch}")
         self.arch = arch
 
@@ -130,7 +130,7 @@ def read_image_header(source: ImageSource, arch: str | None = None) -> ImageHead
             advice="give an uncompressed kernel Image",
         )
     header = ImageHeader.from_bytes(source.data)
-    found = ARCHITECTURES.get(header.magic)
+    found = MACHINES.get(header.magic)
     if found is None or arch not in (None, found):
         wanted = arch or "aarch64 or riscv64"
         raise errors.Pe.InvalidImageMagicNumber(
@@ -192,7 +192,7 @@ def _check_target(memory: GuestMemory, source: ImageSource, load: int) -> None:
 def _result(
     memory: GuestMemory, source: ImageSource, header: ImageHeader, load: int
 ) -> KernelLoaderResult:
-    machine = ARCHITECTURES[header.magic]
+    machine = MACHINES[header.magic]
     footprint = Range(load, max(header.image_size, source.size))
     return KernelLoaderResult(
         kernel_load=load,

@@ -29,8 +29,8 @@ from bootproof.harness.record import rundir
 from bootproof.harness.report.comparison import render
 from bootproof.loader import bootimage
 from bootproof.loader.address import Range
+from bootproof.loader.arch import Registers
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.registers import Registers
 from bootproof.loader.result import KernelLoaderResult
 
 OURS: Final = "ours"

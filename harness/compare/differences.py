@@ -21,7 +21,7 @@ from bootproof.harness.guest.memory_map import MapEntry
 from bootproof.harness.qemu.probe import compare_registers
 from bootproof.harness.text import printable
 from bootproof.loader.address import Range
-from bootproof.loader.registers import Registers
+from bootproof.loader.arch import Registers
 
 
 class Section(enum.Enum):

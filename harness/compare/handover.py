@@ -18,9 +18,11 @@ from typing import Final, Protocol
 
 from bootproof.harness.guest.memory_map import MapEntry
 from bootproof.loader.address import Range
+from bootproof.loader.arch import Registers
+from bootproof.loader.arch.aarch64 import Arm64Registers
+from bootproof.loader.arch.x86_64 import X86Registers
 from bootproof.loader.fdtlib import fdt
 from bootproof.loader.protocols import linux32, linux64, pvh
-from bootproof.loader.registers import Arm64Registers, Registers, X86Registers
 from bootproof.loader.result import SetupHeader
 
 _STRING_MAX: Final = 0x1000

@@ -42,11 +42,11 @@ from bootproof.harness.run import Costs, Outcome
 from bootproof.harness.verdict import Expected
 from bootproof.loader import assemble, bootimage
 from bootproof.loader.address import MIB, Range
+from bootproof.loader.arch import Registers
 from bootproof.loader.identify import identify_bytes
 from bootproof.loader.image import open_image
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import pvh
-from bootproof.loader.registers import Registers
 from bootproof.loader.result import KernelLoaderResult, PvhState
 
 _GREETING_SECONDS: Final = 300.0

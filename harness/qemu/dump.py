@@ -12,13 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from bootproof.loader.registers import (
-    Arm64Registers,
-    DescriptorTable,
-    Registers,
-    Segment,
-    X86Registers,
-)
+from bootproof.loader.arch import Registers
+from bootproof.loader.arch.aarch64 import Arm64Registers
+from bootproof.loader.arch.x86_64 import DescriptorTable, Segment, X86Registers
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,13 +63,13 @@ class Arch:
     `cmdline` is what a kernel needs to talk to us and to end the machine, `fast` what else makes it
     boot with fewer instructions; `entropy` names CPU features that give random numbers and can be
     turned off; `smp_repeats` says that guests with several CPUs were seen to run the same way each
-    time; `ram_base` is where RAM begins; `stub_window` is where a reset stub may lie; `device_tree`
-    says whether kernels want one, and learn of all RAM from it; `code_starts` is how far behind its
-    load address the code of a kernel may begin whose headers do not tell;
-    `dump` is how QEMU prints the registers; `gdb` is its name in GDB; `mode_log` finds the CPU mode
-    at the entry in the kernel's log, if it says so. `console_driver` is what must be built into a
-    kernel for the serial port. `page_cpus` has a CPU model for page sizes that `cpu` lacks.
-    `globals` are device properties (QEMU's -global) that no guest can tell from the defaults.
+    time; `ram_base` is where RAM begins; `device_tree` says whether kernels want one, and learn of
+    all RAM from it; `code_starts` is how far behind its load address the code of a kernel may begin
+    whose headers do not tell; `dump` is how QEMU prints the registers; `gdb` is its name in GDB;
+    `mode_log` finds the CPU mode at the entry in the kernel's log, if it says so. `console_driver`
+    is what must be built into a kernel for the serial port. `page_cpus` has a CPU model for page
+    sizes that `cpu` lacks. `globals` are device properties (QEMU's -global) that no guest can tell
+    from the defaults.
     """
 
     name: str
@@ -82,7 +82,6 @@ class Arch:
     entropy: tuple[str, ...]
     smp_repeats: bool
     ram_base: int
-    stub_window: Range
     device_tree: bool
     memory_limit: int
     cpu_limit: int
@@ -136,7 +135,6 @@ _X86_64 = Arch(
     entropy=("rdrand", "rdseed"),
     smp_repeats=False,
     ram_base=0,
-    stub_window=Range(0x1000, 0xF000),
     device_tree=False,
     memory_limit=64 * GIB,
     cpu_limit=acpi.MOST_CPUS,
@@ -171,7 +169,6 @@ _AARCH64 = Arch(
     entropy=(),  # RNDR cannot be turned off; with a fixed -seed its numbers are the same each time
     smp_repeats=True,
     ram_base=GIB,
-    stub_window=Range.between(GIB + MIB, 256 * GIB),
     device_tree=True,
     memory_limit=64 * GIB,
     cpu_limit=8,  # of the GICv2 that `virt` has by default

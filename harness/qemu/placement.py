@@ -15,8 +15,9 @@ from pathlib import Path
 
 from bootproof.harness.observation import Placement
 from bootproof.harness.qemu.machine import Blob, Launch, Machine
-from bootproof.loader import stub
 from bootproof.loader.address import Range, align_up
+from bootproof.loader.arch import Copy
+from bootproof.loader.arch.table import ARCHITECTURES, AnyArchitecture
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.layout import Region, Wanted, place
 from bootproof.loader.memory import GuestMemory
@@ -24,7 +25,6 @@ from bootproof.loader.memory import GuestMemory
 PIECES_DIRECTORY = "pieces"
 _MERGE_GAP = 64 << 10  # a loader device costs more than reading this many zeros
 _MOST_PIECES = 256  # beyond, the smallest gaps are filled with their zeros
-_STUB_SIZE = 0x1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +68,14 @@ def realise(
     else:
         direct = []
     taken = [*image.regions, *machine.reserved, *(Region("data", extent) for extent in extents)]
-    stub_places, staging = _place(image, machine, taken, staged)
+    arch = ARCHITECTURES[image.arch]
+    stub_places, staging = _place(image, arch, taken, staged)
     copies = tuple(
-        stub.Copy(place_.start, part.start, place_.size)
+        Copy(place_.start, part.start, place_.size)
         for part, place_ in zip(staged, staging, strict=True)
     )
     stubs = [
-        stub.build(registers, place_.start, copies if number == 0 else ())
+        arch.stub(registers, place_.start, copies if number == 0 else ())
         for number, (registers, place_) in enumerate(zip(image.cpus, stub_places, strict=True))
     ]
     pieces = [_piece(image, part, part.start) for part in direct]
@@ -91,7 +92,7 @@ def realise(
         mapped=placement is Placement.MAPPED,
     )
     untouched = [part for hole in reserved for part in _outside(hole, staged)]
-    working_areas = (*(Range(s.address, _STUB_SIZE) for s in stubs), *staging, *untouched)
+    working_areas = (*(Range(s.address, arch.stub_size) for s in stubs), *staging, *untouched)
     added = (
         *(Region("reset stub", Range(s.address, len(s.code))) for s in stubs),
         *(Region("staging area", area) for area in staging),
@@ -144,11 +145,10 @@ def file_offset(memory: GuestMemory, address: int) -> int:
 
 
 def _place(
-    image: BootImage, machine: Machine, taken: Sequence[Region], staged: Sequence[Range]
+    image: BootImage, arch: AnyArchitecture, taken: Sequence[Region], staged: Sequence[Range]
 ) -> tuple[list[Range], list[Range]]:
-    window = machine.arch.stub_window
     wanted = [
-        Wanted(f"reset stub of CPU {number}", _STUB_SIZE, 0x1000, window)
+        Wanted(f"reset stub of CPU {number}", arch.stub_size, 0x1000, arch.stub_window)
         for number in range(len(image.cpus))
     ]
     wanted += [

@@ -17,10 +17,11 @@ from bootproof.harness.qemu.gdbstub import GdbStub
 from bootproof.harness.qemu.monitor import Monitor
 from bootproof.harness.qemu.placement import Realisation
 from bootproof.loader.address import Range
+from bootproof.loader.arch import Registers
+from bootproof.loader.arch.x86_64 import Segment
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.memory import Bank, GuestMemory
 from bootproof.loader.protocols.rules import Hardware, check
-from bootproof.loader.registers import Registers, Segment
 
 _CHUNK: Final = 1 << 20
 _PAGE: Final = 0x1000

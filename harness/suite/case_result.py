@@ -25,8 +25,8 @@ from bootproof.harness.results.results import (
 )
 from bootproof.harness.run import Outcome
 from bootproof.loader.address import Range
+from bootproof.loader.arch import Registers
 from bootproof.loader.assemble import Assembled
-from bootproof.loader.registers import Registers
 
 _MOST: Final = 64  # evidence of one guest: keys, and values of a key
 _LONGEST: Final = (

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Protocol as TypingProtocol
 
 from bootproof.loader.address import Range
+from bootproof.loader.arch import Registers
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.registers import Registers
 from bootproof.loader.result import KernelLoaderResult
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from bootproof.loader.address import Range, align_down, align_up
+from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.layout import LayoutError, Region, Wanted, check_inside, place
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import (
@@ -22,7 +23,6 @@ from bootproof.loader.protocols import (
     fdt,
     region,
 )
-from bootproof.loader.registers import Arm64Registers
 from bootproof.loader.result import KernelLoaderResult
 
 NAME: Final = "arm64"

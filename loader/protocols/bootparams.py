@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from bootproof.loader.address import Range, align_up
+from bootproof.loader.arch.x86_64 import DescriptorTable, Segment
 from bootproof.loader.layout import Region, Wanted, check_inside, place
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import BootRequest, ProtocolError, acpi, check_cmdline, region
@@ -22,7 +23,6 @@ from bootproof.loader.protocols.e820 import (
     E820Entry,
     memory_map,
 )
-from bootproof.loader.registers import DescriptorTable, Segment
 from bootproof.loader.result import KernelLoaderResult, SetupHeader
 
 BOOT_CS: Final = 0x10

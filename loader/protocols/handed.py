@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from bootproof.loader.address import Range
+from bootproof.loader.arch import Registers
+from bootproof.loader.arch.aarch64 import Arm64Registers
+from bootproof.loader.arch.x86_64 import X86Registers
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import acpi_found, fdt
 from bootproof.loader.protocols.e820 import E820_RAM, LEGACY_HOLE
-from bootproof.loader.registers import Arm64Registers, Registers, X86Registers
 
 _PAGE: Final = 0x1000
 _TEXT_LIMIT: Final = 1 << 16

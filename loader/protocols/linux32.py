@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Final
 
 from bootproof.loader.address import Range
+from bootproof.loader.arch.x86_64 import ATTR_CODE32, Segment, X86Registers
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import BootRequest, Handover, bootparams, entry_point
-from bootproof.loader.registers import ATTR_CODE32, Segment, X86Registers
 from bootproof.loader.result import KernelLoaderResult
 
 NAME: Final = "linux32"

@@ -11,10 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from bootproof.loader.address import Range, align_up
-from bootproof.loader.layout import Region
-from bootproof.loader.memory import GuestMemory
-from bootproof.loader.protocols import BootRequest, Handover, bootparams, entry_point, region
-from bootproof.loader.registers import (
+from bootproof.loader.arch.x86_64 import (
     ATTR_CODE64,
     CR0_ET,
     CR0_PE,
@@ -25,6 +22,9 @@ from bootproof.loader.registers import (
     Segment,
     X86Registers,
 )
+from bootproof.loader.layout import Region
+from bootproof.loader.memory import GuestMemory
+from bootproof.loader.protocols import BootRequest, Handover, bootparams, entry_point, region
 from bootproof.loader.result import KernelLoaderResult
 
 NAME: Final = "linux64"

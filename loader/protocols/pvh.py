@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Final
 
 from bootproof.loader.address import Range
+from bootproof.loader.arch.x86_64 import ATTR_CODE32, ATTR_TSS_BUSY, Segment, X86Registers
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import BootRequest, Handover, bootparams, entry_point, region
 from bootproof.loader.protocols.e820 import memory_map
-from bootproof.loader.registers import ATTR_CODE32, ATTR_TSS_BUSY, Segment, X86Registers
 from bootproof.loader.result import KernelLoaderResult
 
 NAME: Final = "pvh"

@@ -19,18 +19,18 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bootproof.loader.address import Range
-from bootproof.loader.protocols import acpi_found
-from bootproof.loader.registers import (
+from bootproof.loader.arch import Registers
+from bootproof.loader.arch.aarch64 import Arm64Registers
+from bootproof.loader.arch.x86_64 import (
     CR0_PE,
     CR0_PG,
     CR4_PAE,
     EFER_LMA,
     EFER_LME,
-    Arm64Registers,
-    Registers,
     Segment,
     X86Registers,
 )
+from bootproof.loader.protocols import acpi_found
 
 _BOOT_CS: Final = 0x10
 _BOOT_DS: Final = 0x18

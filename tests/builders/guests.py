@@ -2,7 +2,7 @@
 
 A program reads like what the guest does: `program("x86_64").say(b"hello\\n").halt()`. Encodings are
 spelled out here from the manuals (Intel SDM vol. 2, Arm ARM C6.2), independent of
-bootproof.loader.stub. The x86 instructions used mean the same in 32-bit and 64-bit code.
+bootproof.loader.arch. The x86 instructions used mean the same in 32-bit and 64-bit code.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from bootproof.harness.record.rundir import CONSOLE
 from bootproof.harness.verdict import CodeAt, Expected
 from bootproof.loader import bootimage
 from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.arch import Registers
+from bootproof.loader.arch.aarch64 import Arm64Registers
+from bootproof.loader.arch.x86_64 import (
+    ATTR_CODE32,
+    ATTR_CODE64,
+    DescriptorTable,
+    Segment,
+    X86Registers,
+)
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols.linux64 import identity_map
-from bootproof.loader.registers import (
-    ATTR_CODE32,
-    ATTR_CODE64,
-    Arm64Registers,
-    DescriptorTable,
-    Registers,
-    Segment,
-    X86Registers,
-)
 
 MEMORY = 16 * MIB
 PAGE_TABLES = 0x9000

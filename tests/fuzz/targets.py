@@ -32,21 +32,15 @@ from bootproof.loader import (
     load_dtb,
 )
 from bootproof.loader.address import Range
+from bootproof.loader.arch import Registers, to_json
+from bootproof.loader.arch.aarch64 import Arm64Registers
+from bootproof.loader.arch.x86_64 import ATTR_CODE64, DescriptorTable, Segment, X86Registers
 from bootproof.loader.bootimage import BootImageError
 from bootproof.loader.bootimage import parse as parse_boot_image
 from bootproof.loader.fdtlib import fdt as fdtlib
 from bootproof.loader.identify import identify
 from bootproof.loader.inspect import inspect
 from bootproof.loader.protocols import fdt
-from bootproof.loader.registers import (
-    ATTR_CODE64,
-    Arm64Registers,
-    DescriptorTable,
-    Registers,
-    Segment,
-    X86Registers,
-    to_json,
-)
 from bootproof.loader.result import KernelLoaderResult
 from bootproof.loader.unpack import uki_parts, unpack, unpack_fully
 from tests.builders import images, packings

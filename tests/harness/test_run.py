@@ -25,7 +25,7 @@ from bootproof.harness.run import Outcome, Start, in_the_way, run
 from bootproof.harness.verdict import CodeAnywhere, CodeAt, Expected, Verdict
 from bootproof.loader import bootimage
 from bootproof.loader.address import GIB, MIB, Range
-from bootproof.loader.registers import Arm64Registers
+from bootproof.loader.arch.aarch64 import Arm64Registers
 from tests.builders.guests import (
     PSCI_SYSTEM_OFF,
     Arm64Program,

@@ -19,8 +19,8 @@ from bootproof.harness.verdict import (
     judge,
 )
 from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.protocols.rules import Grade, RuleFinding
-from bootproof.loader.registers import Arm64Registers
 from tests import ROOT
 from tests.builders.guests import Claim, machine
 

@@ -13,18 +13,14 @@ import pytest
 
 from bootproof.loader import bootimage
 from bootproof.loader.address import MIB, Range
+from bootproof.loader.arch.aarch64 import Arm64Registers
+from bootproof.loader.arch.table import ARCHITECTURES
+from bootproof.loader.arch.x86_64 import DescriptorTable, Segment, X86Registers
 from bootproof.loader.bootimage import BootImage, BootImageError
 from bootproof.loader.errors import GuestMemoryError
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import Bank, GuestMemory
 from bootproof.loader.protocols.table import PROTOCOLS as PROTOCOL_TABLE
-from bootproof.loader.registers import (
-    REGISTERS_BY_ARCH,
-    Arm64Registers,
-    DescriptorTable,
-    Segment,
-    X86Registers,
-)
 from tests import ROOT
 
 SCHEMA: Final = ROOT / "docs" / "boot-image.schema.json"
@@ -350,9 +346,9 @@ def test_schema_accepts_what_the_reader_does(tmp_path: Path) -> None:
 def test_schema_knows_every_register_and_protocol() -> None:
     """One that is added to the reader is added to the schema, and the other way round."""
     schema = json.loads(SCHEMA.read_text())
-    for arch, registers in REGISTERS_BY_ARCH.items():
-        assert set(schema["$defs"][arch]["properties"]) == set(registers.__slots__)
-    assert schema["properties"]["arch"]["enum"] == list(REGISTERS_BY_ARCH)
+    for arch in ARCHITECTURES.values():
+        assert set(schema["$defs"][arch.name]["properties"]) == set(arch.registers.__slots__)
+    assert schema["properties"]["arch"]["enum"] == list(ARCHITECTURES)
     known = [*PROTOCOL_TABLE, bootimage.NO_PROTOCOL]
     assert schema["properties"]["protocol"]["enum"] == known
     assert schema["properties"]["version"]["const"] == bootimage.FORMAT_VERSION

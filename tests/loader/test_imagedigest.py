@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bootproof.loader.address import MIB, Range
+from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.imagedigest import digest
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import Bank, GuestMemory
-from bootproof.loader.registers import Arm64Registers
 
 BANKS = ((MIB, MIB), (8 * MIB, 3 * 4096))
 

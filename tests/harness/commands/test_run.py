@@ -21,12 +21,13 @@ from bootproof.harness.observation import Placement
 from bootproof.harness.qemu.placement import realise
 from bootproof.loader import bootimage
 from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.arch import Registers
+from bootproof.loader.arch.x86_64 import X86Registers
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import Bank, GuestMemory
 from bootproof.loader.protocols import handed
 from bootproof.loader.protocols.e820 import LEGACY_HOLE
-from bootproof.loader.registers import Registers, X86Registers
 from tests import ROOT
 from tests.builders import images
 from tests.builders.compiler import c_compiler

@@ -31,9 +31,10 @@ from bootproof.harness.qemu import machine as qemu
 from bootproof.harness.qemu.machine import Channels, DirectKernel, Launch
 from bootproof.harness.report.comparison import render
 from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.arch.aarch64 import Arm64Registers
+from bootproof.loader.arch.x86_64 import X86Registers
 from bootproof.loader.fdtlib import fdt
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.registers import Arm64Registers, X86Registers
 from tests import ROOT
 from tests.builders.guests import flat32, flat64
 from tests.builders.images import elf, load, notes, pvh_entry

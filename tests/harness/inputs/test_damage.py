@@ -9,10 +9,10 @@ import pytest
 from bootproof.harness.inputs import damage
 from bootproof.loader import bootimage
 from bootproof.loader.address import GIB, KIB, MIB, Range
+from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.registers import Arm64Registers
 
 BASE = GIB
 KERNEL, DTB, INITRD, PARAMS = (

@@ -22,19 +22,16 @@ from bootproof.harness.qemu import placement as realise
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.run import Outcome, Start, run
 from bootproof.harness.verdict import CodeAt, Expected, Verdict
-from bootproof.loader import bootimage, stub
+from bootproof.loader import bootimage
 from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.arch import Registers, Stub
+from bootproof.loader.arch.aarch64 import Arm64Registers
+from bootproof.loader.arch.table import ARCHITECTURES
+from bootproof.loader.arch.x86_64 import DescriptorTable, Segment, X86Registers
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import BootRequest, arm64, linux32, linux64, pvh
 from bootproof.loader.protocols.rules import Grade, Hardware, check
-from bootproof.loader.registers import (
-    Arm64Registers,
-    DescriptorTable,
-    Registers,
-    Segment,
-    X86Registers,
-)
 from bootproof.loader.result import KernelLoaderResult, PvhBootCapability, PvhState
 from tests import ROOT
 
@@ -93,7 +90,7 @@ class Mutation:
     what: str
     finding: str
     breaks: Callable[[Scene], None] = lambda scene: None
-    stub_does: Callable[[Registers], Registers] | None = None
+    stub_does: Callable[[Registers], Registers] = lambda registers: registers
     stub_first: bytes = b""
     ram: Callable[[Path], None] | None = None
     verdict: Verdict = Verdict.PROTOCOL_VIOLATION
@@ -379,17 +376,13 @@ def hand_over(mutation: Mutation, directory: Path) -> tuple[BootImage, Machine]:
 
 def outcome_of(mutation: Mutation, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Outcome:
     image, machine = hand_over(mutation, directory)
-    if mutation.stub_does is not None:
-        build, change = stub.build, mutation.stub_does
-        monkeypatch.setattr(stub, "build", lambda r, *rest: build(change(r), *rest))
-    if mutation.stub_first:
-        plain, first = stub.build, mutation.stub_first
+    arch = ARCHITECTURES[image.arch]
 
-        def build_with_more(registers: Registers, address: int, *rest: Any) -> stub.Stub:
-            made = plain(registers, address, *rest)
-            return replace(made, code=first + made.code)  # its code is position-independent
+    def stub(registers: Registers, *rest: Any) -> Stub:
+        made: Stub = arch.stub(mutation.stub_does(registers), *rest)
+        return replace(made, code=mutation.stub_first + made.code)  # position-independent
 
-        monkeypatch.setattr(stub, "build", build_with_more)
+    monkeypatch.setitem(ARCHITECTURES, image.arch, replace(arch, stub=stub))
     if mutation.ram is not None:
         write, spoil = realise.write, mutation.ram
 

@@ -20,11 +20,11 @@ from bootproof.harness.qemu.placement import (
     write,
 )
 from bootproof.loader.address import GIB, KIB, MIB, Range
+from bootproof.loader.arch import Registers, StubError
+from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.layout import LayoutError, Region
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.reachable import StubError
-from bootproof.loader.registers import Arm64Registers, Registers
 from tests.builders.guests import flat32, machine
 
 PAGE = 4 * KIB

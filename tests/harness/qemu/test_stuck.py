@@ -11,7 +11,8 @@ from bootproof.harness.qemu import machine as qemu
 from bootproof.harness.qemu.dump import DumpFormat, each_cpu, parse_arm64, parse_x86
 from bootproof.harness.qemu.stuck import IdleDetector, StuckDetector
 from bootproof.loader.address import GIB, MIB
-from bootproof.loader.registers import Arm64Registers, Segment
+from bootproof.loader.arch.aarch64 import Arm64Registers
+from bootproof.loader.arch.x86_64 import Segment
 from tests.builders.guests import Guest, flat32, flat64, live, machine, program
 
 X86, ARM64 = qemu.ARCHES["x86_64"].dump, qemu.ARCHES["aarch64"].dump
@@ -30,7 +31,7 @@ def arm64_dump(pc: int, pstate: int = 0x3C5) -> str:
 
 @pytest.mark.parametrize("make", [flat32, flat64])
 def test_x86_dump_of_a_real_cpu(make: type, tmp_path: Path) -> None:
-    """As it was demanded; the pc is behind the HLT. tests/loader/test_stub.py has the rest."""
+    """As it was demanded; the pc is behind the HLT. tests/loader/arch/test_stub.py has the rest."""
     registers = make(2 * MIB, rax=0x11223344, rsp=0x8000, fs=Segment(0x28, 0x1234, 0xFFF, 0x93))
     with live(Guest(program("x86_64").wait(), registers), machine("x86_64"), tmp_path) as running:
         dump = running.registers(until="HLT=1")

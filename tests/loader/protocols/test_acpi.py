@@ -18,6 +18,7 @@ import pytest
 
 from bootproof.loader import BzImage, Elf
 from bootproof.loader.address import MIB, Range
+from bootproof.loader.arch.x86_64 import X86Registers
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import (
     BootRequest,
@@ -31,7 +32,6 @@ from bootproof.loader.protocols import (
 from bootproof.loader.protocols.acpi_found import AcpiFound, follow
 from bootproof.loader.protocols.e820 import memory_map
 from bootproof.loader.protocols.rules import Hardware, check
-from bootproof.loader.registers import X86Registers
 from tests.builders import images
 
 PLACE = 0x9E000

@@ -9,10 +9,10 @@ import pytest
 from bootproof.harness.qemu import machine as qemu
 from bootproof.loader import Pe
 from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.layout import LayoutError, Region
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import BootRequest, Handover, ProtocolError, arm64, fdt
-from bootproof.loader.registers import Arm64Registers
 from tests.builders import images
 
 INITRD = bytes(range(256)) * 32

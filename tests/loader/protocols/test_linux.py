@@ -15,13 +15,13 @@ import pytest
 
 from bootproof.loader import BzImage, Elf, KernelLoaderResult
 from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.arch.x86_64 import X86Registers
 from bootproof.loader.layout import LayoutError, Region
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import BootRequest, Handover, ProtocolError, linux32, linux64
 from bootproof.loader.protocols.bootparams import boot_params, vmlinux_setup_header
 from bootproof.loader.protocols.e820 import memory_map
 from bootproof.loader.protocols.linux64 import identity_map
-from bootproof.loader.registers import X86Registers
 from tests.builders import images
 
 BOTH = [pytest.param(linux64, id="linux64"), pytest.param(linux32, id="linux32")]

@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 
 from bootproof.harness.observation import Placement
-from bootproof.loader import stub
 from bootproof.loader.address import GIB, MIB
+from bootproof.loader.arch import Copy, StubError
+from bootproof.loader.arch.aarch64 import AARCH64, Arm64Registers
+from bootproof.loader.arch.x86_64 import X86_64, DescriptorTable, Segment, X86Registers
 from bootproof.loader.protocols.linux64 import identity_map
-from bootproof.loader.reachable import StubError
-from bootproof.loader.registers import Arm64Registers, DescriptorTable, Segment, X86Registers
-from bootproof.loader.stub import Copy
 from tests.builders.guests import Guest, X86Program, flat32, flat64, live, machine, program
 
 # Every flag that POPF sets at privilege level 0, but the trap and the interrupt flag.
@@ -276,7 +275,7 @@ CODE, DATA = flat32(0).cs, flat32(0).ds
 )
 def test_x86_states_that_no_stub_reaches(registers: X86Registers, field: str) -> None:
     with pytest.raises(StubError) as refused:
-        stub.build(registers, 0x1000)
+        X86_64.stub(registers, 0x1000, ())
     assert refused.value.field == field
     assert field in str(refused.value)
 
@@ -298,7 +297,7 @@ def test_x86_states_that_no_stub_reaches(registers: X86Registers, field: str) ->
 )
 def test_arm64_states_that_no_stub_reaches(registers: Arm64Registers, field: str) -> None:
     with pytest.raises(StubError) as refused:
-        stub.build(registers, 0x40200000)
+        AARCH64.stub(registers, 0x40200000, ())
     assert refused.value.field == field
     assert field in str(refused.value)
 
@@ -306,34 +305,34 @@ def test_arm64_states_that_no_stub_reaches(registers: Arm64Registers, field: str
 @pytest.mark.parametrize("address", [8, 0x1008, 0xF010, 0x10000, -16])
 def test_x86_stub_must_lie_where_real_mode_reaches(address: int) -> None:
     with pytest.raises(StubError, match="below 64 KiB"):
-        stub.build(flat32(0), address)
+        X86_64.stub(flat32(0), address, ())
 
 
 def test_x86_stub_may_lie_at_both_ends_of_real_mode() -> None:
-    assert stub.build(flat32(0), 0).loader_entry == 0x10000
-    assert stub.build(flat32(0), 0xF000).loader_entry == 0x1F000
+    assert X86_64.stub(flat32(0), 0, ()).loader_entry == 0x10000
+    assert X86_64.stub(flat32(0), 0xF000, ()).loader_entry == 0x1F000
 
 
 def test_x86_stub_refuses_copies() -> None:
     with pytest.raises(StubError, match="does not copy"):
-        stub.build(flat32(0), 0x1000, (Copy(0x2000, 0x3000, 16),))
+        X86_64.stub(flat32(0), 0x1000, (Copy(0x2000, 0x3000, 16),))
 
 
 def test_arm64_stub_must_be_aligned() -> None:
     with pytest.raises(StubError, match="16-byte aligned"):
-        stub.build(Arm64Registers(0), 0x40000008)
+        AARCH64.stub(Arm64Registers(0), 0x40000008, ())
 
 
 @pytest.mark.parametrize("copy", [Copy(8, 0, 16), Copy(0, 8, 16), Copy(0, 0, 8), Copy(0, 0, 0)])
 def test_arm64_copies_must_be_aligned_and_not_empty(copy: Copy) -> None:
     with pytest.raises(StubError, match="16-byte aligned"):
-        stub.build(Arm64Registers(0), 0x40000000, (copy,))
+        AARCH64.stub(Arm64Registers(0), 0x40000000, (copy,))
 
 
 def test_arm64_copies_must_fit_the_stub() -> None:
     def copies(count: int) -> tuple[Copy, ...]:
         return tuple(Copy(i << 20, (i + 1) << 30, 0x1000) for i in range(count))
 
-    assert len(stub.build(Arm64Registers(0), 0, copies(50)).code) <= stub.ARM64_STUB_SIZE
+    assert len(AARCH64.stub(Arm64Registers(0), 0, copies(50)).code) <= AARCH64.stub_size
     with pytest.raises(StubError, match="copies"):
-        stub.build(Arm64Registers(0), 0, copies(200))
+        AARCH64.stub(Arm64Registers(0), 0, copies(200))

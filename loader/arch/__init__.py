@@ -1,0 +1,135 @@
+"""What an architecture is to the loader: one value in a module of its own; `table` has them all.
+
+Owns what is the same for every architecture: how registers are written as JSON, what a reset stub
+is. Must not know any architecture, kernel or boot protocol. All addresses are guest-physical.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from typing import Any, ClassVar, Generic, NoReturn, Protocol, Self, TypeVar, get_type_hints
+
+from bootproof.loader import strictjson
+from bootproof.loader.address import Range
+from bootproof.loader.errors import LoaderError
+
+
+class Registers(Protocol):
+    """The complete state of one CPU at a kernel's first instruction: a frozen dataclass.
+
+    The reset stub is made from it, and an entry probe compares it field by field with the real CPU.
+    Its fields are numbers, tuples of them, and dataclasses with fields that are numbers.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def pc(self) -> int:
+        """Guest address of the first instruction."""
+        ...
+
+    @property
+    def mode(self) -> str:
+        """The CPU's mode in words."""
+        ...
+
+    @property
+    def page_table_root(self) -> int | None:
+        """Guest-physical address of the top page table, None without paging."""
+        ...
+
+    def entered_at(self, address: int) -> Self:
+        """A copy whose first instruction is at guest `address`."""
+        ...
+
+
+R = TypeVar("R", bound=Registers)
+
+
+class StubError(LoaderError):
+    """A register state or address that no reset stub can bring about."""
+
+    code = "Stub::Unrealisable"
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Bytes the stub moves before anything else; guest-physical, 16-byte aligned, size too."""
+
+    source: int
+    destination: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stub:
+    """Code for guest-physical `address`; `loader_entry` is the program counter to start it with."""
+
+    address: int
+    code: bytes
+    loader_entry: int
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture(Generic[R]):
+    """Everything the loader knows about an architecture."""
+
+    name: str
+    registers: type[R]
+    # RAM that a reset stub needs, in bytes; its code may be shorter.
+    stub_size: int
+    # Where a reset stub can lie: what the CPU reaches straight from its reset.
+    stub_window: Range
+    # The stub at a 16-byte-aligned address that makes the copies, then brings one CPU from its
+    # reset to the registers. Raises StubError for a state that cannot be reached this way.
+    stub: Callable[[R, int, Sequence[Copy]], Stub]
+
+
+def refuse(name: str, value: object, why: str) -> NoReturn:
+    """Raises StubError naming a register."""
+    raise StubError(f"{name} {value}: {why}", field=name, value=value)
+
+
+def check_width(name: str, value: int, bits: int, *, part: str = "") -> None:
+    """Raises StubError unless a register, or a `part` of it, fits `bits` bits."""
+    if not 0 <= value < 1 << bits:
+        why = f"does not fit {bits} bits" if bits else "does not exist in 32-bit mode"
+        refuse(name, hex(value), f"{why} ({name} {part})" if part else why)
+
+
+def to_json(registers: Registers) -> dict[str, Any]:
+    """The registers as JSON-able data; numbers are hexadecimal strings: a double is too narrow."""
+    return {field.name: _to_json(getattr(registers, field.name)) for field in fields(registers)}
+
+
+def from_json(kind: type[R], data: object, path: str = "$") -> R:
+    """Reads back what `to_json` gave; fields left out have their default.
+
+    Raises ValueError naming the JSON path, the value and what is allowed.
+    """
+    required = [field.name for field in fields(kind) if field.default is MISSING]
+    defaults = {field.name: field.default for field in fields(kind) if field.default is not MISSING}
+    types = get_type_hints(kind)
+    items = strictjson.record(data, path, required, tuple(defaults))
+    return kind(
+        **{
+            name: _from_json(types[name], defaults.get(name), item, f"{path}.{name}")
+            for name, item in items.items()
+        }
+    )
+
+
+def _to_json(value: Any) -> object:
+    if is_dataclass(value):
+        return {field.name: hex(getattr(value, field.name)) for field in fields(value)}
+    return [hex(item) for item in value] if isinstance(value, tuple) else hex(value)
+
+
+def _from_json(kind: Any, default: object, value: object, path: str) -> object:
+    if hasattr(kind, "__dataclass_fields__"):
+        return from_json(kind, value, path)
+    if isinstance(default, tuple):
+        items = strictjson.array(value, path, len(default), len(default))
+        return tuple(strictjson.number(item, f"{path}[{i}]") for i, item in enumerate(items))
+    return strictjson.number(value, path)

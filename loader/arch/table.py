@@ -1,0 +1,16 @@
+"""The architectures there are, by name: the one list that every other is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
+
+from bootproof.loader.arch import Architecture
+from bootproof.loader.arch.aarch64 import AARCH64
+from bootproof.loader.arch.x86_64 import X86_64
+
+AnyArchitecture: TypeAlias = Architecture[Any]
+
+ARCHITECTURES: Final[Mapping[str, AnyArchitecture]] = {
+    arch.name: arch for arch in (X86_64, AARCH64)
+}
