@@ -42,7 +42,6 @@ from bootproof.loader.result import KernelLoaderResult
 
 _FOR_INIT: Final = re.compile(r"(?<!\S)--(?!\S)")
 RDINIT: Final = "rdinit=/bootproof/init"
-_RESULT_VERSION: Final = 2
 _LOG_LINES: Final = 10
 
 # /proc/sys/kernel/bootloader_type: what type_of_loader said, or 0xb0 of the PVH entry code.
@@ -118,7 +117,7 @@ def carry_out(
 ) -> Proven:
     """Runs what `prepare` made, judges it and writes result.json. Raises as `prove`."""
     began = time.monotonic() if began is None else began
-    about = {"version": _RESULT_VERSION, "case": case.id}
+    about = {"case": case.id}
     with interrupted.noted(directory, about):
         outcome = run(prepared.start, directory)
     judgement = outcome.judgement
@@ -224,7 +223,6 @@ def full_cmdline(text: str, nonce: str, next_init: str | None) -> str:
 def result_json(proven: Proven, machine: qemu.Machine | None) -> dict[str, Any]:
     """The case's result as data; the keys are stable within a version."""
     result: dict[str, Any] = {
-        "version": _RESULT_VERSION,
         "case": proven.case.id,
         "verdict": proven.verdict.value,
         "reason": proven.reason,

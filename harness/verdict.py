@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -18,7 +18,7 @@ from bootproof.harness.evidence import GuestEvidence
 from bootproof.harness.guest import kernellog
 from bootproof.harness.observation import End, Observation, Probe
 from bootproof.harness.text import printable
-from bootproof.loader.address import Range, format_size, is_aligned
+from bootproof.loader.address import Range, format_size, is_aligned, joined
 from bootproof.loader.errors import one_line
 
 
@@ -371,7 +371,7 @@ def _text_contradictions(seen: Observation) -> Iterator[str]:
 
 def _memory_contradictions(expected: Expected, said: GuestEvidence) -> Iterator[str]:
     wanted = expected.ram
-    if _joined(said.ram) != _joined(wanted):
+    if joined(said.ram) != joined(wanted):
         found = ", ".join(map(str, said.ram)) or "nothing"
         yield f"the guest sees RAM {found}, not {', '.join(map(str, wanted))}"
     total = (said.number("memory") or 0) << 10
@@ -379,17 +379,6 @@ def _memory_contradictions(expected: Expected, said: GuestEvidence) -> Iterator[
     # The kernel's own image, page structures and reservations are not in MemTotal.
     if not available // 2 <= total <= available:
         yield f"the guest has {format_size(total)} of memory in use, of {format_size(available)}"
-
-
-def _joined(ranges: Sequence[Range]) -> tuple[Range, ...]:
-    """Ranges with neighbours put together: a reservation may cut one bank into several lines."""
-    joined: list[Range] = []
-    for part in sorted(ranges):
-        if joined and joined[-1].end == part.start:
-            joined[-1] = Range.between(joined[-1].start, part.end)
-        else:
-            joined.append(part)
-    return tuple(joined)
 
 
 def last_line(transcript: bytes) -> str:

@@ -15,11 +15,10 @@ from typing import BinaryIO, Final
 from bootproof.kernels import unpacking
 from bootproof.kernels.errors import BadPackage, MemberMissing
 from bootproof.kernels.progress import mebibytes
-from bootproof.kernels.unpacking import Bounded, Member, Readable, broken
+from bootproof.kernels.unpacking import CHUNK, Bounded, Member, Readable, broken
 
 MAGIC: Final = b"!<arch>\n"
 _AR_HEADER = 60
-_CHUNK = 1 << 20
 _MAX_EXTRA = 1 << 20
 _DATA: Final = "data.tar"
 _COMPRESSIONS: Final = ("xz", "gz", "zst")
@@ -49,7 +48,7 @@ def members(package: Path) -> Iterator[Member]:
         reader = Bounded(name, _decompressed(name, file))
         try:
             with tarfile.open(  # type: ignore[call-overload]
-                fileobj=reader, mode="r|", bufsize=_CHUNK, tarinfo=_Entry
+                fileobj=reader, mode="r|", bufsize=CHUNK, tarinfo=_Entry
             ) as tar:
                 for info in tar:
                     yield _member(name, tar, info)

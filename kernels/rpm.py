@@ -16,7 +16,7 @@ from typing import BinaryIO, Final
 
 from bootproof.kernels import unpacking
 from bootproof.kernels.errors import BadPackage
-from bootproof.kernels.unpacking import Bounded, Member, Readable
+from bootproof.kernels.unpacking import CHUNK, Bounded, Member, Readable
 
 MAGIC: Final = b"\xed\xab\xee\xdb"
 _LEAD: Final = 96
@@ -36,7 +36,6 @@ _CPIO_FIELDS: Final = 13
 _MODE, _FILE_SIZE, _NAME_SIZE = 1, 6, 11
 _MOST_NAME: Final = 4096
 _TRAILER: Final = "TRAILER!!!"
-_CHUNK: Final = 1 << 20
 
 
 def members(package: Path) -> Iterator[Member]:
@@ -71,7 +70,7 @@ def _exactly(file: Readable, size: int, what: str) -> bytes:
     """So many bytes of `file`, which may give fewer at a time."""
     data = bytearray()
     while len(data) < size:
-        chunk = file.read(min(size - len(data), _CHUNK))
+        chunk = file.read(min(size - len(data), CHUNK))
         if not chunk:
             raise BadPackage(f"it ends in the middle of its {what}")
         data += chunk
@@ -124,7 +123,7 @@ def _cpio(stream: Readable) -> Iterator[Member]:
         else:
             yield Member(name, 0, None)
         while entry.left:
-            if not entry.read(_CHUNK):
+            if not entry.read(CHUNK):
                 raise BadPackage(f"it ends in the middle of {name}")
         _exactly(stream, -size % 4, "cpio padding")
 

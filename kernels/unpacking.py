@@ -28,7 +28,9 @@ MAX_MEMBER: Final = 512 << 20
 MAX_UNPACKED: Final = 4 << 30
 """How much is decompressed in search of it, at most: 500 MiB is usual for a kernel with modules."""
 
-_CHUNK: Final = 1 << 20
+CHUNK: Final = 1 << 20
+"""Bytes read at a time."""
+
 _XZ_MEMORY: Final = 256 << 20  # xz -9 needs 65 MiB to unpack; a header may ask for 4 GiB
 _MOST_NAMED: Final = 4  # kernels that a refusal names
 # Where distributions put a kernel: /boot, or beside its modules; arm64 also calls it Image.
@@ -81,7 +83,7 @@ class _Xz:
 
     def read(self, size: int, /) -> bytes:
         while not self._decoder.eof:
-            packed = self._file.read(_CHUNK) if self._decoder.needs_input else b""
+            packed = self._file.read(CHUNK) if self._decoder.needs_input else b""
             if not packed and self._decoder.needs_input:
                 raise EOFError("it ends too early")
             if data := self._decoder.decompress(packed, size):
@@ -168,7 +170,7 @@ def _pour(member: Member, write: Callable[[bytes], object]) -> str:
         raise MemberMissing(f"{member.name} of the package is not a regular file")
     stream, left, digest = member.open(), member.size, hashlib.sha256()
     while left:
-        chunk = stream.read(min(left, _CHUNK))
+        chunk = stream.read(min(left, CHUNK))
         if not chunk:
             raise BadPackage(f"{member.name}: the package ends in the middle of it")
         write(chunk)

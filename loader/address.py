@@ -8,8 +8,10 @@ caller says otherwise; sizes are bytes.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+U32_MAX = (1 << 32) - 1
 U64_MAX = (1 << 64) - 1
 
 KIB = 1 << 10
@@ -91,6 +93,17 @@ class Range:
         if not self.size:
             return f"{self.start:#x} (empty)"
         return f"{self.start:#x}-{self.end - 1:#x}"
+
+
+def joined(ranges: Iterable[Range]) -> tuple[Range, ...]:
+    """The ranges in order, those that touch put together: a bank may be told in several parts."""
+    whole: list[Range] = []
+    for part in sorted(ranges):
+        if whole and whole[-1].end == part.start:
+            whole[-1] = Range.between(whole[-1].start, part.end)
+        else:
+            whole.append(part)
+    return tuple(whole)
 
 
 def parse_size(text: str) -> int:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 
 from bootproof.loader import errors
-from bootproof.loader.address import GIB, KIB, MIB, U64_MAX, checked_add
+from bootproof.loader.address import GIB, KIB, MIB, U32_MAX, U64_MAX, checked_add
 from bootproof.loader.errors import (
     CommandLineCopy,
     CommandLineOverflow,
@@ -22,7 +22,6 @@ from bootproof.loader.errors import (
 from bootproof.loader.memory import GuestMemory
 
 INIT_ARGS_SEPARATOR = " -- "
-_U32_MAX = 0xFFFF_FFFF
 
 # Unicode White_Space, which is what Rust's trim() removes. str.strip() also takes U+001C-U+001F.
 _WHITE_SPACE = (
@@ -137,8 +136,8 @@ class Cmdline(errors.Cmdline):
         for name, number, most in (
             ("size", size, U64_MAX),
             ("base", base, U64_MAX),
-            ("irq", irq, _U32_MAX),
-            ("device_id", device_id or 0, _U32_MAX),
+            ("irq", irq, U32_MAX),
+            ("device_id", device_id or 0, U32_MAX),
         ):
             if not 0 <= number <= most:
                 raise ValueError(f"{name} {number} is not between 0 and {most:#x}")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from bootproof.loader.address import U32_MAX
 from bootproof.loader.declared import U32, Declared
 from bootproof.loader.errors import Elf
 from bootproof.loader.image import ImageSource
@@ -20,7 +21,6 @@ NOTE_ALIGNMENT: Final = 4
 XEN_NAME: Final = b"Xen\0"
 XEN_ELFNOTE_PHYS32_ENTRY: Final = 18
 XEN_ELFNOTE_PHYS32_RELOC: Final = 19
-U32_MAX: Final = 0xFFFF_FFFF
 
 # Defaults of XEN_ELFNOTE_PHYS32_RELOC; p_align counts from a page on.
 DEFAULT_RELOC_ALIGN: Final = 0x20_0000

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from bootproof.loader.address import U64_MAX
@@ -24,7 +25,9 @@ from bootproof.loader.bzimage import (
 from bootproof.loader.elf import Elf, ElfHeader
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.identify import PROTOCOL_2_08, Format, identify_bytes
+from bootproof.loader.ikconfig import find
 from bootproof.loader.image import ImageLike, ImageSource, open_image
+from bootproof.loader.kconfig import BANNER
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.packing import UnpackError
 from bootproof.loader.payload import locate
@@ -84,11 +87,9 @@ _SETUP_FIELDS: Final = {
     "handover_offset": 0x20B,
 }
 
-# init/version.c: linux_banner. /proc/version's format string has %s where the release is.
-_BANNER: Final = b"Linux version "
+# In linux_banner; the format string of /proc/version has %s where the release is.
 _RELEASE: Final = re.compile(rb"\d[!-~]{0,127}")
 _BANNER_SEARCHED: Final = 256 << 20
-_BANNER_CHUNK: Final = 1 << 20
 _BANNER_TRIES: Final = 1000
 
 
@@ -345,19 +346,10 @@ def banner_release(data: memoryview) -> str | None:
 
     Only the first 256 MiB are searched.
     """
-    overlap = len(_BANNER) + 128
-    tries = 0
-    for start in range(0, min(len(data), _BANNER_SEARCHED), _BANNER_CHUNK):
-        chunk = bytes(data[start : start + _BANNER_CHUNK + overlap])
-        at = chunk.find(_BANNER)
-        while at >= 0:
-            release = _RELEASE.match(chunk, at + len(_BANNER))
-            if release:
-                return release[0].decode("ascii")
-            tries += 1
-            if tries > _BANNER_TRIES:
-                return None
-            at = chunk.find(_BANNER, at + 1)
+    searched = data[:_BANNER_SEARCHED]
+    for at in islice(find(searched, BANNER), _BANNER_TRIES):
+        if release := _RELEASE.match(searched, at + len(BANNER)):
+            return release[0].decode("ascii")
     return None
 
 

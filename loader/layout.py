@@ -11,10 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from bootproof.loader.address import U64_MAX, Range, align_down, align_up, format_size
+from bootproof.loader.address import MIB, U64_MAX, Range, align_down, align_up, format_size
 from bootproof.loader.errors import LoaderError
-
-MIB = 1 << 20
 
 
 class LayoutError(LoaderError):

@@ -11,7 +11,6 @@ import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +27,7 @@ from bootproof.harness.run import AnyStart, Outcome, Start, run_with
 from bootproof.harness.text import printable
 from bootproof.harness.verdict import CodeInside, Expected, ExpectedHandover, Verdict
 from bootproof.loader import bootimage
-from bootproof.loader.address import MIB, Range, format_size
+from bootproof.loader.address import MIB, Range, format_size, joined
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.errors import LoaderError, one_line
 from bootproof.loader.inspect import banner_release
@@ -37,7 +36,6 @@ from bootproof.loader.protocols import handed
 from bootproof.loader.protocols.handed import Handed
 
 _NONCE: Final = "bootproof.nonce="
-_RESULT_VERSION: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +102,7 @@ def carry_out(request: Request, default_out: Path) -> Outcome:
             _print_request(request, image, machine, start)
             bootimage.save(image, out)
             (out / bootimage.RAM).symlink_to((request.directory / bootimage.RAM).absolute())
-            about = {"version": _RESULT_VERSION, "image": str(request.directory.absolute())}
+            about = {"image": str(request.directory.absolute())}
             with interrupted.noted(out, about):
                 outcome = run_with(start, memory, out)
     except LoaderError as error:
@@ -140,12 +138,12 @@ def _machine(image: BootImage, memory: GuestMemory, request: Request, given: Han
         )
     cpus = request.smp or given.cpus or 1
     machine = qemu.machine(image.arch, memory=size, board=request.board, cpu=request.cpu, cpus=cpus)
-    wanted = _joined(image.ram)
-    if wanted != _joined(_ranges(machine.banks)):
+    wanted = joined(image.ram)
+    if wanted != joined(_ranges(machine.banks)):
         others = [
             name
             for name, board in machine.arch.boards.items()
-            if _joined(_ranges(board.banks(size))) == wanted
+            if joined(_ranges(board.banks(size))) == wanted
         ]
         hint = f"; --machine {others[0]} has the banks asked for" if others else ""
         raise UserError(
@@ -172,20 +170,9 @@ def _listed(ranges: Sequence[Range]) -> str:
     return ", ".join(map(str, ranges))
 
 
-def _joined(ranges: Sequence[Range]) -> tuple[Range, ...]:
-    """Ranges in order, neighbours put together."""
-    ordered = sorted(ranges)
-    cuts = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(ordered)) if a.end != b.start)]
-    ends = [*cuts[1:], len(ordered)]
-    return tuple(
-        Range.between(ordered[first].start, ordered[end - 1].end)
-        for first, end in zip(cuts, ends, strict=True)
-    )
-
-
 def _normalised(image: BootImage) -> BootImage:
     """The image with its banks in address order, as machines have them, and regions inside RAM."""
-    ram = _joined(image.ram)
+    ram = joined(image.ram)
     return replace(
         image,
         banks=tuple(sorted(image.banks, key=lambda bank: bank.base)),
@@ -299,7 +286,6 @@ def _result(
     request: Request, image: BootImage, machine: Machine, outcome: Outcome, seconds: float
 ) -> dict[str, Any]:
     return {
-        "version": _RESULT_VERSION,
         "image": str(request.directory.absolute()),
         "verdict": outcome.judgement.verdict.value,
         "reason": outcome.judgement.reason,

@@ -20,6 +20,7 @@ CONSOLE: Final = "console.log"
 TRANSCRIPT: Final = "transcript.log"
 DMESG: Final = "dmesg.log"  # the log buffer as it lay in guest RAM
 RESULT: Final = "result.json"
+_RESULT_VERSION: Final = 2
 RUN_LOG: Final = "replay.bin"  # QEMU's own log of the run
 RECORD: Final = "replay.json"  # what it takes to play the log back
 
@@ -78,8 +79,9 @@ def _is_result(path: Path) -> bool:
 
 
 def write_result(directory: Path, result: Mapping[str, Any]) -> None:
-    """Writes result.json."""
-    write_whole(directory / RESULT, f"{json.dumps(result, indent=2)}\n".encode())
+    """Writes result.json. Its other keys are stable within a version."""
+    whole = {"version": _RESULT_VERSION, **result}
+    write_whole(directory / RESULT, f"{json.dumps(whole, indent=2)}\n".encode())
 
 
 def drop_ram(directory: Path) -> None:

@@ -14,6 +14,7 @@ from bootproof.loader.address import (
     checked_add,
     format_size,
     is_aligned,
+    joined,
     parse_size,
 )
 
@@ -33,6 +34,12 @@ ADDRESSES = st.integers(0, U64_MAX)
 )
 def test_checked_add_stays_within_64_bits(a: int, b: int, expected: int | None) -> None:
     assert checked_add(a, b) == expected
+
+
+def test_ranges_that_touch_are_joined_and_others_are_not() -> None:
+    parts = [Range(0x3000, 0x1000), Range(0, 0x1000), Range(0x1000, 0x1000), Range(0x5000, 8)]
+    assert joined(parts) == (Range(0, 0x2000), Range(0x3000, 0x1000), Range(0x5000, 8))
+    assert joined([]) == ()
 
 
 @given(ADDRESSES, st.integers(1, 1 << 40))
