@@ -20,10 +20,10 @@ PROOF = re.compile(rb"^bootproof: proof [0-9a-f]{64}\r?\n", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class GuestEvidence:
-    """`text` is what the proof is over; `proof` is None when init did not get to its last line."""
+    """What init printed."""
 
-    text: str
-    proof: str | None
+    text: str  # what the proof is over
+    proof: str | None  # None when init did not get to its last line
 
     def values(self, key: str) -> tuple[str, ...]:
         """Every value init printed under `key`, in order."""
@@ -42,7 +42,7 @@ class GuestEvidence:
     @property
     def ram(self) -> tuple[Range, ...]:
         """The System RAM of /proc/iomem, guest-physical."""
-        return tuple(found for found in map(_iomem_range, self.values("ram")) if found)
+        return tuple(bank for bank in map(_iomem_range, self.values("ram")) if bank)
 
     @property
     def code(self) -> Range | None:
@@ -75,8 +75,8 @@ def nonce_for(case_id: str, kernel_digest: str) -> str:
 
 def proof_start(transcript: bytes) -> int:
     """Where the first proof line begins; the transcript's end when there is none."""
-    found = re.search(rb"^bootproof: proof ", transcript, re.MULTILINE)
-    return found.start() if found else len(transcript)
+    line = re.search(rb"^bootproof: proof ", transcript, re.MULTILINE)
+    return line.start() if line else len(transcript)
 
 
 def parse(transcript: bytes) -> GuestEvidence:

@@ -47,6 +47,24 @@ class End(enum.Enum):
     MARKER = "the console showed what was waited for"
     ENTERED = "only the hand-over was asked for"
 
+    @property
+    def standstill(self) -> bool:
+        """Whether the guest did nothing any more that anybody could see."""
+        return self in (End.NO_PROGRESS, End.PARKED, End.LOOPING, End.IDLING)
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the guest had not ended, but was not waited for any longer."""
+        return self.standstill or self is End.BUDGET
+
+    @property
+    def of_host(self) -> bool:
+        """Whether the run ended, or had to be ended, for something that no guest does."""
+        return self in (
+            *(End.QEMU_EXITED, End.HOST_ENDED, End.NO_ANSWER, End.TOO_BUSY),
+            *(End.HOST_IDLE, End.HOST_STOPPED),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -141,7 +159,7 @@ class Probe:
     @property
     def violations(self) -> tuple[RuleFinding, ...]:
         """What the boot protocol forbids."""
-        return tuple(found for found in self.findings if found.grade is Grade.VIOLATION)
+        return tuple(rule for rule in self.findings if rule.grade is Grade.VIOLATION)
 
     @property
     def clean(self) -> bool:

@@ -20,6 +20,7 @@ from bootproof.harness.guest import memory_map
 from bootproof.harness.inputs import damage, images
 from bootproof.harness.inputs.images import KernelFile
 from bootproof.harness.inputs.symbols import Symbols
+from bootproof.harness.judgement import CaseEnd, judge_case
 from bootproof.harness.observation import Budget, Observation, Place, Probe
 from bootproof.harness.qemu import machine as qemu
 from bootproof.harness.qemu.watch import Observer
@@ -66,6 +67,15 @@ class Proven:
     directory: Path
     host_seconds: float
     key: Key | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """What is not as the case expects, in one sentence; None when all is."""
+        end = CaseEnd(self.verdict, self.reason, self.code)
+        if self.assembled is not None:
+            pvh = self.assembled.kernel.pvh_boot_cap.state
+            end = replace(end, pvh=pvh, protocol=self.assembled.protocol)
+        return judge_case(self.case.expect, end)
 
 
 @dataclass(frozen=True, slots=True)

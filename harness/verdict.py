@@ -45,6 +45,31 @@ class Verdict(enum.Enum):
     INCONCLUSIVE = "inconclusive"
     INTERRUPTED = "interrupted"
 
+    @property
+    def passed(self) -> bool:
+        """Whether the guest did all that was asked of it.
+
+        One that carries no proof of ours can do no more than be handed over.
+        """
+        return self in (Verdict.BOOTED, Verdict.HANDED_OVER)
+
+    @property
+    def of_kernel(self) -> bool:
+        """Whether the kernel itself has said that it failed."""
+        return self in (Verdict.PANIC, Verdict.OOPS, Verdict.INIT_FAILED)
+
+    @property
+    def of_handover(self) -> bool:
+        """Whether the kernel did not begin as asked: nothing after that counts."""
+        return self in (
+            *(Verdict.ENTRY_NOT_REACHED, Verdict.PROTOCOL_VIOLATION, Verdict.HANDOVER_WRONG),
+        )
+
+    @property
+    def of_host(self) -> bool:
+        """Whether it says nothing of the guest: the host or QEMU was in its way."""
+        return self in (Verdict.QEMU_FAILED, Verdict.INCONCLUSIVE, Verdict.INTERRUPTED)
+
 
 @dataclass(frozen=True, slots=True)
 class CodeAt:
@@ -100,20 +125,15 @@ class Expected:
     bootloader_type: int | None = None
     request: str | None = None  # what the device tree calls this boot
     mode: str | None = None  # of the CPU at the entry
-    mode_log: re.Pattern[bytes] | None = (
-        None  # its first group is that mode, where a kernel logs it
-    )
+    mode_log: re.Pattern[bytes] | None = None  # where a kernel logs it: the first group
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedHandover:
-    """All that can be asked of a guest without a proof: its entry, and text on its console.
+    """All that can be asked of a guest without a proof."""
 
-    `until` is None when nothing is asked of what comes after the hand-over.
-    """
-
-    entry: int
-    until: bytes | None = None
+    entry: int  # guest-virtual
+    until: bytes | None = None  # text on its console; None: nothing is asked of what comes after
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,18 +149,16 @@ def judge(expected: Expected | ExpectedHandover, seen: Observation) -> Judgement
     """The verdict on one run."""
     said = evidence.parse(seen.transcript)
     verdict, reason = _verdict(expected, seen, said)
-    if seen.console_lost and verdict not in _WHATEVER_ELSE_WAS_SAID:
+    if seen.console_lost and not _stands_without_console(verdict):
         lost = "the host had no room for all that the console said (is the disk full?)"
         verdict, reason = Verdict.INCONCLUSIVE, f"{lost}; without the rest: {reason}"
     return Judgement(verdict, one_line(reason), said)  # it may quote guest and QEMU
 
 
-# What needs no word of the console, or rests on one that was said.
-_WHATEVER_ELSE_WAS_SAID: Final = (
-    *(Verdict.ENTRY_NOT_REACHED, Verdict.PROTOCOL_VIOLATION, Verdict.HANDOVER_WRONG),
-    *(Verdict.PANIC, Verdict.OOPS, Verdict.INIT_FAILED),
-    *(Verdict.CONSOLE_LIMIT, Verdict.QEMU_FAILED, Verdict.INCONCLUSIVE),
-)
+def _stands_without_console(verdict: Verdict) -> bool:
+    """Whether a verdict needs no word of the console, or rests on one that was said."""
+    known = verdict.of_kernel or verdict.of_handover or verdict.of_host
+    return known or verdict is Verdict.CONSOLE_LIMIT
 
 
 def _verdict(
@@ -171,12 +189,12 @@ def _verdict(
 def _handover(probe: Probe, seen: Observation) -> tuple[Verdict, str] | None:
     """What the entry probe found wrong, if anything; nothing after it counts then."""
     if not probe.reached:
-        if seen.end in _NOT_THE_GUEST:
+        if seen.end.of_host:
             return None
         return Verdict.ENTRY_NOT_REACHED, f"{seen.end.value}; {probe.where}"
     if probe.violations:
-        said = (f"{found.code}: {found.sentence}" for found in probe.violations)
-        return Verdict.PROTOCOL_VIOLATION, "; ".join(said)
+        broken = (f"{rule.code}: {rule.sentence}" for rule in probe.violations)
+        return Verdict.PROTOCOL_VIOLATION, "; ".join(broken)
     if probe.differences:
         text = "; ".join(map(str, probe.differences))
         return Verdict.HANDOVER_WRONG, text + (f"; and {probe.more} more" if probe.more else "")
@@ -206,15 +224,9 @@ def _after_handover(expected: ExpectedHandover, seen: Observation) -> tuple[Verd
     verdict, reason = _without_proof(seen)
     if expected.until is not None:
         return verdict, f"{reason}; the console never showed {wanted}"
-    if not seen.transcript or verdict in _NEVER_EXCUSED:
+    if not seen.transcript or verdict.of_kernel or verdict.of_host:
         return verdict, reason
     return Verdict.HANDED_OVER, f"{entered}; then {reason}"
-
-
-_NEVER_EXCUSED: Final = (
-    *(Verdict.PANIC, Verdict.OOPS, Verdict.INIT_FAILED),
-    *(Verdict.QEMU_FAILED, Verdict.INCONCLUSIVE),
-)
 
 
 # --- without a proof ---------------------------------------------------------------------------
@@ -235,18 +247,14 @@ def _heard(seen: Observation, find: Callable[[bytes], _T | None]) -> tuple[_T, s
 
     When the run was not ended by the guest, the log buffer is no news: it is only looked at later.
     """
-    found = find(seen.transcript)
-    if found is not None:
-        return found, ""
-    found = find(seen.log) if seen.end not in _NOT_THE_GUEST else None
-    return None if found is None else (found, _FROM_RAM)
+    message = find(seen.transcript)
+    if message is not None:
+        return message, ""
+    message = None if seen.end.of_host else find(seen.log)
+    return None if message is None else (message, _FROM_RAM)
 
 
 _FROM_RAM: Final = " (from the log buffer in RAM: the console does not show it)"
-_NOT_THE_GUEST: Final = (
-    *(End.QEMU_EXITED, End.HOST_ENDED, End.NO_ANSWER, End.TOO_BUSY),
-    *(End.HOST_IDLE, End.HOST_STOPPED),
-)
 
 
 def _init_failed(seen: Observation) -> _Rule:
@@ -289,7 +297,7 @@ def _ended(seen: Observation) -> tuple[Verdict, str]:
         return Verdict.CPU_RESET, f"the CPU was reset{_at(seen)}, {where}{cause}"
     if seen.end is End.GUEST_SHUTDOWN:
         return Verdict.GUEST_SHUTDOWN_EARLY, f"the guest powered off {where}"
-    if seen.end in (End.NO_PROGRESS, End.PARKED, End.LOOPING, End.IDLING):
+    if seen.end.standstill:
         verdict = Verdict.STUCK if seen.transcript else Verdict.SILENT
         return verdict, f"stuck{_at(seen)}: {seen.end.value}, {where}, {_cost(seen)} in"
     if seen.end is End.BUDGET:
@@ -305,7 +313,7 @@ def _where(seen: Observation) -> str:
     last = last_line(seen.transcript)
     where = f"after {last!r}" if last else "before any console output"
     lines = [line for line in map(bytes.strip, seen.log.splitlines()) if line]
-    if lines and lines[-1] not in seen.transcript and seen.end not in _NOT_THE_GUEST:
+    if lines and lines[-1] not in seen.transcript and not seen.end.of_host:
         said = " / ".join(printable(line) for line in lines[-_LOG_LINES:])
         where += f" (the log buffer in RAM ends with {said!r})"
     return where
@@ -348,17 +356,17 @@ def _contradictions(expected: Expected, said: GuestEvidence) -> Iterator[str]:
             yield wrong
     yield from _memory_contradictions(expected, said)
     if expected.bootloader_type is not None:
-        found = said.number("bootloader_type")
-        if found != expected.bootloader_type:
-            yield f"bootloader_type is {found}, not {expected.bootloader_type}"
+        loader = said.number("bootloader_type")
+        if loader != expected.bootloader_type:
+            yield f"bootloader_type is {loader}, not {expected.bootloader_type}"
     if expected.request is not None and said.value("request") != expected.request:
         yield f"the device tree is of request {said.value('request')!r}, not {expected.request!r}"
 
 
 def _mode_contradictions(expected: Expected, seen: Observation) -> Iterator[str]:
-    found = expected.mode_log.search(seen.transcript) if expected.mode_log else None
-    if found and found.group(1).decode() != expected.mode:
-        yield f"the kernel was entered in {printable(found.group(1))}, not in {expected.mode}"
+    logged = expected.mode_log.search(seen.transcript) if expected.mode_log else None
+    if logged and logged.group(1).decode() != expected.mode:
+        yield f"the kernel was entered in {printable(logged.group(1))}, not in {expected.mode}"
 
 
 def _text_contradictions(seen: Observation) -> Iterator[str]:
@@ -372,8 +380,8 @@ def _text_contradictions(seen: Observation) -> Iterator[str]:
 def _memory_contradictions(expected: Expected, said: GuestEvidence) -> Iterator[str]:
     wanted = expected.ram
     if joined(said.ram) != joined(wanted):
-        found = ", ".join(map(str, said.ram)) or "nothing"
-        yield f"the guest sees RAM {found}, not {', '.join(map(str, wanted))}"
+        visible = ", ".join(map(str, said.ram)) or "nothing"
+        yield f"the guest sees RAM {visible}, not {', '.join(map(str, wanted))}"
     total = (said.number("memory") or 0) << 10
     available = sum(bank.size for bank in wanted)
     # The kernel's own image, page structures and reservations are not in MemTotal.

@@ -21,7 +21,6 @@ from bootproof.harness.prove import Options, Prepared, Proven
 from bootproof.harness.qemu import machine as qemu
 from bootproof.harness.run import Outcome
 from bootproof.harness.text import printable
-from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB, format_size
 from bootproof.loader.errors import one_line
 from bootproof.loader.identify import Format, identify
@@ -73,7 +72,7 @@ def run(request: Request, default_out: Path) -> int:
     if request.twice:
         return _boot_twice(case, directory, options, request)
     proven = _boot(case, directory, options, request)
-    return 0 if proven.verdict is Verdict.BOOTED else 1
+    return 0 if proven.verdict.passed else 1
 
 
 def _options(request: Request) -> Options:
@@ -109,7 +108,7 @@ def _boot_twice(case: Case, directory: Path, options: Options, request: Request)
     differs = twice.difference(first, second, case.smp)
     same = "transcript" if case.smp > 1 else "transcript and number of instructions"
     print(f"twice     {differs or f'the same {same}'}")
-    booted = all(proven.verdict is Verdict.BOOTED for proven in runs)
+    booted = all(proven.verdict.passed for proven in runs)
     return 0 if booted and differs is None else 1
 
 
@@ -252,10 +251,6 @@ def _print_verdict(proven: Proven, request: Request) -> None:
         print_cost(outcome)
         print_record(outcome)
         print_stages(outcome.stages)
-    if (
-        proven.verdict is not Verdict.BOOTED
-        and request.cmdline
-        and "console=" not in request.cmdline
-    ):
+    if not proven.verdict.passed and request.cmdline and "console=" not in request.cmdline:
         print("hint      the command line names no console= (see --cmdline)")
     print(f"run       {one_line(str(proven.directory))}")

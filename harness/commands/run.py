@@ -85,7 +85,7 @@ def run(request: Request, default_out: Path) -> int:
     Raises UserError and LoaderError for an image that cannot be run as asked.
     """
     verdict = carry_out(request, default_out).judgement.verdict
-    return 0 if verdict in (Verdict.BOOTED, Verdict.HANDED_OVER) else 1
+    return 0 if verdict.passed else 1
 
 
 def carry_out(request: Request, default_out: Path) -> Outcome:

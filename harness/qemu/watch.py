@@ -7,10 +7,11 @@ only asks. Judges nothing: it says why it stopped.
 
 from __future__ import annotations
 
+import enum
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import pexpect
 
@@ -31,7 +32,6 @@ _IDLE_SAMPLES: Final = 50
 _SHOWN: Final = 6  # instructions
 _AROUND: Final = 16  # bytes
 _SAMPLE_AFTER: Final = 0.3  # CPU seconds without console output
-_NOTHING: Final = rb"(?!)"  # matches nowhere
 _EXIT_SECONDS: Final = 5.0
 _QUIT_SECONDS: Final = 30.0  # QEMU completes its log then, on a busy host too
 
@@ -53,14 +53,29 @@ SHUTDOWNS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Why and where a run was stopped; `before` and `at` are the code around the place."""
+    """Why and where a run was stopped."""
 
     end: End
     usage: Usage
-    registers: str = ""
+    registers: str = ""  # as QEMU prints them
     place: Place | None = None
-    before: bytes = b""
-    at: bytes = b""
+    before: bytes = b""  # the code before the place
+    at: bytes = b""  # and there
+
+
+class Sign(enum.Enum):
+    """What a watch looks for on the console."""
+
+    PROOF = enum.auto()
+    END_OF_PANIC = enum.auto()  # the last line of a kernel that stays
+    END_OF_CONSOLE = enum.auto()  # QEMU is gone
+    NOTHING_NEW = enum.auto()
+    MARKER = enum.auto()  # the text that was waited for
+    KILL_AT = enum.auto()  # the text at which QEMU is to be killed
+
+
+# Text that a kernel may only have said again, as a part of its command line.
+_MAY_BE_ECHO: Final = (Sign.END_OF_PANIC, Sign.MARKER)
 
 
 # Is told, some times a second, what a guest has used of its budget, and the console so far.
@@ -106,31 +121,36 @@ class Watch:
         `proof` says that a proof is expected; where none is, what looks like one means nothing.
         At `kill_at` QEMU is killed.
         """
-        patterns = self._console.compile_pattern_list(
-            [
-                *(PROOF, kernellog.END_OF_PANIC, pexpect.EOF, pexpect.TIMEOUT),
-                *(_NOTHING if text is None else re.escape(text) for text in (marker, kill_at)),
-            ]
-        )
+        awaited: dict[Sign, Any] = {
+            Sign.PROOF: PROOF,
+            Sign.END_OF_PANIC: kernellog.END_OF_PANIC,
+            Sign.END_OF_CONSOLE: pexpect.EOF,
+            Sign.NOTHING_NEW: pexpect.TIMEOUT,
+        }
+        texts = {Sign.MARKER: marker, Sign.KILL_AT: kill_at}
+        awaited |= {sign: re.escape(text) for sign, text in texts.items() if text is not None}
+        patterns = self._console.compile_pattern_list([*awaited.values()])
         proven = False
         while True:
-            found: int | None = self._console.expect_list(patterns, timeout=_POLL)
-            if found in (1, 4) and kernellog.echoes(self._console.line_before_match()):
-                found = None
-            if found == 0 and proof and not proven:
+            sign = [*awaited][self._console.expect_list(patterns, timeout=_POLL)]
+            if sign in _MAY_BE_ECHO and kernellog.echoes(self._console.line_before_match()):
+                sign = Sign.NOTHING_NEW
+            if sign is Sign.PROOF and proof and not proven:
                 proven = True
                 self._budget = self._budget.after_proof()
-            if found == 1 and not proven:
+            if sign is Sign.END_OF_PANIC and not proven:
                 return self.stop(End.GUEST_HALTED)
-            if found == 4:
+            if sign is Sign.MARKER:
                 return self.stop(End.MARKER)
-            if found == 5:
+            if sign is Sign.KILL_AT:
                 self._process.kill()
-            if found == 2:
+            if sign is Sign.END_OF_CONSOLE:
                 self._monitor.wait(_POLL)  # what QEMU said of its end may not have been read yet
-            end = self.shutdown() or (End.QEMU_EXITED if found == 2 else self._over_budget())
+            end = self.shutdown() or (
+                End.QEMU_EXITED if sign is Sign.END_OF_CONSOLE else self._over_budget()
+            )
             if end is not None:
-                return self.stop(End.PROOF if proven and _gave_up(end) else end)
+                return self.stop(End.PROOF if proven and end.given_up else end)
 
     def given_up(self) -> bool:
         """Whether a guest that has not been handed over yet never will be."""
@@ -214,10 +234,10 @@ class Watch:
         A kernel stores its panic before it prints it: a guest stopped in between would end
         elsewhere each time.
         """
-        found = self._ram is not None and kernellog.panic(logbuffer.read(self._ram)) is not None
-        seen_before, self._panic_in_log = self._panic_in_log, found
-        self._log_after = quiet_cpu + _PRINTING if found else 2 * self._log_after
-        return found and seen_before
+        panicked = self._ram is not None and kernellog.panic(logbuffer.read(self._ram)) is not None
+        seen_before, self._panic_in_log = self._panic_in_log, panicked
+        self._log_after = quiet_cpu + _PRINTING if panicked else 2 * self._log_after
+        return panicked and seen_before
 
     def _measure(self) -> Usage:
         return Usage(
@@ -290,7 +310,3 @@ def end_qemu(process: QemuProcess, monitor: Monitor) -> None:
 def _or_console_limit(end: End, console: ConsoleFile) -> End:
     """A console beyond its limit is the cause also of what became of QEMU: see MOST_WRITTEN."""
     return End.CONSOLE_LIMIT if console.full and end is End.QEMU_EXITED else end
-
-
-def _gave_up(end: End) -> bool:
-    return end in (End.NO_PROGRESS, End.BUDGET, End.PARKED, End.LOOPING, End.IDLING)

@@ -15,33 +15,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bootproof.harness.case import Case
-from bootproof.harness.prove import Proven
 from bootproof.harness.report import columns
 from bootproof.harness.results.results import CaseResult, Check, Results
 from bootproof.harness.suite.options import MATRIX_COMMAND
 
 _WIDTH: Final = 118
 _GOOD, _BAD, _DIM = "green", "bold red", "dim"
-
-
-def problem(case: Case, proven: Proven) -> str | None:
-    """What about the result is not as the case expects, in one sentence; None when all is."""
-    expect = case.expect
-    if proven.verdict is not expect.verdict:
-        return f"{proven.verdict.value} instead of {expect.verdict.value}: {proven.reason}"
-    if expect.code is not None and proven.code != expect.code:
-        return f"refused with {proven.code} instead of {expect.code}: {proven.reason}"
-    if expect.reason is not None and expect.reason not in proven.reason:
-        return f"the reason does not say {expect.reason!r}: {proven.reason}"
-    if proven.assembled is None:
-        return None
-    state = proven.assembled.kernel.pvh_boot_cap.state
-    if expect.pvh is not None and state is not expect.pvh:
-        return f"the PVH capability is {state.value}, not {expect.pvh.value}"
-    if expect.protocol is not None and proven.assembled.protocol != expect.protocol:
-        return f"the protocol taken is {proven.assembled.protocol}, not {expect.protocol}"
-    return None
 
 
 def reproduce(test: str, command: str = MATRIX_COMMAND) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Final
 
-from bootproof.harness.case import Case
 from bootproof.harness.compare.comparison import Cost
 from bootproof.harness.guest import stages
 from bootproof.harness.prove import Proven
@@ -34,9 +33,10 @@ _LONGEST: Final = (
 )
 
 
-def case_result(case: Case, proven: Proven, problem: str | None, reproduce: str) -> CaseResult:
-    """All that is known of how a case ended. `problem` is what is not as expected."""
-    outcome, assembled = proven.outcome, proven.assembled
+def case_result(proven: Proven, reproduce: str) -> CaseResult:
+    """All that is known of how a case ended; `reproduce` is the command that runs it again."""
+    case, outcome, assembled = proven.case, proven.outcome, proven.assembled
+    problem = proven.problem
     evidence = dict(outcome.judgement.evidence.to_json()) if outcome else {}
     proof = evidence.pop("proof", None)
     said = {

@@ -102,7 +102,7 @@ class CaseItem(pytest.Item):
 
     def runtest(self) -> None:
         booting = self.stash.get(BOOTING, None)
-        judge(self, self.case, self.boot() if booting is None else booting.result())
+        tell(self, self.boot() if booting is None else booting.result())
 
     def repr_failure(
         self, excinfo: pytest.ExceptionInfo[BaseException], style: TracebackStyle | None = None
@@ -169,7 +169,7 @@ def _keep(config: pytest.Config, items: list[pytest.Item], kept: set[int]) -> No
 
 def prove_case(item: pytest.Item, case: Case) -> Proven:
     """Boots a case, hands the result to the reports, and fails unless it is as expected."""
-    return judge(item, case, boot(item, case))
+    return tell(item, boot(item, case))
 
 
 def boot(item: pytest.Item, case: Case) -> Proven:
@@ -184,13 +184,12 @@ def boot(item: pytest.Item, case: Case) -> Proven:
         return prove(case, out.absolute() / case.id, options)
 
 
-def judge(item: pytest.Item, case: Case, proven: Proven) -> Proven:
+def tell(item: pytest.Item, proven: Proven) -> Proven:
     """Hands a result to the reports, and fails unless it is as expected."""
-    problem = terminal.problem(case, proven)
     again = terminal.reproduce(item.name, item.config.getoption(COMMAND_OPTION))
-    result = case_result(case, proven, problem, again)
+    result = case_result(proven, again)
     item.user_properties.append((PROPERTY, typedjson.to_json(result)))
-    if problem is not None:
+    if not result.as_expected:
         pytest.fail(terminal.failure(result), pytrace=False)
     if item.config.getoption(KEEP_OPTION) == "failed":
         rundir.drop_ram(proven.directory)

@@ -14,7 +14,7 @@ from bootproof.harness import prove
 from bootproof.harness.case import Case, Expectation, offset_label, short
 from bootproof.harness.inputs import images, variants
 from bootproof.harness.observation import Placement
-from bootproof.harness.prove import Proven, expected_code, full_cmdline
+from bootproof.harness.prove import expected_code, full_cmdline
 from bootproof.harness.report import terminal
 from bootproof.harness.suite.case_result import case_result
 from bootproof.harness.verdict import CodeAnywhere, CodeAt, Verdict
@@ -236,7 +236,7 @@ def test_problem(offline: None, tmp_path: Path) -> None:
 
     def problem(**expect: Any) -> str | None:
         wanted = Expectation(**({"verdict": Verdict.CPU_RESET} | expect))
-        return terminal.problem(replace(case, expect=wanted), proven)
+        return replace(proven, case=replace(case, expect=wanted)).problem
 
     assert problem() is None
     assert problem(pvh=PvhState.PRESENT, protocol="pvh") is None
@@ -250,7 +250,7 @@ def test_problem(offline: None, tmp_path: Path) -> None:
 
     def refusal(**expect: Any) -> str | None:
         wanted = Expectation(Verdict.LOAD_REFUSED, **expect)
-        return terminal.problem(replace(case, expect=wanted), refused)
+        return replace(refused, case=replace(case, expect=wanted)).problem
 
     assert refusal(code="Protocol::Refused", reason="ignored") is None
     found = refusal(code="Elf::Overflow")
@@ -261,8 +261,8 @@ def test_problem(offline: None, tmp_path: Path) -> None:
 
 
 def test_failure_has_all_a_reader_needs(case: Case, tmp_path: Path) -> None:
-    proven: Proven = prove.prove(case, tmp_path / "run")
-    result = case_result(case, proven, "what", "again")
+    result = case_result(prove.prove(case, tmp_path / "run"), "again")
+    result = replace(result, problem="what")
     assert terminal.failure(result) == "\n".join(
         [
             f"{case.id}: what",

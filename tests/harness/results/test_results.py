@@ -10,13 +10,14 @@ from typing import Any
 import jsonschema
 import pytest
 
-from bootproof.harness.case import Case
+from bootproof.harness.case import Case, Expectation
 from bootproof.harness.errors import UserError
 from bootproof.harness.evidence import GuestEvidence
 from bootproof.harness.prove import prove
 from bootproof.harness.results import results
 from bootproof.harness.results.results import Check
 from bootproof.harness.suite.case_result import case_result
+from bootproof.harness.verdict import Verdict
 from tests import ROOT
 from tests.builders import results as builder
 from tests.harness.test_prove import case, offline
@@ -49,7 +50,7 @@ def test_published_schema_is_the_one_of_the_types() -> None:
 def test_real_case_follows_the_schema(case: Case, tmp_path: Path) -> None:
     """A boot of a tiny kernel on a real QEMU, with all that a result has."""
     proven = prove(case, tmp_path / "run")
-    found = case_result(case, proven, None, "again")
+    found = case_result(proven, "again")
     data = saved(tmp_path / "results.json", found, builder.refused())
     jsonschema.validate(data, json.loads(SCHEMA.read_text()))
     assert results.read(tmp_path / "results.json").cases[0] == found
@@ -149,8 +150,10 @@ def test_guest_that_says_too_much(case: Case, tmp_path: Path) -> None:
     assert proven.outcome is not None
     text = "".join(f"k{n} {'x' * 10_000}\n" for n in range(100)) + "k1 y\n" * 1000
     judgement = replace(proven.outcome.judgement, evidence=GuestEvidence(text, "p" * 10_000))
-    flooded = replace(proven, outcome=replace(proven.outcome, judgement=judgement), reason=text)
-    found = case_result(case, flooded, text, "again")
+    other = replace(case, expect=Expectation(Verdict.BOOTED))
+    outcome = replace(proven.outcome, judgement=judgement)
+    flooded = replace(proven, case=other, outcome=outcome, reason=text)
+    found = case_result(flooded, "again")
     assert len(found.evidence) == 64 and len(found.evidence["k1"]) == 64
     longest = [found.reason, found.problem or "", found.proof or "", *found.evidence["k0"]]
     assert all(len(item) == 4097 for item in longest)

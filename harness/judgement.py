@@ -1,0 +1,42 @@
+"""Whether a case ended as it had to, and if not, what is wrong: the one place that decides it.
+
+Pure. `bootproof.harness.verdict` says how a run ended; this holds it against what the case expects.
+Terminal, page, JUnit, KTAP, summary and exit code show what is said here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bootproof.harness.case import Expectation
+from bootproof.harness.verdict import Verdict
+from bootproof.loader.result import PvhState
+
+
+@dataclass(frozen=True, slots=True)
+class CaseEnd:
+    """How a case ended, as far as a case can expect something of it."""
+
+    verdict: Verdict
+    reason: str
+    code: str | None = None  # of the loader's error, when it refused
+    # Of a kernel that was loaded: what the loader says of its PVH entry, and the protocol taken.
+    pvh: PvhState | None = None
+    protocol: str | None = None
+
+
+def judge_case(expect: Expectation, end: CaseEnd) -> str | None:
+    """What is not as the case expects, in one sentence; None when all is."""
+    if end.verdict is not expect.verdict:
+        return f"{end.verdict.value} instead of {expect.verdict.value}: {end.reason}"
+    if expect.code is not None and end.code != expect.code:
+        return f"refused with {end.code} instead of {expect.code}: {end.reason}"
+    if expect.reason is not None and expect.reason not in end.reason:
+        return f"the reason does not say {expect.reason!r}: {end.reason}"
+    if end.pvh is None:
+        return None
+    if expect.pvh is not None and end.pvh is not expect.pvh:
+        return f"the PVH capability is {end.pvh.value}, not {expect.pvh.value}"
+    if expect.protocol is not None and end.protocol != expect.protocol:
+        return f"the protocol taken is {end.protocol}, not {expect.protocol}"
+    return None
