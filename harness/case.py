@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from bootproof.harness.arch import DEFAULT_PROFILE
+from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.observation import Placement
-from bootproof.harness.qemu.machine import ARCHES, DEFAULT_PROFILE
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import GIB, MIB
 from bootproof.loader.result import PvhState

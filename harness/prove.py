@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from bootproof.harness.arch import DEFAULT_PROFILE, Arch
+from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.errors import UserError
 from bootproof.harness.evidence import nonce_for
-from bootproof.harness.guest import memory_map
 from bootproof.harness.inputs import damage, images
 from bootproof.harness.inputs.images import KernelFile
 from bootproof.harness.inputs.symbols import Symbols
@@ -206,8 +207,8 @@ def _binary(name: str | None, qemus: Mapping[str, str]) -> str | None:
 def _chosen_cmdline(case: Case) -> str:
     """The case's own command line, else its profile's. Raises UserError for both at once."""
     if case.cmdline is None:
-        return qemu.ARCHES[case.arch].command_line(case.profile)
-    if case.profile != qemu.DEFAULT_PROFILE:
+        return ARCHES[case.arch].command_line(case.profile)
+    if case.profile != DEFAULT_PROFILE:
         raise UserError(
             f"the profile {case.profile!r} is a command line of ours, and you gave your own:"
             " leave out one of them (--profile, --cmdline)"
@@ -414,8 +415,8 @@ def _expected(
         nonce=nonce,
         cmdline=cmdline,
         cpus=machine.cpus,
-        ram=memory_map.system_ram(banks, device_tree=machine.arch.device_tree, acpi=acpi),
-        code=expected_code(assembled.kernel, case.arch, cmdline, banks),
+        ram=machine.arch.system_ram(banks, acpi),
+        code=expected_code(assembled.kernel, machine.arch, cmdline, banks),
         bootloader_type=_BOOTLOADER_TYPES.get(assembled.protocol),
         request=case.id if machine.arch.device_tree else None,
         mode=assembled.image.cpus[0].mode,
@@ -424,7 +425,7 @@ def _expected(
 
 
 def expected_code(
-    kernel: KernelLoaderResult, arch: str, cmdline: str, ram: tuple[Range, ...]
+    kernel: KernelLoaderResult, arch: Arch, cmdline: str, ram: tuple[Range, ...]
 ) -> CodeAt | CodeAnywhere:
     """Where /proc/iomem must show the kernel's code, in guest-physical addresses.
 
@@ -432,8 +433,8 @@ def expected_code(
     pref_address, kernel_alignment), or with KASLR anywhere legal. Image: the load address.
     """
     header = kernel.setup_header
-    if starts := qemu.ARCHES[arch].code_starts:
-        return CodeAt(tuple(kernel.kernel_load + start for start in starts))
+    if arch.code_starts:
+        return CodeAt(tuple(kernel.kernel_load + start for start in arch.code_starts))
     if header is None:
         return CodeAt((kernel.footprint.start,))
     start = max(align_up(kernel.kernel_load, header.kernel_alignment), header.pref_address)

@@ -7,6 +7,7 @@ import functools
 from pathlib import Path
 
 from bootproof.harness import places
+from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.arguments import words
 from bootproof.harness.errors import UserError
 
@@ -51,7 +52,7 @@ def add_initramfs(commands: words.Commands) -> None:
     )
     initramfs.add_argument("file", metavar="FILE", type=Path, help="a cpio archive; not compressed")
     initramfs.add_argument(
-        "--arch", choices=("x86_64", "aarch64"), default="x86_64", help="default: %(default)s"
+        "--arch", choices=tuple(ARCHES), default=next(iter(ARCHES)), help="default: %(default)s"
     )
     initramfs.set_defaults(run=_initramfs)
 

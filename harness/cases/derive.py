@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import MIB_512, RAM_BASE, Case, Expectation, short
-from bootproof.harness.qemu import machine as qemu
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import GIB, MIB, align_down, align_up, format_size
 from bootproof.loader.inspect import PLACED_ANYWHERE, Inspection, Placement, Pvh
@@ -401,7 +401,7 @@ def _image(plan: _Plan) -> Iterator[Case | LeftOut]:
 
 def _cpu(plan: _Plan) -> str | None:
     """The CPU model for the kernel's page size, None where any does."""
-    arch = qemu.ARCHES[plan.kernel.arch]
+    arch = ARCHES[plan.kernel.arch]
     flags = plan.form.header.get("flags", ())
     names = flags if isinstance(flags, tuple) else ()
     sizes = [name.removesuffix(" pages") for name in names if name.endswith(" pages")]

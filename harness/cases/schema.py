@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any, Final
 
+from bootproof.harness.arch import DEFAULT_PROFILE, PROFILES
+from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import KEY, RAM_BASE, Case, Expectation, Key, short
 from bootproof.harness.errors import UserError
 from bootproof.harness.inputs import damage, variants
-from bootproof.harness.qemu import machine as qemu
-from bootproof.harness.qemu.machine import DEFAULT_PROFILE
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB, parse_size
 from bootproof.loader.assemble import AUTO, LOADERS
@@ -69,16 +69,16 @@ class Entry:
 
 def _choices() -> Mapping[tuple[type, str], Callable[[], Iterable[str]]]:
     """The words that a text may be, from the tables that own them."""
-    boards = (board for arch in qemu.ARCHES.values() for board in arch.boards)
+    boards = (board for arch in ARCHES.values() for board in arch.boards)
     return {
-        (Case, "arch"): lambda: qemu.ARCHES,
+        (Case, "arch"): lambda: ARCHES,
         (Case, "format"): lambda: (*(found.value for found in LOADERS), AS_IT_IS),
         (Case, "protocol"): lambda: (AUTO, *PROTOCOLS),
         (Case, "board"): lambda: boards,
         (Case, "variant"): lambda: variants.VARIANTS,
         (Case, "accel"): lambda: ("tcg", "kvm"),
         (Case, "init"): inits,
-        (Case, "profile"): lambda: qemu.PROFILES,
+        (Case, "profile"): lambda: PROFILES,
         (Case, "damage"): lambda: damage.DAMAGES,
         (Expectation, "protocol"): lambda: PROTOCOLS,
     }
@@ -213,7 +213,7 @@ def unknown(what: str, word: str, known: Iterable[str]) -> str:
 
 def contradiction(case: Case) -> tuple[str, str] | None:
     """A key whose value does not go with another one, and why; None when all can be built."""
-    arch = qemu.ARCHES[case.arch]
+    arch = ARCHES[case.arch]
     boards = ", ".join(arch.boards)
     protocol = PROTOCOLS.get(case.protocol)
     if case.board is not None and case.board not in arch.boards:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.harness import prove
+from bootproof.harness.arch import DEFAULT_PROFILE
+from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import RAM_BASE, Case
 from bootproof.harness.commands import twice
 from bootproof.harness.errors import UserError
@@ -18,7 +20,6 @@ from bootproof.harness.inputs import images
 from bootproof.harness.inputs.images import KernelFile
 from bootproof.harness.observation import Budget, Placement, Probe
 from bootproof.harness.prove import Options, Prepared, Proven
-from bootproof.harness.qemu import machine as qemu
 from bootproof.harness.run import Outcome
 from bootproof.harness.text import printable
 from bootproof.loader.address import MIB, format_size
@@ -155,10 +156,10 @@ def _arch_and_format(kernel: KernelFile, request: Request) -> tuple[str, str]:
         format_, arch = inner.format.value, inner.arch
     if found.format is Format.BZIMAGE and request.protocol == "pvh":
         format_ = "elf"
-    if arch is None or arch not in qemu.ARCHES:
+    if arch is None or arch not in ARCHES:
         raise UserError(
             f"{kernel.path}: a kernel for {arch or 'an unknown architecture'};"
-            f" bootproof boots {', '.join(qemu.ARCHES)}"
+            f" bootproof boots {', '.join(ARCHES)}"
         )
     return arch, request.format or format_
 
@@ -194,7 +195,7 @@ def print_request(prepared: Prepared, case: Case, request: Request) -> None:
     )
     for region in image.regions:
         print(f"memory    {region.range!s:<24} {region.name}")
-    if case.profile != qemu.DEFAULT_PROFILE:
+    if case.profile != DEFAULT_PROFILE:
         print(f"profile   {case.profile}")
     print(f"cmdline   {one_line(prepared.start.expected.cmdline)}", flush=True)
 

@@ -110,7 +110,9 @@ def carry_out(pair: Pair) -> Comparison:
     other = reference.run(pair.case, pair.plan, pair.prepared, pair.directory / REFERENCE, look)
     left = _ours(pair, ours)
     right = _side(other.proven, pair.plan.protocol, other.registers, seen[0] if seen else Handed())
-    facts = reasons.facts(left, pair.prepared.assembled.image.ram)
+    ram = pair.prepared.assembled.image.ram
+    firmware = pair.prepared.start.machine.arch.firmware
+    facts = reasons.facts(left, ram, firmware=firmware)
     found = Comparison(
         case=pair.case.id,
         differences=tuple(

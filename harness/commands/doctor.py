@@ -179,7 +179,8 @@ def split_requirement(requirement: str) -> tuple[str, str]:
 
 
 def _emulators() -> Iterator[Component]:
-    from bootproof.harness.qemu.machine import ARCHES, find_qemu
+    from bootproof.harness.arch.table import ARCHES
+    from bootproof.harness.qemu.machine import find_qemu
 
     for arch in ARCHES:
         name, variable = f"QEMU for {arch}", f"BOOTPROOF_QEMU_{arch.upper()}"

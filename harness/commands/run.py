@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from bootproof.harness import prove
+from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.commands import boot
 from bootproof.harness.errors import UserError
-from bootproof.harness.guest import memory_map
 from bootproof.harness.inputs import images
 from bootproof.harness.observation import Budget
 from bootproof.harness.qemu import machine as qemu
@@ -130,7 +130,7 @@ def _machine(image: BootImage, memory: GuestMemory, request: Request, given: Han
             f"{file}: $.cpus: registers for {len(image.cpus)} CPUs, but machines start CPU 0 only;"
             " the guest starts the others"
         )
-    size, limit = image.memory_size, qemu.ARCHES[image.arch].memory_limit
+    size, limit = image.memory_size, ARCHES[image.arch].memory_limit
     if size % MIB or size > limit:
         raise UserError(
             f"{file}: $.banks: {size:#x} bytes of RAM; machines have a whole number of MiB, at most"
@@ -212,7 +212,7 @@ def _expected(image: BootImage, machine: Machine, given: Handed) -> Expected | E
         return ExpectedHandover(image.entry)
     ram = given.ram
     if ram is None:
-        ram = memory_map.system_ram(image.ram, device_tree=machine.arch.device_tree)
+        ram = machine.arch.system_ram(image.ram, None)
     return Expected(
         arch=image.arch,
         nonce=nonces[-1],

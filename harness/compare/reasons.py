@@ -28,6 +28,7 @@ class Facts:
 
     protocol: str
     ram: tuple[Range, ...]
+    firmware: bool
     without_acpi: bool
     without_seed: bool
 
@@ -49,11 +50,15 @@ class Known:
         )
 
 
-def facts(ours: Side, ram: Sequence[Range]) -> Facts:
-    """The facts of a comparison; `ram` is the guest-physical RAM of the machine."""
+def facts(ours: Side, ram: Sequence[Range], *, firmware: bool) -> Facts:
+    """The facts of a comparison; `ram` is the guest-physical RAM of the machine.
+
+    `firmware` says that the reference ran one before the kernel.
+    """
     return Facts(
         protocol=ours.protocol,
         ram=tuple(ram),
+        firmware=firmware,
         without_acpi=_NO_RSDP.search(ours.transcript) is not None,
         without_seed="/chosen kaslr-seed" not in ours.handed.values,
     )
@@ -119,8 +124,8 @@ def _without_seed(_contrast: Contrast, facts: Facts) -> bool:
     return facts.without_seed
 
 
-def _x86(contrast: Contrast, facts: Facts) -> bool:
-    return facts.protocol in _X86
+def _firmware(_contrast: Contrast, facts: Facts) -> bool:
+    return facts.firmware
 
 
 def _firmware_map(contrast: Contrast, facts: Facts) -> bool:
@@ -151,17 +156,15 @@ def _ram_cut(contrast: Contrast, facts: Facts) -> bool:
     if len(ours) != len(reference) or not ours:
         return False
     changed = [(int(a, 16), int(b, 16)) for a, b in zip(ours, reference, strict=True) if a != b]
-    return facts.protocol in _X86 and all(0 < a - b <= FIRMWARE_TOP for a, b in changed)
+    return facts.firmware and all(0 < a - b <= FIRMWARE_TOP for a, b in changed)
 
 
-def _within(
-    limit: int, protocols: Sequence[str] | None = None
-) -> Callable[[Contrast, Facts], bool]:
-    """Figures in KiB that are no further apart than `limit` bytes."""
+def _within(limit: int, *, firmware: bool = False) -> Callable[[Contrast, Facts], bool]:
+    """Figures in KiB that are no further apart than `limit` bytes; `firmware` is the cause."""
 
     def holds(contrast: Contrast, facts: Facts) -> bool:
         figures = [re.match(r"\d+", text) for text in (contrast.ours, contrast.reference)]
-        if None in figures or (protocols is not None and facts.protocol not in protocols):
+        if None in figures or (firmware and not facts.firmware):
             return False
         ours, reference = (int(figure.group()) for figure in figures if figure)
         return abs(ours - reference) * KIB <= limit
@@ -175,7 +178,6 @@ def _few_pages(contrast: Contrast, facts: Facts) -> bool:
     return few and facts.protocol == linux64.NAME
 
 
-_X86: Final = (linux32.NAME, linux64.NAME, pvh.NAME)
 _SETUP: Final = (linux32.NAME, linux64.NAME)
 _R = Section.REGISTERS
 _P = Section.PARAMETERS
@@ -198,7 +200,7 @@ KNOWN: Final = (
     Known("flags", _R, "rflags", _only_bits(_ARITHMETIC_FLAGS)),
     Known("flags", _R, "pstate", _only_bits(_CONDITION_FLAGS)),
     Known("accessed-bit", _R, "[cdefgs]s.attributes", _only_bits(_ACCESSED)),
-    Known("tables", _R, "gdtr|idtr", _x86),
+    Known("tables", _R, "gdtr|idtr", _firmware),
     Known("pvh-tr", _R, r"tr\.(selector|limit|attributes)", _protocol(pvh.NAME)),
     Known("own-setup", _R, r"(tr|ldtr)\.\w+", _protocol(*_SETUP)),
     Known("own-entry", _R, "cr0", _only_bits(_CR0_OF_THE_KERNEL, linux64.NAME)),
@@ -232,9 +234,9 @@ KNOWN: Final = (
     Known("loader-id", _E, "bootloader_type", _values("255", "176")),
     Known("request-label", _E, "request", _only_ours),
     Known("firmware-top", _E, "ram", _ram_cut),
-    Known("firmware-top", _E, "memory", _within(FIRMWARE_TOP, _X86)),
+    Known("firmware-top", _E, "memory", _within(FIRMWARE_TOP, firmware=True)),
     Known("tree-padding", _E, "memory", _within(TREE_PADDING)),
-    Known("firmware-top", _F, "available|total|reserved", _within(FIRMWARE_TOP, _X86)),
+    Known("firmware-top", _F, "available|total|reserved", _within(FIRMWARE_TOP, firmware=True)),
     Known("tree-padding", _F, "available|reserved", _within(TREE_PADDING + KASLR_TABLES)),
     # Log lines: of the reference, ours, and both.
     Known("acpi", _L, r".*(ACPI|acpi|PNP|PnP|IOAPIC|IO-APIC|\bhpet).*", _without_acpi),
@@ -244,10 +246,12 @@ KNOWN: Final = (
     Known("acpi", _L, r"(i8042:|input: AT|(platform )?rtc_cmos\b).*", _without_acpi),
     Known("acpi", _L, r"(serial8250|00:0\d): ttyS0 .*|system 00:0\d: .*", _without_acpi),
     Known("acpi", _L, r"tsc: Refined .*|clocksource: .*", _without_acpi),
-    Known("pci-bars", _L, r"pci 0000:.* BAR \d .*", _x86),
-    Known("smbios", _L, r"DMI.*|SMBIOS .* present\.", _x86),
-    Known("mtrr", _L, r".*MTRR.*|x86/PAT: .*|Disabled", _x86),
-    Known("firmware-top", _L, r"Built \d+ zonelists.*|On node \d+, zone \w+: \d+ pages.*", _x86),
+    Known("pci-bars", _L, r"pci 0000:.* BAR \d .*", _firmware),
+    Known("smbios", _L, r"DMI.*|SMBIOS .* present\.", _firmware),
+    Known("mtrr", _L, r".*MTRR.*|x86/PAT: .*|Disabled", _firmware),
+    Known(
+        "firmware-top", _L, r"Built \d+ zonelists.*|On node \d+, zone \w+: \d+ pages.*", _firmware
+    ),
     Known("firmware-top", _L, r"e820: register RAM buffer resource .*", _only_reference),
     Known("own-setup", _L, r"Console: colour .*|Probing EDD .*", _protocol(*_SETUP)),
     Known("seed", _L, r"KASLR .*|CPU features: .*(KASLR|page table isolation).*", _without_seed),

@@ -40,10 +40,10 @@ from bootproof.harness.record import recording, reproduce, rundir
 from bootproof.harness.record.rundir import CONSOLE, RUN_LOG, TRANSCRIPT
 from bootproof.harness.run import Costs, Outcome
 from bootproof.harness.verdict import Expected
-from bootproof.loader import assemble, bootimage
-from bootproof.loader.address import MIB, Range
+from bootproof.loader import assemble, bootimage, pe
+from bootproof.loader.address import Range
 from bootproof.loader.arch import Registers
-from bootproof.loader.identify import identify_bytes
+from bootproof.loader.identify import Format, identify_bytes
 from bootproof.loader.image import open_image
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import pvh
@@ -54,7 +54,7 @@ _KERNEL: Final = f"{PIECES_DIRECTORY}/kernel"
 _INITRD: Final = f"{PIECES_DIRECTORY}/initrd"
 _PEEK: Final = "peek.bin"
 # QEMU keeps the first page of RAM for its own boot code, and moves an Image that would lie there.
-_ARM64_BOOT_CODE: Final = 0x1000
+_BOOT_CODE: Final = 0x1000
 _TYPE_OF_QEMU: Final = 0xB0  # boot.rst, "type_of_loader": QEMU's number; also what PVH reads as
 
 Look = Callable[[Registers, Memory], None]
@@ -87,13 +87,13 @@ def kernel_path(case: Case) -> Path:
 def default_offset(arch: str, kernel: Path) -> int | None:
     """linux-loader's kernel_offset for the place where QEMU's -kernel puts this kernel.
 
-    None for x86 kernels, which say so themselves; guest-physical base of an arm64 Image.
+    The guest-physical base of an Image; None for the other formats, which say so themselves.
     """
-    if not qemu.ARCHES[arch].device_tree:
-        return None
-    with kernel.open("rb") as file:
-        text_offset = int.from_bytes(file.read(16)[8:], "little")
-    return RAM_BASE[arch] + (2 * MIB if text_offset < _ARM64_BOOT_CODE else 0)
+    with open_image(kernel) as source:
+        if identify_bytes(source.data).format is not Format.IMAGE:
+            return None
+        above = pe.text_offset(pe.read_image_header(source))
+    return RAM_BASE[arch] + (pe.BASE_ALIGNMENT if above < _BOOT_CODE else 0)
 
 
 def plan(case: Case, machine: Machine, protocol: str) -> Plan:
@@ -167,10 +167,8 @@ def _expected(ours: Expected, plan: Plan, machine: Machine, transcript: bytes) -
     banks = tuple(Range(*bank) for bank in machine.banks)
     return replace(
         ours,
-        ram=memory_map.system_ram(
-            memory_map.usable_banks(firmware, banks), device_tree=machine.arch.device_tree
-        ),
-        code=expected_code(plan.kernel, machine.arch.name, ours.cmdline, banks),
+        ram=machine.arch.system_ram(memory_map.usable_banks(firmware, banks), None),
+        code=expected_code(plan.kernel, machine.arch, ours.cmdline, banks),
         bootloader_type=None if ours.bootloader_type is None else _TYPE_OF_QEMU,
         request=None,
     )

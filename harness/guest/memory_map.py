@@ -1,7 +1,4 @@
-"""The memory map that a guest sees: what it should be, what its kernel logged, where two differ.
-
-Pure. A log has the map of x86 firmware; with a device tree, all RAM is the kernel's.
-"""
+"""The memory map of a firmware as a guest's kernel logged it, and where two maps differ. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ from itertools import pairwise
 from typing import Final
 
 from bootproof.loader.address import Range
-from bootproof.loader.protocols import e820
 
 USABLE: Final = "usable"
 ABSENT: Final = "absent"
@@ -20,7 +16,6 @@ _ENTRY: Final = re.compile(
     rb"BIOS-e820: \[mem 0x([0-9a-f]{16})-0x([0-9a-f]{16})\] +([^\r\n]*?)\r?\n"
 )
 # Linux 7 has other words for the same types.
-_PAGE: Final = 0x1000
 _KINDS: Final = {"System RAM": USABLE, "device reserved": "reserved"}
 
 
@@ -39,21 +34,6 @@ class MapDifference:
     range: Range
     ours: str
     theirs: str
-
-
-def system_ram(
-    banks: Sequence[Range], *, device_tree: bool, acpi: Range | None = None
-) -> tuple[Range, ...]:
-    """What /proc/iomem should call System RAM for these banks; x86 kernels never use page 0.
-
-    `acpi` is where ACPI tables lie, if there are any. All addresses are guest-physical.
-    """
-    if device_tree:
-        return tuple(banks)
-    ram = (entry.range for entry in e820.memory_map(banks, acpi) if entry.type == e820.E820_RAM)
-    return tuple(
-        Range.between(max(part.start, _PAGE), part.end) for part in ram if part.end > _PAGE
-    )
 
 
 def logged(transcript: bytes) -> tuple[MapEntry, ...]:

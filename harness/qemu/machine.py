@@ -1,10 +1,10 @@
-"""A typed machine description -> QEMU command line. The one place where architectures differ here.
+"""A typed machine description -> QEMU command line.
 
-Owns the architecture and board table, the QEMU binaries and their versions, and the argv. Starts
-nothing but `--version` and `dumpdtb`. Every fact about a QEMU that misbehaves is a row of QUIRKS.
+Owns the machine, the QEMU binaries and their versions, and the argv. Starts nothing but `--version`
+and `dumpdtb`. What differs between architectures, and every fact about a QEMU that misbehaves, is
+in bootproof.harness.arch.
 
-Sources: QEMU's "Invocation" and "Generic Loader" documentation; board memory maps from
-hw/i386/pc_q35.c, pc_piix.c, microvm.c and hw/arm/virt.c as `info mtree` shows them.
+Sources: QEMU's "Invocation" and "Generic Loader" documentation.
 """
 
 from __future__ import annotations
@@ -16,242 +16,23 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from bootproof.harness import places
+from bootproof.harness.arch import Arch, Banks, RealtimeQuirk, Version
+from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
-from bootproof.harness.qemu.dump import (
-    DumpFormat,
-    arm64_reset_cause,
-    parse_arm64,
-    parse_x86,
-    x86_reset_cause,
-)
 from bootproof.harness.text import printable
-from bootproof.loader.address import GIB, MIB, Range, format_size
-from bootproof.loader.kconfig import Need
+from bootproof.loader.address import MIB, format_size
 from bootproof.loader.layout import Region
-from bootproof.loader.protocols import acpi
-from bootproof.loader.protocols.e820 import LEGACY_HOLE
-
-Version = tuple[int, int, int]
-Banks = tuple[tuple[int, int], ...]
 
 QEMU_MINIMUM: Final[Version] = (7, 2, 0)
 GUEST_CLOCK: Final = "2026-01-01T00:00:00"
 ICOUNT_SHIFT: Final = 3  # one instruction is 2^3 ns of guest time
-DEFAULT_PROFILE, FAST_PROFILE = "default", "fast"
-PROFILES: Final = (DEFAULT_PROFILE, FAST_PROFILE)
 SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
-
-
-@dataclass(frozen=True, slots=True)
-class Board:
-    """A QEMU machine type: RAM banks by memory size, and RAM that it does not leave alone."""
-
-    banks: Callable[[int], Banks]
-    reserved: tuple[Region, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Arch:
-    """Everything the harness knows about an architecture; there is one value of each.
-
-    `cmdline` is what a kernel needs to talk to us and to end the machine, `fast` what else makes it
-    boot with fewer instructions; `entropy` names CPU features that give random numbers and can be
-    turned off; `smp_repeats` says that guests with several CPUs were seen to run the same way each
-    time; `ram_base` is where RAM begins; `device_tree` says whether kernels want one, and learn of
-    all RAM from it; `code_starts` is how far behind its load address the code of a kernel may begin
-    whose headers do not tell; `dump` is how QEMU prints the registers; `gdb` is its name in GDB;
-    `mode_log` finds the CPU mode at the entry in the kernel's log, if it says so. `console_driver`
-    is what must be built into a kernel for the serial port. `page_cpus` has a CPU model for page
-    sizes that `cpu` lacks. `globals` are device properties (QEMU's -global) that no guest can tell
-    from the defaults.
-    """
-
-    name: str
-    emulator: str
-    boards: Mapping[str, Board]
-    board: str
-    cpu: str
-    cmdline: str
-    fast: str
-    entropy: tuple[str, ...]
-    smp_repeats: bool
-    ram_base: int
-    device_tree: bool
-    memory_limit: int
-    cpu_limit: int
-    dump: DumpFormat
-    gdb: str
-    console_driver: Need
-    mode_log: re.Pattern[bytes] | None = None
-    page_cpus: Mapping[str, str] = field(default_factory=dict)
-    globals: tuple[str, ...] = ()
-    code_starts: tuple[int, ...] = ()
-
-    def command_line(self, profile: str) -> str:
-        """Our own kernel command line, by the name of its profile."""
-        return f"{self.cmdline} {self.fast}" if profile == FAST_PROFILE else self.cmdline
-
-
-def _split_at(threshold: int, low: int) -> Callable[[int], Banks]:
-    """All RAM from 0 while it is below `threshold`; else `low` bytes, the rest from 4 GiB."""
-
-    def banks(memory: int) -> Banks:
-        if memory < threshold:
-            return ((0, memory),)
-        return ((0, low), (4 * GIB, memory - low))
-
-    return banks
-
-
-def _from_one_gib(memory: int) -> Banks:
-    return ((GIB, memory),)
-
-
-# Self-tests, mitigations and security modules that say nothing about how a kernel was loaded.
-_FAST: Final = (
-    "mitigations=off cryptomgr.notests ftrace=off apparmor=0 security=none"
-    " initcall_blacklist=ima_init,init_evm"
-)
-_PC_RESERVED: Final = (Region("VGA memory and ROMs", LEGACY_HOLE),)
-
-_X86_64 = Arch(
-    name="x86_64",
-    emulator="qemu-system-x86_64",
-    boards={
-        "q35": Board(_split_at(0xB0000000, 2 * GIB), _PC_RESERVED),
-        "pc": Board(_split_at(0xE0000000, 3 * GIB), _PC_RESERVED),
-        "microvm": Board(_split_at(3 * GIB + 1, 3 * GIB), _PC_RESERVED),
-    },
-    board="q35",
-    cpu="qemu64",
-    cmdline="console=ttyS0 reboot=t panic=-1 nokaslr",
-    fast=f"{_FAST} no_timer_check",
-    entropy=("rdrand", "rdseed"),
-    smp_repeats=False,
-    ram_base=0,
-    device_tree=False,
-    memory_limit=64 * GIB,
-    cpu_limit=acpi.MOST_CPUS,
-    gdb="i386:x86-64",
-    dump=DumpFormat(
-        parse=parse_x86,
-        pc=re.compile(r"\b[RE]IP=([0-9a-f]+)"),
-        flags=re.compile(r"\b(?:RFL|EFL)=([0-9a-f]+)"),
-        mask=0x200,
-        masked=0,
-        reset_cause=x86_reset_cause,
-        halt="HLT=1",
-    ),
-    console_driver=Need(
-        "CONFIG_SERIAL_8250_CONSOLE", b"serial8250", "the driver of the serial port (8250)"
-    ),
-    # A helper for Windows XP. Its reset waits for the CPU, which, while a record is played back,
-    # may wait for the thread that resets: going back hung for ever, about once in three times.
-    globals=("apic-common.vapic=off",),
-)
-_AARCH64 = Arch(
-    name="aarch64",
-    emulator="qemu-system-aarch64",
-    boards={
-        # QEMU puts its own device tree at the start of RAM, as a ROM, at every reset.
-        "virt": Board(_from_one_gib, (Region("QEMU's device tree", Range(GIB, MIB)),))
-    },
-    board="virt",
-    cpu="cortex-a57",
-    cmdline="console=ttyAMA0 panic=-1",
-    fast=_FAST,
-    entropy=(),  # RNDR cannot be turned off; with a fixed -seed its numbers are the same each time
-    smp_repeats=True,
-    ram_base=GIB,
-    device_tree=True,
-    memory_limit=64 * GIB,
-    cpu_limit=8,  # of the GICv2 that `virt` has by default
-    gdb="aarch64",
-    dump=DumpFormat(
-        parse=parse_arm64,
-        pc=re.compile(r"\bPC=([0-9a-f]+)"),
-        flags=re.compile(r"\bPSTATE=([0-9a-f]+)"),
-        mask=0xC0,
-        masked=0xC0,
-        reset_cause=arm64_reset_cause,
-        sleep=bytes.fromhex("7f2003d5"),  # wfi
-        system=("SCTLR", "SCTLR_EL2"),
-    ),
-    console_driver=Need(
-        "CONFIG_SERIAL_AMBA_PL011_CONSOLE", b"uart-pl011", "the driver of the serial port (pl011)"
-    ),
-    mode_log=re.compile(rb"CPU\(s\) started at (EL\d)"),
-    page_cpus={"16K": "neoverse-n1"},
-    code_starts=(0, 0x10000),  # _text itself, or _stext one segment later
-)
-ARCHES: Final[Mapping[str, Arch]] = {arch.name: arch for arch in (_X86_64, _AARCH64)}
-
-
-@dataclass(frozen=True, slots=True)
-class Quirk:
-    """A QEMU that needs another option than the default, from `first` up to, not with, `fixed`."""
-
-    arch: str
-    fixed: Version
-    cpu: str
-    reason: str
-
-    def applies(self, arch: str, version: Version) -> bool:
-        return arch == self.arch and version < self.fixed
-
-
-QUIRKS: Final = (
-    Quirk(
-        arch="x86_64",
-        fixed=(10, 0, 0),
-        cpu="qemu64,-cx16",
-        reason="Linux 6.12 panics at random under load: cmpxchg16b of TCG in QEMU 7.2",
-    ),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class RealtimeQuirk:
-    """Kernels before `kernel_fixed` that, with several CPUs, only boot in real time on a QEMU
-    before `fixed`. A kernel that does not say its release is taken to be one of them.
-    """
-
-    name: str
-    arch: str
-    fixed: Version
-    kernel_fixed: tuple[int, int]
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.reason}"
-
-    def applies(self, machine: Machine, release: Callable[[], str | None]) -> bool:
-        """`release` gives the kernel's `uname -r`; it is only asked when it decides."""
-        if (
-            machine.arch.name != self.arch
-            or machine.cpus == 1
-            or machine.qemu.version >= self.fixed
-        ):
-            return False
-        numbers = re.match(r"(\d+)\.(\d+)", release() or "")
-        return not numbers or (int(numbers[1]), int(numbers[2])) < self.kernel_fixed
-
-
-REALTIME_QUIRKS: Final = (
-    RealtimeQuirk(
-        name="smp-bringup",
-        arch="x86_64",
-        fixed=(10, 0, 0),
-        kernel_fixed=(6, 12),
-        reason="with icount, QEMU before 10.0 never brings up the second CPU of Linux 6.1",
-    ),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,7 +209,7 @@ def machine(
     if not 1 <= cpus <= arch.cpu_limit:
         raise UserError(f"CPUs: {cpus}; machines of {arch.name} have 1 to {arch.cpu_limit}")
     qemu = find_qemu(arch.name, binary)
-    quirk = next((q for q in QUIRKS if q.applies(arch.name, qemu.version)), None)
+    quirk = next((q for q in arch.quirks if q.applies(qemu.version)), None)
     default_cpu = quirk.cpu if quirk else arch.cpu
     model = without_entropy(arch, cpu) if cpu else default_cpu
     return Machine(arch, qemu, board or arch.board, model, memory, cpus, realtime)
@@ -445,7 +226,9 @@ def without_entropy(arch: Arch, cpu: str) -> str:
 
 def realtime_quirk(machine: Machine, release: Callable[[], str | None]) -> RealtimeQuirk | None:
     """Why a kernel of this release does not boot deterministically on `machine`, if it does not."""
-    return next((quirk for quirk in REALTIME_QUIRKS if quirk.applies(machine, release)), None)
+    cpus, version = machine.cpus, machine.qemu.version
+    quirks = machine.arch.realtime_quirks
+    return next((quirk for quirk in quirks if quirk.applies(cpus, version, release)), None)
 
 
 @functools.cache

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Final
 
+from bootproof.harness.arch.dump import DumpFormat
 from bootproof.harness.observation import Difference, Probe
-from bootproof.harness.qemu.dump import DumpFormat
 from bootproof.harness.qemu.gdbstub import GdbStub
 from bootproof.harness.qemu.monitor import Monitor
 from bootproof.harness.qemu.placement import Realisation

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from bootproof.harness.qemu.dump import DumpFormat
+from bootproof.harness.arch.dump import DumpFormat
 
 _STATES: Final = 6  # a loop of this many instructions at most
 _SAMPLES: Final = 15

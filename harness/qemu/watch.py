@@ -15,12 +15,12 @@ from typing import Any, Final
 
 import pexpect
 
+from bootproof.harness.arch.dump import DumpFormat, each_cpu
 from bootproof.harness.evidence import PROOF
 from bootproof.harness.guest import kernellog, logbuffer
 from bootproof.harness.host.process import QemuProcess
 from bootproof.harness.observation import Budget, End, Place, Usage
 from bootproof.harness.qemu.console import ConsoleFile
-from bootproof.harness.qemu.dump import DumpFormat, each_cpu
 from bootproof.harness.qemu.monitor import Monitor, MonitorError
 from bootproof.harness.qemu.stuck import IdleDetector, StuckDetector
 from bootproof.loader.memory import GuestMemory

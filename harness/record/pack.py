@@ -21,9 +21,9 @@ from typing import BinaryIO, Final
 
 import zstandard
 
+from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import disk_errors
-from bootproof.harness.qemu import machine as qemu
 from bootproof.harness.record import playback, recording
 from bootproof.harness.record.rundir import CONSOLE, RECORD, RESULT, RUN_LOG, TRANSCRIPT
 from bootproof.harness.text import printable
@@ -144,7 +144,7 @@ def _unpack(archive: _Archive, directory: Path) -> None:
             raise ValueError(f"is no pack of a run: {name} is not where it belongs")
         archive.copy(member, limit, directory / name)
     image = bootimage.parse((directory / bootimage.DESCRIPTION).read_bytes())
-    if image.memory_size > qemu.ARCHES[image.arch].memory_limit:
+    if image.memory_size > ARCHES[image.arch].memory_limit:
         raise ValueError(f"{bootimage.DESCRIPTION}: {format_size(image.memory_size)} of RAM")
     extra = dict(_EXTRA)
     with GuestMemory(image.banks, path=directory / bootimage.RAM) as memory:

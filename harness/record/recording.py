@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from bootproof.harness.arch import Version
+from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest.stages import ENTRY, Mark, Stage, marks
 from bootproof.harness.host.files import write_whole
 from bootproof.harness.observation import Observation, Placement
 from bootproof.harness.qemu import machine as qemu
-from bootproof.harness.qemu.machine import Machine, QemuBinary, Version
+from bootproof.harness.qemu.machine import Machine, QemuBinary
 from bootproof.harness.record import replaylog
 from bootproof.harness.record.replaylog import ReplayLogError
 from bootproof.harness.record.rundir import RECORD, RESULT, RUN_LOG
@@ -156,7 +158,7 @@ def parse(raw: bytes) -> Record:
     strictjson.one_of(root["format"], "$.format", (FORMAT,))
     _equal(root, "version", _VERSION)
     _equal(root, "icount_shift", qemu.ICOUNT_SHIFT)
-    arch = qemu.ARCHES[strictjson.one_of(root["arch"], "$.arch", tuple(qemu.ARCHES))]
+    arch = ARCHES[strictjson.one_of(root["arch"], "$.arch", tuple(ARCHES))]
     machine = Machine(
         arch=arch,
         qemu=QemuBinary(arch.emulator, _version(root)),

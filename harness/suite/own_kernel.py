@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import RAM_BASE, Case
 from bootproof.harness.cases.derive import Derived, Given, Kernel, LeftOut, derive
 from bootproof.harness.errors import UserError
 from bootproof.harness.inputs import images
 from bootproof.harness.inputs.images import KernelFile
-from bootproof.harness.qemu import machine as qemu
 from bootproof.harness.suite import matrix
 from bootproof.harness.suite.matrix import Selection
 from bootproof.harness.text import printable
@@ -81,10 +81,10 @@ def look_at(name: str, file: KernelFile) -> Kernel:
 
 def _check_arch(file: KernelFile, form: Inspection) -> None:
     arch = form.arch
-    if arch is None or arch not in qemu.ARCHES:
+    if arch is None or arch not in ARCHES:
         what = "a 32-bit kernel" if arch in _NARROW else f"a kernel for {arch or 'no known CPU'}"
-        raise _refusal(file, f"it is {what}; bootproof boots {', '.join(qemu.ARCHES)}")
-    if form.kernel == Format.ELF.value and qemu.ARCHES[arch].device_tree:
+        raise _refusal(file, f"it is {what}; bootproof boots {', '.join(ARCHES)}")
+    if form.kernel == Format.ELF.value and Format.ELF not in ARCHES[arch].formats:
         raise _refusal(file, f"a vmlinux of {arch} has no boot protocol; give its Image")
 
 
@@ -113,7 +113,7 @@ def _check_inside(file: KernelFile, arch: str, form: Inspection) -> None:
     with open_image(images.in_format(file, form.kernel).path) as kernel:
         if not is_linux(kernel.data):
             raise _refusal(file, "there is no 'Linux version' in it")
-        missing = [*lacking(kernel.data, (qemu.ARCHES[arch].console_driver, *COMMON))]
+        missing = [*lacking(kernel.data, (ARCHES[arch].console_driver, *COMMON))]
     if missing:
         raise _refusal(file, f"it lacks {'; and '.join(missing)}")
 

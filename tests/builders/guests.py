@@ -18,7 +18,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from bootproof.harness.guest import memory_map
 from bootproof.harness.host.files import give_to_qemu
 from bootproof.harness.host.process import QemuProcess
 from bootproof.harness.observation import Placement
@@ -318,7 +317,7 @@ class Claim:
             nonce=self.nonce,
             cmdline=self.cmdline,
             cpus=1,
-            ram=memory_map.system_ram(banks, device_tree=not x86),
+            ram=self.machine.arch.system_ram(banks, None),
             code=CodeAt((self.entry,)),
             bootloader_type=255 if x86 else None,
             request=None if x86 else "a request",

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from bootproof.harness import prove
+from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case, Expectation, offset_label, short
 from bootproof.harness.inputs import images, variants
 from bootproof.harness.observation import Placement
@@ -84,7 +85,7 @@ def test_code_of_a_vmlinux_is_its_first_segment(offset: int | None, start: int) 
     ram = (Range(0, 64 * MIB),)
     with GuestMemory([(0, 64 * MIB)]) as memory:
         loaded = Elf().load(memory, kernel, kernel_offset=offset)
-    assert expected_code(loaded, "x86_64", "x", ram) == CodeAt((start,))
+    assert expected_code(loaded, ARCHES["x86_64"], "x", ram) == CodeAt((start,))
 
 
 @pytest.mark.parametrize(
@@ -102,21 +103,23 @@ def test_code_of_a_bzimage_is_where_the_decompressor_puts_it(
     ram = (Range(0, 64 * MIB),)
     with GuestMemory([(0, 64 * MIB)]) as memory:
         loaded = BzImage().load(memory, builder.bzimage(CODE), kernel_offset=offset)
-    assert expected_code(loaded, "x86_64", cmdline, ram) == wanted
+    assert expected_code(loaded, ARCHES["x86_64"], cmdline, ram) == wanted
 
 
 def test_kaslr_goes_no_lower_than_512_mib_or_the_kernel_itself() -> None:
     ram = (Range(0, 2 * GIB), Range(4 * GIB, GIB))
     with GuestMemory([(0, 2 * GIB), (4 * GIB, GIB)]) as memory:
         loaded = BzImage().load(memory, builder.bzimage(CODE), kernel_offset=GIB)
-    found = expected_code(loaded, "x86_64", "", ram)
+    found = expected_code(loaded, ARCHES["x86_64"], "", ram)
     assert found == CodeAnywhere(0x200000, Range.between(512 * MIB, 5 * GIB))
 
 
 def test_code_of_an_image_is_its_load_address_or_one_segment_on() -> None:
     with GuestMemory([(GIB, 64 * MIB)]) as memory:
         loaded = Pe().load(memory, builder.image(text_offset=0x80000), kernel_offset=GIB)
-    assert expected_code(loaded, "aarch64", "", ()) == CodeAt((GIB + 0x80000, GIB + 0x90000))
+    assert expected_code(loaded, ARCHES["aarch64"], "", ()) == CodeAt(
+        (GIB + 0x80000, GIB + 0x90000)
+    )
 
 
 # --- a case and its result ---------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.qemu import machine as qemu
 from bootproof.loader import assemble as assembly
 from bootproof.loader import bootimage
@@ -32,11 +33,11 @@ LIMIT = 64 * GIB
 
 
 def x86(memory: int = 64 * MIB, board: str = "q35") -> Machine:
-    return Machine("x86_64", memory, LIMIT, qemu.ARCHES["x86_64"].boards[board].banks)
+    return Machine("x86_64", memory, LIMIT, ARCHES["x86_64"].boards[board].banks)
 
 
 def arm64(memory: int = 64 * MIB) -> Machine:
-    return Machine("aarch64", memory, LIMIT, qemu.ARCHES["aarch64"].boards["virt"].banks)
+    return Machine("aarch64", memory, LIMIT, ARCHES["aarch64"].boards["virt"].banks)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import gzip
 
 import pytest
 
-from bootproof.harness.qemu.machine import ARCHES
+from bootproof.harness.arch.table import ARCHES
 from bootproof.loader.ikconfig import embedded_config, find
 from bootproof.loader.kconfig import COMMON, Need, is_linux, lacking
 

@@ -1,6 +1,6 @@
 """Where everything lies, for any machine, kernel and offset: what holds of every layout.
 
-Through each protocol's plan(), on the banks that the boards of harness/qemu/machine.py really have.
+Through each protocol's plan(), on the banks that the boards of harness/arch/ really have.
 The rules are spelled out here once more, from the boot protocols. A refusal has to name the memory
 that would do, and that memory does.
 """
@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
-from bootproof.harness.qemu.machine import ARCHES
+from bootproof.harness.arch.table import ARCHES
 from bootproof.loader import (
     LoaderError,
     PvhBootCapability,

@@ -37,7 +37,7 @@ from bootproof.loader.fdtlib import fdt
 from bootproof.loader.memory import GuestMemory
 from tests import ROOT
 from tests.builders.guests import flat32, flat64
-from tests.builders.images import elf, load, notes, pvh_entry
+from tests.builders.images import elf, image, load, notes, pvh_entry
 
 RAM = Range(0, 512 * MIB)
 KERNEL = Range(16 * MIB, 0x3000)
@@ -498,7 +498,8 @@ ROWS: list[tuple[str, str, list[Contrast], list[Contrast]]] = [
 
 
 def facts_for(protocol: str) -> Facts:
-    return Facts(protocol, (RAM,), without_acpi=True, without_seed=True)
+    firmware = protocol != "arm64"
+    return Facts(protocol, (RAM,), firmware, without_acpi=True, without_seed=True)
 
 
 def _examples(explained: bool) -> list[object]:
@@ -524,6 +525,7 @@ def test_near_miss_stays_unexplained(code: str, protocol: str, contrast: Contras
 
 # Log lines, and the change after which they are explained no more.
 WITH_ACPI, WITH_SEED = {"without_acpi": False}, {"without_seed": False}
+WITHOUT_FIRMWARE = {"firmware": False}
 LINES: list[tuple[str, str, Contrast, dict[str, Any]]] = [
     ("acpi", "pvh", theirs_only("hpet0: at MMIO 0x#, IRQs 2, 8, 0"), WITH_ACPI),
     ("acpi", "pvh", theirs_only("..TIMER: vector=0x# apic1=0 pin1=2"), WITH_ACPI),
@@ -532,10 +534,10 @@ LINES: list[tuple[str, str, Contrast, dict[str, Any]]] = [
     ("acpi", "pvh", ours_only("rtc_cmos rtc_cmos: registered as rtc0"), WITH_ACPI),
     ("acpi", "pvh", ours_only("serial8250: ttyS0 at I/O 0x# is a 16550A"), WITH_ACPI),
     ("acpi", "pvh", theirs_only("clocksource: hpe: mask: 0x#"), WITH_ACPI),
-    ("pci-bars", "pvh", ours_only("pci 0000:00:1f.3: BAR 4 [io  0x#-0x#]"), {"protocol": "arm64"}),
-    ("smbios", "pvh", ours_only("DMI not present or invalid."), {"protocol": "arm64"}),
-    ("mtrr", "pvh", ours_only("x86/PAT: Configuration [0-7]: WB"), {"protocol": "arm64"}),
-    ("firmware-top", "pvh", ours_only("Built 1 zonelists, more"), {"protocol": "arm64"}),
+    ("pci-bars", "pvh", ours_only("pci 0000:00:1f.3: BAR 4 [io  0x#-0x#]"), WITHOUT_FIRMWARE),
+    ("smbios", "pvh", ours_only("DMI not present or invalid."), WITHOUT_FIRMWARE),
+    ("mtrr", "pvh", ours_only("x86/PAT: Configuration [0-7]: WB"), WITHOUT_FIRMWARE),
+    ("firmware-top", "pvh", ours_only("Built 1 zonelists, more"), WITHOUT_FIRMWARE),
     ("own-setup", "linux32", theirs_only("Probing EDD (edd=off to disable)"), {"protocol": "pvh"}),
     ("seed", "arm64", ours_only("KASLR disabled due to lack of seed"), WITH_SEED),
     ("seed", "arm64", theirs_only("ASID allocator initialised with 32768 entries"), WITH_SEED),
@@ -565,18 +567,18 @@ def test_codes_and_documentation_agree() -> None:
 
 def test_acpi_is_no_excuse_once_we_bring_tables() -> None:
     line = theirs_only("ACPI: FACP 0x# 0000F4")
-    with_tables = facts(side(log=b"ACPI: RSDP 0x0"), [RAM])
-    without = facts(side(log=b"ACPI BIOS Error (bug): A valid RSDP was not found\n"), [RAM])
+    with_tables = facts(side(log=b"ACPI: RSDP 0x0"), [RAM], firmware=True)
+    without = facts(
+        side(log=b"ACPI BIOS Error (bug): A valid RSDP was not found\n"), [RAM], firmware=True
+    )
     assert (code_for(line, with_tables), code_for(line, without)) == (None, "acpi")
 
 
 def test_a_seed_is_no_excuse_when_ours_has_one() -> None:
     line = theirs_only("KASLR enabled")
-    with_seed = facts(side("arm64", values={"/chosen kaslr-seed": "0x1"}), [RAM])
-    assert (code_for(line, with_seed), code_for(line, facts(side("arm64"), [RAM]))) == (
-        None,
-        "seed",
-    )
+    with_seed = facts(side("arm64", values={"/chosen kaslr-seed": "0x1"}), [RAM], firmware=False)
+    without = facts(side("arm64"), [RAM], firmware=False)
+    assert (code_for(line, with_seed), code_for(line, without)) == (None, "seed")
 
 
 # --- what was handed over ------------------------------------------------------------------------
@@ -665,8 +667,13 @@ def test_only_the_reference_boot_has_qemus_own_loader() -> None:
 )
 def test_where_qemu_puts_an_image(tmp_path: Path, text_offset: int, base: int) -> None:
     kernel = tmp_path / "Image"
-    kernel.write_bytes(bytes(8) + text_offset.to_bytes(8, "little") + bytes(48))
+    kernel.write_bytes(image(text_offset=text_offset))
     assert default_offset("aarch64", kernel) == base
+
+
+def test_qemu_puts_a_vmlinux_where_it_says(tmp_path: Path) -> None:
+    kernel = tmp_path / "vmlinux"
+    kernel.write_bytes(elf(load(MIB, b"code"), entry=MIB))
     assert default_offset("x86_64", kernel) is None
 
 

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from bootproof.harness.arch import Banks
+from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
 from bootproof.harness.qemu import machine as qemu
 from bootproof.harness.qemu.machine import (
-    ARCHES,
-    QUIRKS,
-    Banks,
     Blob,
     Channels,
     DirectKernel,
@@ -98,7 +97,7 @@ def test_every_board_of_the_table_has_been_compared() -> None:
 def test_defaults_and_quirks() -> None:
     for name, arch in ARCHES.items():
         machine = qemu.machine(name, memory=512 * MIB)
-        cures = [quirk.cpu for quirk in QUIRKS if quirk.applies(name, machine.qemu.version)]
+        cures = [quirk.cpu for quirk in arch.quirks if quirk.applies(machine.qemu.version)]
         assert (machine.board, machine.cpu) == (arch.board, (cures or [arch.cpu])[0])
         no_entropy = ",-rdrand,-rdseed" if name == "x86_64" else ""
         assert qemu.machine(name, memory=MIB, cpu="max").cpu == f"max{no_entropy}"
@@ -115,29 +114,6 @@ def test_defaults_and_quirks() -> None:
 )
 def test_no_entropy_from_the_cpu(arch: str, cpu: str, wanted: str) -> None:
     assert qemu.machine(arch, memory=MIB, cpu=cpu).cpu == wanted
-
-
-@pytest.mark.parametrize(
-    ("cpus", "version", "release", "applies"),
-    [
-        (2, (7, 2, 22), "6.1.0-50-cloud-amd64", True),
-        (2, (9, 99, 99), "6.11.3", True),
-        (2, (7, 2, 22), None, True),
-        (2, (7, 2, 22), "6.12.107", False),
-        (2, (7, 2, 22), "7.3.4", False),
-        (2, (10, 0, 0), "6.1.0", False),
-        (1, (7, 2, 22), "6.1.0", False),
-    ],
-)
-def test_quirk_of_several_cpus(
-    cpus: int, version: tuple[int, int, int], release: str | None, applies: bool
-) -> None:
-    machine = qemu.machine("x86_64", memory=MIB, cpus=cpus)
-    machine = replace(machine, qemu=replace(machine.qemu, version=version))
-    found = qemu.realtime_quirk(machine, lambda: release)
-    assert (found is not None) == applies
-    arm = replace(machine, arch=ARCHES["aarch64"])
-    assert qemu.realtime_quirk(arm, lambda: release) is None
 
 
 @pytest.mark.parametrize(
@@ -160,21 +136,6 @@ def test_cpus_that_no_machine_has(arch: str, cpus: int, most: int) -> None:
 def test_what_is_promised(arch: str, cpus: int, realtime: str, wanted: tuple[bool, str]) -> None:
     machine = qemu.machine(arch, memory=MIB, cpus=cpus, realtime=realtime)
     assert (machine.deterministic, machine.mode) == wanted
-
-
-@pytest.mark.parametrize("arch", ARCHES.values(), ids=lambda arch: arch.name)
-def test_profiles(arch: qemu.Arch) -> None:
-    default, fast = (arch.command_line(name) for name in qemu.PROFILES)
-    assert default == arch.cmdline
-    assert fast.startswith(f"{default} mitigations=off ")
-
-
-def test_quirk_of_cmpxchg16b_ends_with_qemu_10() -> None:
-    (quirk,) = [quirk for quirk in QUIRKS if "cmpxchg16b" in quirk.reason]
-    assert quirk.applies("x86_64", (7, 2, 22))
-    assert quirk.applies("x86_64", (9, 99, 99))
-    assert not quirk.applies("x86_64", (10, 0, 0))
-    assert not quirk.applies("aarch64", (7, 2, 22))
 
 
 @pytest.mark.parametrize("memory", [0, 1, MIB - 1, MIB + 1, 64 * GIB + MIB, 1 << 63])

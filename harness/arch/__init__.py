@@ -1,0 +1,141 @@
+"""An architecture as the harness sees it: one value of `Arch`, in a module of its own.
+
+Owns the type and what is the same for all of them. Everything that asks which architecture it deals
+with asks such a value for what it needs to know; the only list of them is harness/arch/table.py.
+What an architecture is to the loader (registers, stub) is the loader's: bootproof.loader.
+Starts nothing and reads nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from bootproof.harness.arch.dump import DumpFormat
+from bootproof.loader.address import Range
+from bootproof.loader.identify import Format
+from bootproof.loader.kconfig import Need
+from bootproof.loader.layout import Region
+
+Version = tuple[int, int, int]
+Banks = tuple[tuple[int, int], ...]  # base and size of each, guest-physical
+
+DEFAULT_PROFILE, FAST_PROFILE = "default", "fast"
+PROFILES: Final = (DEFAULT_PROFILE, FAST_PROFILE)
+# Self-tests, mitigations and security modules that say nothing about how a kernel was loaded.
+FAST: Final = (
+    "mitigations=off cryptomgr.notests ftrace=off apparmor=0 security=none"
+    " initcall_blacklist=ima_init,init_evm"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """A QEMU machine type."""
+
+    # Where RAM is, by its size in bytes.
+    banks: Callable[[int], Banks]
+    # RAM that the machine does not leave alone.
+    reserved: tuple[Region, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Quirk:
+    """QEMUs before `fixed` that need another CPU model than the default."""
+
+    fixed: Version
+    cpu: str
+    reason: str
+
+    def applies(self, version: Version) -> bool:
+        return version < self.fixed
+
+
+@dataclass(frozen=True, slots=True)
+class RealtimeQuirk:
+    """Kernels before `kernel_fixed` that, with several CPUs, only boot in real time on a QEMU
+    before `fixed`. A kernel that does not say its release is taken to be one of them.
+    """
+
+    name: str
+    fixed: Version
+    kernel_fixed: tuple[int, int]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+    def applies(self, cpus: int, version: Version, release: Callable[[], str | None]) -> bool:
+        """`release` gives the kernel's `uname -r`; it is only asked when it decides."""
+        if cpus == 1 or version >= self.fixed:
+            return False
+        numbers = re.match(r"(\d+)\.(\d+)", release() or "")
+        return not numbers or (int(numbers[1]), int(numbers[2])) < self.kernel_fixed
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Arch:
+    """Everything the harness knows about an architecture; there is one value of each."""
+
+    # As `uname -m` says it, and as users write it.
+    name: str
+    # As GDB's `set architecture` knows it.
+    gdb: str
+
+    # --- the machine ---
+
+    # QEMU's program for it.
+    emulator: str
+    # By the names that QEMU has for them, and the one that is taken by default.
+    boards: Mapping[str, Board]
+    board: str
+    # The CPU model that is taken by default, and those for page sizes that it lacks.
+    cpu: str
+    page_cpus: Mapping[str, str] = field(default_factory=dict)
+    # CPU features that give random numbers and can be turned off.
+    entropy: tuple[str, ...] = ()
+    # Device properties (QEMU's -global) that no guest can tell from the defaults.
+    globals: tuple[str, ...] = ()
+    # The most bytes of RAM, and the most CPUs, that a case may ask for.
+    memory_limit: int
+    cpu_limit: int
+    # Whether guests with several CPUs were seen to run the same way each time.
+    smp_repeats: bool
+    # Whether QEMU's own -kernel runs a firmware before the kernel; ours never does.
+    firmware: bool
+    # What some QEMUs cannot do.
+    quirks: tuple[Quirk, ...] = ()
+    realtime_quirks: tuple[RealtimeQuirk, ...] = ()
+
+    # --- guest-physical memory ---
+
+    # Where RAM begins.
+    ram_base: int
+    # What /proc/iomem calls System RAM, of these banks, some of it taken by ACPI tables.
+    system_ram: Callable[[Sequence[Range], Range | None], tuple[Range, ...]]
+
+    # --- the kernel ---
+
+    # What a kernel needs on its command line to talk to us and to end the machine, and what else
+    # makes it boot with fewer instructions.
+    cmdline: str
+    fast: str
+    # The formats of kernels that have a boot protocol.
+    formats: tuple[Format, ...]
+    # Whether kernels want a device tree, and learn of all RAM from it.
+    device_tree: bool
+    # What must be built into a kernel for the serial port.
+    console_driver: Need
+    # How far behind its load address the code of a kernel may begin whose headers do not tell.
+    code_starts: tuple[int, ...] = ()
+    # Finds the CPU mode at the entry (its first group) in the kernel's log, if it says so there.
+    mode_log: re.Pattern[bytes] | None = None
+
+    # How QEMU prints the registers.
+    dump: DumpFormat
+
+    def command_line(self, profile: str) -> str:
+        """Our own kernel command line, by the name of its profile."""
+        return f"{self.cmdline} {self.fast}" if profile == FAST_PROFILE else self.cmdline

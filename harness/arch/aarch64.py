@@ -1,0 +1,101 @@
+"""aarch64: QEMU's machine `virt`, and what its guests and register dumps look like.
+
+Sources: hw/arm/virt.c, as `info mtree` shows its memory map; opcodes from the Arm ARM, C6.2; PSCI's
+function numbers from DEN0022.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from bootproof.harness.arch import FAST, Arch, Banks, Board
+from bootproof.harness.arch.dump import DumpFormat, incomplete, values
+from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.arch.aarch64 import Arm64Registers
+from bootproof.loader.identify import Format
+from bootproof.loader.kconfig import Need
+from bootproof.loader.layout import Region
+
+# --- memory --------------------------------------------------------------------------------------
+
+_RAM_BASE: Final = GIB
+_RESERVED: Final = (Region("QEMU's device tree", Range(_RAM_BASE, MIB)),)
+
+
+def _banks(memory: int) -> Banks:
+    return ((_RAM_BASE, memory),)
+
+
+def _system_ram(banks: Sequence[Range], _acpi_tables: Range | None) -> tuple[Range, ...]:
+    return tuple(banks)
+
+
+# --- registers -----------------------------------------------------------------------------------
+
+
+def _parse(dump: str) -> Arm64Registers:
+    numbers = values(dump)
+    try:
+        return Arm64Registers(
+            pc=numbers["PC"],
+            x=tuple(numbers[f"X{number:02}"] for number in range(31)),
+            sp=numbers["SP"],
+            pstate=numbers["PSTATE"],
+        )
+    except KeyError as error:
+        raise incomplete(error) from None
+
+
+_FIRMWARE_CALLS: Final = (b"\x02\0\0\xd4", b"\x03\0\0\xd4")  # hvc #0, smc #0
+_PSCI_RESETS: Final = {0x84000009: "SYSTEM_RESET", 0x84000012: "SYSTEM_RESET2"}
+
+
+def _reset_cause(dump: str, before: bytes, _at: bytes) -> str:
+    """Only firmware resets this machine."""
+    function = values(dump).get("X00", 0) & ~0x40000000  # its 64-bit variant
+    if before[-4:] in _FIRMWARE_CALLS and function in _PSCI_RESETS:
+        return f"the guest asked the firmware for it (PSCI {_PSCI_RESETS[function]})"
+    return "the guest asked for it; the call is not the last thing it did"
+
+
+# --- the architecture ----------------------------------------------------------------------------
+
+AARCH64: Final = Arch(
+    name="aarch64",
+    gdb="aarch64",
+    emulator="qemu-system-aarch64",
+    # QEMU puts its own device tree at the start of RAM, as a ROM, at every reset.
+    boards={"virt": Board(_banks, _RESERVED)},
+    board="virt",
+    cpu="cortex-a57",
+    page_cpus={"16K": "neoverse-n1"},
+    # RNDR cannot be turned off; with a fixed -seed its numbers are the same each time.
+    entropy=(),
+    memory_limit=64 * GIB,
+    cpu_limit=8,  # of the GICv2 that `virt` has by default
+    smp_repeats=True,
+    firmware=False,
+    ram_base=_RAM_BASE,
+    system_ram=_system_ram,
+    cmdline="console=ttyAMA0 panic=-1",
+    fast=FAST,
+    formats=(Format.IMAGE,),
+    device_tree=True,
+    console_driver=Need(
+        "CONFIG_SERIAL_AMBA_PL011_CONSOLE", b"uart-pl011", "the driver of the serial port (pl011)"
+    ),
+    code_starts=(0, 0x10000),  # _text itself, or _stext one segment later
+    mode_log=re.compile(rb"CPU\(s\) started at (EL\d)"),
+    dump=DumpFormat(
+        parse=_parse,
+        pc=re.compile(r"\bPC=([0-9a-f]+)"),
+        flags=re.compile(r"\bPSTATE=([0-9a-f]+)"),
+        mask=0xC0,
+        masked=0xC0,
+        reset_cause=_reset_cause,
+        sleep=bytes.fromhex("7f2003d5"),  # wfi
+        system=("SCTLR", "SCTLR_EL2"),
+    ),
+)

@@ -1,0 +1,179 @@
+"""x86_64: QEMU's PC machines, and what their guests and register dumps look like.
+
+Sources: board memory maps from hw/i386/pc_q35.c, pc_piix.c and microvm.c as `info mtree` shows
+them; opcodes from the SDM, vol. 2.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from bootproof.harness.arch import FAST, Arch, Banks, Board, Quirk, RealtimeQuirk
+from bootproof.harness.arch.dump import DumpFormat, each_cpu, incomplete, values
+from bootproof.loader.address import GIB, Range
+from bootproof.loader.arch.x86_64 import DescriptorTable, Segment, X86Registers
+from bootproof.loader.identify import Format
+from bootproof.loader.kconfig import Need
+from bootproof.loader.layout import Region
+from bootproof.loader.protocols import acpi
+from bootproof.loader.protocols.e820 import E820_RAM, LEGACY_HOLE, memory_map
+
+# --- memory --------------------------------------------------------------------------------------
+
+_NEVER_USED: Final = 0x1000  # arch/x86/kernel/e820.c: page 0 is left to the firmware
+_RESERVED: Final = (Region("VGA memory and ROMs", LEGACY_HOLE),)
+
+
+def _split_at(threshold: int, low: int) -> Callable[[int], Banks]:
+    """All RAM from 0 while it is below `threshold`; else `low` bytes, the rest from 4 GiB."""
+
+    def banks(memory: int) -> Banks:
+        if memory < threshold:
+            return ((0, memory),)
+        return ((0, low), (4 * GIB, memory - low))
+
+    return banks
+
+
+def _system_ram(banks: Sequence[Range], acpi_tables: Range | None) -> tuple[Range, ...]:
+    ranges = (entry.range for entry in memory_map(banks, acpi_tables) if entry.type == E820_RAM)
+    return tuple(
+        Range.between(max(part.start, _NEVER_USED), part.end)
+        for part in ranges
+        if part.end > _NEVER_USED
+    )
+
+
+# --- registers -----------------------------------------------------------------------------------
+
+_SEGMENT: Final = re.compile(
+    r"^(\w\w\w?) *=([0-9a-f]{4}) ([0-9a-f]+) ([0-9a-f]{8}) ([0-9a-f]{8})", re.MULTILINE
+)
+_TABLE: Final = re.compile(r"^([GI]DT)= +([0-9a-f]+) ([0-9a-f]{8})", re.MULTILINE)
+_GPRS: Final = ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp")
+
+
+def _parse(dump: str) -> X86Registers:
+    text, numbers = each_cpu(dump)[0], values(dump)
+    segments = {match[1].lower(): _segment(match) for match in _SEGMENT.finditer(text)}
+    tables = {
+        name: DescriptorTable(int(base, 16), int(limit, 16))
+        for name, base, limit in _TABLE.findall(text)
+    }
+    try:
+        return X86Registers(
+            gdtr=tables["GDT"],
+            idtr=tables["IDT"],
+            ldtr=segments["ldt"],
+            cr0=numbers["CR0"],
+            cr2=numbers["CR2"],
+            cr3=numbers["CR3"],
+            cr4=numbers["CR4"],
+            efer=numbers["EFER"],
+            cs=segments["cs"],
+            ds=segments["ds"],
+            es=segments["es"],
+            fs=segments["fs"],
+            gs=segments["gs"],
+            ss=segments["ss"],
+            tr=segments["tr"],
+            **_general(numbers),
+        )
+    except KeyError as error:
+        raise incomplete(error) from None
+
+
+def _general(numbers: Mapping[str, int]) -> dict[str, int]:
+    """In 32-bit modes the names begin with E, and there are eight registers."""
+    wide = "RIP" in numbers
+    prefix = "R" if wide else "E"
+    general = {f"r{name}": numbers[prefix + name.upper()] for name in _GPRS}
+    general |= {f"r{number}": numbers[f"R{number}"] if wide else 0 for number in range(8, 16)}
+    return general | {"rip": numbers[f"{prefix}IP"], "rflags": numbers[f"{prefix}FL"]}
+
+
+def _segment(match: re.Match[str]) -> Segment:
+    selector, base, limit, flags = (int(group, 16) for group in match.groups()[1:])
+    return Segment(selector, base, limit, flags >> 8 & 0xF0FF)
+
+
+_INT3: Final = 0xCC
+_OUT_TO_DX: Final = (0xEE, 0xEF)
+_OUT_IMMEDIATE: Final = (0xE6, 0xE7)
+
+
+def _reset_cause(dump: str, before: bytes, at: bytes) -> str:
+    """A reset through a port is told by its instruction; else it was a triple fault."""
+    if _is_out(before):
+        return "the last instruction wrote to an I/O port, which may have asked for a reset"
+    limit = next((int(end, 16) for name, _, end in _TABLE.findall(dump) if name == "IDT"), None)
+    if limit:
+        return f"a triple fault, with an IDT of limit {limit:#x}"
+    if at[:1] and at[0] == _INT3:
+        return "a triple fault by int3 with an empty IDT, as a kernel resets on purpose"
+    return "a triple fault, with an empty IDT"
+
+
+def _is_out(before: bytes) -> bool:
+    """Whether code ends with an OUT."""
+    to_dx = before[-1:] and before[-1] in _OUT_TO_DX
+    return bool(to_dx or (before[-2:-1] and before[-2] in _OUT_IMMEDIATE))
+
+
+# --- the architecture ----------------------------------------------------------------------------
+
+X86_64: Final = Arch(
+    name="x86_64",
+    gdb="i386:x86-64",
+    emulator="qemu-system-x86_64",
+    boards={
+        "q35": Board(_split_at(0xB0000000, 2 * GIB), _RESERVED),
+        "pc": Board(_split_at(0xE0000000, 3 * GIB), _RESERVED),
+        "microvm": Board(_split_at(3 * GIB + 1, 3 * GIB), _RESERVED),
+    },
+    board="q35",
+    cpu="qemu64",
+    entropy=("rdrand", "rdseed"),
+    # A helper for Windows XP. Its reset waits for the CPU, which, while a record is played back,
+    # may wait for the thread that resets: going back hung for ever, about once in three times.
+    globals=("apic-common.vapic=off",),
+    memory_limit=64 * GIB,
+    cpu_limit=acpi.MOST_CPUS,
+    smp_repeats=False,
+    firmware=True,
+    quirks=(
+        Quirk(
+            fixed=(10, 0, 0),
+            cpu="qemu64,-cx16",
+            reason="Linux 6.12 panics at random under load: cmpxchg16b of TCG in QEMU 7.2",
+        ),
+    ),
+    realtime_quirks=(
+        RealtimeQuirk(
+            name="smp-bringup",
+            fixed=(10, 0, 0),
+            kernel_fixed=(6, 12),
+            reason="with icount, QEMU before 10.0 never brings up the second CPU of Linux 6.1",
+        ),
+    ),
+    ram_base=0,
+    system_ram=_system_ram,
+    cmdline="console=ttyS0 reboot=t panic=-1 nokaslr",
+    fast=f"{FAST} no_timer_check",
+    formats=(Format.ELF, Format.BZIMAGE),
+    device_tree=False,
+    console_driver=Need(
+        "CONFIG_SERIAL_8250_CONSOLE", b"serial8250", "the driver of the serial port (8250)"
+    ),
+    dump=DumpFormat(
+        parse=_parse,
+        pc=re.compile(r"\b[RE]IP=([0-9a-f]+)"),
+        flags=re.compile(r"\b(?:RFL|EFL)=([0-9a-f]+)"),
+        mask=0x200,
+        masked=0,
+        reset_cause=_reset_cause,
+        halt="HLT=1",
+    ),
+)

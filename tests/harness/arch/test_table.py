@@ -1,0 +1,76 @@
+"""What the table says of each architecture: command lines, quirks, and RAM that kernels show."""
+
+from __future__ import annotations
+
+import pytest
+
+from bootproof.harness.arch import PROFILES, Arch
+from bootproof.harness.arch.table import ARCHES
+from bootproof.loader.address import GIB, MIB, Range
+
+X86, ARM64 = ARCHES["x86_64"], ARCHES["aarch64"]
+
+
+@pytest.mark.parametrize("arch", ARCHES.values(), ids=lambda arch: arch.name)
+def test_profiles(arch: Arch) -> None:
+    default, fast = (arch.command_line(name) for name in PROFILES)
+    assert default == arch.cmdline
+    assert fast.startswith(f"{default} mitigations=off ")
+
+
+def test_quirk_of_cmpxchg16b_ends_with_qemu_10() -> None:
+    (quirk,) = X86.quirks
+    assert "cmpxchg16b" in quirk.reason
+    assert quirk.applies((7, 2, 22))
+    assert quirk.applies((9, 99, 99))
+    assert not quirk.applies((10, 0, 0))
+    assert ARM64.quirks == ()
+
+
+@pytest.mark.parametrize(
+    ("cpus", "version", "release", "applies"),
+    [
+        (2, (7, 2, 22), "6.1.0-50-cloud-amd64", True),
+        (2, (9, 99, 99), "6.11.3", True),
+        (2, (7, 2, 22), None, True),
+        (2, (7, 2, 22), "6.12.107", False),
+        (2, (7, 2, 22), "7.3.4", False),
+        (2, (10, 0, 0), "6.1.0", False),
+        (1, (7, 2, 22), "6.1.0", False),
+    ],
+)
+def test_quirk_of_several_cpus(
+    cpus: int, version: tuple[int, int, int], release: str | None, applies: bool
+) -> None:
+    (quirk,) = X86.realtime_quirks
+    assert quirk.applies(cpus, version, lambda: release) is applies
+    assert ARM64.realtime_quirks == ()
+
+
+# --- RAM that a kernel shows -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arch", "banks", "wanted"),
+    [
+        ("aarch64", [(GIB, MIB)], [(GIB, MIB)]),
+        ("x86_64", [(0, 16 * MIB)], [(0x1000, 0x9EC00), (MIB, 15 * MIB)]),
+        ("x86_64", [(0, MIB)], [(0x1000, 0x9EC00)]),
+        ("x86_64", [(0, 0x80000)], [(0x1000, 0x7F000)]),
+        ("x86_64", [(0, 0x1000)], []),
+        (
+            "x86_64",
+            [(0, 2 * GIB), (4 * GIB, GIB)],
+            [(0x1000, 0x9EC00), (MIB, 2 * GIB - MIB), (4 * GIB, GIB)],
+        ),
+    ],
+)
+def test_system_ram(arch: str, banks: list[tuple[int, int]], wanted: list[tuple[int, int]]) -> None:
+    found = ARCHES[arch].system_ram([Range(*bank) for bank in banks], None)
+    assert found == tuple(Range(*part) for part in wanted)
+
+
+def test_system_ram_without_acpi_tables() -> None:
+    found = ARCHES["x86_64"].system_ram([Range(0, 16 * MIB)], Range(0x9E000, 0x1000))
+    parts = [(0x1000, 0x9D000), (0x9F000, 0xC00), (MIB, 15 * MIB)]
+    assert found == tuple(Range(*part) for part in parts)
