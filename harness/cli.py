@@ -1,5 +1,4 @@
-"""The `bootproof` command: arguments in, exit code out. bootproof.harness.arguments has the
-sub-commands.
+"""The `bootproof` command: arguments in, exit code out; bootproof.harness.commands does the rest.
 
 Exit codes: 0 as expected, 1 a case is not as expected, 2 usage or environment, 130 interrupted
 (143 by SIGTERM, 129 by SIGHUP). A reader of standard output that goes away changes none of them.
@@ -7,19 +6,49 @@ Exit codes: 0 as expected, 1 a case is not as expected, 2 usage or environment, 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from bootproof.harness import VERSION
-from bootproof.harness.arguments import boot, matrix, reports, runs, tools
-from bootproof.harness.arguments.words import INTERRUPTED, USAGE, Parser
+from bootproof.harness.commands import (
+    INTERRUPTED,
+    USAGE,
+    Command,
+    boot,
+    compare,
+    completion,
+    doctor,
+    fetch,
+    fuzz,
+    history,
+    image,
+    initramfs,
+    inspect,
+    matrix,
+    pack,
+    replay,
+    report,
+    run,
+    setup,
+    test,
+    unpack,
+)
+from bootproof.harness.commands.parser import Parser
 from bootproof.harness.errors import UserError
 from bootproof.harness.host import signals
 from bootproof.harness.host.stdout import StandardOutput
 from bootproof.loader.errors import one_line
+
+# In the order of `bootproof --help`.
+COMMANDS: Final[Mapping[str, Command]] = {
+    module.__name__.rpartition(".")[2]: module.COMMAND
+    for module in (
+        *(matrix, boot, compare, image, run, replay, pack, unpack, initramfs, inspect),
+        *(report, history, fetch, fuzz, setup, doctor, test, completion),
+    )
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = StandardOutput()
     output.install()
     try:
-        code = _carry_out(_parser().parse_args(argv))
+        code = _run(argv)
     finally:
         output.finish()
         signals.obey_no_more(handlers)
@@ -38,9 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _carry_out(arguments: argparse.Namespace) -> int:
+def _run(argv: Sequence[str] | None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = whole_parser(argv).parse_args(argv)
     try:
-        code: int = arguments.run(arguments)
+        code = COMMANDS[arguments.command].run(arguments)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception as error:
@@ -67,7 +98,8 @@ def _is_users(error: Exception) -> bool:
     return isinstance(error, UserError | FetchError | LoaderError)
 
 
-def _parser() -> Parser:
+def whole_parser(complete: Collection[str] = tuple(COMMANDS)) -> Parser:
+    """The parser of the command line; only commands that are named in `complete` have options."""
     parser = Parser(
         prog="bootproof",
         description="Proves that a kernel image boots: every offset, every boot protocol.",
@@ -75,19 +107,21 @@ def _parser() -> Parser:
         " Exit codes: 0 as expected, 1 not, 2 usage or environment, 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"bootproof {VERSION}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in _COMMANDS:
-        add(commands)
-    tools.add_own(commands, parser)
+    parser.set_defaults(whole_parser=whole_parser)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
+    for name, command in COMMANDS.items():
+        added = commands.add_parser(
+            name,
+            usage=command.usage and f"bootproof {name} {command.usage}",
+            help=command.summary,
+            description=command.summary,
+            epilog=f"example: bootproof {command.example}",
+            allow_abbrev=False,
+        )
+        if name in complete:
+            command.add_options(added)
     return parser
 
-
-_COMMANDS: Final = (  # in the order of `bootproof --help`
-    *(matrix.add_matrix, boot.add_boot, boot.add_compare, boot.add_image),
-    *(runs.add_run, runs.add_replay, runs.add_pack),
-    *(tools.add_initramfs, tools.add_inspect),
-    *(reports.add_report, reports.add_history, tools.add_fetch, tools.add_fuzz),
-)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -100,25 +100,26 @@ def boot(request: pytest.FixtureRequest, tmp_path: Path) -> Boot:
         **words: Any,
     ) -> BootResult:
         from bootproof.harness import prove
-        from bootproof.harness.commands import boot
+        from bootproof.harness.cases import from_kernel
         from bootproof.harness.inputs import images
+        from bootproof.harness.report.boot_text import Console
         from bootproof.loader.errors import LoaderError
 
         _become_worker(request.config)
         out = next(directories)
         with _one_line():
-            asked = boot.Request(
+            asked = from_kernel.Request(
                 kernel=str(kernel),
-                offset=boot.DEFAULT if offset == "default" else _size(offset),
+                offset=from_kernel.DEFAULT if offset == "default" else _size(offset),
                 memory=_size(memory) or 0,
                 initrd=Path(initrd) if initrd is not None else None,
                 board=machine,
                 **{**_DEFAULTS, **words},
             )
-            show = boot.Console()
+            show = Console()
             options = prove.Options(initrd=images.read_initrd(asked.initrd), on_console=show)
             try:
-                proven = prove.prove(boot.case_for(asked), out, options)
+                proven = prove.prove(from_kernel.case_for(asked), out, options)
             except LoaderError as error:  # the file is no kernel
                 return BootResult(_REFUSED, str(error), out)
             show.finish()
@@ -140,13 +141,13 @@ def boot_image(request: pytest.FixtureRequest, tmp_path: Path) -> BootTheImage:
         until: str | None = None,
         **words: Any,
     ) -> BootResult:
-        from bootproof.harness.commands import run as runimage
+        from bootproof.harness.boot_image import Request, boot_image
         from bootproof.loader.errors import LoaderError
 
         _become_worker(request.config)
         out = next(directories)
         with _one_line():
-            asked = runimage.Request(
+            asked = Request(
                 directory=Path(directory),
                 board=machine,
                 until=until.encode() if until else None,
@@ -154,7 +155,7 @@ def boot_image(request: pytest.FixtureRequest, tmp_path: Path) -> BootTheImage:
                 **words,
             )
             try:
-                outcome = runimage.carry_out(asked, out)
+                outcome = boot_image(asked, out)
             except LoaderError as error:
                 return BootResult(_REFUSED, str(error), out)
         judgement = outcome.judgement

@@ -44,6 +44,7 @@ from bootproof.loader.result import KernelLoaderResult
 
 _FOR_INIT: Final = re.compile(r"(?<!\S)--(?!\S)")
 RDINIT: Final = "rdinit=/bootproof/init"
+NONCE: Final = "bootproof.nonce="
 _LOG_LINES: Final = 10
 
 # /proc/sys/kernel/bootloader_type: what type_of_loader said, or 0xb0 of the PVH entry code.
@@ -225,7 +226,7 @@ def full_cmdline(text: str, nonce: str, next_init: str | None) -> str:
     """
     dashes = _FOR_INIT.search(text)
     end = dashes.start() if dashes else len(text)
-    words = [text[:end].strip(), RDINIT, f"bootproof.nonce={nonce}"]
+    words = [text[:end].strip(), RDINIT, f"{NONCE}{nonce}"]
     words += [f"bootproof.next={next_init}"] if next_init else []
     words.append(text[end:].strip())
     return " ".join(word for word in words if word)

@@ -14,7 +14,7 @@ import pytest
 
 from bootproof.harness.case import RAM_BASE, Case
 from bootproof.harness.cases.kernels import default_kernels
-from bootproof.harness.commands.twice import difference
+from bootproof.harness.commands.boot import difference
 from bootproof.harness.prove import Proven, prove
 from bootproof.harness.run import Outcome
 from bootproof.harness.verdict import Verdict

@@ -12,8 +12,8 @@ from typing import Final
 import pytest
 
 from bootproof.harness import cli, places
-from bootproof.harness.arguments import words
 from bootproof.harness.cases.kernels import default_kernels
+from bootproof.harness.commands import OK
 from bootproof.harness.inputs import images
 from bootproof.harness.suite.options import KEEP_OPTION
 
@@ -57,7 +57,7 @@ def written_in_c(directory: Path, kernel: str, *options: str) -> Path:
     image = directory / "image"
     image.mkdir()
     subprocess.run([compiler, "-O2", *options, "-o", writer, WRITER], check=True)
-    assert cli.main(["initramfs", str(archive)]) == words.OK
+    assert cli.main(["initramfs", str(archive)]) == OK
     vmlinux = images.in_format(images.kernel_file(kernel), "elf").path
     subprocess.run([writer, vmlinux, archive, CMDLINE, image], check=True)
     return image
@@ -111,7 +111,7 @@ def test_written_by_image(
     request: pytest.FixtureRequest,
 ) -> None:
     image = fresh(request.node.callspec.id) / "image"
-    assert cli.main(["image", kernel, *options, *machine, "--out", str(image)]) == words.OK
+    assert cli.main(["image", kernel, *options, *machine, "--out", str(image)]) == OK
     assert (
         f"bootproof run {image}{''.join(f' {word}' for word in machine)}" in capfd.readouterr().out
     )

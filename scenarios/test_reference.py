@@ -12,8 +12,8 @@ import pytest
 from bootproof.harness import cli
 from bootproof.harness.case import RAM_BASE, Case
 from bootproof.harness.cases.kernels import default_kernels
-from bootproof.harness.commands import compare
-from bootproof.harness.commands.compare import Pair
+from bootproof.harness.compare import both_ways
+from bootproof.harness.compare.both_ways import Pair
 from bootproof.harness.compare.differences import Section
 from bootproof.harness.report.comparison import render
 from bootproof.harness.results import typedjson
@@ -44,8 +44,8 @@ def cases() -> Iterator[Case]:
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in cases()])
 def test_reference(case: Case, run_directory: RunDirectory, request: pytest.FixtureRequest) -> None:
     """Both boots prove themselves at the same place, and all that differs is known."""
-    assert compare.at_references_place(case) == case
-    found = compare.compare(case, run_directory(f"reference-{case.id}"))
+    assert both_ways.at_references_place(case) == case
+    found = both_ways.compare(case, run_directory(f"reference-{case.id}"))
     assert not found.unexplained, f"\n{render(found)}"
     assert (found.ours.verdict, found.reference.verdict) == ("booted", "booted")
     result = typedjson.to_json(reference_result(found.reference))
@@ -57,7 +57,7 @@ def test_reference(case: Case, run_directory: RunDirectory, request: pytest.Fixt
     always = {"seed", "place"} if case.arch == "aarch64" else {"acpi", "firmware-top"}
     assert always <= codes
     if request.config.getoption(KEEP_OPTION) == "failed":
-        compare.drop_large_files(found.directory)
+        both_ways.drop_large_files(found.directory)
 
 
 @pytest.mark.short
@@ -96,7 +96,7 @@ def test_command_when_neither_boots(
 
 def unexplained(pair: Pair) -> set[tuple[Section, str]]:
     """Section and name of what is unexplained once `pair` has run; log lines are left out."""
-    found = compare.carry_out(pair).unexplained
+    found = both_ways.carry_out(pair).unexplained
     return {(item.section, item.name) for item in found if item.section is not Section.LOG}
 
 
@@ -108,7 +108,9 @@ def our_ram(pair: Pair) -> GuestMemory:
 
 def test_a_word_a_byte_and_a_memory_map_entry(run_directory: RunDirectory) -> None:
     """A loader that changes the command line, spoils the initrd and forgets a reserved range."""
-    pair = compare.prepare(Case("x86_64", X86_64[0], "elf", "pvh"), run_directory("reference-pvh"))
+    pair = both_ways.prepare(
+        Case("x86_64", X86_64[0], "elf", "pvh"), run_directory("reference-pvh")
+    )
     regions = {region.name: region.range for region in pair.prepared.assembled.image.regions}
     with our_ram(pair) as ram:
         cmdline = pair.prepared.start.expected.cmdline
@@ -135,7 +137,7 @@ MEMMAP_ENTRIES = 48  # of struct hvm_start_info
 def test_a_seed_and_another_place(run_directory: RunDirectory) -> None:
     """A loader that leaves the seed in the device tree, and one that loads somewhere else."""
     case = Case("aarch64", AARCH64[0], "image", "arm64", RAM_BASE["aarch64"] + 64 * MIB)
-    pair = compare.prepare(case, run_directory("reference-arm64"))
+    pair = both_ways.prepare(case, run_directory("reference-arm64"))
     image = pair.prepared.assembled.image
     tree_at = image.region("dtb")
     assert tree_at is not None

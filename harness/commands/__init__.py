@@ -1,1 +1,36 @@
-"""What the sub-commands of `bootproof` do that is not the work of another folder."""
+"""The sub-commands of `bootproof`, a module each: its options and what it does.
+
+Every module exports COMMAND. Modules that do the work are imported where they are needed, so that
+`--help` answers at once. Needs the standard library only: `doctor` runs before the set-up.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+
+OK, NOT_AS_EXPECTED, USAGE, INTERRUPTED = 0, 1, 2, 130  # exit codes
+
+
+def no_options(_parser: argparse.ArgumentParser) -> None:
+    """Of a command that has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A sub-command, as bootproof.harness.cli offers it."""
+
+    summary: str
+    """One line for the list of commands."""
+
+    example: str
+    """What may follow `bootproof`, for the end of its help."""
+
+    run: Callable[[argparse.Namespace], int]
+    """Carries it out; gives the exit code. Raises UserError, FetchError and LoaderError."""
+
+    add_options: Callable[[argparse.ArgumentParser], None] = no_options
+
+    usage: str | None = None
+    """What follows its name in `usage:`, where all options would fill half a screen."""

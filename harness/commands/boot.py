@@ -2,256 +2,158 @@
 
 from __future__ import annotations
 
-import enum
+import argparse
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from bootproof.harness import prove
-from bootproof.harness.arch import DEFAULT_PROFILE
-from bootproof.harness.arch.table import ARCHES
-from bootproof.harness.case import RAM_BASE, Case
-from bootproof.harness.commands import twice
+from bootproof.harness import places
+from bootproof.harness.commands import NOT_AS_EXPECTED, OK, Command, case_options
 from bootproof.harness.errors import UserError
-from bootproof.harness.guest.stages import Stage
-from bootproof.harness.inputs import images
-from bootproof.harness.inputs.images import KernelFile
-from bootproof.harness.observation import Budget, Placement, Probe
-from bootproof.harness.prove import Options, Prepared, Proven
-from bootproof.harness.run import Outcome
 from bootproof.harness.text import printable
-from bootproof.loader.address import MIB, format_size
-from bootproof.loader.errors import one_line
-from bootproof.loader.identify import Format, identify
-from bootproof.loader.unpack import unpack_fully
+
+if TYPE_CHECKING:
+    from bootproof.harness.case import Case
+    from bootproof.harness.observation import Budget
+    from bootproof.harness.prove import Options, Proven
+    from bootproof.harness.run import Outcome
 
 _CENTURY: Final = 1 << 62  # instructions, or seconds
-_FOREVER: Final = Budget(*[_CENTURY] * len(fields(Budget)))
 
 
-class Default(enum.Enum):
-    OFFSET = "default"
-
-
-DEFAULT: Final = Default.OFFSET
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What the user asked for; `offset` is kernel_offset, None for none."""
-
-    kernel: str
-    protocol: str
-    format: str | None
-    offset: int | Default | None
-    memory: int
-    cmdline: str | None
-    initrd: Path | None
-    board: str | None
-    cpu: str | None
-    placement: str
-    unsafe: bool
-    pvh_relocate: bool
-    smp: int
-    profile: str
-    realtime: bool
-    twice: bool
-    console: bool
-    probe: bool
-    out: Path | None
-
-
-def run(request: Request, default_out: Path) -> int:
-    """Boots and prints; gives the exit code: 0 booted, 1 not. Raises UserError and LoaderError."""
-    if request.console and not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UserError("--console needs a terminal for input and output")
-    case = case_for(request)
-    directory = (request.out or default_out / case.id).absolute()
-    options = _options(request)
-    if request.twice:
-        return _boot_twice(case, directory, options, request)
-    proven = _boot(case, directory, options, request)
-    return 0 if proven.verdict.passed else 1
-
-
-def _options(request: Request) -> Options:
-    return Options(
-        initrd=images.read_initrd(request.initrd),
-        interactive=request.console,
-        probe=request.probe,
-        budget=_FOREVER if request.console else Budget(),
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    case_options.add_request(parser)
+    parser.add_argument(
+        "--placement",
+        choices=("pieces", "mapped"),
+        default="pieces",
+        metavar="WAY",
+        help="pieces: a generic loader device for each; mapped: ram.img itself is the RAM",
     )
+    parser.add_argument(
+        "--probe",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="compare CPU and RAM at the first instruction with what was asked (default: yes)",
+    )
+    parser.add_argument(
+        "--realtime",
+        action="store_true",
+        help="the host's clock in the guest; then not reproducible",
+    )
+    parser.add_argument(
+        "--twice",
+        action="store_true",
+        help="boot twice; transcripts and, with one CPU, instruction counts must be the same",
+    )
+    parser.add_argument(
+        "--console", action="store_true", help="talk to the guest (real time, not reproducible)"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory")
 
 
-def _boot(case: Case, directory: Path, options: Options, request: Request) -> Proven:
-    show = Console()
-    if not request.console:
-        options = replace(options, on_console=show)
+def _run(arguments: argparse.Namespace) -> int:
+    """0 when the kernel booted, and with --twice did so the same way."""
+    from bootproof.harness.cases.from_kernel import case_for
+    from bootproof.harness.inputs import images
+    from bootproof.harness.observation import Budget
+    from bootproof.harness.prove import Options
+
+    if arguments.console and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UserError("--console needs a terminal for input and output")
+    case = case_for(case_options.request_of(arguments))
+    directory = (arguments.out or places.output() / "boot" / case.id).absolute()
+    options = Options(
+        initrd=images.read_initrd(arguments.initrd),
+        interactive=arguments.console,
+        probe=arguments.probe,
+        budget=_for_ever() if arguments.console else Budget(),
+    )
+    if arguments.twice:
+        return _boot_twice(case, directory, options)
+    proven = _boot(case, directory, options)
+    return OK if proven.verdict.passed else NOT_AS_EXPECTED
+
+
+def _for_ever() -> Budget:
+    from bootproof.harness.observation import Budget
+
+    return Budget(*[_CENTURY] * len(fields(Budget)))
+
+
+def _boot(case: Case, directory: Path, options: Options) -> Proven:
+    from bootproof.harness import prove
+    from bootproof.harness.report import boot_text
+
+    console = boot_text.Console()
+    if not options.interactive:
+        options = replace(options, on_console=console)
     prepared = prove.prepare(case, directory, options)
-    print_request(prepared, case, request)
+    boot_text.print_request(prepared, case)
     proven = prove.carry_out(case, prepared, directory)
-    show.finish()
-    _print_verdict(proven, request)
+    console.finish()
+    boot_text.print_verdict(proven)
     return proven
 
 
-def _boot_twice(case: Case, directory: Path, options: Options, request: Request) -> int:
-    """Two boots below `directory`; 0 when both booted and were the same."""
+def _boot_twice(case: Case, directory: Path, options: Options) -> int:
+    """Two boots below `directory`; OK when both booted and were the same."""
+    from bootproof.harness import prove
+    from bootproof.harness.inputs import images
+
     kernel = images.kernel_file(case.kernel_source)
     machine = prove.machine_for(case, kernel, options)
     if machine.realtime:
         raise UserError(f"--twice: no two boots are the same in {machine.mode}")
-    runs = [_boot(case, directory / name, options, request) for name in ("first", "second")]
+    runs = [_boot(case, directory / name, options) for name in ("first", "second")]
     first, second = (proven.outcome for proven in runs)
     assert first is not None and second is not None  # a refusal is an error here
-    differs = twice.difference(first, second, case.smp)
+    differs = difference(first, second, case.smp)
     same = "transcript" if case.smp > 1 else "transcript and number of instructions"
     print(f"twice     {differs or f'the same {same}'}")
     booted = all(proven.verdict.passed for proven in runs)
-    return 0 if booted and differs is None else 1
+    return OK if booted and differs is None else NOT_AS_EXPECTED
 
 
-def case_for(request: Request) -> Case:
-    """The case a request means: architecture and format come from the file itself.
+def difference(first: Outcome, second: Outcome, cpus: int) -> str | None:
+    """The first thing that is not the same in both runs, in one sentence; None when all is.
 
-    Raises UserError, FetchError, and LoaderError when the file is no kernel.
+    With several CPUs only the transcript is asked for: when one of them ends the machine, the
+    others run on until QEMU has stopped them, and those instructions are counted too.
     """
-    if request.cmdline is not None and not request.cmdline.isascii():
-        try:
-            request.cmdline.encode()
-        except UnicodeEncodeError as error:
-            raise UserError(f"--cmdline: byte {error.start} is not UTF-8") from error
-    kernel = images.kernel_file(request.kernel)
-    arch, format_ = _arch_and_format(kernel, request)
-    offset = request.offset
-    if isinstance(offset, Default):
-        offset = RAM_BASE[arch] + 2 * MIB if format_ == "image" else None
-    return Case(
-        arch=arch,
-        kernel=request.kernel,
-        format=format_,
-        protocol=request.protocol,
-        offset=offset,
-        memory=request.memory,
-        board=request.board,
-        cpu=request.cpu,
-        placement=Placement(request.placement),
-        cmdline=request.cmdline,
-        unsafe=request.unsafe,
-        pvh_relocate=request.pvh_relocate,
-        smp=request.smp,
-        realtime=request.realtime,
-        profile=request.profile,
-    )
+    transcripts = first.observation.transcript, second.observation.transcript
+    found = first_line_that_differs(*transcripts)
+    if found is not None:
+        return found
+    if cpus > 1:
+        return None
+    counts = first.costs.instructions, second.costs.instructions
+    if counts[0] != counts[1] or counts[0] is None:
+        text = [f"{count:,}" if count is not None else "an unknown number of" for count in counts]
+        return f"{text[0]} guest instructions the first time, {text[1]} the second time"
+    return None
 
 
-def _arch_and_format(kernel: KernelFile, request: Request) -> tuple[str, str]:
-    found = identify(kernel.path)
-    format_: str = found.format.value
-    arch = found.arch
-    if not found.format.loadable:
-        inner = unpack_fully(kernel.path)
-        format_, arch = inner.format.value, inner.arch
-    if found.format is Format.BZIMAGE and request.protocol == "pvh":
-        format_ = "elf"
-    if arch is None or arch not in ARCHES:
-        raise UserError(
-            f"{kernel.path}: a kernel for {arch or 'an unknown architecture'};"
-            f" bootproof boots {', '.join(ARCHES)}"
-        )
-    return arch, request.format or format_
+def first_line_that_differs(first: bytes, second: bytes) -> str | None:
+    """Number and both texts of the first transcript line that is not the same; None if all are."""
+    if first == second:
+        return None
+    lines, others = first.split(b"\n"), second.split(b"\n")
+    same = (left == right for left, right in zip(lines, others, strict=False))
+    at = next((n for n, equal in enumerate(same) if not equal), min(len(lines), len(others)))
+    left, right = (_line(side, at) for side in (lines, others))
+    return f"transcript line {at + 1} is {left} the first time, {right} the second time"
 
 
-class Console:
-    """Prints guest output line by line, escaped, behind a mark that tells it from our own words."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def __call__(self, data: bytes) -> None:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            print(f"| {printable(line.rstrip(_CR))}", flush=True)
-
-    def finish(self) -> None:
-        if self._rest:
-            print(f"| {printable(self._rest.rstrip(_CR))}", flush=True)
+def _line(lines: list[bytes], at: int) -> str:
+    return repr(printable(lines[at])) if at < len(lines) else "missing"
 
 
-_CR: Final = b"\r"
-
-
-def print_request(prepared: Prepared, case: Case, request: Request) -> None:
-    image, machine = prepared.assembled.image, prepared.start.machine
-    print(f"kernel    {one_line(request.kernel)} ({case.format})")
-    print(f"protocol  {prepared.assembled.protocol}, entered at {image.entry:#x}")
-    if case.format == "elf":
-        print(f"PVH       {prepared.assembled.kernel.pvh_boot_cap.state.value}")
-    print(
-        f"machine   {machine.qemu}, {machine.board}, {machine.cpu},"
-        f" {format_size(machine.memory)}, {cpus_text(machine.cpus)}, {machine.mode}"
-    )
-    for region in image.regions:
-        print(f"memory    {region.range!s:<24} {region.name}")
-    if case.profile != DEFAULT_PROFILE:
-        print(f"profile   {case.profile}")
-    print(f"cmdline   {one_line(prepared.start.expected.cmdline)}", flush=True)
-
-
-def cpus_text(cpus: int) -> str:
-    return "1 CPU" if cpus == 1 else f"{cpus} CPUs"
-
-
-def print_probe(probe: Probe | None) -> None:
-    if probe is None:
-        return
-    if not probe.reached:
-        print(f"probe     the entry was not reached; {probe.where}")
-        return
-    print("probe     " + ("as asked" if probe.clean else "not as asked, see the verdict"))
-    for finding in probe.findings:
-        print(f"probe     {finding.grade.value} {finding.code}: {finding.sentence}")
-
-
-def print_cost(outcome: Outcome) -> None:
-    spent = f"{outcome.costs.cpu_seconds:.1f} s of QEMU CPU time"
-    if outcome.costs.instructions is not None:
-        spent += f", {outcome.costs.instructions:,} guest instructions"
-    print(f"cost      {spent}")
-
-
-def print_record(outcome: Outcome) -> None:
-    if outcome.not_recorded is not None:
-        print(f"record    none: {outcome.not_recorded}")
-
-
-def print_stages(stages: Sequence[Stage]) -> None:
-    """A line for each stage: guest instructions so far, those since the stage before, guest time.
-
-    A kernel's time stamps begin when it has set up its clock, not at the entry.
-    """
-    before: int | None = None
-    for stage in stages:
-        count = "unknown" if stage.instructions is None else f"{stage.instructions:,}"
-        line = f"stage     {stage.name:<12} {count:>16}"
-        if stage.instructions is not None and before is not None:
-            line = f"{line} {stage.instructions - before:>+16,}"
-        before = stage.instructions
-        if stage.guest_seconds is not None:
-            line = f"{line:<59} {stage.guest_seconds:>10.6f} s"
-        print(line)
-
-
-def _print_verdict(proven: Proven, request: Request) -> None:
-    print(f"verdict   {proven.verdict.value}: {proven.reason}")
-    outcome = proven.outcome
-    if outcome is not None:
-        print_probe(outcome.observation.probe)
-        print_cost(outcome)
-        print_record(outcome)
-        print_stages(outcome.stages)
-    if not proven.verdict.passed and request.cmdline and "console=" not in request.cmdline:
-        print("hint      the command line names no console= (see --cmdline)")
-    print(f"run       {one_line(str(proven.directory))}")
+COMMAND: Final = Command(
+    "boot one kernel, with live output",
+    "boot arch/x86/boot/bzImage --protocol linux32 --offset 32M",
+    _run,
+    _add_options,
+    "[options] KERNEL",
+)

@@ -1,166 +1,56 @@
-"""`bootproof compare`: one kernel booted our way and by QEMU's own -kernel, and what differs.
-
-Owns the order of the steps: prepare both, boot ours, boot the reference, contrast, explain.
-"""
+"""`bootproof compare`: one kernel booted our way and by QEMU's own -kernel, and what differs."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from dataclasses import dataclass, replace
+import argparse
 from pathlib import Path
 from typing import Final
 
-from bootproof.harness import prove
-from bootproof.harness.case import Case
-from bootproof.harness.commands import boot
-from bootproof.harness.commands.boot import Request
-from bootproof.harness.compare import differences as contrast
-from bootproof.harness.compare import handover as handed
-from bootproof.harness.compare import reasons, reference
-from bootproof.harness.compare.comparison import Comparison, Cost, Explained
-from bootproof.harness.compare.differences import Side
-from bootproof.harness.compare.handover import Handed, Memory
-from bootproof.harness.compare.reference import Plan
-from bootproof.harness.inputs import images
-from bootproof.harness.prove import Options, Prepared, Proven
-from bootproof.harness.qemu.placement import PIECES_DIRECTORY
-from bootproof.harness.record import rundir
-from bootproof.harness.report.comparison import render
-from bootproof.loader import bootimage
-from bootproof.loader.address import Range
-from bootproof.loader.arch import Registers
-from bootproof.loader.memory import GuestMemory
-from bootproof.loader.result import KernelLoaderResult
-
-OURS: Final = "ours"
-REFERENCE: Final = "reference"
-_RESULT: Final = "comparison.json"
+from bootproof.harness import places
+from bootproof.harness.commands import NOT_AS_EXPECTED, OK, Command, case_options
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two boots that are ready to run; ours lies in `directory`/ours as a boot image."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    case_options.add_kernel(parser)
+    parser.add_argument("--json", action="store_true", help="every difference, as JSON")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run directories' place")
+    parser.set_defaults(
+        offset=...,
+        placement="pieces",
+        unsafe=False,
+        pvh_relocate=False,
+        smp=1,
+        profile="default",
+        realtime=False,
+        twice=False,
+        console=False,
+        probe=True,
+    )
 
-    case: Case
-    prepared: Prepared
-    plan: Plan
-    directory: Path
 
-    @property
-    def ours(self) -> Path:
-        return self.directory / OURS
+def _run(arguments: argparse.Namespace) -> int:
+    """0 when every difference is explained, 1 when one is not."""
+    import json
 
+    from bootproof.harness.cases.from_kernel import case_for
+    from bootproof.harness.compare import both_ways
+    from bootproof.harness.inputs import images
+    from bootproof.harness.prove import Options
+    from bootproof.harness.report.comparison import render
 
-def run(request: Request, default_out: Path, *, as_json: bool) -> int:
-    """The command: 0 when every difference is explained, 1 when one is not.
-
-    Raises UserError, FetchError and LoaderError.
-    """
-    case = case_for(request)
-    directory = (request.out or default_out / case.id).absolute()
-    initrd = images.read_initrd(request.initrd)
-    found = compare(case, directory, Options(initrd=initrd))
+    case = both_ways.at_references_place(case_for(case_options.request_of(arguments)))
+    directory = (arguments.out or places.output() / "compare" / case.id).absolute()
+    options = Options(initrd=images.read_initrd(arguments.initrd))
+    found = both_ways.compare(case, directory, options)
+    as_json = arguments.json
     print(json.dumps(found.to_json(), indent=2) + "\n" if as_json else render(found), end="")
-    return 1 if found.unexplained else 0
+    return NOT_AS_EXPECTED if found.unexplained else OK
 
 
-def case_for(request: Request) -> Case:
-    """The case a request means, at the place where QEMU's -kernel puts the kernel.
-
-    Raises UserError, FetchError and LoaderError.
-    """
-    return at_references_place(boot.case_for(request))
-
-
-def at_references_place(case: Case) -> Case:
-    """The case with the load offset that QEMU's -kernel takes for it."""
-    offset = reference.default_offset(case.arch, reference.kernel_path(case))
-    return replace(case, offset=offset)
-
-
-def compare(case: Case, directory: Path, options: Options = Options()) -> Comparison:
-    """Boots both ways, ours in `directory`/ours, the other in `directory`/reference.
-
-    Raises UserError, FetchError and LoaderError.
-    """
-    return carry_out(prepare(case, directory, options))
-
-
-def prepare(case: Case, directory: Path, options: Options = Options()) -> Pair:
-    """Everything up to QEMU, for both boots; they get the same initrd and command line."""
-    prepared = prove.prepare(case, directory / OURS, options)
-    plan = reference.plan(case, prepared.start.machine, prepared.assembled.protocol)
-    reference.prepare(plan, prepared, directory / OURS, directory / REFERENCE)
-    return Pair(case, prepared, plan, directory)
-
-
-def carry_out(pair: Pair) -> Comparison:
-    """Boots a prepared pair, one after the other, and explains the differences.
-
-    Leaves comparison.json beside the run directories. Raises UserError and LoaderError.
-    """
-    ours = prove.carry_out(pair.case, pair.prepared, pair.ours)
-    seen: list[Handed] = []
-
-    def look(registers: Registers, ram: Memory) -> None:
-        file = _file_range(pair.plan.kernel)
-        seen.append(handed.read(pair.plan.protocol, registers, ram, file))
-
-    other = reference.run(pair.case, pair.plan, pair.prepared, pair.directory / REFERENCE, look)
-    left = _ours(pair, ours)
-    right = _side(other.proven, pair.plan.protocol, other.registers, seen[0] if seen else Handed())
-    ram = pair.prepared.assembled.image.ram
-    firmware = pair.prepared.start.machine.arch.firmware
-    facts = reasons.facts(left, ram, firmware=firmware)
-    found = Comparison(
-        case=pair.case.id,
-        differences=tuple(
-            Explained(item, reasons.code_for(item, facts))
-            for item in contrast.contrasts(left, right)
-        ),
-        ours=_cost(ours, left.protocol),
-        reference=_cost(other.proven, right.protocol),
-        directory=pair.directory,
-    )
-    (pair.directory / _RESULT).write_text(json.dumps(found.to_json(), indent=2) + "\n")
-    return found
-
-
-def drop_large_files(directory: Path) -> None:
-    """Removes what is large of a comparison's run directories: RAM, and the reference's kernel."""
-    rundir.drop_ram(directory / OURS)
-    shutil.rmtree(directory / REFERENCE / PIECES_DIRECTORY, ignore_errors=True)
-
-
-def _ours(pair: Pair, proven: Proven) -> Side:
-    """Our boot as it was at the entry: the probe has shown RAM to be as in the boot image."""
-    image = pair.prepared.assembled.image
-    probe = proven.outcome.observation.probe if proven.outcome else None
-    registers = probe.registers if probe else None
-    banks = [(bank.base, bank.size) for bank in image.banks]
-    with GuestMemory.open(pair.ours / bootimage.RAM, banks) as ram:
-        file = _file_range(pair.prepared.assembled.kernel)
-        found = handed.read(image.protocol, registers or image.cpus[0], ram, file)
-    return _side(proven, image.protocol, registers, found)
-
-
-def _side(proven: Proven, protocol: str, registers: Registers | None, found: Handed) -> Side:
-    assert proven.outcome is not None
-    transcript = proven.outcome.observation.transcript
-    return Side(proven.verdict.value, proven.reason, protocol, registers, found, transcript)
-
-
-def _file_range(kernel: KernelLoaderResult) -> Range:
-    """Guest-physical RAM that holds what is in the kernel's file."""
-    return Range.between(kernel.footprint.start, kernel.kernel_end)
-
-
-def _cost(proven: Proven, protocol: str) -> Cost:
-    assert proven.outcome is not None
-    return Cost(
-        proven.verdict.value,
-        protocol,
-        proven.outcome.costs.instructions,
-        proven.outcome.stages,
-    )
+COMMAND: Final = Command(
+    "boot a kernel our way and by QEMU's own -kernel",
+    "compare vmlinux --protocol pvh --json",
+    _run,
+    _add_options,
+    "[options] KERNEL",
+)

@@ -9,6 +9,7 @@ system-packages.txt, which the launcher reads as well.
 
 from __future__ import annotations
 
+import argparse
 import enum
 import importlib.metadata
 import os
@@ -27,6 +28,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from bootproof.harness import places
+from bootproof.harness.commands import OK, USAGE, Command
 from bootproof.harness.errors import UserError
 
 RUN_DIRECTORIES: Final = places.output()
@@ -394,12 +396,14 @@ def _render_table(report: Report) -> bool:
     return True
 
 
-def main() -> int:
-    """`bootproof doctor`: 0 when everything needed is here, else 2."""
+def _run(_arguments: argparse.Namespace) -> int:
+    """0 when everything needed is here, else 2."""
     report = examine()
     render(report)
-    return 0 if report.complete else 2
+    return OK if report.complete else USAGE
 
+
+COMMAND: Final = Command("what is installed, what is missing, how to get it", "doctor", _run)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_run(argparse.Namespace()))

@@ -1,297 +1,74 @@
-"""`bootproof image` writes a boot image; `bootproof run` starts one, whoever wrote it.
-
-A stranger's image is only read: what it says is checked, and its RAM is copied for QEMU. When it
-carries our init and a nonce, the guest proves its boot as always. Otherwise the guest cannot say
-anything that only this boot could have produced, and what is proved is the hand-over.
-"""
+"""`bootproof run`: starts a boot image that any program wrote, and judges it."""
 
 from __future__ import annotations
 
-import shlex
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import argparse
+import os
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from bootproof.harness import prove
-from bootproof.harness.arch.table import ARCHES
-from bootproof.harness.commands import boot
-from bootproof.harness.errors import UserError
-from bootproof.harness.inputs import images
-from bootproof.harness.observation import Budget
-from bootproof.harness.qemu import machine as qemu
-from bootproof.harness.qemu.machine import Machine
-from bootproof.harness.record import interrupted, rundir
-from bootproof.harness.run import AnyStart, Outcome, Start, run_with
-from bootproof.harness.text import printable
-from bootproof.harness.verdict import CodeInside, Expected, ExpectedHandover, Verdict
-from bootproof.loader import bootimage
-from bootproof.loader.address import MIB, Range, format_size, joined
-from bootproof.loader.bootimage import BootImage
-from bootproof.loader.errors import LoaderError, one_line
-from bootproof.loader.inspect import banner_release
-from bootproof.loader.memory import GuestMemory
-from bootproof.loader.protocols import handed
-from bootproof.loader.protocols.handed import Handed
-
-_NONCE: Final = "bootproof.nonce="
+from bootproof.harness import places
+from bootproof.harness.commands import NOT_AS_EXPECTED, OK, Command
+from bootproof.harness.commands import parser as words
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A boot image to start. `until` is text the console must show; `memory` is in bytes."""
-
-    directory: Path
-    board: str | None = None
-    cpu: str | None = None
-    memory: int | None = None
-    smp: int | None = None
-    until: bytes | None = None
-    only_handover: bool = False
-    budget_seconds: float | None = None
-    out: Path | None = None
-
-
-def write_image(request: boot.Request, out: Path) -> int:
-    """Writes the boot image that `bootproof boot` would start, and says what lies where."""
-    case = boot.case_for(request)
-    options = prove.Options(initrd=images.read_initrd(request.initrd))
-    prepared = prove.prepare(case, out.absolute(), options)
-    boot.print_request(prepared, case, request)
-    words = ["bootproof", "run", one_line(str(out))]
-    words += ["--machine", request.board] if request.board else []
-    words += ["--cpu", request.cpu] if request.cpu else []
-    print(f"image     {one_line(str(out))}: {bootimage.DESCRIPTION}, {bootimage.RAM}")
-    print(f"run it    {shlex.join(words)}")
-    return 0
-
-
-def write_initramfs(arch: str, path: Path) -> int:
-    """Writes our init as a cpio archive, and says what the kernel's command line needs for it."""
-    data = prove.evidence_archive(arch)
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
-    print(f"initramfs {one_line(str(path))}: {format_size(len(data))}, for {arch}")
-    print(f"cmdline   {prove.RDINIT} {_NONCE}TEXT (TEXT: another one for each boot image)")
-    return 0
-
-
-def run(request: Request, default_out: Path) -> int:
-    """Starts and judges; 0 when the guest booted or, if it has no proof, was handed over.
-
-    Raises UserError and LoaderError for an image that cannot be run as asked.
-    """
-    verdict = carry_out(request, default_out).judgement.verdict
-    return 0 if verdict.passed else 1
-
-
-def carry_out(request: Request, default_out: Path) -> Outcome:
-    """Starts, judges, and tells about both on standard output. Raises as `run`."""
-    began = time.monotonic()
-    image = _normalised(bootimage.open_boot_image(request.directory))
-    try:
-        with bootimage.open_ram(image, request.directory) as memory:
-            given = handed.read(image.protocol, image.cpus[0], memory)
-            machine = _machine(image, memory, request, given)
-            show = boot.Console()
-            start = _start(image, machine, request, show, given)
-            out = _run_directory(request, default_out)
-            _print_request(request, image, machine, start)
-            bootimage.save(image, out)
-            (out / bootimage.RAM).symlink_to((request.directory / bootimage.RAM).absolute())
-            about = {"image": str(request.directory.absolute())}
-            with interrupted.noted(out, about):
-                outcome = run_with(start, memory, out)
-    except LoaderError as error:
-        error.file = error.file or str(request.directory / bootimage.DESCRIPTION)
-        raise
-    show.finish()
-    rundir.write_result(out, _result(request, image, machine, outcome, time.monotonic() - began))
-    _print_outcome(outcome, start)
-    return outcome
-
-
-# --- the machine -------------------------------------------------------------------------------
-
-
-def _machine(image: BootImage, memory: GuestMemory, request: Request, given: Handed) -> Machine:
-    """The machine for an image's banks. Raises UserError when no such machine has them."""
-    file = request.directory / bootimage.DESCRIPTION
-    if request.memory is not None and request.memory != image.memory_size:
-        raise UserError(
-            f"{file}: $.banks: {format_size(image.memory_size)} of RAM, but"
-            f" {format_size(request.memory)} was asked for (--memory)"
-        )
-    if len(image.cpus) > 1:
-        raise UserError(
-            f"{file}: $.cpus: registers for {len(image.cpus)} CPUs, but machines start CPU 0 only;"
-            " the guest starts the others"
-        )
-    size, limit = image.memory_size, ARCHES[image.arch].memory_limit
-    if size % MIB or size > limit:
-        raise UserError(
-            f"{file}: $.banks: {size:#x} bytes of RAM; machines have a whole number of MiB, at most"
-            f" {format_size(limit)}"
-        )
-    cpus = request.smp or given.cpus or 1
-    machine = qemu.machine(image.arch, memory=size, board=request.board, cpu=request.cpu, cpus=cpus)
-    wanted = joined(image.ram)
-    if wanted != joined(_ranges(machine.banks)):
-        others = [
-            name
-            for name, board in machine.arch.boards.items()
-            if joined(_ranges(board.banks(size))) == wanted
-        ]
-        hint = f"; --machine {others[0]} has the banks asked for" if others else ""
-        raise UserError(
-            f"{file}: $.banks: RAM at {_listed(wanted)}, but {machine.board} with"
-            f" {format_size(machine.memory)} has it at {_listed(_ranges(machine.banks))}{hint}"
-        )
-    quirk = qemu.realtime_quirk(machine, lambda: _release(image, memory))
-    return replace(machine, realtime=f"quirk {quirk}") if quirk else machine
-
-
-def _release(image: BootImage, memory: GuestMemory) -> str | None:
-    """What an uncompressed kernel's banner says in RAM."""
-    region = image.region("kernel")
-    if region is None or not memory.contains(region.start, region.size):
-        return None
-    return banner_release(memoryview(memory.read(region.start, region.size)))
-
-
-def _ranges(banks: Sequence[tuple[int, int]]) -> tuple[Range, ...]:
-    return tuple(Range(base, size) for base, size in banks)
-
-
-def _listed(ranges: Sequence[Range]) -> str:
-    return ", ".join(map(str, ranges))
-
-
-def _normalised(image: BootImage) -> BootImage:
-    """The image with its banks in address order, as machines have them, and regions inside RAM."""
-    ram = joined(image.ram)
-    return replace(
-        image,
-        banks=tuple(sorted(image.banks, key=lambda bank: bank.base)),
-        regions=tuple(r for r in image.regions if any(area.contains(r.range) for area in ram)),
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", metavar="DIR", type=Path, help="holds boot.json and ram.img")
+    parser.add_argument("--machine", help="QEMU machine type (q35, pc, microvm; virt)")
+    parser.add_argument("--cpu", help="QEMU CPU model")
+    parser.add_argument(
+        "--memory", type=words.size, metavar="SIZE", help="checked: the banks must be as large"
     )
-
-
-# --- what can be proved ------------------------------------------------------------------------
-
-
-def _start(
-    image: BootImage, machine: Machine, request: Request, show: boot.Console, given: Handed
-) -> AnyStart:
-    expected = _expected(image, machine, given)
-    if request.only_handover or isinstance(expected, ExpectedHandover):
-        expected = ExpectedHandover(image.entry, request.until)
-    elif request.until is not None:
-        raise UserError("--until: this boot image proves its boot; nothing else is waited for")
-    seconds = request.budget_seconds
-    return Start(
-        image=image,
-        machine=machine,
-        expected=expected,
-        budget=Budget() if seconds is None else Budget(cpu_seconds=seconds),
-        on_console=show,
-        check_text=not given.unpacks,
-        marker=request.until,
-        stop_at_entry=request.only_handover,
+    parser.add_argument(
+        "--smp",
+        type=words.cpus,
+        metavar="N",
+        help="CPUs (default: as many as its ACPI tables or its device tree tell of)",
     )
-
-
-def _expected(image: BootImage, machine: Machine, given: Handed) -> Expected | ExpectedHandover:
-    """What the guest has to prove, when its command line says that it is going to."""
-    words = (given.cmdline or "").split()
-    nonces = [word.removeprefix(_NONCE) for word in words if word.startswith(_NONCE)]
-    if given.cmdline is None or prove.RDINIT not in words or not nonces or not nonces[-1]:
-        return ExpectedHandover(image.entry)
-    ram = given.ram
-    if ram is None:
-        ram = machine.arch.system_ram(image.ram, None)
-    return Expected(
-        arch=image.arch,
-        nonce=nonces[-1],
-        cmdline=given.cmdline,
-        cpus=machine.cpus,
-        ram=ram,
-        code=_code(image, given, words),
-        bootloader_type=given.loader_type,
-        request=given.label,
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--until",
+        metavar="TEXT",
+        type=os.fsencode,
+        help="text the console must show, for a guest that cannot prove its boot",
     )
-
-
-def _code(image: BootImage, given: Handed, words: Sequence[str]) -> CodeInside | None:
-    """Where the kernel must be found: in its region, unless it may choose another place (KASLR)."""
-    region = image.region("kernel")
-    if region is None or (given.unpacks and "nokaslr" not in words):
-        return None
-    return CodeInside(region)
-
-
-# --- what the user sees ------------------------------------------------------------------------
-
-
-def _run_directory(request: Request, default_out: Path) -> Path:
-    """A fresh run directory, never the image's own. Raises UserError."""
-    source = request.directory.resolve()
-    name = printable(source.name.encode("utf-8", "surrogateescape")) or "image"
-    out = (request.out or default_out / name).absolute()
-    if out.resolve() == source or source.is_relative_to(out.resolve()):
-        raise UserError(f"--out: {out} holds the boot image itself; take another directory")
-    rundir.make_fresh(out)
-    return out
-
-
-def _print_request(request: Request, image: BootImage, machine: Machine, start: AnyStart) -> None:
-    rules = "" if image.protocol != bootimage.NO_PROTOCOL else " (no rules to check)"
-    print(f"image     {one_line(str(request.directory))}")
-    print(f"protocol  {image.protocol}{rules}, entered at {image.entry:#x}")
-    print(
-        f"machine   {machine.qemu}, {machine.board}, {machine.cpu},"
-        f" {format_size(machine.memory)}, {boot.cpus_text(machine.cpus)}, {machine.mode}"
+    what.add_argument(
+        "--only-handover",
+        action="store_true",
+        help="stop at the first instruction: registers, RAM and the protocol's rules",
     )
-    for region in image.regions:
-        print(f"memory    {region.range!s:<24} {region.name}")
-    expected = start.expected
-    if isinstance(expected, Expected):
-        print(f"cmdline   {printable(expected.cmdline.encode())}")
-        print("proof     by the guest itself: it carries a nonce and our init", flush=True)
-    else:
-        print("proof     of the hand-over only: the guest carries no nonce of ours", flush=True)
+    parser.add_argument(
+        "--budget-seconds",
+        type=words.seconds,
+        metavar="N",
+        help="CPU seconds of QEMU (default: 300)",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory")
 
 
-def _print_outcome(outcome: Outcome, start: AnyStart) -> None:
-    judgement = outcome.judgement
-    print(f"verdict   {judgement.verdict.value}: {judgement.reason}")
-    boot.print_probe(outcome.observation.probe)
-    boot.print_cost(outcome)
-    boot.print_record(outcome)
-    boot.print_stages(outcome.stages)
-    expected = start.expected
-    if (
-        isinstance(expected, ExpectedHandover)
-        and judgement.verdict is Verdict.HANDED_OVER
-        and expected.until is None
-    ):
-        print("hint      nothing was asked of what follows the hand-over (see --until)")
-    print(f"run       {one_line(str(outcome.directory))}")
+def _run(arguments: argparse.Namespace) -> int:
+    """0 when the guest booted or, if it has no proof, was handed over."""
+    from bootproof.harness.boot_image import Request, boot_image
+
+    request = Request(
+        directory=arguments.directory,
+        board=arguments.machine,
+        cpu=arguments.cpu,
+        memory=arguments.memory,
+        smp=arguments.smp,
+        until=arguments.until or None,
+        only_handover=arguments.only_handover,
+        budget_seconds=arguments.budget_seconds,
+        out=arguments.out,
+    )
+    verdict = boot_image(request, places.output() / "run").judgement.verdict
+    return OK if verdict.passed else NOT_AS_EXPECTED
 
 
-def _result(
-    request: Request, image: BootImage, machine: Machine, outcome: Outcome, seconds: float
-) -> dict[str, Any]:
-    return {
-        "image": str(request.directory.absolute()),
-        "verdict": outcome.judgement.verdict.value,
-        "reason": outcome.judgement.reason,
-        "host_seconds": round(seconds, 3),
-        "protocol": image.protocol,
-        "entry": hex(image.entry),
-        "machine": prove.machine_json(machine),
-        **prove.outcome_json(outcome),
-    }
+COMMAND: Final = Command(
+    "start a boot image that any program wrote, and judge it",
+    "run build/image",
+    _run,
+    _add_options,
+    "[options] DIR",
+)

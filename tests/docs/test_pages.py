@@ -24,7 +24,7 @@ ALL = [command for page in PAGES for command in commands(page)]
 @pytest.mark.parametrize("command", [c for c in ALL if c.refusal is None], ids=str)
 def test_documented_command_is_one(command: Command) -> None:
     """Its options exist and their values are well-formed."""
-    cli._parser().parse_args(command.words)
+    cli.whole_parser().parse_args(command.words)
 
 
 def test_commands_are_found() -> None:
@@ -85,7 +85,7 @@ def test_commands_of_ci_files_are_commands() -> None:
     found = [line for text in texts for line in re.findall(r"- (?:run: )?\./bootproof (.+)", text)]
     assert len(found) == 8
     for line in found:
-        cli._parser().parse_args(shlex.split(re.sub(r"\$\{\{.*?\}\}|\$\w+", "1", line)))
+        cli.whole_parser().parse_args(shlex.split(re.sub(r"\$\{\{.*?\}\}|\$\w+", "1", line)))
 
 
 # --- each documented command, run ---------------------------------------------------------------

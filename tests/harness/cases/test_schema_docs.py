@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from bootproof.harness import cli
-from bootproof.harness.arguments import words
 from bootproof.harness.cases import schema_docs
 from bootproof.harness.cases.scenarios import AXES, EXPECT
 from bootproof.harness.cases.schema import CASE
+from bootproof.harness.commands import USAGE
 from tests import ROOT
 
 PAGE = schema_docs.PAGE.read_text()
@@ -64,5 +64,5 @@ def test_example_is_listed_as_the_page_shows(tmp_path: Path) -> None:
 def test_error_is_as_the_page_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "my.toml"
     path.write_text(TOML.replace("offset = [", "protcol = ["))
-    assert cli.main(["matrix", "--scenarios", str(path), "--list"]) == words.USAGE
+    assert cli.main(["matrix", "--scenarios", str(path), "--list"]) == USAGE
     assert capsys.readouterr().err == f"bootproof: {tmp_path}/{BLOCKS[1]}"

@@ -18,7 +18,9 @@ LINES, COLUMNS = 40, 80
 
 def parsers() -> dict[str, argparse.ArgumentParser]:
     """The parser of each sub-command."""
-    (commands,) = (a for a in cli._parser()._actions if isinstance(a, argparse._SubParsersAction))
+    (commands,) = (
+        a for a in cli.whole_parser()._actions if isinstance(a, argparse._SubParsersAction)
+    )
     return dict(commands.choices)
 
 
@@ -44,7 +46,7 @@ def test_every_option_has_help(name: str) -> None:
 
 
 def test_help_of_all_lists_every_command() -> None:
-    text = cli._parser().format_help()
+    text = cli.whole_parser().format_help()
     assert len(text.splitlines()) <= LINES
     missing = [name for name in parsers() if not re.search(rf"^    {name}\s", text, re.M)]
     assert missing == []

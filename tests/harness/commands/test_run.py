@@ -16,7 +16,7 @@ from typing import Any, Final
 import pytest
 
 from bootproof.harness import cli
-from bootproof.harness.arguments import words
+from bootproof.harness.commands import USAGE
 from bootproof.harness.observation import Placement
 from bootproof.harness.qemu.placement import realise
 from bootproof.loader import bootimage
@@ -85,7 +85,7 @@ def run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Run:
         code = cli.main(["run", str(directory), "--out", str(out), *options])
         said = capfd.readouterr()
         assert contents(directory) == before
-        if code == words.USAGE:
+        if code == USAGE:
             assert re.fullmatch(r"bootproof: [^\n]+\n", said.err) and len(said.err) < 1000
         else:
             assert said.err == ""
@@ -453,13 +453,13 @@ def test_refused(
     directory = Image(says(b"x")).write(tmp_path / "image", change)
     os.truncate(directory / "ram.img", 1 << 43)
     result = run(directory, *options)
-    assert result.code == words.USAGE, result.output
+    assert result.code == USAGE, result.output
     assert reason in result.error
 
 
 def test_nothing_else_is_waited_for_when_there_is_a_proof(tmp_path: Path, run: Run) -> None:
     result = run(proving().write(tmp_path / "image"), "--until", "login:")
-    assert result.code == words.USAGE
+    assert result.code == USAGE
     assert "--until: this boot image proves its boot" in result.error
 
 
@@ -467,10 +467,10 @@ def test_nothing_else_is_waited_for_when_there_is_a_proof(tmp_path: Path, run: R
 def test_image_is_never_its_own_run_directory(image: Path, above: int, tmp_path: Path) -> None:
     out = image if above == 0 else tmp_path
     before = contents(image)
-    assert cli.main(["run", str(image), "--out", str(out)]) == words.USAGE
-    assert cli.main(["run", str(image), "--out", f"{out}/../{out.name}"]) == words.USAGE
+    assert cli.main(["run", str(image), "--out", str(out)]) == USAGE
+    assert cli.main(["run", str(image), "--out", f"{out}/../{out.name}"]) == USAGE
     (tmp_path / "link").symlink_to(out)
-    assert cli.main(["run", str(image), "--out", str(tmp_path / "link")]) == words.USAGE
+    assert cli.main(["run", str(image), "--out", str(tmp_path / "link")]) == USAGE
     assert contents(image) == before
 
 

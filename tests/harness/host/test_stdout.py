@@ -16,6 +16,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from bootproof.harness import cli
+from bootproof.harness.commands import Command
 
 def work(arguments):
     for number in range(20000):
@@ -23,13 +24,8 @@ def work(arguments):
     Path(sys.argv[2]).write_text("done")
     return int(sys.argv[1])
 
-class Parser:
-    run = staticmethod(work)
-    def parse_args(self, argv):
-        return self
-
-cli._parser = Parser
-sys.exit(cli.main([]))
+cli.COMMANDS["test"] = Command("", "", work)
+sys.exit(cli.main(["test"]))
 """
 
 

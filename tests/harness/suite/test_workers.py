@@ -30,9 +30,9 @@ images.busybox = lambda arch: b"no busybox"
 COMMAND = """
 import sys
 from bootproof.harness import cli
-from bootproof.harness.arguments import matrix as matrix_words
+from bootproof.harness.commands import Command
 from bootproof.harness.suite import matrix
-matrix_words._matrix = lambda arguments: matrix._pytest(sys.argv[1:])
+cli.COMMANDS["matrix"] = Command("", "", lambda arguments: matrix._pytest(sys.argv[1:]))
 sys.exit(cli.main(["matrix"]))
 """
 

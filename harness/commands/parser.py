@@ -1,13 +1,16 @@
-"""What a word of the command line means: sizes, counts, percentages. What is wrong is one line."""
+"""The parser of the command line, and what its words mean: sizes, counts, percentages.
+
+What is wrong is one line.
+"""
 
 from __future__ import annotations
 
 import argparse
-from typing import Final, NoReturn, TypeAlias
+from typing import Final, NoReturn
 
+from bootproof.harness.commands import USAGE
 from bootproof.loader.address import parse_size
 
-OK, NOT_AS_EXPECTED, USAGE, INTERRUPTED = 0, 1, 2, 130  # exit codes
 _MOST_GUESTS: Final = 256
 
 
@@ -16,23 +19,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
-
-
-Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
-
-
-def command(
-    commands: Commands, name: str, summary: str, *, example: str, usage: str | None = None
-) -> Parser:
-    """Adds a sub-command; `usage` where all options would fill half a screen."""
-    return commands.add_parser(
-        name,
-        usage=usage,
-        help=summary,
-        description=summary,
-        epilog=f"example: {example}",
-        allow_abbrev=False,
-    )
 
 
 def size(text: str) -> int:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.harness import places
-from bootproof.harness.arguments import words
+from bootproof.harness.commands import Command
+from bootproof.harness.commands import parser as words
 from bootproof.harness.errors import UserError
 
 _FILTERS: Final = {
@@ -18,20 +19,12 @@ _FILTERS: Final = {
 }
 
 
-def add_matrix(commands: words.Commands) -> None:
-    matrix = words.command(
-        commands,
-        "matrix",
-        "boot the matrix of kernels, protocols and offsets",
-        example="bootproof matrix --kernel arch/x86/boot/bzImage --dry-run",
-        usage="bootproof matrix [--scenarios FILE | --kernel WHAT] [options]",
-    )
-    _add_choice(matrix)
-    _add_ways(matrix)
-    matrix.set_defaults(run=_matrix)
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    _add_choice(parser)
+    _add_ways(parser)
 
 
-def _add_choice(parser: words.Parser) -> None:
+def _add_choice(parser: argparse.ArgumentParser) -> None:
     which = parser.add_argument_group("which cases")
     which.add_argument(
         "--scenarios",
@@ -66,7 +59,7 @@ def _add_choice(parser: words.Parser) -> None:
     )
 
 
-def _add_ways(parser: words.Parser) -> None:
+def _add_ways(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("how they run")
     how.add_argument("--cmdline", help="with --kernel: kernel command line instead of the default")
     how.add_argument(
@@ -98,7 +91,7 @@ def _add_ways(parser: words.Parser) -> None:
     words.add_threshold(how)
 
 
-def _matrix(arguments: argparse.Namespace) -> int:
+def _run(arguments: argparse.Namespace) -> int:
     from bootproof.harness.suite import matrix, own_kernel
 
     only = [
@@ -147,3 +140,12 @@ def _again(arguments: argparse.Namespace) -> str:
     options += [("--initrd", arguments.initrd)] if arguments.initrd else []
     options += [("--cmdline", arguments.cmdline)] if arguments.cmdline is not None else []
     return MATRIX_COMMAND + "".join(f" {name} {shlex.quote(str(v))}" for name, v in options)
+
+
+COMMAND: Final = Command(
+    "boot the matrix of kernels, protocols and offsets",
+    "matrix --kernel arch/x86/boot/bzImage --dry-run",
+    _run,
+    _add_options,
+    "[--scenarios FILE | --kernel WHAT] [options]",
+)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bootproof.harness.commands.twice import difference, first_line_that_differs
+from bootproof.harness.commands.boot import difference, first_line_that_differs
 from bootproof.harness.evidence import GuestEvidence
 from bootproof.harness.observation import End, Observation
 from bootproof.harness.run import Costs, Outcome

@@ -1,0 +1,262 @@
+"""Starts a boot image, whoever wrote it, and judges it: `bootproof run`.
+
+A stranger's image is only read: what it says is checked, and its RAM is copied for QEMU. When it
+carries our init and a nonce, the guest proves its boot as always. Otherwise the guest cannot say
+anything that only this boot could have produced, and what is proved is the hand-over.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bootproof.harness import prove
+from bootproof.harness.arch.table import ARCHES
+from bootproof.harness.errors import UserError
+from bootproof.harness.observation import Budget
+from bootproof.harness.prove import NONCE
+from bootproof.harness.qemu import machine as qemu
+from bootproof.harness.qemu.machine import Machine
+from bootproof.harness.record import interrupted, rundir
+from bootproof.harness.report import boot_text
+from bootproof.harness.run import AnyStart, Outcome, Start, run_with
+from bootproof.harness.text import printable
+from bootproof.harness.verdict import CodeInside, Expected, ExpectedHandover, Verdict
+from bootproof.loader import bootimage
+from bootproof.loader.address import MIB, Range, format_size, joined
+from bootproof.loader.bootimage import BootImage
+from bootproof.loader.errors import LoaderError, one_line
+from bootproof.loader.inspect import banner_release
+from bootproof.loader.memory import GuestMemory
+from bootproof.loader.protocols import handed
+from bootproof.loader.protocols.handed import Handed
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A boot image to start. `until` is text the console must show; `memory` is in bytes."""
+
+    directory: Path
+    board: str | None = None
+    cpu: str | None = None
+    memory: int | None = None
+    smp: int | None = None
+    until: bytes | None = None
+    only_handover: bool = False
+    budget_seconds: float | None = None
+    out: Path | None = None
+
+
+def boot_image(request: Request, default_out: Path) -> Outcome:
+    """Starts, judges, and tells about both on standard output.
+
+    Raises UserError and LoaderError for an image that cannot be run as asked.
+    """
+    began = time.monotonic()
+    image = _normalised(bootimage.open_boot_image(request.directory))
+    try:
+        with bootimage.open_ram(image, request.directory) as memory:
+            given = handed.read(image.protocol, image.cpus[0], memory)
+            machine = _machine(image, memory, request, given)
+            show = boot_text.Console()
+            start = _start(image, machine, request, show, given)
+            out = _run_directory(request, default_out)
+            _print_request(request, image, machine, start)
+            bootimage.save(image, out)
+            (out / bootimage.RAM).symlink_to((request.directory / bootimage.RAM).absolute())
+            about = {"image": str(request.directory.absolute())}
+            with interrupted.noted(out, about):
+                outcome = run_with(start, memory, out)
+    except LoaderError as error:
+        error.file = error.file or str(request.directory / bootimage.DESCRIPTION)
+        raise
+    show.finish()
+    rundir.write_result(out, _result(request, image, machine, outcome, time.monotonic() - began))
+    _print_outcome(outcome, start)
+    return outcome
+
+
+# --- the machine -------------------------------------------------------------------------------
+
+
+def _machine(image: BootImage, memory: GuestMemory, request: Request, given: Handed) -> Machine:
+    """The machine for an image's banks. Raises UserError when no such machine has them."""
+    file = request.directory / bootimage.DESCRIPTION
+    if request.memory is not None and request.memory != image.memory_size:
+        raise UserError(
+            f"{file}: $.banks: {format_size(image.memory_size)} of RAM, but"
+            f" {format_size(request.memory)} was asked for (--memory)"
+        )
+    if len(image.cpus) > 1:
+        raise UserError(
+            f"{file}: $.cpus: registers for {len(image.cpus)} CPUs, but machines start CPU 0 only;"
+            " the guest starts the others"
+        )
+    size, limit = image.memory_size, ARCHES[image.arch].memory_limit
+    if size % MIB or size > limit:
+        raise UserError(
+            f"{file}: $.banks: {size:#x} bytes of RAM; machines have a whole number of MiB, at most"
+            f" {format_size(limit)}"
+        )
+    cpus = request.smp or given.cpus or 1
+    machine = qemu.machine(image.arch, memory=size, board=request.board, cpu=request.cpu, cpus=cpus)
+    wanted = joined(image.ram)
+    if wanted != joined(_ranges(machine.banks)):
+        others = [
+            name
+            for name, board in machine.arch.boards.items()
+            if joined(_ranges(board.banks(size))) == wanted
+        ]
+        hint = f"; --machine {others[0]} has the banks asked for" if others else ""
+        raise UserError(
+            f"{file}: $.banks: RAM at {_listed(wanted)}, but {machine.board} with"
+            f" {format_size(machine.memory)} has it at {_listed(_ranges(machine.banks))}{hint}"
+        )
+    quirk = qemu.realtime_quirk(machine, lambda: _release(image, memory))
+    return replace(machine, realtime=f"quirk {quirk}") if quirk else machine
+
+
+def _release(image: BootImage, memory: GuestMemory) -> str | None:
+    """What an uncompressed kernel's banner says in RAM."""
+    region = image.region("kernel")
+    if region is None or not memory.contains(region.start, region.size):
+        return None
+    return banner_release(memoryview(memory.read(region.start, region.size)))
+
+
+def _ranges(banks: Sequence[tuple[int, int]]) -> tuple[Range, ...]:
+    return tuple(Range(base, size) for base, size in banks)
+
+
+def _listed(ranges: Sequence[Range]) -> str:
+    return ", ".join(map(str, ranges))
+
+
+def _normalised(image: BootImage) -> BootImage:
+    """The image with its banks in address order, as machines have them, and regions inside RAM."""
+    ram = joined(image.ram)
+    return replace(
+        image,
+        banks=tuple(sorted(image.banks, key=lambda bank: bank.base)),
+        regions=tuple(r for r in image.regions if any(area.contains(r.range) for area in ram)),
+    )
+
+
+# --- what can be proved ------------------------------------------------------------------------
+
+
+def _start(
+    image: BootImage, machine: Machine, request: Request, show: boot_text.Console, given: Handed
+) -> AnyStart:
+    expected = _expected(image, machine, given)
+    if request.only_handover or isinstance(expected, ExpectedHandover):
+        expected = ExpectedHandover(image.entry, request.until)
+    elif request.until is not None:
+        raise UserError("--until: this boot image proves its boot; nothing else is waited for")
+    seconds = request.budget_seconds
+    return Start(
+        image=image,
+        machine=machine,
+        expected=expected,
+        budget=Budget() if seconds is None else Budget(cpu_seconds=seconds),
+        on_console=show,
+        check_text=not given.unpacks,
+        marker=request.until,
+        stop_at_entry=request.only_handover,
+    )
+
+
+def _expected(image: BootImage, machine: Machine, given: Handed) -> Expected | ExpectedHandover:
+    """What the guest has to prove, when its command line says that it is going to."""
+    words = (given.cmdline or "").split()
+    nonces = [word.removeprefix(NONCE) for word in words if word.startswith(NONCE)]
+    if given.cmdline is None or prove.RDINIT not in words or not nonces or not nonces[-1]:
+        return ExpectedHandover(image.entry)
+    ram = given.ram
+    if ram is None:
+        ram = machine.arch.system_ram(image.ram, None)
+    return Expected(
+        arch=image.arch,
+        nonce=nonces[-1],
+        cmdline=given.cmdline,
+        cpus=machine.cpus,
+        ram=ram,
+        code=_code(image, given, words),
+        bootloader_type=given.loader_type,
+        request=given.label,
+    )
+
+
+def _code(image: BootImage, given: Handed, words: Sequence[str]) -> CodeInside | None:
+    """Where the kernel must be found: in its region, unless it may choose another place (KASLR)."""
+    region = image.region("kernel")
+    if region is None or (given.unpacks and "nokaslr" not in words):
+        return None
+    return CodeInside(region)
+
+
+# --- what the user sees ------------------------------------------------------------------------
+
+
+def _run_directory(request: Request, default_out: Path) -> Path:
+    """A fresh run directory, never the image's own. Raises UserError."""
+    source = request.directory.resolve()
+    name = printable(source.name.encode("utf-8", "surrogateescape")) or "image"
+    out = (request.out or default_out / name).absolute()
+    if out.resolve() == source or source.is_relative_to(out.resolve()):
+        raise UserError(f"--out: {out} holds the boot image itself; take another directory")
+    rundir.make_fresh(out)
+    return out
+
+
+def _print_request(request: Request, image: BootImage, machine: Machine, start: AnyStart) -> None:
+    rules = "" if image.protocol != bootimage.NO_PROTOCOL else " (no rules to check)"
+    print(f"image     {one_line(str(request.directory))}")
+    print(f"protocol  {image.protocol}{rules}, entered at {image.entry:#x}")
+    print(
+        f"machine   {machine.qemu}, {machine.board}, {machine.cpu},"
+        f" {format_size(machine.memory)}, {boot_text.cpus_text(machine.cpus)}, {machine.mode}"
+    )
+    for region in image.regions:
+        print(f"memory    {region.range!s:<24} {region.name}")
+    expected = start.expected
+    if isinstance(expected, Expected):
+        print(f"cmdline   {printable(expected.cmdline.encode())}")
+        print("proof     by the guest itself: it carries a nonce and our init", flush=True)
+    else:
+        print("proof     of the hand-over only: the guest carries no nonce of ours", flush=True)
+
+
+def _print_outcome(outcome: Outcome, start: AnyStart) -> None:
+    judgement = outcome.judgement
+    print(f"verdict   {judgement.verdict.value}: {judgement.reason}")
+    boot_text.print_probe(outcome.observation.probe)
+    boot_text.print_cost(outcome)
+    boot_text.print_record(outcome)
+    boot_text.print_stages(outcome.stages)
+    expected = start.expected
+    if (
+        isinstance(expected, ExpectedHandover)
+        and judgement.verdict is Verdict.HANDED_OVER
+        and expected.until is None
+    ):
+        print("hint      nothing was asked of what follows the hand-over (see --until)")
+    print(f"run       {one_line(str(outcome.directory))}")
+
+
+def _result(
+    request: Request, image: BootImage, machine: Machine, outcome: Outcome, seconds: float
+) -> dict[str, Any]:
+    return {
+        "image": str(request.directory.absolute()),
+        "verdict": outcome.judgement.verdict.value,
+        "reason": outcome.judgement.reason,
+        "host_seconds": round(seconds, 3),
+        "protocol": image.protocol,
+        "entry": hex(image.entry),
+        "machine": prove.machine_json(machine),
+        **prove.outcome_json(outcome),
+    }

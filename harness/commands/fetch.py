@@ -1,0 +1,65 @@
+"""`bootproof fetch`: kernels of the catalogue into the cache."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Final
+
+from bootproof.harness import places
+from bootproof.harness.commands import OK, Command
+
+if TYPE_CHECKING:
+    from bootproof.kernels import LockMode
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", metavar="NAME", nargs="*", help="default: the default set")
+    parser.add_argument("--list", action="store_true", help="only show the catalogue")
+    parser.add_argument("--mirror", help="a Debian mirror (default: the one apt uses)")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--locked", action="store_true", help="only what the lock file says")
+    group.add_argument("--update", action="store_true", help="move the lock file to the newest")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from bootproof.kernels import Fetcher, LockMode, load_catalog
+
+    mode = LockMode.USE
+    if arguments.locked:
+        mode = LockMode.LOCKED
+    elif arguments.update:
+        places.need_clone("fetch --update")
+        mode = LockMode.UPDATE
+    if arguments.list:
+        return _show_catalogue(arguments.mirror, mode)
+    names = arguments.names or [entry.name for entry in load_catalog().default()]
+    for kernel in Fetcher(arguments.mirror, lock=mode).fetch(names):
+        print(f"{kernel.name:<20} {kernel.version:<24} {kernel.path}")
+    return OK
+
+
+def _show_catalogue(mirror: str | None, mode: LockMode) -> int:
+    """Prints the catalogue: what it names, what it resolved to, what is cached."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from bootproof.kernels import Fetcher
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("NAME", "ARCH", "SUITE", "VERSION", "", "ABOUT"):
+        table.add_column(heading, no_wrap=heading != "ABOUT")
+    for row in Fetcher(mirror, lock=mode).list_rows():
+        version = row.resolved.version if row.resolved else "not resolved yet"
+        state = "cached" if row.cached else "-"
+        marks = f"{row.entry.about}{' (default set)' if row.entry.default else ''}"
+        table.add_row(row.entry.name, row.entry.arch, row.entry.suite, version, state, marks)
+    Console().print(table)
+    return OK
+
+
+COMMAND: Final = Command(
+    "get kernels of the catalogue into the cache",
+    "fetch 6.1-amd64 --mirror http://mirror.example/debian",
+    _run,
+    _add_options,
+)

@@ -1,0 +1,46 @@
+"""`bootproof fuzz`: damaged files for every parser."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+from bootproof.harness import places
+from bootproof.harness.commands import Command
+from bootproof.harness.errors import UserError
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seconds", type=float, default=60, help="for all targets (%(default)s)")
+    parser.add_argument("--target", action="append", help="only this one; may be repeated")
+    parser.add_argument("--replay", type=Path, metavar="FILE", help="run one input of --target")
+    parser.add_argument("--engine", choices=("atheris", "mutation"), help="default: what is there")
+    parser.add_argument("--seed", type=int, default=1, help="of the random numbers (%(default)s)")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    places.need_clone("fuzz")
+    from tests.fuzz import run
+    from tests.fuzz.targets import TARGETS
+
+    names = arguments.target or list(TARGETS)
+    if unknown := [name for name in names if name not in TARGETS]:
+        raise UserError(f"no fuzz target is called {unknown[0]}; there are: {', '.join(TARGETS)}")
+    engine = arguments.engine or ("atheris" if run.has_atheris() else "mutation")
+    if engine == "atheris" and not run.has_atheris():
+        raise UserError(run.NO_ATHERIS)
+    if arguments.replay:
+        if len(names) != 1:
+            raise UserError("--replay needs the one --target that the file is for")
+        return run.replay(names[0], arguments.replay)
+    out = places.output() / "fuzz"
+    return run.run(names, arguments.seconds, out, seed=arguments.seed, engine=engine)
+
+
+COMMAND: Final = Command(
+    "feed damaged files to every parser",
+    "fuzz --target elf --seconds 600",
+    _run,
+    _add_options,
+)

@@ -1,0 +1,66 @@
+"""`bootproof history`: how every case changed over the results.json files below a directory."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from bootproof.harness.commands import OK, Command
+from bootproof.harness.errors import UserError
+
+if TYPE_CHECKING:
+    from bootproof.harness.results.results import Results
+
+_MOST_RUNS: Final = 1000
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "directory", metavar="DIR", type=Path, help="holds results.json files at any depth"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="the page (default: DIR/history.html)"
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from bootproof.harness.report import history_page
+    from bootproof.harness.results import history, results
+
+    directory = arguments.directory
+    if not directory.is_dir():
+        raise UserError(f"{directory}: is no directory")
+    paths = sorted(path for path in directory.rglob(results.RESULTS) if path.is_file())
+    paths += sorted(path for path in directory.glob("*.json") if path.name != results.RESULTS)
+    if len(paths) > _MOST_RUNS:
+        raise UserError(f"{directory}: holds {len(paths)} runs, at most {_MOST_RUNS} are shown")
+    runs = [*_read(paths)]
+    if not runs:
+        raise UserError(f"{directory}: holds no {results.RESULTS}")
+    trends = history.trends(runs)
+    page = arguments.out or directory / "history.html"
+    results.write_text(page, history_page.render(trends))
+    print(history_page.text(trends), end="")
+    print(page)
+    return OK
+
+
+def _read(paths: Sequence[Path]) -> Iterator[Results]:
+    """What can be read; a file of results that is damaged is refused, not left out."""
+    from bootproof.harness.results import results
+
+    for path in paths:
+        try:
+            yield results.read(path)
+        except results.NoResults:
+            if path.name == results.RESULTS:
+                raise
+            print(f"bootproof: {path}: left out, it is another program's file", file=sys.stderr)
+
+
+COMMAND: Final = Command(
+    "how the cases changed over many runs", "history nightly-results/", _run, _add_options
+)

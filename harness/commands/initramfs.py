@@ -1,0 +1,43 @@
+"""`bootproof initramfs`: the initramfs whose init proves a boot, as a file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+from bootproof.harness.commands import OK, Command
+from bootproof.harness.errors import UserError
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    from bootproof.harness.arch.table import ARCHES
+
+    parser.add_argument("file", metavar="FILE", type=Path, help="a cpio archive; not compressed")
+    parser.add_argument(
+        "--arch", choices=tuple(ARCHES), default=next(iter(ARCHES)), help="default: %(default)s"
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Writes our init as a cpio archive, and says what the kernel's command line needs for it."""
+    from bootproof.harness import prove
+    from bootproof.loader.address import format_size
+    from bootproof.loader.errors import one_line
+
+    data, path = prove.evidence_archive(arguments.arch), arguments.file
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    print(f"initramfs {one_line(str(path))}: {format_size(len(data))}, for {arguments.arch}")
+    print(f"cmdline   {prove.RDINIT} {prove.NONCE}TEXT (TEXT: another one for each boot image)")
+    return OK
+
+
+COMMAND: Final = Command(
+    "write the initramfs whose init proves a boot",
+    "initramfs build/proof.cpio",
+    _run,
+    _add_options,
+)

@@ -1,0 +1,32 @@
+"""`bootproof pack`: a recorded run in one file, to be replayed elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+from bootproof.harness.commands import OK, Command
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", metavar="RUN", type=Path, help="the directory of a run")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: RUN.tar.zst")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from bootproof.harness.record import pack
+
+    directory = arguments.directory.absolute()
+    out = arguments.out or directory.with_name(f"{directory.name}{pack.SUFFIX}")
+    size = pack.pack(arguments.directory, out)
+    print(f"packed    {out}: {size:,} bytes; replay it with: bootproof replay {out}")
+    return OK
+
+
+COMMAND: Final = Command(
+    "put a recorded run into one file, to be replayed elsewhere",
+    "pack build/boot/RUN --out failure.tar.zst",
+    _run,
+    _add_options,
+)

@@ -1,0 +1,52 @@
+"""`bootproof replay`: a recorded run played back and compared, or debugged."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+from bootproof.harness.commands import Command
+from bootproof.harness.errors import UserError
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", metavar="RUN", type=Path, help="a run's directory, or a pack")
+    parser.add_argument(
+        "--gdb",
+        nargs="?",
+        const="",
+        metavar="SOCKET|PORT",
+        help="wait for a debugger where the run failed, ready to go back; on a socket of its own,"
+        " the path of a socket to make, or a port on loopback",
+    )
+    parser.add_argument(
+        "--at",
+        type=int,
+        metavar="N",
+        help="with --gdb: stop after N guest instructions (default: where the kernel says that it"
+        " panics, else at the end)",
+    )
+    parser.add_argument(
+        "--symbols", type=Path, metavar="VMLINUX", help="with --gdb: a kernel with symbols"
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from bootproof.harness.record import pack, replay, reverse
+
+    wanted = (arguments.at, arguments.symbols)
+    if arguments.gdb is None and wanted != (None, None):
+        raise UserError("--at and --symbols go with --gdb")
+    with pack.run_directory(arguments.directory) as directory:
+        if arguments.gdb is not None:
+            return reverse.run(directory, arguments.gdb, *wanted)
+        return replay.run(directory)
+
+
+COMMAND: Final = Command(
+    "play back a recorded run and compare, or debug it",
+    "replay build/boot/x86_64-vmlinux-elf-auto-none --gdb",
+    _run,
+    _add_options,
+)

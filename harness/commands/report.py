@@ -1,0 +1,64 @@
+"""`bootproof report`: what changed between two runs, or the reports of runs that are over."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from bootproof.harness.commands import NOT_AS_EXPECTED, OK, Command
+from bootproof.harness.commands import parser as words
+from bootproof.harness.errors import UserError
+
+if TYPE_CHECKING:
+    from bootproof.harness.results.results import Results
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        type=Path,
+        help="results.json or its directory: two are compared, of one all reports are written",
+    )
+    parser.add_argument("--merge", action="store_true", help="the runs are shards of one")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where reports are written")
+    words.add_threshold(parser)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Compares two runs, or writes the reports of one or of several shards."""
+    from bootproof.harness.report import changes as rendering
+    from bootproof.harness.results import changes, results
+
+    out, merge = arguments.out, arguments.merge
+    found = [results.read(path) for path in arguments.runs]
+    if len(found) == 2 and not merge:
+        different = changes.compare(found[0], found[1], arguments.threshold)
+        print(rendering.render(different), end="")
+        if out is not None:
+            _write(found[1], out, found[0])
+        return changes.exit_code(different)
+    if len(found) > 2 and not merge:
+        raise UserError(f"{len(found)} runs: give two to compare, or --merge for shards of one run")
+    if out is None:
+        raise UserError("reports are written to a directory: name it with --out")
+    whole = results.merged(found, map(str, arguments.runs)) if merge else found[0]
+    _write(whole, out, None)
+    return OK if whole.good else NOT_AS_EXPECTED
+
+
+def _write(found: Results, out: Path, baseline: Results | None) -> None:
+    from bootproof.harness.report import files
+
+    for path in files.write(found, out, baseline):
+        print(path)
+
+
+COMMAND: Final = Command(
+    "what changed between two runs; reports of old runs",
+    "report old/results.json build/matrix",
+    _run,
+    _add_options,
+)

@@ -1,0 +1,30 @@
+"""`bootproof unpack`: a run's directory from a packed run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+from bootproof.harness.commands import OK, Command
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", type=Path, help="what `bootproof pack` wrote")
+    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="must not exist")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from bootproof.harness.record import pack
+
+    pack.unpack(arguments.file, arguments.out)
+    print(f"unpacked  {arguments.out}; replay it with: bootproof replay {arguments.out}")
+    return OK
+
+
+COMMAND: Final = Command(
+    "make a run's directory from a packed run",
+    "unpack failure.tar.zst --out failure",
+    _run,
+    _add_options,
+)

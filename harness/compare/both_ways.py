@@ -1,0 +1,141 @@
+"""One kernel booted our way and by QEMU's own -kernel, and what differs.
+
+Owns the order of the steps: prepare both, boot ours, boot the reference, contrast, explain.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from bootproof.harness import prove
+from bootproof.harness.case import Case
+from bootproof.harness.compare import differences as contrast
+from bootproof.harness.compare import handover as handed
+from bootproof.harness.compare import reasons, reference
+from bootproof.harness.compare.comparison import Comparison, Cost, Explained
+from bootproof.harness.compare.differences import Side
+from bootproof.harness.compare.handover import Handed, Memory
+from bootproof.harness.compare.reference import Plan
+from bootproof.harness.prove import Options, Prepared, Proven
+from bootproof.harness.qemu.placement import PIECES_DIRECTORY
+from bootproof.harness.record import rundir
+from bootproof.loader import bootimage
+from bootproof.loader.address import Range
+from bootproof.loader.arch import Registers
+from bootproof.loader.memory import GuestMemory
+from bootproof.loader.result import KernelLoaderResult
+
+OURS: Final = "ours"
+REFERENCE: Final = "reference"
+_RESULT: Final = "comparison.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two boots that are ready to run; ours lies in `directory`/ours as a boot image."""
+
+    case: Case
+    prepared: Prepared
+    plan: Plan
+    directory: Path
+
+    @property
+    def ours(self) -> Path:
+        return self.directory / OURS
+
+
+def at_references_place(case: Case) -> Case:
+    """The case with the load offset that QEMU's -kernel takes for it."""
+    offset = reference.default_offset(case.arch, reference.kernel_path(case))
+    return replace(case, offset=offset)
+
+
+def compare(case: Case, directory: Path, options: Options = Options()) -> Comparison:
+    """Boots both ways, ours in `directory`/ours, the other in `directory`/reference.
+
+    Raises UserError, FetchError and LoaderError.
+    """
+    return carry_out(prepare(case, directory, options))
+
+
+def prepare(case: Case, directory: Path, options: Options = Options()) -> Pair:
+    """Everything up to QEMU, for both boots; they get the same initrd and command line."""
+    prepared = prove.prepare(case, directory / OURS, options)
+    plan = reference.plan(case, prepared.start.machine, prepared.assembled.protocol)
+    reference.prepare(plan, prepared, directory / OURS, directory / REFERENCE)
+    return Pair(case, prepared, plan, directory)
+
+
+def carry_out(pair: Pair) -> Comparison:
+    """Boots a prepared pair, one after the other, and explains the differences.
+
+    Leaves comparison.json beside the run directories. Raises UserError and LoaderError.
+    """
+    ours = prove.carry_out(pair.case, pair.prepared, pair.ours)
+    seen: list[Handed] = []
+
+    def look(registers: Registers, ram: Memory) -> None:
+        file = _file_range(pair.plan.kernel)
+        seen.append(handed.read(pair.plan.protocol, registers, ram, file))
+
+    other = reference.run(pair.case, pair.plan, pair.prepared, pair.directory / REFERENCE, look)
+    left = _ours(pair, ours)
+    right = _side(other.proven, pair.plan.protocol, other.registers, seen[0] if seen else Handed())
+    ram = pair.prepared.assembled.image.ram
+    firmware = pair.prepared.start.machine.arch.firmware
+    facts = reasons.facts(left, ram, firmware=firmware)
+    found = Comparison(
+        case=pair.case.id,
+        differences=tuple(
+            Explained(item, reasons.code_for(item, facts))
+            for item in contrast.contrasts(left, right)
+        ),
+        ours=_cost(ours, left.protocol),
+        reference=_cost(other.proven, right.protocol),
+        directory=pair.directory,
+    )
+    (pair.directory / _RESULT).write_text(json.dumps(found.to_json(), indent=2) + "\n")
+    return found
+
+
+def drop_large_files(directory: Path) -> None:
+    """Removes what is large of a comparison's run directories: RAM, and the reference's kernel."""
+    rundir.drop_ram(directory / OURS)
+    shutil.rmtree(directory / REFERENCE / PIECES_DIRECTORY, ignore_errors=True)
+
+
+def _ours(pair: Pair, proven: Proven) -> Side:
+    """Our boot as it was at the entry: the probe has shown RAM to be as in the boot image."""
+    image = pair.prepared.assembled.image
+    probe = proven.outcome.observation.probe if proven.outcome else None
+    registers = probe.registers if probe else None
+    banks = [(bank.base, bank.size) for bank in image.banks]
+    with GuestMemory.open(pair.ours / bootimage.RAM, banks) as ram:
+        file = _file_range(pair.prepared.assembled.kernel)
+        found = handed.read(image.protocol, registers or image.cpus[0], ram, file)
+    return _side(proven, image.protocol, registers, found)
+
+
+def _side(proven: Proven, protocol: str, registers: Registers | None, found: Handed) -> Side:
+    assert proven.outcome is not None
+    transcript = proven.outcome.observation.transcript
+    return Side(proven.verdict.value, proven.reason, protocol, registers, found, transcript)
+
+
+def _file_range(kernel: KernelLoaderResult) -> Range:
+    """Guest-physical RAM that holds what is in the kernel's file."""
+    return Range.between(kernel.footprint.start, kernel.kernel_end)
+
+
+def _cost(proven: Proven, protocol: str) -> Cost:
+    assert proven.outcome is not None
+    return Cost(
+        proven.verdict.value,
+        protocol,
+        proven.outcome.costs.instructions,
+        proven.outcome.stages,
+    )

@@ -1,0 +1,109 @@
+"""What `boot`, `image` and `run` print of one boot: the request, the console, the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from bootproof.harness.arch import DEFAULT_PROFILE
+from bootproof.harness.case import Case
+from bootproof.harness.guest.stages import Stage
+from bootproof.harness.observation import Probe
+from bootproof.harness.prove import Prepared, Proven
+from bootproof.harness.run import Outcome
+from bootproof.harness.text import printable
+from bootproof.loader.address import format_size
+from bootproof.loader.errors import one_line
+
+
+class Console:
+    """Prints guest output line by line, escaped, behind a mark that tells it from our own words."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def __call__(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            print(f"| {printable(line.rstrip(_CR))}", flush=True)
+
+    def finish(self) -> None:
+        if self._rest:
+            print(f"| {printable(self._rest.rstrip(_CR))}", flush=True)
+
+
+_CR: Final = b"\r"
+
+
+def print_request(prepared: Prepared, case: Case) -> None:
+    image, machine = prepared.assembled.image, prepared.start.machine
+    print(f"kernel    {one_line(case.kernel)} ({case.format})")
+    print(f"protocol  {prepared.assembled.protocol}, entered at {image.entry:#x}")
+    if case.format == "elf":
+        print(f"PVH       {prepared.assembled.kernel.pvh_boot_cap.state.value}")
+    print(
+        f"machine   {machine.qemu}, {machine.board}, {machine.cpu},"
+        f" {format_size(machine.memory)}, {cpus_text(machine.cpus)}, {machine.mode}"
+    )
+    for region in image.regions:
+        print(f"memory    {region.range!s:<24} {region.name}")
+    if case.profile != DEFAULT_PROFILE:
+        print(f"profile   {case.profile}")
+    print(f"cmdline   {one_line(prepared.start.expected.cmdline)}", flush=True)
+
+
+def cpus_text(cpus: int) -> str:
+    return "1 CPU" if cpus == 1 else f"{cpus} CPUs"
+
+
+def print_probe(probe: Probe | None) -> None:
+    if probe is None:
+        return
+    if not probe.reached:
+        print(f"probe     the entry was not reached; {probe.where}")
+        return
+    print("probe     " + ("as asked" if probe.clean else "not as asked, see the verdict"))
+    for finding in probe.findings:
+        print(f"probe     {finding.grade.value} {finding.code}: {finding.sentence}")
+
+
+def print_cost(outcome: Outcome) -> None:
+    spent = f"{outcome.costs.cpu_seconds:.1f} s of QEMU CPU time"
+    if outcome.costs.instructions is not None:
+        spent += f", {outcome.costs.instructions:,} guest instructions"
+    print(f"cost      {spent}")
+
+
+def print_record(outcome: Outcome) -> None:
+    if outcome.not_recorded is not None:
+        print(f"record    none: {outcome.not_recorded}")
+
+
+def print_stages(stages: Sequence[Stage]) -> None:
+    """A line for each stage: guest instructions so far, those since the stage before, guest time.
+
+    A kernel's time stamps begin when it has set up its clock, not at the entry.
+    """
+    before: int | None = None
+    for stage in stages:
+        count = "unknown" if stage.instructions is None else f"{stage.instructions:,}"
+        line = f"stage     {stage.name:<12} {count:>16}"
+        if stage.instructions is not None and before is not None:
+            line = f"{line} {stage.instructions - before:>+16,}"
+        before = stage.instructions
+        if stage.guest_seconds is not None:
+            line = f"{line:<59} {stage.guest_seconds:>10.6f} s"
+        print(line)
+
+
+def print_verdict(proven: Proven) -> None:
+    print(f"verdict   {proven.verdict.value}: {proven.reason}")
+    outcome = proven.outcome
+    if outcome is not None:
+        print_probe(outcome.observation.probe)
+        print_cost(outcome)
+        print_record(outcome)
+        print_stages(outcome.stages)
+    if not proven.verdict.passed and proven.case.cmdline and "console=" not in proven.case.cmdline:
+        print("hint      the command line names no console= (see --cmdline)")
+    print(f"run       {one_line(str(proven.directory))}")
