@@ -17,13 +17,12 @@ from rich.text import Text
 
 from bootproof.harness.report import columns
 from bootproof.harness.results.results import CaseResult, Check, Results
-from bootproof.harness.suite.options import MATRIX_COMMAND
 
 _WIDTH: Final = 118
 _GOOD, _BAD, _DIM = "green", "bold red", "dim"
 
 
-def reproduce(test: str, command: str = MATRIX_COMMAND) -> str:
+def reproduce(test: str, command: str) -> str:
     """The command that runs one test of a matrix again: no other has this name."""
     return f"{command} -k {shlex.quote(test)}"
 

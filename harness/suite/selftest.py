@@ -1,4 +1,4 @@
-"""`bootproof test`: lint, types, fast tests, then a short matrix on real kernels."""
+"""`bootproof test`: lint, types, layers, fast tests, then a short matrix on real kernels."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from bootproof.harness.suite import matrix
 from bootproof.kernels import Fetcher, load_catalog
+
+# import-linter has a script, but no module to run.
+_LAYERS: Final = "import importlinter.cli; importlinter.cli.lint_imports_command()"
 
 
 def run(root: Path) -> int:
     """Runs every step, also after a failed one; 0 when all passed."""
     steps: list[tuple[str, Sequence[str]]] = [
-        ("lint", ["ruff", "check", "."]),
-        ("format", ["ruff", "format", "--check", "."]),
-        ("types", ["mypy"]),
-        ("fast tests", ["pytest", "-n", "2", "-q", "tests"]),
+        ("lint", ["-m", "ruff", "check", "."]),
+        ("format", ["-m", "ruff", "format", "--check", "."]),
+        ("types", ["-m", "mypy"]),
+        ("layers", ["-c", _LAYERS, "--no-cache"]),
+        ("fast tests", ["-m", "pytest", "-n", "2", "-q", "tests"]),
     ]
     failed = [name for name, command in steps if not _step(root, name, command)]
     Fetcher().fetch(entry.name for entry in load_catalog().default())
     short = matrix.Selection(out=root / "build" / "test", markers="short", keep="failed")
-    arguments = ["pytest", *matrix.arguments(short)]
+    arguments = ["-m", "pytest", *matrix.arguments(short)]
     if not _step(root, "short matrix", arguments):
         failed.append("short matrix")
     print(f"bootproof test: {'failed: ' + ', '.join(failed) if failed else 'all passed'}")
@@ -31,4 +36,4 @@ def run(root: Path) -> int:
 
 def _step(root: Path, name: str, command: Sequence[str]) -> bool:
     print(f"bootproof test: {name}", flush=True)
-    return subprocess.run([sys.executable, "-m", *command], cwd=root, check=False).returncode == 0
+    return subprocess.run([sys.executable, *command], cwd=root, check=False).returncode == 0

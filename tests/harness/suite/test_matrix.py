@@ -248,7 +248,7 @@ def test_reproduce_selects_its_case_and_no_other() -> None:
     names = [f"{claimed.claim}[{claimed.case.id}]" for claimed in found]
     assert len({case.id for case in cases}) == len(cases) > 150
     for name in names:
-        expression = Expression.compile(shlex.split(reproduce(name))[-1])
+        expression = Expression.compile(shlex.split(reproduce(name, "bootproof matrix"))[-1])
         assert [other for other in names if expression.evaluate(_Named(other))] == [name]
 
 
