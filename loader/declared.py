@@ -1,8 +1,8 @@
 """Binary layouts declared once, as typed data.
 
 A `Declared` dataclass lists its fields in file order with their encodings; reading and writing
-follow from the declaration, so no other module spells out offsets. Little-endian and packed, as
-every format here is. Knows no particular format.
+follow from the declaration, so no other module spells out offsets. Packed, and little-endian unless
+`BYTE_ORDER` says otherwise. Knows no particular format.
 
     @dataclass(frozen=True, slots=True)
     class Point(Declared):
@@ -25,6 +25,7 @@ class Declared:
     """Base of dataclasses whose annotations say how each field lies in the file."""
 
     __slots__ = ()
+    BYTE_ORDER: ClassVar[str] = "<"
     CODEC: ClassVar[struct.Struct]
     SIZE: ClassVar[int]
     OFFSETS: ClassVar[dict[str, int]]
@@ -35,13 +36,13 @@ class Declared:
             for name, annotation in cls.__annotations__.items()
             if hasattr(annotation, "__metadata__")
         }
-        cls.CODEC = struct.Struct("<" + "".join(formats.values()))
+        cls.CODEC = struct.Struct(cls.BYTE_ORDER + "".join(formats.values()))
         cls.SIZE = cls.CODEC.size
         cls.OFFSETS = {}
         offset = 0
         for name, code in formats.items():
             cls.OFFSETS[name] = offset
-            offset += struct.calcsize("<" + code)
+            offset += struct.calcsize(cls.BYTE_ORDER + code)
 
     @classmethod
     def from_bytes(cls, data: bytes | bytearray | memoryview, offset: int = 0) -> Self:

@@ -21,7 +21,7 @@ from bootproof.harness.suite.case_result import reference_result
 from bootproof.harness.suite.options import KEEP_OPTION, REFERENCE_PROPERTY
 from bootproof.loader import bootimage
 from bootproof.loader.address import MIB
-from bootproof.loader.fdtlib import fdt
+from bootproof.loader.device_tree import DeviceTree
 from bootproof.loader.memory import GuestMemory
 
 RunDirectory = Callable[[str], Path]
@@ -142,9 +142,9 @@ def test_a_seed_and_another_place(run_directory: RunDirectory) -> None:
     tree_at = image.region("dtb")
     assert tree_at is not None
     with our_ram(pair) as ram:
-        tree = fdt.parse_dtb(ram.read(tree_at.start, tree_at.size))
-        tree.add_item(fdt.PropWords("kaslr-seed", 1, 2), "/chosen")
-        ram.write(tree_at.start, tree.to_dtb(version=17))
+        tree = DeviceTree.parse(ram.read(tree_at.start, tree_at.size))
+        tree.chosen[b"kaslr-seed"] = bytes(8)
+        ram.write(tree_at.start, tree.to_bytes())
     assert unexplained(pair) == {
         (Section.REGISTERS, "pc"),
         (Section.KERNEL, "place"),

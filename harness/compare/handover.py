@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Final, Protocol
 
@@ -21,7 +21,7 @@ from bootproof.loader.address import Range
 from bootproof.loader.arch import Registers
 from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.arch.x86_64 import X86Registers
-from bootproof.loader.fdtlib import fdt
+from bootproof.loader.device_tree import INITRD, DeviceTree, DeviceTreeError
 from bootproof.loader.protocols import linux32, linux64, pvh
 from bootproof.loader.result import SetupHeader
 
@@ -169,41 +169,14 @@ def _device_tree(registers: Registers, ram: Memory) -> Handed:
     if magic != _DTB_MAGIC or not ram.contains(address, size):
         return Handed({"device tree": "none"})
     try:
-        tree = fdt.parse_dtb(ram.read(address, size))
-    except Exception as error:  # the library raises bare Exception for malformed input
+        tree = DeviceTree.parse(ram.read(address, size))
+    except DeviceTreeError as error:
         return Handed({"device tree": f"cannot be read: {error}"})
-    values = {"device tree.totalsize": hex(size)} | dict(_properties(tree))
-    start, end = (_cells(tree, f"linux,initrd-{edge}") for edge in ("start", "end"))
+    values = {"device tree.totalsize": hex(size)} | dict(tree.as_text())
+    start, end = (int.from_bytes(tree.chosen.get(name, b""), "big") for name in INITRD)
     values["initrd"] = digest(ram, start, max(0, end - start))
     values["cmdline"] = values.get("/chosen bootargs", "").strip('"')
     return Handed(values)
-
-
-def _properties(tree: fdt.FDT) -> Iterator[tuple[str, str]]:
-    """Every node, as "/path", and every property, as "/path name"."""
-    for path, _, properties in tree.walk():
-        yield path, "present"
-        for item in properties:
-            yield f"{path} {item.name}", _property(item)
-
-
-def _property(item: fdt.Property) -> str:
-    data = getattr(item, "data", [])
-    if isinstance(item, fdt.PropStrings):
-        return ", ".join(f'"{text}"' for text in data)
-    if isinstance(item, fdt.PropWords):
-        return " ".join(f"{word:#x}" for word in data)
-    return bytes(data).hex(" ")
-
-
-def _cells(tree: fdt.FDT, name: str) -> int:
-    """A one- or two-cell number of /chosen, 0 when it is not there."""
-    if not tree.exist_property(name, "/chosen"):
-        return 0
-    item = tree.get_property(name, "/chosen")
-    if isinstance(item, fdt.PropWords):
-        return int("".join(f"{word:08x}" for word in item.data), 16)
-    return int.from_bytes(bytes(getattr(item, "data", b"")), "big")
 
 
 def _map_entry(start: int, size: int, kind: int) -> MapEntry:

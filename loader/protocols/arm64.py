@@ -12,6 +12,7 @@ from typing import Final
 
 from bootproof.loader.address import Range, align_down, align_up
 from bootproof.loader.arch.aarch64 import Arm64Registers
+from bootproof.loader.device_tree import DTB_MAX, chosen
 from bootproof.loader.layout import LayoutError, Region, Wanted, check_inside, place
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import (
@@ -20,7 +21,6 @@ from bootproof.loader.protocols import (
     ProtocolError,
     check_cmdline,
     entry_point,
-    fdt,
     region,
 )
 from bootproof.loader.result import KernelLoaderResult
@@ -44,13 +44,8 @@ def plan(ram: Sequence[Range], kernel: KernelLoaderResult, request: BootRequest)
         check_inside(ram, kernel_region)
     wanted = []
     if request.dtb is not None:
-        size = fdt.chosen_size(
-            request.dtb,
-            cmdline=request.cmdline,
-            initrd=request.initrd is not None,
-            label=request.label,
-        )
-        wanted.append(Wanted("dtb", size, 8, within=fdt.DTB_MAX))
+        size = len(_tree(request.dtb, request, Range(0, 1) if request.initrd is not None else None))
+        wanted.append(Wanted("dtb", size, 8, within=DTB_MAX))
     taken = [kernel_region, *request.reserved]
     regions = [kernel_region, *place(ram, taken, wanted)]
     if request.initrd is None:
@@ -74,10 +69,14 @@ def configure(memory: GuestMemory, kernel: KernelLoaderResult, request: BootRequ
     if initrd is not None and request.initrd is not None:
         memory.write(initrd.start, request.initrd)
     if tree is not None and request.dtb is not None:
-        data = fdt.chosen(request.dtb, cmdline=request.cmdline, initrd=initrd, label=request.label)
-        memory.write(tree.start, data)
+        memory.write(tree.start, _tree(request.dtb, request, initrd))
     registers = Arm64Registers(pc=entry_point(kernel, NAME))
     return Handover(registers.with_x(x0=tree.start if tree else 0), tuple(regions))
+
+
+def _tree(dtb: bytes, request: BootRequest, initrd: Range | None) -> bytes:
+    """The machine's device tree for this kernel; its size does not depend on the initrd's place."""
+    return chosen(dtb, cmdline=request.cmdline, initrd=initrd, label=request.label)
 
 
 def initrd_window(footprint: Range) -> Range:

@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from bootproof.loader import device_tree
 from bootproof.loader.address import Range
 from bootproof.loader.arch import Registers
 from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.arch.x86_64 import X86Registers
+from bootproof.loader.device_tree import DeviceTree, DeviceTreeError
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.protocols import acpi_found, fdt
+from bootproof.loader.protocols import acpi_found
 from bootproof.loader.protocols.e820 import E820_RAM, LEGACY_HOLE
 
 _PAGE: Final = 0x1000
@@ -97,12 +99,15 @@ def _arm64(registers: Registers, memory: GuestMemory) -> Handed:
     address = registers.x[0]
     head = _bytes(memory, address, 8)
     size = int.from_bytes(head[4:], "big") if head else 0
-    tree = _bytes(memory, address, size) if 0 < size <= fdt.DTB_MAX else None
-    values = fdt.read_chosen(tree) if tree else {}
+    try:
+        raw = _bytes(memory, address, size) if size <= device_tree.DTB_MAX else None
+        tree = DeviceTree.parse(raw or b"")
+    except DeviceTreeError:
+        return Handed()
     return Handed(
-        cmdline=_decoded(values.get("bootargs")),
-        label=_decoded(values.get(fdt.LABEL)),
-        cpus=fdt.count_cpus(tree) if tree else None,
+        cmdline=_decoded(tree.chosen.get(b"bootargs")),
+        label=_decoded(tree.chosen.get(device_tree.LABEL)),
+        cpus=tree.cpus,
     )
 
 

@@ -37,10 +37,9 @@ from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.arch.x86_64 import ATTR_CODE64, DescriptorTable, Segment, X86Registers
 from bootproof.loader.bootimage import BootImageError
 from bootproof.loader.bootimage import parse as parse_boot_image
-from bootproof.loader.fdtlib import fdt as fdtlib
+from bootproof.loader.device_tree import DeviceTree, Node, chosen
 from bootproof.loader.identify import identify
 from bootproof.loader.inspect import inspect
-from bootproof.loader.protocols import fdt
 from bootproof.loader.result import KernelLoaderResult
 from bootproof.loader.unpack import uki_parts, unpack, unpack_fully
 from tests.builders import images, packings
@@ -150,19 +149,15 @@ def _with_option(seeds: Callable[[], list[bytes]]) -> Callable[[], list[bytes]]:
 def _dtb(data: bytes) -> None:
     with GuestMemory(BANKS) as memory:
         load_dtb(memory, 0x1000, data)
-    fdt.read_chosen(data)
-    fdt.chosen(data, cmdline=b"console=ttyAMA0", initrd=Range(0x1000, 0x1000), label="fuzz")
+    chosen(data, cmdline=b"console=ttyAMA0", initrd=Range(0x1000, 0x1000), label="fuzz")
 
 
 def _dtbs() -> list[bytes]:
-    tree = fdtlib.FDT()
-    tree.add_item(fdtlib.PropStrings("compatible", "linux,dummy-virt"))
-    tree.add_item(fdtlib.PropWords("reg", 0, 0x4000_0000), "/memory@40000000", create=True)
-    empty = fdtlib.FDT()
-    chosen = fdtlib.FDT()
-    for name in ("bootargs", "kaslr-seed"):
-        chosen.add_item(fdtlib.PropStrings(name, "x"), "/chosen", create=True)
-    return [bytes(each.to_dtb(version=17)) for each in (tree, empty, chosen)]
+    root = Node(b"", 0, {b"compatible": b"linux,dummy-virt\0"})
+    memory = Node(b"memory@40000000", 1, {b"reg": bytes(8)})
+    told = Node(b"chosen", 1, {b"bootargs": b"x\0", b"kaslr-seed": b"x\0"})
+    trees = [root, memory], [Node(b"", 0)], [Node(b"", 0), told]
+    return [DeviceTree(nodes).to_bytes() for nodes in trees]
 
 
 def _cmdline(data: bytes) -> None:

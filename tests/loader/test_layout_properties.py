@@ -26,7 +26,7 @@ from bootproof.loader import (
     parse_size,
 )
 from bootproof.loader.assemble import Assembly, Machine, assemble
-from bootproof.loader.fdtlib import fdt as fdtlib
+from bootproof.loader.device_tree import DeviceTree, Node
 from bootproof.loader.layout import LayoutError, Region
 from bootproof.loader.protocols import BootRequest
 from bootproof.loader.protocols.table import PROTOCOLS
@@ -51,9 +51,7 @@ SIZES = st.one_of(
 
 
 def device_tree(size: int) -> bytes:
-    tree = fdtlib.FDT()
-    tree.add_item(fdtlib.PropBytes("filling", data=bytes(size)))
-    return bytes(tree.to_dtb(version=17))
+    return DeviceTree([Node(b"", 0, {b"filling": bytes(size)})]).to_bytes()
 
 
 def kernel_at(footprint: Range, entry: str, header: SetupHeader | None) -> KernelLoaderResult:

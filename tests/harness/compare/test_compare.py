@@ -33,7 +33,7 @@ from bootproof.harness.report.comparison import render
 from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.arch.x86_64 import X86Registers
-from bootproof.loader.fdtlib import fdt
+from bootproof.loader.device_tree import DeviceTree, Node
 from bootproof.loader.memory import GuestMemory
 from tests import ROOT
 from tests.builders.guests import flat32, flat64
@@ -622,12 +622,11 @@ def test_boot_params_are_read() -> None:
 
 
 def test_device_tree_is_read() -> None:
-    tree = fdt.FDT()
-    tree.add_item(fdt.PropStrings("bootargs", "quiet"), "/chosen", create=True)
-    tree.add_item(fdt.PropWords("linux,initrd-start", 0, 0x5000), "/chosen")
-    tree.add_item(fdt.PropWords("linux,initrd-end", 0, 0x5003), "/chosen")
+    edges = {b"linux,initrd-start": 0x5000, b"linux,initrd-end": 0x5003}
+    told = {b"bootargs": b"quiet\0"} | {n: at.to_bytes(8, "big") for n, at in edges.items()}
+    tree = DeviceTree([Node(b"", 0), Node(b"chosen", 1, told)])
     with GuestMemory([(0, MIB)]) as ram:
-        ram.write(0x1000, tree.to_dtb(version=17))
+        ram.write(0x1000, tree.to_bytes())
         ram.write(0x5000, b"abc")
         found = handed.read("arm64", Arm64Registers(0).with_x(x0=0x1000), ram, Range(0, 1))
     assert found.values["/chosen linux,initrd-end"] == "0x0 0x5003"

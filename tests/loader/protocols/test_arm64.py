@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from bootproof.harness.qemu import machine as qemu
-from bootproof.loader import Pe
+from bootproof.loader import Pe, device_tree
 from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.arch.aarch64 import Arm64Registers
+from bootproof.loader.device_tree import DeviceTree
 from bootproof.loader.layout import LayoutError, Region
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.protocols import BootRequest, Handover, ProtocolError, arm64, fdt
+from bootproof.loader.protocols import BootRequest, Handover, ProtocolError, arm64
 from tests.builders import images
 
 INITRD = bytes(range(256)) * 32
@@ -50,10 +51,10 @@ def test_state_at_the_entry(dtb: bytes) -> None:
     assert r.x == (regions["dtb"].start, *(0,) * 30)
     assert (r.exception_level, r.pstate) == (1, 0x3C5)
     assert memory.read(regions["initrd"].start, len(INITRD)) == INITRD
-    tree = fdt.read_chosen(memory.read(regions["dtb"].start, regions["dtb"].size))
-    assert tree["bootargs"] == b"quiet\0"
-    assert tree["bootproof,request"] == b"the request\0"
-    start, end = tree["linux,initrd-start"], tree["linux,initrd-end"]
+    tree = DeviceTree.parse(memory.read(regions["dtb"].start, regions["dtb"].size)).chosen
+    assert tree[b"bootargs"] == b"quiet\0"
+    assert tree[b"bootproof,request"] == b"the request\0"
+    start, end = tree[b"linux,initrd-start"], tree[b"linux,initrd-end"]
     assert (
         Range.between(int.from_bytes(start, "big"), int.from_bytes(end, "big"))
         == (regions["initrd"])
@@ -112,8 +113,8 @@ def test_initrd_stays_within_reach_of_a_kernel_at_the_end(dtb: bytes) -> None:
 
 def test_without_an_initrd_there_is_none(dtb: bytes) -> None:
     memory, _, regions, _ = handed_over(BootRequest(b"x", None, dtb))
-    tree = fdt.read_chosen(memory.read(regions["dtb"].start, regions["dtb"].size))
-    assert not {"linux,initrd-start", "linux,initrd-end", "bootproof,request"} & set(tree)
+    tree = DeviceTree.parse(memory.read(regions["dtb"].start, regions["dtb"].size)).chosen
+    assert not {*device_tree.INITRD, device_tree.LABEL} & set(tree)
 
 
 def test_device_tree_is_needed() -> None:
@@ -132,8 +133,8 @@ def test_unsafe_starts_without_a_device_tree() -> None:
 
 def test_command_line_as_long_as_the_kernel_takes(dtb: bytes) -> None:
     memory, _, regions, _ = handed_over(BootRequest(b"x" * 2047, None, dtb))
-    tree = fdt.read_chosen(memory.read(regions["dtb"].start, regions["dtb"].size))
-    assert tree["bootargs"] == b"x" * 2047 + b"\0"
+    tree = DeviceTree.parse(memory.read(regions["dtb"].start, regions["dtb"].size)).chosen
+    assert tree[b"bootargs"] == b"x" * 2047 + b"\0"
     with pytest.raises(ProtocolError, match="has 2048 bytes but the kernel takes at most 2047"):
         handed_over(BootRequest(b"x" * 2048, None, dtb))
     with pytest.raises(ProtocolError, match="has a NUL at byte 3"):

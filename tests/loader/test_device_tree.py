@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from bootproof.harness.qemu import machine as qemu
 from bootproof.loader.address import MIB, Range
-from bootproof.loader.protocols import fdt
-from bootproof.loader.protocols.fdt import DeviceTreeError, chosen, chosen_size
+from bootproof.loader.device_tree import DeviceTree, DeviceTreeError, chosen
 
-# Everything that a library might get wrong: reservations, a boot CPU, names with odd characters,
+# Everything that one might get wrong: reservations, a boot CPU, names with odd characters,
 # properties that look like text and are none, empty ones, deep nodes, seeds.
 SOURCE = """
 /dts-v1/;
@@ -177,8 +176,8 @@ def test_nops_are_no_part_of_the_tree(tree: bytes) -> None:
 @pytest.mark.parametrize("label", ["", "label"])
 def test_size_is_known_before(tree: bytes, initrd: Range | None, label: str) -> None:
     patched = chosen(tree, cmdline=b"x", initrd=initrd, label=label)
-    known = chosen_size(tree, cmdline=b"x", initrd=initrd is not None, label=label)
-    assert known == len(patched)
+    known = chosen(tree, cmdline=b"x", initrd=initrd and Range(0, 1), label=label)
+    assert len(known) == len(patched)
 
 
 def test_bytes_behind_the_tree_are_dropped(tree: bytes) -> None:
@@ -313,6 +312,21 @@ def properties(tree: bytes) -> dict[tuple[str, str], bytes]:
             return found
 
 
-def test_read_chosen_agrees_with_the_independent_reader(tree: bytes) -> None:
-    own = {name: data for (path, name), data in properties(tree).items() if path == "/chosen"}
-    assert fdt.read_chosen(tree) == own
+def test_reading_agrees_with_the_independent_reader(tree: bytes) -> None:
+    found: dict[tuple[str, str], bytes] = {}
+    path: list[str] = []
+    for node in DeviceTree.parse(tree).nodes:
+        path[node.depth :] = [node.name.decode()]
+        found |= {("/".join(path), n.decode()): data for n, data in node.properties.items()}
+    assert found == properties(tree)
+    assert DeviceTree.parse(tree).reservations == [(0x43000000, 0x100000), (0xFFFFFFFF << 32, 0x10)]
+
+
+def test_values_as_text(tree: bytes) -> None:
+    text = dict(DeviceTree.parse(tree).as_text())
+    assert (text["/soc/serial@9000000"], "/soc/serial@1" in text) == ("present", False)
+    names = ("compatible", "empty", "odd", "zeros", "zero")
+    values = ['"one", "two", "three"', "", "41 42 43", "0x0", "00"]
+    assert [text[f"/ {name}"] for name in names] == values
+    assert text["/ text-with-nul-in-the-middle"] == "61 00 00 62 00"
+    assert text["/soc/serial@9000000 reg"] == "0x0 0x9000000 0x0 0x1000"

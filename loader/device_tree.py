@@ -1,0 +1,261 @@
+"""Flattened device trees: read within bounds, changed, and written. Pure: bytes only.
+
+Owns the format, and what /chosen is to tell a kernel. A tree may come from a stranger: reading it
+is one pass without recursion, and trusts no offset and no size.
+
+Source: Devicetree Specification v0.4, section 3.6 (/chosen) and chapter 5 (flattened format);
+Documentation/devicetree/bindings/chosen.txt of the kernel for linux,initrd-*.
+"""
+
+# No deferred annotations here: `Declared` reads the encodings from them.
+import hashlib
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+from bootproof.loader.address import Range, align_up
+from bootproof.loader.declared import U32, Declared
+from bootproof.loader.errors import LoaderError
+
+DTB_MAX: Final = 2 << 20  # Documentation/arch/arm64/booting.rst section 2
+LABEL: Final = b"bootproof,request"
+MAGIC: Final = 0xD00DFEED
+_VERSION, _COMPATIBLE = 17, 16
+_NAME_MAX: Final = 256  # of properties; the specification has 31, and kernels have longer ones
+_BEGIN_NODE, _END_NODE, _PROPERTY, _NOP, _END = 1, 2, 3, 4, 9
+_TEXTS: Final = re.compile(rb"(?:[\t\v\f -~]+\0)+")
+_WORD, _PAIR, _RESERVATION = struct.Struct(">I"), struct.Struct(">2I"), struct.Struct(">2Q")
+
+INITRD: Final = (b"linux,initrd-start", b"linux,initrd-end")
+# Host entropy, which would make each boot a different one. A random pool that is not seeded at all
+# costs guest instructions, so that one is given the same bytes each time.
+_KASLR_SEED, _RNG_SEED = b"kaslr-seed", b"rng-seed"
+RNG_SEED: Final = hashlib.sha256(b"bootproof").digest()  # as long as QEMU's own
+
+
+class DeviceTreeError(LoaderError):
+    """Bytes that are no flattened device tree, or one that a kernel would not take."""
+
+    code = "DeviceTree::Invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class Header(Declared):
+    """struct fdt_header (section 5.2)."""
+
+    BYTE_ORDER = ">"
+
+    magic: U32
+    totalsize: U32
+    off_dt_struct: U32
+    off_dt_strings: U32
+    off_mem_rsvmap: U32
+    version: U32
+    last_comp_version: U32
+    boot_cpuid_phys: U32
+    size_dt_strings: U32
+    size_dt_struct: U32
+
+
+@dataclass(slots=True)
+class Node:
+    """A node: its name, how many nodes it is below the root, its properties in their order."""
+
+    name: bytes
+    depth: int = 1
+    properties: dict[bytes, bytes] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class DeviceTree:
+    """The root with all nodes in it, each before those below it.
+
+    `reservations` are the guest-physical (address, size) pairs of the memory reservation block.
+    """
+
+    nodes: list[Node]
+    reservations: list[tuple[int, int]] = field(default_factory=list)
+    boot_cpu: int = 0
+
+    @classmethod
+    def parse(cls, dtb: bytes) -> Self:
+        """The tree at the start of `dtb`, without its NOPs. Raises DeviceTreeError."""
+        header = _header(dtb)
+        try:
+            nodes = list(_nodes(dtb[: header.totalsize], header))
+            if [node.depth for node in nodes].count(0) != 1:
+                raise ValueError("there is not one root")
+            reservations = list(_reservations(dtb, header.off_mem_rsvmap))
+            return cls(nodes, reservations, header.boot_cpuid_phys)
+        except (struct.error, ValueError) as error:
+            raise DeviceTreeError(f"the device tree cannot be read: {error}") from error
+
+    def to_bytes(self) -> bytes:
+        """The tree, flattened."""
+        strings, places = bytearray(), dict[bytes, int]()
+        structure = bytearray()
+        open_nodes = 0
+        for node in self.nodes:
+            structure += _WORD.pack(_END_NODE) * (open_nodes - node.depth)
+            open_nodes = node.depth + 1
+            structure += _padded(_WORD.pack(_BEGIN_NODE) + node.name + b"\0")
+            for name, value in node.properties.items():
+                if name not in places:
+                    places[name] = strings.find(name + b"\0")
+                    if places[name] < 0:
+                        places[name] = len(strings)
+                        strings += name + b"\0"
+                head = struct.pack(">3I", _PROPERTY, len(value), places[name])
+                structure += _padded(head + value)
+        structure += _WORD.pack(_END_NODE) * open_nodes + _WORD.pack(_END)
+        reserved = b"".join(_RESERVATION.pack(*pair) for pair in [*self.reservations, (0, 0)])
+        header = Header(
+            magic=MAGIC,
+            totalsize=Header.SIZE + len(reserved) + len(structure) + len(strings),
+            off_dt_struct=Header.SIZE + len(reserved),
+            off_dt_strings=Header.SIZE + len(reserved) + len(structure),
+            off_mem_rsvmap=Header.SIZE,
+            version=_VERSION,
+            last_comp_version=_COMPATIBLE,
+            boot_cpuid_phys=self.boot_cpu,
+            size_dt_strings=len(strings),
+            size_dt_struct=len(structure),
+        )
+        return b"".join((header.to_bytes(), reserved, structure, strings))
+
+    def as_text(self) -> Iterator[tuple[str, str]]:
+        """Every node, as "/path" and "present", and every property, as "/path name" and its value.
+
+        What the value means is not known: texts, words or bytes, whichever it looks like.
+        """
+        path: list[str] = []
+        for node in self.nodes:
+            path[node.depth :] = [node.name.decode("ascii", "backslashreplace")]
+            where = "/" + "/".join(path[1:])
+            yield where, "present"
+            for name, value in node.properties.items():
+                yield f"{where} {name.decode('ascii', 'backslashreplace')}", _shown(value)
+
+    def child(self, name: bytes) -> Node | None:
+        """The node of that name right below the root."""
+        return next((node for node in self.nodes if (node.depth, node.name) == (1, name)), None)
+
+    @property
+    def chosen(self) -> dict[bytes, bytes]:
+        """The properties of /chosen; none where there is no such node."""
+        node = self.child(b"chosen")
+        return node.properties if node else {}
+
+    @property
+    def cpus(self) -> int:
+        """How many CPUs are listed (section 3.8)."""
+        count, parent = 0, b""
+        for node in self.nodes:
+            if node.depth == 1:
+                parent = node.name
+            count += (node.depth, parent) == (2, b"cpus") and node.name.startswith(b"cpu@")
+        return count
+
+
+def chosen(dtb: bytes, *, cmdline: bytes, initrd: Range | None, label: str = "") -> bytes:
+    """`dtb` with command line, initrd and label in /chosen, without another's initrd.
+
+    There is no kaslr-seed, and rng-seed is always the same. The initrd is a guest-physical range.
+    Raises DeviceTreeError.
+    """
+    tree = DeviceTree.parse(dtb)
+    node = tree.child(b"chosen")
+    if node is None:
+        node = Node(b"chosen")
+        tree.nodes.append(node)
+    values = {b"bootargs": cmdline + b"\0", _RNG_SEED: RNG_SEED}
+    if initrd is not None:
+        ends = (struct.pack(">Q", end) for end in (initrd.start, initrd.end))
+        values |= zip(INITRD, ends, strict=True)
+    if label:
+        values[LABEL] = label.encode() + b"\0"
+    for name in (_KASLR_SEED, *INITRD, *values):
+        node.properties.pop(name, None)
+    node.properties |= values
+    patched = tree.to_bytes()
+    if len(patched) > DTB_MAX:
+        raise DeviceTreeError(
+            "the device tree is too large", field="totalsize", value=len(patched), limit=DTB_MAX
+        )
+    return patched
+
+
+def _header(dtb: bytes) -> Header:
+    if len(dtb) < Header.SIZE:
+        raise DeviceTreeError(
+            "too short for a device tree", field="size", value=len(dtb), limit=Header.SIZE
+        )
+    header = Header.from_bytes(dtb)
+    if header.magic != MAGIC:
+        raise DeviceTreeError(
+            "no device tree", field="magic", value=hex(header.magic), limit=hex(MAGIC)
+        )
+    if header.totalsize > len(dtb):
+        raise DeviceTreeError(
+            "the device tree is cut short",
+            field="totalsize",
+            value=header.totalsize,
+            limit=len(dtb),
+        )
+    if header.version < _COMPATIBLE or header.last_comp_version > _VERSION:
+        raise DeviceTreeError(
+            f"the device tree cannot be read: its format is of version {header.version},"
+            f" compatible to {header.last_comp_version}",
+            field="version",
+            value=header.version,
+            limit=_VERSION,
+        )
+    return header
+
+
+def _reservations(dtb: bytes, at: int) -> Iterator[tuple[int, int]]:
+    while any(pair := _RESERVATION.unpack_from(dtb, at)):
+        yield pair
+        at += _RESERVATION.size
+
+
+def _nodes(dtb: bytes, header: Header) -> Iterator[Node]:
+    """Raises struct.error or ValueError for a structure block that is none (section 5.4)."""
+    at, depth, node = header.off_dt_struct, 0, None
+    while True:
+        (token,) = _WORD.unpack_from(dtb, at)
+        at += _WORD.size
+        if token == _BEGIN_NODE:
+            end = dtb.index(0, at)
+            node = Node(dtb[at:end], depth)
+            yield node
+            depth += 1
+            at = align_up(end + 1, 4)
+        elif token == _END_NODE and depth:
+            depth, node = depth - 1, None  # properties come before nodes
+        elif token == _PROPERTY and node:
+            size, offset = _PAIR.unpack_from(dtb, at)
+            start, name_at = at + _PAIR.size, header.off_dt_strings + offset
+            name = dtb[name_at : dtb.index(0, name_at, name_at + _NAME_MAX)]
+            if name in node.properties or start + size > len(dtb):
+                raise ValueError(f"the property {name!r} is there twice, or ends outside")
+            node.properties[name] = dtb[start : start + size]
+            at = align_up(start + size, 4)
+        elif token == _END and not depth:
+            return
+        elif token != _NOP:
+            raise ValueError(f"token {token:#x} at {at - _WORD.size:#x}")
+
+
+def _shown(value: bytes) -> str:
+    if _TEXTS.fullmatch(value):
+        return ", ".join(f'"{text.decode()}"' for text in value[:-1].split(b"\0"))
+    if len(value) % 4:
+        return value.hex(" ")
+    return " ".join(f"{word:#x}" for (word,) in _WORD.iter_unpack(value))
+
+
+def _padded(data: bytes) -> bytes:
+    return data.ljust(align_up(len(data), 4), b"\0")
