@@ -1,6 +1,6 @@
-"""The launcher, run for real: every way that ends before something is installed, and the way
-into an environment that is complete. What apt-get and sudo are asked for is seen by programs of
-those names that write it down; nothing here installs anything.
+"""The launcher and the set-up, run for real: every way that ends before something is installed,
+and the way into an environment that is complete. What apt-get and sudo are asked for is seen by
+programs of those names that write it down; nothing here installs anything (tests/installed does).
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,16 +21,17 @@ from pathlib import Path
 
 import pytest
 
+from bootproof.harness.setup.environment import DEVELOPERS, Environment, pip_wheel
 from tests import ROOT
 
 BASE_PYTHON = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
 SYSTEM_PYTHON = "/usr/bin/python3"
 NOBODY = 65534
-# What a minimal system has. Anything else a launcher uses must be noticed here.
-ESSENTIAL = (
-    *("cat", "cksum", "env", "grep", "id", "ls", "mkdir", "mv"),
-    *("printf", "readlink", "rm", "sed", "setpriv", "true", "uname"),
-)
+USERS_PACKAGES = Environment(ROOT / ".venv").contents()
+DEVELOPERS_PACKAGES = Environment(ROOT / ".venv", DEVELOPERS).contents()
+# Anything else that is used of a system must be noticed here.
+ESSENTIAL = ("cksum", "env", "readlink", "sed", "setpriv", "true")
+# In place of the command line's own end: everything before it is what the set-up asks.
 COMMAND_LINE = """
 import json, os, sys, time
 print(json.dumps({"argv": sys.argv[1:], "cwd": os.getcwd(), "pid": os.getpid(),
@@ -91,10 +94,13 @@ class Clone:
         python.parent.mkdir(parents=True)
         python.symlink_to(self.python)
         (self.venv / "bootproof.lock").touch()
-        lists = ("requirements.txt", "requirements-dev.txt")
-        text = b"".join((self.root / name).read_bytes() for name in lists)
-        run = subprocess.run(["cksum"], input=text, capture_output=True, check=True)
-        self.stamp(f"{run.stdout.decode().strip()}\n{self.python}\n")
+        self.stamp(f"{self.checksum('requirements.txt')}\n{self.python}\n")
+
+    def checksum(self, name: str) -> str:
+        with (self.root / name).open() as file:
+            command = ["cksum"]
+            run = subprocess.run(command, stdin=file, capture_output=True, text=True, check=True)
+        return run.stdout.strip()
 
     def stamp(self, text: str) -> None:
         (self.venv / "bootproof.stamp").write_text(text)
@@ -138,16 +144,16 @@ def clone(place: Path) -> Clone:
 
 def make_clone(place: Path, python: str = BASE_PYTHON) -> Clone:
     root, tools = place / "a clone", place / "tools"
-    (root / "harness").mkdir(parents=True)
-    (root / "src" / "bootproof").mkdir(parents=True)
-    (root / "src" / "bootproof" / "harness").symlink_to("../../harness")
+    root.mkdir(parents=True)
     tools.mkdir()
-    for name in (
-        *("bootproof", "requirements.txt", "requirements-dev.txt", "pyproject.toml"),
-        "harness/system-packages.txt",
-    ):
+    for name in ("bootproof", "requirements.txt", "requirements-dev.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, root / name)
-    (root / "harness" / "cli.py").write_text(COMMAND_LINE)
+    for name in ("src", "harness", "kernels", "loader"):
+        shutil.copytree(ROOT / name, root / name, symlinks=True)
+    command_line = root / "harness" / "cli.py"
+    text, own_end, _ = command_line.read_text().partition("    sys.exit(main())\n")
+    assert own_end
+    command_line.write_text(text + textwrap.indent(COMMAND_LINE, "    "))
     (tools / "python3").symlink_to(python)
     clone = Clone(root, tools, python)
     for name in ESSENTIAL:
@@ -237,10 +243,10 @@ def test_it_becomes_the_command_line_so_that_signals_and_exit_codes_are_its_own(
         assert process.wait(10) == -signal.SIGTERM
 
 
-def test_once_set_up_it_runs_three_programs_and_looks_at_nothing_else(place: Path) -> None:
+def test_once_set_up_it_runs_two_programs_and_looks_at_nothing_else(place: Path) -> None:
     clone = set_up_clone(place)
     for tool in clone.tools.iterdir():
-        if tool.name not in ("cat", "cksum"):
+        if tool.name != "cksum":
             tool.unlink()
     clone.told("matrix")
 
@@ -254,14 +260,14 @@ def test_another_virtual_environment_can_be_named(place: Path, variable: str) ->
     ]
     assert clone.told("x", cwd=place)["argv"] == ["x"]
     (place / "my venv" / "bootproof.stamp").unlink()
-    assert f"the Python packages in {place}/my venv;" in clone.run("--no-setup", "x").stderr
+    assert f"{USERS_PACKAGES} in {place}/my venv;" in clone.run("--no-setup", "matrix").stderr
 
 
 # --- what makes a set-up stale -----------------------------------------------------------------
 
 
 def is_set_up(clone: Clone) -> bool:
-    result = clone.run("--no-setup", "x")
+    result = clone.run("--no-setup", "matrix")
     assert result.returncode in (0, 2)
     return result.returncode == 0
 
@@ -272,6 +278,21 @@ def test_changed_requirements_need_a_new_set_up(place: Path) -> None:
     with (clone.root / "requirements.txt").open("a") as requirements:
         requirements.write("rich==15.0.0\n")
     assert not is_set_up(clone)
+
+
+def test_the_projects_own_tests_need_more_packages(place: Path) -> None:
+    clone = set_up_clone(place)
+    assert clone.told("--no-setup", "fuzz")["argv"] == ["fuzz"]
+    clone.add_qemu("x86_64")
+    clone.add_qemu("aarch64")
+    assert only_line(clone.run("--no-setup", "test").stderr) == (
+        f"bootproof: not set up, and --no-setup forbids it; missing: {DEVELOPERS_PACKAGES} in"
+        f" {clone.venv}; ./bootproof setup installs them"
+    )
+    stamp = (clone.venv / "bootproof.stamp").read_text()
+    clone.stamp(f"{stamp}{clone.checksum('requirements-dev.txt')}\n")
+    for command in ("test", "matrix"):
+        assert clone.told(command)["argv"] == [command]
 
 
 @pytest.mark.parametrize("text", ["", "making\n", "installing\n", "12 34", "12 34\n/bin/true\n"])
@@ -308,19 +329,34 @@ def test_setup_itself_looks_again_at_what_the_system_has(place: Path) -> None:
 # --- before the set-up -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["help"], ["matrix", "--help"]])
-def test_help_comes_without_a_set_up(clone: Clone, arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "begin"),
+    [(["--help"], "usage: bootproof "), (["matrix", "-h"], "usage: bootproof matrix ")],
+)
+def test_help_comes_without_a_set_up_and_says_so(
+    clone: Clone, arguments: list[str], begin: str
+) -> None:
     result = clone.run(*arguments)
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.startswith("usage: bootproof [--no-setup] COMMAND")
+    assert result.stdout.startswith(begin)
     assert "not set up yet" in result.stdout
     assert not clone.venv.exists()
 
 
-def test_no_command_is_a_mistake(clone: Clone) -> None:
-    result = clone.run()
+def test_help_about_the_set_up_knows_that_it_is_done(place: Path) -> None:
+    result = set_up_clone(place).run("setup", "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("usage: bootproof setup ")
+    assert "not set up yet" not in result.stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["matrx"], ["matrix", "--kernle", "x"]])
+def test_a_mistake_installs_nothing(clone: Clone, arguments: list[str]) -> None:
+    clone.add_recorder("apt-get")
+    result = clone.run(*arguments)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("usage: bootproof")
+    assert only_line(result.stderr).endswith("(see bootproof --help)")
+    assert (clone.calls, clone.venv.exists()) == ([], False)
 
 
 def test_the_version_comes_without_a_set_up(clone: Clone) -> None:
@@ -335,7 +371,7 @@ def test_no_setup_says_in_one_line_what_is_missing(clone: Clone, arguments: list
     assert (result.returncode, result.stdout) == (2, "")
     assert only_line(result.stderr) == (
         "bootproof: not set up, and --no-setup forbids it; missing: qemu-system-arm (QEMU 7.2 or"
-        f" newer for aarch64 guests), the Python packages in {clone.venv};"
+        f" newer for aarch64 guests), {USERS_PACKAGES} in {clone.venv};"
         " ./bootproof setup installs them"
     )
     assert (clone.calls, clone.venv.exists()) == ([], False)
@@ -349,7 +385,7 @@ def test_no_setup_says_in_one_line_what_is_missing(clone: Clone, arguments: list
         ("7.10.0", True),
         ("8.0.0", True),
         ("10.0.2", True),
-        ("11.1", True),
+        ("11.1.3", True),
         ("7.1.9", False),
         ("5.2.0", False),
         ("2.11.1", False),
@@ -358,7 +394,7 @@ def test_no_setup_says_in_one_line_what_is_missing(clone: Clone, arguments: list
 )
 def test_qemu_is_taken_from_7_2_on(clone: Clone, version: str, fits: bool) -> None:
     clone.add_qemu("x86_64", version)
-    assert ("qemu-system-x86 (" not in clone.run("--no-setup", "x").stderr) == fits
+    assert ("qemu-system-x86 (" not in clone.run("--no-setup", "matrix").stderr) == fits
 
 
 def test_a_qemu_of_the_users_own_counts_and_none_does_without(clone: Clone) -> None:
@@ -366,15 +402,15 @@ def test_a_qemu_of_the_users_own_counts_and_none_does_without(clone: Clone) -> N
         clone.add_qemu("mine", "9.0.0").rename(clone.root.parent / "my qemu")
     )
     clone.environment["BOOTPROOF_QEMU_AARCH64"] = "none"
-    assert only_line(clone.run("--no-setup", "x").stderr) == (
-        "bootproof: not set up, and --no-setup forbids it; missing: the Python packages in"
+    assert only_line(clone.run("--no-setup", "matrix").stderr) == (
+        f"bootproof: not set up, and --no-setup forbids it; missing: {USERS_PACKAGES} in"
         f" {clone.venv}; ./bootproof setup installs them"
     )
 
 
 @pytest.mark.parametrize(
     ("version", "problem"),
-    [(None, "is not there"), ("5.2.0", "is version 5.2, but 7.2 or newer is needed")],
+    [(None, "cannot be run as QEMU: "), ("5.2.0", "QEMU 5.2.0 is too old; ")],
 )
 def test_a_qemu_of_the_users_own_that_cannot_be_used_is_named(
     clone: Clone, version: str | None, problem: str
@@ -386,7 +422,8 @@ def test_a_qemu_of_the_users_own_that_cannot_be_used_is_named(
     clone.environment["BOOTPROOF_QEMU_AARCH64"] = str(qemu)
     result = clone.run("matrix")
     assert result.returncode == 2
-    assert only_line(result.stderr) == f"bootproof: BOOTPROOF_QEMU_AARCH64: {qemu} {problem}"
+    assert only_line(result.stderr).startswith(f"bootproof: {qemu}: {problem}")
+    assert only_line(result.stderr).endswith("; correct BOOTPROOF_QEMU_AARCH64")
     assert clone.calls == []
 
 
@@ -450,8 +487,8 @@ def test_an_older_python_is_refused(clone: Clone, found: str | None) -> None:
 
 def test_a_newer_python_under_another_name_is_found(clone: Clone) -> None:
     (clone.tools / "python3").rename(clone.tools / "python3.12")
-    clone.add_tool("python3", 'echo "old 3.9.18"')
-    assert "the Python packages in" in only_line(clone.run("--no-setup", "x").stderr)
+    clone.add_tool("python3", "echo 3.9.18; exit 1")
+    assert USERS_PACKAGES in only_line(clone.run("--no-setup", "matrix").stderr)
 
 
 def test_a_clone_with_a_colon_in_its_path_is_refused(place: Path) -> None:
@@ -501,12 +538,8 @@ def test_only_what_is_missing_is_asked_of_apt_and_looked_for_afterwards(clone: C
     assert result.stderr.splitlines() == [
         "bootproof: setting up; this gets installed now:",
         "bootproof:   qemu-system-x86: QEMU 7.2 or newer for x86_64 guests",
-        (
-            f"bootproof:   {clone.venv}: a virtual environment with the packages of"
-            " requirements-dev.txt"
-        ),
+        f"bootproof:   {clone.venv}: a virtual environment with {USERS_PACKAGES}",
         "bootproof: installing with apt",
-        "bootproof: qemu-system-x86_64 is not there",
         (
             "bootproof: still missing after apt-get: qemu-system-x86 (QEMU 7.2 or newer for x86_64"
             " guests)"
@@ -605,6 +638,34 @@ def start_after_installation(clone: Clone) -> subprocess.Popen[str]:
 
 
 @pytest.fixture
+def silent_index() -> Iterator[str]:
+    """A package index that takes requests and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/"
+
+
+@pytest.mark.skipif(pip_wheel() is None, reason="this Python has no pip for virtual environments")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_pip_at_once_and_leaves_nothing_behind(
+    clone: Clone, silent_index: str, number: signal.Signals
+) -> None:
+    clone.add_qemu("x86_64")
+    clone.add_qemu("aarch64")
+    clone.environment |= {"PIP_INDEX_URL": silent_index, "PIP_CONFIG_FILE": "/dev/null"}
+    with start(clone) as process:
+        wait_for_line(process, "bootproof: installing the Python packages\n")
+        while not (clone.venv / "tmp").exists():
+            time.sleep(0.01)
+        process.send_signal(number)
+        wait_for_line(process, "bootproof: interrupted; the same command goes on from here\n")
+        assert process.stderr is not None
+        assert process.stderr.read() == ""  # closed: pip, which has it too, is gone
+    assert process.returncode == -number
+    assert not (clone.venv / "tmp").exists()
+    assert not is_set_up(clone)
+
+
+@pytest.fixture
 def ordinary_user(place: Path) -> Clone:
     """A clone that a user who is not root runs, with a Python that this user can reach."""
     if os.geteuid() != 0:
@@ -663,7 +724,7 @@ def test_a_clone_that_cannot_be_written_is_said_to_be_so(ordinary_user: Clone) -
     clone.root.chmod(0o555)
     clone.add_qemu("x86_64")
     clone.add_qemu("aarch64")
-    if "python3" in clone.run("--no-setup", "x").stderr:
+    if "python3" in clone.run("--no-setup", "matrix").stderr:
         pytest.skip("this system's Python cannot make virtual environments")
     result = clone.run("matrix")
     refusal = (

@@ -88,6 +88,8 @@ class Arch:
 
     # QEMU's program for it.
     emulator: str
+    # What brings that program, as apt, dnf and pacman call it.
+    packages: tuple[str, str, str]
     # By the names that QEMU has for them, and the one that is taken by default.
     boards: Mapping[str, Board]
     board: str

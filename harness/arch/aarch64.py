@@ -66,6 +66,7 @@ AARCH64: Final = Arch(
     name="aarch64",
     gdb="aarch64",
     emulator="qemu-system-aarch64",
+    packages=("qemu-system-arm", "qemu-system-aarch64", "qemu-system-aarch64"),
     # QEMU puts its own device tree at the start of RAM, as a ROM, at every reset.
     boards={"virt": Board(_banks, _RESERVED)},
     board="virt",

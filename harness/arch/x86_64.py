@@ -128,6 +128,7 @@ X86_64: Final = Arch(
     name="x86_64",
     gdb="i386:x86-64",
     emulator="qemu-system-x86_64",
+    packages=("qemu-system-x86", "qemu-system-x86", "qemu-system-x86"),
     boards={
         "q35": Board(_split_at(0xB0000000, 2 * GIB), _RESERVED),
         "pc": Board(_split_at(0xE0000000, 3 * GIB), _RESERVED),

@@ -1,16 +1,14 @@
 """What bootproof finds on this machine, what is missing, and how to get it.
 
-Owns the report behind `bootproof doctor`. Runs before the set-up too (`python -m
-bootproof.harness.commands.doctor`, started by the launcher), so that a broken set-up can be told
-about: at import time it needs the standard library only, and whatever needs more is looked at in a
-probe of its own. Installs nothing, opens no connection. The names of system packages are in
-system-packages.txt, which the launcher reads as well.
+Owns the report behind `bootproof doctor`. Runs before the set-up too, so that a broken set-up can
+be told about: at import time it needs the standard library only, and whatever needs more is looked
+at in a probe of its own. Installs nothing, opens no connection. What is needed of the system is in
+bootproof.harness.setup.needs.
 """
 
 from __future__ import annotations
 
 import argparse
-import enum
 import importlib.metadata
 import os
 import platform
@@ -29,40 +27,15 @@ from urllib.parse import urlsplit
 
 from bootproof.harness import places
 from bootproof.harness.commands import OK, USAGE, Command
-from bootproof.harness.errors import UserError
+from bootproof.harness.setup import needs
+from bootproof.harness.setup.needs import Component, State
 
 RUN_DIRECTORIES: Final = places.output()
-SYSTEM_PACKAGES: Final = places.PACKAGES / "harness" / "system-packages.txt"
 SET_UP: Final = places.SET_UP
 _GIB: Final = 1 << 30
 # Measured: the default set with what is unpacked of it 0.9 GiB, a whole matrix 4.0 GiB.
 _CACHE_ROOM: Final = 1 * _GIB
 _RUN_ROOM: Final = 5 * _GIB
-
-
-class State(enum.Enum):
-    """How a component is. MISSING and TOO_OLD keep bootproof from working; the others do not."""
-
-    OK = "ok"
-    OPTIONAL = "optional"
-    UNKNOWN = "unknown"
-    TOO_OLD = "too old"
-    MISSING = "missing"
-
-    @property
-    def is_trouble(self) -> bool:
-        return self in (State.TOO_OLD, State.MISSING)
-
-
-@dataclass(frozen=True, slots=True)
-class Component:
-    """One thing bootproof uses. `detail` says where it is or what is wrong, `remedy` what to do."""
-
-    name: str
-    state: State
-    version: str = ""
-    detail: str = ""
-    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +60,10 @@ def examine() -> Report:
         ("system", _system),
         ("Python", _python),
         ("Python packages", _python_packages),
-        ("QEMU", _emulators),
-        ("setpriv", _setpriv),
+        ("QEMU", needs.emulators),
+        ("programs", needs.others),
         ("user", _user),
         ("confinement", _confinement),
-        ("signatures", _signatures),
         ("kernels", _kernels),
         ("disk space", _disk_space),
         ("shared memory", _shared_memory),
@@ -121,14 +93,7 @@ def _system() -> Iterator[Component]:
 
 
 def _python() -> Iterator[Component]:
-    fit = sys.version_info >= (3, 11)
-    yield Component(
-        "Python",
-        State.OK if fit else State.TOO_OLD,
-        platform.python_version(),
-        sys.executable,
-        "" if fit else how_to_get("python"),
-    )
+    yield Component("Python", State.OK, platform.python_version(), sys.executable)
     if _in_virtual_environment():
         yield Component("virtual environment", State.OK, detail=sys.prefix)
     elif not places.INSTALLED:
@@ -136,25 +101,30 @@ def _python() -> Iterator[Component]:
 
 
 def _python_packages() -> Iterator[Component]:
-    if places.INSTALLED:
-        for requirement in importlib.metadata.requires("bootproof") or ():
-            if "extra ==" not in requirement:
-                yield _python_package(requirement, State.MISSING, "")
-        return
-    pyproject = places.PACKAGES / "pyproject.toml"
-    project = tomllib.loads(pyproject.read_text("utf-8"))["project"]
-    needed: list[str] = project["dependencies"]
-    if not _in_virtual_environment():
+    needed, developers = _requirements()
+    if not places.INSTALLED and not _in_virtual_environment():
         detail = f"{len(needed)} packages and what they need"
         yield Component("Python packages", State.MISSING, detail=detail, remedy=SET_UP)
         return
-    for requirement in needed:
-        yield _python_package(requirement, State.MISSING, "")
-    for requirement in project["optional-dependencies"]["dev"]:
-        yield _python_package(requirement, State.OPTIONAL, "only ./bootproof test needs it")
+    yield from map(_python_package, needed)
+    if developers:
+        here = [text for text in developers if _python_package(text).state is State.OK]
+        state = State.OK if here == developers else State.OPTIONAL
+        detail = f"{len(here)} of {len(developers)} packages; ./bootproof test adds them"
+        yield Component("developers' packages", state, detail=detail)
 
 
-def _python_package(requirement: str, when_absent: State, purpose: str) -> Component:
+def _requirements() -> tuple[list[str], list[str]]:
+    """What the project needs to run, and in a clone, what its own tests need as well."""
+    if places.INSTALLED:
+        told = importlib.metadata.requires("bootproof") or ()
+        return [text for text in told if "extra ==" not in text], []
+    text = (places.PACKAGES / "pyproject.toml").read_text("utf-8")
+    project = tomllib.loads(text)["project"]
+    return project["dependencies"], project["optional-dependencies"]["dev"]
+
+
+def _python_package(requirement: str) -> Component:
     name, minimum = split_requirement(requirement)
     # The stamp says that all is well: without removing it the launcher would not look again.
     remedy = f"rm {sys.prefix}/bootproof.stamp, then {SET_UP}"
@@ -163,10 +133,10 @@ def _python_package(requirement: str, when_absent: State, purpose: str) -> Compo
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return Component(name, when_absent, detail=purpose, remedy=remedy)
+        return Component(name, State.MISSING, remedy=remedy)
     if numbers(version) < numbers(minimum):
         return Component(name, State.TOO_OLD, version, f"{minimum} or newer is needed", remedy)
-    return Component(name, State.OK, version, purpose)
+    return Component(name, State.OK, version)
 
 
 def split_requirement(requirement: str) -> tuple[str, str]:
@@ -178,32 +148,6 @@ def split_requirement(requirement: str) -> tuple[str, str]:
     if match is None:
         raise ValueError(f"pyproject.toml: cannot read the requirement {requirement!r}")
     return match[1], match[2] or "0"
-
-
-def _emulators() -> Iterator[Component]:
-    from bootproof.harness.arch.table import ARCHES
-    from bootproof.harness.qemu.machine import find_qemu
-
-    for arch in ARCHES:
-        name, variable = f"QEMU for {arch}", f"BOOTPROOF_QEMU_{arch.upper()}"
-        chosen = os.environ.get(variable)
-        if chosen == "none":
-            yield Component(name, State.OPTIONAL, detail=f"switched off by {variable}=none")
-            continue
-        try:
-            found = find_qemu(arch)
-        except UserError as error:
-            state = State.TOO_OLD if "too old" in str(error) else State.MISSING
-            remedy = f"correct {variable}" if chosen else how_to_get(f"qemu-{arch}")
-            yield Component(name, state, detail=str(error), remedy=remedy)
-        else:
-            version = ".".join(map(str, found.version))
-            path = shutil.which(found.path) or found.path
-            yield Component(name, State.OK, version, path + (f" ({variable})" if chosen else ""))
-
-
-def _setpriv() -> Iterator[Component]:
-    yield _program("setpriv", State.MISSING, "starts QEMU so that no process is left behind")
 
 
 def _user() -> Iterator[Component]:
@@ -230,19 +174,6 @@ def _confinement() -> Iterator[Component]:
             detail="QEMU can read what its user can (docs/security.md)",
             remedy="Linux 5.13 or newer with Landlock among the security modules (lsm=)",
         )
-
-
-def _signatures() -> Iterator[Component]:
-    from bootproof.kernels.signature import default_keyring
-
-    yield _program("gpgv", State.OPTIONAL, "checks the signatures of downloaded kernels")
-    keyring = default_keyring()
-    if keyring is not None and keyring.is_file():
-        yield Component("Debian keyring", State.OK, detail=str(keyring))
-    else:
-        detail = f"{keyring} does not exist" if keyring else "signatures go unchecked without it"
-        remedy = how_to_get("keyring")
-        yield Component("Debian keyring", State.OPTIONAL, detail=detail, remedy=remedy)
 
 
 def _kernels() -> Iterator[Component]:
@@ -294,26 +225,6 @@ def _shared_memory() -> Iterator[Component]:
 # --- what the probes share ---------------------------------------------------------------------
 
 
-def how_to_get(component: str) -> str:
-    """The commands that install a component of system-packages.txt, for three package managers."""
-    for line in SYSTEM_PACKAGES.read_text("utf-8").splitlines():
-        fields = line.split(maxsplit=4)
-        if fields[:1] == [component]:
-            _, apt, dnf, pacman, _ = fields
-            return f"apt-get install {apt} | dnf install {dnf} | pacman -S {pacman}"
-    raise ValueError(f"{SYSTEM_PACKAGES.name} has no component {component}")
-
-
-def _program(name: str, when_absent: State, purpose: str) -> Component:
-    path = shutil.which(name)
-    if path is None:
-        return Component(name, when_absent, detail=purpose, remedy=how_to_get(name))
-    command = [path, "--version"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    version = re.search(r"\d+(\.\d+)+", run.stdout)
-    return Component(name, State.OK, version[0] if version else "", path)
-
-
 def _room(name: str, directory: Path, needed: int, setting: str) -> Component:
     place = directory
     while not place.exists():
@@ -360,8 +271,8 @@ def plain(report: Report) -> str:
     lines = []
     for c in report.components:
         lines.append(f"{c.state.value:<8}  {c.name:<19}  {c.version:<16}  {c.detail}".rstrip())
-        if c.remedy:
-            lines.append(f"{'':<8}  -> {c.remedy}")
+        if c.advice:
+            lines.append(f"{'':<8}  -> {c.advice}")
     return "\n".join([*lines, "", *textwrap.wrap(_summary(report), 100), ""])
 
 
@@ -387,8 +298,8 @@ def _render_table(report: Report) -> bool:
     for c in report.components:
         state = Text(c.state.value, styles.get(c.state, "bold red"))
         detail = Text(c.detail)
-        if c.remedy:
-            detail.append(("\n" if c.detail else "") + f"-> {c.remedy}", "bold")
+        if c.advice:
+            detail.append(("\n" if c.detail else "") + f"-> {c.advice}", "bold")
         table.add_row(state, Text(c.name), Text(c.version), detail)
     console = Console()
     console.print(table)
@@ -404,6 +315,3 @@ def _run(_arguments: argparse.Namespace) -> int:
 
 
 COMMAND: Final = Command("what is installed, what is missing, how to get it", "doctor", _run)
-
-if __name__ == "__main__":
-    sys.exit(_run(argparse.Namespace()))

@@ -6,9 +6,9 @@ in (those are loader/payload.py's).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 
-from bootproof.loader.packing import incremental, lz4_legacy, lzop, zstd
 from bootproof.loader.packing.errors import Unpack, UnpackError
 from bootproof.loader.packing.kinds import Packing, sniff
 from bootproof.loader.packing.stream import WINDOW_LIMIT, Output, Packed
@@ -24,16 +24,24 @@ __all__ = [
     "sniff",
 ]
 
-_DECODERS: dict[Packing, Callable[[Packed, Output], int]] = {
-    Packing.GZIP: incremental.decode,
-    Packing.BZIP2: incremental.decode,
-    Packing.LZMA: incremental.decode,
-    Packing.XZ: incremental.decode,
-    Packing.LZ4_FRAME: incremental.decode,
-    Packing.LZO: lzop.decode,
-    Packing.LZ4_LEGACY: lz4_legacy.decode,
-    Packing.ZSTD: zstd.decode,
-}
+_Decoder = Callable[[Packed, Output], int]
+
+
+@functools.cache
+def _decoders() -> Mapping[Packing, _Decoder]:
+    """Their libraries are not part of Python: whoever only asks what a file is needs none."""
+    from bootproof.loader.packing import incremental, lz4_legacy, lzop, zstd
+
+    return {
+        Packing.GZIP: incremental.decode,
+        Packing.BZIP2: incremental.decode,
+        Packing.LZMA: incremental.decode,
+        Packing.XZ: incremental.decode,
+        Packing.LZ4_FRAME: incremental.decode,
+        Packing.LZO: lzop.decode,
+        Packing.LZ4_LEGACY: lz4_legacy.decode,
+        Packing.ZSTD: zstd.decode,
+    }
 
 
 def decode(packed: Packed, output: Output) -> int:
@@ -41,4 +49,4 @@ def decode(packed: Packed, output: Output) -> int:
 
     Returns the file offset behind the stream.  Raises an `UnpackError`.
     """
-    return _DECODERS[packed.packing](packed, output)
+    return _decoders()[packed.packing](packed, output)

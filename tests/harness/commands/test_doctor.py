@@ -17,13 +17,13 @@ import pexpect
 import pytest
 
 from bootproof.harness.commands import doctor
-from bootproof.harness.commands.doctor import Component, Report, State
+from bootproof.harness.commands.doctor import Report
 from bootproof.harness.qemu.machine import find_qemu
+from bootproof.harness.setup.needs import Component, State
 from tests import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 DEPENDENCIES: list[str] = PROJECT["dependencies"]
-DEV: list[str] = PROJECT["optional-dependencies"]["dev"]
 
 
 @pytest.fixture(autouse=True)
@@ -60,9 +60,9 @@ def add_program(directory: Path, name: str, says: str) -> Path:
 
 def test_it_looks_at_everything_and_every_package_of_the_project() -> None:
     names = [c.name for c in doctor.examine().components]
-    packages = [doctor.split_requirement(requirement)[0] for requirement in [*DEPENDENCIES, *DEV]]
+    packages = [doctor.split_requirement(requirement)[0] for requirement in DEPENDENCIES]
     for name in (
-        *("system", "Python", "virtual environment", *packages),
+        *("system", "Python", "virtual environment", *packages, "developers' packages"),
         *("QEMU for x86_64", "QEMU for aarch64", "setpriv", "QEMU runs as", "Landlock", "gpgv"),
         *("Debian keyring", "mirror", "cache", "run directories", "shared memory"),
     ):
@@ -88,6 +88,20 @@ def test_packages_of_this_environment_are_found_with_their_versions() -> None:
     assert component("rich") == Component("rich", State.OK, version("rich"))
 
 
+def test_the_developers_packages_are_a_matter_of_the_tests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    developers = PROJECT["optional-dependencies"]["dev"]
+    assert component("developers' packages").state is State.OK
+    nowhere = [*developers, "no-such-package"]
+    monkeypatch.setattr(doctor, "_requirements", lambda: (DEPENDENCIES, nowhere))
+    found = component("developers' packages")
+    assert (found.state, found.detail) == (
+        State.OPTIONAL,
+        f"{len(developers)} of {len(nowhere)} packages; ./bootproof test adds them",
+    )
+
+
 def test_a_package_older_than_the_project_needs_is_too_old(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -104,7 +118,7 @@ def test_without_its_packages_it_still_says_what_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("BOOTPROOF_CACHE")
-    command = [sys.executable, "-S", "-P", "-m", "bootproof.harness.commands.doctor"]
+    command = [sys.executable, "-S", "-P", "-m", "bootproof.harness.cli", "doctor"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (run.returncode, run.stderr) == (2, "")
@@ -125,7 +139,7 @@ def test_programs_that_are_not_there_come_with_the_way_to_get_them(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert {name: (state(name), component(name).remedy) for name in ("setpriv", "gpgv")} == {
+    assert {name: (state(name), component(name).advice) for name in ("setpriv", "gpgv")} == {
         "setpriv": (
             State.MISSING,
             "apt-get install util-linux | dnf install util-linux | pacman -S util-linux",
@@ -133,7 +147,7 @@ def test_programs_that_are_not_there_come_with_the_way_to_get_them(
         "gpgv": (State.OPTIONAL, "apt-get install gpgv | dnf install gnupg2 | pacman -S gnupg"),
     }
     assert component("QEMU for aarch64").state is State.MISSING
-    assert component("QEMU for aarch64").remedy == (
+    assert component("QEMU for aarch64").advice == (
         "apt-get install qemu-system-arm | dnf install qemu-system-aarch64"
         " | pacman -S qemu-system-aarch64"
     )
@@ -223,7 +237,7 @@ def test_a_terminal_gets_colours_and_the_same_words() -> None:
     environment["BOOTPROOF_QEMU_X86_64"] = "/nowhere/qemu"
     child: pexpect.spawn[str] = pexpect.spawn(
         sys.executable,
-        ["-P", "-m", "bootproof.harness.commands.doctor"],
+        ["-P", "-m", "bootproof.harness.cli", "doctor"],
         env=environment,
         encoding="utf-8",
         dimensions=(60, 80),
@@ -239,19 +253,6 @@ def test_a_terminal_gets_colours_and_the_same_words() -> None:
     assert "Not everything that bootproof needs is here: QEMU for x86_64." in words
 
 
-# --- what launcher, doctor and the project's metadata must agree on -------------------------------
-
-
-def test_every_component_that_the_launcher_knows_has_its_packages() -> None:
-    launcher = (ROOT / "bootproof").read_text("utf-8")
-    named = set(re.findall(r'(?:missing|lacking)="\$(?:missing|lacking) ([a-z]+)"', launcher))
-    for name in {*named, "python", "qemu-x86_64", "qemu-aarch64"}:
-        assert doctor.how_to_get(name).startswith("apt-get install ")
-    assert {"setpriv", "venv", "gpgv", "keyring"} <= named
-
-
-def test_an_unknown_component_and_an_unreadable_requirement_are_errors_of_ours() -> None:
-    with pytest.raises(ValueError, match="no component spoon"):
-        doctor.how_to_get("spoon")
+def test_an_unreadable_requirement_is_an_error_of_ours() -> None:
     with pytest.raises(ValueError, match="cannot read the requirement 'a<2'"):
         doctor.split_requirement("a<2")

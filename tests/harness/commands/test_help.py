@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,8 +52,21 @@ def test_help_of_all_lists_every_command() -> None:
     assert len(text.splitlines()) <= LINES
     missing = [name for name in parsers() if not re.search(rf"^    {name}\s", text, re.M)]
     assert missing == []
-    launcher = (ROOT / "bootproof").read_text("utf-8")
-    assert [name for name in parsers() if f"\n  {name} " not in launcher] == []
+
+
+def test_examples_are_understood_before_any_package_is_installed() -> None:
+    """The set-up looks at the command line first: nothing is installed for a mistake."""
+    helps = [parser.format_help() for parser in parsers().values()]
+    examples = [
+        text for help in helps for text in re.findall(r'example: .*(bootproof [^")]*)', help)
+    ]
+    assert len(examples) == len(parsers())
+    code = (
+        "import shlex, sys\nfrom bootproof.harness import cli\n"
+        "for text in sys.argv[1:]: cli.whole_parser().parse_args(shlex.split(text)[1:])"
+    )
+    command = [sys.executable, "-S", "-P", "-c", code, *examples]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": f"{ROOT}/src"}, check=True)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
