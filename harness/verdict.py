@@ -347,18 +347,14 @@ def _contradictions(expected: Expected, said: GuestEvidence) -> Iterator[str]:
         yield f"the guest has {said.value('cpus')} CPUs, not {expected.cpus}"
     if said.value("machine") != expected.arch:
         yield f"the guest is a {said.value('machine')}, not {expected.arch}"
-    code = said.code
-    if code is None:
+    if said.code is None:
         yield "the guest did not say where its kernel code is"
-    elif expected.code is not None:
-        wrong = expected.code.contradiction(code.start)
-        if wrong:
-            yield wrong
+    elif expected.code and (wrong := expected.code.contradiction(said.code.start)):
+        yield wrong
     yield from _memory_contradictions(expected, said)
-    if expected.bootloader_type is not None:
-        loader = said.number("bootloader_type")
-        if loader != expected.bootloader_type:
-            yield f"bootloader_type is {loader}, not {expected.bootloader_type}"
+    loader = said.number("bootloader_type")
+    if expected.bootloader_type not in (None, loader):
+        yield f"bootloader_type is {loader}, not {expected.bootloader_type}"
     if expected.request is not None and said.value("request") != expected.request:
         yield f"the device tree is of request {said.value('request')!r}, not {expected.request!r}"
 

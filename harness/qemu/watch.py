@@ -177,16 +177,7 @@ class Watch:
         used, budget = self._usage, self._budget
         if self._observer is not None:
             self._observer(used, budget, self._console.transcript)
-        if used.console_bytes > before.console_bytes:
-            self._quiet_since = used
-            self._log_after = _LOG_AFTER
-            self._panic_in_log = False
-            self._detector.clear()
-            self._idling.clear()
-        if used.instructions != before.instructions or not used.instructions:
-            self._executed_last = used
-            asleep = False
-        self._asleep = self._asleep + 1 if asleep else 0
+        self._note_activity(before, used, asleep)
         if used.console_bytes > budget.console_bytes:
             return End.CONSOLE_LIMIT
         quiet_cpu = used.cpu_seconds - self._quiet_since.cpu_seconds
@@ -207,6 +198,18 @@ class Watch:
         if self._asleep >= budget.parked_looks:
             return End.PARKED
         return None
+
+    def _note_activity(self, before: Usage, used: Usage, asleep: bool) -> None:
+        if used.console_bytes > before.console_bytes:
+            self._quiet_since = used
+            self._log_after = _LOG_AFTER
+            self._panic_in_log = False
+            self._detector.clear()
+            self._idling.clear()
+        if used.instructions != before.instructions or not used.instructions:
+            self._executed_last = used
+            asleep = False
+        self._asleep = self._asleep + 1 if asleep else 0
 
     def _sampled(self, cpu_seconds: float) -> End | None:
         dump = self._monitor.registers()

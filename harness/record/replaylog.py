@@ -99,12 +99,7 @@ def _read_events(data: mmap.mmap, offsets: Sequence[int]) -> ReplayLog:
     quit_at: int | None = None
     early: int | None = None
     at: list[int] = []
-    position = _HEADER
-    while True:
-        event = _EVENT.match(data, position)
-        if event is None:
-            raise ReplayLogError(_broken(data, position))
-        position = event.end()
+    for event in _events(data):
         match event.lastgroup:
             case "executed":
                 executed += int.from_bytes(event["executed"], "big")
@@ -116,15 +111,24 @@ def _read_events(data: mmap.mmap, offsets: Sequence[int]) -> ReplayLog:
                 written += int.from_bytes(event["written"], "big")
                 while len(at) < len(offsets) and offsets[len(at)] < written:
                     at.append(executed)
-            case "random":
-                position += int.from_bytes(event["random"], "big")
-            case "end":
-                break
-    if position != len(data):
-        raise ReplayLogError(f"goes on behind its end at offset {position:#x}")
     if len(at) < len(offsets):
         raise ReplayLogError(f"tells of {written} console bytes, not of byte {offsets[len(at)]}")
     return ReplayLog(executed, written, failed, tuple(at), early)
+
+
+def _events(data: mmap.mmap) -> Iterator[re.Match[bytes]]:
+    """Every event before the end, behind which nothing may follow."""
+    position = _HEADER
+    while event := _EVENT.match(data, position):
+        position = event.end()
+        if event.lastgroup == "random":
+            position += int.from_bytes(event["random"], "big")
+        if event.lastgroup == "end":
+            if position != len(data):
+                raise ReplayLogError(f"goes on behind its end at offset {position:#x}")
+            return
+        yield event
+    raise ReplayLogError(_broken(data, position))
 
 
 def put_in_order(path: Path) -> None:

@@ -154,6 +154,10 @@ def test_rights_of_a_running_qemu(directory: Path) -> None:
     others = files - ours - {os.devnull, str(directory / "replay.bin")}
     assert {link for link in others if "memfd" not in link} == set()
 
+    assert_words_that_confine(words)
+
+
+def assert_words_that_confine(words: list[str]) -> None:
     sandbox = words[words.index("-sandbox") + 1]
     denied = {"obsolete=deny", "elevateprivileges=deny", "spawn=deny", "resourcecontrol=deny"}
     assert set(sandbox.split(",")) == {"on"} | denied
