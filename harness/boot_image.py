@@ -18,7 +18,6 @@ from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
 from bootproof.harness.observation import Budget
 from bootproof.harness.prove import NONCE
-from bootproof.harness.qemu import machine as qemu
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.record import interrupted, rundir
 from bootproof.harness.report import boot_text
@@ -102,7 +101,9 @@ def _machine(image: BootImage, memory: GuestMemory, request: Request, given: Han
             f" {format_size(limit)}"
         )
     cpus = request.smp or given.cpus or 1
-    machine = qemu.machine(image.arch, memory=size, board=request.board, cpu=request.cpu, cpus=cpus)
+    machine = Machine.with_defaults(
+        image.arch, memory=size, board=request.board, cpu=request.cpu, cpus=cpus
+    )
     wanted = joined(image.ram)
     if wanted != joined(_ranges(machine.banks)):
         others = [
@@ -115,8 +116,7 @@ def _machine(image: BootImage, memory: GuestMemory, request: Request, given: Han
             f"{file}: $.banks: RAM at {_listed(wanted)}, but {machine.board} with"
             f" {format_size(machine.memory)} has it at {_listed(_ranges(machine.banks))}{hint}"
         )
-    quirk = qemu.realtime_quirk(machine, lambda: _release(image, memory))
-    return replace(machine, realtime=f"quirk {quirk}") if quirk else machine
+    return machine.for_kernel(lambda: _release(image, memory))
 
 
 def _release(image: BootImage, memory: GuestMemory) -> str | None:

@@ -23,7 +23,8 @@ from bootproof.harness.inputs.images import KernelFile
 from bootproof.harness.inputs.symbols import Symbols
 from bootproof.harness.judgement import CaseEnd, judge_case
 from bootproof.harness.observation import Budget, Observation, Place, Probe
-from bootproof.harness.qemu import machine as qemu
+from bootproof.harness.qemu.devicetree import device_tree
+from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.watch import Observer
 from bootproof.harness.record import interrupted, rundir
 from bootproof.harness.record.rundir import CONSOLE, DMESG, write_result
@@ -179,9 +180,9 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
     return Prepared(assembled, start)
 
 
-def machine_for(case: Case, kernel: KernelFile, options: Options) -> qemu.Machine:
+def machine_for(case: Case, kernel: KernelFile, options: Options) -> Machine:
     """The machine of a case, in real time where it was asked for or nothing else works."""
-    machine = qemu.machine(
+    machine = Machine.with_defaults(
         case.arch,
         memory=case.memory,
         board=case.board,
@@ -193,8 +194,7 @@ def machine_for(case: Case, kernel: KernelFile, options: Options) -> qemu.Machin
         return replace(machine, realtime="interactive console")
     if case.realtime:
         return replace(machine, realtime="asked for")
-    quirk = qemu.realtime_quirk(machine, lambda: images.release(kernel))
-    return replace(machine, realtime=f"quirk {quirk}") if quirk else machine
+    return machine.for_kernel(lambda: images.release(kernel))
 
 
 def _binary(name: str | None, qemus: Mapping[str, str]) -> str | None:
@@ -232,7 +232,7 @@ def full_cmdline(text: str, nonce: str, next_init: str | None) -> str:
     return " ".join(word for word in words if word)
 
 
-def result_json(proven: Proven, machine: qemu.Machine | None) -> dict[str, Any]:
+def result_json(proven: Proven, machine: Machine | None) -> dict[str, Any]:
     """The case's result as data; the keys are stable within a version."""
     result: dict[str, Any] = {
         "case": proven.case.id,
@@ -269,7 +269,7 @@ def _profile(case: Case) -> str | None:
     return case.profile if case.cmdline is None else None
 
 
-def machine_json(machine: qemu.Machine) -> Mapping[str, Any]:
+def machine_json(machine: Machine) -> Mapping[str, Any]:
     return {
         "arch": machine.arch.name,
         "qemu": str(machine.qemu),
@@ -362,12 +362,12 @@ def _in_format(kernel: KernelFile, case: Case) -> KernelFile:
 
 
 def _assembly(
-    case: Case, machine: qemu.Machine, kernel: KernelFile, cmdline: str, options: Options
+    case: Case, machine: Machine, kernel: KernelFile, cmdline: str, options: Options
 ) -> Assembly:
     request = BootRequest(
         cmdline=cmdline.encode(),
         initrd=_initrd(case, options.initrd),
-        dtb=qemu.device_tree(machine),
+        dtb=device_tree(machine),
         reserved=machine.reserved,
         label=case.id,
         cpus=machine.cpus,
@@ -408,7 +408,7 @@ def _budget(case: Case, options: Options) -> Budget:
 
 
 def _expected(
-    case: Case, machine: qemu.Machine, assembled: Assembled, nonce: str, cmdline: str
+    case: Case, machine: Machine, assembled: Assembled, nonce: str, cmdline: str
 ) -> Expected:
     banks, acpi = assembled.image.ram, assembled.image.region("acpi")
     return Expected(

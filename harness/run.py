@@ -29,11 +29,11 @@ from bootproof.harness.host.files import (
 from bootproof.harness.host.process import STDERR, QemuProcess, most_written
 from bootproof.harness.inputs.symbols import Symbols
 from bootproof.harness.observation import Budget, End, Observation, Placement, Probe, TextCheck
-from bootproof.harness.qemu import machine as qemu
 from bootproof.harness.qemu import probe
+from bootproof.harness.qemu.argv import Channels, LogMode, RamFile, RunLog, argv
 from bootproof.harness.qemu.console import DEFAULT_LIMIT, ConsoleFile, timestamped
 from bootproof.harness.qemu.gdbstub import GdbError, GdbStub
-from bootproof.harness.qemu.machine import Channels, LogMode, Machine, RamFile, RunLog
+from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.monitor import Monitor, MonitorError
 from bootproof.harness.qemu.placement import (
     PIECES_DIRECTORY,
@@ -287,9 +287,9 @@ class _Run:
             )
         )
         inherited = [qmp.fileno(), ram.fileno(), *([gdb.fileno()] if gdb else [])]
-        argv = qemu.argv(start.machine, realisation.launch, channels)
+        words = argv(start.machine, realisation.launch, channels)
         self._process = stack.enter_context(
-            QemuProcess(argv, directory, pass_fds=inherited, terminal=start.interactive)
+            QemuProcess(words, directory, pass_fds=inherited, terminal=start.interactive)
         )
         self._patience = Patience(
             self._process, start.budget.idle_seconds, lambda: self._monitor.told_to_end

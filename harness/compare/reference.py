@@ -28,10 +28,10 @@ from bootproof.harness.host.process import QemuProcess
 from bootproof.harness.inputs import images
 from bootproof.harness.observation import Budget, End, Observation
 from bootproof.harness.prove import Prepared, Proven, expected_code, result_json
-from bootproof.harness.qemu import machine as qemu
+from bootproof.harness.qemu.argv import Channels, DirectKernel, LogMode, RamFile, RunLog, argv
 from bootproof.harness.qemu.console import ConsoleFile, timestamped
 from bootproof.harness.qemu.gdbstub import GdbError, GdbStub
-from bootproof.harness.qemu.machine import Channels, DirectKernel, LogMode, Machine, RamFile, RunLog
+from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.monitor import Monitor, MonitorError
 from bootproof.harness.qemu.placement import PIECES_DIRECTORY
 from bootproof.harness.qemu.watch import Ending, Watch, end_qemu, ending_without_answer, reset_cause
@@ -233,9 +233,9 @@ class _Boot:
                 limit=budget.console_bytes + 1,
             )
         )
-        argv = qemu.reference_argv(machine, kernel, channels)
+        words = argv(machine, kernel, channels)
         inherited = (qmp.fileno(), gdb.fileno(), self._ram.fileno())
-        self._process = stack.enter_context(QemuProcess(argv, directory, pass_fds=inherited))
+        self._process = stack.enter_context(QemuProcess(words, directory, pass_fds=inherited))
         self._patience = Patience(
             self._process, budget.idle_seconds, lambda: self._monitor.told_to_end
         )

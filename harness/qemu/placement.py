@@ -14,7 +14,8 @@ from itertools import pairwise, zip_longest
 from pathlib import Path
 
 from bootproof.harness.observation import Placement
-from bootproof.harness.qemu.machine import Blob, Launch, Machine
+from bootproof.harness.qemu.argv import Blob, Launch
+from bootproof.harness.qemu.machine import Machine
 from bootproof.loader.address import Range, align_up
 from bootproof.loader.arch import Copy
 from bootproof.loader.arch.table import ARCHITECTURES, AnyArchitecture

@@ -19,14 +19,15 @@ from typing import Final
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import disk_errors, file_for_qemu, lent_to_qemu
 from bootproof.harness.host.process import QemuProcess
-from bootproof.harness.qemu import machine as qemu
-from bootproof.harness.qemu.machine import Channels, LogMode, Machine, RamFile, RunLog
+from bootproof.harness.qemu.argv import Channels, LogMode, RamFile, RunLog, argv
+from bootproof.harness.qemu.binary import find_qemu, variable_of, version_text
+from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.monitor import Event, Monitor, MonitorError
 from bootproof.harness.qemu.placement import Realisation, guest_ram, realise, write
 from bootproof.harness.qemu.watch import end_qemu
 from bootproof.harness.qemu.watchdog import Patience
 from bootproof.harness.record import recording, replaylog
-from bootproof.harness.record.recording import Record, version_text
+from bootproof.harness.record.recording import Record
 from bootproof.harness.record.replaylog import ReplayLogError
 from bootproof.harness.record.rundir import CONSOLE, RUN_LOG
 from bootproof.harness.text import printable
@@ -107,12 +108,12 @@ def _machine(record: Record, image: BootImage, directory: Path) -> Machine:
             f" {recorded.memory:#x} bytes of RAM, the boot image is for {image.arch} with"
             f" {image.memory_size:#x}"
         )
-    found = qemu.find_qemu(recorded.arch.name)
+    found = find_qemu(recorded.arch.name)
     if found.version != recorded.qemu.version:
         raise UserError(
             f"{directory}: was recorded with QEMU {version_text(recorded.qemu.version)}, but"
             f" {found.path} is {version_text(found.version)}, and a record can only be replayed"
-            f" with the same version; name one in BOOTPROOF_QEMU_{recorded.arch.name.upper()}"
+            f" with the same version; name one in {variable_of(recorded.arch.name)}"
         )
     return replace(recorded, qemu=found)
 
@@ -216,8 +217,8 @@ def _running(
             append=True,
         )
         inherited = [theirs.fileno(), ram.fileno(), *([gdb.fileno()] if gdb else [])]
-        argv = qemu.argv(machine, realisation.launch, channels)
-        with QemuProcess(argv, directory, pass_fds=inherited) as process:
+        words = argv(machine, realisation.launch, channels)
+        with QemuProcess(words, directory, pass_fds=inherited) as process:
             theirs.close()
             patience = Patience(process, _IDLE_SECONDS, lambda: monitor.told_to_end)
             monitor.give_up_when(patience.is_over)

@@ -23,8 +23,9 @@ from bootproof.harness.errors import UserError
 from bootproof.harness.guest.stages import ENTRY, Mark, Stage, marks
 from bootproof.harness.host.files import write_whole
 from bootproof.harness.observation import Observation, Placement
-from bootproof.harness.qemu import machine as qemu
-from bootproof.harness.qemu.machine import Machine, QemuBinary
+from bootproof.harness.qemu.argv import ICOUNT_SHIFT
+from bootproof.harness.qemu.binary import QemuBinary, version_text
+from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.record import replaylog
 from bootproof.harness.record.replaylog import ReplayLogError
 from bootproof.harness.record.rundir import RECORD, RESULT, RUN_LOG
@@ -128,7 +129,7 @@ def save(record: Record, directory: Path) -> None:
         "board": machine.board,
         "cpu": machine.cpu,
         "memory": machine.memory,
-        "icount_shift": qemu.ICOUNT_SHIFT,
+        "icount_shift": ICOUNT_SHIFT,
         "placement": record.placement.value,
         "instructions": record.instructions,
         "entry_instructions": record.entry,
@@ -157,7 +158,7 @@ def parse(raw: bytes) -> Record:
     root = strictjson.record(strictjson.parse(raw), "$", (*required, *more))
     strictjson.one_of(root["format"], "$.format", (FORMAT,))
     _equal(root, "version", _VERSION)
-    _equal(root, "icount_shift", qemu.ICOUNT_SHIFT)
+    _equal(root, "icount_shift", ICOUNT_SHIFT)
     arch = ARCHES[strictjson.one_of(root["arch"], "$.arch", tuple(ARCHES))]
     machine = Machine(
         arch=arch,
@@ -172,10 +173,6 @@ def parse(raw: bytes) -> Record:
     placement = Placement(strictjson.one_of(root["placement"], "$.placement", placements))
     instructions, entry = _count(root, "instructions"), _count(root, "entry_instructions")
     return Record(machine, placement, instructions, entry)
-
-
-def version_text(version: Version) -> str:
-    return ".".join(map(str, version))
 
 
 def read_small(path: Path, limit: int = _SIZE_LIMIT) -> bytes:

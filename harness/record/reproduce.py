@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.harness.host.files import write_whole
-from bootproof.harness.qemu import machine as qemu
-from bootproof.harness.qemu.machine import Channels, DirectKernel, Machine, RamFile
+from bootproof.harness.qemu.argv import Channels, DirectKernel, RamFile, argv
+from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.placement import PIECES_DIRECTORY, Realisation, file_offset
 from bootproof.loader import bootimage
 from bootproof.loader.memory import GuestMemory
@@ -64,25 +64,24 @@ def write_script(
         )
     ram = RamFile(bootimage.RAM) if realisation.launch.mapped else None
     channels = Channels(console=_VARIABLE, ram=ram, after_shutdown="poweroff")
-    argv = qemu.argv(machine, realisation.launch, channels)
-    _write("".join([*lines, _command(argv)]), directory)
+    words = argv(machine, realisation.launch, channels)
+    _write("".join([*lines, _command(words)]), directory)
 
 
 def write_reference_script(machine: Machine, kernel: DirectKernel, directory: Path) -> None:
     """Writes qemu.sh for a boot by QEMU's own loader."""
     channels = Channels(console=_VARIABLE, after_shutdown="poweroff")
-    argv = qemu.reference_argv(machine, kernel, channels)
-    _write(_HEAD + _TRAPS + _command(argv), directory)
+    _write(_HEAD + _TRAPS + _command(argv(machine, kernel, channels)), directory)
 
 
 def _write(script: str, directory: Path) -> None:
     write_whole(directory / SCRIPT, script.encode(), mode=0o755)
 
 
-def _command(argv: list[str]) -> str:
+def _command(words: list[str]) -> str:
     """One option a line, so that people can read and change it; and waiting for the end."""
     groups: list[list[str]] = []
-    for word in argv:
+    for word in words:
         if word.startswith("-") or not groups:
             groups.append([])
         groups[-1].append(word)

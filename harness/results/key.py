@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Final
 
-from bootproof.harness.qemu import machine as qemu
+from bootproof.harness.qemu.argv import ICOUNT_SHIFT
+from bootproof.harness.qemu.binary import build_of
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.results.typedjson import about
 
@@ -57,12 +58,12 @@ def key_of(
 ) -> Key:
     """The key of a run on `machine`. Asks QEMU for its build, once."""
     return Key(
-        qemu=qemu.build(machine.qemu.path),
+        qemu=build_of(machine.qemu.path),
         machine=machine.board,
         cpu=machine.cpu,
         memory=machine.memory,
         cpus=machine.cpus,
-        icount_shift=None if machine.realtime else qemu.ICOUNT_SHIFT,
+        icount_shift=None if machine.realtime else ICOUNT_SHIFT,
         probe=probe,
         console="terminal" if interactive else "file",
         profile=profile,

@@ -78,23 +78,23 @@ def emulators() -> Iterator[Component]:
 
 
 def _emulator(arch: Arch) -> Component:
-    from bootproof.harness.qemu import machine
+    from bootproof.harness.qemu import binary
 
-    name, variable = f"QEMU for {arch.name}", f"BOOTPROOF_QEMU_{arch.name.upper()}"
+    name, variable = f"QEMU for {arch.name}", binary.variable_of(arch.name)
     chosen = os.environ.get(variable)
     if chosen == "none":
         return Component(name, State.OPTIONAL, detail=f"switched off by {variable}=none")
     try:
-        qemu = machine.find_qemu(arch.name)
+        qemu = binary.find_qemu(arch.name)
     except UserError as error:
         state = State.TOO_OLD if "too old" in str(error) else State.MISSING
         if chosen:
             return Component(name, state, detail=str(error), remedy=f"correct {variable}")
-        major, minor, _ = machine.QEMU_MINIMUM
+        major, minor, _ = binary.QEMU_MINIMUM
         purpose = f"QEMU {major}.{minor} or newer for {arch.name} guests"
         package = SystemPackage(*arch.packages, purpose)
         return Component(name, state, detail=str(error), package=package)
-    version = ".".join(map(str, qemu.version))
+    version = binary.version_text(qemu.version)
     return Component(name, State.OK, version, qemu.path + (f" ({variable})" if chosen else ""))
 
 
@@ -127,7 +127,7 @@ def _program(name: str, when_absent: State, package: SystemPackage) -> Component
 
 def look_again() -> None:
     """Forgets what was seen of QEMU: it may be another one now."""
-    from bootproof.harness.qemu import machine
+    from bootproof.harness.qemu import binary
 
-    machine.find_qemu.cache_clear()
-    machine.build.cache_clear()
+    binary.find_qemu.cache_clear()
+    binary.build_of.cache_clear()

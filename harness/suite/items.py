@@ -22,7 +22,7 @@ from bootproof.harness.cases import case_file, scenarios, select, shard
 from bootproof.harness.errors import UserError
 from bootproof.harness.host import signals
 from bootproof.harness.prove import Options, Proven, prove
-from bootproof.harness.qemu.machine import find_qemu
+from bootproof.harness.qemu.binary import find_qemu
 from bootproof.harness.record import rundir
 from bootproof.harness.report import terminal
 from bootproof.harness.report.listing import Listed

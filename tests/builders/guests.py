@@ -21,8 +21,8 @@ from typing import Any, Self
 from bootproof.harness.host.files import give_to_qemu
 from bootproof.harness.host.process import QemuProcess
 from bootproof.harness.observation import Placement
-from bootproof.harness.qemu import machine as qemu
-from bootproof.harness.qemu.machine import Channels, Machine, RamFile
+from bootproof.harness.qemu.argv import Channels, RamFile, argv
+from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.monitor import Monitor
 from bootproof.harness.qemu.placement import guest_ram, realise, write
 from bootproof.harness.record.rundir import CONSOLE
@@ -326,7 +326,7 @@ class Claim:
 
 def machine(arch: str, *, memory: int = MEMORY, board: str | None = None) -> Machine:
     """A machine as small as these guests."""
-    return qemu.machine(arch, memory=memory, board=board)
+    return Machine.with_defaults(arch, memory=memory, board=board)
 
 
 @dataclass(frozen=True)
@@ -381,9 +381,9 @@ def live(
     with guests, Monitor(ours) as monitor, theirs:
         inherited = [theirs.fileno(), guests.fileno()]
         ram = RamFile(f"/proc/self/fd/{guests.fileno()}", shared=True)
-        argv = qemu.argv(machine, realisation.launch, Channels(CONSOLE, theirs.fileno(), ram=ram))
-        argv[argv.index("-machine") + 1] += machine_options
-        with QemuProcess(argv, directory, pass_fds=inherited) as process:
+        words = argv(machine, realisation.launch, Channels(CONSOLE, theirs.fileno(), ram=ram))
+        words[words.index("-machine") + 1] += machine_options
+        with QemuProcess(words, directory, pass_fds=inherited) as process:
             theirs.close()
             monitor.connect(60)
             monitor.execute("cont")

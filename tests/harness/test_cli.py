@@ -23,7 +23,7 @@ from bootproof.harness import cli, places, prove
 from bootproof.harness.case import Case
 from bootproof.harness.evidence import nonce_for
 from bootproof.harness.inputs import images
-from bootproof.harness.qemu import machine as qemu
+from bootproof.harness.qemu.binary import find_qemu
 from bootproof.kernels.cache import file_sha256
 from bootproof.loader.address import GIB, MIB
 from tests import ROOT
@@ -55,7 +55,7 @@ Run = Callable[..., Said]
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setattr(images, "busybox", lambda arch: b"no busybox")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    caches = (prove.evidence_archive, qemu.find_qemu, images.kernel_file, images.in_format)
+    caches = (prove.evidence_archive, find_qemu, images.kernel_file, images.in_format)
     for cache in caches:
         cache.cache_clear()
     yield
@@ -123,7 +123,7 @@ def test_real_time_shows(bootproof: Run, kernel: Path, tmp_path: Path) -> None:
     ):
         said = bootproof("boot", kernel, "--memory", "32M", "--out", tmp_path / "run", *options)
         result = json.loads((tmp_path / "run" / "result.json").read_text())
-        known = qemu.find_qemu("x86_64").version < (10, 0, 0) or options == ("--realtime",)
+        known = find_qemu("x86_64").version < (10, 0, 0) or options == ("--realtime",)
         assert (f"real time: {why}" in said.out) == known
         assert (result["machine"]["realtime"] or "").startswith(why) == known
         assert not result["machine"]["deterministic"]
@@ -454,8 +454,8 @@ def test_qemu_that_is_absent(
 def test_setpriv_that_is_absent(
     bootproof: Run, kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = qemu.find_qemu("x86_64").path
-    qemu.find_qemu.cache_clear()
+    real = find_qemu("x86_64").path
+    find_qemu.cache_clear()
     monkeypatch.setenv("BOOTPROOF_QEMU_X86_64", real)
     monkeypatch.setenv("PATH", str(tmp_path))
     said = bootproof("boot", kernel, "--memory", "32M", "--out", tmp_path / "run")

@@ -24,8 +24,8 @@ from bootproof.harness.host import process
 from bootproof.harness.host.files import take_back, write_whole
 from bootproof.harness.observation import Budget, End
 from bootproof.harness.qemu import monitor, watch
+from bootproof.harness.qemu.binary import QemuBinary
 from bootproof.harness.qemu.gdbstub import GdbStub
-from bootproof.harness.qemu.machine import QemuBinary
 from bootproof.harness.qemu.monitor import Monitor, MonitorError
 from bootproof.harness.record import playback, rundir
 from bootproof.harness.run import Outcome, Start

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from bootproof.harness.arch.table import ARCHES
-from bootproof.harness.qemu import machine as qemu
+from bootproof.harness.qemu.devicetree import device_tree
+from bootproof.harness.qemu.machine import Machine as QemuMachine
 from bootproof.loader import assemble as assembly
 from bootproof.loader import bootimage
 from bootproof.loader.address import GIB, MIB, Range
@@ -42,7 +43,7 @@ def arm64(memory: int = 64 * MIB) -> Machine:
 
 @pytest.fixture(scope="module")
 def dtb() -> bytes:
-    tree = qemu.device_tree(qemu.machine("aarch64", memory=64 * MIB))
+    tree = device_tree(QemuMachine.with_defaults("aarch64", memory=64 * MIB))
     assert tree is not None
     return tree
 

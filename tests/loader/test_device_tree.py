@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bootproof.harness.qemu import machine as qemu
+from bootproof.harness.qemu.devicetree import device_tree
+from bootproof.harness.qemu.machine import Machine
 from bootproof.loader.address import MIB, Range
 from bootproof.loader.device_tree import DeviceTree, DeviceTreeError, chosen
 
@@ -186,7 +187,7 @@ def test_bytes_behind_the_tree_are_dropped(tree: bytes) -> None:
 
 
 def test_tree_of_a_real_machine() -> None:
-    real = qemu.device_tree(qemu.machine("aarch64", memory=512 * MIB))
+    real = device_tree(Machine.with_defaults("aarch64", memory=512 * MIB))
     assert real is not None
     patched = chosen(real, cmdline=b"quiet", initrd=Range(0x48000000, 0x1000), label="l")
     assert len(patched) < 64 << 10

@@ -18,7 +18,7 @@ import pytest
 
 from bootproof.harness.commands import doctor
 from bootproof.harness.commands.doctor import Report
-from bootproof.harness.qemu.machine import find_qemu
+from bootproof.harness.qemu.binary import find_qemu
 from bootproof.harness.setup.needs import Component, State
 from tests import ROOT
 

@@ -27,8 +27,8 @@ from bootproof.harness.errors import UserError
 from bootproof.harness.guest import memory_map
 from bootproof.harness.guest.memory_map import ABSENT, USABLE, MapDifference, MapEntry
 from bootproof.harness.guest.stages import Stage
-from bootproof.harness.qemu import machine as qemu
-from bootproof.harness.qemu.machine import Channels, DirectKernel, Launch
+from bootproof.harness.qemu.argv import Channels, DirectKernel, Launch, argv
+from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.report.comparison import render
 from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.arch.aarch64 import Arm64Registers
@@ -651,10 +651,10 @@ def test_no_structure_where_the_register_points(address: int) -> None:
 
 
 def test_only_the_reference_boot_has_qemus_own_loader() -> None:
-    machine = qemu.machine("x86_64", memory=64 * MIB)
+    machine = Machine.with_defaults("x86_64", memory=64 * MIB)
     channels = Channels(console="console.log")
-    ours = qemu.argv(machine, Launch((), (0x1000,)), channels)
-    reference = qemu.reference_argv(machine, DirectKernel("k", "i", "a,b"), channels)
+    ours = argv(machine, Launch((), (0x1000,)), channels)
+    reference = argv(machine, DirectKernel("k", "i", "a,b"), channels)
     assert not {"-kernel", "-initrd", "-append", "-bios"} & set(ours)
     assert reference[-6:] == ["-kernel", "k", "-initrd", "i", "-append", "a,b"]
     loader = ours.index("-device")
@@ -681,14 +681,14 @@ def test_qemu_starts_no_vmlinux_without_a_pvh_note(tmp_path: Path) -> None:
     kernel.write_bytes(elf(load(MIB, b"code"), entry=MIB))
     case = Case("x86_64", str(kernel), "elf", "linux64")
     with pytest.raises(UserError, match="has no PVH note"):
-        plan(case, qemu.machine("x86_64", memory=64 * MIB), "linux64")
+        plan(case, Machine.with_defaults("x86_64", memory=64 * MIB), "linux64")
 
 
 def test_a_vmlinux_is_entered_at_its_pvh_note_however_we_enter_it(tmp_path: Path) -> None:
     kernel = tmp_path / "vmlinux"
     kernel.write_bytes(elf(load(MIB, b"code"), notes(pvh_entry(MIB + 0x10)), entry=MIB))
     case = Case("x86_64", str(kernel), "elf", "linux64", offset=2 * MIB)
-    found = plan(case, qemu.machine("x86_64", memory=64 * MIB), "linux64")
+    found = plan(case, Machine.with_defaults("x86_64", memory=64 * MIB), "linux64")
     assert (found.protocol, found.entry) == ("pvh", MIB + 0x10)
 
 

@@ -20,7 +20,7 @@ from bootproof.harness.host import confined
 from bootproof.harness.host.files import NOBODY, is_root, lent_to_qemu
 from bootproof.harness.host.process import MOST_WRITTEN, QemuProcess
 from bootproof.harness.observation import Budget
-from bootproof.harness.qemu import machine as qemu
+from bootproof.harness.qemu.argv import SANDBOX
 from bootproof.harness.run import Start
 from bootproof.loader.address import MIB
 from tests.builders.guests import Claim, Guest, live, machine, program
@@ -178,7 +178,5 @@ def test_guest_has_neither_network_nor_disk(arch: str, directory: Path) -> None:
 
 
 def test_sandbox_of_qemu_is_complete() -> None:
-    assert qemu.SANDBOX == (
-        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
-    )
+    assert SANDBOX == ("on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
     assert Budget().console_bytes == 16 * MIB

@@ -26,7 +26,7 @@ from bootproof.harness.host.files import (
 )
 from bootproof.harness.host.process import QemuProcess
 from bootproof.harness.observation import Budget, End
-from bootproof.harness.qemu.machine import QemuBinary
+from bootproof.harness.qemu.binary import QemuBinary
 from bootproof.harness.record import rundir
 from bootproof.harness.run import Start, run
 from bootproof.harness.verdict import Verdict

@@ -17,8 +17,8 @@ from typing import Any, Final
 import pytest
 
 from bootproof.harness.observation import Budget
-from bootproof.harness.qemu import machine as qemu
 from bootproof.harness.qemu import placement as realise
+from bootproof.harness.qemu.devicetree import device_tree
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.run import Outcome, Start, run
 from bootproof.harness.verdict import CodeAt, Expected, Verdict
@@ -321,7 +321,7 @@ MUTATIONS: Final = (
 
 
 def machine_for(protocol: str) -> Machine:
-    return qemu.machine("aarch64" if protocol == "arm64" else "x86_64", memory=MEMORY)
+    return Machine.with_defaults("aarch64" if protocol == "arm64" else "x86_64", memory=MEMORY)
 
 
 def request_for(protocol: str) -> BootRequest:
@@ -329,7 +329,7 @@ def request_for(protocol: str) -> BootRequest:
     return BootRequest(
         cmdline=b"console=ttyS0",
         initrd=b"initrd" * 1000,
-        dtb=qemu.device_tree(machine),
+        dtb=device_tree(machine),
         reserved=machine.reserved,
     )
 

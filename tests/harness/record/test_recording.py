@@ -15,8 +15,9 @@ import pytest
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest.stages import Stage
 from bootproof.harness.observation import Budget, Placement
-from bootproof.harness.qemu import machine as qemu
-from bootproof.harness.qemu.machine import Machine, RunLog
+from bootproof.harness.qemu import argv
+from bootproof.harness.qemu.argv import RunLog
+from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.record import recording, replaylog
 from bootproof.harness.record.recording import Record
 from bootproof.harness.run import Outcome, Start, run
@@ -68,7 +69,7 @@ def test_recording_changes_nothing(arch: str, probe: bool, tmp_path: Path) -> No
     for number, recorded in enumerate((True, True, False)):
         with pytest.MonkeyPatch.context() as patch:
             if not recorded:
-                patch.setattr(qemu, "_determinism", partial(_without_log, qemu._determinism))
+                patch.setattr(argv, "_determinism", partial(_without_log, argv._determinism))
             outcome = boot(text_until("reset", arch), tmp_path / str(number), probe=probe)
         assert (tmp_path / str(number) / "replay.bin").exists() == recorded
         seen.append((outcome.observation.transcript, outcome.costs.instructions))

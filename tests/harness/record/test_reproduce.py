@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from bootproof.harness.observation import Budget, Placement
-from bootproof.harness.qemu.machine import DirectKernel, Launch
+from bootproof.harness.qemu.argv import DirectKernel, Launch
 from bootproof.harness.qemu.placement import Realisation
 from bootproof.harness.record.reproduce import write_reference_script, write_script
 from bootproof.harness.run import Start, run

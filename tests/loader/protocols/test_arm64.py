@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from bootproof.harness.qemu import machine as qemu
+from bootproof.harness.qemu import devicetree
+from bootproof.harness.qemu.machine import Machine
 from bootproof.loader import Pe, device_tree
 from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.arch.aarch64 import Arm64Registers
@@ -24,7 +25,7 @@ BANKS = [(GIB, 64 * MIB)]
 @pytest.fixture(scope="module")
 def dtb() -> bytes:
     """The device tree of a real machine."""
-    tree = qemu.device_tree(qemu.machine("aarch64", memory=64 * MIB))
+    tree = devicetree.device_tree(Machine.with_defaults("aarch64", memory=64 * MIB))
     assert tree is not None
     return tree
 

@@ -1,0 +1,90 @@
+"""The QEMU programs of this host: which one is taken for an architecture, and its version.
+
+Starts nothing but `--version`.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bootproof.harness import places
+from bootproof.harness.arch import Version
+from bootproof.harness.arch.table import ARCHES
+from bootproof.harness.errors import UserError
+from bootproof.harness.text import printable
+
+QEMU_MINIMUM: Final[Version] = (7, 2, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class QemuBinary:
+    """A QEMU system emulator and its version."""
+
+    path: str
+    version: Version
+
+    def __str__(self) -> str:
+        return f"{Path(self.path).name} {version_text(self.version)}"
+
+
+def version_text(version: Version) -> str:
+    return ".".join(map(str, version))
+
+
+def variable_of(arch_name: str) -> str:
+    """The environment variable that names the QEMU for an architecture, or is `none`."""
+    return f"BOOTPROOF_QEMU_{arch_name.upper()}"
+
+
+@functools.cache
+def find_qemu(arch_name: str, binary: str | None = None) -> QemuBinary:
+    """The emulator for an architecture: `binary`, else BOOTPROOF_QEMU_<ARCH>, else that on PATH.
+
+    Raises UserError when there is none or the variable says `none`, it does not run, or it is older
+    than 7.2.
+    """
+    arch = ARCHES[arch_name]
+    variable = variable_of(arch_name)
+    named = binary or os.environ.get(variable)
+    if named == "none" and not binary:
+        raise UserError(f"QEMU for {arch_name} is switched off by {variable}=none")
+    installed = shutil.which(named or arch.emulator)
+    if installed is None and not named:
+        raise UserError(
+            f"{arch.emulator} is not installed; run `{places.SET_UP}`, or name one in {variable}"
+        )
+    # Absolute: it is started in its run directory.
+    path = str(Path(installed).absolute()) if installed else str(named)
+    version = qemu_version(path)
+    if version < QEMU_MINIMUM:
+        old, needed = version_text(version), version_text(QEMU_MINIMUM)
+        raise UserError(f"{path}: QEMU {old} is too old; bootproof needs {needed} or newer")
+    return QemuBinary(path, version)
+
+
+def qemu_version(path: str) -> Version:
+    """The version a QEMU binary says it has. Raises UserError when it says none."""
+    said = build_of(path)
+    match = re.match(r"(\d+)\.(\d+)\.(\d+)", said)
+    if match is None:
+        raise UserError(f"{path}: does not look like QEMU; `--version` said: {said}")
+    major, minor, micro = map(int, match.groups())
+    return (major, minor, micro)
+
+
+@functools.cache
+def build_of(path: str) -> str:
+    """What a QEMU binary says about its build: version and package. Raises UserError."""
+    try:
+        run = subprocess.run([path, "--version"], capture_output=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UserError(f"{path}: cannot be run as QEMU: {error}") from error
+    said = (run.stdout + run.stderr).strip().splitlines() or [b"nothing"]
+    return printable(said[0].removeprefix(b"QEMU emulator version "))

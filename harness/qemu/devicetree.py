@@ -1,0 +1,30 @@
+"""The device tree that QEMU makes for a machine, asked of QEMU itself (`-machine dumpdtb`)."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import tempfile
+from pathlib import Path
+
+from bootproof.harness.errors import UserError
+from bootproof.harness.qemu.argv import machine_words
+from bootproof.harness.qemu.machine import Machine
+
+
+@functools.cache
+def device_tree(machine: Machine) -> bytes | None:
+    """The device tree QEMU makes for this machine, or None where kernels want none.
+
+    Raises UserError when QEMU refuses the machine.
+    """
+    if not machine.arch.device_tree:
+        return None
+    with tempfile.TemporaryDirectory(prefix="bootproof-") as directory:
+        path = Path(directory) / "machine.dtb"
+        command = [*machine_words(machine, dumpdtb=str(path)), "-display", "none"]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        if not path.exists():
+            reason = run.stderr.strip() or f"exit code {run.returncode}"
+            raise UserError(f"{machine.qemu}: no device tree for {machine.board}: {reason}")
+        return path.read_bytes()

@@ -1,0 +1,123 @@
+"""The QEMU that is found, the one that is named, and what is no QEMU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bootproof.harness.errors import UserError
+from bootproof.harness.qemu.binary import find_qemu, qemu_version
+
+SYSTEM_QEMU = "qemu-system-x86_64"
+
+
+@pytest.fixture(autouse=True)
+def _fresh_caches() -> Iterator[None]:
+    """The environment decides which QEMU is found, and tests change it."""
+    find_qemu.cache_clear()
+    yield
+    find_qemu.cache_clear()
+
+
+def script(path: Path, text: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_found_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = script(tmp_path / SYSTEM_QEMU, "echo QEMU emulator version 9.1.2 '(Debian)'")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    found = find_qemu("x86_64")
+    assert (found.path, found.version) == (str(fake), (9, 1, 2))
+    assert str(found) == "qemu-system-x86_64 9.1.2"
+
+
+def test_the_one_named_wins_and_may_be_named_relative(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QEMU is started in its run directory: there a relative path would lead somewhere else."""
+    script(tmp_path / "mine", "echo QEMU emulator version 7.2.0")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BOOTPROOF_QEMU_X86_64", "./mine")
+    assert find_qemu("x86_64").path == str(tmp_path / "mine")
+
+
+def test_a_bare_name_is_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script(tmp_path / "other-qemu", "echo QEMU emulator version 7.2.0")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("BOOTPROOF_QEMU_X86_64", "other-qemu")
+    assert find_qemu("x86_64").path == str(tmp_path / "other-qemu")
+
+
+def test_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError) as refused:
+        find_qemu("aarch64")
+    assert str(refused.value) == (
+        "qemu-system-aarch64 is not installed; run `./bootproof setup`, or name one in"
+        " BOOTPROOF_QEMU_AARCH64"
+    )
+
+
+def test_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOOTPROOF_QEMU_X86_64", "none")
+    with pytest.raises(UserError) as refused:
+        find_qemu("x86_64")
+    assert str(refused.value) == "QEMU for x86_64 is switched off by BOOTPROOF_QEMU_X86_64=none"
+
+
+@pytest.mark.parametrize("version", ["7.1.0", "7.1.94", "2.12.1"])
+def test_too_old(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = script(tmp_path / "old", f"echo QEMU emulator version {version}")
+    monkeypatch.setenv("BOOTPROOF_QEMU_X86_64", str(old))
+    with pytest.raises(UserError) as refused:
+        find_qemu("x86_64")
+    sentence = f"{old}: QEMU {version} is too old; bootproof needs 7.2.0 or newer"
+    assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("echo hello", "hello"),
+        ("echo complaint >&2; exit 3", "complaint"),
+        ("exit 0", "nothing"),
+        ("echo 'GNU bash, version 5.2.15(1)-release'", "GNU bash, version 5.2.15(1)-release"),
+        ("echo 'git version 9.39.2'", "git version 9.39.2"),
+        (r"printf '\377\376\n'", r"\xff\xfe"),
+        (r"printf 'red \033[31m\nmore\n'", r"red \x1b[31m"),
+    ],
+)
+def test_not_qemu(text: str, said: str, tmp_path: Path) -> None:
+    path = script(tmp_path / "other", text)
+    with pytest.raises(UserError) as refused:
+        qemu_version(str(path))
+    assert str(refused.value) == f"{path}: does not look like QEMU; `--version` said: {said}"
+
+
+@pytest.mark.parametrize("kind", ["missing", "directory", "not executable", "no program"])
+def test_cannot_be_run(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "qemu"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "not executable":
+        path.write_text("#!/bin/sh\n")
+    elif kind == "no program":
+        path.write_bytes(b"\x7fELF garbage")
+        path.chmod(0o755)
+    with pytest.raises(UserError) as refused:
+        qemu_version(str(path))
+    assert str(refused.value).startswith(f"{path}: cannot be run as QEMU: ")
+    assert "\n" not in str(refused.value)
+
+
+def test_real_version() -> None:
+    asked = [SYSTEM_QEMU, "--version"]
+    said = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    version = ".".join(map(str, find_qemu("x86_64").version))
+    assert f"QEMU emulator version {version} " in said.replace("\n", " ")
