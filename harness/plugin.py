@@ -17,7 +17,7 @@ from bootproof.harness.errors import UserError
 from bootproof.harness.prove import Proven
 from bootproof.harness.report import listing
 from bootproof.harness.results.changes import THRESHOLD
-from bootproof.harness.suite import items as collect
+from bootproof.harness.suite import items as case_items
 from bootproof.harness.suite import live
 from bootproof.harness.suite.inflight import InFlight
 from bootproof.harness.suite.items import CaseItem
@@ -39,7 +39,7 @@ from bootproof.harness.suite.options import (
     SHARD_OPTION,
     THRESHOLD_OPTION,
 )
-from bootproof.harness.suite.session import Gatherer
+from bootproof.harness.suite.session import MatrixSession
 
 Prove = Callable[[Case], Proven]
 
@@ -119,7 +119,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "short: the few cases that `bootproof test` runs")
     if not hasattr(config, "workerinput") and not config.getoption(LIST_OPTION):
         try:
-            config.pluginmanager.register(Gatherer(config))
+            config.pluginmanager.register(MatrixSession(config))
         except UserError as error:
             raise pytest.UsageError(str(error)) from error
         _live(config)
@@ -146,16 +146,16 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Fil
         file_path in parent.config.rootpath.glob(pattern) for pattern in patterns
     ):
         return None
-    return collect.collector(file_path, parent)
+    return case_items.collector(file_path, parent)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Filters and shards, after pytest's own selection."""
     try:
-        collect.choose(config, items)
+        case_items.choose(config, items)
         if config.getoption(LINES_OPTION):  # elsewhere other tests may run without
-            collect.check_emulators(config, items)
+            case_items.check_emulators(config, items)
     except UserError as error:
         raise pytest.UsageError(str(error)) from error
 
@@ -181,7 +181,7 @@ def run_directory(request: pytest.FixtureRequest) -> Callable[[str], Path]:
 @pytest.fixture(name="prove")
 def prove_fixture(request: pytest.FixtureRequest) -> Prove:
     """Boots a case and fails the test unless it ends exactly as the case expects."""
-    return lambda case: collect.prove_case(request.node, case)
+    return lambda case: case_items.prove_case(request.node, case)
 
 
 def pytest_report_teststatus(

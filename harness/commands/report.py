@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -11,6 +12,7 @@ from bootproof.harness.commands import parser as words
 from bootproof.harness.errors import UserError
 
 if TYPE_CHECKING:
+    from bootproof.harness.results.changes import Change
     from bootproof.harness.results.results import Results
 
 
@@ -38,21 +40,23 @@ def _run(arguments: argparse.Namespace) -> int:
         different = changes.compare(found[0], found[1], arguments.threshold)
         print(rendering.render(different), end="")
         if out is not None:
-            _write(found[1], out, found[0])
+            _write(found[1], out, found[0], different)
         return changes.exit_code(different)
     if len(found) > 2 and not merge:
         raise UserError(f"{len(found)} runs: give two to compare, or --merge for shards of one run")
     if out is None:
         raise UserError("reports are written to a directory: name it with --out")
     whole = results.merged(found, map(str, arguments.runs)) if merge else found[0]
-    _write(whole, out, None)
-    return OK if whole.good else NOT_AS_EXPECTED
+    _write(whole, out)
+    return NOT_AS_EXPECTED if whole.wrong else OK
 
 
-def _write(found: Results, out: Path, baseline: Results | None) -> None:
+def _write(
+    run: Results, out: Path, baseline: Results | None = None, compared: Sequence[Change] = ()
+) -> None:
     from bootproof.harness.report import files
 
-    for path in files.write(found, out, baseline):
+    for path in files.write(run, out, baseline, compared):
         print(path)
 
 

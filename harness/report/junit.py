@@ -12,6 +12,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from bootproof.harness.report import failure
 from bootproof.harness.results.results import CaseResult, Check, Results
 
 # What XML 1.0 cannot hold, not even escaped (section 2.2).
@@ -103,12 +104,8 @@ def _facts(cases: Sequence[CaseResult]) -> Iterable[tuple[str, str]]:
 
 
 def _failure(case: CaseResult) -> str:
-    lines = [f"{case.verdict}: {case.reason}", f"expected: {case.expected.verdict}"]
-    if case.tail:
-        lines += ["last console lines:", *(f"  | {line}" for line in case.tail)]
-    elif case.log:
-        lines += ["the log buffer in RAM ends:", *(f"  | {line}" for line in case.log.tail)]
-    return "\n".join([*lines, f"reproduce: {case.reproduce}", f"run directory: {case.directory}"])
+    first = [f"{case.verdict}: {case.reason}", f"expected: {case.expected.verdict}"]
+    return "\n".join([*first, *failure.lines(case)])
 
 
 def _output(case: CaseResult) -> str:

@@ -17,7 +17,8 @@ from typing import Any, Final
 
 import jinja2
 
-from bootproof.harness.report import columns, picture, timeline, transcripts
+from bootproof.harness.report import picture, timeline, transcripts
+from bootproof.harness.report.grid import grids
 from bootproof.harness.report.picture import Bar
 from bootproof.harness.report.timeline import Timeline
 from bootproof.harness.results.results import CaseResult, Reference, Results
@@ -42,20 +43,11 @@ class View:
         """What the eye is to see: `bad`, `booted`, or `failed` as it was expected to."""
         if not self.case.as_expected:
             return "bad"
-        return "booted" if self.case.verdict == "booted" else "failed"
+        return "booted" if self.case.passed else "failed"
 
     @property
     def mark(self) -> str:
         return "✗" if self.state == "bad" else "✓"
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """The cases of an architecture: a row for each claim, a column for each kernel."""
-
-    arch: str
-    kernels: Sequence[str]
-    rows: Mapping[str, Mapping[str, View]]
 
 
 def render(results: Results, baseline: Results | None = None) -> str:
@@ -67,12 +59,13 @@ def render(results: Results, baseline: Results | None = None) -> str:
     ]
     script = (TEMPLATES / "report.js").read_text()
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             results=results,
             views=views,
-            grids=_grids(views),
+            view_of={view.case.case: view for view in views},
+            grids=grids(results.cases),
             verdicts=sorted({case.verdict for case in results.cases}),
             qemus=sorted({case.key.qemu for case in results.cases if case.key}),
             transcripts=transcripts.packed(view.case for view in views),
@@ -91,8 +84,9 @@ def policy_hash(script: str) -> str:
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
-    found = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """The templates of all pages."""
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -107,13 +101,8 @@ def _environment() -> jinja2.Environment:
         "hex": lambda value: f"{value:#x}",
         "duration": _duration,
     }
-    found.filters.update(filters)
-    return found
-
-
-def environment() -> jinja2.Environment:
-    """The templates of all pages."""
-    return _environment()
+    made.filters.update(filters)
+    return made
 
 
 def _view(case: CaseResult, before: CaseResult | None, reference: Reference | None) -> View:
@@ -135,17 +124,6 @@ def _view(case: CaseResult, before: CaseResult | None, reference: Reference | No
 def _ordered(cases: Sequence[CaseResult]) -> list[CaseResult]:
     """What needs a look first; then by architecture, claim and kernel."""
     return sorted(cases, key=lambda c: (c.as_expected, c.arch, c.claim, c.kernel.name))
-
-
-def _grids(views: Sequence[View]) -> list[Grid]:
-    grids = []
-    for arch in sorted({view.case.arch for view in views}, reverse=True):
-        ours = [view for view in views if view.case.arch == arch]
-        rows: dict[str, dict[str, View]] = {}
-        for view in sorted(ours, key=lambda view: view.case.claim):
-            rows.setdefault(view.case.claim, {})[view.case.kernel.name] = view
-        grids.append(Grid(arch, columns.kernels(view.case for view in ours), rows))
-    return grids
 
 
 def _millions(value: int) -> str:

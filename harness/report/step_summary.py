@@ -9,8 +9,9 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from bootproof.harness.report import columns
-from bootproof.harness.results.results import CaseResult, Results
+from bootproof.harness.report import failure
+from bootproof.harness.report.grid import Grid, grids
+from bootproof.harness.results.results import CaseResult, Check, Results
 
 _LIMIT: Final = 900_000  # bytes; a step's summary may have 1 MiB
 _MARKUP: Final = re.compile(r"([\\`*_{}\[\]()#+!|~<>&@-])")
@@ -18,24 +19,15 @@ _MARKUP: Final = re.compile(r"([\\`*_{}\[\]()#+!|~<>&@-])")
 
 def render(results: Results) -> str:
     """The summary; failures first, then a table for each architecture."""
-    wrong = results.unexpected
-    bad = [check for check in results.checks if check.bad]
-    total = len(results.cases)
-    headline = (
-        f"✗ {len(wrong) + len(bad)} not as expected"
-        if wrong or bad
-        else f"✓ All {total} cases as expected"
-    )
+    total, good = len(results.cases), len(results.cases) - len(results.unexpected)
     parts = [
-        f"## bootproof: {headline}\n",
-        f"{total - len(wrong)} of {total} cases as expected in {results.seconds:.0f} s."
+        f"## bootproof: {'✓' if results.success else '✗'} {results.headline}\n",
+        f"{good} of {total} cases as expected in {results.seconds:.0f} s."
         + ("" if results.complete else " **The run did not come to its end.**")
         + "\n",
     ]
-    parts += [_failure(case) for case in wrong]
-    parts += [f"### ✗ {_plain(check.name)}\n\n{_fenced(check.text)}\n" for check in bad]
-    for arch in sorted({case.arch for case in results.cases}, reverse=True):
-        parts.append(_table(arch, [case for case in results.cases if case.arch == arch]))
+    parts += map(_failure, results.wrong)
+    parts += map(_table, grids(results.cases))
     return _cut(parts)
 
 
@@ -51,26 +43,21 @@ def _cut(parts: Sequence[str]) -> str:
     return "\n".join(kept)
 
 
-def _failure(case: CaseResult) -> str:
-    lines = [f"### ✗ {_plain(case.case)}\n", f"{_plain(case.problem or '')}\n"]
-    lines += [f"{_fenced(chr(10).join(case.tail))}\n"] if case.tail else []
-    lines += [f"Again:\n\n{_fenced(case.reproduce)}\n"]
-    return "\n".join(lines)
+def _failure(item: CaseResult | Check) -> str:
+    lines = [f"### ✗ {_plain(item.name)}\n"]
+    lines += [f"{_plain(item.problem or '')}\n"] if isinstance(item, CaseResult) else []
+    return "\n".join([*lines, _fenced("\n".join(failure.lines(item))) + "\n"])
 
 
-def _table(arch: str, cases: Sequence[CaseResult]) -> str:
-    kernels = columns.kernels(cases)
-    rows: dict[str, dict[str, CaseResult]] = {}
-    for case in sorted(cases, key=lambda case: case.claim):
-        rows.setdefault(case.claim, {})[case.kernel.name] = case
+def _table(table: Grid) -> str:
     lines = [
-        f"<details><summary>{_plain(arch)}</summary>\n",
-        "| case | " + " | ".join(map(_plain, kernels)) + " |",
-        "|---" * (len(kernels) + 1) + "|",
+        f"<details><summary>{_plain(table.arch)}</summary>\n",
+        "| case | " + " | ".join(map(_plain, table.kernels)) + " |",
+        "|---" * (len(table.kernels) + 1) + "|",
     ]
-    for claim, cells in rows.items():
-        found = (_cell(cells.get(kernel)) for kernel in kernels)
-        lines.append(f"| {_plain(claim)} | " + " | ".join(found) + " |")
+    for claim, cells in table.rows.items():
+        cases = (_cell(cells.get(kernel)) for kernel in table.kernels)
+        lines.append(f"| {_plain(claim)} | " + " | ".join(cases) + " |")
     return "\n".join([*lines, "\n</details>\n"])
 
 

@@ -7,35 +7,18 @@ whether there is a terminal.
 from __future__ import annotations
 
 import io
-import shlex
-from collections.abc import Sequence
 from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bootproof.harness.report import columns
+from bootproof.harness.report import failure
+from bootproof.harness.report.grid import Grid, grids
 from bootproof.harness.results.results import CaseResult, Check, Results
 
 _WIDTH: Final = 118
 _GOOD, _BAD, _DIM = "green", "bold red", "dim"
-
-
-def reproduce(test: str, command: str) -> str:
-    """The command that runs one test of a matrix again: no other has this name."""
-    return f"{command} -k {shlex.quote(test)}"
-
-
-def failure(result: CaseResult) -> str:
-    """Everything a reader of a CI log needs for one failure."""
-    lines = [f"{result.case}: {result.problem}"]
-    if result.tail:
-        lines += ["last console lines:", *(f"  | {line}" for line in result.tail)]
-    elif result.log:
-        lines += ["the log buffer in RAM ends:", *(f"  | {line}" for line in result.log.tail)]
-    lines += [f"reproduce: {result.reproduce}", f"run directory: {result.directory}"]
-    return "\n".join(lines)
 
 
 def line(result: CaseResult | Check, done: int, total: int, *, colour: bool = False) -> str:
@@ -51,43 +34,36 @@ def line(result: CaseResult | Check, done: int, total: int, *, colour: bool = Fa
         what, name, style = result.verdict, result.case, _GOOD if result.as_expected else _BAD
     text.append(f"{mark:<6}", style)
     text.append(f" {what:<20} {result.seconds:6.1f} s {name}")
-    if isinstance(result, CaseResult) and not result.as_expected:
+    if isinstance(result, CaseResult) and result.bad:
         text.append(f"   NOT AS EXPECTED ({result.expected.verdict})", _BAD)
     return _rendered(text, colour=colour).rstrip("\n")
 
 
 def grid(results: Results, *, colour: bool = False) -> str:
     """A table per architecture: a line per claim, a column per kernel, verdict and seconds."""
-    parts = [
-        _rendered(_table(arch, [c for c in results.cases if c.arch == arch]), colour=colour)
-        for arch in sorted({case.arch for case in results.cases}, reverse=True)
-    ]
-    return "".join(parts)
+    tables = map(_table, grids(results.cases))
+    return "".join(_rendered(table, colour=colour) for table in tables)
 
 
 def failures(results: Results) -> str:
     """Everything that is not as expected, in full."""
-    texts = [f"✗ {failure(case)}" for case in results.unexpected]
-    texts += [
-        f"✗ {check.name}: {check.outcome}\n{check.text}" for check in results.checks if check.bad
-    ]
-    return "".join(f"\n{text}\n" for text in texts)
+    return "".join(f"\n✗ {failure.text(item)}\n" for item in results.wrong)
 
 
-def _table(arch: str, cases: Sequence[CaseResult]) -> Table:
-    kernels = columns.kernels(cases)
-    table = Table(title=arch, title_justify="left", box=None, pad_edge=False)
+def _table(grid: Grid) -> Table:
+    table = Table(title=grid.arch, title_justify="left", box=None, pad_edge=False)
     table.add_column("case", no_wrap=True)
-    for kernel in kernels:
+    for kernel in grid.kernels:
         table.add_column(Text(kernel))
-    cells = {(case.claim, case.kernel.name): _cell(case) for case in cases}
-    for claim in sorted(dict.fromkeys(case.claim for case in cases)):
-        row = (cells.get((claim, kernel), Text("")) for kernel in kernels)
+    for claim, cells in grid.rows.items():
+        row = (_cell(cells.get(kernel)) for kernel in grid.kernels)
         table.add_row(Text(claim), *row)
     return table
 
 
-def _cell(case: CaseResult) -> Text:
+def _cell(case: CaseResult | None) -> Text:
+    if case is None:
+        return Text("")
     text = f"{case.verdict} {case.seconds:.1f}s"
     return Text(text, _GOOD) if case.as_expected else Text(f"✗ {text} (not as expected)", _BAD)
 
@@ -108,8 +84,9 @@ def _summary(results: Results) -> Text:
     harness = sorted(c.harness_seconds for c in results.cases if c.instructions is not None)
     if harness:
         median, worst = harness[len(harness) // 2], harness[-1]
-        summary += f"; beyond QEMU a case took {median:.2f} s (median), {worst:.2f} s at most"
-    return Text(summary, _GOOD if results.good and results.complete else _BAD)
+        summary += f"; harness time per case besides QEMU: median {median:.2f} s"
+        summary += f", at most {worst:.2f} s"
+    return Text(summary, _GOOD if results.success else _BAD)
 
 
 def _rendered(what: Text | Table, *, colour: bool) -> str:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Final
 
 from bootproof.harness.results.key import Key
-from bootproof.harness.results.results import CaseResult, Reference, Results
+from bootproof.harness.results.results import CaseResult, Check, Reference, Results
 
 THRESHOLD: Final = 0.005  # of the instruction count
 _SHARE: Final = 0.1  # of the threshold: what a stage must add to the whole boot to be a regression
@@ -79,15 +79,44 @@ def exit_code(changes: Sequence[Change]) -> int:
     return 2 if any(change.kind is Kind.NOT_COMPARED for change in changes) else 0
 
 
+def judged(results: Results, changes: Sequence[Change]) -> Results:
+    """The run with what a comparison says of its cases: this is what every output shows.
+
+    A case that became worse is not as expected any more, and says why; one that could not be
+    compared is an error beside it.
+    """
+    of_case = {change.case: change for change in changes}
+    pairs = [with_change(case, of_case.get(case.case)) for case in results.cases]
+    return replace(
+        results,
+        cases=tuple(case for case, _ in pairs),
+        checks=(*results.checks, *(check for _, check in pairs if check)),
+    )
+
+
+def with_change(case: CaseResult, change: Change | None) -> tuple[CaseResult, Check | None]:
+    """A case after its comparison, and the error that this ended in, if it did."""
+    if change is None:
+        return case, None
+    told = "; ".join(change.sentences)
+    if change.kind.bad and case.as_expected:
+        problem = f"{change.kind.value} since the run before: {told}"
+        return replace(case, problem=problem), None
+    if change.kind is Kind.NOT_COMPARED:
+        return case, Check(f"{case.case} beside the run before", "error", told, 0.0)
+    return case, None
+
+
 def compare(before: Results, now: Results, threshold: float = THRESHOLD) -> list[Change]:
     """The change of every case of either run: the worst first, then by case."""
     old, new = ({case.case: case for case in run.cases} for run in (before, now))
-    changes = [_change(old.get(id_), new.get(id_), threshold) for id_ in {**old, **new}]
+    changes = [compare_case(old.get(id_), new.get(id_), threshold) for id_ in {**old, **new}]
     order = list(Kind)
     return sorted(changes, key=lambda change: (order.index(change.kind), change.case))
 
 
-def _change(before: CaseResult | None, now: CaseResult | None, threshold: float) -> Change:
+def compare_case(before: CaseResult | None, now: CaseResult | None, threshold: float) -> Change:
+    """The change of one case, of which one side may be missing."""
     if before is None:
         assert now is not None
         return Change(now.case, Kind.NEW, (f"{now.verdict}; it was not in the run before",))
@@ -136,7 +165,9 @@ def _identical(before: CaseResult, now: CaseResult) -> Change:
     """The same boot image in the same surroundings: everything must be the same."""
     differences = list(_first_difference(before, now, exact=True))
     if before.instructions != now.instructions:
-        differences.append(str(Costs("in all", before.instructions or 0, now.instructions or 0)))
+        differences.append(
+            str(Costs("whole boot", before.instructions or 0, now.instructions or 0))
+        )
     if not differences:
         return Change(now.case, Kind.SAME)
     told = "the boot image is the same, bit by bit, but not the run"
@@ -160,11 +191,11 @@ def _other_image(before: CaseResult, now: CaseResult, threshold: float) -> Chang
 def _costs(before: CaseResult, now: CaseResult) -> Iterator[Costs]:
     """The whole boot, and each stage by itself: the instructions since the stage before."""
     if before.instructions is not None and now.instructions is not None:
-        yield Costs("in all", before.instructions, now.instructions)
+        yield Costs("whole boot", before.instructions, now.instructions)
     old, new = stage_costs(before), stage_costs(now)
     for name in old:
         if name in new:
-            yield Costs(f"up to {name}", old[name], new[name])
+            yield Costs(f"stage {name}", old[name], new[name])
 
 
 def stage_costs(case: CaseResult | Reference) -> Mapping[str, int]:

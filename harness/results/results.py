@@ -21,6 +21,7 @@ from bootproof.harness.results import typedjson
 from bootproof.harness.results.key import Key
 from bootproof.harness.results.typedjson import about
 from bootproof.harness.text import printable
+from bootproof.harness.verdict import Verdict
 from bootproof.loader import strictjson
 
 RESULTS: Final = "results.json"
@@ -29,6 +30,7 @@ VERSION: Final = 2
 _FILE_LIMIT: Final = 1 << 30
 _TRANSCRIPT_LIMIT: Final = 1 << 20  # characters kept of one; half from each end
 _TAIL: Final = 10
+_PASSED: Final = frozenset(verdict.value for verdict in Verdict if verdict.passed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +148,21 @@ class CaseResult:
     directory: str = about("the run directory")
 
     @property
+    def name(self) -> str:
+        return self.case
+
+    @property
     def as_expected(self) -> bool:
         return self.problem is None
+
+    @property
+    def bad(self) -> bool:
+        return not self.as_expected
+
+    @property
+    def passed(self) -> bool:
+        """Whether the guest did all that was asked of it."""
+        return self.verdict in _PASSED
 
     @property
     def tail(self) -> list[str]:
@@ -186,12 +201,29 @@ class Results:
     )
 
     @property
-    def good(self) -> bool:
-        return not self.unexpected and not any(check.bad for check in self.checks)
+    def unexpected(self) -> list[CaseResult]:
+        return [case for case in self.cases if case.bad]
 
     @property
-    def unexpected(self) -> list[CaseResult]:
-        return [case for case in self.cases if not case.as_expected]
+    def bad_checks(self) -> list[Check]:
+        return [check for check in self.checks if check.bad]
+
+    @property
+    def wrong(self) -> list[CaseResult | Check]:
+        """All that is not as expected."""
+        return [*self.unexpected, *self.bad_checks]
+
+    @property
+    def success(self) -> bool:
+        """Whether all was run that was to be run, and nothing is wrong with it."""
+        return self.complete and not self.wrong
+
+    @property
+    def headline(self) -> str:
+        """The whole run in a few words, the same in every output."""
+        if self.wrong:
+            return f"{len(self.wrong)} not as expected"
+        return f"All {len(self.cases)} cases as expected" if self.complete else "Not complete"
 
 
 def transcript(raw: bytes) -> Transcript:

@@ -8,6 +8,7 @@ file, claim and case: `x86_64.toml::pvh[x86_64-6.1-cloud-amd64-elf-pvh-none]`.
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -24,7 +25,7 @@ from bootproof.harness.host import signals
 from bootproof.harness.prove import Options, Proven, prove
 from bootproof.harness.qemu.binary import find_qemu
 from bootproof.harness.record import rundir
-from bootproof.harness.report import terminal
+from bootproof.harness.report import failure
 from bootproof.harness.report.listing import Listed
 from bootproof.harness.results import typedjson
 from bootproof.harness.suite.case_result import case_result
@@ -184,13 +185,18 @@ def boot(item: pytest.Item, case: Case) -> Proven:
         return prove(case, out.absolute() / case.id, options)
 
 
+def reproduce(test: str, command: str) -> str:
+    """The command that runs one test of a matrix again: no other has this name."""
+    return f"{command} -k {shlex.quote(test)}"
+
+
 def tell(item: pytest.Item, proven: Proven) -> Proven:
     """Hands a result to the reports, and fails unless it is as expected."""
-    again = terminal.reproduce(item.name, item.config.getoption(COMMAND_OPTION))
-    result = case_result(proven, again)
+    command: str = item.config.getoption(COMMAND_OPTION)
+    result = case_result(proven, reproduce(item.name, command))
     item.user_properties.append((PROPERTY, typedjson.to_json(result)))
     if not result.as_expected:
-        pytest.fail(terminal.failure(result), pytrace=False)
+        pytest.fail(failure.text(result), pytrace=False)
     if item.config.getoption(KEEP_OPTION) == "failed":
         rundir.drop_ram(proven.directory)
     return proven

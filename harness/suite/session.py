@@ -1,4 +1,4 @@
-"""Gathers what a pytest session found, in the process that the user looks at.
+"""What a pytest session knows of its cases, in the process that the user looks at.
 
 Every case's result arrives with its test's report, also from other processes. Shows a line for each
 as it ends, and at the end hands all of it to bootproof.harness.report.files. Touches nothing in a
@@ -20,7 +20,7 @@ from bootproof.harness import VERSION
 from bootproof.harness.report import changes as rendering
 from bootproof.harness.report import files, ktap, terminal
 from bootproof.harness.results import changes, results, typedjson
-from bootproof.harness.results.changes import Change
+from bootproof.harness.results.changes import Change, Kind
 from bootproof.harness.results.results import CaseResult, Check, Reference, Results
 from bootproof.harness.suite.live import AREA
 from bootproof.harness.suite.options import (
@@ -35,7 +35,7 @@ from bootproof.harness.suite.options import (
 )
 
 
-class Gatherer:
+class MatrixSession:
     """A pytest plugin of one session."""
 
     def __init__(self, config: pytest.Config) -> None:
@@ -45,15 +45,16 @@ class Gatherer:
         self._out: Path = config.getoption(OUT_OPTION).absolute()
         self._cases: dict[str, CaseResult] = {}
         self._checks: dict[str, Check] = {}
-        self._told: dict[str, list[CaseResult | Check]] = {}
         self._references: dict[str, Reference] = {}
+        # What is known of each test that has not ended yet, as it is shown.
+        self._shown: dict[str, list[CaseResult | Check]] = {}
         self._ended: set[str] = set()
         self._ktap = sys.__stdout__ if config.getoption(KTAP_OPTION) else None
         self._total = 0
         path: Path | None = config.getoption(BASELINE_OPTION)
         self._baseline = None if path is None else results.read(path)
+        self._before = {case.case: case for case in self._baseline.cases} if self._baseline else {}
         self._threshold: float = config.getoption(THRESHOLD_OPTION)
-        self._changes: list[Change] = []
         self._began = time.monotonic()
         self._started = datetime.datetime.now(datetime.UTC)
 
@@ -65,20 +66,20 @@ class Gatherer:
         self._total = max(self._total, len(session.items))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        found = list(_cases_of(report))
-        for case in found:
+        cases = list(_cases_of(report))
+        for case in cases:
             before = self._cases.get(case.case)
             if before is None or before.as_expected:  # proved twice: the failure is what counts
                 self._cases[case.case] = case
         self._references.update(_references_of(report))
         check = _check_of(report)
-        told = self._told.setdefault(report.nodeid, [])
-        told += found
+        shown = self._shown.setdefault(report.nodeid, [])
+        shown += [item for case in cases for item in self._compared(case)]
         # A case that was proved says all about its test, unless the rest of the test failed too.
-        explained = any(not case.as_expected for case in found) or report.passed
-        if check is not None and not (found and explained):
+        explained = any(case.bad for case in cases) or report.passed
+        if check is not None and not (cases and explained):
             self._checks[f"{check.name} {report.when}"] = check
-            told.append(check)
+            shown.append(check)
         if report.when not in ("setup", "call", "teardown"):  # the process of the test has died
             self._end(report.nodeid)
 
@@ -89,21 +90,29 @@ class Gatherer:
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         self._end(nodeid)
 
+    def _compared(self, case: CaseResult) -> list[CaseResult | Check]:
+        """A case as it is beside the baseline, if there is one."""
+        if self._baseline is None:
+            return [case]
+        change = changes.compare_case(self._before.get(case.case), case, self._threshold)
+        return [item for item in changes.with_change(case, change) if item is not None]
+
     def _end(self, nodeid: str) -> None:
         """Shows what became of a test."""
         if nodeid in self._ended:
             return
         self._ended.add(nodeid)
         done, total = len(self._ended), max(len(self._ended), self._total)
-        told = self._told.pop(nodeid, [])
+        shown = self._shown.pop(nodeid, [])
         if self._ktap is not None:
-            one = told[0] if len(told) == 1 else None
-            name = one.case if isinstance(one, CaseResult) else nodeid.rpartition("/")[2]
+            name = nodeid.rpartition("/")[2]
+            if len(cases := [item for item in shown if isinstance(item, CaseResult)]) == 1:
+                name = cases[0].name
             head = [ktap.header(total)] if done == 1 else []
-            text = "\n".join([*head, ktap.result(done, name, told)])
+            text = "\n".join([*head, ktap.result(done, name, shown)])
             print(text, file=self._ktap, flush=True)
         if self._lines and not self._quiet:
-            for item in told:
+            for item in shown:
                 self._print(terminal.line(item, done, total, colour=self._colour))
 
     def _print(self, text: str) -> None:
@@ -118,7 +127,7 @@ class Gatherer:
         return self._config.get_terminal_writer().hasmarkup
 
     def results(self) -> Results:
-        """All that has been gathered so far, in an order that no host decides."""
+        """All that is known so far, in an order that no host decides."""
         return Results(
             format=results.FORMAT,
             version=results.VERSION,
@@ -131,13 +140,17 @@ class Gatherer:
             references=self._references,
         )
 
+    def _changes(self, run: Results) -> list[Change]:
+        """What became of the cases since the baseline; a run that was cut short says less."""
+        if self._baseline is None:
+            return []
+        all_ = changes.compare(self._baseline, run, self._threshold)
+        return [change for change in all_ if run.complete or change.kind is not Kind.GONE]
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Compares with the baseline; what became worse fails the session."""
-        if self._baseline is None or session.exitstatus not in (0, 1):
-            return
-        self._changes = changes.compare(self._baseline, self.results(), self._threshold)
-        code = changes.exit_code(self._changes)
+        """What became worse than the baseline fails the session."""
+        code = changes.exit_code(self._changes(self.results()))
         if session.exitstatus == 0 and code:
             session.exitstatus = 1 if code == 1 else pytest.ExitCode.USAGE_ERROR
 
@@ -145,15 +158,17 @@ class Gatherer:
         """The grid of all cases, the failures, and the reports beside the run directories."""
         if not self._cases and not (self._lines and self._checks):
             return
-        found = self.results()
-        written = files.write(found, self._out, self._baseline)
+        run = self.results()
+        compared = self._changes(run)
+        written = files.write(run, self._out, self._baseline, compared)
+        shown = changes.judged(run, compared)
         write = terminalreporter.write
-        write("\n" if self._quiet else "\n" + terminal.grid(found, colour=self._colour))
+        write("\n" if self._quiet else "\n" + terminal.grid(shown, colour=self._colour))
         if self._lines:  # elsewhere pytest shows them
-            write(terminal.failures(found))
-        if self._changes:
-            write(rendering.render(self._changes))
-        write(terminal.summary(found, colour=self._colour))
+            write(terminal.failures(shown))
+        if compared:
+            write(rendering.render(compared))
+        write(terminal.summary(shown, colour=self._colour))
         names = ", ".join(path.name for path in written)
         terminalreporter.write_line(f"run directories, {names}: {self._out}")
 
@@ -190,5 +205,5 @@ def _check_of(report: pytest.TestReport) -> Check | None:
 
 
 def _skip_reason(report: pytest.TestReport) -> str:
-    found = report.longrepr
-    return str(found[2]) if report.skipped and isinstance(found, tuple) else ""
+    where = report.longrepr
+    return str(where[2]) if report.skipped and isinstance(where, tuple) else ""

@@ -16,7 +16,7 @@ from bootproof.harness.case import Case, Expectation, offset_label, short
 from bootproof.harness.inputs import images, variants
 from bootproof.harness.observation import Placement
 from bootproof.harness.prove import expected_code, full_cmdline
-from bootproof.harness.report import terminal
+from bootproof.harness.report import failure
 from bootproof.harness.suite.case_result import case_result
 from bootproof.harness.verdict import CodeAnywhere, CodeAt, Verdict
 from bootproof.loader import BzImage, Elf, Pe
@@ -266,7 +266,7 @@ def test_problem(offline: None, tmp_path: Path) -> None:
 def test_failure_has_all_a_reader_needs(case: Case, tmp_path: Path) -> None:
     result = case_result(prove.prove(case, tmp_path / "run"), "again")
     result = replace(result, problem="what")
-    assert terminal.failure(result) == "\n".join(
+    assert failure.text(result) == "\n".join(
         [
             f"{case.id}: what",
             "last console lines:",

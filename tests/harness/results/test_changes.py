@@ -88,7 +88,7 @@ def test_slower_stage_in_a_boot_that_is_as_fast() -> None:
     found = change(builder.case(), builder.case(stages=tuple(stages), key=OTHER_IMAGE))
     assert (found.kind, found.sentences) == (
         Kind.REGRESSED,
-        ("up to memory: 100,000,000 -> 103,000,000 instructions (+3.00%)",),
+        ("stage memory: 100,000,000 -> 103,000,000 instructions (+3.00%)",),
     )
 
 
@@ -98,7 +98,7 @@ def test_short_stage_that_means_nothing_for_the_boot() -> None:
     new = (Stage("banner", 10_600_000, 0.0), *builder.STAGES[2:])
     found = change(builder.case(stages=old), builder.case(stages=new, key=OTHER_IMAGE))
     assert (found.kind, len(found.sentences)) == (Kind.CHANGED, 1)
-    assert "up to banner: 10,000,000 -> 10,600,000" in found.sentences[0]
+    assert "stage banner: 10,000,000 -> 10,600,000" in found.sentences[0]
 
 
 def test_stage_that_is_missing() -> None:
@@ -225,7 +225,10 @@ def test_report_of_two_runs(tmp_path: Path, capsys: Capture) -> None:
     assert cli.main(["report", a, a]) == 0
     assert capsys.readouterr().out == "1 cases compared with the run before: 1 same\n"
     assert cli.main(["report", a, b]) == 1
-    assert "in all: 1,300,000,000 -> 1,400,000,000 instructions (+7.69%)" in capsys.readouterr().out
+    assert (
+        "whole boot: 1,300,000,000 -> 1,400,000,000 instructions (+7.69%)"
+        in capsys.readouterr().out
+    )
     assert cli.main(["report", a, b, "--threshold", "10%"]) == 0
     assert cli.main(["report", b, a]) == 0
     assert "+ improved" in capsys.readouterr().out

@@ -14,10 +14,10 @@ import pytest
 from _pytest.mark.expression import Expression
 
 from bootproof.harness.cases.scenarios import read_scenarios
-from bootproof.harness.report.terminal import reproduce
 from bootproof.harness.results import results
 from bootproof.harness.results.results import Reference
 from bootproof.harness.suite import matrix
+from bootproof.harness.suite.items import reproduce
 from bootproof.harness.suite.matrix import Selection, arguments
 from tests import ROOT
 from tests.builders import images as builder
@@ -269,7 +269,7 @@ def test_reports_beside_the_run_directories(tmp_path: Path) -> None:
     done = run(tmp_path, "-p", "no:xdist", f"--bootproof-out={tmp_path}/out", "-k", "case")
     assert done.returncode == 1
     found = results.read(tmp_path / "out")
-    assert (len(found.cases), found.complete, found.good) == (3, True, False)
+    assert (len(found.cases), found.complete, found.success) == (3, True, False)
     (check,) = found.checks  # the test without a case
     assert (check.name, check.outcome) == ("test_cases.py::test_without_a_case", "passed")
     for name in ("report.html", "junit.xml"):
@@ -319,9 +319,12 @@ def test_baseline(tmp_path: Path) -> None:
     ran = next(case for case in data["cases"] if case["instructions"])
     ran["instructions"] -= 1
     baseline.write_text(json.dumps(data))
-    other = run(tmp_path, *options, f"--bootproof-baseline={baseline}")
+    other = run(tmp_path, *options, f"--bootproof-baseline={baseline}", "--bootproof-ktap")
     assert other.returncode == 1
     assert f"✗ not deterministic: {ran['case']}" in other.stdout
+    assert f" {ran['case']} # not deterministic since the run before: " in other.stdout
+    assert 'failures="1"' in (tmp_path / "out" / "junit.xml").read_text()
+    assert "1 not as expected" in (tmp_path / "out" / "report.html").read_text()
 
     ran["key"]["cpu"] = "another"
     baseline.write_text(json.dumps(data))
