@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import quote
 
 from bootproof.kernels.cache import Cache, file_sha256
 from bootproof.kernels.catalog import Catalog, CatalogEntry
@@ -91,6 +92,11 @@ class Archive:
                 " Debian may have renamed it: correct catalog.toml"
             )
         return max(matching, key=lambda p: Version(p.version))
+
+    def download(self, resolved: Resolved, part: Path, label: str) -> None:
+        """Makes `part` the package, as `Downloader.save` does."""
+        wanted = Wanted(label, resolved.size, resolved.sha256)
+        self._downloader.save(f"{self.mirror}/{quote(resolved.path)}", part, wanted)
 
     def _read_index(self, suite: str, component: str, arch: str) -> list[Resolved]:
         release = _once(self._releases, suite, lambda: self._read_release(suite))

@@ -120,11 +120,25 @@ class Cache:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def adopt(self, package_sha256: str, member: str, write: Callable[[Path], None]) -> CachedFile:
-        """Have `write` make the file, then let it appear in the cache in one step.
+    def file(
+        self,
+        package_sha256: str,
+        member: str,
+        write: Callable[[Path], object],
+        on_wait: Callable[[], None] = lambda: None,
+    ) -> CachedFile:
+        """The file `member` of a package. Unless it is here, `write` makes it at the path that it
+        is given, and it appears in the cache in one step.
 
-        The caller holds the package's lock. Raises what `write` raises; nothing is left then.
+        `on_wait` is called once if another process works on the package. Raises as `locked`, and
+        what `write` raises; nothing is left then.
         """
+        with self.locked(package_sha256, on_wait):
+            return self.find(package_sha256, member) or self._made(package_sha256, member, write)
+
+    def _made(
+        self, package_sha256: str, member: str, write: Callable[[Path], object]
+    ) -> CachedFile:
         folder = self._folder(package_sha256, member)
         draft = folder.with_name(f".{folder.name}")
         shutil.rmtree(draft, ignore_errors=True)

@@ -33,14 +33,14 @@ class CatalogEntry:
 
     name: str
     kind: Kind
-    arch: str
+    arch: str  # our name of it
     debian_arch: str
     suite: str
     component: str
-    package: re.Pattern[str]
-    file: str
-    default: bool
-    about: str
+    package: re.Pattern[str]  # its group `release` is the kernel's
+    file: str  # path in the package; {release} stands for the kernel's
+    default: bool  # whether it is of the default set
+    about: str  # for listings
 
     def release_of(self, package: str) -> str | None:
         """What `uname -r` says for the kernel in `package`; None for what is no kernel."""

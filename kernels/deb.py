@@ -32,11 +32,11 @@ def extract_member(
     Raises `MemberMissing` when it is not there as a regular file, `BadPackage` when the package is
     broken or exceeds a limit, `OSError` when `target` cannot be written.
     """
-    for found in members(package):
-        if found.name == member:
-            if found.open is None:
+    for file in members(package):
+        if file.name == member:
+            if file.open is None:
                 raise MemberMissing(f"{member} of the package is not a regular file")
-            unpacking.copy(found, target, limit)
+            unpacking.copy(file, target, limit)
             return
     raise MemberMissing(f"the package holds no {member}; correct `file` in catalog.toml")
 

@@ -37,7 +37,7 @@ T = TypeVar("T")
 class RetryPolicy:
     """How long to believe in a mirror. Seconds of the host's wall clock."""
 
-    tries: int = 5
+    tries: int = 5  # in a row that came no further
     first_delay: float = 0.5
     connect_timeout: float = 10.0
     read_timeout: float = 30.0
@@ -61,7 +61,7 @@ class Wanted:
 
 
 class Downloader:
-    """One HTTP session, opened by the first request. close() it.
+    """One HTTP session, opened by the first request. Use close() at the end.
 
     `advice` is what to do when the network fails.
     """

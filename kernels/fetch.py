@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,28 +34,24 @@ from bootproof.kernels.records import LockMode, Records
 
 if TYPE_CHECKING:  # these import requests and debian, which cost more than a whole cached fetch
     from bootproof.kernels.archive import Archive
-    from bootproof.kernels.download import Downloader, RetryPolicy
+    from bootproof.kernels.download import RetryPolicy
 
 LOCK_PATH = Path(__file__).with_name("kernels.lock")
 
 
 @dataclass(frozen=True, slots=True)
 class FetchedKernel:
-    """A file of the catalogue, on disk and checked.
-
-    `sha256` is that of the file at `path`, not of the package. `release` is what `uname -r` will
-    say (None for busybox). `locked` says whether it is the version that kernels.lock names.
-    """
+    """A file of the catalogue, on disk and checked."""
 
     name: str
     kind: Kind
     arch: str
     path: Path
     package: str
-    version: str
-    sha256: str
-    release: str | None
-    locked: bool
+    version: str  # of the package
+    sha256: str  # of the file at `path`, not of the package
+    release: str | None  # what `uname -r` will say; None for busybox
+    locked: bool  # whether it is the version that kernels.lock names
 
 
 class FetchErrors(FetchError):
@@ -82,12 +78,12 @@ class FetchErrors(FetchError):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a listing. `resolved` is None for what no lock and no fetch has named yet."""
+    """One line of a listing."""
 
     entry: CatalogEntry
-    resolved: Resolved | None
+    resolved: Resolved | None  # None: no lock and no fetch has named a package yet
     locked: bool
-    path: Path | None
+    path: Path | None  # None: it is not in the cache
 
     @property
     def cached(self) -> bool:
@@ -134,15 +130,16 @@ class Fetcher:
         entries = [self._catalog[name] for name in dict.fromkeys(names)]
         records = self._records()
         done = {
-            entry.name: _result(records, entry, *found)
+            entry.name: _result(records, entry, *cached)
             for entry in entries
-            if (found := self._cached(records, entry)) is not None
+            if (cached := self._cached(records, entry)) is not None
         }
         errors: dict[str, FetchError] = {}
-        with contextlib.closing(self._network()) as network:
+        with contextlib.ExitStack() as stack:
+            archive = functools.cache(lambda: self._archive(stack))
             for entry in (e for e in entries if e.name not in done):
                 try:
-                    done[entry.name] = self._fetch_one(records, network, entry)
+                    done[entry.name] = self._fetch_one(records, archive, entry)
                 except FetchError as error:
                     errors[entry.name] = error
                     if error.fatal:
@@ -160,10 +157,30 @@ class Fetcher:
         records = self._records()
         return [self._row(records, entry) for entry in self._catalog]
 
-    def _fetch_one(self, records: Records, network: _Network, entry: CatalogEntry) -> FetchedKernel:
+    def _archive(self, stack: contextlib.ExitStack) -> Archive:
+        """The mirror, and the connection to it, which `stack` closes."""
+        from bootproof.kernels.archive import Archive
+        from bootproof.kernels.download import Downloader, RetryPolicy
+        from bootproof.kernels.mirror import find_mirror
+        from bootproof.kernels.signature import default_keyring
+
+        mirror = find_mirror(self._mirror)
+        downloader = Downloader(self._progress, self._retry or RetryPolicy())
+        return Archive(
+            mirror,
+            catalog=self._catalog,
+            cache=self._cache,
+            downloader=stack.enter_context(contextlib.closing(downloader)),
+            progress=self._progress,
+            keyring=self._keyring or default_keyring(),
+        )
+
+    def _fetch_one(
+        self, records: Records, archive: Callable[[], Archive], entry: CatalogEntry
+    ) -> FetchedKernel:
         for resolved in records.candidates(entry):
             try:
-                return _result(records, entry, resolved, self._obtain(network, entry, resolved))
+                return _result(records, entry, resolved, self._file(archive, entry, resolved))
             except NotOnMirror:
                 self._notice_drop(records, entry, resolved)
         if self._mode is LockMode.LOCKED:
@@ -171,9 +188,9 @@ class Fetcher:
                 f"{self._lock_path.name} has no entry that fits the catalogue;"
                 f" make one with: bootproof fetch --update {entry.name}"
             )
-        resolved = network.archive.resolve(entry)
+        resolved = archive().resolve(entry)
         try:
-            file = self._obtain(network, entry, resolved)
+            file = self._file(archive, entry, resolved)
         except NotOnMirror as error:
             raise NotOnMirror(
                 f"{error}, though its index names the file;"
@@ -195,7 +212,9 @@ class Fetcher:
             f"{entry.name}: the mirror no longer has the {origin} {what}; taking its newest instead"
         )
 
-    def _obtain(self, network: _Network, entry: CatalogEntry, resolved: Resolved) -> CachedFile:
+    def _file(
+        self, archive: Callable[[], Archive], entry: CatalogEntry, resolved: Resolved
+    ) -> CachedFile:
         """The file out of one package, downloaded and unpacked unless it is there by now.
 
         Raises `NotOnMirror` when the package is gone.
@@ -206,19 +225,19 @@ class Fetcher:
         def on_wait() -> None:
             self._progress.note(f"{label}: another bootproof is fetching it; waiting")
 
-        with self._cache.locked(resolved.sha256, on_wait):
-            if (file := self._cache.find(resolved.sha256, member)) is not None:
-                return file
+        def write(target: Path) -> None:
+            from bootproof.kernels.deb import extract_member
+
             part = self._cache.part_path(resolved.sha256)
-            network.download(resolved, part, label)
+            archive().download(resolved, part, label)
             try:
-                return self._cache.adopt(
-                    resolved.sha256, member, lambda target: _extract(part, member, target)
-                )
+                extract_member(part, member, target)
             except (BadPackage, MemberMissing) as error:
                 raise type(error)(f"{resolved.package} {resolved.version}: {error}") from error
             finally:
                 part.unlink(missing_ok=True)
+
+        return self._cache.file(resolved.sha256, member, write, on_wait)
 
     def _cached(self, records: Records, entry: CatalogEntry) -> tuple[Resolved, CachedFile] | None:
         for resolved in records.candidates(entry):
@@ -228,80 +247,13 @@ class Fetcher:
         return None
 
     def _row(self, records: Records, entry: CatalogEntry) -> Row:
-        found = self._cached(records, entry)
-        resolved = found[0] if found else next(records.candidates(entry), None)
-        path = found[1].path if found else None
+        resolved, file = self._cached(records, entry) or (None, None)
+        resolved = resolved or next(records.candidates(entry), None)
         locked = resolved is not None and resolved == records.locked(entry)
-        return Row(entry, resolved, locked, path)
+        return Row(entry, resolved, locked, file.path if file else None)
 
     def _records(self) -> Records:
         return Records(self._lock_path, self._cache, self._mode, self._progress)
-
-    def _network(self) -> _Network:
-        return _Network(
-            option=self._mirror,
-            catalog=self._catalog,
-            cache=self._cache,
-            progress=self._progress,
-            retry=self._retry,
-            keyring=self._keyring,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Network:
-    """The mirror and the connection to it, made when they are first needed."""
-
-    option: str | None
-    catalog: Catalog
-    cache: Cache
-    progress: Progress
-    retry: RetryPolicy | None
-    keyring: Path | None
-
-    @functools.cached_property
-    def mirror(self) -> str:
-        from bootproof.kernels.mirror import find_mirror
-
-        return find_mirror(self.option)
-
-    @functools.cached_property
-    def downloader(self) -> Downloader:
-        from bootproof.kernels.download import Downloader, RetryPolicy
-
-        return Downloader(self.progress, self.retry or RetryPolicy())
-
-    @functools.cached_property
-    def archive(self) -> Archive:
-        from bootproof.kernels.archive import Archive
-        from bootproof.kernels.signature import default_keyring
-
-        return Archive(
-            self.mirror,
-            catalog=self.catalog,
-            cache=self.cache,
-            downloader=self.downloader,
-            progress=self.progress,
-            keyring=self.keyring or default_keyring(),
-        )
-
-    def download(self, resolved: Resolved, part: Path, label: str) -> None:
-        from urllib.parse import quote
-
-        from bootproof.kernels.download import Wanted
-
-        wanted = Wanted(label, resolved.size, resolved.sha256)
-        self.downloader.save(f"{self.mirror}/{quote(resolved.path)}", part, wanted)
-
-    def close(self) -> None:
-        if "downloader" in self.__dict__:
-            self.downloader.close()
-
-
-def _extract(package: Path, member: str, target: Path) -> None:
-    from bootproof.kernels.deb import extract_member
-
-    extract_member(package, member, target)
 
 
 def _result(

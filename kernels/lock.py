@@ -25,20 +25,17 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """One package, named so exactly that any mirror can only give the same bytes.
-
-    `path` is relative to the mirror's root. `instead_of` is set in the local record only: the
-    SHA-256 of the committed lock's package that this one stands in for, empty when the lock had
-    none.
-    """
+    """One package, named so exactly that any mirror can only give the same bytes."""
 
     suite: str
     package: str
     version: str
-    arch: str
-    path: str
-    size: int
+    arch: str  # Debian's name of it
+    path: str  # relative to the mirror's root
+    size: int  # bytes
     sha256: str
+    # In the local record only: the SHA-256 of the committed lock's package that this one stands in
+    # for, empty when the lock had none.
     instead_of: str = ""
 
     def fits(self, entry: CatalogEntry) -> bool:

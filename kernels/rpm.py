@@ -81,13 +81,13 @@ def _texts(header: bytes) -> dict[int, str]:
     """The texts of a header by tag; a text ends at a NUL."""
     entries = int.from_bytes(header[:4])
     data = header[4 + entries * _ENTRY.size :]
-    found: dict[int, str] = {}
+    texts: dict[int, str] = {}
     for tag, kind, offset, _ in _ENTRY.iter_unpack(header[4 : 4 + entries * _ENTRY.size]):
         if kind == _STRING and tag in (_TAG_FORMAT, _TAG_COMPRESSOR):
             if offset >= len(data):
                 raise BadPackage(f"its header has tag {tag} at {offset:#x}, behind its end")
-            found[tag] = data[offset : offset + 64].partition(b"\0")[0].decode("ascii", "replace")
-    return found
+            texts[tag] = data[offset : offset + 64].partition(b"\0")[0].decode("ascii", "replace")
+    return texts
 
 
 class _Entry:

@@ -79,8 +79,8 @@ def _run_gpgv(gpgv: str, signed: bytes, keyring: Path) -> tuple[set[str], str, s
         lines = run.stdout.decode("utf-8", "replace").splitlines()
         keywords = {line.split()[1] for line in lines if line.startswith("[GNUPG:] ")}
         told = run.stderr.decode("utf-8", "replace").strip().splitlines() or ["gpgv says nothing"]
-        found = text.read_text("utf-8", "replace") if text.exists() else ""
-    return keywords, found, told[-1].removeprefix("gpgv: ").strip()
+        signed_text = text.read_text("utf-8", "replace") if text.exists() else ""
+    return keywords, signed_text, told[-1].removeprefix("gpgv: ").strip()
 
 
 def _strip_armour(signed: bytes) -> str:

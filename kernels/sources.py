@@ -7,6 +7,7 @@ inside, nor the harness. A name of the catalogue is only recognised here: fetchi
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ _DOWNLOAD: Final = "download"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A kernel that was found. `name` is short, for ids; `shown` is what the user wrote.
+    """Where a kernel is. `name` is short, for ids; `shown` is what the user wrote.
 
     `path` is None for a name of the catalogue.
     """
@@ -95,12 +96,12 @@ def _built(directory: Path) -> Path:
     raise BadSource(f"{directory}: is a directory without {', '.join(_BUILT)}; name the kernel")
 
 
-def _opened(path: Path, head: bytes, name: str, wanted: str) -> Source:
+def _opened(path: Path, head: bytes, name: str, as_written: str) -> Source:
     """A kernel file as it is, or the one in a package."""
     for magic, members in _PACKAGES.items():
         if head.startswith(magic):
-            return Source(_stem(name), wanted, _taken(path, members, wanted))
-    return Source(name, wanted, path.absolute())
+            return Source(_stem(name), as_written, _out_of_package(path, members, as_written))
+    return Source(name, as_written, path.absolute())
 
 
 def _plain(name: str) -> str:
@@ -113,23 +114,18 @@ def _stem(name: str) -> str:
     return re.sub(r"\.(deb|rpm)$", "", name).partition("_")[0] or _KERNEL
 
 
-def _taken(package: Path, members: Callable[[Path], Iterator[Member]], wanted: str) -> Path:
-    cache = Cache(default_cache_dir())
+def _out_of_package(
+    package: Path, members: Callable[[Path], Iterator[Member]], as_written: str
+) -> Path:
+    def write(target: Path) -> None:
+        unpacking.take_kernel(members(package), target)
+
     try:
-        digest = file_sha256(package)
-        with cache.locked(f"package-{digest}"):
-            found = cache.find(digest, _KERNEL)
-            if found is None:
-
-                def write(target: Path) -> None:
-                    unpacking.take_kernel(members(package), target)
-
-                found = cache.adopt(digest, _KERNEL, write)
-            return found.path
+        return Cache(default_cache_dir()).file(file_sha256(package), _KERNEL, write).path
     except FetchError as error:
-        raise BadSource(f"{wanted}: {error}") from error
+        raise BadSource(f"{as_written}: {error}") from error
     except OSError as error:
-        raise BadSource(f"{wanted}: {error.strerror}") from error
+        raise BadSource(f"{as_written}: {error.strerror}") from error
 
 
 def _download(what: str, progress: Progress, retry: RetryPolicy) -> Source:
@@ -142,20 +138,14 @@ def _download(what: str, progress: Progress, retry: RetryPolicy) -> Source:
             " hexadecimal digits (sha256sum prints them)"
         )
     sha256 = digest[1].lower()
-    cache = Cache(default_cache_dir())
     name = _plain(unquote(urlsplit(url).path).rpartition("/")[2])
     downloader = Downloader(progress, retry, advice="check the address and the network")
-    try:
-        with cache.locked(f"package-{sha256}"):
-            found = cache.find(sha256, _DOWNLOAD)
-            if found is None:
 
-                def write(target: Path) -> None:
-                    downloader.save_hashed(url, target, sha256, MOST_DOWNLOADED)
+    def write(target: Path) -> None:
+        downloader.save_hashed(url, target, sha256, MOST_DOWNLOADED)
 
-                found = cache.adopt(sha256, _DOWNLOAD, write)
-    finally:
-        downloader.close()
-    with found.path.open("rb") as file:
+    with contextlib.closing(downloader):
+        path = Cache(default_cache_dir()).file(sha256, _DOWNLOAD, write).path
+    with path.open("rb") as file:
         head = file.read(8)
-    return _opened(found.path, head, name, shown(url))
+    return _opened(path, head, name, shown(url))

@@ -142,27 +142,27 @@ def take_kernel(members: Iterable[Member], target: Path) -> str:
 
     The same kernel twice counts as one. Raises `MemberMissing` when there is none, or several.
     """
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}  # of the kernels, by path
     for member in members:
         if not _KERNEL.fullmatch(member.name) or member.name.endswith(_NO_KERNEL):
             continue
         if member.open is None or not member.size:
             continue
-        if found:
-            found[member.name] = _pour(member, lambda _: None)
+        if digests:
+            digests[member.name] = _pour(member, lambda _: None)
         else:
-            found[member.name] = copy(member, target)
-        if len(found) == _MOST_NAMED:
+            digests[member.name] = copy(member, target)
+        if len(digests) == _MOST_NAMED:
             break
-    if not found:
+    if not digests:
         raise MemberMissing(
             "the package holds no kernel (/boot/vmlinuz-* or /usr/lib/modules/*/vmlinuz)"
         )
-    if len(set(found.values())) > 1:
+    if len(set(digests.values())) > 1:
         target.unlink(missing_ok=True)
-        names = ", ".join(sorted(found))
+        names = ", ".join(sorted(digests))
         raise MemberMissing(f"the package holds several kernels ({names}); unpack it and name one")
-    return next(iter(found))
+    return next(iter(digests))
 
 
 def _pour(member: Member, write: Callable[[bytes], object]) -> str:

@@ -191,10 +191,10 @@ def uki_sections(name: str, data: memoryview) -> dict[str, Section]:
             current = first_profile
         # A section may repeat (.dtbauto); the first one counts.
         current.setdefault(section.name, section)
-    found = base | first_profile
-    for section in found.values():
+    sections = base | first_profile
+    for section in sections.values():
         _inside(name, data, section.offset, section.size, f"section {section.name}")
-    return found
+    return sections
 
 
 def _inside(name: str, data: memoryview, offset: int, size: int, field: str) -> None:

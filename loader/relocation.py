@@ -12,29 +12,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bootproof.loader.address import Range, checked_add
-from bootproof.loader.elfnotes import PvhNotes
 from bootproof.loader.errors import LoaderError, MemoryOverflow
 from bootproof.loader.image import ImageSource
 from bootproof.loader.result import KernelLoaderResult, PvhBootCapability, PvhRelocation, PvhState
-from bootproof.loader.vmlinux import note_segments
+from bootproof.loader.vmlinux import pvh_capability
 
 
 class RelocationError(LoaderError):
     """A PVH entry at an offset that the kernel does not offer there."""
 
     code = "Pvh::NotRelocatable"
-
-
-def capability(source: ImageSource) -> PvhBootCapability:
-    """The PVH capability of an ELF kernel as it would be without an offset.
-
-    Raises the `Elf` errors for broken notes.
-    """
-    alignment, segments = note_segments(source.data)
-    notes = PvhNotes(source)
-    for segment in segments:
-        notes.scan(segment)
-    return notes.capability(alignment)
 
 
 def relocated(
@@ -45,15 +32,15 @@ def relocated(
     `unsafe` offers the entry whether or not the kernel's note allows it. Raises RelocationError
     naming the range that the kernel allows.
     """
-    found = capability(source)
-    if found.entry is None:
+    offered = pvh_capability(source)
+    if offered.entry is None:
         raise RelocationError("the kernel has no PVH entry note", file=source.name, field="PVH")
     if not unsafe:
-        _check(found.relocation, kernel.footprint, offset, source.name)
-    entry = checked_add(found.entry, offset)
+        _check(offered.relocation, kernel.footprint, offset, source.name)
+    entry = checked_add(offered.entry, offset)
     if entry is None:
         raise MemoryOverflow("the PVH entry overflows", file=source.name, value=offset)
-    here = PvhBootCapability(PvhState.PRESENT, entry, found.relocation)
+    here = PvhBootCapability(PvhState.PRESENT, entry, offered.relocation)
     return replace(kernel, pvh_boot_cap=here, entry_points={**kernel.entry_points, "pvh": entry})
 
 

@@ -36,17 +36,26 @@ def pvh_of_payload(kernel: ImageSource, payload: Payload, *, limit: int) -> PvhB
             field="payload",
             offset=payload.offset,
         )
-    alignment, notes = note_segments(head)
-    end = max((note.offset + note.size for note in notes), default=0)
+    _, segments = _note_segments(head)
+    end = max((segment.offset + segment.size for segment in segments), default=0)
     if end > len(head):
         head = _unpack_head(kernel, payload, limit, end)
-    found = PvhNotes(open_image(head, kernel.name))
-    for note in notes:
-        found.scan(note)
-    return found.capability(alignment)
+    return pvh_capability(open_image(head, kernel.name))
 
 
-def note_segments(head: bytearray | memoryview) -> tuple[int, list[NoteSegment]]:
+def pvh_capability(vmlinux: ImageSource) -> PvhBootCapability:
+    """The PVH capability of an ELF kernel, its beginning with all notes at least, without an offset.
+
+    Raises the `Elf` errors for broken notes.
+    """
+    alignment, segments = _note_segments(vmlinux.data)
+    notes = PvhNotes(vmlinux)
+    for segment in segments:
+        notes.scan(segment)
+    return notes.capability(alignment)
+
+
+def _note_segments(head: bytearray | memoryview) -> tuple[int, list[NoteSegment]]:
     """The largest alignment of a PT_LOAD, and the PT_NOTE segments, of an ELF file's beginning."""
     header = ElfHeader.from_bytes(head)
     # Bytes, not a view, as in loader/elf.py.

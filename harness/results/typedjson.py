@@ -60,8 +60,8 @@ def schema(cls: type[Any], title: str, identity: str) -> dict[str, Any]:
 
 
 def _hints(cls: type[Any]) -> dict[str, Any]:
-    found: dict[str, Any] = _hints_of(cls)  # type: ignore[arg-type]  # mypy: a type is no key
-    return found
+    hints: dict[str, Any] = _hints_of(cls)  # type: ignore[arg-type]  # mypy: a type is no key
+    return hints
 
 
 _hints_of = functools.cache(typing.get_type_hints)
