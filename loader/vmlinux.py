@@ -44,7 +44,7 @@ def pvh_of_payload(kernel: ImageSource, payload: Payload, *, limit: int) -> PvhB
 
 
 def pvh_capability(vmlinux: ImageSource) -> PvhBootCapability:
-    """The PVH capability of an ELF kernel, its beginning with all notes at least, without an offset.
+    """The PVH capability without an offset of an ELF kernel, or of its beginning with all notes.
 
     Raises the `Elf` errors for broken notes.
     """
