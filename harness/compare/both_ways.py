@@ -1,6 +1,6 @@
 """One kernel booted our way and by QEMU's own -kernel, and what differs.
 
-Owns the order of the steps: prepare both, boot ours, boot the reference, contrast, explain.
+Owns the order of the steps: prepare both, boot ours, boot the reference, compare, explain.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import Final
 
 from bootproof.harness import prove
 from bootproof.harness.case import Case
-from bootproof.harness.compare import differences as contrast
 from bootproof.harness.compare import handover as handed
 from bootproof.harness.compare import reasons, reference
-from bootproof.harness.compare.comparison import Comparison, Cost, Explained
-from bootproof.harness.compare.differences import Side
+from bootproof.harness.compare.comparison import Comparison, Cost, ExplainedDifference
+from bootproof.harness.compare.differences import ComparedBoot, boot_differences
 from bootproof.harness.compare.handover import Handed, Memory
 from bootproof.harness.compare.reference import Plan
 from bootproof.harness.prove import Options, Prepared, Proven
@@ -84,22 +83,22 @@ def carry_out(pair: Pair) -> Comparison:
 
     other = reference.run(pair.case, pair.plan, pair.prepared, pair.directory / REFERENCE, look)
     left = _ours(pair, ours)
-    right = _side(other.proven, pair.plan.protocol, other.registers, seen[0] if seen else Handed())
+    right = _boot(other.proven, pair.plan.protocol, other.registers, seen[0] if seen else Handed())
     ram = pair.prepared.assembled.image.ram
     firmware = pair.prepared.start.machine.arch.firmware
     facts = reasons.facts(left, ram, firmware=firmware)
-    found = Comparison(
+    comparison = Comparison(
         case=pair.case.id,
         differences=tuple(
-            Explained(item, reasons.code_for(item, facts))
-            for item in contrast.contrasts(left, right)
+            ExplainedDifference(item, reasons.code_for(item, facts))
+            for item in boot_differences(left, right)
         ),
         ours=_cost(ours, left.protocol),
         reference=_cost(other.proven, right.protocol),
         directory=pair.directory,
     )
-    (pair.directory / _RESULT).write_text(json.dumps(found.to_json(), indent=2) + "\n")
-    return found
+    (pair.directory / _RESULT).write_text(json.dumps(comparison.to_json(), indent=2) + "\n")
+    return comparison
 
 
 def drop_large_files(directory: Path) -> None:
@@ -108,7 +107,7 @@ def drop_large_files(directory: Path) -> None:
     shutil.rmtree(directory / REFERENCE / PIECES_DIRECTORY, ignore_errors=True)
 
 
-def _ours(pair: Pair, proven: Proven) -> Side:
+def _ours(pair: Pair, proven: Proven) -> ComparedBoot:
     """Our boot as it was at the entry: the probe has shown RAM to be as in the boot image."""
     image = pair.prepared.assembled.image
     probe = proven.outcome.observation.probe if proven.outcome else None
@@ -116,14 +115,16 @@ def _ours(pair: Pair, proven: Proven) -> Side:
     banks = [(bank.base, bank.size) for bank in image.banks]
     with GuestMemory.open(pair.ours / bootimage.RAM, banks) as ram:
         file = _file_range(pair.prepared.assembled.kernel)
-        found = handed.read(image.protocol, registers or image.cpus[0], ram, file)
-    return _side(proven, image.protocol, registers, found)
+        handed_over = handed.read(image.protocol, registers or image.cpus[0], ram, file)
+    return _boot(proven, image.protocol, registers, handed_over)
 
 
-def _side(proven: Proven, protocol: str, registers: Registers | None, found: Handed) -> Side:
+def _boot(
+    proven: Proven, protocol: str, registers: Registers | None, handed_over: Handed
+) -> ComparedBoot:
     assert proven.outcome is not None
     transcript = proven.outcome.observation.transcript
-    return Side(proven.verdict.value, proven.reason, protocol, registers, found, transcript)
+    return ComparedBoot(proven.verdict, proven.reason, protocol, registers, handed_over, transcript)
 
 
 def _file_range(kernel: KernelLoaderResult) -> Range:

@@ -7,17 +7,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bootproof.harness.compare.differences import Contrast
+from bootproof.harness.compare.differences import BootDifference
 from bootproof.harness.guest.stages import Stage
 
 _VERSION: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Explained:
+class ExplainedDifference:
     """A difference and the code of its reason in docs/compare.md; None: it is unexplained."""
 
-    contrast: Contrast
+    difference: BootDifference
     code: str | None
 
 
@@ -36,14 +36,14 @@ class Comparison:
     """All differences of one kernel's two boots, whose run directories lie below `directory`."""
 
     case: str
-    differences: tuple[Explained, ...]
+    differences: tuple[ExplainedDifference, ...]
     ours: Cost
     reference: Cost
     directory: Path
 
     @property
-    def unexplained(self) -> tuple[Contrast, ...]:
-        return tuple(found.contrast for found in self.differences if found.code is None)
+    def unexplained(self) -> tuple[BootDifference, ...]:
+        return tuple(item.difference for item in self.differences if item.code is None)
 
     def to_json(self) -> Mapping[str, Any]:
         return {
@@ -52,13 +52,13 @@ class Comparison:
             "unexplained": len(self.unexplained),
             "differences": [
                 {
-                    "section": found.contrast.section.value,
-                    "name": found.contrast.name,
-                    "ours": found.contrast.ours,
-                    "reference": found.contrast.reference,
-                    "code": found.code,
+                    "section": item.difference.section.value,
+                    "name": item.difference.name,
+                    "ours": item.difference.ours,
+                    "reference": item.difference.reference,
+                    "code": item.code,
                 }
-                for found in self.differences
+                for item in self.differences
             ],
             "ours": asdict(self.ours),
             "reference": asdict(self.reference),

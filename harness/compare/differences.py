@@ -1,6 +1,6 @@
 """Where two boots of one kernel differ: what was handed over, what the guest said, what it logged.
 
-Pure: two `Side`s in, a list of contrasts out, in a fixed order. Explains nothing
+Pure: two `ComparedBoot`s in, a list of differences out, in a fixed order. Explains nothing
 (bootproof.harness.compare.reasons does), and leaves out what differs by its nature: time stamps,
 addresses, counters in log lines.
 """
@@ -11,15 +11,16 @@ import enum
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Final
 
 from bootproof.harness import evidence
 from bootproof.harness.compare.handover import Handed
 from bootproof.harness.guest import memory_map
 from bootproof.harness.guest.memory_map import MapEntry
-from bootproof.harness.qemu.probe import compare_registers
+from bootproof.harness.registers import compare_registers
 from bootproof.harness.text import printable
+from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import Range
 from bootproof.loader.arch import Registers
 
@@ -39,33 +40,32 @@ class Section(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """One boot. `registers` is None when the entry was not reached."""
+class ComparedBoot:
+    """What is compared of one boot."""
 
-    verdict: str
+    verdict: Verdict
     reason: str
-    protocol: str
-    registers: Registers | None
+    protocol: str  # that it was entered through
+    registers: Registers | None  # at the entry; None when it was not reached
     handed: Handed
     transcript: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Contrast:
-    """One difference; a side that has nothing there is "". `range` is guest-physical."""
+class BootDifference:
+    """One difference of two boots."""
 
     section: Section
     name: str
-    ours: str
+    ours: str  # "" for nothing there
     reference: str
-    range: Range | None = None
+    range: Range | None = None  # guest-physical
 
 
-BOOTED: Final = "booted"
 _ABSENT: Final = ""
 
 
-def contrasts(ours: Side, reference: Side) -> list[Contrast]:
+def boot_differences(ours: ComparedBoot, reference: ComparedBoot) -> list[BootDifference]:
     """Every difference between two boots."""
     return [
         *_verdicts(ours, reference),
@@ -79,73 +79,72 @@ def contrasts(ours: Side, reference: Side) -> list[Contrast]:
     ]
 
 
-def _verdicts(ours: Side, reference: Side) -> Iterator[Contrast]:
-    if BOOTED == ours.verdict == reference.verdict:
+def _verdicts(ours: ComparedBoot, reference: ComparedBoot) -> Iterator[BootDifference]:
+    if ours.verdict.passed and reference.verdict.passed:
         return
-    left, right = (f"{side.verdict}: {side.reason}" for side in (ours, reference))
-    yield Contrast(Section.VERDICT, "verdict", left, right)
+    left, right = (f"{boot.verdict.value}: {boot.reason}" for boot in (ours, reference))
+    yield BootDifference(Section.VERDICT, "verdict", left, right)
 
 
-def _registers(ours: Side, reference: Side) -> Iterator[Contrast]:
+def _registers(ours: ComparedBoot, reference: ComparedBoot) -> Iterator[BootDifference]:
     if ours.protocol != reference.protocol:
-        yield Contrast(Section.REGISTERS, "protocol", ours.protocol, reference.protocol)
+        yield BootDifference(Section.REGISTERS, "protocol", ours.protocol, reference.protocol)
         return
     if ours.registers is None or reference.registers is None:
-        left, right = ("reached" if side.registers else "not reached" for side in (ours, reference))
-        yield Contrast(Section.REGISTERS, "entry", left, right)
+        left, right = ("reached" if boot.registers else "not reached" for boot in (ours, reference))
+        yield BootDifference(Section.REGISTERS, "entry", left, right)
         return
-    for found in compare_registers(ours.registers, reference.registers):
-        yield Contrast(Section.REGISTERS, found.what, found.expected, found.actual)
+    for register in compare_registers(ours.registers, reference.registers):
+        yield BootDifference(Section.REGISTERS, *astuple(register))
 
 
-def _kernel(ours: Handed, reference: Handed) -> Iterator[Contrast]:
+def _kernel(ours: Handed, reference: Handed) -> Iterator[BootDifference]:
     if ours.kernel != reference.kernel:
-        yield Contrast(Section.KERNEL, "place", str(ours.kernel), str(reference.kernel))
+        yield BootDifference(Section.KERNEL, "place", str(ours.kernel), str(reference.kernel))
     pairs = zip(ours.pages, reference.pages, strict=False)
     changed = [number for number, (left, right) in enumerate(pairs) if left != right]
     if changed:
         text = f"{len(changed)} of {len(ours.pages)} pages differ, the first is {changed[0]}"
-        yield Contrast(Section.KERNEL, "bytes", "", text)
+        yield BootDifference(Section.KERNEL, "bytes", "", text)
 
 
-def _parameters(ours: Side, reference: Side) -> Iterator[Contrast]:
+def _parameters(ours: ComparedBoot, reference: ComparedBoot) -> Iterator[BootDifference]:
     left, right = dict(ours.handed.values), dict(reference.handed.values)
     if ours.protocol != reference.protocol:
         shared = left.keys() & right.keys()
         left = {name: value for name, value in left.items() if name in shared}
         right = {name: value for name, value in right.items() if name in shared}
-    for found in _by_name(Section.PARAMETERS, left, right):
-        tree = found.name.startswith("/") or found.name.startswith("device tree")
-        section = Section.DEVICE_TREE if tree else Section.PARAMETERS
-        yield Contrast(section, found.name, found.ours, found.reference)
+    for item in _by_name(Section.PARAMETERS, left, right):
+        tree = item.name.startswith(("/", "device tree"))
+        yield replace(item, section=Section.DEVICE_TREE) if tree else item
 
 
-def _maps(ours: Side, reference: Side) -> Iterator[Contrast]:
-    logged = (memory_map.logged(side.transcript) for side in (ours, reference))
+def _maps(ours: ComparedBoot, reference: ComparedBoot) -> Iterator[BootDifference]:
+    logged = (memory_map.logged(boot.transcript) for boot in (ours, reference))
     yield from _map("at the entry", ours.handed.map, reference.handed.map)
     yield from _map("in the log", *logged)
 
 
 def _map(
     where: str, ours: tuple[MapEntry, ...], reference: tuple[MapEntry, ...]
-) -> Iterator[Contrast]:
-    for found in memory_map.differences(ours, reference):
-        name = f"{where}, {found.range}"
-        yield Contrast(Section.MEMORY_MAP, name, found.ours, found.theirs, found.range)
+) -> Iterator[BootDifference]:
+    for part in memory_map.differences(ours, reference):
+        name = f"{where}, {part.range}"
+        yield BootDifference(Section.MEMORY_MAP, name, part.ours, part.theirs, part.range)
 
 
 def _by_name(
     section: Section, ours: Mapping[str, str], reference: Mapping[str, str]
-) -> Iterator[Contrast]:
+) -> Iterator[BootDifference]:
     for name in dict.fromkeys((*ours, *reference)):
         left, right = ours.get(name, _ABSENT), reference.get(name, _ABSENT)
         if left != right or (name in ours) != (name in reference):
-            yield Contrast(section, name, left, right)
+            yield BootDifference(section, name, left, right)
 
 
-def _evidence(side: Side) -> Mapping[str, str]:
+def _evidence(boot: ComparedBoot) -> Mapping[str, str]:
     """The lines of the guest's init but for the proof, which is over all the others."""
-    said = evidence.parse(side.transcript)
+    said = evidence.parse(boot.transcript)
     keys = dict.fromkeys(line.partition(" ")[0] for line in said.text.splitlines())
     return {key: ", ".join(said.values(key)) for key in keys}
 
@@ -178,13 +177,13 @@ def normalised(line: str) -> str:
     return text.rstrip()
 
 
-def _log(ours: bytes, reference: bytes) -> Iterator[Contrast]:
+def _log(ours: bytes, reference: bytes) -> Iterator[BootDifference]:
     """Lines that one side has more often than the other; their order is not looked at."""
     left, right = _lines(ours), _lines(reference)
     for line in (left - right).elements():
-        yield Contrast(Section.LOG, line, line, _ABSENT)
+        yield BootDifference(Section.LOG, line, line, _ABSENT)
     for line in (right - left).elements():
-        yield Contrast(Section.LOG, line, _ABSENT, line)
+        yield BootDifference(Section.LOG, line, _ABSENT, line)
 
 
 def _lines(transcript: bytes) -> Counter[str]:
@@ -194,9 +193,9 @@ def _lines(transcript: bytes) -> Counter[str]:
 
 def _memory(transcript: bytes) -> Mapping[str, str]:
     """The figures of the kernel's "Memory:" line by name, in KiB."""
-    found = _MEMORY_LINE.search(transcript)
-    if found is None:
+    line = _MEMORY_LINE.search(transcript)
+    if line is None:
         return {}
-    available, total, rest = (group.decode() for group in found.groups())
+    available, total, rest = (group.decode() for group in line.groups())
     figures = {name: number for number, name in _FIGURE.findall(rest)}
     return {"available": available, "total": total} | figures

@@ -1,4 +1,4 @@
-"""The known differences between our boots and QEMU's own -kernel: a table, one row per pattern.
+"""Why our boots and those of QEMU's own -kernel differ: a table of reasons, one row per pattern.
 
 Every code stands in docs/compare.md with its reason. A row is as narrow as its reason: a difference
 that looks alike but has another cause must stay unexplained. Pure.
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bootproof.harness.compare.differences import Contrast, Section, Side
+from bootproof.harness.compare.differences import BootDifference, ComparedBoot, Section
 from bootproof.harness.guest.memory_map import ABSENT, USABLE
 from bootproof.loader.address import GIB, KIB, Range
 from bootproof.loader.protocols import linux32, linux64, pvh
@@ -26,31 +26,31 @@ KASLR_TABLES: Final = 64 * KIB  # early page tables that a kernel at a random ad
 class Facts:
     """What an explanation may depend on, beside the difference itself."""
 
-    protocol: str
-    ram: tuple[Range, ...]
-    firmware: bool
-    without_acpi: bool
-    without_seed: bool
+    protocol: str  # of our boot
+    ram: tuple[Range, ...]  # of the machine, guest-physical
+    firmware: bool  # the reference ran one before the kernel
+    without_acpi: bool  # our kernel had no ACPI tables
+    without_seed: bool  # our kernel had no seed for KASLR
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """Differences of `section` whose whole name matches, and for which `holds`, have this code."""
+class Reason:
+    """Why some differences are there."""
 
-    code: str
+    code: str  # in docs/compare.md
     section: Section
-    name: str
-    holds: Callable[[Contrast, Facts], bool]
+    name: str  # a pattern of the whole name
+    holds: Callable[[BootDifference, Facts], bool]
 
-    def explains(self, contrast: Contrast, facts: Facts) -> bool:
+    def explains(self, difference: BootDifference, facts: Facts) -> bool:
         return (
-            contrast.section is self.section
-            and re.fullmatch(self.name, contrast.name) is not None
-            and self.holds(contrast, facts)
+            difference.section is self.section
+            and re.fullmatch(self.name, difference.name) is not None
+            and self.holds(difference, facts)
         )
 
 
-def facts(ours: Side, ram: Sequence[Range], *, firmware: bool) -> Facts:
+def facts(ours: ComparedBoot, ram: Sequence[Range], *, firmware: bool) -> Facts:
     """The facts of a comparison; `ram` is the guest-physical RAM of the machine.
 
     `firmware` says that the reference ran one before the kernel.
@@ -64,9 +64,9 @@ def facts(ours: Side, ram: Sequence[Range], *, firmware: bool) -> Facts:
     )
 
 
-def code_for(contrast: Contrast, facts: Facts) -> str | None:
+def code_for(difference: BootDifference, facts: Facts) -> str | None:
     """The code of the first row that explains a difference; None when none does."""
-    return next((row.code for row in KNOWN if row.explains(contrast, facts)), None)
+    return next((row.code for row in REASONS if row.explains(difference, facts)), None)
 
 
 _NO_RSDP: Final = re.compile(rb"A valid RSDP was not found")
@@ -79,79 +79,79 @@ _OWN_ENTRY_PAGES: Final = 8
 _ZERO: Final = ("0", "0x0")
 
 
-def _always(_contrast: Contrast, _facts: Facts) -> bool:
+def _always(_difference: BootDifference, _facts: Facts) -> bool:
     return True
 
 
-def _protocol(*names: str) -> Callable[[Contrast, Facts], bool]:
+def _protocol(*names: str) -> Callable[[BootDifference, Facts], bool]:
     return lambda _, facts: facts.protocol in names
 
 
-def _only_bits(mask: int, *names: str) -> Callable[[Contrast, Facts], bool]:
-    def holds(contrast: Contrast, facts: Facts) -> bool:
+def _only_bits(mask: int, *names: str) -> Callable[[BootDifference, Facts], bool]:
+    def holds(difference: BootDifference, facts: Facts) -> bool:
         if names and facts.protocol not in names:
             return False
-        return not (int(contrast.ours, 16) ^ int(contrast.reference, 16)) & ~mask
+        return not (int(difference.ours, 16) ^ int(difference.reference, 16)) & ~mask
 
     return holds
 
 
-def _ours_zero(contrast: Contrast, _facts: Facts) -> bool:
-    return contrast.ours in _ZERO
+def _ours_zero(difference: BootDifference, _facts: Facts) -> bool:
+    return difference.ours in _ZERO
 
 
-def _both_set(contrast: Contrast, _facts: Facts) -> bool:
-    return not {contrast.ours, contrast.reference} & {*_ZERO, ""}
+def _both_set(difference: BootDifference, _facts: Facts) -> bool:
+    return not {difference.ours, difference.reference} & {*_ZERO, ""}
 
 
-def _values(ours: str, reference: str) -> Callable[[Contrast, Facts], bool]:
-    return lambda contrast, _: (contrast.ours, contrast.reference) == (ours, reference)
+def _values(ours: str, reference: str) -> Callable[[BootDifference, Facts], bool]:
+    return lambda difference, _: (difference.ours, difference.reference) == (ours, reference)
 
 
-def _only_reference(contrast: Contrast, _facts: Facts) -> bool:
-    return not contrast.ours
+def _only_reference(difference: BootDifference, _facts: Facts) -> bool:
+    return not difference.ours
 
 
-def _only_ours(contrast: Contrast, _facts: Facts) -> bool:
-    return not contrast.reference
+def _only_ours(difference: BootDifference, _facts: Facts) -> bool:
+    return not difference.reference
 
 
-def _without_acpi(_contrast: Contrast, facts: Facts) -> bool:
+def _without_acpi(_difference: BootDifference, facts: Facts) -> bool:
     return facts.without_acpi
 
 
-def _without_seed(_contrast: Contrast, facts: Facts) -> bool:
+def _without_seed(_difference: BootDifference, facts: Facts) -> bool:
     return facts.without_seed
 
 
-def _firmware(_contrast: Contrast, facts: Facts) -> bool:
+def _firmware(_difference: BootDifference, facts: Facts) -> bool:
     return facts.firmware
 
 
-def _firmware_map(contrast: Contrast, facts: Facts) -> bool:
-    outside = contrast.range is not None and not any(map(contrast.range.overlaps, facts.ram))
-    return outside and (contrast.ours, contrast.reference) == (ABSENT, "reserved")
+def _firmware_map(difference: BootDifference, facts: Facts) -> bool:
+    outside = difference.range is not None and not any(map(difference.range.overlaps, facts.ram))
+    return outside and (difference.ours, difference.reference) == (ABSENT, "reserved")
 
 
-def _firmware_top(contrast: Contrast, facts: Facts) -> bool:
+def _firmware_top(difference: BootDifference, facts: Facts) -> bool:
     low = max(bank.end for bank in facts.ram if bank.start < 4 * GIB)
     return (
-        contrast.range is not None
-        and (contrast.ours, contrast.reference) == (USABLE, "reserved")
-        and contrast.range.end == low
-        and contrast.range.size <= FIRMWARE_TOP
+        difference.range is not None
+        and (difference.ours, difference.reference) == (USABLE, "reserved")
+        and difference.range.end == low
+        and difference.range.size <= FIRMWARE_TOP
     )
 
 
-def _legacy_hole(contrast: Contrast, _facts: Facts) -> bool:
-    inside = contrast.range is not None and LEGACY_HOLE.contains(contrast.range)
-    return inside and contrast.ours == "reserved" and contrast.reference in (ABSENT, "ACPI NVS")
+def _legacy_hole(difference: BootDifference, _facts: Facts) -> bool:
+    inside = difference.range is not None and LEGACY_HOLE.contains(difference.range)
+    return inside and difference.ours == "reserved" and difference.reference in (ABSENT, "ACPI NVS")
 
 
-def _ram_cut(contrast: Contrast, facts: Facts) -> bool:
+def _ram_cut(difference: BootDifference, facts: Facts) -> bool:
     """The same System RAM, but for its end, which the firmware keeps."""
     ours, reference = (
-        re.findall(r"[0-9a-f]+", text) for text in (contrast.ours, contrast.reference)
+        re.findall(r"[0-9a-f]+", text) for text in (difference.ours, difference.reference)
     )
     if len(ours) != len(reference) or not ours:
         return False
@@ -159,11 +159,11 @@ def _ram_cut(contrast: Contrast, facts: Facts) -> bool:
     return facts.firmware and all(0 < a - b <= FIRMWARE_TOP for a, b in changed)
 
 
-def _within(limit: int, *, firmware: bool = False) -> Callable[[Contrast, Facts], bool]:
+def _within(limit: int, *, firmware: bool = False) -> Callable[[BootDifference, Facts], bool]:
     """Figures in KiB that are no further apart than `limit` bytes; `firmware` is the cause."""
 
-    def holds(contrast: Contrast, facts: Facts) -> bool:
-        figures = [re.match(r"\d+", text) for text in (contrast.ours, contrast.reference)]
+    def holds(difference: BootDifference, facts: Facts) -> bool:
+        figures = [re.match(r"\d+", text) for text in (difference.ours, difference.reference)]
         if None in figures or (firmware and not facts.firmware):
             return False
         ours, reference = (int(figure.group()) for figure in figures if figure)
@@ -172,9 +172,9 @@ def _within(limit: int, *, firmware: bool = False) -> Callable[[Contrast, Facts]
     return holds
 
 
-def _few_pages(contrast: Contrast, facts: Facts) -> bool:
-    found = re.match(r"(\d+) of", contrast.reference)
-    few = found is not None and int(found.group(1)) <= _OWN_ENTRY_PAGES
+def _few_pages(difference: BootDifference, facts: Facts) -> bool:
+    count = re.match(r"(\d+) of", difference.reference)
+    few = count is not None and int(count.group(1)) <= _OWN_ENTRY_PAGES
     return few and facts.protocol == linux64.NAME
 
 
@@ -187,74 +187,74 @@ _E = Section.EVIDENCE
 _F = Section.MEMORY
 _L = Section.LOG
 
-KNOWN: Final = (
+REASONS: Final = (
     # Registers.
-    Known("pvh-only", _R, "protocol", _values("linux64", "pvh")),
-    Known("place", _R, "rbx", _protocol(pvh.NAME)),
-    Known("place", _R, "rsi", _protocol(*_SETUP)),
-    Known("place", _R, "x0", _both_set),
-    Known("free-register", _R, "r(ax|cx|dx|si|di|bp|sp)", _protocol(pvh.NAME)),
-    Known("free-register", _R, "r(ax|cx|dx|sp)", _protocol(linux32.NAME)),
-    Known("free-register", _R, "r(ax|bx|cx|dx|di|bp|sp|8|9|1[0-5])", _protocol(linux64.NAME)),
-    Known("free-register", _R, "x([4-9]|[12][0-9]|30)", _always),
-    Known("flags", _R, "rflags", _only_bits(_ARITHMETIC_FLAGS)),
-    Known("flags", _R, "pstate", _only_bits(_CONDITION_FLAGS)),
-    Known("accessed-bit", _R, "[cdefgs]s.attributes", _only_bits(_ACCESSED)),
-    Known("tables", _R, "gdtr|idtr", _firmware),
-    Known("pvh-tr", _R, r"tr\.(selector|limit|attributes)", _protocol(pvh.NAME)),
-    Known("own-setup", _R, r"(tr|ldtr)\.\w+", _protocol(*_SETUP)),
-    Known("own-entry", _R, "cr0", _only_bits(_CR0_OF_THE_KERNEL, linux64.NAME)),
-    Known("own-entry", _R, "cr3", _protocol(linux64.NAME)),
-    Known("own-entry", Section.KERNEL, "bytes", _few_pages),
+    Reason("pvh-only", _R, "protocol", _values("linux64", "pvh")),
+    Reason("place", _R, "rbx", _protocol(pvh.NAME)),
+    Reason("place", _R, "rsi", _protocol(*_SETUP)),
+    Reason("place", _R, "x0", _both_set),
+    Reason("free-register", _R, "r(ax|cx|dx|si|di|bp|sp)", _protocol(pvh.NAME)),
+    Reason("free-register", _R, "r(ax|cx|dx|sp)", _protocol(linux32.NAME)),
+    Reason("free-register", _R, "r(ax|bx|cx|dx|di|bp|sp|8|9|1[0-5])", _protocol(linux64.NAME)),
+    Reason("free-register", _R, "x([4-9]|[12][0-9]|30)", _always),
+    Reason("flags", _R, "rflags", _only_bits(_ARITHMETIC_FLAGS)),
+    Reason("flags", _R, "pstate", _only_bits(_CONDITION_FLAGS)),
+    Reason("accessed-bit", _R, "[cdefgs]s.attributes", _only_bits(_ACCESSED)),
+    Reason("tables", _R, "gdtr|idtr", _firmware),
+    Reason("pvh-tr", _R, r"tr\.(selector|limit|attributes)", _protocol(pvh.NAME)),
+    Reason("own-setup", _R, r"(tr|ldtr)\.\w+", _protocol(*_SETUP)),
+    Reason("own-entry", _R, "cr0", _only_bits(_CR0_OF_THE_KERNEL, linux64.NAME)),
+    Reason("own-entry", _R, "cr3", _protocol(linux64.NAME)),
+    Reason("own-entry", Section.KERNEL, "bytes", _few_pages),
     # Parameters.
-    Known("acpi", _P, "start_info.rsdp_paddr|boot_params.acpi_rsdp_addr", _ours_zero),
-    Known("place", _P, r"start_info\.(modlist|cmdline|memmap|modlist\[0\]\.)_?paddr", _both_set),
-    Known("place", _P, r"boot_params\.hdr\.(ramdisk_image|cmd_line_ptr)", _both_set),
-    Known("loader-id", _P, r"boot_params\.hdr\.type_of_loader", _values("0xff", "0xb0")),
-    Known(
+    Reason("acpi", _P, "start_info.rsdp_paddr|boot_params.acpi_rsdp_addr", _ours_zero),
+    Reason("place", _P, r"start_info\.(modlist|cmdline|memmap|modlist\[0\]\.)_?paddr", _both_set),
+    Reason("place", _P, r"boot_params\.hdr\.(ramdisk_image|cmd_line_ptr)", _both_set),
+    Reason("loader-id", _P, r"boot_params\.hdr\.type_of_loader", _values("0xff", "0xb0")),
+    Reason(
         "own-setup",
         _P,
         r"boot_params\.(screen_info|apm_bios_info|ist_info|edid_info|alt_mem_k|scratch|kbd_status"
         r"|eddbuf_entries|edd_mbr_sig_buf_entries|edd_mbr_sig_buffer|eddbuf)",
         _ours_zero,
     ),
-    Known("own-setup", _P, r"boot_params\.hdr\.loadflags", _only_bits(_CAN_USE_HEAP)),
-    Known("own-setup", _P, r"boot_params\.hdr\.heap_end_ptr", _both_set),
+    Reason("own-setup", _P, r"boot_params\.hdr\.loadflags", _only_bits(_CAN_USE_HEAP)),
+    Reason("own-setup", _P, r"boot_params\.hdr\.heap_end_ptr", _both_set),
     # Device tree.
-    Known("seed", _T, "/chosen kaslr-seed", _only_reference),
-    Known("seed", _T, "/chosen rng-seed", _both_set),
-    Known("request-label", _T, "/chosen bootproof,request", _only_ours),
-    Known("place", _T, "/chosen linux,initrd-(start|end)", _both_set),
-    Known("tree-padding", _T, "device tree.totalsize", _both_set),
+    Reason("seed", _T, "/chosen kaslr-seed", _only_reference),
+    Reason("seed", _T, "/chosen rng-seed", _both_set),
+    Reason("request-label", _T, "/chosen bootproof,request", _only_ours),
+    Reason("place", _T, "/chosen linux,initrd-(start|end)", _both_set),
+    Reason("tree-padding", _T, "device tree.totalsize", _both_set),
     # Memory map.
-    Known("firmware-map", _M, ".*", _firmware_map),
-    Known("firmware-top", _M, ".*", _firmware_top),
-    Known("legacy-hole", _M, ".*", _legacy_hole),
+    Reason("firmware-map", _M, ".*", _firmware_map),
+    Reason("firmware-top", _M, ".*", _firmware_top),
+    Reason("legacy-hole", _M, ".*", _legacy_hole),
     # Evidence of the guest's init, and the kernel's figures.
-    Known("loader-id", _E, "bootloader_type", _values("255", "176")),
-    Known("request-label", _E, "request", _only_ours),
-    Known("firmware-top", _E, "ram", _ram_cut),
-    Known("firmware-top", _E, "memory", _within(FIRMWARE_TOP, firmware=True)),
-    Known("tree-padding", _E, "memory", _within(TREE_PADDING)),
-    Known("firmware-top", _F, "available|total|reserved", _within(FIRMWARE_TOP, firmware=True)),
-    Known("tree-padding", _F, "available|reserved", _within(TREE_PADDING + KASLR_TABLES)),
+    Reason("loader-id", _E, "bootloader_type", _values("255", "176")),
+    Reason("request-label", _E, "request", _only_ours),
+    Reason("firmware-top", _E, "ram", _ram_cut),
+    Reason("firmware-top", _E, "memory", _within(FIRMWARE_TOP, firmware=True)),
+    Reason("tree-padding", _E, "memory", _within(TREE_PADDING)),
+    Reason("firmware-top", _F, "available|total|reserved", _within(FIRMWARE_TOP, firmware=True)),
+    Reason("tree-padding", _F, "available|reserved", _within(TREE_PADDING + KASLR_TABLES)),
     # Log lines: of the reference, ours, and both.
-    Known("acpi", _L, r".*(ACPI|acpi|PNP|PnP|IOAPIC|IO-APIC|\bhpet).*", _without_acpi),
-    Known("acpi", _L, r"(APIC: Switch to|\.\.TIMER:|NR_IRQS:|smpboot:).*", _without_acpi),
-    Known("acpi", _L, r"PCI: (MMCONFIG|ECAM|Probing|Using E820).*", _without_acpi),
-    Known("acpi", _L, r"pci_bus 0000:00: .*(resource|busn_res).*", _without_acpi),
-    Known("acpi", _L, r"(i8042:|input: AT|(platform )?rtc_cmos\b).*", _without_acpi),
-    Known("acpi", _L, r"(serial8250|00:0\d): ttyS0 .*|system 00:0\d: .*", _without_acpi),
-    Known("acpi", _L, r"tsc: Refined .*|clocksource: .*", _without_acpi),
-    Known("pci-bars", _L, r"pci 0000:.* BAR \d .*", _firmware),
-    Known("smbios", _L, r"DMI.*|SMBIOS .* present\.", _firmware),
-    Known("mtrr", _L, r".*MTRR.*|x86/PAT: .*|Disabled", _firmware),
-    Known(
+    Reason("acpi", _L, r".*(ACPI|acpi|PNP|PnP|IOAPIC|IO-APIC|\bhpet).*", _without_acpi),
+    Reason("acpi", _L, r"(APIC: Switch to|\.\.TIMER:|NR_IRQS:|smpboot:).*", _without_acpi),
+    Reason("acpi", _L, r"PCI: (MMCONFIG|ECAM|Probing|Using E820).*", _without_acpi),
+    Reason("acpi", _L, r"pci_bus 0000:00: .*(resource|busn_res).*", _without_acpi),
+    Reason("acpi", _L, r"(i8042:|input: AT|(platform )?rtc_cmos\b).*", _without_acpi),
+    Reason("acpi", _L, r"(serial8250|00:0\d): ttyS0 .*|system 00:0\d: .*", _without_acpi),
+    Reason("acpi", _L, r"tsc: Refined .*|clocksource: .*", _without_acpi),
+    Reason("pci-bars", _L, r"pci 0000:.* BAR \d .*", _firmware),
+    Reason("smbios", _L, r"DMI.*|SMBIOS .* present\.", _firmware),
+    Reason("mtrr", _L, r".*MTRR.*|x86/PAT: .*|Disabled", _firmware),
+    Reason(
         "firmware-top", _L, r"Built \d+ zonelists.*|On node \d+, zone \w+: \d+ pages.*", _firmware
     ),
-    Known("firmware-top", _L, r"e820: register RAM buffer resource .*", _only_reference),
-    Known("own-setup", _L, r"Console: colour .*|Probing EDD .*", _protocol(*_SETUP)),
-    Known("seed", _L, r"KASLR .*|CPU features: .*(KASLR|page table isolation).*", _without_seed),
-    Known("seed", _L, r"ASID allocator .*|\w+ pages in range .*|2G module .*", _without_seed),
-    Known("request-label", _L, r"/bootproof/init: .*bootproof,request.*", _only_reference),
+    Reason("firmware-top", _L, r"e820: register RAM buffer resource .*", _only_reference),
+    Reason("own-setup", _L, r"Console: colour .*|Probing EDD .*", _protocol(*_SETUP)),
+    Reason("seed", _L, r"KASLR .*|CPU features: .*(KASLR|page table isolation).*", _without_seed),
+    Reason("seed", _L, r"ASID allocator .*|\w+ pages in range .*|2G module .*", _without_seed),
+    Reason("request-label", _L, r"/bootproof/init: .*bootproof,request.*", _only_reference),
 )

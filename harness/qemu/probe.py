@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Final
 
 from bootproof.harness.arch.dump import DumpFormat
@@ -16,9 +16,9 @@ from bootproof.harness.observation import Difference, Probe
 from bootproof.harness.qemu.gdbstub import GdbStub
 from bootproof.harness.qemu.monitor import Monitor
 from bootproof.harness.qemu.placement import Realisation
+from bootproof.harness.registers import compare_registers
 from bootproof.loader.address import Range
 from bootproof.loader.arch import Registers
-from bootproof.loader.arch.x86_64 import Segment
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.memory import Bank, GuestMemory
 from bootproof.loader.protocols.rules import Hardware, check
@@ -76,31 +76,6 @@ def at_entry(
         findings=tuple(findings),
         instructions=instructions,
     )
-
-
-def compare_registers(expected: Registers, actual: Registers) -> Iterator[Difference]:
-    """Field by field; a TSS is equal to itself marked busy, and NULL segments have no cache."""
-    for field in fields(expected):
-        wanted, found = getattr(expected, field.name), getattr(actual, field.name)
-        if isinstance(wanted, Segment):
-            yield from _compare_segment(field.name, wanted, found)
-        elif isinstance(wanted, tuple):
-            for number, (left, right) in enumerate(zip(wanted, found, strict=True)):
-                if left != right:
-                    yield Difference(f"{field.name}{number}", hex(left), hex(right))
-        elif wanted != found:
-            yield Difference(field.name, _shown(wanted), _shown(found))
-
-
-def _compare_segment(name: str, wanted: Segment, found: Segment) -> Iterator[Difference]:
-    # TCG does not show the busy bit of TR.
-    ignored = 0x2 if name == "tr" else 0
-    for part in ("selector", "base", "limit", "attributes"):
-        left, right = getattr(wanted, part), getattr(found, part)
-        if part == "attributes":
-            left, right = left & ~ignored, right & ~ignored
-        if left != right:
-            yield Difference(f"{name}.{part}", hex(left), hex(right))
 
 
 def compare_memory(guest: Guest, registers: Registers) -> Iterator[Difference]:
@@ -203,9 +178,3 @@ def _reader(guest: Guest) -> Callable[[int, int], bytes | None]:
         return guest.ram.read(address, size)
 
     return read
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, int):
-        return hex(value)
-    return str(value)

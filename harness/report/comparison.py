@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bootproof.harness.compare.comparison import Comparison, Cost, Explained
+from bootproof.harness.compare.comparison import Comparison, Cost, ExplainedDifference
 from bootproof.harness.guest.stages import Stage
 
 _WIDTH: Final = 118
@@ -20,40 +20,42 @@ _PER_CODE: Final = 3
 _NOTHING: Final = "-"
 
 
-def render(found: Comparison) -> str:
+def render(comparison: Comparison) -> str:
     """The whole report as text; with colours only when standard output is a terminal."""
     out = io.StringIO()
     console = Console(
         file=out, width=_WIDTH, highlight=False, force_terminal=sys.stdout.isatty() or None
     )
-    unexplained = [item for item in found.differences if item.code is None]
+    unexplained = [item for item in comparison.differences if item.code is None]
     if unexplained:
         console.print(_unexplained(unexplained))
-    console.print(_known(found.differences))
-    console.print(_costs(found.ours, found.reference))
-    console.print(_summary(found, len(unexplained)))
-    console.print(Text(f"run directories: {found.directory}/ours and reference"), soft_wrap=True)
+    console.print(_explained(comparison.differences))
+    console.print(_costs(comparison.ours, comparison.reference))
+    console.print(_summary(comparison, len(unexplained)))
+    console.print(
+        Text(f"run directories: {comparison.directory}/ours and reference"), soft_wrap=True
+    )
     return out.getvalue()
 
 
-def _unexplained(items: Sequence[Explained]) -> Table:
+def _unexplained(items: Sequence[ExplainedDifference]) -> Table:
     table = _table("UNEXPLAINED", "where", "what", "ours", "QEMU -kernel")
     for item in items:
-        row = item.contrast
+        row = item.difference
         texts = (row.section.value, row.name, row.ours, row.reference)
         table.add_row(*(Text(_short(text)) for text in texts), style="red")
     return table
 
 
-def _known(items: Sequence[Explained]) -> Table:
+def _explained(items: Sequence[ExplainedDifference]) -> Table:
     """A row per reason and place, with a few examples."""
-    groups: dict[tuple[str, str], list[Explained]] = {}
+    groups: dict[tuple[str, str], list[ExplainedDifference]] = {}
     for item in items:
         if item.code is not None:
-            groups.setdefault((item.contrast.section.value, item.code), []).append(item)
+            groups.setdefault((item.difference.section.value, item.code), []).append(item)
     table = _table("known differences (docs/compare.md)", "where", "reason", "count", "such as")
     for (section, code), members in groups.items():
-        names = dict.fromkeys(_short(member.contrast.name, 40) for member in members)
+        names = dict.fromkeys(_short(member.difference.name, 40) for member in members)
         examples = "; ".join(list(names)[:_PER_CODE])
         more = ", …" if len(names) > _PER_CODE else ""
         table.add_row(section, code, str(len(members)), Text(examples + more))
@@ -75,8 +77,8 @@ def _costs(ours: Cost, reference: Cost) -> Table:
     return table
 
 
-def _summary(found: Comparison, unexplained: int) -> Text:
-    total = len(found.differences)
+def _summary(comparison: Comparison, unexplained: int) -> Text:
+    total = len(comparison.differences)
     if unexplained:
         text = f"✗ {unexplained} of {total} differences are unexplained: a bug, or not yet known"
         return Text(text, style="bold red")

@@ -6,9 +6,19 @@ is. Must not know any architecture, kernel or boot protocol. All addresses are g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from typing import Any, ClassVar, Generic, NoReturn, Protocol, Self, TypeVar, get_type_hints
+from typing import (
+    Any,
+    ClassVar,
+    Generic,
+    NoReturn,
+    Protocol,
+    Self,
+    TypeVar,
+    get_type_hints,
+    runtime_checkable,
+)
 
 from bootproof.loader import strictjson
 from bootproof.loader.address import Range
@@ -42,6 +52,13 @@ class Registers(Protocol):
     def entered_at(self, address: int) -> Self:
         """A copy whose first instruction is at guest `address`."""
         ...
+
+
+@runtime_checkable
+class InParts(Protocol):
+    """A register that is compared part by part."""
+
+    def parts(self) -> Mapping[str, int]: ...
 
 
 R = TypeVar("R", bound=Registers)

@@ -14,7 +14,7 @@ long mode).
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
@@ -50,6 +50,13 @@ class Segment:
     base: int = 0
     limit: int = 0xFFFFFFFF
     attributes: int = ATTR_DATA
+
+    def parts(self) -> Mapping[str, int]:
+        """What an entry probe can see of it: whether a TSS is busy is not shown by TCG."""
+        system, type_ = not self.attributes & 0x10, self.attributes & 0xF
+        busy = 0x2 if system and type_ & 0x5 == 0x1 else 0
+        cache = {"base": self.base, "limit": self.limit, "attributes": self.attributes & ~busy}
+        return {"selector": self.selector} | cache
 
     def descriptor(self) -> int:
         """The 8-byte GDT descriptor that loads this cache (SDM 3.4.5), as an integer.

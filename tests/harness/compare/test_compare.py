@@ -18,10 +18,16 @@ import pytest
 
 from bootproof.harness.case import Case
 from bootproof.harness.compare import handover as handed
-from bootproof.harness.compare.comparison import Comparison, Cost, Explained
-from bootproof.harness.compare.differences import Contrast, Section, Side, contrasts, normalised
+from bootproof.harness.compare.comparison import Comparison, Cost, ExplainedDifference
+from bootproof.harness.compare.differences import (
+    BootDifference,
+    ComparedBoot,
+    Section,
+    boot_differences,
+    normalised,
+)
 from bootproof.harness.compare.handover import Handed
-from bootproof.harness.compare.reasons import KNOWN, Facts, code_for, facts
+from bootproof.harness.compare.reasons import REASONS, Facts, code_for, facts
 from bootproof.harness.compare.reference import default_offset, plan
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest import memory_map
@@ -30,6 +36,7 @@ from bootproof.harness.guest.stages import Stage
 from bootproof.harness.qemu.argv import Channels, DirectKernel, Launch, argv
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.report.comparison import render
+from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.arch.x86_64 import X86Registers
@@ -59,32 +66,34 @@ def side(
     protocol: str = "pvh",
     registers: X86Registers | Arm64Registers | None = None,
     log: bytes = LOG,
-    verdict: str = "booted",
+    verdict: Verdict = Verdict.BOOTED,
     values: Mapping[str, str] | None = None,
-) -> Side:
+) -> ComparedBoot:
     handed_ = Handed(
         {"cmdline": "console=ttyS0", "initrd": "512 bytes"} | dict(values or {}),
         (MapEntry(RAM, USABLE),),
         KERNEL,
         (1, 2, 3),
     )
-    return Side(verdict, "", protocol, registers or flat32(0x1000000), handed_, log)
+    return ComparedBoot(verdict, "", protocol, registers or flat32(0x1000000), handed_, log)
 
 
-def names(ours: Side, reference: Side) -> list[tuple[Section, str]]:
-    return [(item.section, item.name) for item in contrasts(ours, reference)]
+def names(ours: ComparedBoot, reference: ComparedBoot) -> list[tuple[Section, str]]:
+    return [(item.section, item.name) for item in boot_differences(ours, reference)]
 
 
 # --- what differs --------------------------------------------------------------------------------
 
 
 def test_equal_boots_do_not_differ() -> None:
-    assert contrasts(side(), side()) == []
+    assert boot_differences(side(), side()) == []
 
 
 def test_a_boot_that_failed_is_a_difference_even_when_both_did() -> None:
-    assert names(side(verdict="panic"), side()) == [(Section.VERDICT, "verdict")]
-    assert names(side(verdict="panic"), side(verdict="panic")) == [(Section.VERDICT, "verdict")]
+    assert names(side(verdict=Verdict.PANIC), side()) == [(Section.VERDICT, "verdict")]
+    assert names(side(verdict=Verdict.PANIC), side(verdict=Verdict.PANIC)) == [
+        (Section.VERDICT, "verdict")
+    ]
 
 
 def test_registers_differ_field_by_field() -> None:
@@ -96,8 +105,8 @@ def test_registers_differ_field_by_field() -> None:
 
 
 def test_an_entry_that_was_not_reached() -> None:
-    found = contrasts(replace(side(), registers=None), side())
-    assert found == [Contrast(Section.REGISTERS, "entry", "not reached", "reached")]
+    found = boot_differences(replace(side(), registers=None), side())
+    assert found == [BootDifference(Section.REGISTERS, "entry", "not reached", "reached")]
 
 
 def test_through_different_protocols_only_shared_parameters_are_compared() -> None:
@@ -114,16 +123,18 @@ def test_kernel_bytes_and_place() -> None:
     moved = replace(ours, handed=replace(ours.handed, kernel=Range(18 * MIB, 0x3000)))
     assert names(ours, moved) == [(Section.KERNEL, "place")]
     changed = replace(ours, handed=replace(ours.handed, pages=(1, 9, 3)))
-    assert [item.reference for item in contrasts(ours, changed)] == [
+    assert [item.reference for item in boot_differences(ours, changed)] == [
         "1 of 3 pages differ, the first is 1"
     ]
 
 
 def test_parameters_that_one_side_lacks() -> None:
-    found = contrasts(side(), side(values={"/chosen rng-seed": "", "start_info.flags": "0x0"}))
+    found = boot_differences(
+        side(), side(values={"/chosen rng-seed": "", "start_info.flags": "0x0"})
+    )
     assert found == [
-        Contrast(Section.DEVICE_TREE, "/chosen rng-seed", "", ""),
-        Contrast(Section.PARAMETERS, "start_info.flags", "", "0x0"),
+        BootDifference(Section.DEVICE_TREE, "/chosen rng-seed", "", ""),
+        BootDifference(Section.PARAMETERS, "start_info.flags", "", "0x0"),
     ]
 
 
@@ -131,9 +142,9 @@ def test_memory_map_at_the_entry_and_in_the_log() -> None:
     ours = side()
     shorter = replace(ours.handed, map=(MapEntry(Range(0, 511 * MIB), USABLE),))
     log = LOG.replace(b"[mem 0x0000000000100000-0x000000001fffffff] usable", b"nothing")
-    found = contrasts(ours, replace(ours, handed=shorter, transcript=log))
+    found = boot_differences(ours, replace(ours, handed=shorter, transcript=log))
     assert found[:2] == [
-        Contrast(
+        BootDifference(
             Section.MEMORY_MAP,
             f"{where}, {range_}",
             USABLE,
@@ -149,28 +160,28 @@ def test_memory_map_at_the_entry_and_in_the_log() -> None:
 
 def test_evidence_and_memory_figures() -> None:
     log = LOG.replace(b"ram 00001000", b"ram 00002000").replace(b"53068K reserved", b"9K reserved")
-    assert contrasts(side(), side(log=log)) == [
-        Contrast(
+    assert boot_differences(side(), side(log=log)) == [
+        BootDifference(
             Section.EVIDENCE,
             "ram",
             "00001000-0009fbff, 00100000-1fffffff",
             "00002000-0009fbff, 00100000-1fffffff",
         ),
-        Contrast(Section.MEMORY, "reserved", "53068", "9"),
+        BootDifference(Section.MEMORY, "reserved", "53068", "9"),
     ]
 
 
 def test_the_proof_line_is_no_difference() -> None:
     """It is over all the other evidence, which is compared by itself."""
-    assert contrasts(side(), side(log=LOG.replace(b"proof 00", b"proof 11"))) == []
+    assert boot_differences(side(), side(log=LOG.replace(b"proof 00", b"proof 11"))) == []
 
 
 def test_log_lines_are_counted_whatever_their_order() -> None:
     one, two = b"[    1.0] one\r\n", b"[    2.0] two\r\n"
-    assert contrasts(side(log=one + two), side(log=two + one)) == []
-    assert contrasts(side(log=one), side(log=one + one + two)) == [
-        Contrast(Section.LOG, "one", "", "one"),
-        Contrast(Section.LOG, "two", "", "two"),
+    assert boot_differences(side(log=one + two), side(log=two + one)) == []
+    assert boot_differences(side(log=one), side(log=one + one + two)) == [
+        BootDifference(Section.LOG, "one", "", "one"),
+        BootDifference(Section.LOG, "two", "", "two"),
     ]
 
 
@@ -234,23 +245,23 @@ R, P, T, M, E, F, L, K = (
 )
 
 
-def of(section: Section, name: str, ours: str = "", reference: str = "") -> Contrast:
+def of(section: Section, name: str, ours: str = "", reference: str = "") -> BootDifference:
     found = re.search(r"0x([0-9a-f]+)-0x([0-9a-f]+)$", name)
     first, last = (int(part, 16) for part in found.groups()) if found else (0, 0)
     range_ = Range.between(first, last + 1) if section is M else None
-    return Contrast(section, name, ours, reference, range_)
+    return BootDifference(section, name, ours, reference, range_)
 
 
-def ours_only(line: str) -> Contrast:
+def ours_only(line: str) -> BootDifference:
     return of(L, line, line, "")
 
 
-def theirs_only(line: str) -> Contrast:
+def theirs_only(line: str) -> BootDifference:
     return of(L, line, "", line)
 
 
 # code, protocol, what it explains, and near misses that it does not.
-ROWS: list[tuple[str, str, list[Contrast], list[Contrast]]] = [
+ROWS: list[tuple[str, str, list[BootDifference], list[BootDifference]]] = [
     (
         "pvh-only",
         "linux64",
@@ -513,20 +524,20 @@ def _examples(explained: bool) -> list[object]:
     ]
 
 
-@pytest.mark.parametrize(("code", "protocol", "contrast"), _examples(True))
-def test_explained(code: str, protocol: str, contrast: Contrast) -> None:
-    assert code_for(contrast, facts_for(protocol)) == code
+@pytest.mark.parametrize(("code", "protocol", "difference"), _examples(True))
+def test_explained(code: str, protocol: str, difference: BootDifference) -> None:
+    assert code_for(difference, facts_for(protocol)) == code
 
 
-@pytest.mark.parametrize(("code", "protocol", "contrast"), _examples(False))
-def test_near_miss_stays_unexplained(code: str, protocol: str, contrast: Contrast) -> None:
-    assert code_for(contrast, facts_for(protocol)) is None
+@pytest.mark.parametrize(("code", "protocol", "difference"), _examples(False))
+def test_near_miss_stays_unexplained(code: str, protocol: str, difference: BootDifference) -> None:
+    assert code_for(difference, facts_for(protocol)) is None
 
 
 # Log lines, and the change after which they are explained no more.
 WITH_ACPI, WITH_SEED = {"without_acpi": False}, {"without_seed": False}
 WITHOUT_FIRMWARE = {"firmware": False}
-LINES: list[tuple[str, str, Contrast, dict[str, Any]]] = [
+LINES: list[tuple[str, str, BootDifference, dict[str, Any]]] = [
     ("acpi", "pvh", theirs_only("hpet0: at MMIO 0x#, IRQs 2, 8, 0"), WITH_ACPI),
     ("acpi", "pvh", theirs_only("..TIMER: vector=0x# apic1=0 pin1=2"), WITH_ACPI),
     ("acpi", "pvh", theirs_only("PCI: ECAM [mem 0x#-0x#] reserved as E820 entry"), WITH_ACPI),
@@ -547,7 +558,7 @@ LINES: list[tuple[str, str, Contrast, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("code", "protocol", "line", "change"), LINES)
 def test_lines_need_the_fact_that_explains_them(
-    code: str, protocol: str, line: Contrast, change: dict[str, Any]
+    code: str, protocol: str, line: BootDifference, change: dict[str, Any]
 ) -> None:
     before = facts_for(protocol)
     found = code_for(line, before), code_for(line, replace(before, **change))
@@ -555,14 +566,14 @@ def test_lines_need_the_fact_that_explains_them(
 
 
 def test_every_code_has_an_example() -> None:
-    assert {row[0] for row in ROWS} == {row.code for row in KNOWN}
+    assert {row[0] for row in ROWS} == {row.code for row in REASONS}
 
 
 def test_codes_and_documentation_agree() -> None:
     text = (ROOT / "docs" / "compare.md").read_text()
     table = text.partition("## Known differences")[2]
     documented = re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)
-    assert documented == sorted({row.code for row in KNOWN})
+    assert documented == sorted({row.code for row in REASONS})
 
 
 def test_acpi_is_no_excuse_once_we_bring_tables() -> None:
@@ -692,14 +703,14 @@ def test_a_vmlinux_is_entered_at_its_pvh_note_however_we_enter_it(tmp_path: Path
     assert (found.protocol, found.entry) == ("pvh", MIB + 0x10)
 
 
-def comparison(*differences: Explained) -> Comparison:
+def comparison(*differences: ExplainedDifference) -> Comparison:
     stages = (Stage("first-output", None, 900_000), Stage("banner", 0.0, None))
     cost = Cost("booted", "pvh", 1_000_000, stages)
     return Comparison("case", differences, cost, cost, Path("/nowhere"))
 
 
-BAD = Explained(of(P, "cmdline", "console=ttyS0 quietly", "console=ttyS0"), None)
-GOOD = Explained(of(R, "rbx", "0x1040", "0x21e0"), "place")
+BAD = ExplainedDifference(of(P, "cmdline", "console=ttyS0 quietly", "console=ttyS0"), None)
+GOOD = ExplainedDifference(of(R, "rbx", "0x1040", "0x21e0"), "place")
 
 
 def test_report_names_what_is_unexplained() -> None:
