@@ -8,13 +8,14 @@ anything that only this boot could have produced, and what is proved is the hand
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bootproof.harness import prove
 from bootproof.harness.arch.table import ARCHES
+from bootproof.harness.cases import schema, select
 from bootproof.harness.errors import UserError
 from bootproof.harness.observation import Budget
 from bootproof.harness.prove import NONCE
@@ -36,20 +37,38 @@ from bootproof.loader.protocols.handed import Handed
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A boot image to start. `until` is text the console must show; `memory` is in bytes."""
+    """A boot image to start, and on what. The other fields are as in a `Case`."""
 
     directory: Path
+
+    out: Path
+    """The run directory."""
+
+    until: bytes | None = None
+    """Text that the console must show."""
+
+    only_handover: bool = False
+    """Whether to stop at the first instruction."""
+
     board: str | None = None
     cpu: str | None = None
     memory: int | None = None
     smp: int | None = None
-    until: bytes | None = None
-    only_handover: bool = False
     budget_seconds: float | None = None
-    out: Path | None = None
+    qemu: str | None = None
+    qemu_path: str | None = None
 
 
-def boot_image(request: Request, default_out: Path) -> Outcome:
+def request_of(words: Mapping[str, Any], **others: Any) -> Request:
+    """What is asked by `words`, by the names of the options of `run`. Raises UserError."""
+    known = schema.options("run")
+    schema.check_keys((entry.name for entry in known), words, (), "option")
+    asked, paths = select.of_words(words)
+    values = schema.read_table(known, asked, ())
+    return Request(**values, qemu_path=next(iter(paths.values()), None), **others)
+
+
+def boot_image(request: Request) -> Outcome:
     """Starts, judges, and tells about both on standard output.
 
     Raises UserError and LoaderError for an image that cannot be run as asked.
@@ -62,7 +81,7 @@ def boot_image(request: Request, default_out: Path) -> Outcome:
             machine = _machine(image, memory, request, given)
             show = boot_text.Console()
             start = _start(image, machine, request, show, given)
-            out = _run_directory(request, default_out)
+            out = _run_directory(request)
             _print_request(request, image, machine, start)
             bootimage.save(image, out)
             (out / bootimage.RAM).symlink_to((request.directory / bootimage.RAM).absolute())
@@ -102,7 +121,12 @@ def _machine(image: BootImage, memory: GuestMemory, request: Request, given: Han
         )
     cpus = request.smp or given.cpus or 1
     machine = Machine.with_defaults(
-        image.arch, memory=size, board=request.board, cpu=request.cpu, cpus=cpus
+        image.arch,
+        memory=size,
+        board=request.board,
+        cpu=request.cpu,
+        cpus=cpus,
+        binary=request.qemu_path,
     )
     wanted = joined(image.ram)
     if wanted != joined(_ranges(machine.banks)):
@@ -201,11 +225,10 @@ def _code(image: BootImage, given: Handed, words: Sequence[str]) -> CodeInside |
 # --- what the user sees ------------------------------------------------------------------------
 
 
-def _run_directory(request: Request, default_out: Path) -> Path:
+def _run_directory(request: Request) -> Path:
     """A fresh run directory, never the image's own. Raises UserError."""
     source = request.directory.resolve()
-    name = printable(source.name.encode("utf-8", "surrogateescape")) or "image"
-    out = (request.out or default_out / name).absolute()
+    out = request.out.absolute()
     if out.resolve() == source or source.is_relative_to(out.resolve()):
         raise UserError(f"--out: {out} holds the boot image itself; take another directory")
     rundir.make_fresh(out)

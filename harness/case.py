@@ -1,7 +1,8 @@
 """Case = kernel x format x protocol x offset x machine -> expectation. Ids; nothing is run here.
 
-Each field says in its metadata how it is written in scenario files and JSON and what it means:
-bootproof.harness.cases.schema makes the validation, the errors and docs/scenarios.md from that.
+Each field says in its metadata how it is written and what it means: bootproof.harness.cases.schema
+makes keys of scenario files and of JSON from that, options of commands and words of the fixtures,
+what validates them, and docs/scenarios.md. This is the one table of options.
 """
 
 from __future__ import annotations
@@ -26,23 +27,49 @@ _NOT_PLAIN: Final = re.compile(r"[^A-Za-z0-9.+_-]")
 _NAME_LIMIT: Final = 120
 
 
+# The commands that have options of a case. `matrix` gives them to every guest of `--kernel`.
+BOOT, IMAGE, COMPARE, MATRIX, RUN = "boot", "image", "compare", "matrix", "run"
+COMMANDS: Final = (BOOT, IMAGE, COMPARE, MATRIX, RUN)
+_OUR_LOADER: Final = (BOOT, IMAGE)
+_OUR_GUESTS: Final = (BOOT, MATRIX)
+_KERNELS: Final = (BOOT, IMAGE, COMPARE, MATRIX)
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
-    """How a field is written as data. `name` differs from the field's where users know another
-    word; `size` numbers may be written like 16M; `offset` may count from the start of RAM; `plain`
-    texts are parts of ids, which are names of directories.
-    """
+    """How a field is written: in scenario files, in JSON, on the command line and in the docs."""
 
     about: str
+    """What it means; what --help and docs/scenarios.md say of it."""
+
     name: str | None = None
+    """Where users know another word than the field's."""
+
+    commands: tuple[str, ...] = ()
+    """Which commands have it as an option; with `_` written as `-` there."""
+
+    help: str | None = None
+    """What --help says instead, where users of a command line need other words."""
+
+    metavar: str | None = None
+    """How --help calls its value."""
+
     size: bool = False
+    """A number of bytes, which may be written like 16M."""
+
     offset: bool = False
+    """A size that may count from the start of RAM, like ram+2M."""
+
+    path: bool = False
+    """A file: any bytes may be in its name, and no scenario file may name it."""
+
     plain: bool = False
+    """A text that is a part of ids, which are names of directories."""
 
 
-def key(about: str, **others: Any) -> Mapping[str, Key]:
-    """The metadata of a field that may stand in a scenario file."""
-    return {KEY: Key(about, **others)}
+def key(about: str, *commands: str, **others: Any) -> Mapping[str, Key]:
+    """The metadata of a field that may be written."""
+    return {KEY: Key(about, commands=commands, **others)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,44 +96,70 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One boot. `claim` replaces the protocol in the id where the point of the case is another."""
+    """One boot. A field with commands is an option of theirs: nothing else has to name it."""
 
     arch: str = field(metadata=key("the architecture of the kernel and the guest"))
     kernel: str = field(metadata=key("the kernel: a name of the catalogue, or the path of a file"))
     format: str = field(
-        metadata=key("what the kernel is unpacked to before it is loaded; file: as it is")
+        metadata=key(
+            "what the kernel is unpacked to before it is loaded; file: as it is",
+            *(*_OUR_LOADER, COMPARE),
+            help="{words}: unpack to this first (default: as it is, elf for pvh)",
+        )
     )
     protocol: str = field(
-        metadata=key("the boot protocol; auto: PVH if the kernel offers it, else the Linux one")
+        metadata=key(
+            "the boot protocol; auto: PVH if the kernel offers it, else the Linux one",
+            *(*_OUR_LOADER, COMPARE),
+            help="{words} (default: PVH if offered, else Linux's own)",
+        )
     )
     offset: int | None = field(
         default=None,
-        metadata=key("linux-loader's kernel_offset for the format", size=True, offset=True),
+        metadata=key(
+            "linux-loader's kernel_offset for the format",
+            *_OUR_LOADER,
+            help="added to a vmlinux's addresses, load address of a bzImage, base of an Image"
+            " (default: none; for an Image ram+2M)",
+            size=True,
+            offset=True,
+        ),
     )
-    memory: int = field(default=MIB_512, metadata=key("guest RAM", size=True))
-    board: str | None = field(default=None, metadata=key("QEMU's machine type", name="machine"))
-    cpu: str | None = field(default=None, metadata=key("QEMU's CPU model"))
+    memory: int = field(default=MIB_512, metadata=key("guest RAM", *COMMANDS, size=True))
+    board: str | None = field(
+        default=None,
+        metadata=key("QEMU's machine type", *COMMANDS, name="machine", help="{about}: {words}"),
+    )
+    cpu: str | None = field(default=None, metadata=key("QEMU's CPU model", *COMMANDS))
     placement: Placement = field(
         default=Placement.PIECES,
         metadata=key(
             "how the bytes get into RAM: pieces (a generic loader device for each) or mapped"
-            " (ram.img is the RAM)"
+            " (ram.img is the RAM)",
+            *_OUR_GUESTS,
+            help="pieces: a generic loader device for each; mapped: ram.img itself is the RAM",
+            metavar="WAY",
         ),
     )
     variant: str | None = field(default=None, metadata=key("a changed copy of the kernel"))
     cmdline: str | None = field(
-        default=None, metadata=key("the kernel command line instead of the default")
-    )
-    unsafe: bool = field(default=False, metadata=key("start what the loader would refuse"))
-    pvh_relocate: bool = field(
-        default=False,
-        metadata=key("enter through PVH at an offset where the kernel's note allows it"),
-    )
-    claim: str | None = field(
         default=None,
         metadata=key(
-            "what the case is about: in its id instead of the protocol", name="label", plain=True
+            "the kernel command line instead of the default", *_KERNELS, metavar="CMDLINE"
         ),
+    )
+    unsafe: bool = field(
+        default=False, metadata=key("start what the loader would refuse", *_OUR_LOADER)
+    )
+    pvh_relocate: bool = field(
+        default=False,
+        metadata=key(
+            "enter through PVH at an offset where the kernel's note allows it", *_OUR_LOADER
+        ),
+    )
+    label: str | None = field(
+        default=None,
+        metadata=key("what the case is about: in its id instead of the protocol", plain=True),
     )
     init: str = field(default="init", metadata=key("the guest's first process (loader/guest)"))
     damage: str | None = field(
@@ -117,32 +170,61 @@ class Case:
     )
     probe: bool = field(
         default=True,
-        metadata=key("stop at the first instruction and check the hand-over; false: run on"),
+        metadata=key(
+            "stop at the first instruction and check the hand-over; false: run on",
+            *_OUR_GUESTS,
+            help="check the hand-over at the first instruction",
+        ),
     )
     budget: int | None = field(
         default=None, metadata=key("guest instructions by which the verdict must be there")
     )
     budget_seconds: float | None = field(
-        default=None, metadata=key("CPU seconds of QEMU by which the verdict must be there")
+        default=None,
+        metadata=key(
+            "CPU seconds of QEMU by which the verdict must be there",
+            *(BOOT, MATRIX, RUN),
+            help="CPU seconds of QEMU for the verdict (default: 300)",
+        ),
     )
     qemu: str | None = field(
         default=None,
-        metadata=key("the name of another QEMU, given with --qemu NAME=PATH", plain=True),
+        metadata=key(
+            "the name of another QEMU, given with --qemu NAME=PATH",
+            *(BOOT, IMAGE, COMPARE, RUN),
+            help="another QEMU, with a name for the case's id",
+            metavar="NAME=PATH",
+            plain=True,
+        ),
     )
     accel: str = field(default="tcg", metadata=key("QEMU's accelerator; only tcg"))
     kernel_path: str | None = field(
-        default=None, metadata=key("where the kernel's file is; `kernel` then only names it")
+        default=None,
+        metadata=key("where the kernel's file is; `kernel` then only names it", path=True),
     )
     initrd: str | None = field(
-        default=None, metadata=key("a file of the user's, whose /init runs after the proof")
+        default=None,
+        metadata=key(
+            "a file of the user's, whose /init runs after the proof",
+            *_KERNELS,
+            help="its /init runs after the proof",
+            path=True,
+        ),
     )
-    smp: int = field(default=1, metadata=key("how many CPUs the guest has"))
+    smp: int = field(
+        default=1, metadata=key("how many CPUs the guest has", BOOT, IMAGE, MATRIX, RUN)
+    )
     realtime: bool = field(
-        default=False, metadata=key("give up determinism: the guest has the host's clock")
+        default=False,
+        metadata=key("give up determinism: the guest has the host's clock", *_OUR_GUESTS),
     )
     profile: str = field(
         default=DEFAULT_PROFILE,
-        metadata=key("which of our own kernel command lines; never together with `cmdline`"),
+        metadata=key(
+            "which of our own kernel command lines; never together with `cmdline`",
+            *_KERNELS,
+            help="{words} (no self-tests, no mitigations)",
+        ),
     )
     expect: Expectation = field(default=Expectation(), metadata=key("what the case must end as"))
 
@@ -155,7 +237,7 @@ class Case:
     def id(self) -> str:
         """Readable, unique in a matrix, usable with `-k`, and fit for the name of a directory."""
         kernel = _NOT_PLAIN.sub("_", self.kernel)[-_NAME_LIMIT:]
-        parts = [self.arch, kernel, self.format, self.claim or self.protocol]
+        parts = [self.arch, kernel, self.format, self.label or self.protocol]
         parts.append(offset_label(self.arch, self.format, self.offset))
         parts += [self.board] if self.board else []
         parts += [self.placement.value] if self.placement is not Placement.PIECES else []

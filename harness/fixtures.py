@@ -8,7 +8,8 @@ nothing. What runs scenarios is bootproof.harness.plugin.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,21 +41,7 @@ class BootResult:
 class Boot(Protocol):
     """boot(KERNEL, **WORDS): the options of `bootproof boot` as words."""
 
-    def __call__(
-        self,
-        kernel: str | Path,
-        *,
-        protocol: str = "auto",
-        format: str | None = None,
-        offset: str | int | None = "default",
-        memory: str | int = "512M",
-        cmdline: str | None = None,
-        initrd: str | Path | None = None,
-        machine: str | None = None,
-        cpu: str | None = None,
-        smp: int = 1,
-        unsafe: bool = False,
-    ) -> BootResult: ...
+    def __call__(self, kernel: str | Path, **words: Any) -> BootResult: ...
 
 
 class BootTheImage(Protocol):
@@ -64,11 +51,9 @@ class BootTheImage(Protocol):
         self,
         directory: str | Path,
         *,
-        machine: str | None = None,
-        cpu: str | None = None,
-        smp: int | None = None,
         until: str | None = None,
         only_handover: bool = False,
+        **words: Any,
     ) -> BootResult: ...
 
 
@@ -90,36 +75,21 @@ def boot(request: pytest.FixtureRequest, tmp_path: Path) -> Boot:
     """Boots a kernel file (or a kernel of the catalogue) and says how that ended."""
     directories = _directories(tmp_path, "boot")
 
-    def run(
-        kernel: str | Path,
-        *,
-        offset: str | int | None = "default",
-        memory: str | int = "512M",
-        initrd: str | Path | None = None,
-        machine: str | None = None,
-        **words: Any,
-    ) -> BootResult:
+    def run(kernel: str | Path, **words: Any) -> BootResult:
         from bootproof.harness import prove
-        from bootproof.harness.cases import from_kernel
-        from bootproof.harness.inputs import images
+        from bootproof.harness.cases import from_kernel, select
         from bootproof.harness.report.boot_text import Console
         from bootproof.loader.errors import LoaderError
 
         _become_worker(request.config)
         out = next(directories)
         with _one_line():
-            asked = from_kernel.Request(
-                kernel=str(kernel),
-                offset=from_kernel.DEFAULT if offset == "default" else _size(offset),
-                memory=_size(memory) or 0,
-                initrd=Path(initrd) if initrd is not None else None,
-                board=machine,
-                **{**_DEFAULTS, **words},
-            )
+            asked, qemus = select.of_words(_asked(words))
             show = Console()
-            options = prove.Options(initrd=images.read_initrd(asked.initrd), on_console=show)
+            options = prove.Options(on_console=show, qemus=qemus)
             try:
-                proven = prove.prove(from_kernel.case_for(asked), out, options)
+                case = from_kernel.case_of(str(kernel), asked, "boot")
+                proven = prove.prove(case, out, options)
             except LoaderError as error:  # the file is no kernel
                 return BootResult(_REFUSED, str(error), out)
             show.finish()
@@ -137,25 +107,25 @@ def boot_image(request: pytest.FixtureRequest, tmp_path: Path) -> BootTheImage:
     def run(
         directory: str | Path,
         *,
-        machine: str | None = None,
         until: str | None = None,
+        only_handover: bool = False,
         **words: Any,
     ) -> BootResult:
-        from bootproof.harness.boot_image import Request, boot_image
+        from bootproof.harness.boot_image import boot_image, request_of
         from bootproof.loader.errors import LoaderError
 
         _become_worker(request.config)
         out = next(directories)
         with _one_line():
-            asked = Request(
+            asked = request_of(
+                _asked(words),
                 directory=Path(directory),
-                board=machine,
-                until=until.encode() if until else None,
+                until=str(until).encode() if until else None,
+                only_handover=only_handover,
                 out=out,
-                **words,
             )
             try:
-                outcome = boot_image(asked, out)
+                outcome = boot_image(asked)
             except LoaderError as error:
                 return BootResult(_REFUSED, str(error), out)
         judgement = outcome.judgement
@@ -166,22 +136,16 @@ def boot_image(request: pytest.FixtureRequest, tmp_path: Path) -> BootTheImage:
 
 
 _REFUSED: Final = "load-refused"
-_DEFAULTS: Final[dict[str, Any]] = {
-    "protocol": "auto",
-    "format": None,
-    "cmdline": None,
-    "cpu": None,
-    "placement": "pieces",
-    "unsafe": False,
-    "pvh_relocate": False,
-    "smp": 1,
-    "profile": "default",
-    "realtime": False,
-    "twice": False,
-    "console": False,
-    "probe": True,
-    "out": None,
-}
+
+
+def _asked(words: Mapping[str, Any]) -> dict[str, Any]:
+    """A test's words as scenario files have them: None is as if nothing were said."""
+    given = {
+        name: os.fspath(value) if isinstance(value, os.PathLike) else value
+        for name, value in words.items()
+        if value is not None
+    }
+    return {**given, "offset": "none"} if words.get("offset", ...) is None else given
 
 
 def _result(verdict: str, reason: str, directory: Path, console: bytes) -> BootResult:
@@ -189,16 +153,6 @@ def _result(verdict: str, reason: str, directory: Path, console: bytes) -> BootR
 
     text = "\n".join(map(printable, console.splitlines()))
     return BootResult(verdict, reason, directory, text)
-
-
-def _size(value: str | int | None) -> int | None:
-    from bootproof.harness.errors import UserError
-    from bootproof.loader.address import parse_size
-
-    try:
-        return parse_size(value) if isinstance(value, str) else value
-    except ValueError as error:
-        raise UserError(str(error)) from None
 
 
 def _directories(parent: Path, name: str) -> Iterator[Path]:

@@ -83,25 +83,22 @@ class Proven:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a user may add to a case: an own initrd, another budget, eyes on the console.
+    """How a case is booted; nothing of it changes what the case is."""
 
-    `qemus` are the paths of the QEMUs that cases name.
-    """
-
-    initrd: bytes | None = None
     budget: Budget = Budget()
-    interactive: bool = False
-    probe: bool = True
-    on_console: Callable[[bytes], None] | None = None
-    observer: Observer | None = None
-    qemus: Mapping[str, str] = field(default_factory=dict)
+    """What the guest may use, where the case does not say it."""
 
-    @property
-    def next_init(self) -> str | None:
-        """What runs in the guest after the proof: the user's init, a shell, or nothing."""
-        if self.initrd is not None:
-            return "/init"
-        return "/bootproof/shell" if self.interactive else None
+    interactive: bool = False
+    """Whether the console is the user's terminal."""
+
+    on_console: Callable[[bytes], None] | None = None
+    """Gets the guest's output as it comes."""
+
+    observer: Observer | None = None
+    """Is told what the guest has used so far."""
+
+    qemus: Mapping[str, str] = field(default_factory=dict)
+    """The paths of the QEMUs that cases name, by those names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,17 +145,16 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
 
     Raises LoaderError for a request that is refused, UserError and FetchError as `prove`.
     """
+    initrd = _initrd(case)
     rundir.make_fresh(directory)
-    if case.initrd is not None:
-        options = replace(options, initrd=images.read_initrd(Path(case.initrd)))
     kernel = images.kernel_file(case.kernel_source)
     machine = machine_for(case, kernel, options)
     nonce = nonce_for(case.id, kernel.sha256)
-    cmdline = full_cmdline(_chosen_cmdline(case), nonce, options.next_init)
+    cmdline = full_cmdline(_chosen_cmdline(case), nonce, _next_init(case, options))
     image = _in_format(kernel, case)
     with open_image(image.path, kernel.name) as source:
         assembled = assemble.assemble(
-            source, _assembly(case, machine, kernel, cmdline, options), directory
+            source, _assembly(case, machine, kernel, cmdline, initrd), directory
         )
     if case.damage is not None:
         damaged = damage.inflict(case.damage, assembled.image, directory)
@@ -172,12 +168,19 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
         on_console=options.on_console,
         observer=options.observer,
         interactive=options.interactive,
-        probe=options.probe and case.probe,
+        probe=case.probe,
         kill_at=None if case.kill_at is None else case.kill_at.encode(),
         unpacked=_unpacked(case, kernel, assembled.kernel),
         symbols=functools.partial(_symbols, case, kernel),
     )
     return Prepared(assembled, start)
+
+
+def _next_init(case: Case, options: Options) -> str | None:
+    """What runs in the guest after the proof: the user's init, a shell, or nothing."""
+    if case.initrd is not None:
+        return "/init"
+    return "/bootproof/shell" if options.interactive else None
 
 
 def machine_for(case: Case, kernel: KernelFile, options: Options) -> Machine:
@@ -362,11 +365,11 @@ def _in_format(kernel: KernelFile, case: Case) -> KernelFile:
 
 
 def _assembly(
-    case: Case, machine: Machine, kernel: KernelFile, cmdline: str, options: Options
+    case: Case, machine: Machine, kernel: KernelFile, cmdline: str, initrd: bytes
 ) -> Assembly:
     request = BootRequest(
         cmdline=cmdline.encode(),
-        initrd=_initrd(case, options.initrd),
+        initrd=initrd,
         dtb=device_tree(machine),
         reserved=machine.reserved,
         label=case.id,
@@ -390,11 +393,15 @@ def evidence_archive(arch: str, init: str = "init") -> bytes:
     return initramfs.archive(initramfs.evidence_entries(images.busybox(arch), init))
 
 
-def _initrd(case: Case, users: bytes | None) -> bytes:
-    """Our archive, behind the user's when there is one; ours has a directory of its own."""
+def _initrd(case: Case) -> bytes:
+    """Our archive, behind the user's when there is one; ours has a directory of its own.
+
+    Raises UserError.
+    """
     ours = evidence_archive(case.arch, case.init)
-    if users is None:
+    if case.initrd is None:
         return ours
+    users = images.read_initrd(Path(case.initrd))
     return users.ljust(align_up(len(users), 4), b"\0") + ours
 
 

@@ -20,14 +20,14 @@ from bootproof.harness.run import Outcome
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB
 
-X86_64 = Case("x86_64", default_kernels("x86_64")[0], "elf", "pvh", claim="determinism")
+X86_64 = Case("x86_64", default_kernels("x86_64")[0], "elf", "pvh", label="determinism")
 AARCH64 = Case(
     "aarch64",
     default_kernels("aarch64")[0],
     "image",
     "arm64",
     RAM_BASE["aarch64"] + 2 * MIB,
-    claim="determinism",
+    label="determinism",
 )
 _WITH_KASLR: Final = "console=ttyS0 reboot=t panic=-1"
 _BOOTS, _AT_ONCE = 20, 4
@@ -41,7 +41,7 @@ RunDirectory = Callable[[str], Path]
         replace(X86_64, cmdline=_WITH_KASLR),
         AARCH64,
         # RNDR is there, and the kernel takes its seed for KASLR from it.
-        replace(AARCH64, cpu="max,pauth-impdef=on", claim="determinism-rndr"),
+        replace(AARCH64, cpu="max,pauth-impdef=on", label="determinism-rndr"),
         replace(AARCH64, smp=2, profile="fast"),
         replace(AARCH64, smp=4, profile="fast"),
     ],
@@ -58,7 +58,7 @@ def test_the_same_boot_twice(case: Case, run_directory: RunDirectory) -> None:
 @pytest.mark.parametrize("case", [X86_64, AARCH64], ids=lambda case: case.arch)
 def test_the_same_boot_on_a_busy_machine(case: Case, run_directory: RunDirectory) -> None:
     """Twenty boots, four at a time: with two cores each has half of one."""
-    case = replace(case, profile="fast", claim="determinism-busy")
+    case = replace(case, profile="fast", label="determinism-busy")
     directories = [run_directory(f"{case.id}-{number}") for number in range(_BOOTS)]
     # QEMU ends with the thread that started it: each boot has the main thread of a process.
     with ProcessPoolExecutor(_AT_ONCE, multiprocessing.get_context("spawn")) as pool:

@@ -46,7 +46,7 @@ def busy_loops() -> Iterator[None]:
 @pytest.mark.usefixtures("busy_loops")
 def test_eight_guests_beside_six_busy_loops(run_directory: Callable[[str], Path]) -> None:
     """Half of them for each architecture, and every boot the same as if it had been alone."""
-    cases = [replace(case, claim="overload") for case in (_X86_64, _AARCH64)] * (_GUESTS // 2)
+    cases = [replace(case, label="overload") for case in (_X86_64, _AARCH64)] * (_GUESTS // 2)
     directories = [run_directory(f"overload-{number}") for number in range(_GUESTS)]
     # QEMU ends with the thread that started it: each boot has the main thread of a process.
     with ProcessPoolExecutor(_GUESTS, multiprocessing.get_context("spawn")) as pool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +13,7 @@ import pytest
 
 from bootproof.harness.case import RAM_BASE, Case
 from bootproof.harness.cases.kernels import default_kernels
-from bootproof.harness.prove import Options, Proven, prove
+from bootproof.harness.prove import Proven, prove
 from bootproof.harness.qemu.gdbstub import GdbStub
 from bootproof.harness.record import pack, playback, replay, reverse
 from bootproof.harness.verdict import Verdict
@@ -47,7 +47,7 @@ class Exiting:
 
 
 X86_64 = Exiting(
-    Case("x86_64", default_kernels("x86_64")[0], "elf", "pvh", claim="replay", profile="fast"),
+    Case("x86_64", default_kernels("x86_64")[0], "elf", "pvh", label="replay", profile="fast"),
     machine=62,
     # mov eax, exit_group; xor edi, edi; syscall
     code=bytes.fromhex("b8 e7 00 00 00  31 ff  0f 05"),
@@ -57,7 +57,7 @@ AARCH64 = Exiting(
     Case(
         *("aarch64", default_kernels("aarch64")[0], "image", "arm64"),
         RAM_BASE["aarch64"] + 2 * MIB,
-        claim="replay",
+        label="replay",
         profile="fast",
     ),
     machine=183,
@@ -73,8 +73,9 @@ def test_from_a_panic_back_to_its_cause(
 ) -> None:
     """The panic is in the kernel; what caused it is a system call of the first process."""
     directory = run_directory(f"{guest.case.id}-panic")
-    initrd = archive([file("init", guest.program(), 0o755)])
-    proven = prove(guest.case, directory, Options(initrd=initrd))
+    initrd = tmp_path / "initrd"
+    initrd.write_bytes(archive([file("init", guest.program(), 0o755)]))
+    proven = prove(replace(guest.case, initrd=str(initrd)), directory)
     _check_stages(proven)
     assert replay.run(directory) == 0
     pack.pack(directory, tmp_path / "run.tar.zst")

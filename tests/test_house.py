@@ -16,7 +16,6 @@ from tests import ROOT
 PACKAGES: Final = ("harness", "kernels", "loader")
 MOST_LINES: Final = 40
 LONGER: Final[set[str]] = {
-    "harness/fixtures.py: boot",
     "harness/plugin.py: pytest_addoption",
     "harness/qemu/placement.py: realise",
     "harness/run.py: __init__",
@@ -45,11 +44,6 @@ NAMED_ELSEWHERE: Final = {
     # The name of linux-loader's module.
     "loader/configurators/__init__.py: pvh",
     # To be asked of the architecture's or the protocol's object.
-    "harness/cases/from_kernel.py: pvh",
-    "harness/commands/case_options.py: arm64",
-    "harness/commands/case_options.py: linux32",
-    "harness/commands/case_options.py: linux64",
-    "harness/commands/case_options.py: pvh",
     "harness/compare/reasons.py: linux64",
     "harness/compare/reasons.py: pvh",
     "harness/prove.py: pvh",

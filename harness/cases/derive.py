@@ -12,7 +12,7 @@ flags), Xen's public/elfnote.h (PHYS32_RELOC).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from bootproof.harness.arch.table import ARCHES
@@ -53,11 +53,13 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What the user gives to every guest: a command line, the path of an initrd and its size."""
+    """What the user gives to every guest."""
 
-    cmdline: str | None = None
-    initrd: str | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of every case."""
+
     initrd_size: int = 0
+    """Bytes of the file that the field `initrd` names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,20 +129,23 @@ class _Plan:
             self.form.kernel,
             protocol,
             offset,
-            cmdline=self.given.cmdline,
-            initrd=self.given.initrd,
             kernel_path=self.kernel.path,
             expect=expect,
-            **others,
+            **{**self.given.values, **others},
         )
+
+    @property
+    def most_memory(self) -> int:
+        """The most guest RAM that a case may be given."""
+        return int(self.given.values.get("memory", _MOST_MEMORY))
 
     def memory(self, end: int) -> int | None:
         """Guest RAM in which a kernel that ends at guest-physical `end` has room; None: no size."""
         need = end - self.ram + self.given.initrd_size + _ELBOW_ROOM
-        memory = MIB_512
+        memory = int(self.given.values.get("memory", MIB_512))
         while memory < need:
             memory *= 2
-        return memory if memory <= _MOST_MEMORY else None
+        return memory if memory <= self.most_memory else None
 
     def boots(
         self, protocol: str, offset: int | None, end: int, expect: Expectation, **others: Any
@@ -149,7 +154,7 @@ class _Plan:
         memory = self.memory(end)
         if memory is None:
             what = f"{self.form.kernel}, {protocol}, {offset_text(offset)}"
-            return LeftOut(what, f"it would need more than {format_size(_MOST_MEMORY)} of RAM")
+            return LeftOut(what, f"it would need more than {format_size(self.most_memory)} of RAM")
         return self.case(protocol, offset, expect, memory=memory, **others)
 
     def refused(
@@ -163,7 +168,7 @@ class _Plan:
     ) -> Case:
         expect = Expectation(Verdict.LOAD_REFUSED, code=code, reason=says, why=why)
         if "memory" not in others:
-            others["memory"] = self.memory(self.placed.footprint_end) or _MOST_MEMORY
+            others["memory"] = self.memory(self.placed.footprint_end) or self.most_memory
         return self.case(protocol, offset, expect, **others)
 
 
@@ -219,7 +224,7 @@ def _elf_pvh(plan: _Plan, found: Pvh) -> Iterator[Case | LeftOut]:
                 protocol=linux64.NAME,
                 why="it has no PVH note, so the 64-bit protocol is taken",
             ),
-            claim="pvh-not-present",
+            label="pvh-not-present",
         )
         yield plan.refused(pvh.NAME, None, _REFUSED, "it has no PVH note", "no PVH note")
         return
@@ -235,7 +240,7 @@ def _elf_pvh(plan: _Plan, found: Pvh) -> Iterator[Case | LeftOut]:
             protocol=linux64.NAME,
             why="an offset turns PVH off, so the 64-bit protocol is taken",
         )
-        yield plan.boots("auto", 16 * MIB, end + 16 * MIB, expect, claim="pvh-ignored")
+        yield plan.boots("auto", 16 * MIB, end + 16 * MIB, expect, label="pvh-ignored")
         yield from _relocations(plan, found)
 
 
@@ -282,11 +287,11 @@ def _last_relocation(
     if highest >= lowest:
         why = f"the last place that its note allows: it ends at {found.max:#x} at the latest"
         expect = Expectation(pvh=PvhState.PRESENT, protocol=pvh.NAME, why=why)
-        others = {"pvh_relocate": True, "claim": "pvh-last"}
+        others = {"pvh_relocate": True, "label": "pvh-last"}
         yield plan.boots(pvh.NAME, highest, end + highest, expect, **others)
     why = f"its note allows no end above {found.max:#x}"
     says = f"{found.max:#x}"
-    others = {"pvh_relocate": True, "memory": memory, "claim": "pvh-too-high"}
+    others = {"pvh_relocate": True, "memory": memory, "label": "pvh-too-high"}
     yield plan.refused(pvh.NAME, beyond, _FIXED_PVH, why, says, **others)
 
 
@@ -302,7 +307,7 @@ def _elf_refused(plan: _Plan) -> Iterator[Case]:
     yield plan.refused(
         *(linux64.NAME, None, "Elf::ReadKernelImage", why, "--memory"),
         memory=little,
-        claim="small-memory",
+        label="small-memory",
     )
 
 
@@ -377,7 +382,7 @@ def _starved(
     memory = align_down(placed.footprint_end - 1, MIB) - plan.ram
     why = f"its {size_field} asks for RAM up to {placed.footprint_end - 1:#x}"
     expected = code if placed.end > plan.ram + memory else "Layout::NoRoom"
-    others = {"memory": memory, "claim": "small-memory"}
+    others = {"memory": memory, "label": "small-memory"}
     return plan.refused(protocol, offset, expected, why, "--memory", **others)
 
 
@@ -400,7 +405,9 @@ def _image(plan: _Plan) -> Iterator[Case | LeftOut]:
 
 
 def _cpu(plan: _Plan) -> str | None:
-    """The CPU model for the kernel's page size, None where any does."""
+    """The user's CPU model, else the one for the kernel's page size; None where any does."""
+    if "cpu" in plan.given.values:
+        return str(plan.given.values["cpu"])
     arch = ARCHES[plan.kernel.arch]
     flags = plan.form.header.get("flags", ())
     names = flags if isinstance(flags, tuple) else ()

@@ -1,12 +1,14 @@
 """A case as data: the one place that knows how each field of Case is written and read.
 
 Made from the fields of Case and Expectation (bootproof.harness.case), so that a new field is at
-once a key of scenario files, of JSON, of the errors and of docs/scenarios.md. Reads values only:
-knows no files, no lines, no axes. Nothing here runs or opens what it reads.
+once a key of scenario files and of JSON, an option, a word of the fixtures, and in
+docs/scenarios.md. Reads values only: knows no files, no lines, no axes, and no argparse. Nothing
+here runs or opens what it reads.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import enum
 import re
@@ -34,6 +36,7 @@ PLAIN: Final = re.compile(r"[A-Za-z0-9.+_-]{1,80}", re.ASCII)
 NONE: Final = "none"
 AS_IT_IS: Final = "file"
 _RAM: Final = "ram+"
+_MOST_DIGITS: Final = 20
 
 
 class SchemaError(UserError):
@@ -44,6 +47,7 @@ class SchemaError(UserError):
     def __init__(self, path: Path, problem: str, at: Path | None = None) -> None:
         names = ".".join(name for name in path if isinstance(name, str))
         super().__init__(f"{names}: {problem}" if names else problem)
+        self.problem = problem
         self.at = path if at is None else at
 
 
@@ -113,6 +117,16 @@ CASE: Final = _entries(Case)
 EXPECTATION: Final = _entries(Expectation)
 
 
+def options(command: str) -> tuple[Entry, ...]:
+    """What a command has options for."""
+    return tuple(entry for entry in CASE if command in entry.key.commands)
+
+
+def option(name: str, *, no: bool = False) -> str:
+    """How a key is written on a command line; `no` for the opposite of a truth value."""
+    return f"--{'no-' * no}{name.replace('_', '-')}"
+
+
 # --- reading -----------------------------------------------------------------------------------
 
 
@@ -132,14 +146,14 @@ def read_table(entries: Iterable[Entry], data: Any, path: Path, ram: int = 0) ->
     return {known[name].field: read(known[name], data[name], path, ram) for name in data}
 
 
-def check_keys(known: Iterable[str], data: Any, path: Path) -> None:
+def check_keys(known: Iterable[str], data: Any, path: Path, what: str = "key") -> None:
     """Raises SchemaError when `data` is no table, or has a key that is not `known`."""
     if not isinstance(data, Mapping):
         raise SchemaError(path, f"must be a table, not {described(data)}")
     names = list(known)
     for name in data:
         if name not in names:
-            raise SchemaError(path, unknown("key", name, names), (*path, name))
+            raise SchemaError(path, unknown(what, name, names), (*path, name))
 
 
 def read(entry: Entry, value: Any, path: Path = (), ram: int = 0) -> Any:
@@ -158,13 +172,25 @@ def read(entry: Entry, value: Any, path: Path = (), ram: int = 0) -> Any:
         raise SchemaError(path, f"must be more than 0, not {value}")
     if type(value) is int and value < 1:
         raise SchemaError(path, f"must be at least 1, not {value}")
-    if wanted is str and not str(value).isprintable():
+    if wanted is str and not entry.key.path and not str(value).replace("\t", " ").isprintable():
         raise SchemaError(path, f"{value!r} has characters that cannot be printed")
     if entry.key.plain and not PLAIN.fullmatch(str(value)):
         raise SchemaError(path, f"{value!r} must be of letters, digits and . + _ -")
     if entry.choices is not None and value not in entry.choices:
         raise SchemaError(path, unknown("value", str(value), entry.choices))
     return entry.type(value)
+
+
+def from_text(entry: Entry, text: str) -> Any:
+    """A word of a command line or a filter as `read` takes it: a number is no text there."""
+    if entry.type is bool and text in ("true", "false"):
+        return text == "true"
+    if entry.type is int and not entry.key.size and text.isascii() and text.isdecimal():
+        return int(text[:_MOST_DIGITS])
+    if entry.type is float:
+        with contextlib.suppress(ValueError):
+            return float(text)
+    return text
 
 
 def _read_size(entry: Entry, value: Any, path: Path, ram: int) -> int:

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from bootproof.harness.case import short
+from bootproof.harness.case import COMMANDS, MATRIX, short
 from bootproof.harness.cases.scenarios import AXES, CLAIM_KEYS, EXCEPTION_KEYS, EXPECT
-from bootproof.harness.cases.schema import Entry
+from bootproof.harness.cases.schema import CASE, Entry, option
 from bootproof.harness.places import PACKAGES
 
 PAGE: Final = PACKAGES / "docs" / "scenarios.md"
@@ -30,8 +30,24 @@ def reference() -> str:
         ("Keys of `[[claim.except]]`", _texts(EXCEPTION_KEYS)),
         ("Axes: keys of a case", _entries(AXES.values())),
         ("Keys of `expect`", _entries(EXPECT)),
+        ("The same as options", _options()),
     ]
     return "\n".join(f"### {title}\n\n{table}" for title, table in parts)
+
+
+def _options() -> str:
+    """Which command has which key as an option."""
+    heads = [f"`{name}{' --kernel' * (name == MATRIX)}`" for name in COMMANDS]
+    rows = [
+        f"| `{option(entry.name)}` | "
+        + " | ".join("✓" if name in entry.key.commands else "" for name in COMMANDS)
+        + " |"
+        for entry in CASE
+        if entry.key.commands
+    ]
+    head = f"| option | {' | '.join(heads)} |"
+    text = "`matrix` has a `--qemu` of its own, for all cases; it may be repeated.\n"
+    return "\n".join([head, "|---" * (len(heads) + 1) + "|", *rows, "", text])
 
 
 def _texts(keys: Mapping[str, str]) -> str:

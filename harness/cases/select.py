@@ -49,13 +49,10 @@ def _matches(name: str, value: str, case: Case) -> bool:
     found = getattr(case, entry.field)
     if entry.type is str and entry.choices is None:
         return found is not None and fnmatchcase(found, value)
-    read: Any = value
-    if entry.type is bool and value in ("true", "false"):
-        read = value == "true"
-    if entry.type is int and not entry.key.size and value.isdecimal():
-        read = int(value)
     try:
-        return bool(schema.read(entry, read, (), RAM_BASE[case.arch]) == found)
+        return bool(
+            schema.read(entry, schema.from_text(entry, value), (), RAM_BASE[case.arch]) == found
+        )
     except schema.SchemaError as error:
         raise UserError(str(error)) from error
 
@@ -71,6 +68,17 @@ def qemus(words: Sequence[str]) -> dict[str, str]:
             raise UserError(f"two QEMUs are called {name!r}")
         found[name] = path
     return found
+
+
+def of_words(words: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """What a user asks of a case, with NAME=PATH of its QEMU as two: the name, and its path.
+
+    Raises UserError.
+    """
+    if "qemu" not in words:
+        return dict(words), {}
+    paths = qemus([str(words["qemu"])])
+    return {**words, "qemu": next(iter(paths))}, paths
 
 
 def check_qemus(cases: Iterable[Case], words: Sequence[str]) -> None:

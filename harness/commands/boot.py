@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bootproof.harness import places
-from bootproof.harness.commands import NOT_AS_EXPECTED, OK, Command, case_options
+from bootproof.harness.commands import NOT_AS_EXPECTED, OK, Command
 from bootproof.harness.errors import UserError
 from bootproof.harness.text import printable
 
@@ -23,25 +23,9 @@ _CENTURY: Final = 1 << 62  # instructions, or seconds
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    case_options.add_request(parser)
-    parser.add_argument(
-        "--placement",
-        choices=("pieces", "mapped"),
-        default="pieces",
-        metavar="WAY",
-        help="pieces: a generic loader device for each; mapped: ram.img itself is the RAM",
-    )
-    parser.add_argument(
-        "--probe",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="compare CPU and RAM at the first instruction with what was asked (default: yes)",
-    )
-    parser.add_argument(
-        "--realtime",
-        action="store_true",
-        help="the host's clock in the guest; then not reproducible",
-    )
+    from bootproof.harness.commands import case_options
+
+    case_options.add_kernel(parser, "boot")
     parser.add_argument(
         "--twice",
         action="store_true",
@@ -55,20 +39,18 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     """0 when the kernel booted, and with --twice did so the same way."""
-    from bootproof.harness.cases.from_kernel import case_for
-    from bootproof.harness.inputs import images
+    from bootproof.harness.commands import case_options
     from bootproof.harness.observation import Budget
     from bootproof.harness.prove import Options
 
     if arguments.console and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UserError("--console needs a terminal for input and output")
-    case = case_for(case_options.request_of(arguments))
+    case, qemus = case_options.case(arguments, "boot")
     directory = (arguments.out or places.output() / "boot" / case.id).absolute()
     options = Options(
-        initrd=images.read_initrd(arguments.initrd),
         interactive=arguments.console,
-        probe=arguments.probe,
         budget=_for_ever() if arguments.console else Budget(),
+        qemus=qemus,
     )
     if arguments.twice:
         return _boot_twice(case, directory, options)

@@ -1,92 +1,117 @@
-"""The options of `boot`, `compare` and `image`: one kernel and what is asked of the loader."""
+"""The options of one case, for every command that has some: made from the table of them.
+
+The table is bootproof.harness.case; what a value may be is bootproof.harness.cases.schema's.
+"""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import TYPE_CHECKING
+import shlex
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
-from bootproof.harness.commands import parser as words
+from bootproof.harness.case import Case, short
+from bootproof.harness.cases import schema, select
+from bootproof.harness.cases.schema import Entry, SchemaError
+from bootproof.harness.commands.parser import Brief
+from bootproof.harness.errors import UserError
 
-if TYPE_CHECKING:
-    from bootproof.harness.cases import from_kernel
-
-
-def add_request(parser: argparse.ArgumentParser) -> None:
-    """What is asked of the loader, whatever becomes of the boot image."""
-    add_kernel(parser)
-    parser.add_argument(
-        "--offset",
-        type=words.offset,
-        default=...,
-        metavar="SIZE",
-        help="added to a vmlinux's addresses, load address of a bzImage, base of an Image (default:"
-        " none; for an Image RAM + 2M)",
-    )
-    parser.add_argument(
-        "--pvh-relocate",
-        action="store_true",
-        help="with --offset: PVH where the kernel's relocation note allows it",
-    )
-    parser.add_argument("--unsafe", action="store_true", help="start what would be refused")
-    parser.add_argument("--smp", type=words.cpus, default=1, metavar="N", help="CPUs (default: 1)")
-    parser.add_argument(
-        "--profile",
-        choices=("default", "fast"),
-        default="default",
-        metavar="NAME",
-        help="default or fast, a command line without the kernel's self-tests and mitigations",
-    )
+KERNEL_HELP: Final = (
+    "a file, package (.deb, .rpm), build directory, URL#sha256=… or name of the catalogue"
+)
 
 
-def add_kernel(parser: argparse.ArgumentParser) -> None:
-    """A kernel, what goes with it, and the machine."""
-    parser.add_argument("kernel", metavar="KERNEL", help="a file, or a name of the catalogue")
-    parser.add_argument(
-        "--protocol",
-        choices=("auto", "linux64", "linux32", "pvh", "arm64"),
-        default="auto",
-        metavar="NAME",
-        help="linux64, linux32, pvh or arm64 (default: PVH if offered, else Linux's own)",
-    )
-    parser.add_argument(
-        "--format",
-        choices=("elf", "bzimage", "image"),
-        metavar="NAME",
-        help="elf, bzimage or image: unpack to this first (default: as it is, elf for pvh)",
-    )
-    parser.add_argument(
-        "--memory", type=words.size, default=512 << 20, metavar="SIZE", help="guest RAM (512M)"
-    )
-    parser.add_argument("--cmdline", help="kernel command line instead of the default")
-    parser.add_argument(
-        "--initrd", type=Path, metavar="FILE", help="its /init runs after the proof"
-    )
-    parser.add_argument("--machine", help="QEMU machine type (q35, pc, microvm; virt)")
-    parser.add_argument("--cpu", help="QEMU CPU model")
+def add_kernel(parser: argparse.ArgumentParser, command: str) -> None:
+    """A kernel, and all that may be asked for one case of it."""
+    parser.add_argument("kernel", metavar="KERNEL", help=KERNEL_HELP)
+    add_options(parser, command)
 
 
-def request_of(arguments: argparse.Namespace) -> from_kernel.Request:
-    from bootproof.harness.cases import from_kernel
+def add_brief_options(parser: argparse.ArgumentParser, title: str, command: str) -> None:
+    """The same options for where --help has no room to tell of each."""
+    known = schema.options(command)
+    names = [schema.option(entry.name) for entry in known]
+    group = parser.add_argument_group(f"{title} (see `bootproof boot --help`)", ", ".join(names))
+    add_options(group, command, {entry.name: Brief(_help(entry)) for entry in known})
 
-    return from_kernel.Request(
-        kernel=arguments.kernel,
-        protocol=arguments.protocol,
-        format=arguments.format,
-        offset=from_kernel.DEFAULT if arguments.offset is ... else arguments.offset,
-        memory=arguments.memory,
-        cmdline=arguments.cmdline,
-        initrd=arguments.initrd,
-        board=arguments.machine,
-        cpu=arguments.cpu,
-        placement=arguments.placement,
-        unsafe=arguments.unsafe,
-        pvh_relocate=arguments.pvh_relocate,
-        smp=arguments.smp,
-        profile=arguments.profile,
-        realtime=arguments.realtime,
-        twice=arguments.twice,
-        console=arguments.console,
-        probe=arguments.probe,
-        out=arguments.out,
-    )
+
+def add_options(
+    parser: argparse._ActionsContainer, command: str, helps: Mapping[str, str] = {}
+) -> None:
+    """The options that `command` has of a case; `helps` are words of its own for some of them."""
+    for entry in schema.options(command):
+        name = schema.option(entry.name)
+        told = helps.get(entry.name) or _help(entry)
+        if entry.type is bool:
+            action = argparse.BooleanOptionalAction if entry.default else "store_true"
+            parser.add_argument(name, action=action, default=argparse.SUPPRESS, help=told)
+        else:
+            parser.add_argument(
+                name,
+                type=_value_of(entry),
+                choices=entry.choices,
+                metavar=entry.key.metavar or _metavar(entry),
+                default=argparse.SUPPRESS,
+                help=told,
+            )
+
+
+def words(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
+    """What was asked for, by the name of the option."""
+    names = (entry.name for entry in schema.options(command))
+    return {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+
+
+def typed(asked: Mapping[str, Any]) -> str:
+    """The words of `words` as they are typed again, each behind a blank."""
+    found = ""
+    for name, value in asked.items():
+        found += f" {schema.option(name, no=value is False)}"
+        found += "" if isinstance(value, bool) else f" {shlex.quote(str(value))}"
+    return found
+
+
+def case(arguments: argparse.Namespace, command: str) -> tuple[Case, dict[str, str]]:
+    """The case that was asked for, and the paths of the QEMUs that it names.
+
+    Raises UserError, FetchError and LoaderError.
+    """
+    from bootproof.harness.cases.from_kernel import case_of
+
+    asked, qemus = select.of_words(words(arguments, command))
+    return case_of(arguments.kernel, asked, command), qemus
+
+
+def _help(entry: Entry) -> str:
+    told = entry.key.help or entry.about
+    told = told.format(about=entry.about, words=", ".join(entry.choices or ()))
+    if entry.default and entry.type is not bool and not entry.key.help:
+        default = short(entry.default) if entry.key.size else entry.default
+        told = f"{told} (default: {getattr(default, 'value', default)})"
+    return told.replace("%", "%%")
+
+
+def _metavar(entry: Entry) -> str:
+    if entry.key.size:
+        return "SIZE"
+    if entry.type in (int, float):
+        return "N"
+    return "FILE" if entry.key.path else "NAME"
+
+
+def _value_of(entry: Entry) -> Callable[[str], Any]:
+    """What reads the option's value; gives it as it was written, once it is known to be one."""
+
+    def value(text: str) -> Any:
+        found = schema.from_text(entry, text)
+        try:
+            if entry.name == "qemu":
+                select.qemus([text])
+            elif entry.choices is None:  # argparse has its own words for those
+                schema.read(entry, found)
+        except UserError as error:
+            problem = error.problem if isinstance(error, SchemaError) else str(error)
+            raise argparse.ArgumentTypeError(problem) from None
+        return found
+
+    return value

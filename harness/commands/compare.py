@@ -7,41 +7,30 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.harness import places
-from bootproof.harness.commands import NOT_AS_EXPECTED, OK, Command, case_options
+from bootproof.harness.commands import NOT_AS_EXPECTED, OK, Command
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    case_options.add_kernel(parser)
+    from bootproof.harness.commands import case_options
+
+    case_options.add_kernel(parser, "compare")
     parser.add_argument("--json", action="store_true", help="every difference, as JSON")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run directories' place")
-    parser.set_defaults(
-        offset=...,
-        placement="pieces",
-        unsafe=False,
-        pvh_relocate=False,
-        smp=1,
-        profile="default",
-        realtime=False,
-        twice=False,
-        console=False,
-        probe=True,
-    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
     """0 when every difference is explained, 1 when one is not."""
     import json
 
-    from bootproof.harness.cases.from_kernel import case_for
+    from bootproof.harness.commands import case_options
     from bootproof.harness.compare import both_ways
-    from bootproof.harness.inputs import images
     from bootproof.harness.prove import Options
     from bootproof.harness.report.comparison import render
 
-    case = both_ways.at_references_place(case_for(case_options.request_of(arguments)))
+    case, qemus = case_options.case(arguments, "compare")
+    case = both_ways.at_references_place(case)
     directory = (arguments.out or places.output() / "compare" / case.id).absolute()
-    options = Options(initrd=images.read_initrd(arguments.initrd))
-    found = both_ways.compare(case, directory, options)
+    found = both_ways.compare(case, directory, Options(qemus=qemus))
     as_json = arguments.json
     print(json.dumps(found.to_json(), indent=2) + "\n" if as_json else render(found), end="")
     return NOT_AS_EXPECTED if found.unexplained else OK

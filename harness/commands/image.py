@@ -7,28 +7,27 @@ import shlex
 from pathlib import Path
 from typing import Final
 
-from bootproof.harness.commands import OK, Command, case_options
+from bootproof.harness.commands import OK, Command
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    case_options.add_request(parser)
+    from bootproof.harness.commands import case_options
+
+    case_options.add_kernel(parser, "image")
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="the boot image")
-    parser.set_defaults(placement="pieces", probe=True, realtime=False, twice=False, console=False)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     """Writes it, and says what lies where."""
     from bootproof.harness import prove
-    from bootproof.harness.cases.from_kernel import case_for
-    from bootproof.harness.inputs import images
+    from bootproof.harness.commands import case_options
     from bootproof.harness.report import boot_text
     from bootproof.loader import bootimage
     from bootproof.loader.errors import one_line
 
     out = arguments.out
-    case = case_for(case_options.request_of(arguments))
-    options = prove.Options(initrd=images.read_initrd(arguments.initrd))
-    prepared = prove.prepare(case, out.absolute(), options)
+    case, qemus = case_options.case(arguments, "image")
+    prepared = prove.prepare(case, out.absolute(), prove.Options(qemus=qemus))
     boot_text.print_request(prepared, case)
     words = ["bootproof", "run", one_line(str(out))]
     words += ["--machine", case.board] if case.board else []

@@ -20,11 +20,16 @@ _FILTERS: Final = {
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
+    from bootproof.harness.commands import case_options
+
     _add_choice(parser)
+    case_options.add_brief_options(parser, "for every guest, with --kernel", "matrix")
     _add_ways(parser)
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:
+    from bootproof.harness.commands import case_options
+
     which = parser.add_argument_group("which cases")
     which.add_argument(
         "--scenarios",
@@ -39,8 +44,8 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="WHAT",
-        help="all that applies to your own kernel instead: bzImage, vmlinux, Image (also packed), a"
-        " .deb, .rpm, build directory, URL#sha256=…, or catalogue name; may be repeated",
+        help=f"all that applies to your own kernel instead: {case_options.KERNEL_HELP};"
+        " may be repeated",
     )
     which.add_argument("-k", metavar="EXPR", help="only cases whose id matches, as in pytest")
     for option, key in _FILTERS.items():
@@ -61,10 +66,6 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
 
 def _add_ways(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("how they run")
-    how.add_argument("--cmdline", help="with --kernel: kernel command line instead of the default")
-    how.add_argument(
-        "--initrd", type=Path, metavar="FILE", help="with --kernel: its /init runs after the proof"
-    )
     how.add_argument(
         "-n", metavar="N", type=words.count, default=2, help="how many guests at once (%(default)s)"
     )
@@ -74,7 +75,7 @@ def _add_ways(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=PATH",
-        help="a QEMU that scenarios may name",
+        help="a QEMU that scenarios may name; --kernel runs on it",
     )
     how.add_argument("--out", type=Path, default=places.output() / "matrix", help="run directories")
     how.add_argument(
@@ -92,6 +93,8 @@ def _add_ways(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from bootproof.harness.cases import schema
+    from bootproof.harness.commands import case_options
     from bootproof.harness.suite import matrix, own_kernel
 
     only = [
@@ -118,28 +121,29 @@ def _run(arguments: argparse.Namespace) -> int:
         threshold=arguments.threshold,
         command=_again(arguments),
     )
+    asked = case_options.words(arguments, "matrix")
     if not arguments.kernel:
-        if arguments.cmdline is not None or arguments.initrd is not None:
-            raise UserError("--cmdline and --initrd are for your own kernel: give --kernel")
+        if asked:
+            names = " and ".join(map(schema.option, asked))
+            raise UserError(f"{names}: for your own kernel: give --kernel")
         return matrix.run(selection)
     if arguments.scenarios:
         raise UserError("--kernel derives its own cases: leave out --scenarios")
-    wish = own_kernel.Wish(tuple(arguments.kernel), arguments.cmdline, arguments.initrd)
-    return own_kernel.run(wish, selection)
+    return own_kernel.run(arguments.kernel, asked, selection)
 
 
 def _again(arguments: argparse.Namespace) -> str:
     """How the same matrix is started again."""
     import shlex
 
+    from bootproof.harness.commands import case_options
     from bootproof.harness.suite.options import MATRIX_COMMAND
 
     options = [("--scenarios", path) for path in arguments.scenarios]
     options += [("--kernel", what) for what in arguments.kernel]
     options += [("--qemu", word) for word in arguments.qemu]
-    options += [("--initrd", arguments.initrd)] if arguments.initrd else []
-    options += [("--cmdline", arguments.cmdline)] if arguments.cmdline is not None else []
-    return MATRIX_COMMAND + "".join(f" {name} {shlex.quote(str(v))}" for name, v in options)
+    asked = case_options.typed(case_options.words(arguments, "matrix"))
+    return MATRIX_COMMAND + "".join(f" {n} {shlex.quote(str(v))}" for n, v in options) + asked
 
 
 COMMAND: Final = Command(

@@ -6,7 +6,8 @@ What is wrong is one line.
 from __future__ import annotations
 
 import argparse
-from typing import Final, NoReturn
+import textwrap
+from typing import Any, Final, NoReturn
 
 from bootproof.harness.commands import USAGE
 from bootproof.loader.address import parse_size
@@ -14,8 +15,27 @@ from bootproof.loader.address import parse_size
 _MOST_GUESTS: Final = 256
 
 
+class Brief(str):
+    """Help of an option that a group's description names: completion shows it, --help does not."""
+
+
+class _Help(argparse.HelpFormatter):
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        text = " ".join(text.split())
+        return textwrap.fill(
+            text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+        )
+
+    def add_argument(self, action: argparse.Action) -> None:
+        if not isinstance(action.help, Brief):
+            super().add_argument(action)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, as all of ours are."""
+
+    def __init__(self, **others: Any) -> None:
+        super().__init__(formatter_class=_Help, **others)
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")

@@ -9,22 +9,19 @@ from typing import Final
 
 from bootproof.harness import places
 from bootproof.harness.commands import NOT_AS_EXPECTED, OK, Command
-from bootproof.harness.commands import parser as words
+from bootproof.harness.text import printable
+
+_HELPS: Final = {
+    "memory": "checked: the banks must be as large",
+    "smp": "CPUs (default: as many as its ACPI tables or its device tree tell of)",
+}
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
+    from bootproof.harness.commands import case_options
+
     parser.add_argument("directory", metavar="DIR", type=Path, help="holds boot.json and ram.img")
-    parser.add_argument("--machine", help="QEMU machine type (q35, pc, microvm; virt)")
-    parser.add_argument("--cpu", help="QEMU CPU model")
-    parser.add_argument(
-        "--memory", type=words.size, metavar="SIZE", help="checked: the banks must be as large"
-    )
-    parser.add_argument(
-        "--smp",
-        type=words.cpus,
-        metavar="N",
-        help="CPUs (default: as many as its ACPI tables or its device tree tell of)",
-    )
+    case_options.add_options(parser, "run", _HELPS)
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--until",
@@ -37,31 +34,23 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="stop at the first instruction: registers, RAM and the protocol's rules",
     )
-    parser.add_argument(
-        "--budget-seconds",
-        type=words.seconds,
-        metavar="N",
-        help="CPU seconds of QEMU (default: 300)",
-    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory")
 
 
 def _run(arguments: argparse.Namespace) -> int:
     """0 when the guest booted or, if it has no proof, was handed over."""
-    from bootproof.harness.boot_image import Request, boot_image
+    from bootproof.harness.boot_image import boot_image, request_of
+    from bootproof.harness.commands import case_options
 
-    request = Request(
+    name = arguments.directory.resolve().name.encode("utf-8", "surrogateescape")
+    request = request_of(
+        case_options.words(arguments, "run"),
         directory=arguments.directory,
-        board=arguments.machine,
-        cpu=arguments.cpu,
-        memory=arguments.memory,
-        smp=arguments.smp,
         until=arguments.until or None,
         only_handover=arguments.only_handover,
-        budget_seconds=arguments.budget_seconds,
-        out=arguments.out,
+        out=arguments.out or places.output() / "run" / (printable(name) or "image"),
     )
-    verdict = boot_image(request, places.output() / "run").judgement.verdict
+    verdict = boot_image(request).judgement.verdict
     return OK if verdict.passed else NOT_AS_EXPECTED
 
 

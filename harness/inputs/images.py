@@ -90,10 +90,8 @@ def busybox(arch: str) -> bytes:
     return catalogue_file(load_catalog().busybox(arch).name).path.read_bytes()
 
 
-def read_initrd(path: Path | None) -> bytes | None:
-    """A user's initrd, or None for none. Raises UserError."""
-    if path is None:
-        return None
+def read_initrd(path: Path) -> bytes:
+    """A user's initrd. Raises UserError."""
     try:
         if path.exists() and not path.is_dir() and not path.is_file():
             raise UserError(f"{path}: is not a regular file (--initrd)")

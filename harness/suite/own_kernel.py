@@ -8,14 +8,16 @@ before anything runs.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import RAM_BASE, Case
+from bootproof.harness.cases import select
 from bootproof.harness.cases.derive import Derived, Given, Kernel, LeftOut, derive
+from bootproof.harness.cases.schema import contradiction, options, read_table
 from bootproof.harness.errors import UserError
 from bootproof.harness.inputs import images
 from bootproof.harness.inputs.images import KernelFile
@@ -35,24 +37,19 @@ from bootproof.loader.unpack import uki_parts
 _BIG_ENDIAN: Final = "big-endian"
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What the user asks for: kernels, and what every guest is given."""
-
-    kernels: tuple[str, ...]
-    cmdline: str | None = None
-    initrd: Path | None = None
-
-
-def run(wish: Wish, selection: Selection) -> int:
+def run(kernels: Sequence[str], words: Mapping[str, Any], selection: Selection) -> int:
     """Derives the cases of every kernel and runs, or only prints, those selected.
 
+    `words` are what every guest is given, by the names of the options of `matrix`.
     Raises UserError, FetchError and LoaderError when a kernel cannot be had or proved.
     """
-    given = _given(wish)
+    given = _given(words)
     cases: list[Case] = []
-    for kernel in _looked_at(wish.kernels):
+    for kernel in _looked_at(kernels):
         found = derive(kernel, given)
+        for case in found.cases[:1]:  # all have what was given
+            if problem := contradiction(case):
+                raise UserError(f"{kernel.name}: {problem[0]}: {problem[1]}")
         if not selection.quiet:
             print(
                 _about(kernel, found, given),
@@ -60,6 +57,8 @@ def run(wish: Wish, selection: Selection) -> int:
                 flush=True,
             )
         cases += found.cases
+    if names := select.qemus(selection.qemus):
+        cases = [replace(case, qemu=name) for name in names for case in cases]
     return matrix.run_cases(cases, selection)
 
 
@@ -145,11 +144,12 @@ def _file(source: Source) -> KernelFile:
         raise UserError(f"{source.shown}: {error.strerror}") from error
 
 
-def _given(wish: Wish) -> Given:
-    initrd = images.read_initrd(wish.initrd)
-    if initrd is None or wish.initrd is None:
-        return Given(wish.cmdline)
-    return Given(wish.cmdline, str(wish.initrd.absolute()), len(initrd))
+def _given(words: Mapping[str, Any]) -> Given:
+    values = read_table(options("matrix"), words, ())
+    if "initrd" not in values:
+        return Given(values)
+    initrd = Path(values["initrd"]).absolute()
+    return Given({**values, "initrd": str(initrd)}, len(images.read_initrd(initrd)))
 
 
 def _about(kernel: Kernel, found: Derived, given: Given) -> str:
@@ -172,9 +172,9 @@ def _unused(kernel: Kernel, given: Given) -> Iterator[LeftOut]:
         return
     with open_image(Path(kernel.path)) as image:
         parts = uki_parts(image)
-        if parts.initrd is not None and given.initrd is None:
+        if parts.initrd is not None and "initrd" not in given.values:
             yield LeftOut("the image's own .initrd", "guests get bootproof's; give one by --initrd")
-        if parts.cmdline is not None and given.cmdline is None:
+        if parts.cmdline is not None and "cmdline" not in given.values:
             yield LeftOut(
                 "the image's own .cmdline", "guests get bootproof's; give it by --cmdline"
             )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from bootproof.harness.fixtures import Boot, BootTheImage
+from tests.builders import images
 
 
 def test_file_that_is_no_kernel(boot: Boot, tmp_path: Path) -> None:
@@ -19,3 +22,40 @@ def test_directory_that_is_no_boot_image(boot_image: BootTheImage, tmp_path: Pat
     result = boot_image(tmp_path)
     assert result.verdict == "load-refused"
     assert "boot.json" in result.reason
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"ofset": "16M"}, "unknown option 'ofset'; did you mean 'offset'?"),
+        ({"memory": "much"}, "memory: 'much' is neither a size nor an address"),
+        ({"memory": 1.5}, "memory: must be a size like 512M, not the number 1.5"),
+        ({"protocol": "phv"}, "protocol: unknown value 'phv'; did you mean 'pvh'?"),
+        ({"smp": "two"}, "smp: must be a whole number, not the text 'two'"),
+        ({"qemu": "/opt/qemu"}, "'/opt/qemu' names no QEMU; write it like old=/opt/bin/qemu-sys"),
+    ],
+)
+def test_wrong_words_are_one_line(
+    words: dict[str, object], said: str, boot: Boot, tmp_path: Path
+) -> None:
+    (tmp_path / "vmlinux").write_bytes(images.elf(images.load(16 << 20, b"\xf4")))
+    with pytest.raises(pytest.fail.Exception) as caught:
+        boot(tmp_path / "vmlinux", **words)
+    assert str(caught.value).startswith(f"bootproof: {said}")
+
+
+def test_wrong_words_about_a_boot_image_are_one_line(
+    boot_image: BootTheImage, tmp_path: Path
+) -> None:
+    with pytest.raises(pytest.fail.Exception, match="unknown option 'ofset'; known: "):
+        boot_image(tmp_path, ofset="16M")
+    with pytest.raises(pytest.fail.Exception, match="memory: 'much' is neither"):
+        boot_image(tmp_path, memory="much")
+
+
+def test_words_as_python_has_them(boot: Boot, tmp_path: Path) -> None:
+    """A number of bytes, a Path, and None for what is as if nothing were said."""
+    (tmp_path / "vmlinux").write_bytes(images.elf(images.load(16 << 20, b"\xf4")))
+    missing = f"bootproof: {tmp_path}/none: No such file or directory"
+    with pytest.raises(pytest.fail.Exception, match=missing):
+        boot(tmp_path / "vmlinux", memory=64 << 20, initrd=tmp_path / "none", cpu=None, offset=None)

@@ -195,7 +195,7 @@ def test_nonce_is_of_this_case_and_this_kernel(case: Case, tmp_path: Path) -> No
                 offset=4096,
                 board="pc",
                 unsafe=True,
-                claim="pvh-ignored",
+                label="pvh-ignored",
                 placement=Placement.MAPPED,
             ),
             "x86_64-6.1-elf-pvh-ignored-+4K-pc-mapped-unsafe",

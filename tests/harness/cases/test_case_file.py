@@ -24,7 +24,7 @@ CASE = Case(
     *("x86_64", "6.1-cloud-amd64", "elf", "pvh", 16 << 20),
     placement=Placement.MAPPED,
     pvh_relocate=True,
-    claim="moved",
+    label="moved",
     expect=Expectation(Verdict.LOAD_REFUSED, PvhState.IGNORED, code="Pvh::X", why="no note"),
 )
 DATA: dict[str, Any] = {

@@ -288,7 +288,7 @@ def test_image_that_does_not_say_its_size() -> None:
 
 
 def test_command_line_and_initrd_go_to_every_guest() -> None:
-    given = Given("console=ttyS0 quiet", "/tmp/initrd", 400 * MIB)
+    given = Given({"cmdline": "console=ttyS0 quiet", "initrd": "/tmp/initrd"}, 400 * MIB)
     found = derived(bzimage(), vmlinux(), given=given)
     assert {(case.cmdline, case.initrd) for case in found.cases} == {
         ("console=ttyS0 quiet", "/tmp/initrd")

@@ -103,3 +103,15 @@ def test_bash_completes(
     )
     done = subprocess.run(["bash", "-c", call], capture_output=True, text=True, check=True)
     assert {word.strip() for word in done.stdout.splitlines()} == offered
+
+
+@pytest.mark.parametrize("words", [["--help"], ["boot", "--help"], ["matrix", "--help"]])
+def test_help_imports_nothing_that_does_the_work(words: list[str]) -> None:
+    """It would be half a second on every look at it."""
+    code = (
+        "import sys\nfrom bootproof.harness import cli\n"
+        f"try: cli.main({words})\nexcept SystemExit: pass\n"
+        "heavy = {'bootproof.harness.prove', 'qemu.qmp', 'requests', 'pytest'} & {*sys.modules}\n"
+        "sys.exit(str(heavy) if heavy else 0)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=True)

@@ -98,7 +98,7 @@ def test_case_id_is_one_plain_name_whatever_the_scenario_says(name: str) -> None
     """It becomes the name of a directory."""
     for case in (
         Case("x86_64", name, "elf", "pvh"),
-        Case("x86_64", "k", "elf", "pvh", claim=name),
+        Case("x86_64", "k", "elf", "pvh", label=name),
         Case("x86_64", "k", "elf", "pvh", cpu=name, board=name, cmdline=name),
         Case("x86_64", "k", "elf", "pvh", variant=name),
     ):

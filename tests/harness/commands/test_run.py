@@ -435,7 +435,7 @@ def register(name: str, value: object) -> Change:
             "$.banks: 0x101000 bytes of RAM; machines have a whole number of MiB",
         ),
         (other_bank(1 << 43), [], "$.banks: 0x80000000000 bytes of RAM; machines have"),
-        (None, ["--machine", "vax"], "machine 'vax' is not known for x86_64; known: q35, pc"),
+        (None, ["--machine", "virt"], "machine 'virt' is not known for x86_64; known: q35, pc"),
         (register("cr0", 0), [], "boot.json: cr0 0x0: must have PE"),
         (register("efer", 0), [], "boot.json: efer 0x0: LMA, LME, CR0.PG and CS.L do not agree"),
         (register("rflags", (1 << 64) - 1), [], "boot.json: rflags 0xffffffffffffffff"),

@@ -44,7 +44,7 @@ def command(directory: Path, *, endless: bool, quiet: bool = False) -> list[str]
                 *("x86_64", "a-name-of-a-kernel-that-is-rather-long", "elf", "linux64"),
                 memory=32 * MIB,
                 kernel_path=str(kernel),
-                claim=name,
+                label=name,
                 expect=Expectation(Verdict.CPU_RESET, why="a test"),
             )
         )

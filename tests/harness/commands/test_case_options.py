@@ -1,0 +1,143 @@
+"""One table of options: the same words mean the same case wherever they are written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bootproof.harness import cli
+from bootproof.harness.case import COMMANDS, Case
+from bootproof.harness.cases import from_kernel, schema
+from bootproof.harness.cases.schema import Entry
+from bootproof.harness.commands import case_options
+from tests import ROOT
+from tests.builders import images
+
+# A value of each option that is not what it is without it, as TOML has it.
+VALUES: dict[str, Any] = {
+    "format": "file",
+    "protocol": "linux64",
+    "offset": "ram+4M",
+    "memory": "1G",
+    "machine": "pc",
+    "cpu": "max",
+    "placement": "mapped",
+    "cmdline": "console=ttyS0 a=b",
+    "unsafe": True,
+    "pvh_relocate": True,
+    "probe": False,
+    "budget_seconds": 2.5,
+    "initrd": "/tmp/caf\udce9",
+    "smp": 2,
+    "realtime": True,
+    "profile": "fast",
+}
+ENTRIES = [entry for entry in schema.options("boot") if entry.name != "qemu"]
+
+
+def typed(entry: Entry) -> list[str]:
+    value = VALUES[entry.name]
+    if isinstance(value, bool):
+        return [schema.option(entry.name, no=not value)]
+    return [schema.option(entry.name), str(value)]
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> str:
+    path = tmp_path / "vmlinux"
+    path.write_bytes(images.elf(images.load(16 << 20, b"\xf4")))
+    return str(path)
+
+
+def asked(kernel: str, command: str, *words: str) -> tuple[Case, dict[str, str]]:
+    rest = ["--out", "x"] if command == "image" else []
+    return case_options.case(
+        cli.whole_parser().parse_args([command, kernel, *words, *rest]), command
+    )
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_every_option_means_what_it_means_in_a_file_of_cases(entry: Entry, kernel: str) -> None:
+    known = {"arch": "x86_64", "kernel": kernel, "format": "elf", "protocol": "auto"}
+    in_a_file = schema.case_from_data({**known, entry.name: VALUES[entry.name]})
+    assert in_a_file != schema.case_from_data(known)
+    for command in ("boot", "image", "compare"):
+        if command in entry.key.commands:
+            assert asked(kernel, command, *typed(entry)) == (in_a_file, {})
+    words = {entry.name: VALUES[entry.name]}  # of a fixture
+    assert from_kernel.case_of(kernel, words, "boot") == in_a_file
+    assert schema.case_from_data(schema.case_to_data(in_a_file)) == in_a_file
+
+
+def test_what_takes_a_kernel_takes_a_machine_a_command_line_and_an_initrd() -> None:
+    common = {"memory", "machine", "cpu", "cmdline", "initrd", "profile"}
+    for command in ("boot", "image", "compare", "matrix"):
+        assert common <= {entry.name for entry in schema.options(command)}
+
+
+def test_qemu_is_named_by_its_path_on_the_command_line_only(kernel: str) -> None:
+    case, paths = asked(kernel, "boot", "--qemu", "old=/opt/qemu")
+    assert (case.qemu, paths) == ("old", {"old": "/opt/qemu"})
+    with pytest.raises(schema.SchemaError, match="must be of letters"):
+        schema.case_from_data({**schema.case_to_data(case), "qemu": "old=/opt/qemu"})
+
+
+def test_an_image_has_a_place_unless_another_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "Image"
+    path.write_bytes(images.image())
+    assert asked(str(path), "boot")[0].offset == 0x40200000
+    assert asked(str(path), "boot", "--offset", "none")[0].offset is None
+    assert asked(str(path), "image", "--offset", "ram+0")[0].offset == 0x40000000
+    assert asked(str(path), "boot", "--format", "file")[0].offset is None
+
+
+FIELD = """\
+    colour: str | None = field(
+        default=None, metadata=key("the colour of the guest", *COMMANDS, plain=True)
+    )
+    expect: Expectation = field("""
+PROBE = """
+import sys
+from pathlib import Path
+from bootproof.harness import cli
+from bootproof.harness.cases import scenarios, schema, schema_docs
+from bootproof.harness.commands import case_options
+
+for command in sys.argv[3:]:
+    assert "--colour" in {c: p for c, p in cli.whole_parser()._subparsers._group_actions[0]
+        .choices.items()}[command].format_help(), command
+arguments = cli.whole_parser().parse_args(["boot", sys.argv[1], "--colour", "blue"])
+case, _ = case_options.case(arguments, "boot")
+assert case.colour == "blue"
+assert schema.case_from_data(schema.case_to_data(case)) == case
+assert scenarios.read_scenarios(Path(sys.argv[2]))[0].case.colour == "red"
+assert "| `colour` |" in schema_docs.reference()
+"""
+
+
+def test_an_option_is_one_field(kernel: str, tmp_path: Path) -> None:
+    """The recipe of docs/architecture.md: in a copy of the project in which one file is changed."""
+    for name in ("harness", "kernels", "loader", "scenarios", "src", "docs"):
+        skipped = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, tmp_path / name, symlinks=True, ignore=skipped)
+    case = tmp_path / "harness" / "case.py"
+    case.write_text(case.read_text().replace("    expect: Expectation = field(", FIELD, 1))
+    claims = tmp_path / "claims.toml"
+    claims.write_text(
+        '[[claim]]\nname = "a"\nwhy = "b"\narch = "x86_64"\nkernel = "./vmlinux"\n'
+        'format = "elf"\nprotocol = "linux64"\ncolour = "red"\n'
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, kernel, str(claims), *COMMANDS],
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
