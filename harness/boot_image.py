@@ -128,19 +128,25 @@ def _machine(image: BootImage, memory: GuestMemory, request: Request, given: Han
         cpus=cpus,
         binary=request.qemu_path,
     )
-    wanted = joined(image.ram)
-    if wanted != joined(_ranges(machine.banks)):
-        others = [
-            name
-            for name, board in machine.arch.boards.items()
-            if joined(_ranges(board.banks(size))) == wanted
-        ]
-        hint = f"; --machine {others[0]} has the banks asked for" if others else ""
-        raise UserError(
-            f"{file}: $.banks: RAM at {_listed(wanted)}, but {machine.board} with"
-            f" {format_size(machine.memory)} has it at {_listed(_ranges(machine.banks))}{hint}"
-        )
+    _check_banks(file, image, machine)
     return machine.for_kernel(lambda: _release(image, memory))
+
+
+def _check_banks(file: Path, image: BootImage, machine: Machine) -> None:
+    """Raises UserError when the image's RAM is not where the machine has its own."""
+    wanted = joined(image.ram)
+    if wanted == joined(_ranges(machine.banks)):
+        return
+    others = [
+        name
+        for name, board in machine.arch.boards.items()
+        if joined(_ranges(board.banks(machine.memory))) == wanted
+    ]
+    hint = f"; --machine {others[0]} has the banks asked for" if others else ""
+    raise UserError(
+        f"{file}: $.banks: RAM at {_listed(wanted)}, but {machine.board} with"
+        f" {format_size(machine.memory)} has it at {_listed(_ranges(machine.banks))}{hint}"
+    )
 
 
 def _release(image: BootImage, memory: GuestMemory) -> str | None:
