@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bootproof.loader.address import Range
@@ -25,9 +25,19 @@ class GuestEvidence:
     text: str  # what the proof is over
     proof: str | None  # None when init did not get to its last line
 
+    @property
+    def by_key(self) -> Mapping[str, Sequence[str]]:
+        """Every value that init printed under each key, in order."""
+        values: dict[str, list[str]] = {}
+        # Not splitlines(), which also ends a line at \x0b, \x85 and others: a value may hold them.
+        for line in filter(None, self.text.split("\n")):
+            key, _, value = line.partition(" ")
+            values.setdefault(key, []).append(value)
+        return values
+
     def values(self, key: str) -> tuple[str, ...]:
         """Every value init printed under `key`, in order."""
-        return tuple(value for name, value in self._pairs() if name == key)
+        return tuple(self.by_key.get(key, ()))
 
     def value(self, key: str) -> str | None:
         return next(iter(self.values(key)), None)
@@ -54,13 +64,7 @@ class GuestEvidence:
         return self.proof == proof_for(nonce, self.text)
 
     def to_json(self) -> Mapping[str, object]:
-        keys = dict.fromkeys(name for name, _ in self._pairs())
-        return {key: list(self.values(key)) for key in keys} | {_PROOF: self.proof}
-
-    def _pairs(self) -> list[tuple[str, str]]:
-        # Not splitlines(), which also ends a line at \x0b, \x85 and others: a value may hold them.
-        parts = (line.partition(" ") for line in self.text.split("\n") if line)
-        return [(name, value) for name, _, value in parts]
+        return {**self.by_key, _PROOF: self.proof}
 
 
 def proof_for(nonce: str, text: str) -> str:

@@ -7,6 +7,7 @@ who judge or show them need no more than this.
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -112,6 +113,10 @@ class Usage:
     instructions: int | None  # of the guest; None without icount
     cpu_seconds: float  # of QEMU
     console_bytes: int
+
+
+# Is told, some times a second, what a guest has used of its budget, and the console so far.
+Observer = Callable[[Usage, Budget, bytes | bytearray], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,14 +22,15 @@ from bootproof.harness.inputs import damage, images
 from bootproof.harness.inputs.images import KernelFile
 from bootproof.harness.inputs.symbols import Symbols
 from bootproof.harness.judgement import CaseEnd, judge_case
-from bootproof.harness.observation import Budget, Observation, Place, Probe
+from bootproof.harness.observation import Budget, Observation, Observer, Place, Probe
+from bootproof.harness.qemu.argv import ICOUNT_SHIFT
+from bootproof.harness.qemu.binary import build_of
 from bootproof.harness.qemu.devicetree import device_tree
 from bootproof.harness.qemu.machine import Machine
-from bootproof.harness.qemu.watch import Observer
 from bootproof.harness.record import interrupted, rundir
 from bootproof.harness.record.rundir import CONSOLE, DMESG, write_result
 from bootproof.harness.results import typedjson
-from bootproof.harness.results.key import Key, key_of
+from bootproof.harness.results.key import Key
 from bootproof.harness.run import Outcome, Start, Unpacked, run
 from bootproof.harness.text import printable
 from bootproof.harness.verdict import CodeAnywhere, CodeAt, Expected, Verdict
@@ -259,10 +260,17 @@ def result_json(proven: Proven, machine: Machine | None) -> dict[str, Any]:
 
 
 def _key(case: Case, start: Start[Expected], outcome: Outcome) -> Key:
-    return key_of(
-        start.machine,
+    """What another run must have in common with this one; QEMU is asked for its build, once."""
+    machine = start.machine
+    return Key(
+        qemu=build_of(machine.qemu.path),
+        machine=machine.board,
+        cpu=machine.cpu,
+        memory=machine.memory,
+        cpus=machine.cpus,
+        icount_shift=None if machine.realtime else ICOUNT_SHIFT,
         probe=start.probe,
-        interactive=start.interactive,
+        console="terminal" if start.interactive else "file",
         profile=_profile(case),
         boot_image=outcome.boot_image,
     )

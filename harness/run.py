@@ -28,7 +28,15 @@ from bootproof.harness.host.files import (
 )
 from bootproof.harness.host.process import STDERR, QemuProcess, most_written
 from bootproof.harness.inputs.symbols import Symbols
-from bootproof.harness.observation import Budget, End, Observation, Placement, Probe, TextCheck
+from bootproof.harness.observation import (
+    Budget,
+    End,
+    Observation,
+    Observer,
+    Placement,
+    Probe,
+    TextCheck,
+)
 from bootproof.harness.qemu import probe
 from bootproof.harness.qemu.argv import Channels, LogMode, RamFile, RunLog, argv
 from bootproof.harness.qemu.console import DEFAULT_LIMIT, ConsoleFile, timestamped
@@ -45,7 +53,6 @@ from bootproof.harness.qemu.placement import (
 from bootproof.harness.qemu.probe import Guest
 from bootproof.harness.qemu.watch import (
     Ending,
-    Observer,
     Watch,
     end_qemu,
     ending_without_answer,

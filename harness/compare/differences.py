@@ -144,9 +144,8 @@ def _by_name(
 
 def _evidence(boot: ComparedBoot) -> Mapping[str, str]:
     """The lines of the guest's init but for the proof, which is over all the others."""
-    said = evidence.parse(boot.transcript)
-    keys = dict.fromkeys(line.partition(" ")[0] for line in said.text.splitlines())
-    return {key: ", ".join(said.values(key)) for key in keys}
+    said = evidence.parse(boot.transcript).by_key
+    return {key: ", ".join(values) for key, values in said.items()}
 
 
 # --- the log -----------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,7 +18,7 @@ from bootproof.harness.arch.dump import DumpFormat, each_cpu
 from bootproof.harness.evidence import PROOF
 from bootproof.harness.guest import kernellog, logbuffer
 from bootproof.harness.host.process import QemuProcess
-from bootproof.harness.observation import Budget, End, Place, Usage
+from bootproof.harness.observation import Budget, End, Observer, Place, Usage
 from bootproof.harness.qemu.console import ConsoleFile
 from bootproof.harness.qemu.monitor import Monitor, MonitorError
 from bootproof.harness.qemu.stuck import IdleDetector, StuckDetector
@@ -76,10 +75,6 @@ class Sign(enum.Enum):
 
 # Text that a kernel may only have said again, as a part of its command line.
 _MAY_BE_ECHO: Final = (Sign.END_OF_PANIC, Sign.MARKER)
-
-
-# Is told, some times a second, what a guest has used of its budget, and the console so far.
-Observer = Callable[[Usage, Budget, bytes | bytearray], None]
 
 
 class Watch:

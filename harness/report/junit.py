@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from bootproof.harness.report import failure
@@ -24,10 +25,10 @@ _MESSAGE_LIMIT: Final = 1000  # characters; readers show it in one line
 def render(results: Results) -> str:
     """The file."""
     root = ET.Element("testsuites", {"name": "bootproof"})
-    for name, cases in _suites(results.cases):
-        _suite(root, results, name, cases)
-    if results.checks:
-        _checks(root, results, results.checks)
+    for name, items in _suites(results).items():
+        suite = _suite(root, results, name, items)
+        for item in items:
+            _test(suite, name, item)
     for count in ("tests", "failures", "errors"):
         root.set(count, str(sum(int(suite.get(count, "0")) for suite in root)))
     root.set("time", _seconds(results.seconds))
@@ -35,62 +36,47 @@ def render(results: Results) -> str:
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, "unicode") + "\n"
 
 
-def _suites(cases: Iterable[CaseResult]) -> list[tuple[str, list[CaseResult]]]:
-    found: dict[str, list[CaseResult]] = {}
-    for case in sorted(cases, key=lambda case: (case.arch, case.kernel.name, case.claim)):
-        found.setdefault(f"{case.arch}.{case.kernel.name}", []).append(case)
-    return list(found.items())
+def _suites(results: Results) -> Mapping[str, Sequence[CaseResult | Check]]:
+    suites: dict[str, list[CaseResult | Check]] = {}
+    for case in sorted(results.cases, key=lambda case: (case.arch, case.kernel.name, case.claim)):
+        suites.setdefault(f"{case.arch}.{case.kernel.name}", []).append(case)
+    return suites | ({_OTHER: list(results.checks)} if results.checks else {})
 
 
-def _suite(root: ET.Element, results: Results, name: str, cases: Sequence[CaseResult]) -> None:
-    suite = _opened(root, results, name, cases)
-    suite.set("failures", str(sum(not case.as_expected for case in cases)))
-    properties = ET.SubElement(suite, "properties")
-    for key, value in _facts(cases):
-        ET.SubElement(properties, "property", {"name": _text(key), "value": _text(value)})
-    for case in cases:
-        test = _test(suite, name, case.claim, case.seconds)
-        if case.problem is not None:
-            _fault(test, "failure", case.verdict, case.problem, _failure(case))
+def _suite(
+    root: ET.Element, results: Results, name: str, items: Sequence[CaseResult | Check]
+) -> ET.Element:
+    outcomes = Counter(item.outcome for item in items)
+    counts = {"failures": outcomes["failed"], "errors": outcomes["error"]}
+    counts |= {"tests": len(items), "skipped": outcomes["skipped"]}
+    when = {"timestamp": _text(results.started.removesuffix("Z"))}
+    seconds = {"time": _seconds(sum(item.seconds for item in items))}
+    attributes = {key: str(count) for key, count in counts.items()} | when | seconds
+    suite = ET.SubElement(root, "testsuite", {"name": _text(name)} | attributes)
+    if cases := [item for item in items if isinstance(item, CaseResult)]:
+        properties = ET.SubElement(suite, "properties")
+        for key, value in _facts(cases):
+            ET.SubElement(properties, "property", {"name": _text(key), "value": _text(value)})
+    return suite
+
+
+def _test(suite: ET.Element, class_: str, item: CaseResult | Check) -> None:
+    case = item if isinstance(item, CaseResult) else None
+    attributes = {"classname": f"bootproof.{_text(class_)}", "time": _seconds(item.seconds)}
+    attributes["name"] = _text(case.claim if case else item.name)
+    test = ET.SubElement(suite, "testcase", attributes)
+    if item.outcome == "skipped":
+        ET.SubElement(test, "skipped", {"message": _text(item.summary)})
+    elif item.bad:
+        tag = "error" if item.outcome == "error" else "failure"
+        kind = {"type": _text(case.verdict if case else item.outcome)}
+        message = {"message": _text(item.summary)[:_MESSAGE_LIMIT]}
+        ET.SubElement(test, tag, kind | message).text = _text(_failure(item))
+    if case:
         ET.SubElement(test, "system-out").text = _text(_output(case))
 
 
-def _checks(root: ET.Element, results: Results, checks: Sequence[Check]) -> None:
-    suite = _opened(root, results, _OTHER, checks)
-    for kind, outcome in (("failures", "failed"), ("errors", "error"), ("skipped", "skipped")):
-        suite.set(kind, str(sum(check.outcome == outcome for check in checks)))
-    for check in checks:
-        test = _test(suite, _OTHER, check.name, check.seconds)
-        if check.bad:
-            kind = "failure" if check.outcome == "failed" else "error"
-            first = next(iter(check.text.splitlines()), check.outcome)
-            _fault(test, kind, check.outcome, first, check.text)
-        elif check.outcome == "skipped":
-            ET.SubElement(test, "skipped", {"message": _text(check.text)})
-
-
-def _opened(
-    root: ET.Element, results: Results, name: str, tests: Sequence[CaseResult | Check]
-) -> ET.Element:
-    seconds = _seconds(sum(test.seconds for test in tests))
-    counts = {"tests": str(len(tests)), "failures": "0", "errors": "0", "skipped": "0"}
-    when = results.started.removesuffix("Z")
-    return ET.SubElement(
-        root, "testsuite", {"name": _text(name), "time": seconds, "timestamp": _text(when)} | counts
-    )
-
-
-def _test(suite: ET.Element, class_: str, name: str, seconds: float) -> ET.Element:
-    attributes = {"classname": f"bootproof.{_text(class_)}", "name": _text(name)}
-    return ET.SubElement(suite, "testcase", attributes | {"time": _seconds(seconds)})
-
-
-def _fault(test: ET.Element, tag: str, kind: str, message: str, text: str) -> None:
-    short = _text(message)[:_MESSAGE_LIMIT]
-    ET.SubElement(test, tag, {"type": _text(kind), "message": short}).text = _text(text)
-
-
-def _facts(cases: Sequence[CaseResult]) -> Iterable[tuple[str, str]]:
+def _facts(cases: Sequence[CaseResult]) -> Iterator[tuple[str, str]]:
     kernel = cases[0].kernel
     yield "kernel", kernel.name
     if kernel.sha256:
@@ -103,9 +89,11 @@ def _facts(cases: Sequence[CaseResult]) -> Iterable[tuple[str, str]]:
             yield f"{case.claim}.instructions", str(case.instructions)
 
 
-def _failure(case: CaseResult) -> str:
-    first = [f"{case.verdict}: {case.reason}", f"expected: {case.expected.verdict}"]
-    return "\n".join([*first, *failure.lines(case)])
+def _failure(item: CaseResult | Check) -> str:
+    first = []
+    if isinstance(item, CaseResult):
+        first = [f"{item.verdict}: {item.reason}", f"expected: {item.expected.verdict}"]
+    return "\n".join([*first, *failure.lines(item)])
 
 
 def _output(case: CaseResult) -> str:

@@ -33,9 +33,9 @@ def result(number: int, name: str, items: Sequence[CaseResult | Check]) -> str:
 
 def _said(item: CaseResult | Check) -> str:
     if isinstance(item, CaseResult):
-        return item.problem or item.verdict
-    first = next(iter(item.text.splitlines()), "")
-    return f"{_DIRECTIVES.get(item.outcome, item.outcome)} {first}".strip()
+        return item.summary
+    word = _DIRECTIVES.get(item.outcome, item.outcome)
+    return f"{word} {item.summary}" if item.text else word
 
 
 def _plain(text: str) -> str:

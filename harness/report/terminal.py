@@ -18,24 +18,23 @@ from bootproof.harness.report.grid import Grid, grids
 from bootproof.harness.results.results import CaseResult, Check, Results
 
 _WIDTH: Final = 118
-_GOOD, _BAD, _DIM = "green", "bold red", "dim"
+_GOOD, _BAD = "green", "bold red"
+_MARKS: Final = {
+    "passed": ("ok    ", _GOOD),
+    "failed": ("FAILED", _BAD),
+    "error": ("ERROR ", _BAD),
+    "skipped": ("skip  ", "dim"),
+}
 
 
 def line(result: CaseResult | Check, done: int, total: int, *, colour: bool = False) -> str:
     """One case as it ends: `[ 3/20] ok     booted           4.1 s x86_64-…`."""
     text = Text(f"[{done:{len(str(total))}}/{total}] ")
-    if isinstance(result, Check):
-        mark, what, name = result.outcome.upper() if result.bad else "ok", "", result.name
-        style = _BAD if result.bad else _GOOD
-        if result.outcome == "skipped":
-            mark, style = "skip", _DIM
-    else:
-        mark = "ok" if result.as_expected else "FAILED"
-        what, name, style = result.verdict, result.case, _GOOD if result.as_expected else _BAD
-    text.append(f"{mark:<6}", style)
-    text.append(f" {what:<20} {result.seconds:6.1f} s {name}")
-    if isinstance(result, CaseResult) and result.bad:
-        text.append(f"   NOT AS EXPECTED ({result.expected.verdict})", _BAD)
+    case = result if isinstance(result, CaseResult) else None
+    text.append(*_MARKS[result.outcome])
+    text.append(f" {case.verdict if case else '':<20} {result.seconds:6.1f} s {result.name}")
+    if case and case.bad:
+        text.append(f"   NOT AS EXPECTED ({case.expected.verdict})", _BAD)
     return _rendered(text, colour=colour).rstrip("\n")
 
 

@@ -10,9 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Final
 
-from bootproof.harness.qemu.argv import ICOUNT_SHIFT
-from bootproof.harness.qemu.binary import build_of
-from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.results.typedjson import about
 
 BOOT_IMAGE: Final = "boot_image"
@@ -51,21 +48,3 @@ _NAMES: Final = {
     "icount_shift": "icount shift",
     "profile": "command-line profile",
 }
-
-
-def key_of(
-    machine: Machine, *, probe: bool, interactive: bool, profile: str | None, boot_image: str | None
-) -> Key:
-    """The key of a run on `machine`. Asks QEMU for its build, once."""
-    return Key(
-        qemu=build_of(machine.qemu.path),
-        machine=machine.board,
-        cpu=machine.cpu,
-        memory=machine.memory,
-        cpus=machine.cpus,
-        icount_shift=None if machine.realtime else ICOUNT_SHIFT,
-        probe=probe,
-        console="terminal" if interactive else "file",
-        profile=profile,
-        boot_image=boot_image,
-    )

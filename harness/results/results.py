@@ -30,6 +30,7 @@ VERSION: Final = 2
 _FILE_LIMIT: Final = 1 << 30
 _TRANSCRIPT_LIMIT: Final = 1 << 20  # characters kept of one; half from each end
 _TAIL: Final = 10
+BAD: Final = ("failed", "error")  # outcomes of a test
 _PASSED: Final = frozenset(verdict.value for verdict in Verdict if verdict.passed)
 
 
@@ -156,8 +157,18 @@ class CaseResult:
         return self.problem is None
 
     @property
+    def outcome(self) -> str:
+        """As of a `Check`."""
+        return "passed" if self.as_expected else "failed"
+
+    @property
     def bad(self) -> bool:
-        return not self.as_expected
+        return self.outcome in BAD
+
+    @property
+    def summary(self) -> str:
+        """The case in one line."""
+        return self.problem or self.verdict
 
     @property
     def passed(self) -> bool:
@@ -181,7 +192,12 @@ class Check:
 
     @property
     def bad(self) -> bool:
-        return self.outcome in ("failed", "error")
+        return self.outcome in BAD
+
+    @property
+    def summary(self) -> str:
+        """The first line of its text."""
+        return next(iter(self.text.splitlines()), self.outcome)
 
 
 @dataclass(frozen=True, slots=True)

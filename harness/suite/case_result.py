@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Final
 
@@ -37,12 +37,7 @@ def case_result(proven: Proven, reproduce: str) -> CaseResult:
     """All that is known of how a case ended; `reproduce` is the command that runs it again."""
     case, outcome, assembled = proven.case, proven.outcome, proven.assembled
     problem = proven.problem
-    evidence = dict(outcome.judgement.evidence.to_json()) if outcome else {}
-    proof = evidence.pop("proof", None)
-    said = {
-        _short(key): tuple(_short(str(item)) for item in _items(value)[:_MOST])
-        for key, value in list(evidence.items())[:_MOST]
-    }
+    said, proof = _evidence(outcome)
     release = next(iter(said.get("release", ())), None)
     qemu_seconds = outcome.costs.qemu_seconds if outcome else 0.0
     return CaseResult(
@@ -65,7 +60,7 @@ def case_result(proven: Proven, reproduce: str) -> CaseResult:
         stages=_stages(outcome),
         key=proven.key,
         evidence=said,
-        proof=None if proof is None else _short(str(proof)),
+        proof=proof,
         findings=_findings(outcome),
         registers=_registers(assembled, outcome),
         memory=_memory(assembled, outcome),
@@ -82,6 +77,17 @@ def reference_result(cost: Cost) -> Reference:
     return Reference(cost.instructions, _as_results(cost.stages))
 
 
+def _evidence(outcome: Outcome | None) -> tuple[Mapping[str, tuple[str, ...]], str | None]:
+    if outcome is None:
+        return {}, None
+    evidence = outcome.judgement.evidence
+    said = {
+        _short(key): tuple(map(_short, values[:_MOST]))
+        for key, values in list(evidence.by_key.items())[:_MOST]
+    }
+    return said, None if evidence.proof is None else _short(evidence.proof)
+
+
 def _origin(assembled: Assembled | None, what: str) -> str | None:
     return assembled.image.provenance.get(what) if assembled else None
 
@@ -89,10 +95,6 @@ def _origin(assembled: Assembled | None, what: str) -> str | None:
 def _short(text: str) -> str:
     """A guest decides how long it is; the whole transcript is in the run directory."""
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-
-
-def _items(value: object) -> list[object]:
-    return value if isinstance(value, list) else [value]
 
 
 def _log(outcome: Outcome | None) -> Transcript | None:
@@ -104,8 +106,8 @@ def _stages(outcome: Outcome | None) -> tuple[Stage, ...]:
     return _as_results(outcome.stages if outcome else ())
 
 
-def _as_results(found: Iterable[stages.Stage]) -> tuple[Stage, ...]:
-    return tuple(Stage(stage.name, stage.instructions, stage.guest_seconds) for stage in found)
+def _as_results(reached: Iterable[stages.Stage]) -> tuple[Stage, ...]:
+    return tuple(Stage(stage.name, stage.instructions, stage.guest_seconds) for stage in reached)
 
 
 def _findings(outcome: Outcome | None) -> tuple[str, ...]:
@@ -123,10 +125,10 @@ def _registers(assembled: Assembled | None, outcome: Outcome | None) -> tuple[Re
     if assembled is None:
         return ()
     probe = outcome.observation.probe if outcome else None
-    found = dict(_flat(probe.registers)) if probe and probe.registers else {}
+    actual = dict(_flat(probe.registers)) if probe and probe.registers else {}
     wrong = [difference.what for difference in probe.differences] if probe else []
     return tuple(
-        Register(name, value, found.get(name), not any(_concerns(name, what) for what in wrong))
+        Register(name, value, actual.get(name), not any(_concerns(name, what) for what in wrong))
         for name, value in _flat(assembled.image.cpus[0])
     )
 
