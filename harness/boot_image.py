@@ -27,12 +27,12 @@ from bootproof.harness.text import printable
 from bootproof.harness.verdict import CodeInside, Expected, ExpectedHandover, Verdict
 from bootproof.loader import bootimage
 from bootproof.loader.address import MIB, Range, format_size, joined
+from bootproof.loader.boot_parameters import BootParameters
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.errors import LoaderError, one_line
 from bootproof.loader.inspect import banner_release
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.protocols import handed
-from bootproof.loader.protocols.handed import Handed
+from bootproof.loader.protocols.table import boot_parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +77,10 @@ def boot_image(request: Request) -> Outcome:
     image = _normalised(bootimage.open_boot_image(request.directory))
     try:
         with bootimage.open_ram(image, request.directory) as memory:
-            given = handed.read(image.protocol, image.cpus[0], memory)
-            machine = _machine(image, memory, request, given)
+            told = boot_parameters(image.protocol, image.cpus[0], memory)
+            machine = _machine(image, memory, request, told)
             show = boot_text.Console()
-            start = _start(image, machine, request, show, given)
+            start = _start(image, machine, request, show, told)
             out = _run_directory(request)
             _print_request(request, image, machine, start)
             bootimage.save(image, out)
@@ -100,7 +100,9 @@ def boot_image(request: Request) -> Outcome:
 # --- the machine -------------------------------------------------------------------------------
 
 
-def _machine(image: BootImage, memory: GuestMemory, request: Request, given: Handed) -> Machine:
+def _machine(
+    image: BootImage, memory: GuestMemory, request: Request, told: BootParameters
+) -> Machine:
     """The machine for an image's banks. Raises UserError when no such machine has them."""
     file = request.directory / bootimage.DESCRIPTION
     if request.memory is not None and request.memory != image.memory_size:
@@ -119,7 +121,7 @@ def _machine(image: BootImage, memory: GuestMemory, request: Request, given: Han
             f"{file}: $.banks: {size:#x} bytes of RAM; machines have a whole number of MiB, at most"
             f" {format_size(limit)}"
         )
-    cpus = request.smp or given.cpus or 1
+    cpus = request.smp or told.cpus or 1
     machine = Machine.with_defaults(
         image.arch,
         memory=size,
@@ -179,9 +181,13 @@ def _normalised(image: BootImage) -> BootImage:
 
 
 def _start(
-    image: BootImage, machine: Machine, request: Request, show: boot_text.Console, given: Handed
+    image: BootImage,
+    machine: Machine,
+    request: Request,
+    show: boot_text.Console,
+    told: BootParameters,
 ) -> AnyStart:
-    expected = _expected(image, machine, given)
+    expected = _expected(image, machine, told)
     if request.only_handover or isinstance(expected, ExpectedHandover):
         expected = ExpectedHandover(image.entry, request.until)
     elif request.until is not None:
@@ -193,37 +199,41 @@ def _start(
         expected=expected,
         budget=Budget() if seconds is None else Budget(cpu_seconds=seconds),
         on_console=show,
-        check_text=not given.unpacks,
+        check_text=not told.unpacks,
         marker=request.until,
         stop_at_entry=request.only_handover,
     )
 
 
-def _expected(image: BootImage, machine: Machine, given: Handed) -> Expected | ExpectedHandover:
+def _expected(
+    image: BootImage, machine: Machine, told: BootParameters
+) -> Expected | ExpectedHandover:
     """What the guest has to prove, when its command line says that it is going to."""
-    words = (given.cmdline or "").split()
+    words = (told.cmdline or "").split()
     nonces = [word.removeprefix(NONCE) for word in words if word.startswith(NONCE)]
-    if given.cmdline is None or prove.RDINIT not in words or not nonces or not nonces[-1]:
+    # The guest's shell does not see blanks at the ends.
+    cmdline = (told.cmdline or "").strip(" \t")
+    if prove.RDINIT not in words or not nonces or not nonces[-1]:
         return ExpectedHandover(image.entry)
-    ram = given.ram
+    ram = told.system_ram
     if ram is None:
         ram = machine.arch.system_ram(image.ram, None)
     return Expected(
         arch=image.arch,
         nonce=nonces[-1],
-        cmdline=given.cmdline,
+        cmdline=cmdline,
         cpus=machine.cpus,
         ram=ram,
-        code=_code(image, given, words),
-        bootloader_type=given.loader_type,
-        request=given.label,
+        code=_code(image, told, words),
+        bootloader_type=told.bootloader_type,
+        request=told.label,
     )
 
 
-def _code(image: BootImage, given: Handed, words: Sequence[str]) -> CodeInside | None:
+def _code(image: BootImage, told: BootParameters, words: Sequence[str]) -> CodeInside | None:
     """Where the kernel must be found: in its region, unless it may choose another place (KASLR)."""
     region = image.region("kernel")
-    if region is None or (given.unpacks and "nokaslr" not in words):
+    if region is None or (told.unpacks and "nokaslr" not in words):
         return None
     return CodeInside(region)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from bootproof.loader.arch import Registers
-from bootproof.loader.protocols.rules import Grade, RuleFinding
+from bootproof.loader.rules import Grade, RuleFinding
 
 PATCHED_LIMIT: Final = 0.3  # of the words of a kernel's code: it patches itself while it boots
 

@@ -41,7 +41,8 @@ from bootproof.loader.assemble import Assembled, Assembly
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.identify import Format, identify
 from bootproof.loader.image import open_image
-from bootproof.loader.protocols import BootRequest, bootparams, linux32, linux64, pvh
+from bootproof.loader.protocols import BootRequest
+from bootproof.loader.protocols.table import PROTOCOLS
 from bootproof.loader.result import KernelLoaderResult
 
 _FOR_INIT: Final = re.compile(r"(?<!\S)--(?!\S)")
@@ -49,12 +50,6 @@ RDINIT: Final = "rdinit=/bootproof/init"
 NONCE: Final = "bootproof.nonce="
 _LOG_LINES: Final = 10
 
-# /proc/sys/kernel/bootloader_type: what type_of_loader said, or 0xb0 of the PVH entry code.
-_BOOTLOADER_TYPES: Final = {
-    linux64.NAME: bootparams.TYPE_OF_LOADER,
-    linux32.NAME: bootparams.TYPE_OF_LOADER,
-    pvh.NAME: 0xB0,
-}
 _KASLR_LOWEST: Final = 512 << 20  # arch/x86/boot/compressed/kaslr.c: choose_random_location
 
 
@@ -433,7 +428,7 @@ def _expected(
         cpus=machine.cpus,
         ram=machine.arch.system_ram(banks, acpi),
         code=expected_code(assembled.kernel, machine.arch, cmdline, banks),
-        bootloader_type=_BOOTLOADER_TYPES.get(assembled.protocol),
+        bootloader_type=PROTOCOLS[assembled.protocol].bootloader_type,
         request=case.id if machine.arch.device_tree else None,
         mode=assembled.image.cpus[0].mode,
         mode_log=machine.arch.mode_log,

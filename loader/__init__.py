@@ -45,8 +45,8 @@ from bootproof.loader.result import (
     PvhBootCapability,
     PvhRelocation,
     PvhState,
-    SetupHeader,
 )
+from bootproof.loader.structures import SetupHeader
 
 if TYPE_CHECKING:
     from bootproof.loader import configurators

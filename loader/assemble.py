@@ -23,18 +23,10 @@ from bootproof.loader.layout import smallest_memory
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.pe import Pe
 from bootproof.loader.pecoff import PeFile
-from bootproof.loader.protocols import (
-    BootProtocol,
-    BootRequest,
-    ProtocolError,
-    arm64,
-    linux32,
-    linux64,
-    pvh,
-)
-from bootproof.loader.protocols.table import PROTOCOLS
+from bootproof.loader.protocols import BootRequest, ProtocolError
+from bootproof.loader.protocols.table import PROTOCOLS, AnyProtocol
 from bootproof.loader.relocation import relocated
-from bootproof.loader.result import KernelLoaderResult, PvhState
+from bootproof.loader.result import KernelLoaderResult
 
 Banks = tuple[tuple[int, int], ...]
 
@@ -44,9 +36,6 @@ LOADERS: Final[Mapping[Format, type[Elf | BzImage | Pe]]] = {
     Format.IMAGE: Pe,
 }
 AUTO: Final = "auto"
-
-# What a VMM takes when nobody says: PVH when the kernel has it, else the Linux protocol.
-_PREFERENCE: Final = (pvh.NAME, linux64.NAME, linux32.NAME, arm64.NAME)
 
 
 class UnloadableError(LoaderError):
@@ -172,38 +161,23 @@ def _check_complete(source: ImageSource) -> None:
             )
 
 
-def choose_protocol(kernel: KernelLoaderResult, wanted: str) -> BootProtocol:
-    """The protocol module for `wanted`, or for "auto" the one a VMM would take.
+def choose_protocol(kernel: KernelLoaderResult, wanted: str) -> AnyProtocol:
+    """The protocol called `wanted`, or for "auto" the one of the kernel's that a VMM would take.
 
-    Raises ProtocolError when the kernel does not offer it.
+    Raises ProtocolError when there is none.
     """
     if wanted == AUTO:
-        offered = [name for name in _PREFERENCE if name in kernel.entry_points]
+        offered = [PROTOCOLS[name] for name in kernel.entry_points if name in PROTOCOLS]
         if not offered:
             raise ProtocolError("the kernel offers no boot protocol that is known here")
-        return PROTOCOLS[offered[0]]
+        return min(offered, key=lambda protocol: protocol.rank)
     if wanted not in PROTOCOLS:
         raise ProtocolError(
             f"no boot protocol is called {wanted!r}; known: {', '.join(PROTOCOLS)}",
             field="protocol",
             value=wanted,
         )
-    if wanted == pvh.NAME and wanted not in kernel.entry_points:
-        vmlinux = kernel.setup_header is None and linux64.NAME in kernel.entry_points
-        state = kernel.pvh_boot_cap.state if vmlinux else PvhState.PRESENT
-        raise ProtocolError(
-            "no PVH entry: " + _PVH_REASONS[state],
-            field="protocol",
-            value=wanted,
-        )
     return PROTOCOLS[wanted]
-
-
-_PVH_REASONS = {
-    PvhState.PRESENT: "the format has none",
-    PvhState.NOT_PRESENT: "the kernel has no PVH note",
-    PvhState.IGNORED: "the capability is ignored because an offset was requested",
-}
 
 
 def _assemble_into(
@@ -214,14 +188,14 @@ def _assemble_into(
     handover = protocol.configure(memory, kernel, assembly.request)
     image = BootImage(
         arch=assembly.machine.arch,
-        protocol=protocol.NAME,
+        protocol=protocol.name,
         banks=memory.banks,
         cpus=(handover.registers,),
         regions=handover.regions,
         provenance=assembly.provenance,
     )
     bootimage.save(image, directory)
-    return Assembled(image, kernel, protocol.NAME)
+    return Assembled(image, kernel, protocol.name)
 
 
 def _add_memory_advice(error: LoaderError, source: ImageSource, assembly: Assembly) -> None:

@@ -206,8 +206,9 @@ def _check_ram_file(image: BootImage, path: Path) -> None:
 
 def _protocol(value: object, arch: str) -> str:
     name = strictjson.one_of(value, "$.protocol", (*PROTOCOLS, NO_PROTOCOL))
-    if name != NO_PROTOCOL and arch != PROTOCOLS[name].ARCH:
-        raise ValueError(f"$.protocol: {name} is a protocol of {PROTOCOLS[name].ARCH}, not {arch}")
+    if name != NO_PROTOCOL and PROTOCOLS[name].arch.name != arch:
+        theirs = PROTOCOLS[name].arch.name
+        raise ValueError(f"$.protocol: {name} is a protocol of {theirs}, not {arch}")
     return name
 
 

@@ -17,13 +17,8 @@ from bootproof.loader.copying import Copy, copy_all
 from bootproof.loader.errors import InvalidKernelStartAddress, LoaderError, MemoryOverflow
 from bootproof.loader.image import ImageLike, ImageSource, open_image
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.result import (
-    Finding,
-    KernelLoaderResult,
-    PvhBootCapability,
-    PvhState,
-    SetupHeader,
-)
+from bootproof.loader.result import Finding, KernelLoaderResult, PvhBootCapability, PvhState
+from bootproof.loader.structures import SetupHeader
 
 SETUP_HEADER_OFFSET: Final = 0x1F1
 HDRS_MAGIC: Final = 0x5372_6448  # "HdrS"

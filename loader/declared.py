@@ -49,6 +49,12 @@ class Declared:
         """The structure at byte `offset` of `data`. Raises struct.error when data is short."""
         return cls(*cls.CODEC.unpack_from(data, offset))
 
+    @classmethod
+    def all_from(cls, data: bytes) -> tuple[Self, ...]:
+        """Structures that lie one behind the other; what is left at the end is not looked at."""
+        whole = len(data) // cls.SIZE * cls.SIZE
+        return tuple(cls(*row) for row in cls.CODEC.iter_unpack(data[:whole]))
+
     def to_bytes(self) -> bytes:
         """The structure as it lies in the file."""
         return self.CODEC.pack(*(getattr(self, name) for name in self.OFFSETS))

@@ -40,7 +40,8 @@ from bootproof.loader.pe import (
     ImageHeader,
     Pe,
 )
-from bootproof.loader.result import Finding, KernelLoaderResult, PvhBootCapability, SetupHeader
+from bootproof.loader.result import Finding, KernelLoaderResult, PvhBootCapability
+from bootproof.loader.structures import SetupHeader
 from bootproof.loader.unpack import DEFAULT_LIMIT, Step, Unpacked, uki_parts, unpack_fully
 from bootproof.loader.vmlinux import pvh_of_payload
 

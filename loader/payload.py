@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from bootproof.loader.identify import PROTOCOL_2_08, Format, Identity, payload_start, setup_header
 from bootproof.loader.packing import Packed, Packing, Unpack, sniff
 from bootproof.loader.pecoff import PeFile, Section
-from bootproof.loader.result import SetupHeader
+from bootproof.loader.structures import SetupHeader
 from bootproof.loader.zboot import PACKINGS, ZbootHeader
 
 SIZE_WORD = 4

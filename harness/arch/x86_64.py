@@ -18,11 +18,10 @@ from bootproof.loader.identify import Format
 from bootproof.loader.kconfig import Need
 from bootproof.loader.layout import Region
 from bootproof.loader.protocols import acpi
-from bootproof.loader.protocols.e820 import E820_RAM, LEGACY_HOLE, memory_map
+from bootproof.loader.protocols.e820 import LEGACY_HOLE, memory_map, system_ram
 
 # --- memory --------------------------------------------------------------------------------------
 
-_NEVER_USED: Final = 0x1000  # arch/x86/kernel/e820.c: page 0 is left to the firmware
 _RESERVED: Final = (Region("VGA memory and ROMs", LEGACY_HOLE),)
 
 
@@ -38,12 +37,7 @@ def _split_at(threshold: int, low: int) -> Callable[[int], Banks]:
 
 
 def _system_ram(banks: Sequence[Range], acpi_tables: Range | None) -> tuple[Range, ...]:
-    ranges = (entry.range for entry in memory_map(banks, acpi_tables) if entry.type == E820_RAM)
-    return tuple(
-        Range.between(max(part.start, _NEVER_USED), part.end)
-        for part in ranges
-        if part.end > _NEVER_USED
-    )
+    return system_ram(memory_map(banks, acpi_tables))
 
 
 # --- registers -----------------------------------------------------------------------------------

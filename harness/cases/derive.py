@@ -22,7 +22,7 @@ from bootproof.loader.address import GIB, MIB, align_down, align_up, format_size
 from bootproof.loader.inspect import PLACED_ANYWHERE, Inspection, Placement, Pvh
 from bootproof.loader.pe import BASE_ALIGNMENT
 from bootproof.loader.protocols import arm64, linux32, linux64, pvh
-from bootproof.loader.protocols.bootparams import VMLINUX_ALIGNMENT
+from bootproof.loader.protocols.x86 import VMLINUX_ALIGNMENT
 from bootproof.loader.result import PvhState
 
 TERA: Final = 1 << 40

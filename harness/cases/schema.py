@@ -244,8 +244,8 @@ def contradiction(case: Case) -> tuple[str, str] | None:
     protocol = PROTOCOLS.get(case.protocol)
     if case.board is not None and case.board not in arch.boards:
         return "machine", f"{case.board} is not of {arch.name}; known there: {boards}"
-    if protocol is not None and arch.name != protocol.ARCH:
-        return "protocol", f"{case.protocol} is of {protocol.ARCH}, not of {arch.name}"
+    if protocol is not None and arch.name != protocol.arch.name:
+        return "protocol", f"{case.protocol} is of {protocol.arch.name}, not of {arch.name}"
     if case.memory % MIB or not MIB <= case.memory <= arch.memory_limit:
         limit = short(arch.memory_limit)
         return "memory", f"{short(case.memory)} is not a whole number of MiB from 1M to {limit}"

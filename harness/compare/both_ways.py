@@ -13,11 +13,10 @@ from typing import Final
 
 from bootproof.harness import prove
 from bootproof.harness.case import Case
-from bootproof.harness.compare import handover as handed
-from bootproof.harness.compare import reasons, reference
+from bootproof.harness.compare import memory_at_entry, reasons, reference
 from bootproof.harness.compare.comparison import Comparison, Cost, ExplainedDifference
 from bootproof.harness.compare.differences import ComparedBoot, boot_differences
-from bootproof.harness.compare.handover import Handed, Memory
+from bootproof.harness.compare.memory_at_entry import MemoryAtEntry
 from bootproof.harness.compare.reference import Plan
 from bootproof.harness.prove import Options, Prepared, Proven
 from bootproof.harness.qemu.placement import PIECES_DIRECTORY
@@ -25,6 +24,7 @@ from bootproof.harness.record import rundir
 from bootproof.loader import bootimage
 from bootproof.loader.address import Range
 from bootproof.loader.arch import Registers
+from bootproof.loader.boot_parameters import Memory
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.result import KernelLoaderResult
 
@@ -75,15 +75,17 @@ def carry_out(pair: Pair) -> Comparison:
     Leaves comparison.json beside the run directories. Raises UserError and LoaderError.
     """
     ours = prove.carry_out(pair.case, pair.prepared, pair.ours)
-    seen: list[Handed] = []
+    seen: list[MemoryAtEntry] = []
 
     def look(registers: Registers, ram: Memory) -> None:
         file = _file_range(pair.plan.kernel)
-        seen.append(handed.read(pair.plan.protocol, registers, ram, file))
+        seen.append(memory_at_entry.look(pair.plan.protocol, registers, ram, file))
 
     other = reference.run(pair.case, pair.plan, pair.prepared, pair.directory / REFERENCE, look)
     left = _ours(pair, ours)
-    right = _boot(other.proven, pair.plan.protocol, other.registers, seen[0] if seen else Handed())
+    right = _boot(
+        other.proven, pair.plan.protocol, other.registers, seen[0] if seen else MemoryAtEntry()
+    )
     ram = pair.prepared.assembled.image.ram
     firmware = pair.prepared.start.machine.arch.firmware
     facts = reasons.facts(left, ram, firmware=firmware)
@@ -115,16 +117,16 @@ def _ours(pair: Pair, proven: Proven) -> ComparedBoot:
     banks = [(bank.base, bank.size) for bank in image.banks]
     with GuestMemory.open(pair.ours / bootimage.RAM, banks) as ram:
         file = _file_range(pair.prepared.assembled.kernel)
-        handed_over = handed.read(image.protocol, registers or image.cpus[0], ram, file)
-    return _boot(proven, image.protocol, registers, handed_over)
+        memory = memory_at_entry.look(image.protocol, registers or image.cpus[0], ram, file)
+    return _boot(proven, image.protocol, registers, memory)
 
 
 def _boot(
-    proven: Proven, protocol: str, registers: Registers | None, handed_over: Handed
+    proven: Proven, protocol: str, registers: Registers | None, memory: MemoryAtEntry
 ) -> ComparedBoot:
     assert proven.outcome is not None
     transcript = proven.outcome.observation.transcript
-    return ComparedBoot(proven.verdict, proven.reason, protocol, registers, handed_over, transcript)
+    return ComparedBoot(proven.verdict, proven.reason, protocol, registers, memory, transcript)
 
 
 def _file_range(kernel: KernelLoaderResult) -> Range:

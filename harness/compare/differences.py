@@ -15,7 +15,7 @@ from dataclasses import astuple, dataclass, replace
 from typing import Final
 
 from bootproof.harness import evidence
-from bootproof.harness.compare.handover import Handed
+from bootproof.harness.compare.memory_at_entry import MemoryAtEntry
 from bootproof.harness.guest import memory_map
 from bootproof.harness.guest.memory_map import MapEntry
 from bootproof.harness.registers import compare_registers
@@ -47,7 +47,7 @@ class ComparedBoot:
     reason: str
     protocol: str  # that it was entered through
     registers: Registers | None  # at the entry; None when it was not reached
-    handed: Handed
+    memory: MemoryAtEntry
     transcript: bytes
 
 
@@ -70,7 +70,7 @@ def boot_differences(ours: ComparedBoot, reference: ComparedBoot) -> list[BootDi
     return [
         *_verdicts(ours, reference),
         *_registers(ours, reference),
-        *_kernel(ours.handed, reference.handed),
+        *_kernel(ours.memory, reference.memory),
         *_parameters(ours, reference),
         *_maps(ours, reference),
         *_by_name(Section.EVIDENCE, _evidence(ours), _evidence(reference)),
@@ -98,7 +98,7 @@ def _registers(ours: ComparedBoot, reference: ComparedBoot) -> Iterator[BootDiff
         yield BootDifference(Section.REGISTERS, *astuple(register))
 
 
-def _kernel(ours: Handed, reference: Handed) -> Iterator[BootDifference]:
+def _kernel(ours: MemoryAtEntry, reference: MemoryAtEntry) -> Iterator[BootDifference]:
     if ours.kernel != reference.kernel:
         yield BootDifference(Section.KERNEL, "place", str(ours.kernel), str(reference.kernel))
     pairs = zip(ours.pages, reference.pages, strict=False)
@@ -109,7 +109,7 @@ def _kernel(ours: Handed, reference: Handed) -> Iterator[BootDifference]:
 
 
 def _parameters(ours: ComparedBoot, reference: ComparedBoot) -> Iterator[BootDifference]:
-    left, right = dict(ours.handed.values), dict(reference.handed.values)
+    left, right = dict(ours.memory.values), dict(reference.memory.values)
     if ours.protocol != reference.protocol:
         shared = left.keys() & right.keys()
         left = {name: value for name, value in left.items() if name in shared}
@@ -121,7 +121,7 @@ def _parameters(ours: ComparedBoot, reference: ComparedBoot) -> Iterator[BootDif
 
 def _maps(ours: ComparedBoot, reference: ComparedBoot) -> Iterator[BootDifference]:
     logged = (memory_map.logged(boot.transcript) for boot in (ours, reference))
-    yield from _map("at the entry", ours.handed.map, reference.handed.map)
+    yield from _map("at the entry", ours.memory.map, reference.memory.map)
     yield from _map("in the log", *logged)
 
 

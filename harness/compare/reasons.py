@@ -60,7 +60,7 @@ def facts(ours: ComparedBoot, ram: Sequence[Range], *, firmware: bool) -> Facts:
         ram=tuple(ram),
         firmware=firmware,
         without_acpi=_NO_RSDP.search(ours.transcript) is not None,
-        without_seed="/chosen kaslr-seed" not in ours.handed.values,
+        without_seed="/chosen kaslr-seed" not in ours.memory.values,
     )
 
 

@@ -19,7 +19,6 @@ from typing import Final
 
 from bootproof.harness import evidence, verdict
 from bootproof.harness.case import RAM_BASE, Case
-from bootproof.harness.compare.handover import Memory
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest import logbuffer, memory_map
 from bootproof.harness.guest.stages import ENTRY, Stage
@@ -43,6 +42,7 @@ from bootproof.harness.verdict import Expected
 from bootproof.loader import assemble, bootimage, pe
 from bootproof.loader.address import Range
 from bootproof.loader.arch import Registers
+from bootproof.loader.boot_parameters import Memory
 from bootproof.loader.identify import Format, identify_bytes
 from bootproof.loader.image import open_image
 from bootproof.loader.memory import GuestMemory

@@ -17,7 +17,7 @@ from bootproof.loader.address import KIB, Range
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.protocols import bootparams
+from bootproof.loader.structures import SetupHeader, ZeroPage
 
 Damage = Callable[[BootImage, GuestMemory], BootImage]
 _PAGE: Final = 4 * KIB
@@ -41,7 +41,7 @@ def _without(name: str, image: BootImage, memory: GuestMemory) -> BootImage:
 
 def _empty_e820(image: BootImage, memory: GuestMemory) -> BootImage:
     """A zero page whose memory map has no entry."""
-    memory.write(_region(image, "boot_params").start + bootparams.E820_ENTRIES, b"\0")
+    memory.write(_region(image, "boot_params").start + ZeroPage.OFFSETS["e820_entries"], b"\0")
     return image
 
 
@@ -51,7 +51,8 @@ def _initrd_over_bss(image: BootImage, memory: GuestMemory) -> BootImage:
     place = Range(_longest_zeros(memory, _region(image, "kernel")).start, initrd.size)
     memory.write(place.start, memory.read(initrd.start, initrd.size))
     memory.fill(initrd.start, initrd.size)
-    field = _region(image, "boot_params").start + bootparams.RAMDISK_IMAGE
+    header = _region(image, "boot_params").start + ZeroPage.OFFSETS["hdr"]
+    field = header + SetupHeader.OFFSETS["ramdisk_image"]
     memory.write(field, place.start.to_bytes(4, "little"))
     return _with_region(image, Region("initrd", place))
 

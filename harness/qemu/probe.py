@@ -21,7 +21,8 @@ from bootproof.loader.address import Range
 from bootproof.loader.arch import Registers
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.memory import Bank, GuestMemory
-from bootproof.loader.protocols.rules import Hardware, check
+from bootproof.loader.protocols.table import broken_rules
+from bootproof.loader.rules import Hardware
 
 _CHUNK: Final = 1 << 20
 _PAGE: Final = 0x1000
@@ -66,7 +67,7 @@ def at_entry(
     system = gdb.system_registers(guest.dump_format.system)
     instructions = monitor.instructions()
     hardware = Hardware(found, _reader(guest), footprint, system)
-    findings = check(guest.image.protocol, hardware)
+    findings = broken_rules(guest.image.protocol, hardware)
     if go_on:
         gdb.detach()
     return Probe(

@@ -1,55 +1,18 @@
 """The boot parameters of PVH: start info, memory map, module list.
 
-Source: linux-loader's `configurator::pvh`; Xen's public/arch-x86/hvm/start_info.h for the layouts.
+Source: linux-loader's `configurator::pvh`. The layouts are in bootproof.loader.structures.
 """
 
-# No deferred annotations here: `Declared` reads the encodings from them.
+from __future__ import annotations
+
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
 
 from bootproof.loader.configurators.params import BootParams, Piece, write_pieces
-from bootproof.loader.declared import U32, U64, Declared
 from bootproof.loader.errors import Pvh
 from bootproof.loader.memory import GuestMemory
+from bootproof.loader.structures import MemmapEntry, ModlistEntry, StartInfo
 
-START_INFO_MAGIC: Final = 0x336E_C578  # "xEn3", bit 7 of E set
-
-
-@dataclass(frozen=True, slots=True)
-class StartInfo(Declared):
-    """struct hvm_start_info, version 1."""
-
-    magic: U32 = START_INFO_MAGIC
-    version: U32 = 1
-    flags: U32 = 0
-    nr_modules: U32 = 0
-    modlist_paddr: U64 = 0
-    cmdline_paddr: U64 = 0
-    rsdp_paddr: U64 = 0
-    memmap_paddr: U64 = 0
-    memmap_entries: U32 = 0
-    reserved: U32 = 0
-
-
-@dataclass(frozen=True, slots=True)
-class MemmapEntry(Declared):
-    """struct hvm_memmap_table_entry; `type` as in an E820 map."""
-
-    addr: U64
-    size: U64
-    type: U32
-    reserved: U32 = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ModlistEntry(Declared):
-    """struct hvm_modlist_entry."""
-
-    paddr: U64
-    size: U64
-    cmdline_paddr: U64 = 0
-    reserved: U64 = 0
+__all__ = ["MemmapEntry", "ModlistEntry", "StartInfo", "write_bootparams"]
 
 
 def write_bootparams(params: BootParams, memory: GuestMemory) -> None:

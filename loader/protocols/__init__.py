@@ -1,23 +1,25 @@
-"""One module per way to enter a kernel.
+"""One module per way to enter a kernel; each exports one value, and `table` has them all.
 
-A protocol module owns what its boot protocol asks for: which pieces must lie in guest RAM (`plan`,
-pure) and what they contain together with the register state at the first instruction (`configure`,
-which writes them). This package only holds the values they share and the table of them.
-All addresses are guest-physical.
+A protocol owns what it asks for: which pieces must lie in guest RAM (`plan`, pure), what they
+contain together with the register state at the first instruction (`configure`, which writes them),
+how all of it is read back, and which rules it must keep. This package only holds the values they
+share. All addresses are guest-physical.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol as TypingProtocol
+from typing import Generic
 
 from bootproof.loader.address import Range
-from bootproof.loader.arch import Registers
+from bootproof.loader.arch import Architecture, R, Registers
+from bootproof.loader.boot_parameters import BootParameters, Read
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.result import KernelLoaderResult
+from bootproof.loader.rules import Hardware, RuleFinding
 
 
 class ProtocolError(LoaderError):
@@ -55,29 +57,26 @@ class Handover:
     regions: tuple[Region, ...]
 
 
-class BootProtocol(TypingProtocol):
-    """What a protocol module offers."""
+@dataclass(frozen=True, slots=True)
+class BootProtocol(Generic[R]):
+    """A way to enter a kernel."""
 
-    @property
-    def NAME(self) -> str: ...
-
-    @property
-    def ARCH(self) -> str: ...
-
-    def plan(
-        self, ram: Sequence[Range], kernel: KernelLoaderResult, request: BootRequest
-    ) -> list[Region]:
-        """Places every piece beside the kernel. Raises LayoutError or ProtocolError."""
-        ...
-
-    def configure(
-        self, memory: GuestMemory, kernel: KernelLoaderResult, request: BootRequest
-    ) -> Handover:
-        """Writes every piece into `memory` and gives the register state.
-
-        Raises as `plan` does, and then `memory` is unchanged.
-        """
-        ...
+    name: str
+    arch: Architecture[R]
+    # Where a kernel offers several and nobody says which, the one of the lowest rank is taken.
+    rank: int
+    # Places every piece beside the kernel. Raises LayoutError or ProtocolError.
+    plan: Callable[[Sequence[Range], KernelLoaderResult, BootRequest], list[Region]]
+    # Writes every piece and gives the register state. Raises as `plan`; memory is unchanged then.
+    configure: Callable[[GuestMemory, KernelLoaderResult, BootRequest], Handover]
+    # What does not hold at the kernel's first instruction. Written from the document.
+    rules: Callable[[Hardware[R]], Iterator[RuleFinding]]
+    # What a kernel that is entered with these registers is told, also by another loader.
+    read: Callable[[R, Read], BootParameters]
+    # All else in the structures that the registers lead to: names and values as text.
+    fields: Callable[[R, Read], Iterator[tuple[str, str]]]
+    # How the guest's /proc/sys/kernel/bootloader_type must read after `configure`, if it has one.
+    bootloader_type: int | None = None
 
 
 def entry_point(kernel: KernelLoaderResult, protocol: str) -> int:
@@ -112,6 +111,13 @@ def check_cmdline(cmdline: bytes, limit: int) -> None:
             value=len(cmdline),
             limit=limit,
         )
+
+
+def placed(regions: Sequence[Region], name: str) -> Range:
+    """The place of the piece called `name`, which was planned."""
+    place = region(regions, name)
+    assert place is not None, name
+    return place
 
 
 def region(regions: Sequence[Region], name: str) -> Range | None:

@@ -5,17 +5,27 @@ Source: Documentation/arch/arm64/booting.rst.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
 from bootproof.loader.address import Range, align_down, align_up
-from bootproof.loader.arch.aarch64 import Arm64Registers
-from bootproof.loader.device_tree import DTB_MAX, chosen
+from bootproof.loader.arch.aarch64 import AARCH64, Arm64Registers
+from bootproof.loader.boot_parameters import BootParameters, Read, decoded
+from bootproof.loader.device_tree import (
+    DTB_MAX,
+    INITRD,
+    LABEL,
+    DeviceTree,
+    DeviceTreeError,
+    Header,
+    chosen,
+)
 from bootproof.loader.layout import LayoutError, Region, Wanted, check_inside, place
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import (
+    BootProtocol,
     BootRequest,
     Handover,
     ProtocolError,
@@ -24,9 +34,9 @@ from bootproof.loader.protocols import (
     region,
 )
 from bootproof.loader.result import KernelLoaderResult
+from bootproof.loader.rules.arm64 import arm64
 
 NAME: Final = "arm64"
-ARCH: Final = "aarch64"
 
 COMMAND_LINE_SIZE: Final = 2048  # include/uapi/asm/setup.h, the NUL included
 _GIB: Final = 1 << 30
@@ -88,3 +98,47 @@ def initrd_window_below(footprint: Range) -> Range:
     """Where else it may lie: below the kernel, in a window that begins with its own GiB."""
     lowest = max(align_up(footprint.end - _INITRD_REACH, _GIB), 0)
     return Range.between(min(lowest, footprint.start), footprint.start)
+
+
+def _read(registers: Arm64Registers, read: Read) -> BootParameters:
+    try:
+        _, tree = _told(registers, read)
+    except DeviceTreeError:
+        return BootParameters()
+    start, end = (int.from_bytes(tree.chosen.get(name, b""), "big") for name in INITRD)
+    return BootParameters(
+        cmdline=decoded(tree.chosen.get(b"bootargs")),
+        initrd=Range.between(start, end) if end > start else None,
+        label=decoded(tree.chosen.get(LABEL)),
+        cpus=tree.cpus,
+    )
+
+
+def _fields(registers: Arm64Registers, read: Read) -> Iterator[tuple[str, str]]:
+    try:
+        size, tree = _told(registers, read)
+    except DeviceTreeError as error:
+        yield "device tree", str(error)
+        return
+    yield "device tree.totalsize", hex(size)
+    yield from tree.as_text()
+
+
+def _told(registers: Arm64Registers, read: Read) -> tuple[int, DeviceTree]:
+    """Size and content of the device tree that x0 points to. Raises DeviceTreeError."""
+    address = registers.x[0]
+    raw = read(address, Header.SIZE)
+    size = Header.from_bytes(raw).totalsize if raw else 0
+    return size, DeviceTree.parse((read(address, size) if size <= DTB_MAX else None) or b"")
+
+
+PROTOCOL: Final = BootProtocol(
+    name=NAME,
+    arch=AARCH64,
+    rank=0,
+    plan=plan,
+    configure=configure,
+    rules=arm64,
+    read=_read,
+    fields=_fields,
+)

@@ -5,30 +5,20 @@ Source: Documentation/arch/x86/zero-page.rst (e820_table) and ACPI 6.5 section 1
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from bootproof.loader.address import Range
+from bootproof.loader.structures import E820Entry
 
 E820_RAM: Final = 1
 E820_RESERVED: Final = 2
 E820_ACPI: Final = 3
 
+FIRST_PAGE: Final = Range(0, 0x1000)  # real-mode vectors; arch/x86/kernel/e820.c leaves it alone
 EBDA_START: Final = 0x9FC00
 HIGH_MEMORY: Final = 0x100000
 LEGACY_HOLE: Final = Range.between(0xA0000, HIGH_MEMORY)  # VGA memory and option ROMs
-
-
-@dataclass(frozen=True, slots=True)
-class E820Entry:
-    range: Range
-    type: int
-
-    def pack(self) -> bytes:
-        """struct boot_e820_entry: address, size, type, packed."""
-        return struct.pack("<QQI", self.range.start, self.range.size, self.type)
 
 
 def memory_map(ram: Sequence[Range], acpi: Range | None = None) -> tuple[E820Entry, ...]:
@@ -47,20 +37,40 @@ def _with_acpi(entries: Iterable[E820Entry], acpi: Range) -> Iterable[E820Entry]
             yield entry
             continue
         if acpi.start > whole.start:
-            yield E820Entry(Range.between(whole.start, acpi.start), entry.type)
-        yield E820Entry(acpi, E820_ACPI)
+            yield _entry(Range.between(whole.start, acpi.start), entry.type)
+        yield _entry(acpi, E820_ACPI)
         if acpi.end < whole.end:
-            yield E820Entry(Range.between(acpi.end, whole.end), entry.type)
+            yield _entry(Range.between(acpi.end, whole.end), entry.type)
 
 
 def _entries(ram: Iterable[Range]) -> Iterable[E820Entry]:
     for bank in ram:
         if bank.start != 0:
-            yield E820Entry(bank, E820_RAM)
+            yield _entry(bank, E820_RAM)
             continue
-        yield E820Entry(Range.between(0, min(EBDA_START, bank.end)), E820_RAM)
+        yield _entry(Range.between(0, min(EBDA_START, bank.end)), E820_RAM)
         if bank.end > EBDA_START:
             reserved_end = min(HIGH_MEMORY, bank.end)
-            yield E820Entry(Range.between(EBDA_START, reserved_end), E820_RESERVED)
+            yield _entry(Range.between(EBDA_START, reserved_end), E820_RESERVED)
         if bank.end > HIGH_MEMORY:
-            yield E820Entry(Range.between(HIGH_MEMORY, bank.end), E820_RAM)
+            yield _entry(Range.between(HIGH_MEMORY, bank.end), E820_RAM)
+
+
+def _entry(place: Range, kind: int) -> E820Entry:
+    return E820Entry(place.start, place.size, kind)
+
+
+def system_ram(entries: Iterable[E820Entry]) -> tuple[Range, ...]:
+    """RAM as x86 kernels take it: without page 0 and what lies below 1 MiB for VGA and ROMs."""
+    found = [entry.range for entry in entries if entry.type == E820_RAM and entry.size]
+    for hole in (FIRST_PAGE, LEGACY_HOLE):
+        found = [part for area in found for part in _without(area, hole)]
+    return tuple(sorted(found))
+
+
+def _without(area: Range, hole: Range) -> list[Range]:
+    if not area.overlaps(hole):
+        return [area]
+    below = Range(area.start, max(0, hole.start - area.start))
+    above = Range.between(min(hole.end, area.end), area.end)
+    return [part for part in (below, above) if part.size]

@@ -10,29 +10,46 @@ from dataclasses import replace
 from typing import Final
 
 from bootproof.loader.address import Range
-from bootproof.loader.arch.x86_64 import ATTR_CODE32, Segment, X86Registers
+from bootproof.loader.arch.x86_64 import ATTR_CODE32, X86_64
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.protocols import BootRequest, Handover, bootparams, entry_point
+from bootproof.loader.protocols import (
+    BootProtocol,
+    BootRequest,
+    Handover,
+    entry_point,
+    x86,
+    zero_page,
+)
 from bootproof.loader.result import KernelLoaderResult
+from bootproof.loader.rules import linux
 
 NAME: Final = "linux32"
-ARCH: Final = "x86_64"
+_32_BITS: Final = 0xFFFFFFFF
 
 
 def plan(ram: Sequence[Range], kernel: KernelLoaderResult, request: BootRequest) -> list[Region]:
     """See BootProtocol.plan."""
     entry_point(kernel, NAME)
-    return bootparams.plan(ram, kernel, request, [bootparams.zero_page_wanted()])
+    return x86.plan(ram, kernel, request, [zero_page.WANTED])
 
 
 def configure(memory: GuestMemory, kernel: KernelLoaderResult, request: BootRequest) -> Handover:
     """See BootProtocol.configure. EBP, EDI and EBX are zero, as the protocol demands."""
     regions = plan([bank.range for bank in memory.banks], kernel, request)
-    zero_page = bootparams.write(memory, regions, kernel, request)
-    code, data = Segment(bootparams.BOOT_CS, attributes=ATTR_CODE32), Segment(bootparams.BOOT_DS)
-    flat = X86Registers.with_segments(
-        entry_point(kernel, NAME), code, data, bootparams.write_gdt(memory, regions, [code, data])
-    )
-    registers = replace(flat, rsi=zero_page)
-    return Handover(registers, tuple(regions))
+    address = zero_page.write(memory, regions, kernel, request)
+    flat = zero_page.flat_registers(memory, regions, entry_point(kernel, NAME), ATTR_CODE32)
+    return Handover(replace(flat, rsi=address), tuple(regions))
+
+
+PROTOCOL: Final = BootProtocol(
+    name=NAME,
+    arch=X86_64,
+    rank=2,
+    plan=plan,
+    configure=configure,
+    rules=linux.linux32,
+    read=lambda registers, read: zero_page.read(registers.rsi & _32_BITS, read),
+    fields=lambda registers, read: zero_page.fields(registers.rsi & _32_BITS, read),
+    bootloader_type=zero_page.TYPE_OF_LOADER,
+)

@@ -19,16 +19,23 @@ from bootproof.loader.arch.x86_64 import (
     CR4_PAE,
     EFER_LMA,
     EFER_LME,
-    Segment,
-    X86Registers,
+    X86_64,
 )
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.protocols import BootRequest, Handover, bootparams, entry_point, region
+from bootproof.loader.protocols import (
+    BootProtocol,
+    BootRequest,
+    Handover,
+    entry_point,
+    placed,
+    x86,
+    zero_page,
+)
 from bootproof.loader.result import KernelLoaderResult
+from bootproof.loader.rules import linux
 
 NAME: Final = "linux64"
-ARCH: Final = "x86_64"
 
 _GIB: Final = 1 << 30
 _LARGE_PAGE: Final = 2 << 20
@@ -40,27 +47,23 @@ _IDENTITY_MINIMUM: Final = 4  # GiB; kernels expect device memory below 4 GiB to
 def plan(ram: Sequence[Range], kernel: KernelLoaderResult, request: BootRequest) -> list[Region]:
     """See BootProtocol.plan."""
     entry_point(kernel, NAME)
-    tables = bootparams.low_wanted("page tables", (2 + _identity_gib(ram)) * 0x1000, 0x1000)
-    return bootparams.plan(ram, kernel, request, [bootparams.zero_page_wanted(), tables])
+    tables = x86.low_wanted("page tables", (2 + _identity_gib(ram)) * 0x1000, 0x1000)
+    return x86.plan(ram, kernel, request, [zero_page.WANTED, tables])
 
 
 def configure(memory: GuestMemory, kernel: KernelLoaderResult, request: BootRequest) -> Handover:
     """See BootProtocol.configure."""
     ram = [bank.range for bank in memory.banks]
     regions = plan(ram, kernel, request)
-    zero_page = bootparams.write(memory, regions, kernel, request)
-    tables = region(regions, "page tables")
-    assert tables is not None
-    memory.write(tables.start, identity_map(tables.start, _identity_gib(ram)))
-    code, data = Segment(bootparams.BOOT_CS, attributes=ATTR_CODE64), Segment(bootparams.BOOT_DS)
-    flat = X86Registers.with_segments(
-        entry_point(kernel, NAME), code, data, bootparams.write_gdt(memory, regions, [code, data])
-    )
+    address = zero_page.write(memory, regions, kernel, request)
+    tables = placed(regions, "page tables").start
+    memory.write(tables, identity_map(tables, _identity_gib(ram)))
+    flat = zero_page.flat_registers(memory, regions, entry_point(kernel, NAME), ATTR_CODE64)
     registers = replace(
         flat,
-        rsi=zero_page,
+        rsi=address,
         cr0=CR0_PG | CR0_PE | CR0_ET,
-        cr3=tables.start,
+        cr3=tables,
         cr4=CR4_PAE,
         efer=EFER_LME | EFER_LMA,
     )
@@ -86,3 +89,16 @@ def identity_map(address: int, gib: int) -> bytes:
 def _identity_gib(ram: Sequence[Range]) -> int:
     end = max(bank.end for bank in ram)
     return min(max(_IDENTITY_MINIMUM, align_up(end, _GIB) // _GIB), 512)
+
+
+PROTOCOL: Final = BootProtocol(
+    name=NAME,
+    arch=X86_64,
+    rank=1,
+    plan=plan,
+    configure=configure,
+    rules=linux.linux64,
+    read=lambda registers, read: zero_page.read(registers.rsi, read),
+    fields=lambda registers, read: zero_page.fields(registers.rsi, read),
+    bootloader_type=zero_page.TYPE_OF_LOADER,
+)

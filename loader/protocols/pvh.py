@@ -5,41 +5,63 @@ Source: Xen's docs/misc/pvh.pandoc and public/arch-x86/hvm/start_info.h.
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
 from bootproof.loader.address import Range
-from bootproof.loader.arch.x86_64 import ATTR_CODE32, ATTR_TSS_BUSY, Segment, X86Registers
+from bootproof.loader.arch.x86_64 import ATTR_CODE32, ATTR_TSS_BUSY, X86_64, Segment, X86Registers
+from bootproof.loader.boot_parameters import BootParameters, Read, decoded, text_at, values
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.protocols import BootRequest, Handover, bootparams, entry_point, region
-from bootproof.loader.protocols.e820 import memory_map
-from bootproof.loader.result import KernelLoaderResult
+from bootproof.loader.protocols import (
+    BootProtocol,
+    BootRequest,
+    Handover,
+    ProtocolError,
+    placed,
+    region,
+    x86,
+)
+from bootproof.loader.protocols.e820 import memory_map, system_ram
+from bootproof.loader.result import KernelLoaderResult, PvhState
+from bootproof.loader.rules.pvh import pvh
+from bootproof.loader.structures import E820Entry, MemmapEntry, ModlistEntry, StartInfo
 
 NAME: Final = "pvh"
-ARCH: Final = "x86_64"
+BOOTLOADER_TYPE: Final = 0xB0  # set by the kernel's own PVH entry
 
-START_INFO_MAGIC: Final = 0x336EC578
-START_INFO_VERSION: Final = 1
-_START_INFO = struct.Struct("<IIII QQQQ II")  # struct hvm_start_info, version 1
-_MODULE = struct.Struct("<QQQQ")  # struct hvm_modlist_entry
-_MEMMAP = struct.Struct("<QQII")  # struct hvm_memmap_table_entry
 _ACPI_ENTRIES: Final = 2  # the tables' own, and what is left of the RAM entry behind them
 _SELECTOR_CS, _SELECTOR_DS, _SELECTOR_TSS = 0x08, 0x10, 0x18
+_MOST_ENTRIES: Final = 128  # that are read back
+_READ_BACK: Final = ("start_info.memmap_entries", "start_info.reserved")
+
+_LACKING: Final = {
+    PvhState.PRESENT: "the format has none",
+    PvhState.NOT_PRESENT: "the kernel has no PVH note",
+    PvhState.IGNORED: "the capability is ignored because an offset was requested",
+}
+
+
+def entry_point(kernel: KernelLoaderResult) -> int:
+    """The guest-physical PVH entry of `kernel`; ProtocolError with the reason when it has none."""
+    if NAME in kernel.entry_points:
+        return kernel.entry_points[NAME]
+    vmlinux = kernel.setup_header is None and "linux64" in kernel.entry_points
+    state = kernel.pvh_boot_cap.state if vmlinux else PvhState.PRESENT
+    raise ProtocolError(f"no PVH entry: {_LACKING[state]}", field="protocol", value=NAME)
 
 
 def plan(ram: Sequence[Range], kernel: KernelLoaderResult, request: BootRequest) -> list[Region]:
     """See BootProtocol.plan."""
-    entry_point(kernel, NAME)
+    entry_point(kernel)
     entries = len(memory_map(ram)) + (_ACPI_ENTRIES if request.cpus > 1 else 0)
     wanted = [
-        bootparams.low_wanted("start_info", _START_INFO.size, 16),
-        bootparams.low_wanted("memmap", _MEMMAP.size * entries, 16),
-        bootparams.low_wanted("modlist", _MODULE.size, 16),
+        x86.low_wanted("start_info", StartInfo.SIZE, 16),
+        x86.low_wanted("memmap", MemmapEntry.SIZE * entries, 16),
+        x86.low_wanted("modlist", ModlistEntry.SIZE, 16),
     ]
-    return bootparams.plan(ram, kernel, request, wanted)
+    return x86.plan(ram, kernel, request, wanted)
 
 
 def configure(memory: GuestMemory, kernel: KernelLoaderResult, request: BootRequest) -> Handover:
@@ -49,38 +71,79 @@ def configure(memory: GuestMemory, kernel: KernelLoaderResult, request: BootRequ
     code = Segment(_SELECTOR_CS, attributes=ATTR_CODE32)
     data = Segment(_SELECTOR_DS)
     tss = Segment(_SELECTOR_TSS, limit=0x67, attributes=ATTR_TSS_BUSY)
-    flat = X86Registers.with_segments(
-        entry_point(kernel, NAME),
-        code,
-        data,
-        bootparams.write_gdt(memory, regions, [code, data, tss]),
-    )
-    registers = replace(flat, rbx=start_info, tr=tss)
-    return Handover(registers, tuple(regions))
+    table = x86.write_gdt(memory, regions, [code, data, tss])
+    flat = X86Registers.with_segments(entry_point(kernel), code, data, table)
+    return Handover(replace(flat, rbx=start_info, tr=tss), tuple(regions))
 
 
 def _write_start_info(memory: GuestMemory, regions: Sequence[Region], request: BootRequest) -> int:
-    places = {
-        name: region(regions, name) for name in ("start_info", "memmap", "modlist", "cmdline")
-    }
-    start_info, memmap, modlist, cmdline = places.values()
-    assert start_info and memmap and modlist and cmdline
-    initrd = region(regions, "initrd")
-    rsdp = bootparams.write_acpi(memory, regions, request)
-    entries = memory_map([bank.range for bank in memory.banks], region(regions, "acpi"))
-    memory.write(cmdline.start, request.cmdline + b"\0")
-    if initrd is not None and request.initrd is not None:
-        memory.write(initrd.start, request.initrd)
-        memory.write(modlist.start, _MODULE.pack(initrd.start, initrd.size, 0, 0))
-    memory.write(
-        memmap.start,
-        b"".join(_MEMMAP.pack(e.range.start, e.range.size, e.type, 0) for e in entries),
+    rsdp, entries = x86.write_common(memory, regions, request)
+    memmap = placed(regions, "memmap").start
+    table = b"".join(MemmapEntry(e.addr, e.size, e.type).to_bytes() for e in entries)
+    memory.write(memmap, table)
+    initrd, modlist = region(regions, "initrd"), placed(regions, "modlist").start
+    if initrd is not None:
+        memory.write(modlist, ModlistEntry(initrd.start, initrd.size).to_bytes())
+    info = StartInfo(
+        nr_modules=1 if initrd else 0,
+        modlist_paddr=modlist if initrd else 0,
+        cmdline_paddr=placed(regions, "cmdline").start,
+        rsdp_paddr=rsdp,
+        memmap_paddr=memmap,
+        memmap_entries=len(entries),
     )
-    modules = 1 if initrd else 0
-    info = _START_INFO.pack(
-        *(START_INFO_MAGIC, START_INFO_VERSION, 0, modules),
-        *(modlist.start if modules else 0, cmdline.start, rsdp, memmap.start),
-        *(len(entries), 0),
+    address = placed(regions, "start_info").start
+    memory.write(address, info.to_bytes())
+    return address
+
+
+def _start_info(registers: X86Registers, read: Read) -> tuple[StartInfo, ModlistEntry] | None:
+    """The structure that EBX points to, and its first module, which is zero without any."""
+    raw = read(registers.rbx & 0xFFFFFFFF, StartInfo.SIZE)
+    if raw is None:
+        return None
+    info = StartInfo.from_bytes(raw)
+    module = read(info.modlist_paddr, ModlistEntry.SIZE) if info.nr_modules else None
+    return info, ModlistEntry.from_bytes(module or bytes(ModlistEntry.SIZE))
+
+
+def _read(registers: X86Registers, read: Read) -> BootParameters:
+    found = _start_info(registers, read)
+    if found is None:
+        return BootParameters()
+    info, module = found
+    size = MemmapEntry.SIZE * min(info.memmap_entries, _MOST_ENTRIES)
+    rows = MemmapEntry.all_from(read(info.memmap_paddr, size) or b"")
+    entries = tuple(E820Entry(row.addr, row.size, row.type) for row in rows)
+    return BootParameters(
+        cmdline=decoded(text_at(read, info.cmdline_paddr)),
+        initrd=Range(module.paddr, module.size) if module.size else None,
+        memory_map=entries,
+        system_ram=system_ram(entries),
+        bootloader_type=BOOTLOADER_TYPE,
+        cpus=x86.acpi_cpus(read, info.rsdp_paddr),
     )
-    memory.write(start_info.start, info)
-    return start_info.start
+
+
+def _fields(registers: X86Registers, read: Read) -> Iterator[tuple[str, str]]:
+    found = _start_info(registers, read)
+    if found is None:
+        return
+    info, module = found
+    yield from (row for row in values(info, "start_info.") if row[0] not in _READ_BACK)
+    if info.nr_modules:
+        yield "start_info.modlist[0].paddr", hex(module.paddr)
+        yield "start_info.modlist[0].cmdline_paddr", hex(module.cmdline_paddr)
+
+
+PROTOCOL: Final = BootProtocol(
+    name=NAME,
+    arch=X86_64,
+    rank=0,
+    plan=plan,
+    configure=configure,
+    rules=pvh,
+    read=_read,
+    fields=_fields,
+    bootloader_type=BOOTLOADER_TYPE,
+)

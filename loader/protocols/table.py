@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final, TypeAlias
 
+from bootproof.loader.arch import Registers
+from bootproof.loader.boot_parameters import BootParameters, Memory, reader
 from bootproof.loader.protocols import BootProtocol, arm64, linux32, linux64, pvh
+from bootproof.loader.rules import Hardware, RuleFinding
 
-PROTOCOLS: Final[Mapping[str, BootProtocol]] = {
-    module.NAME: module for module in (linux64, linux32, pvh, arm64)
+AnyProtocol: TypeAlias = BootProtocol[Any]
+
+PROTOCOLS: Final[Mapping[str, AnyProtocol]] = {
+    module.PROTOCOL.name: module.PROTOCOL for module in (linux64, linux32, pvh, arm64)
 }
+
+
+def boot_parameters(protocol: str, registers: Registers, memory: Memory) -> BootParameters:
+    """What a kernel that is entered with `registers` is told: nothing, as far as one can know,
+    where they follow no known protocol. Raises nothing for what is wrong.
+    """
+    known = PROTOCOLS.get(protocol)
+    return known.read(registers, reader(memory)) if known else BootParameters()
+
+
+def broken_rules(protocol: str, hardware: Hardware[Any]) -> list[RuleFinding]:
+    """Every rule of `protocol` that does not hold; what is no known protocol has none to break."""
+    known = PROTOCOLS.get(protocol)
+    return list(known.rules(hardware)) if known else []

@@ -20,7 +20,7 @@ from bootproof.harness.verdict import (
 )
 from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.arch.aarch64 import Arm64Registers
-from bootproof.loader.protocols.rules import Grade, RuleFinding
+from bootproof.loader.rules import Grade, RuleFinding
 from tests import ROOT
 from tests.builders.guests import Claim, machine
 

@@ -8,7 +8,7 @@ import re
 import struct
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -22,11 +22,9 @@ from bootproof.harness.qemu.placement import realise
 from bootproof.loader import bootimage
 from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.arch import Registers
-from bootproof.loader.arch.x86_64 import X86Registers
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import Bank, GuestMemory
-from bootproof.loader.protocols import handed
 from bootproof.loader.protocols.e820 import LEGACY_HOLE
 from tests import ROOT
 from tests.builders import images
@@ -586,45 +584,6 @@ def test_terminal_is_not_obeyed(tmp_path: Path, run: Run) -> None:
     )
     assert "\x1b" not in result.output and "\x07" not in result.output
     assert r"\x1b]0;evil\x07" in result.output
-
-
-# --- what is read back out of RAM --------------------------------------------------------------
-
-
-@pytest.fixture
-def ram() -> Iterator[GuestMemory]:
-    with GuestMemory([(0, 4 * MIB)]) as memory:
-        yield memory
-
-
-def test_extended_loader_type(ram: GuestMemory) -> None:
-    """boot.rst: 0xE says that the number is in ext_loader_type, from 0x10 on."""
-    page = bytearray(zero_page(type_of_loader=0xE3))
-    page[0x227] = 0x4
-    ram.write(ZERO_PAGE, page)
-    registers = flat64(ENTRY, rsi=ZERO_PAGE)
-    assert handed.read("linux64", registers, ram).loader_type == 0x143
-
-
-@pytest.mark.parametrize("pointer", [0, 4 * MIB - 2, 5 * MIB, 0xFFFFFFFF])
-def test_pointers_out_of_ram_are_nothing(pointer: int, ram: GuestMemory) -> None:
-    ram.write(ZERO_PAGE, zero_page(cmdline=pointer))
-    ram.write(4 * MIB - 2, b"xx")
-    registers = flat64(ENTRY, rsi=ZERO_PAGE)
-    assert handed.read("linux64", registers, ram).cmdline is None
-    for name in ("linux64", "linux32", "pvh"):
-        everywhere = flat64(ENTRY, rsi=pointer or 8 * MIB, rbx=pointer or 8 * MIB)
-        assert handed.read(name, everywhere, ram).cmdline is None
-
-
-def test_usable_ram_is_what_the_kernel_makes_of_it(ram: GuestMemory) -> None:
-    ram.write(ZERO_PAGE, zero_page(ram=((0, 2 * MIB), (3 * MIB, 0), (4 * GIB, MIB))))
-    registers: X86Registers = flat64(ENTRY, rsi=ZERO_PAGE)
-    assert handed.read("linux64", registers, ram).ram == (
-        Range.between(0x1000, 0xA0000),
-        Range.between(MIB, 2 * MIB),
-        Range(4 * GIB, MIB),
-    )
 
 
 # --- the second writer -------------------------------------------------------------------------

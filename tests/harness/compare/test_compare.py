@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from bootproof.harness.case import Case
-from bootproof.harness.compare import handover as handed
+from bootproof.harness.compare import memory_at_entry
 from bootproof.harness.compare.comparison import Comparison, Cost, ExplainedDifference
 from bootproof.harness.compare.differences import (
     BootDifference,
@@ -26,7 +26,7 @@ from bootproof.harness.compare.differences import (
     boot_differences,
     normalised,
 )
-from bootproof.harness.compare.handover import Handed
+from bootproof.harness.compare.memory_at_entry import MemoryAtEntry
 from bootproof.harness.compare.reasons import REASONS, Facts, code_for, facts
 from bootproof.harness.compare.reference import default_offset, plan
 from bootproof.harness.errors import UserError
@@ -69,13 +69,13 @@ def side(
     verdict: Verdict = Verdict.BOOTED,
     values: Mapping[str, str] | None = None,
 ) -> ComparedBoot:
-    handed_ = Handed(
+    memory = MemoryAtEntry(
         {"cmdline": "console=ttyS0", "initrd": "512 bytes"} | dict(values or {}),
         (MapEntry(RAM, USABLE),),
         KERNEL,
         (1, 2, 3),
     )
-    return ComparedBoot(verdict, "", protocol, registers or flat32(0x1000000), handed_, log)
+    return ComparedBoot(verdict, "", protocol, registers or flat32(0x1000000), memory, log)
 
 
 def names(ours: ComparedBoot, reference: ComparedBoot) -> list[tuple[Section, str]]:
@@ -120,9 +120,9 @@ def test_through_different_protocols_only_shared_parameters_are_compared() -> No
 
 def test_kernel_bytes_and_place() -> None:
     ours = side()
-    moved = replace(ours, handed=replace(ours.handed, kernel=Range(18 * MIB, 0x3000)))
+    moved = replace(ours, memory=replace(ours.memory, kernel=Range(18 * MIB, 0x3000)))
     assert names(ours, moved) == [(Section.KERNEL, "place")]
-    changed = replace(ours, handed=replace(ours.handed, pages=(1, 9, 3)))
+    changed = replace(ours, memory=replace(ours.memory, pages=(1, 9, 3)))
     assert [item.reference for item in boot_differences(ours, changed)] == [
         "1 of 3 pages differ, the first is 1"
     ]
@@ -140,9 +140,9 @@ def test_parameters_that_one_side_lacks() -> None:
 
 def test_memory_map_at_the_entry_and_in_the_log() -> None:
     ours = side()
-    shorter = replace(ours.handed, map=(MapEntry(Range(0, 511 * MIB), USABLE),))
+    shorter = replace(ours.memory, map=(MapEntry(Range(0, 511 * MIB), USABLE),))
     log = LOG.replace(b"[mem 0x0000000000100000-0x000000001fffffff] usable", b"nothing")
-    found = boot_differences(ours, replace(ours, handed=shorter, transcript=log))
+    found = boot_differences(ours, replace(ours, memory=shorter, transcript=log))
     assert found[:2] == [
         BootDifference(
             Section.MEMORY_MAP,
@@ -604,7 +604,7 @@ def test_start_info_is_read() -> None:
         ram.write(0x4000, struct.pack("<QQII", 0, MIB, 1, 0))
         ram.write(0x5000, b"abc")
         ram.write(0x8000, b"kernel")
-        found = handed.read("pvh", flat32(0, rbx=0x1000), ram, Range(0x8000, 0x1001))
+        found = memory_at_entry.look("pvh", flat32(0, rbx=0x1000), ram, Range(0x8000, 0x1001))
     assert found.values["start_info.magic"] == "0x336ec578"
     assert found.values["cmdline"] == "console=ttyS0"
     assert found.values["initrd"] == "3 bytes, sha256 ba7816bf8f01cfea"
@@ -624,7 +624,7 @@ def test_boot_params_are_read() -> None:
         ram.write(0x1000, page)
         ram.write(0x3000, b"quiet\0")
         ram.write(0x5000, b"abc")
-        found = handed.read("linux64", flat64(0, rsi=0x1000), ram, Range(0x8000, 1))
+        found = memory_at_entry.look("linux64", flat64(0, rsi=0x1000), ram, Range(0x8000, 1))
     assert found.values["boot_params.hdr.type_of_loader"] == "0xff"
     assert found.values["boot_params.screen_info"].startswith("5019")
     assert found.values["boot_params.acpi_rsdp_addr"] == "0x0"
@@ -639,7 +639,7 @@ def test_device_tree_is_read() -> None:
     with GuestMemory([(0, MIB)]) as ram:
         ram.write(0x1000, tree.to_bytes())
         ram.write(0x5000, b"abc")
-        found = handed.read("arm64", Arm64Registers(0).with_x(x0=0x1000), ram, Range(0, 1))
+        found = memory_at_entry.look("arm64", Arm64Registers(0).with_x(x0=0x1000), ram, Range(0, 1))
     assert found.values["/chosen linux,initrd-end"] == "0x0 0x5003"
     assert (found.values["cmdline"], found.values["initrd"][:7]) == ("quiet", "3 bytes")
 
@@ -653,7 +653,7 @@ def test_no_structure_where_the_register_points(address: int) -> None:
             ("linux32", flat32(0, rsi=address)),
             ("arm64", Arm64Registers(0).with_x(x0=address)),
         ):
-            found = handed.read(protocol, registers, ram, Range(0, 1))
+            found = memory_at_entry.look(protocol, registers, ram, Range(0, 1))
             assert found.values.get("initrd", "none") == "none"
             assert found.map == ()
 

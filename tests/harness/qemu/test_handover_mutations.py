@@ -31,8 +31,9 @@ from bootproof.loader.arch.x86_64 import DescriptorTable, Segment, X86Registers
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import BootRequest, arm64, linux32, linux64, pvh
-from bootproof.loader.protocols.rules import Grade, Hardware, check
+from bootproof.loader.protocols.table import broken_rules
 from bootproof.loader.result import KernelLoaderResult, PvhBootCapability, PvhState
+from bootproof.loader.rules import Grade, Hardware
 from tests import ROOT
 
 TABLE: Final = ROOT / "docs" / "handover-mutations.md"
@@ -421,7 +422,9 @@ def test_mmu_must_be_off_at_either_level(level: int, name: str) -> None:
     registers = Arm64Registers(GIB, pstate=0x3C1 | level << 2)
     off = Hardware(registers, lambda address, size: None, system={name: 0xC50838})
     on = replace(off, system={name: 0xC50839, "SCTLR": 0xC50839})
-    codes = [{finding.code for finding in check("arm64", hardware)} for hardware in (off, on)]
+    codes = [
+        {finding.code for finding in broken_rules("arm64", hardware)} for hardware in (off, on)
+    ]
     assert codes[1] - codes[0] == {"mmu-off"}
 
 

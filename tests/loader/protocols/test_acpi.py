@@ -24,14 +24,14 @@ from bootproof.loader.protocols import (
     BootRequest,
     ProtocolError,
     acpi,
-    handed,
     linux32,
     linux64,
     pvh,
 )
-from bootproof.loader.protocols.acpi_found import AcpiFound, follow
 from bootproof.loader.protocols.e820 import memory_map
-from bootproof.loader.protocols.rules import Hardware, check
+from bootproof.loader.protocols.table import boot_parameters, broken_rules
+from bootproof.loader.rules import Hardware
+from bootproof.loader.rules.acpi import AcpiTables, follow
 from tests.builders import images
 
 PLACE = 0x9E000
@@ -222,15 +222,15 @@ def test_memory_map_at_the_edges(place: tuple[int, int], left: list[tuple[int, i
 
 @pytest.mark.parametrize("cpus", [1, 2, 255])
 def test_reading_back(cpus: int) -> None:
-    assert follow(reader(acpi.tables(PLACE, cpus)), PLACE) == AcpiFound(None, cpus)
+    assert follow(reader(acpi.tables(PLACE, cpus)), PLACE) == AcpiTables(None, cpus)
 
 
 @pytest.mark.parametrize("protocol", X86)
-def test_handed_over_cpus(protocol: ModuleType) -> None:
+def test_cpus_are_read_back(protocol: ModuleType) -> None:
     for cpus, wanted in ((1, None), (4, 4)):
         with GuestMemory([(0, 64 * MIB)]) as memory:
             registers = guest(protocol, cpus, memory)
-            assert handed.read(protocol.NAME, registers, memory).cpus == wanted
+            assert boot_parameters(protocol.NAME, registers, memory).cpus == wanted
 
 
 def test_rsdt_of_an_old_rsdp() -> None:
@@ -246,7 +246,7 @@ def test_rsdt_of_an_old_rsdp() -> None:
     tables[15] = 0
     tables[16:20] = struct.pack("<I", PLACE + xsdt_at)
     tables[8] = -sum(tables[:8] + tables[9:20]) & 0xFF
-    assert follow(reader(bytes(tables)), PLACE) == AcpiFound(None, 2)
+    assert follow(reader(bytes(tables)), PLACE) == AcpiTables(None, 2)
 
 
 @pytest.mark.parametrize(
@@ -271,10 +271,10 @@ def test_broken_tables_break_the_protocol(
         hardware = Hardware(
             registers, lambda at, size: memory.read(at, size) if memory.contains(at, size) else None
         )
-        assert check(protocol.NAME, hardware) == []
+        assert broken_rules(protocol.NAME, hardware) == []
         at, _ = split(memory.read(PLACE, 0x1000))[table]
         memory.write(PLACE + at + offset, value)
-        (finding,) = check(protocol.NAME, hardware)
+        (finding,) = broken_rules(protocol.NAME, hardware)
         assert finding.code == "acpi"
         assert problem in finding.sentence
 
@@ -287,7 +287,7 @@ def test_table_that_leads_out_of_ram() -> None:
     broken[9] = (broken[9] - sum(broken)) & 0xFF
     tables[at : at + len(broken)] = broken
     found = follow(reader(bytes(tables)), PLACE)
-    assert found == AcpiFound("the ACPI table at 0x1000000000000000 is not in RAM", None)
+    assert found == AcpiTables("the ACPI table at 0x1000000000000000 is not in RAM", None)
 
 
 def test_madt_that_goes_round_in_place() -> None:
@@ -298,4 +298,4 @@ def test_madt_that_goes_round_in_place() -> None:
     broken[9] = (broken[9] - sum(broken)) & 0xFF
     tables[at : at + len(broken)] = broken
     found = follow(reader(bytes(tables)), PLACE)
-    assert found == AcpiFound("the MADT has an entry of 0 bytes at offset 0x2c", None)
+    assert found == AcpiTables("the MADT has an entry of 0 bytes at offset 0x2c", None)

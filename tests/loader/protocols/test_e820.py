@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bootproof.loader.address import GIB, KIB, MIB, Range
-from bootproof.loader.protocols.e820 import E820Entry, memory_map
+from bootproof.loader.protocols.e820 import memory_map
+from bootproof.loader.structures import E820Entry
 
 RESERVED = (0x9FC00, 0x60400, 2)
 
@@ -46,6 +47,6 @@ def test_a_bank_is_covered_once(size: int) -> None:
 
 
 def test_packed_as_in_boot_params() -> None:
-    packed = E820Entry(Range(0x1122334455667788, 0x99), 3).pack()
+    packed = E820Entry(0x1122334455667788, 0x99, 3).to_bytes()
     assert packed == struct.pack("<Q", 0x1122334455667788) + b"\x99" + bytes(7) + b"\3\0\0\0"
     assert len(packed) == 20

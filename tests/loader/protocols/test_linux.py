@@ -19,9 +19,10 @@ from bootproof.loader.arch.x86_64 import X86Registers
 from bootproof.loader.layout import LayoutError, Region
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import BootRequest, Handover, ProtocolError, linux32, linux64
-from bootproof.loader.protocols.bootparams import boot_params, vmlinux_setup_header
 from bootproof.loader.protocols.e820 import memory_map
 from bootproof.loader.protocols.linux64 import identity_map
+from bootproof.loader.protocols.x86 import VMLINUX_HEADER
+from bootproof.loader.protocols.zero_page import boot_params
 from tests.builders import images
 
 BOTH = [pytest.param(linux64, id="linux64"), pytest.param(linux32, id="linux32")]
@@ -109,7 +110,7 @@ def bzimage(**fields: int) -> bytes:
 
 
 def test_vmlinux_is_booted_with_the_fields_of_protocol_2_12() -> None:
-    page = boot_params(vmlinux_setup_header(), memory_map([Range(0, MIB)]))
+    page = boot_params(VMLINUX_HEADER, memory_map([Range(0, MIB)]))
     known = {
         0x1FE: 0xAA55,
         0x202: 0x53726448,
@@ -169,7 +170,7 @@ def test_e820_of_two_banks() -> None:
 
 def test_not_more_than_128_entries() -> None:
     banks = [Range(i * 2 * MIB, MIB) for i in range(1, 200)]
-    assert boot_params(vmlinux_setup_header(), memory_map(banks))[0x1E8] == 128
+    assert boot_params(VMLINUX_HEADER, memory_map(banks))[0x1E8] == 128
 
 
 # --- placement ---------------------------------------------------------------------------------

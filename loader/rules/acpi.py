@@ -1,4 +1,4 @@
-"""The ACPI tables that a kernel is handed, followed from the RSDP: what is broken, how many CPUs.
+"""The ACPI tables that a kernel is told of, followed from the RSDP: what is broken, how many CPUs.
 
 The way round from bootproof.loader.protocols.acpi, for tables of any loader: it trusts nothing that
 it finds, and knows nothing of how ours are made. Pure.
@@ -10,11 +10,10 @@ Source: ACPI Specification 6.5, sections 5.2.5 (RSDP), 5.2.6 (header), 5.2.7 and
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-Read = Callable[[int, int], bytes | None]
+from bootproof.loader.boot_parameters import Read
 
 _RSDP_V1_SIZE, _RSDP_SIZE, _HEADER_SIZE = 20, 36, 36
 _MOST_TABLES: Final = 64
@@ -25,7 +24,7 @@ _ENABLED: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
-class AcpiFound:
+class AcpiTables:
     """`problem` says in one sentence what is broken first, or is None; `cpus` is the number of
     CPUs that the MADT enables, None without a MADT that can be read.
     """
@@ -34,7 +33,7 @@ class AcpiFound:
     cpus: int | None = None
 
 
-def follow(read: Read, rsdp: int) -> AcpiFound:
+def follow(read: Read, rsdp: int) -> AcpiTables:
     """Everything that the RSDP at a guest-physical address leads to.
 
     `read(address, size)` gives guest-physical RAM, or None outside of it.
@@ -46,12 +45,12 @@ def follow(read: Read, rsdp: int) -> AcpiFound:
             if signature == b"APIC":
                 cpus = _enabled(data)
     except _BrokenError as broken:
-        return AcpiFound(str(broken), cpus)
-    return AcpiFound(None, cpus)
+        return AcpiTables(str(broken), cpus)
+    return AcpiTables(None, cpus)
 
 
 class _BrokenError(Exception):
-    """The sentence for AcpiFound.problem."""
+    """The sentence for AcpiTables.problem."""
 
 
 def _root(read: Read, rsdp: int) -> list[int]:

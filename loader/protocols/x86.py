@@ -1,0 +1,166 @@
+"""What the boot protocols of x86 share: where pieces may lie, command line, GDT, ACPI tables.
+
+Source: Documentation/arch/x86/boot.rst ("The Real-Mode Kernel Header").
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Final
+
+from bootproof.loader.address import Range, align_up
+from bootproof.loader.arch.x86_64 import DescriptorTable, Segment
+from bootproof.loader.boot_parameters import Read
+from bootproof.loader.bzimage import HDRS_MAGIC, LOADED_HIGH, PROTOCOL_2_12
+from bootproof.loader.layout import Region, Wanted, check_inside, place
+from bootproof.loader.memory import GuestMemory
+from bootproof.loader.protocols import (
+    BootRequest,
+    ProtocolError,
+    acpi,
+    check_cmdline,
+    placed,
+    region,
+)
+from bootproof.loader.protocols.e820 import (
+    EBDA_START,
+    FIRST_PAGE,
+    HIGH_MEMORY,
+    LEGACY_HOLE,
+    memory_map,
+)
+from bootproof.loader.result import KernelLoaderResult
+from bootproof.loader.rules.acpi import follow
+from bootproof.loader.structures import E820Entry, SetupHeader
+
+PAGE: Final = 0x1000
+
+VMLINUX_ALIGNMENT: Final = 0x200000
+# What a loader makes up for a vmlinux, which has no setup header (boot.rst, protocol 2.12).
+VMLINUX_HEADER: Final = SetupHeader(
+    boot_flag=0xAA55,
+    header=HDRS_MAGIC,
+    version=PROTOCOL_2_12,
+    loadflags=LOADED_HIGH,
+    initrd_addr_max=0x7FFFFFFF,
+    kernel_alignment=VMLINUX_ALIGNMENT,
+    cmdline_size=2047,
+)
+
+_LOW: Final = Range.between(FIRST_PAGE.end, EBDA_START)
+
+
+def plan(
+    ram: Sequence[Range],
+    kernel: KernelLoaderResult,
+    request: BootRequest,
+    wanted: Sequence[Wanted],
+) -> list[Region]:
+    """Kernel, GDT, `wanted`, ACPI tables if they are needed, command line, initrd.
+
+    Raises LayoutError, ProtocolError.
+    """
+    header = kernel.setup_header or VMLINUX_HEADER
+    check_cmdline(request.cmdline, cmdline_limit(header))
+    kernel_region = Region("kernel", kernel.footprint)
+    if not request.unsafe:
+        check_inside(ram, kernel_region)
+        _check_alignment(kernel)
+    taken = [
+        kernel_region,
+        Region("first page", FIRST_PAGE),
+        Region("legacy hole", LEGACY_HOLE),
+        *request.reserved,
+    ]
+    pieces = [
+        low_wanted("gdt", 0x40, 16),
+        *wanted,
+        *_acpi_wanted(request),
+        Wanted("cmdline", len(request.cmdline) + 1, 16, _LOW),
+    ]
+    if request.initrd is not None:
+        end = min(initrd_addr_max(header) + 1, max(bank.end for bank in ram))
+        window = Range.between(HIGH_MEMORY, max(end, HIGH_MEMORY))
+        pieces.append(Wanted("initrd", len(request.initrd), PAGE, window, high=True))
+    return [kernel_region, *place(ram, taken, pieces)]
+
+
+def _acpi_wanted(request: BootRequest) -> list[Wanted]:
+    """One CPU is found without tables; more than one are not: Linux looks in the MADT for them."""
+    if request.cpus == 1:
+        return []
+    if request.cpus > acpi.MOST_CPUS:
+        raise ProtocolError(
+            f"{request.cpus} CPUs, but ACPI's local APIC entries hold at most {acpi.MOST_CPUS}",
+            field="cpus",
+            value=request.cpus,
+            limit=acpi.MOST_CPUS,
+        )
+    return [Wanted("acpi", acpi.size(request.cpus), acpi.PAGE, _LOW, high=True)]
+
+
+def write_common(
+    memory: GuestMemory, regions: Sequence[Region], request: BootRequest
+) -> tuple[int, tuple[E820Entry, ...]]:
+    """Writes command line, initrd and ACPI tables.
+
+    Gives the RSDP's guest-physical address, 0 without tables, and the memory map to be told.
+    """
+    memory.write(placed(regions, "cmdline").start, request.cmdline + b"\0")
+    if request.initrd is not None:
+        memory.write(placed(regions, "initrd").start, request.initrd)
+    tables = region(regions, "acpi")
+    if tables is not None:
+        memory.write(tables.start, acpi.tables(tables.start, request.cpus))
+    entries = memory_map([bank.range for bank in memory.banks], tables)
+    return tables.start if tables else 0, entries
+
+
+def low_wanted(name: str, size: int, alignment: int) -> Wanted:
+    """A piece below the EBDA, where every x86 machine has RAM."""
+    return Wanted(name, size, alignment, _LOW)
+
+
+def cmdline_limit(header: SetupHeader) -> int:
+    """Bytes of command line without the NUL (boot.rst: cmdline_size; 255 before 2.06)."""
+    return header.cmdline_size if header.version >= 0x0206 else 255
+
+
+def initrd_addr_max(header: SetupHeader) -> int:
+    """Highest guest-physical byte the initrd may use (boot.rst: 0x37ffffff before 2.03)."""
+    return header.initrd_addr_max if header.version >= 0x0203 else 0x37FFFFFF
+
+
+def write_gdt(
+    memory: GuestMemory, regions: Sequence[Region], segments: Sequence[Segment]
+) -> DescriptorTable:
+    """Writes a GDT in which each of `segments` has its descriptor; gives the GDTR for it."""
+    address = placed(regions, "gdt").start
+    count = max(segment.selector >> 3 for segment in segments) + 1
+    entries = [0] * count
+    for segment in segments:
+        entries[segment.selector >> 3] = segment.descriptor()
+    memory.write(address, struct.pack(f"<{count}Q", *entries))
+    return DescriptorTable(address, count * 8 - 1)
+
+
+def _check_alignment(kernel: KernelLoaderResult) -> None:
+    """Raises ProtocolError for a vmlinux moved by something else than a multiple of 2 MiB.
+
+    linux-loader accepts it, and the guest then hangs without a word: the kernel's first page tables
+    have 2 MiB pages, and it stops when the difference to its link address does not fit them
+    (arch/x86: __startup_64).
+    """
+    if kernel.setup_header is None and kernel.footprint.start % VMLINUX_ALIGNMENT:
+        raise ProtocolError(
+            "a vmlinux runs only at a multiple of 2 MiB from where it was linked",
+            field="load address",
+            value=hex(kernel.footprint.start),
+            advice=f"nearest: {align_up(kernel.footprint.start, VMLINUX_ALIGNMENT):#x}",
+        )
+
+
+def acpi_cpus(read: Read, rsdp: int) -> int | None:
+    """How many CPUs the tables at a guest-physical address tell of; None without tables."""
+    return follow(read, rsdp).cpus if rsdp else None

@@ -1,0 +1,60 @@
+"""What several boot protocols of x86 demand in the same words.
+
+Sources: Documentation/arch/x86/boot.rst ("32-bit Boot Protocol", "64-bit Boot Protocol"); Xen's
+docs/misc/pvh.pandoc; Intel SDM vol. 3A 3.4.5 (descriptors).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bootproof.loader.arch.x86_64 import ATTR_LONG, CR0_PE, CR0_PG, Segment, X86Registers
+from bootproof.loader.rules import Findings, Hardware, acpi, violation
+
+_FLAT: Final = 0xFFFFFFFF
+RFLAGS_TF: Final = 1 << 8
+RFLAGS_IF: Final = 1 << 9
+RFLAGS_VM: Final = 1 << 17
+_CODE_READABLE: Final = 0b1010
+_DATA_WRITABLE: Final = 0b0010
+_TYPE_MASK: Final = 0b1110  # without the accessed bit, which the CPU sets by itself
+_ATTR_S: Final = 1 << 4
+_ATTR_P: Final = 1 << 7
+_ATTR_DB: Final = 1 << 14
+
+
+def protected_mode_without_paging(r: X86Registers) -> Findings:
+    if not r.cr0 & CR0_PE:
+        yield violation("protected-mode", f"protected mode is off (cr0 {r.cr0:#x})")
+    if r.cr0 & CR0_PG:
+        yield violation("paging-off", f"paging is on (cr0 {r.cr0:#x})")
+    if not r.cs.attributes & _ATTR_DB or r.cs.attributes & ATTR_LONG:
+        yield violation("cs-32-bit", "CS is not a 32-bit code segment")
+
+
+def flat_segments(r: X86Registers) -> Findings:
+    for name in ("cs", "ds", "es", "ss"):
+        segment: Segment = getattr(r, name)
+        if segment.base or segment.limit != _FLAT:
+            yield violation(
+                f"{name}-flat", f"{name} is base {segment.base:#x}, limit {segment.limit:#x}"
+            )
+
+
+def code_and_data(r: X86Registers) -> Findings:
+    usable = _ATTR_P | _ATTR_S
+    if r.cs.attributes & (usable | _TYPE_MASK) != usable | _CODE_READABLE:
+        yield violation("cs-type", f"CS has attributes {r.cs.attributes:#x}, not execute/read")
+    for name in ("ds", "es", "ss"):
+        attributes = getattr(r, name).attributes
+        if attributes & (usable | _TYPE_MASK) != usable | _DATA_WRITABLE:
+            yield violation(
+                f"{name}-type", f"{name} has attributes {attributes:#x}, not read/write"
+            )
+
+
+def acpi_tables(hardware: Hardware[X86Registers], rsdp: int) -> Findings:
+    """Tables are not asked for; what is there must hold (ACPI 6.5 section 5.2)."""
+    problem = acpi.follow(hardware.read, rsdp).problem if rsdp else None
+    if problem:
+        yield violation("acpi", problem)

@@ -1,0 +1,104 @@
+"""What a kernel is told, read back out of RAM: by offset from zero-page.rst, and by protocol."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from bootproof.loader import Elf
+from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.boot_parameters import reader, text_at
+from bootproof.loader.memory import GuestMemory
+from bootproof.loader.protocols import BootRequest, linux64, pvh
+from bootproof.loader.protocols.table import PROTOCOLS, boot_parameters
+from tests.builders.guests import flat32, flat64
+from tests.builders.images import elf, load, notes, pvh_entry
+
+ENTRY, ZERO_PAGE, CMDLINE = 2 * MIB, 0x7000, 0x20000
+
+
+@pytest.fixture
+def ram() -> Iterator[GuestMemory]:
+    with GuestMemory([(0, 4 * MIB)]) as memory:
+        yield memory
+
+
+def zero_page(**fields: int) -> bytes:
+    """struct boot_params with a setup header's fields, at their offsets."""
+    page = bytearray(4096)
+    offsets = {"type_of_loader": 0x210, "ext_loader_type": 0x227}
+    for name, value in fields.items():
+        if name in offsets:
+            page[offsets[name]] = value
+        else:
+            struct.pack_into("<I", page, {"cmdline": 0x228, "ext_cmd_line_ptr": 0xC8}[name], value)
+    return bytes(page)
+
+
+def test_extended_loader_type(ram: GuestMemory) -> None:
+    """boot.rst: 0xE says that the number is in ext_loader_type, from 0x10 on."""
+    ram.write(ZERO_PAGE, zero_page(type_of_loader=0xE3, ext_loader_type=4))
+    told = boot_parameters("linux64", flat64(ENTRY, rsi=ZERO_PAGE), ram)
+    assert told.bootloader_type == 0x143
+
+
+@pytest.mark.parametrize("pointer", [0, 4 * MIB - 2, 5 * MIB, 0xFFFFFFFF])
+def test_pointers_out_of_ram_are_nothing(pointer: int, ram: GuestMemory) -> None:
+    ram.write(ZERO_PAGE, zero_page(cmdline=pointer))
+    ram.write(4 * MIB - 2, b"xx")
+    assert boot_parameters("linux64", flat64(ENTRY, rsi=ZERO_PAGE), ram).cmdline is None
+    for name in ("linux64", "linux32", "pvh"):
+        everywhere = flat64(ENTRY, rsi=pointer or 8 * MIB, rbx=pointer or 8 * MIB)
+        assert boot_parameters(name, everywhere, ram).cmdline is None
+
+
+def test_usable_ram_is_what_the_kernel_makes_of_it(ram: GuestMemory) -> None:
+    page = bytearray(zero_page())
+    page[0x1E8] = 3
+    entries = (0, 2 * MIB, 1), (3 * MIB, 0, 1), (4 * GIB, MIB, 1)
+    page[0x2D0 : 0x2D0 + 60] = b"".join(struct.pack("<QQI", *entry) for entry in entries)
+    ram.write(ZERO_PAGE, page)
+    told = boot_parameters("linux64", flat64(ENTRY, rsi=ZERO_PAGE), ram)
+    assert told.system_ram == (
+        Range.between(0x1000, 0xA0000),
+        Range.between(MIB, 2 * MIB),
+        Range(4 * GIB, MIB),
+    )
+    assert told.memory_map is not None
+    assert [(entry.addr, entry.size, entry.type) for entry in told.memory_map] == list(entries)
+
+
+def test_more_entries_than_there_is_room_for(ram: GuestMemory) -> None:
+    ram.write(ZERO_PAGE, zero_page()[:0x1E8] + b"\xff" + zero_page()[0x1E9:])
+    told = boot_parameters("linux64", flat64(ENTRY, rsi=ZERO_PAGE), ram)
+    assert told.memory_map is not None
+    assert len(told.memory_map) == 128
+
+
+@pytest.mark.parametrize("name", [linux64.NAME, pvh.NAME])
+def test_what_configure_writes_is_read_back(name: str) -> None:
+    kernel = elf(load(16 * MIB, b"\xf4" * 0x1000), notes(pvh_entry(16 * MIB)))
+    with GuestMemory([(0, 64 * MIB)]) as memory:
+        loaded = Elf().load(memory, kernel)
+        handover = PROTOCOLS[name].configure(memory, loaded, BootRequest(b" a b ", b"cpio", cpus=3))
+        told = boot_parameters(name, handover.registers, memory)
+        places = {region.name: region.range for region in handover.regions}
+    assert (told.cmdline, told.cpus, told.initrd) == (" a b ", 3, places["initrd"])
+    assert told.bootloader_type == PROTOCOLS[name].bootloader_type
+    assert (told.unpacks, told.label) == (False, None)
+
+
+def test_no_protocol_tells_nothing(ram: GuestMemory) -> None:
+    assert boot_parameters("none", flat32(ENTRY), ram) == boot_parameters(
+        "pvh", flat32(ENTRY, rbx=8 * MIB), ram
+    )
+
+
+def test_text_across_pages(ram: GuestMemory) -> None:
+    text = b"x" * 0x1800
+    ram.write(CMDLINE + 0xFFF, text + b"\0")
+    assert text_at(reader(ram), CMDLINE + 0xFFF) == text
+    ram.write(MIB, b"x" * MIB)
+    assert text_at(reader(ram), MIB) is None  # longer than anything that is a text
