@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,7 @@ from bootproof.harness import cli, prove
 from bootproof.harness.inputs import images
 from bootproof.loader.unpack import unpack_to
 from tests import ROOT
+from tests.builders.processes import CLI, python
 from tests.docs.pages import PAGES, Command, anchors, commands, links
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -58,7 +56,7 @@ def test_every_page_is_in_the_index() -> None:
 
 def check_schema(name: str, *files: Path) -> None:
     words = ["-m", "check_jsonschema", "--builtin-schema", f"vendor.{name}", *map(str, files)]
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+    done = python(*words)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -117,20 +115,11 @@ def desk(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_documented_commands_run(page: Path, desk: Path) -> None:
     """In the page's order, in one directory, as a reader would."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     for command in commands(page):
         if command.not_run is not None:
             continue
         words = [re.sub("^~", str(desk), word) for word in command.words]  # as a shell does
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "bootproof.harness.cli", *words],
-            cwd=desk,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = python(*CLI, *words, cwd=desk)
         told = f"{command}\n{done.stdout[-2000:]}{done.stderr}"
         if command.refusal is None:
             assert done.returncode == 0, told

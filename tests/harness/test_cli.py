@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,14 +28,10 @@ from bootproof.loader.address import GIB, MIB
 from tests import ROOT
 from tests.builders import images as builder
 from tests.builders.guests import Claim, X86Program, machine
+from tests.builders.processes import LOAD, vmlinux
+from tests.builders.processes import bootproof as in_process
 
 NOBODY = 65534
-LOAD = 16 * MIB
-
-
-def vmlinux(program: X86Program, memsz: int = 0x2000) -> bytes:
-    """An ELF kernel of these instructions, linked to 16 MiB."""
-    return builder.elf(builder.load(LOAD, bytes(program.code).ljust(0x1000, b"\x90"), memsz=memsz))
 
 
 @dataclass(frozen=True)
@@ -465,14 +460,6 @@ def test_setpriv_that_is_absent(
 
 # --- interrupted -------------------------------------------------------------------------------
 
-COMMAND = """
-import sys
-from bootproof.harness import cli
-from bootproof.harness.inputs import images
-images.busybox = lambda arch: b"no busybox"
-sys.exit(cli.main(sys.argv[1:]))
-"""
-
 
 @pytest.mark.parametrize("times", [1, 2, 20])
 @pytest.mark.parametrize(
@@ -494,7 +481,7 @@ def test_interrupted_boot_ends_qemu(
     command: list[str | Path] = ["boot", path, "--protocol", "linux64", "--memory", "32M"]
     command += ["--initrd", tmp_path / "initrd", "--out", tmp_path / "run"]
     process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *command],
+        in_process(*command),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -531,7 +518,7 @@ def test_reader_that_goes_away_is_no_traceback(kernel: Path, tmp_path: Path) -> 
     """As `bootproof boot … | head -1`."""
     command: list[str | Path] = ["boot", kernel, "--memory", "32M", "--out", tmp_path / "run"]
     with subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *command],
+        in_process(*command),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -550,18 +537,14 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     path = os.fsencode(tmp_path) + b"/caf\xe9-\x1b[31m"
     Path(os.fsdecode(path)).write_bytes(vmlinux(X86Program(LOAD).reset()))
     run = subprocess.run(
-        [sys.executable, "-c", COMMAND, "boot", path, "--memory", "32M", "--out", path + b"-run"],
+        in_process("boot", path, "--memory", "32M", "--out", path + b"-run"),
         cwd=ROOT,
         capture_output=True,
         check=False,
     )
     assert (run.returncode, run.stderr) == (1, b"")
     assert run.stdout.decode().replace("\n", "").isprintable()
-    missing = subprocess.run(
-        [sys.executable, "-c", COMMAND, "boot", path + b"-missing"],
-        cwd=ROOT,
-        capture_output=True,
-        check=False,
-    )
+    words = in_process("boot", path + b"-missing")
+    missing = subprocess.run(words, cwd=ROOT, capture_output=True, check=False)
     text = refusal(Said(missing.returncode, missing.stdout.decode(), missing.stderr.decode()))
     assert "no such file" in text

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,7 @@ from bootproof.harness.cases import schema_docs
 from bootproof.harness.cases.scenarios import AXES, EXPECT
 from bootproof.harness.cases.schema import CASE
 from bootproof.harness.commands import USAGE
-from tests import ROOT
+from tests.builders.processes import CLI, python
 
 PAGE = schema_docs.PAGE.read_text()
 FENCED = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, re.M | re.S)
@@ -40,21 +38,8 @@ def test_marks_that_are_lost() -> None:
 
 def test_example_is_listed_as_the_page_shows(tmp_path: Path) -> None:
     (tmp_path / "my.toml").write_text(TOML)
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "bootproof.harness.cli",
-            "matrix",
-            "--scenarios",
-            "my.toml",
-            "--list",
-        ],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT / "src"), "PATH": ""},
-        capture_output=True,
-        text=True,
-        check=False,
+    done = python(
+        *CLI, "matrix", "--scenarios", "my.toml", "--list", cwd=tmp_path, env={"PATH": ""}
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip() == BLOCKS[0].strip()

@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from bootproof.harness.commands.doctor import Report
 from bootproof.harness.qemu.binary import find_qemu
 from bootproof.harness.setup.needs import Component, State
 from tests import ROOT
+from tests.builders.processes import CLI, python
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 DEPENDENCIES: list[str] = PROJECT["dependencies"]
@@ -118,9 +118,7 @@ def test_without_its_packages_it_still_says_what_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("BOOTPROOF_CACHE")
-    command = [sys.executable, "-S", "-P", "-m", "bootproof.harness.cli", "doctor"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    run = python("-S", *CLI, "doctor", env={"PYTHONDONTWRITEBYTECODE": "1"})
     assert (run.returncode, run.stderr) == (2, "")
     lines = run.stdout.splitlines()
     assert any(re.match(r"missing +virtual environment$", line) for line in lines)

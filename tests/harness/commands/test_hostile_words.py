@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import unicodedata
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from bootproof.harness.verdict import Expected, judge
 from bootproof.loader.errors import one_line
 from tests import ROOT
 from tests.builders.guests import Claim, X86Program, machine
-from tests.harness.test_cli import COMMAND, LOAD, vmlinux
+from tests.builders.processes import LOAD, bootproof, vmlinux
 
 # Each would change a terminal, or what a person reads on it.
 ATTACKS = {
@@ -79,9 +78,7 @@ def test_guest_output_on_the_terminal(tmp_path: Path) -> None:
     (tmp_path / "initrd").write_bytes(said + b"\0")
     words: list[str | Path] = ["boot", path, "--protocol", "linux64", "--memory", "32M"]
     words += ["--initrd", tmp_path / "initrd", "--out", tmp_path / "run"]
-    done = subprocess.run(
-        [sys.executable, "-c", COMMAND, *words], cwd=ROOT, capture_output=True, check=False
-    )
+    done = subprocess.run(bootproof(*words), cwd=ROOT, capture_output=True, check=False)
     assert done.returncode == 1
     assert harmless(done.stdout.decode()) and harmless(done.stderr.decode())
     assert done.stdout.decode().count("\n| ") >= len(ATTACKS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
+from tests.builders.processes import python
 
 # A command whose work goes on after its output has been given up.
 SCRIPT = """
@@ -72,18 +72,6 @@ def test_closed_from_the_start(tmp_path: Path) -> None:
 
 def test_first_import_where_warnings_are_errors(tmp_path: Path) -> None:
     """With nothing compiled yet: what the compiler says of other people's source is no error."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-W",
-            "error",
-            "-c",
-            "import bootproof.harness.plugin, bootproof.harness.commands.compare, bootproof.loader",
-        ],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path), "PYTHONPATH": str(ROOT / "src")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    code = "import bootproof.harness.plugin, bootproof.harness.commands.compare, bootproof.loader"
+    done = python("-W", "error", "-c", code, env={"PYTHONPYCACHEPREFIX": str(tmp_path)})
     assert (done.returncode, done.stderr) == (0, "")

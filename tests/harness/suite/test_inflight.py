@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import psutil
 
 from bootproof.harness.case import Case, Expectation
-from bootproof.harness.cases import case_file
 from bootproof.harness.observation import Budget
 from bootproof.harness.results import results
 from bootproof.harness.run import Start, run
-from bootproof.harness.suite import matrix
 from bootproof.harness.suite.inflight import Slots
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB
-from tests import ROOT
-from tests.builders import images as builder
-from tests.builders.guests import TEXT_DISTANCE, Claim, Guest, X86Program, machine, program
-from tests.harness.suite.test_workers import COMMAND, PLUGIN
-from tests.harness.test_cli import LOAD, vmlinux
+from tests.builders.guests import Claim, Guest, X86Program, machine, program
+from tests.builders.processes import LOAD, bootproof_matrix, started, vmlinux, vmlinux_with_text
 
 CASES = 16
 MOST_MEMORY = 150 * MIB
-
-
-def kernel_with_text(code: X86Program) -> bytes:
-    """An ELF kernel of these instructions and of the strings they print."""
-    data = bytes(code.code).ljust(TEXT_DISTANCE, b"\x90") + bytes(code.text)
-    return builder.elf(builder.load(LOAD, data, memsz=0x20000))
 
 
 def harness_memory(pid: int) -> tuple[int, int]:
@@ -53,20 +40,7 @@ def harness_memory(pid: int) -> tuple[int, int]:
 
 def start(directory: Path, cases: list[Case], *words: str) -> subprocess.Popen[str]:
     """A matrix of these cases, 16 at once."""
-    case_file.write_cases(directory / "a.cases.json", cases)
-    (directory / "no_busybox.py").write_text(PLUGIN)
-    selection = matrix.Selection(out=directory / "out", jobs=CASES)
-    arguments = matrix.arguments(selection, directory / "a.cases.json")
-    path = os.pathsep.join([str(ROOT / "src"), str(directory)])
-    return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *arguments, "-p", "no_busybox", *words],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": path, "PYTEST_ADDOPTS": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    return started([*bootproof_matrix(directory, cases, jobs=CASES), *words], directory)
 
 
 def test_sixteen_cases_in_flight_stay_under_150_mib(tmp_path: Path) -> None:
@@ -103,7 +77,7 @@ def test_results_are_those_of_cases_run_alone(tmp_path: Path) -> None:
         ("panics", X86Program(LOAD).say(b"Kernel panic - not syncing: x\r\n").reset()),
     ):
         kernels[name] = tmp_path / name
-        kernels[name].write_bytes(kernel_with_text(code))
+        kernels[name].write_bytes(vmlinux_with_text(code))
     wanted = {"resets": Verdict.CPU_RESET, "halts": Verdict.STUCK, "panics": Verdict.PANIC}
     cases = [
         Case(

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from bootproof.harness.cases import select
-from tests import ROOT
-from tests.builders import images as builder
 from tests.builders.guests import X86Program
+from tests.builders.processes import CLI, LOAD, python, vmlinux
 
 PATCH = "from bootproof.harness.inputs import images\nimages.busybox = lambda arch: b'no busybox'\n"
 SCENARIOS = """
@@ -53,8 +50,7 @@ IDS = [
 @pytest.fixture
 def suite(tmp_path: Path) -> Path:
     """Somebody else's repository: a kernel, claims, and a test that has nothing to do with us."""
-    kernel = builder.elf(builder.load(16 << 20, bytes(X86Program(16 << 20).reset().code)))
-    (tmp_path / "vmlinux").write_bytes(kernel)
+    (tmp_path / "vmlinux").write_bytes(vmlinux(X86Program(LOAD).reset()))
     (tmp_path / "my.toml").write_text(SCENARIOS)
     (tmp_path / "broken.toml").write_text("this is [ no TOML")
     (tmp_path / "test_other.py").write_text("def test_other(): pass\n")
@@ -65,16 +61,8 @@ def suite(tmp_path: Path) -> Path:
 
 def run(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """pytest with the plugin, as where it is installed."""
-    words = [sys.executable, "-m", "pytest", "-q", "-p", "patch", "-p", "bootproof.harness.plugin"]
-    path = os.pathsep.join([str(directory), str(ROOT / "src"), *sys.path])
-    return subprocess.run(
-        [*words, *options],
-        cwd=directory,
-        env={**os.environ, "PYTHONPATH": path, "PYTEST_ADDOPTS": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = ["-m", "pytest", "-q", "-p", "patch", "-p", "bootproof.harness.plugin", *options]
+    return python(*words, cwd=directory, path=[directory])
 
 
 def collected(directory: Path, *options: str) -> list[str]:
@@ -179,18 +167,7 @@ sys.exit(cli.main(["matrix", "--out", "out", "-n", "1", *sys.argv[1:]]))
 
 
 def matrix(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", MATRIX, *options],
-        cwd=directory,
-        env={
-            **os.environ,
-            "PYTHONPATH": f"{directory}{os.pathsep}{ROOT}/src",
-            "PYTEST_ADDOPTS": "",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return python("-c", MATRIX, *options, cwd=directory, path=[directory])
 
 
 def test_the_command_runs_the_users_file_and_nothing_beside_it(suite: Path) -> None:
@@ -252,13 +229,6 @@ def test_the_command_refuses_in_one_line(options: list[str], said: str, suite: P
 
 
 def test_help_fits_a_screen_and_has_an_example() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "bootproof.harness.cli", "matrix", "--help"],
-        cwd=ROOT,
-        env={**os.environ, "COLUMNS": "80"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = python(*CLI, "matrix", "--help", env={"COLUMNS": "80"})
     assert len(done.stdout.splitlines()) <= 42
     assert "example: bootproof matrix" in done.stdout

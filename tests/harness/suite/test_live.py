@@ -14,17 +14,14 @@ import psutil
 import pytest
 
 from bootproof.harness.case import Case, Expectation
-from bootproof.harness.cases import case_file
 from bootproof.harness.observation import Budget, Usage
-from bootproof.harness.suite import live, matrix
+from bootproof.harness.suite import live
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB
 from tests import ROOT
 from tests.builders.guests import X86Program
+from tests.builders.processes import LOAD, bootproof_matrix, environment, vmlinux_with_text
 from tests.builders.screen import Screen
-from tests.harness.suite.test_inflight import kernel_with_text
-from tests.harness.suite.test_workers import COMMAND, PLUGIN
-from tests.harness.test_cli import LOAD
 
 PRINTING = b"[    0.0] Linux version 6.1\n[    0.5] Memory: 1K/2K available\n"
 IN_FLIGHT = re.compile(r"^  … memory +\d+\.\d\d/60 G instr\. +\d+\.\d s (x86_64-|…)\S*goes-on")
@@ -38,7 +35,7 @@ def command(directory: Path, *, endless: bool, quiet: bool = False) -> list[str]
     cases = []
     for name, code in codes.items():
         kernel = directory / name
-        kernel.write_bytes(kernel_with_text(code))
+        kernel.write_bytes(vmlinux_with_text(code))
         cases.append(
             Case(
                 *("x86_64", "a-name-of-a-kernel-that-is-rather-long", "elf", "linux64"),
@@ -48,18 +45,13 @@ def command(directory: Path, *, endless: bool, quiet: bool = False) -> list[str]
                 expect=Expectation(Verdict.CPU_RESET, why="a test"),
             )
         )
-    case_file.write_cases(directory / "a.cases.json", cases)
-    (directory / "no_busybox.py").write_text(PLUGIN)
-    selection = matrix.Selection(out=directory / "out", jobs=2, quiet=quiet)
-    words = matrix.arguments(selection, directory / "a.cases.json")
-    return [sys.executable, "-c", COMMAND, *words, "-p", "no_busybox"]
+    return bootproof_matrix(directory, cases, jobs=2, quiet=quiet)
 
 
-def environment(directory: Path, **others: str) -> dict[str, str]:
-    path = os.pathsep.join([str(ROOT / "src"), str(directory)])
-    own = {"PYTHONPATH": path, "PYTEST_ADDOPTS": "", "TERM": "xterm", **others}
+def on_terminal(directory: Path, **variables: str) -> dict[str, str]:
+    own = environment(directory, TERM="xterm")
     unwanted = ("NO_COLOR", "COLUMNS", "LINES", "FORCE_COLOR", "GITHUB_STEP_SUMMARY")
-    return {k: v for k, v in os.environ.items() if k not in unwanted} | own
+    return {k: v for k, v in own.items() if k not in unwanted} | variables
 
 
 class Terminal:
@@ -95,7 +87,7 @@ class Terminal:
 @pytest.mark.parametrize("width", [80, 120])
 def test_lines_in_flight_below_those_that_have_ended(tmp_path: Path, width: int) -> None:
     """Ctrl-C ends it: nothing of the area stays, and the cursor is there."""
-    terminal = Terminal(command(tmp_path, endless=True), environment(tmp_path), width)
+    terminal = Terminal(command(tmp_path, endless=True), on_terminal(tmp_path), width)
     ended = re.compile(r"^\[1/2\] ok +cpu-reset +\d+\.\d s x86_64-a-name-of-a-kernel")
     terminal.until(ended)
     line = terminal.until(IN_FLIGHT)
@@ -114,7 +106,7 @@ def test_lines_in_flight_below_those_that_have_ended(tmp_path: Path, width: int)
 
 
 def test_all_lines_of_a_run_stay_whole(tmp_path: Path) -> None:
-    terminal = Terminal(command(tmp_path, endless=False), environment(tmp_path), 200)
+    terminal = Terminal(command(tmp_path, endless=False), on_terminal(tmp_path), 200)
     assert terminal.end() == 0
     said = "\n".join(terminal.screen.lines)
     assert re.search(r"^\[1/1\] ok     cpu-reset +\d+\.\d s x86_64-\S+-elf-ends-none$", said, re.M)
@@ -123,7 +115,7 @@ def test_all_lines_of_a_run_stay_whole(tmp_path: Path) -> None:
 
 
 def test_no_colour_where_none_is_wanted(tmp_path: Path) -> None:
-    env = environment(tmp_path, NO_COLOR="1")
+    env = on_terminal(tmp_path, NO_COLOR="1")
     terminal = Terminal(command(tmp_path, endless=False), env, 120)
     assert terminal.end() == 0
     assert not re.search(rb"\x1b\[[0-9;]+m", terminal.raw)
@@ -132,7 +124,7 @@ def test_no_colour_where_none_is_wanted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["quiet", "dumb", "pipe"])
 def test_nothing_of_it_elsewhere(tmp_path: Path, how: str) -> None:
     words = command(tmp_path, endless=False, quiet=how == "quiet")
-    env = environment(tmp_path, **({"TERM": "dumb"} if how == "dumb" else {}))
+    env = on_terminal(tmp_path, **({"TERM": "dumb"} if how == "dumb" else {}))
     if how == "pipe":
         run = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, check=False)
         code, raw = run.returncode, run.stdout + run.stderr

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from bootproof.harness.suite.matrix import Selection, arguments
 from tests import ROOT
 from tests.builders import images as builder
 from tests.builders.guests import X86Program
+from tests.builders.processes import CLI, LOAD, python, vmlinux
 
 CONFTEST = """
 from bootproof.harness.inputs import images
@@ -54,22 +53,9 @@ def run(directory: Path, *options: str, tests: str = TESTS) -> subprocess.Comple
     """pytest in a directory of its own, with the plugin as an installed one would be used."""
     (directory / "conftest.py").write_text(CONFTEST)
     kernel = directory / "vmlinux"
-    kernel.write_bytes(
-        builder.elf(builder.load(16 << 20, bytes(X86Program(16 << 20).reset().code)))
-    )
+    kernel.write_bytes(vmlinux(X86Program(LOAD).reset()))
     (directory / "test_cases.py").write_text(tests.format(kernel=str(kernel)))
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options],
-        cwd=directory,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), *sys.path]),
-            "PYTEST_ADDOPTS": "",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return python("-m", "pytest", "-q", "-p", "no:cacheprovider", *options, cwd=directory)
 
 
 def test_cases_as_pytest_tests(tmp_path: Path) -> None:
@@ -115,20 +101,11 @@ sys.exit(matrix.run_cases(cases, matrix.Selection(out, jobs=1, command="bootproo
 def test_generated_cases(tmp_path: Path) -> None:
     """Cases of a program run as the matrix does, and nothing beside their file is executed."""
     kernel, out = tmp_path / "vmlinux", tmp_path / "out"
-    kernel.write_bytes(
-        builder.elf(builder.load(16 << 20, bytes(X86Program(16 << 20).reset().code)))
-    )
+    kernel.write_bytes(vmlinux(X86Program(LOAD).reset()))
     out.mkdir()
     (out / "conftest.py").write_text("raise SystemExit('conftest.py was executed')")
     (out / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option")
-    done = subprocess.run(
-        [sys.executable, "-c", GENERATED, str(kernel), str(out)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTEST_ADDOPTS": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python("-c", GENERATED, kernel, out, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (1, "")
     assert "1 of 2 cases as expected" in done.stdout
     assert "cpu-reset instead of booted: the CPU was reset at 0x1000" in done.stdout
@@ -173,14 +150,7 @@ def test_exit_codes(
     ("expression", "code"), [("pvh and (", 2), ("no such case", 2), ("linux64-none", 0)]
 )
 def test_selection(expression: str, code: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "bootproof.harness.cli", "matrix", "--list", "-k", expression],
-        cwd=ROOT,
-        env={**os.environ, "PYTEST_ADDOPTS": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python(*CLI, "matrix", "--list", "-k", expression)
     assert done.returncode == code
     assert "Traceback" not in done.stdout + done.stderr
 
@@ -200,21 +170,8 @@ def one_line_of(directory: Path, *words: str, **variables: str) -> str:
     """What `bootproof matrix` says of a mistake, with a kernel that would run."""
     (directory / "vmlinux").write_bytes(builder.elf(builder.load(16 << 20, b"\xf4")))
     (directory / "claims.toml").write_text(CLAIMS)
-    command = [
-        sys.executable,
-        "-m",
-        "bootproof.harness.cli",
-        "matrix",
-        f"--scenarios={directory}/claims.toml",
-    ]
-    done = subprocess.run(
-        [*command, *words],
-        cwd=ROOT,
-        env=os.environ | variables,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    scenarios = f"--scenarios={directory}/claims.toml"
+    done = python(*CLI, "matrix", scenarios, *words, env=variables)
     assert done.returncode == 2
     (line,) = (line for line in done.stderr.splitlines() if line)
     assert "case" not in done.stdout.replace("no case", "")
@@ -357,19 +314,10 @@ def test_stopped_at_the_first_failure(tmp_path: Path) -> None:
 
 def test_ktap_has_stdout_for_itself(tmp_path: Path) -> None:
     kernel, out = tmp_path / "vmlinux", tmp_path / "out"
-    kernel.write_bytes(
-        builder.elf(builder.load(16 << 20, bytes(X86Program(16 << 20).reset().code)))
-    )
+    kernel.write_bytes(vmlinux(X86Program(LOAD).reset()))
     script = GENERATED.replace("jobs=1", "jobs=2, ktap=True")
     assert script != GENERATED
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(kernel), str(out)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTEST_ADDOPTS": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python("-c", script, kernel, out, cwd=tmp_path)
     assert done.returncode == 1
     lines = done.stdout.splitlines()
     assert lines[:2] == ["KTAP version 1", "1..2"]

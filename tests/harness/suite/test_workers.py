@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,26 +14,9 @@ import psutil
 import pytest
 
 from bootproof.harness.case import Case
-from bootproof.harness.cases import case_file
-from bootproof.harness.suite import matrix
 from bootproof.loader.address import MIB
-from tests import ROOT
 from tests.builders.guests import X86Program
-from tests.harness.test_cli import LOAD, vmlinux
-
-# No guest here gets as far as running it; nothing is fetched.
-PLUGIN = """
-from bootproof.harness.inputs import images
-images.busybox = lambda arch: b"no busybox"
-"""
-COMMAND = """
-import sys
-from bootproof.harness import cli
-from bootproof.harness.commands import Command
-from bootproof.harness.suite import matrix
-cli.COMMANDS["matrix"] = Command("", "", lambda arguments: matrix._pytest(sys.argv[1:]))
-sys.exit(cli.main(["matrix"]))
-"""
+from tests.builders.processes import LOAD, bootproof_matrix, started, vmlinux
 
 
 class Matrix:
@@ -49,26 +31,14 @@ class Matrix:
             Case("x86_64", f"never-{n}", "elf", "linux64", memory=32 * MIB, kernel_path=str(kernel))
             for n in range(2)
         ]
-        case_file.write_cases(directory / "a.cases.json", self._cases)
-        (directory / "no_busybox.py").write_text(PLUGIN)
         self._process: subprocess.Popen[str] | None = None
         self.family: list[psutil.Process] = []
 
     def start(self) -> subprocess.Popen[str]:
         """Returns when both guests are running."""
-        selection = matrix.Selection(out=self._directory / "out")
-        words = matrix.arguments(selection, self._directory / "a.cases.json")
+        words = bootproof_matrix(self._directory, self._cases)
         words += ["--bootproof-jobs=1", "-n", "2"] if self._workers else []
-        path = os.pathsep.join([str(ROOT / "src"), str(self._directory)])
-        process = subprocess.Popen(
-            [sys.executable, "-c", COMMAND, *words, "-p", "no_busybox"],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": path, "PYTEST_ADDOPTS": ""},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        process = started(words, self._directory)
         self._process = process
         deadline = time.monotonic() + 120
         while not all(console.exists() and console.stat().st_size for console in self.consoles):
