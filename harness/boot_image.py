@@ -15,7 +15,7 @@ from typing import Any
 
 from bootproof.harness import prove
 from bootproof.harness.arch.table import ARCHES
-from bootproof.harness.cases import schema, select
+from bootproof.harness.cases import qemus, schema
 from bootproof.harness.errors import UserError
 from bootproof.harness.observation import Budget
 from bootproof.harness.prove import NONCE
@@ -63,7 +63,7 @@ def request_of(words: Mapping[str, Any], **others: Any) -> Request:
     """What is asked by `words`, by the names of the options of `run`. Raises UserError."""
     known = schema.options("run")
     schema.check_keys((entry.name for entry in known), words, (), "option")
-    asked, paths = select.of_words(words)
+    asked, paths = qemus.of_words(words)
     values = schema.read_table(known, asked, ())
     return Request(**values, qemu_path=next(iter(paths.values()), None), **others)
 

@@ -29,9 +29,11 @@ _NAME_LIMIT: Final = 120
 
 # The commands that have options of a case. `matrix` gives them to every guest of `--kernel`.
 BOOT, IMAGE, COMPARE, MATRIX, RUN = "boot", "image", "compare", "matrix", "run"
-COMMANDS: Final = (BOOT, IMAGE, COMPARE, MATRIX, RUN)
+INSPECT = "inspect"
+COMMANDS: Final = (BOOT, IMAGE, COMPARE, MATRIX, RUN, INSPECT)
 _OUR_LOADER: Final = (BOOT, IMAGE)
 _OUR_GUESTS: Final = (BOOT, MATRIX)
+_MACHINES: Final = (BOOT, IMAGE, COMPARE, MATRIX, RUN)
 _KERNELS: Final = (BOOT, IMAGE, COMPARE, MATRIX)
 
 
@@ -118,19 +120,19 @@ class Case:
         default=None,
         metadata=key(
             "linux-loader's kernel_offset for the format",
-            *_OUR_LOADER,
+            *(*_OUR_LOADER, INSPECT),
             help="added to a vmlinux's addresses, load address of a bzImage, base of an Image"
             " (default: none; for an Image ram+2M)",
             size=True,
             offset=True,
         ),
     )
-    memory: int = field(default=MIB_512, metadata=key("guest RAM", *COMMANDS, size=True))
+    memory: int = field(default=MIB_512, metadata=key("guest RAM", *_MACHINES, size=True))
     board: str | None = field(
         default=None,
-        metadata=key("QEMU's machine type", *COMMANDS, name="machine", help="{about}: {words}"),
+        metadata=key("QEMU's machine type", *_MACHINES, name="machine", help="{about}: {words}"),
     )
-    cpu: str | None = field(default=None, metadata=key("QEMU's CPU model", *COMMANDS))
+    cpu: str | None = field(default=None, metadata=key("QEMU's CPU model", *_MACHINES))
     placement: Placement = field(
         default=Placement.PIECES,
         metadata=key(

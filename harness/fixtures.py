@@ -65,7 +65,7 @@ def kernel() -> Callable[[str], Path]:
         from bootproof.harness.inputs import images
 
         with _one_line():
-            return images.kernel_path(name)
+            return images.kernel_file(name).path
 
     return find
 
@@ -77,16 +77,16 @@ def boot(request: pytest.FixtureRequest, tmp_path: Path) -> Boot:
 
     def run(kernel: str | Path, **words: Any) -> BootResult:
         from bootproof.harness import prove
-        from bootproof.harness.cases import from_kernel, select
+        from bootproof.harness.cases import from_kernel, qemus
         from bootproof.harness.report.boot_text import Console
         from bootproof.loader.errors import LoaderError
 
         _become_worker(request.config)
         out = next(directories)
         with _one_line():
-            asked, qemus = select.of_words(_asked(words))
+            asked, paths = qemus.of_words(_asked(words))
             show = Console()
-            options = prove.Options(on_console=show, qemus=qemus)
+            options = prove.Options(on_console=show, qemus=paths)
             try:
                 case = from_kernel.case_of(str(kernel), asked, "boot")
                 proven = prove.prove(case, out, options)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urldefrag, urlsplit
@@ -45,37 +45,69 @@ _DOWNLOAD: Final = "download"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a kernel is. `name` is short, for ids; `shown` is what the user wrote.
-
-    `path` is None for a name of the catalogue.
-    """
+    """A kernel that was found."""
 
     name: str
+    """Short, for ids."""
+
     shown: str
+    """How it is called to the user: as the user wrote it, but never a name of the catalogue when it
+    is a file, and without what is secret in a URL.
+    """
+
     path: Path | None
+    """None for a name of the catalogue."""
+
+    remark: str = ""
+    """What the user might not expect of what was taken."""
+
+    @property
+    def is_file(self) -> bool:
+        """Whether `shown` is the kernel's own file: not one of the catalogue, nor packed in one."""
+        return self.path == Path(self.shown).absolute()
+
+
+def name_of_url(what: str) -> str | None:
+    """A short name for what a URL leads to; None for what is no URL. Raises `FetchError`."""
+    return _address(what)[2] if _URL.match(what) else None
+
+
+def in_catalogue(name: str) -> Source | None:
+    """The kernel of the catalogue that is called so."""
+    catalog = load_catalog()
+    known = name in catalog and catalog[name].kind is Kind.KERNEL
+    return Source(name, name, None) if known else None
 
 
 def find(what: str, progress: Progress | None = None, retry: RetryPolicy | None = None) -> Source:
-    """The kernel that `what` names, as a file. Raises `FetchError`."""
-    catalog = load_catalog()
+    """The kernel that `what` names; what is a file here is taken before the catalogue's.
+
+    Raises `FetchError`.
+    """
     if _URL.match(what):
         return _download(what, progress or console_progress(), retry or RetryPolicy())
     if not what:
         raise BadSource("a kernel's name is empty")
-    path = Path(what)
-    if what in catalog and catalog[what].kind is Kind.KERNEL and not path.exists():
-        return Source(what, what, None)
+    named, path = in_catalogue(what), Path(what)
+    if named is not None and not path.exists():
+        return named
     try:
         if path.is_dir():
-            path = _built(path)
+            path = built(path)
+            what = str(path)
+        if path.exists() and not path.is_file():
+            raise BadSource(f"{what}: is not a regular file; copy its content into a file first")
         with path.open("rb") as file:
-            head = file.read(8) if path.is_file() else b""
-    except FileNotFoundError:
+            head = file.read(8)
+    except (FileNotFoundError, NotADirectoryError):
         raise BadSource(_no_such(what)) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no file can have this name"
         raise BadSource(f"{what}: {reason}") from error
-    return _opened(path, head, path.name, str(path))
+    if named is None:
+        return _opened(path, head, path.name, what)
+    remark = f"{what}: the file is taken, not the kernel of that name in the catalogue"
+    return replace(_opened(path, head, path.name, f"./{what}"), remark=remark)
 
 
 def _no_such(what: str) -> str:
@@ -88,8 +120,8 @@ def _no_such(what: str) -> str:
     return f"{what}: no such file, and in the catalogue it is no kernel"
 
 
-def _built(directory: Path) -> Path:
-    """The kernel in a build directory."""
+def built(directory: Path) -> Path:
+    """The kernel in a build directory. Raises `BadSource`."""
     for name in _BUILT:
         if (directory / name).is_file():
             return directory / name
@@ -128,8 +160,8 @@ def _out_of_package(
         raise BadSource(f"{as_written}: {error.strerror}") from error
 
 
-def _download(what: str, progress: Progress, retry: RetryPolicy) -> Source:
-    """A file by URL, whose hash the user must name: what comes over a network is trusted by it."""
+def _address(what: str) -> tuple[str, str, str]:
+    """The URL, the hash of the file and a name for it."""
     url, fragment = urldefrag(what)
     digest = _DIGEST.fullmatch(fragment)
     if digest is None:
@@ -137,8 +169,12 @@ def _download(what: str, progress: Progress, retry: RetryPolicy) -> Source:
             f"{shown(url)}: a URL needs its file's hash, as {shown(url)}#sha256=… with 64"
             " hexadecimal digits (sha256sum prints them)"
         )
-    sha256 = digest[1].lower()
-    name = _plain(unquote(urlsplit(url).path).rpartition("/")[2])
+    return url, digest[1].lower(), _plain(unquote(urlsplit(url).path).rpartition("/")[2])
+
+
+def _download(what: str, progress: Progress, retry: RetryPolicy) -> Source:
+    """A file by URL, whose hash the user must name: what comes over a network is trusted by it."""
+    url, sha256, name = _address(what)
     downloader = Downloader(progress, retry, advice="check the address and the network")
 
     def write(target: Path) -> None:

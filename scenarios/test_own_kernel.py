@@ -40,7 +40,7 @@ def test_a_build_directory_with_the_users_initrd(
     """One boot and two refusals of each architecture; the proof comes before the user's init."""
     built = tmp_path / WHERE[kernel]
     built.parent.mkdir(parents=True)
-    built.symlink_to(images.kernel_path(kernel))
+    built.symlink_to(images.kernel_file(kernel).path)
     initrd = tmp_path / "initrd.cpio"
     initrd.write_bytes(initramfs.archive([initramfs.file("init", INIT, 0o755)]))
     out = run_directory(f"own-{kernel}")

@@ -28,11 +28,15 @@ def case_of(kernel: str, words: Mapping[str, Any], command: str) -> Case:
     Raises UserError, FetchError, and LoaderError when the file is no kernel.
     """
     schema.check_keys((entry.name for entry in schema.options(command)), words, (), "option")
-    arch, format_ = _arch_and_format(images.kernel_file(kernel), words.get("protocol"))
+    source, file = images.find(kernel)
+    arch, format_ = _arch_and_format(file, words.get("protocol"))
     data = {"arch": arch, "format": format_, "protocol": AUTO, **words}
     if data["format"] == Format.IMAGE.value:  # which has no place of its own to run at
         data = {"offset": "ram+2M", **data}
-    return Case(kernel=kernel, **schema.read_table(_ASKED, data, (), ARCHES[arch].ram_base))
+    if source.path is not None and not source.is_file:
+        data["kernel_path"] = str(source.path)
+    asked = schema.read_table(_ASKED, data, (), ARCHES[arch].ram_base)
+    return Case(kernel=source.shown, **asked)
 
 
 def _arch_and_format(kernel: KernelFile, protocol: str | None) -> tuple[str, str]:

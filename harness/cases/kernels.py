@@ -1,17 +1,19 @@
-"""Which kernels a word of a scenario file means: a name, a pattern, the default set, or a path.
+"""Which kernels a word of a scenario file means: a name, a pattern, the default set, a path, a URL.
 
-A path stays below the directory of the file that says it, links included. Opens nothing.
+A path stays below the directory of the file that says it, links included; a URL has the hash of
+what it leads to. Opens and fetches nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
 from bootproof.harness.cases.schema import SchemaError, unknown
-from bootproof.kernels import Catalog, Kind, load_catalog
+from bootproof.kernels import Catalog, FetchError, Kind, load_catalog, sources
 
 DEFAULT_SET: Final = "default"
 _WILDCARDS: Final = frozenset("*?[")
@@ -26,6 +28,9 @@ def default_kernels(arch: str, catalog: Catalog | None = None) -> list[str]:
 def named(text: str, arch: str, catalog: Catalog, directory: Path) -> Mapping[str, str | None]:
     """The kernels by name, with the path of those that are files. Raises SchemaError."""
     default = default_kernels(arch, catalog)
+    with _one_line():
+        if name := sources.name_of_url(text):
+            return {name: text}
     if "/" in text:
         return _at_path(text, directory.resolve())
     if text == DEFAULT_SET:
@@ -45,7 +50,18 @@ def named(text: str, arch: str, catalog: Catalog, directory: Path) -> Mapping[st
 
 
 def _at_path(text: str, directory: Path) -> dict[str, str | None]:
-    path = (directory / text).resolve()
-    if not path.is_relative_to(directory):
+    path = kernel = (directory / text).resolve()
+    if path.is_relative_to(directory) and path.is_dir():
+        with _one_line():
+            kernel = sources.built(path).resolve()
+    if not path.is_relative_to(directory) or not kernel.is_relative_to(directory):
         raise SchemaError((), f"kernel: {text!r} is not below the directory of this file")
-    return {str(path.relative_to(directory)): str(path)}
+    return {str(path.relative_to(directory)): str(kernel)}
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    try:
+        yield
+    except FetchError as error:
+        raise SchemaError((), f"kernel: {error}") from error

@@ -7,10 +7,10 @@ estimated from its verdict: only the proportions matter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from bootproof.harness.case import RAM_BASE, Case
 from bootproof.harness.cases import schema
@@ -55,38 +55,6 @@ def _matches(name: str, value: str, case: Case) -> bool:
         )
     except schema.SchemaError as error:
         raise UserError(str(error)) from error
-
-
-def qemus(words: Sequence[str]) -> dict[str, str]:
-    """The paths of `NAME=PATH` words by name. Raises UserError for words that are none."""
-    found: dict[str, str] = {}
-    for word in words:
-        name, _, path = word.partition("=")
-        if not schema.PLAIN.fullmatch(name) or not path:
-            raise UserError(f"{word!r} names no QEMU; write it like old=/opt/bin/qemu-system-…")
-        if name in found:
-            raise UserError(f"two QEMUs are called {name!r}")
-        found[name] = path
-    return found
-
-
-def of_words(words: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """What a user asks of a case, with NAME=PATH of its QEMU as two: the name, and its path.
-
-    Raises UserError.
-    """
-    if "qemu" not in words:
-        return dict(words), {}
-    paths = qemus([str(words["qemu"])])
-    return {**words, "qemu": next(iter(paths))}, paths
-
-
-def check_qemus(cases: Iterable[Case], words: Sequence[str]) -> None:
-    """Raises UserError when a case names a QEMU that was not given."""
-    given = qemus(words)
-    for case in cases:
-        if case.qemu is not None and case.qemu not in given:
-            raise UserError(f"{case.id}: needs a QEMU; name it with --qemu {case.qemu}=PATH")
 
 
 def cost(case: Case, known: Mapping[str, int]) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bootproof.harness.case import Case, short
-from bootproof.harness.cases import schema, select
+from bootproof.harness.cases import qemus, schema
 from bootproof.harness.cases.schema import Entry, SchemaError
 from bootproof.harness.commands.parser import Brief
 from bootproof.harness.errors import UserError
@@ -21,10 +21,12 @@ KERNEL_HELP: Final = (
 )
 
 
-def add_kernel(parser: argparse.ArgumentParser, command: str) -> None:
-    """A kernel, and all that may be asked for one case of it."""
+def add_kernel(
+    parser: argparse.ArgumentParser, command: str, helps: Mapping[str, str] = {}
+) -> None:
+    """A kernel, and all that `command` may be asked about it, as `add_options`."""
     parser.add_argument("kernel", metavar="KERNEL", help=KERNEL_HELP)
-    add_options(parser, command)
+    add_options(parser, command, helps)
 
 
 def add_brief_options(parser: argparse.ArgumentParser, title: str, command: str) -> None:
@@ -78,8 +80,8 @@ def case(arguments: argparse.Namespace, command: str) -> tuple[Case, dict[str, s
     """
     from bootproof.harness.cases.from_kernel import case_of
 
-    asked, qemus = select.of_words(words(arguments, command))
-    return case_of(arguments.kernel, asked, command), qemus
+    asked, paths = qemus.of_words(words(arguments, command))
+    return case_of(arguments.kernel, asked, command), paths
 
 
 def _help(entry: Entry) -> str:
@@ -106,7 +108,7 @@ def _value_of(entry: Entry) -> Callable[[str], Any]:
         found = schema.from_text(entry, text)
         try:
             if entry.name == "qemu":
-                select.qemus([text])
+                qemus.paths([text])
             elif entry.choices is None:  # argparse has its own words for those
                 schema.read(entry, found)
         except UserError as error:

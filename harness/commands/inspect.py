@@ -6,14 +6,12 @@ import argparse
 from typing import Final
 
 from bootproof.harness.commands import OK, Command
-from bootproof.harness.commands import parser as words
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kernel", metavar="KERNEL", help="a file, or a name of the catalogue")
-    parser.add_argument(
-        "--offset", type=words.offset, metavar="SIZE", help="show what would change"
-    )
+    from bootproof.harness.commands import case_options
+
+    case_options.add_kernel(parser, "inspect", {"offset": "show what would change"})
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
@@ -21,11 +19,19 @@ def _run(arguments: argparse.Namespace) -> int:
     import json
     from dataclasses import asdict
 
+    from bootproof.harness.case import RAM_BASE
+    from bootproof.harness.cases import schema
+    from bootproof.harness.commands import case_options
     from bootproof.harness.inputs import images
     from bootproof.harness.report import inspection
     from bootproof.loader.inspect import inspect
 
-    found = inspect(images.kernel_path(arguments.kernel), offset=arguments.offset)
+    _, file = images.find(arguments.kernel)
+    found = inspect(file.path)
+    if words := case_options.words(arguments, "inspect"):
+        ram = RAM_BASE.get(found.arch or "", 0)
+        asked = schema.read_table(schema.options("inspect"), words, (), ram)
+        found = inspect(file.path, offset=asked["offset"])
     if arguments.json:
         print(json.dumps(asdict(found), indent=2, default=str))
     else:

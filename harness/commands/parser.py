@@ -1,7 +1,4 @@
-"""The parser of the command line, and what its words mean: sizes, counts, percentages.
-
-What is wrong is one line.
-"""
+"""The parser of the command line, and what some of its words mean. What is wrong is one line."""
 
 from __future__ import annotations
 
@@ -10,7 +7,6 @@ import textwrap
 from typing import Any, Final, NoReturn
 
 from bootproof.harness.commands import USAGE
-from bootproof.loader.address import parse_size
 
 _MOST_GUESTS: Final = 256
 
@@ -41,42 +37,11 @@ class Parser(argparse.ArgumentParser):
         self.exit(USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
-def size(text: str) -> int:
-    """16M, 1G, 0x1000."""
-    try:
-        return parse_size(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
 def count(text: str) -> int:
     """How many guests at once."""
     if not text.isascii() or not text.isdecimal() or not 0 < int(text) <= _MOST_GUESTS:
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {_MOST_GUESTS}")
     return int(text)
-
-
-def seconds(text: str) -> float:
-    """More than none, and an end to them."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
-    return number
-
-
-def cpus(text: str) -> int:
-    """How many CPUs a guest has; the machine has its own limit."""
-    if not (text.isascii() and text.isdecimal() and 0 < int(text[:9]) < 10**8):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of CPUs")
-    return int(text)
-
-
-def offset(text: str) -> int | None:
-    """A size, or `none`."""
-    return None if text == "none" else size(text)
 
 
 def ratio(text: str) -> float:

@@ -1,4 +1,4 @@
-"""Kernel files: found by catalogue name or path, in the format a case asks for, each made once.
+"""Kernel files: found by whatever names them, in the format a case asks for, each made once.
 
 What has to be unpacked or changed for a case is kept in the user's cache under the hash of the file
 it came from, so that no run does the same work twice, whichever worker needs it first.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,10 @@ from typing import Final
 from bootproof.harness.errors import UserError
 from bootproof.harness.inputs import symbols, variants
 from bootproof.harness.inputs.symbols import Symbols
-from bootproof.kernels import Catalog, FetchedKernel, Fetcher, FetchError, Kind, load_catalog
+from bootproof.kernels import FetchedKernel, Fetcher, load_catalog, sources
 from bootproof.kernels.cache import Cache, default_cache_dir, file_sha256
-from bootproof.loader.errors import LoaderError
+from bootproof.kernels.sources import Source
+from bootproof.loader.errors import LoaderError, one_line
 from bootproof.loader.identify import Format, identify
 from bootproof.loader.image import open_image
 from bootproof.loader.inspect import inspect
@@ -42,46 +44,36 @@ def catalogue_file(name: str) -> FetchedKernel:
     return Fetcher().fetch([name])[0]
 
 
-def kernel_path(name: str) -> Path:
-    """The file of a kernel by catalogue name or path. Raises FetchError, UserError."""
-    catalog = load_catalog()
-    if name in catalog and catalog[name].kind is Kind.KERNEL:
-        return catalogue_file(name).path
-    path = Path(name)
-    if os.sep not in name and not _is_there(path):
-        raise UserError(f"{name}: no such file, and {_unknown(catalog, name)}")
-    return path
-
-
 @functools.cache
 def kernel_file(name: str) -> KernelFile:
-    """A kernel by catalogue name or path, with its digest. Raises FetchError, UserError."""
-    path = kernel_path(name)
+    """A kernel as a case names it: the catalogue's, or else as `find` finds it.
+
+    Raises FetchError, UserError.
+    """
+    return _opened(sources.in_catalogue(name) or sources.find(name))
+
+
+def find(what: str) -> tuple[Source, KernelFile]:
+    """A kernel as a user names it, in every command: a file, package, build directory, URL with its
+    hash, or name of the catalogue. Says on stderr when a file hides a kernel of the catalogue.
+
+    Raises FetchError, UserError.
+    """
+    source = sources.find(what)
+    if source.remark:
+        print(f"bootproof: {one_line(source.remark)}", file=sys.stderr)
+    return source, _opened(source)
+
+
+def _opened(source: Source) -> KernelFile:
+    path = catalogue_file(source.name).path if source.path is None else source.path
     try:
-        open_image(path, name).close()  # a device or a FIFO must not be read to its end
-        return KernelFile(name, path, file_sha256(path))
+        open_image(path, source.shown).close()
+        return KernelFile(source.shown, path, file_sha256(path))
     except LoaderError as error:
         raise UserError(str(error)) from error
     except OSError as error:
-        raise UserError(f"{name}: {error.strerror}") from error
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        path.stat()
-    except FileNotFoundError:
-        return False
-    except OSError:  # what is wrong with it is said when it is opened
-        return True
-    return True
-
-
-def _unknown(catalog: Catalog, name: str) -> str:
-    try:
-        catalog[name]
-    except FetchError as error:
-        return str(error)
-    return "it is no kernel"
+        raise UserError(f"{source.shown}: {error.strerror}") from error
 
 
 @functools.cache

@@ -19,7 +19,7 @@ import pytest
 from _pytest._code.code import TerminalRepr, TracebackStyle
 
 from bootproof.harness.case import Case
-from bootproof.harness.cases import case_file, scenarios, select, shard
+from bootproof.harness.cases import case_file, qemus, scenarios, select, shard
 from bootproof.harness.errors import UserError
 from bootproof.harness.host import signals
 from bootproof.harness.prove import Options, Proven, prove
@@ -154,7 +154,7 @@ def choose(config: pytest.Config, items: list[pytest.Item]) -> None:
 
 def check_emulators(config: pytest.Config, items: Iterable[pytest.Item]) -> None:
     """Raises UserError when a case that boots has no QEMU: said once, and before anything runs."""
-    given = select.qemus(config.getoption(QEMU_OPTION))
+    given = qemus.paths(config.getoption(QEMU_OPTION))
     cases = (item.case for item in items if isinstance(item, CaseItem))
     for case in cases:
         if case.expect.verdict is not Verdict.LOAD_REFUSED and (case.qemu or "") in {"", *given}:
@@ -178,7 +178,7 @@ def boot(item: pytest.Item, case: Case) -> Proven:
     if hasattr(item.config, "workerinput"):
         signals.become_worker()
     out: Path = item.config.getoption(OUT_OPTION)
-    options = Options(qemus=select.qemus(item.config.getoption(QEMU_OPTION)))
+    options = Options(qemus=qemus.paths(item.config.getoption(QEMU_OPTION)))
     area = item.config.stash.get(AREA, None)
     with contextlib.nullcontext() if area is None else area.case(case.id) as observer:
         options = replace(options, observer=observer)

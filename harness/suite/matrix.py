@@ -12,7 +12,7 @@ from typing import Final
 
 from bootproof.harness import places
 from bootproof.harness.case import Case
-from bootproof.harness.cases import case_file, select, shard
+from bootproof.harness.cases import case_file, qemus, select, shard
 from bootproof.harness.cases.scenarios import SUFFIX, read_scenarios
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import disk_errors
@@ -35,7 +35,7 @@ from bootproof.harness.suite.options import (
     SHARD_OPTION,
     THRESHOLD_OPTION,
 )
-from bootproof.kernels import Fetcher, Kind, load_catalog
+from bootproof.kernels import Fetcher, load_catalog, sources
 
 SCENARIOS: Final = places.PACKAGES / "scenarios"
 _CONFIG: Final = SCENARIOS / "matrix.ini"
@@ -83,7 +83,7 @@ def run(selection: Selection) -> int:
     cases = [*filter(select.filter_for(selection.only), claimed)]
     if not selection.only_list:
         _check_out(selection.out)
-        select.check_qemus(cases, selection.qemus)
+        qemus.check(cases, selection.qemus)
         if not selection.scenarios:
             Fetcher().fetch(entry.name for entry in load_catalog().default())
         fetch_for(cases)
@@ -109,12 +109,16 @@ def fetch_for(cases: Iterable[Case]) -> None:
     """Gets what the cases need from the catalogue, before many processes ask for it."""
     catalog = load_catalog()
     names: dict[str, None] = {}
+    urls: dict[str, None] = {}
     for case in cases:
         names[catalog.busybox(case.arch).name] = None
-        source = case.kernel_source
-        if source in catalog and catalog[source].kind is Kind.KERNEL:
-            names[source] = None
+        if case.kernel_path is None and case.kernel in catalog:
+            names[case.kernel] = None
+        elif sources.name_of_url(case.kernel_source):
+            urls[case.kernel_source] = None
     Fetcher().fetch(names)
+    for url in urls:
+        sources.find(url)
 
 
 def _check(selection: Selection, *files: Path) -> None:
@@ -124,7 +128,7 @@ def _check(selection: Selection, *files: Path) -> None:
     if selection.baseline is not None:
         results.read(selection.baseline)
     select.filter_for(selection.only)
-    select.qemus(selection.qemus)
+    qemus.paths(selection.qemus)
     if selection.shard is not None:
         try:
             shard.parse(selection.shard)

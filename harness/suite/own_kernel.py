@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import RAM_BASE, Case
-from bootproof.harness.cases import select
+from bootproof.harness.cases import qemus
 from bootproof.harness.cases.derive import Derived, Given, Kernel, LeftOut, derive
 from bootproof.harness.cases.schema import contradiction, options, read_table
 from bootproof.harness.errors import UserError
@@ -25,8 +25,6 @@ from bootproof.harness.suite import matrix
 from bootproof.harness.suite.matrix import Selection
 from bootproof.harness.text import printable
 from bootproof.harness.verdict import Verdict
-from bootproof.kernels.cache import file_sha256
-from bootproof.kernels.sources import Source, find
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.identify import Format, identify
 from bootproof.loader.image import open_image
@@ -57,7 +55,7 @@ def run(kernels: Sequence[str], words: Mapping[str, Any], selection: Selection) 
                 flush=True,
             )
         cases += found.cases
-    if names := select.qemus(selection.qemus):
+    if names := qemus.paths(selection.qemus):
         cases = [replace(case, qemu=name) for name in names for case in cases]
     return matrix.run_cases(cases, selection)
 
@@ -125,23 +123,12 @@ def _looked_at(wanted: Sequence[str]) -> Iterator[Kernel]:
     """Every kernel once, with names that are unique in the matrix."""
     seen: dict[str, str] = {}
     for what in wanted:
-        source = find(what)
-        file = _file(source)
+        source, file = images.find(what)
         if file.sha256 in seen.values():
             continue
         name = source.name if source.name not in seen else f"{source.name}-{file.sha256[:8]}"
         seen[name] = file.sha256
         yield look_at(name, file)
-
-
-def _file(source: Source) -> KernelFile:
-    if source.path is None:
-        return images.kernel_file(source.name)
-    try:
-        open_image(source.path, source.shown).close()
-        return KernelFile(source.shown, source.path, file_sha256(source.path))
-    except OSError as error:
-        raise UserError(f"{source.shown}: {error.strerror}") from error
 
 
 def _given(words: Mapping[str, Any]) -> Given:

@@ -92,8 +92,8 @@ def test_commands_of_ci_files_are_commands() -> None:
 @pytest.fixture
 def desk(tmp_path: Path) -> Path:
     """The files that the pages speak of."""
-    x86, arm = (images.kernel_path(f"6.1-cloud-{arch}") for arch in ("amd64", "arm64"))
-    newer = images.kernel_path("6.12-cloud-amd64")
+    x86, arm = (images.kernel_file(f"6.1-cloud-{arch}").path for arch in ("amd64", "arm64"))
+    newer = images.kernel_file("6.12-cloud-amd64").path
     for name, kernel in (
         ("bzImage", x86),
         ("arch/x86/boot/bzImage", x86),

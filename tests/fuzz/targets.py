@@ -20,7 +20,7 @@ from typing import Final
 from bootproof.harness.cases.scenarios import parse_scenarios
 from bootproof.harness.cases.schema import case_from_data, case_to_data
 from bootproof.harness.errors import UserError
-from bootproof.kernels import load_catalog
+from bootproof.kernels import load_catalog, sources
 from bootproof.loader import (
     BzImage,
     Cmdline,
@@ -244,8 +244,9 @@ def _scenarios(data: bytes) -> None:
         raise ScenarioRefusedError(str(error)) from error
     for case in (claimed.case for claimed in found):
         check(PLAIN_ID.fullmatch(case.id) is not None, f"an id that is no plain name: {case.id!r}")
-        below = case.kernel_path is None or Path(case.kernel_path).is_relative_to(directory)
-        check(below, f"a kernel outside of the directory: {case.kernel_path}")
+        path = case.kernel_path
+        below = path is None or Path(path).is_relative_to(directory)
+        check(below or bool(sources.name_of_url(str(path))), f"a kernel outside of it: {path}")
         check(case_from_data(case_to_data(case)) == case, f"not the same from data: {case}")
 
 

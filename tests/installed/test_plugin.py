@@ -39,7 +39,7 @@ def test_the_documented_example(suite: Environment) -> None:
     kernel = suite.cwd / "arch" / "x86" / "boot" / "bzImage"
     kernel.parent.mkdir(parents=True)
     where = "bootproof.harness.inputs.images"
-    find = f"from {where} import kernel_path as k; print(k('6.1-cloud-amd64'))"
+    find = f"from {where} import kernel_file as k; print(k('6.1-cloud-amd64').path)"
     kernel.symlink_to(suite.must("python", "-c", find).strip())
     assert "2 passed" in suite.must("pytest", "-q", "-n", "2")
 

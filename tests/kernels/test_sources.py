@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,25 @@ def test_names_of_the_catalogue_are_left_to_it() -> None:
         find("6.2-amd64")
     with pytest.raises(BadSource, match="busybox-amd64: no such file, and in the catalogue it is"):
         find("busybox-amd64")
+
+
+def test_a_file_is_taken_before_a_kernel_of_that_name_in_the_catalogue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own name is then none of the catalogue's, so that nobody mistakes it for that."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "6.1-amd64").write_bytes(KERNEL)
+    remark = "6.1-amd64: the file is taken, not the kernel of that name in the catalogue"
+    found = find("6.1-amd64")
+    assert found == Source("6.1-amd64", "./6.1-amd64", tmp_path / "6.1-amd64", remark)
+    assert found.is_file
+    assert sources.in_catalogue("6.1-amd64") == Source("6.1-amd64", "6.1-amd64", None)
+
+
+def test_a_fifo_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(BadSource, match="is not a regular file"):
+        find(tmp_path / "fifo")
 
 
 @pytest.mark.parametrize("what", ["/nowhere/bzImage", "bz\0Image", "/etc/passwd/x"])

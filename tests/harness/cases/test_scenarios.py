@@ -112,6 +112,29 @@ def test_kernel_file_beside_the_scenario_file(tmp_path: Path) -> None:
     assert case.id == "x86_64-images_vmlinux-elf-linux64-none"
 
 
+def test_a_build_directory_and_a_url_are_kernels_too(tmp_path: Path) -> None:
+    """As on the command line; nothing is fetched here."""
+    built = tmp_path / "linux" / "arch" / "x86" / "boot" / "bzImage"
+    built.parent.mkdir(parents=True)
+    built.write_bytes(b"x")
+    url = f"https://kernels.example/v6.1/bzImage#sha256={'0' * 64}"
+    found = read(tmp_path, CLAIM + f'kernel = ["./linux", "./linux.deb", "{url}"]\n')
+    assert [(claimed.case.kernel, claimed.case.kernel_path) for claimed in found] == [
+        ("linux", str(built)),
+        ("linux.deb", f"{tmp_path}/linux.deb"),
+        ("bzImage", url),
+    ]
+
+
+def test_a_kernel_of_the_catalogue_is_never_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "6.1-amd64").write_bytes(b"x")
+    case = read(tmp_path, CLAIM + 'kernel = "6.1-amd64"\n')[0].case
+    assert (case.kernel, case.kernel_path) == ("6.1-amd64", None)
+
+
 WIDE = CLAIM + 'kernel = "default"\noffset = ["none", "2M", "16M"]\nexpect = { pvh = "ignored" }\n'
 
 
@@ -251,6 +274,8 @@ def test_one_clear_line(text: str, said: str, tmp_path: Path) -> None:
         'kernel = "../vmlinux"',
         'kernel = "./link/vmlinux"',
         'kernel = "./images/../../vmlinux"',
+        'kernel = "./linux"',
+        'kernel = "https://kernels.example/bzImage"',
         'kernel_path = "/etc/passwd"',
         'qemu = "/tmp/evil"',
         'init = "../../../../etc/passwd"',
@@ -267,6 +292,8 @@ def test_a_file_of_a_stranger_reaches_nothing(change: str, tmp_path: Path) -> No
     """Neither programs nor files outside of its directory can be named; ids are plain names."""
     (tmp_path / "my").mkdir()
     (tmp_path / "my" / "link").symlink_to("/etc")
+    (tmp_path / "my" / "linux").mkdir()
+    (tmp_path / "my" / "linux" / "vmlinux").symlink_to("/etc/passwd")
     text = CLAIM.replace('name = "one"\n', "") if change.startswith("name") else CLAIM
     key = change.partition(" ")[0]
     lines = [line for line in text.splitlines() if not line.startswith(f"{key} ")]

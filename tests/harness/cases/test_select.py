@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,20 +56,6 @@ def test_what_is_no_filter(word: str, said: str) -> None:
     with pytest.raises(UserError) as caught:
         select.filter_for([word])
     assert str(caught.value).startswith(said)
-
-
-def test_qemus_by_name() -> None:
-    case = replace(PVH, qemu="old")
-    assert select.qemus(["old=/a=b", "new=c"]) == {"old": "/a=b", "new": "c"}
-    select.check_qemus([PVH, case], ["old=/a"])
-    with pytest.raises(UserError, match=r"-old: needs a QEMU; name it with --qemu old=PATH$"):
-        select.check_qemus([PVH, case], ["new=/a"])
-
-
-@pytest.mark.parametrize("words", [["/a"], ["old="], ["=/a"], ["../old=/a"], ["a=/b", "a=/c"]])
-def test_what_names_no_qemu(words: list[str]) -> None:
-    with pytest.raises(UserError, match=r"names no QEMU|two QEMUs"):
-        select.qemus(words)
 
 
 def test_costs_are_measured_or_estimated() -> None:

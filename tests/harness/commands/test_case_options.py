@@ -16,8 +16,12 @@ from bootproof.harness.case import COMMANDS, Case
 from bootproof.harness.cases import from_kernel, schema
 from bootproof.harness.cases.schema import Entry
 from bootproof.harness.commands import case_options
+from bootproof.harness.inputs import images as kernel_files
 from tests import ROOT
 from tests.builders import images
+from tests.kernels.debian import deb_of
+
+Capture = pytest.CaptureFixture[str]
 
 # A value of each option that is not what it is without it, as TOML has it.
 VALUES: dict[str, Any] = {
@@ -95,6 +99,31 @@ def test_an_image_has_a_place_unless_another_is_asked_for(tmp_path: Path) -> Non
     assert asked(str(path), "boot", "--offset", "none")[0].offset is None
     assert asked(str(path), "image", "--offset", "ram+0")[0].offset == 0x40000000
     assert asked(str(path), "boot", "--format", "file")[0].offset is None
+
+
+@pytest.mark.parametrize("command", ["boot", "image", "compare"])
+def test_every_kind_of_kernel_is_taken(
+    command: str, kernel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Capture
+) -> None:
+    """What the catalogue names is fetched, so that is not asked for here."""
+    monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    data = Path(kernel).read_bytes()
+    (tmp_path / "6.1-amd64").write_bytes(data)
+    (tmp_path / "linux.deb").write_bytes(deb_of({"boot/vmlinuz-6.1": data}))
+    for what, called in (
+        ("vmlinux", "vmlinux"),
+        ("./vmlinux", "./vmlinux"),
+        (str(tmp_path), kernel),  # as a build directory
+        ("linux.deb", "linux.deb"),
+        ("6.1-amd64", "./6.1-amd64"),
+    ):
+        case, _ = asked(what, command)
+        assert (case.kernel, case.format) == (called, "elf")
+        assert kernel_files.kernel_file(case.kernel_source).path.read_bytes() == data
+    assert capfd.readouterr().err == (
+        "bootproof: 6.1-amd64: the file is taken, not the kernel of that name in the catalogue\n"
+    )
 
 
 FIELD = """\

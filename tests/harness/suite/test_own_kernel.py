@@ -127,6 +127,21 @@ def test_what_is_left_out_is_said(command: Command) -> None:
     assert f"left out  elf at an offset: {why}\n" in shown
 
 
+def test_what_every_guest_is_given(command: Command) -> None:
+    words = ["--kernel", command.file("vmlinux", vmlinux()), "--memory", "256M", "--smp", "2"]
+    assert command(*words, "--machine", "virt", code=2) == (
+        "bootproof: vmlinux: machine: virt is not of x86_64; known there: q35, pc, microvm\n"
+    )
+    assert command("--no-probe", "--smp", "2", code=2) == (
+        "bootproof: --probe and --smp: for your own kernel: give --kernel\n"
+    )
+    shown = command(*words, "--machine", "pc", "--qemu", "old=/opt/a", "--qemu", "new=/opt/b")
+    for name in ("old", "new"):
+        assert f"  x86_64-vmlinux-elf-linux64-+16M-pc-smp2-{name} " in shown
+    why = "it would need more than 256 MiB of RAM"
+    assert f"left out  elf, linux64, offset 256M: {why}\n" in shown
+
+
 def test_what_a_unified_kernel_image_holds_beside_its_kernel_is_left_out(command: Command) -> None:
     sections = [(".linux", packed(vmlinux())), (".initrd", b"070701"), (".cmdline", b"quiet")]
     words = ("--kernel", command.file("linux.efi", packings.uki(sections)))

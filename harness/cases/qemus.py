@@ -1,0 +1,42 @@
+"""The QEMUs that cases name. Only a user may say which programs they are: as NAME=PATH."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from bootproof.harness.case import Case
+from bootproof.harness.cases import schema
+from bootproof.harness.errors import UserError
+
+
+def paths(words: Sequence[str]) -> dict[str, str]:
+    """The paths of `NAME=PATH` words by name. Raises UserError for words that are none."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, _, path = word.partition("=")
+        if not schema.PLAIN.fullmatch(name) or not path:
+            raise UserError(f"{word!r} names no QEMU; write it like old=/opt/bin/qemu-system-…")
+        if name in found:
+            raise UserError(f"two QEMUs are called {name!r}")
+        found[name] = path
+    return found
+
+
+def of_words(words: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """What a user asks of a case, with NAME=PATH of its QEMU as two: the name, and its path.
+
+    Raises UserError.
+    """
+    if "qemu" not in words:
+        return dict(words), {}
+    found = paths([str(words["qemu"])])
+    return {**words, "qemu": next(iter(found))}, found
+
+
+def check(cases: Iterable[Case], words: Sequence[str]) -> None:
+    """Raises UserError when a case names a QEMU that was not given."""
+    given = paths(words)
+    for case in cases:
+        if case.qemu is not None and case.qemu not in given:
+            raise UserError(f"{case.id}: needs a QEMU; name it with --qemu {case.qemu}=PATH")

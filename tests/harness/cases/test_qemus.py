@@ -1,0 +1,27 @@
+"""QEMUs by name: what a user gives, and what cases ask for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from bootproof.harness.case import Case
+from bootproof.harness.cases import qemus
+from bootproof.harness.errors import UserError
+
+PVH = Case("x86_64", "6.1", "elf", "pvh")
+
+
+def test_qemus_by_name() -> None:
+    case = replace(PVH, qemu="old")
+    assert qemus.paths(["old=/a=b", "new=c"]) == {"old": "/a=b", "new": "c"}
+    qemus.check([PVH, case], ["old=/a"])
+    with pytest.raises(UserError, match=r"-old: needs a QEMU; name it with --qemu old=PATH$"):
+        qemus.check([PVH, case], ["new=/a"])
+
+
+@pytest.mark.parametrize("words", [["/a"], ["old="], ["=/a"], ["../old=/a"], ["a=/b", "a=/c"]])
+def test_what_names_no_qemu(words: list[str]) -> None:
+    with pytest.raises(UserError, match=r"names no QEMU|two QEMUs"):
+        qemus.paths(words)
