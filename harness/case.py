@@ -136,10 +136,10 @@ class Case:
     placement: Placement = field(
         default=Placement.PIECES,
         metadata=key(
-            "how the bytes get into RAM: pieces (a generic loader device for each) or mapped"
-            " (ram.img is the RAM)",
+            "how the boot image gets into guest RAM: pieces (QEMU copies each run of its bytes"
+            " there) or mapped (its file ram.img is used as the RAM, and stays as it is)",
             *_OUR_GUESTS,
-            help="pieces: a generic loader device for each; mapped: ram.img itself is the RAM",
+            help="pieces: QEMU copies the image into RAM; mapped: its ram.img is used as the RAM",
             metavar="WAY",
         ),
     )

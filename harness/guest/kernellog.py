@@ -83,10 +83,10 @@ def _said(text: bytes) -> bytes:
 def panic(text: bytes) -> Message | None:
     """The first panic; its frame is the first of the call trace that is not panic() itself."""
     text = _said(text)
-    found = _PANIC.search(text)
-    if found is None:
+    said = _PANIC.search(text)
+    if said is None:
         return None
-    return Message(printable(found.group(1)), _first_frame(text[found.end() :]))
+    return Message(printable(said.group(1)), _first_frame(text[said.end() :]))
 
 
 def oops(text: bytes) -> Message | None:
@@ -103,8 +103,8 @@ def oops(text: bytes) -> Message | None:
 
 def orderly_end(text: bytes) -> str | None:
     """The last message of a kernel that restarts or ends the machine because it was asked to."""
-    found = list(_ORDERLY.finditer(_said(text)))
-    return printable(found[-1].group(1)) if found else None
+    said = list(_ORDERLY.finditer(_said(text)))
+    return printable(said[-1].group(1)) if said else None
 
 
 def init_failure(text: bytes) -> str | None:
@@ -113,13 +113,13 @@ def init_failure(text: bytes) -> str | None:
     An init that was killed because the kernel itself oopsed has not failed.
     """
     text = _said(text)
-    found = _PANIC.search(text)
-    if found is None or _DIED.search(text, 0, found.start()):
+    said = _PANIC.search(text)
+    if said is None or _DIED.search(text, 0, said.start()):
         return None
-    reason = printable(found.group(1))
+    reason = printable(said.group(1))
     killed = _KILLED.match(reason)
     if killed:
-        words = _last_words(text[: found.start()])
+        words = _last_words(text[: said.start()])
         return f"{_exit(int(killed.group(1), 16))} without its proof{words} ({reason})"
     if reason.startswith(_NO_INIT):
         tried = _NOT_EXECUTED.search(text)
@@ -145,7 +145,7 @@ def _first_frame(text: bytes) -> str | None:
     trace = _TRACE.search(text)
     if trace is None:
         return None
-    for found in _IN_TRACE.finditer(text, trace.end()):
-        if found.group(1).partition(b"+")[0] not in _MACHINERY:
-            return found.group(1).decode()
+    for frame in _IN_TRACE.finditer(text, trace.end()):
+        if frame.group(1).partition(b"+")[0] not in _MACHINERY:
+            return frame.group(1).decode()
     return None

@@ -59,16 +59,16 @@ def read(memory: GuestMemory) -> bytes:
 
 def _words(memory: GuestMemory, extents: Sequence[Range]) -> Iterator[_Record]:
     """Every aligned word that may be one of the first ids, by rising address in each bank."""
-    left, found = _MOST_BYTES, 0
+    left, words = _MOST_BYTES, 0
     for part in chain.from_iterable(map(_chunks, extents)):
-        if left < part.size or found > _MOST_WORDS:
+        if left < part.size or words > _MOST_WORDS:
             return
         left -= part.size
         data = memory.read(part.start, part.size)
         for match in _FIRST_IDS.finditer(data):
             start = match.start() - _UPPER_AT
             if start >= 0 and not start % _WORD:
-                found += 1
+                words += 1
                 yield _Record(part.start + start, struct.unpack_from("<Q", data, start)[0])
 
 

@@ -41,8 +41,8 @@ def logged(transcript: bytes) -> tuple[MapEntry, ...]:
     return tuple(
         MapEntry(Range.between(int(first, 16), int(last, 16) + 1), _KINDS.get(kind, kind))
         for first, last, kind in (
-            [part.decode("utf-8", "backslashreplace") for part in found]
-            for found in _ENTRY.findall(transcript)
+            [part.decode("utf-8", "backslashreplace") for part in entry]
+            for entry in _ENTRY.findall(transcript)
         )
     )
 

@@ -27,15 +27,11 @@ _TIME: Final = re.compile(rb"^\[ *(\d+\.\d+)\]")
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stage that was reached.
-
-    `instructions` is the exact number of guest instructions executed before it, None when that is
-    not known; `guest_seconds` is the kernel's own time stamp, None when it has none.
-    """
+    """A stage that was reached."""
 
     name: str
-    guest_seconds: float | None = None
-    instructions: int | None = None
+    guest_seconds: float | None = None  # the kernel's own time stamp, if it has one
+    instructions: int | None = None  # of the guest, exactly those before it; None: not known
 
     def to_json(self) -> Mapping[str, Any]:
         return {
@@ -47,10 +43,10 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A stage in the transcript: the line that begins at byte `offset` says that it is reached."""
+    """A stage in the transcript."""
 
     name: str
-    offset: int
+    offset: int  # in bytes, of the line that says that it is reached
     guest_seconds: float | None
 
     def reached_after(self, instructions: int | None) -> Stage:
@@ -71,8 +67,8 @@ class Follower:
             return self._stage
         self._stage = self._stage or _FIRST_OUTPUT
         self._line = max(self._line, len(transcript) - _WINDOW)
-        found = marks(bytes(transcript[self._line :]))
-        new = [mark.name for mark in found if mark.name in self._left]
+        shown = marks(bytes(transcript[self._line :]))
+        new = [mark.name for mark in shown if mark.name in self._left]
         for name in new:
             del self._left[name]
         self._stage = new[-1] if new else self._stage
@@ -83,15 +79,15 @@ class Follower:
 
 def marks(transcript: bytes) -> list[Mark]:
     """The stages that the console shows, in the order of their lines."""
-    found = []
+    reached = []
     if transcript:
-        found.append(Mark(_FIRST_OUTPUT, 0, None))
+        reached.append(Mark(_FIRST_OUTPUT, 0, None))
     for name, pattern in _MARKS:
         match = re.search(rb"^.*?" + pattern, transcript, re.MULTILINE)
         if match:
             stamp = _TIME.match(match.group())
-            found.append(Mark(name, match.start(), float(stamp.group(1)) if stamp else None))
-    return sorted(found, key=lambda mark: mark.offset)
+            reached.append(Mark(name, match.start(), float(stamp.group(1)) if stamp else None))
+    return sorted(reached, key=lambda mark: mark.offset)
 
 
 def stages(transcript: bytes) -> list[Stage]:

@@ -30,9 +30,9 @@ def check(reference: GuestMemory, ram: GuestMemory, code: Range) -> TextCheck:
         wanted = memoryview(reference.read(address, _PAGE)).cast("Q")
         if not any(wanted):
             continue  # nothing can be told from a page of zeros
-        found = memoryview(ram.read(address, _PAGE)).cast("Q")
+        seen = memoryview(ram.read(address, _PAGE)).cast("Q")
         words += len(wanted)
-        patched += sum(one != other for one, other in zip(wanted, found, strict=True))
+        patched += sum(one != other for one, other in zip(wanted, seen, strict=True))
     return TextCheck(words, patched)
 
 

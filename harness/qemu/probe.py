@@ -56,22 +56,22 @@ def at_entry(
     """
     stopped = gdb.run_to(guest.image.entry, given_up)
     dump = monitor.registers()
-    found = guest.dump_format.parse(dump)
-    if not stopped or found.pc != guest.image.entry:
-        return Probe(None, f"the CPU was at {found.pc:#x} in {found.mode}")
+    registers = guest.dump_format.parse(dump)
+    if not stopped or registers.pc != guest.image.entry:
+        return Probe(None, f"the CPU was at {registers.pc:#x} in {registers.mode}")
     differences = [
-        *compare_registers(guest.image.cpus[0], found),
-        *compare_memory(guest, found),
+        *compare_registers(guest.image.cpus[0], registers),
+        *compare_memory(guest, registers),
     ]
     footprint = guest.image.region("kernel")
     system = gdb.system_registers(guest.dump_format.system)
     instructions = monitor.instructions()
-    hardware = Hardware(found, _reader(guest), footprint, system)
+    hardware = Hardware(registers, _reader(guest), footprint, system)
     findings = broken_rules(guest.image.protocol, hardware)
     if go_on:
         gdb.detach()
     return Probe(
-        found,
+        registers,
         differences=tuple(differences[:_SHOWN]),
         more=max(0, len(differences) - _SHOWN),
         findings=tuple(findings),
@@ -90,12 +90,12 @@ def compare_memory(guest: Guest, registers: Registers) -> Iterator[Difference]:
     for banks in zip(guest.written.banks, guest.ram.banks, strict=True):
         sides = tuple(zip((guest.written.fileno(), guest.ram.fileno()), banks, strict=True))
         for chunk in _chunks_with_data(sides):
-            written, found = (
+            written, seen = (
                 os.pread(fd, chunk.size, bank.file_offset + chunk.start) for fd, bank in sides
             )
-            if written != found:
+            if written != seen:
                 base = banks[0].base + chunk.start
-                yield from _pages_that_differ(base, written, found, exempt, tables)
+                yield from _pages_that_differ(base, written, seen, exempt, tables)
 
 
 def _chunks_with_data(sides: tuple[tuple[int, Bank], ...]) -> Iterator[Range]:
@@ -104,7 +104,7 @@ def _chunks_with_data(sides: tuple[tuple[int, Bank], ...]) -> Iterator[Range]:
     cursor = 0
     while cursor < end:
         starts = [_next_data(fd, bank, cursor) for fd, bank in sides]
-        start = min((found for found in starts if found is not None), default=end)
+        start = min((at for at in starts if at is not None), default=end)
         if start >= end:
             return
         start = max(cursor, start & ~(_PAGE - 1))
@@ -122,10 +122,10 @@ def _next_data(fd: int, bank: Bank, start: int) -> int | None:
 
 
 def _pages_that_differ(
-    base: int, written: bytes, found: bytes, exempt: tuple[Range, ...], tables: set[int]
+    base: int, written: bytes, seen: bytes, exempt: tuple[Range, ...], tables: set[int]
 ) -> Iterator[Difference]:
     for offset in range(0, len(written), _PAGE):
-        left, right = written[offset : offset + _PAGE], found[offset : offset + _PAGE]
+        left, right = written[offset : offset + _PAGE], seen[offset : offset + _PAGE]
         page = base + offset
         if left == right:
             continue

@@ -60,11 +60,12 @@ def print_probe(probe: Probe | None) -> None:
     if probe is None:
         return
     if not probe.reached:
-        print(f"probe     the entry was not reached; {probe.where}")
+        print(f"entry     not reached; {probe.where}")
         return
-    print("probe     " + ("as asked" if probe.clean else "not as asked, see the verdict"))
+    said = "are as the boot image says" if probe.clean else "are wrong, see the verdict"
+    print(f"entry     registers and RAM at the first instruction {said}")
     for finding in probe.findings:
-        print(f"probe     {finding.grade.value} {finding.code}: {finding.sentence}")
+        print(f"entry     {finding.grade.value} {finding.code}: {finding.sentence}")
 
 
 def print_cost(outcome: Outcome) -> None:

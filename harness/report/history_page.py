@@ -15,11 +15,11 @@ _LEVELS: Final = "▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """A run in the picture; `y` is None when it has no instruction count."""
+    """A run in the picture."""
 
     point: Point
     x: float
-    y: float | None
+    y: float | None  # None without an instruction count
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,10 +24,10 @@ class Listed:
 def render(cases: Iterable[Listed]) -> str:
     """The cases by claim. A reason stands at a case only where it is not the claim's."""
     lines: list[str] = []
-    for (claim, why), found in groupby(cases, key=lambda listed: (listed.claim, listed.why)):
+    for (claim, why), group in groupby(cases, key=lambda listed: (listed.claim, listed.why)):
         if claim:
             lines += ["", *textwrap.wrap(f"{claim}: {why}" if why else claim, _WIDTH)]
-        members = list(found)
+        members = list(group)
         width = max(len(listed.case.id) for listed in members)
         for listed in members:
             expected = expected_text(listed.case.expect)

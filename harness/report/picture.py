@@ -33,17 +33,17 @@ _KINDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A region in a bar; `left` and `width` are percent of it."""
+    """A region in a bar."""
 
     number: int
     name: str
-    kind: str
-    start: int
+    kind: str  # for the eye: one of _KINDS
+    start: int  # guest-physical
     size: int
-    left: float
+    left: float  # percent of the bar
     width: float
-    named: bool
-    numbered: bool
+    named: bool  # there is room for its name
+    numbered: bool  # there is room for its number
 
     @property
     def end(self) -> int:
@@ -61,12 +61,12 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A stretch of RAM; `zoom` says how many times larger than its bank it is drawn."""
+    """A stretch of RAM."""
 
     title: str
-    start: int
-    end: int
-    zoom: float
+    start: int  # guest-physical
+    end: int  # the last address
+    zoom: float  # how many times larger than its bank it is drawn
     pieces: tuple[Piece, ...]
 
 
@@ -82,18 +82,18 @@ def bars(memory: Memory) -> list[Bar]:
     """The bars of a memory picture, each bank followed by what has to be enlarged of it."""
     regions = sorted(memory.regions, key=lambda area: (area.address, -area.size))
     numbers = {area: number for number, area in enumerate(regions, 1)}
-    found = []
+    drawn = []
     for bank in sorted(memory.banks, key=lambda area: area.address):
         inside = [area for area in regions if _overlaps(area, bank)]
         title = f"{bank.name}, {format_size(bank.size)}"
-        found.append(_bar(title, bank, inside, numbers, 1.0))
+        drawn.append(_bar(title, bank, inside, numbers, 1.0))
         for group in _crowds(inside, bank):
             stretch = _around(group, bank)
             zoom = bank.size / stretch.size
             title = f"enlarged {zoom:,.0f} times: {amount(stretch.size)} at {stretch.address:#x}"
             shown = [area for area in inside if _overlaps(area, stretch)]
-            found.append(_bar(title, stretch, shown, numbers, zoom))
-    return found
+            drawn.append(_bar(title, stretch, shown, numbers, zoom))
+    return drawn
 
 
 def _overlaps(area: Area, other: Area) -> bool:

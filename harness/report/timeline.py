@@ -13,15 +13,15 @@ END = "end"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one stage took, in guest instructions since the stage before; percent of the scale."""
+    """What one stage took, in guest instructions."""
 
     number: int
     name: str
-    cost: int
-    reached: int
+    cost: int  # since the stage before
+    reached: int  # since the start
     guest_seconds: float | None
-    reference: int | None
-    left: float
+    reference: int | None  # the cost there
+    left: float  # percent of the scale
     width: float
 
     @property
@@ -32,9 +32,9 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """`total` and `reference` are guest instructions of the whole boots."""
+    """A boot and the one beside it."""
 
-    total: int
+    total: int  # guest instructions of the whole boot
     reference: int | None
     steps: tuple[Step, ...]
     reference_steps: tuple[Step, ...]

@@ -29,7 +29,7 @@ def packed(cases: Iterable[CaseResult]) -> str:
     lines, from 0, at which a stage is reached, with its name.
     """
     texts: dict[str, int] = {}
-    found = {}
+    places = {}
     for case in cases:
         if case.transcript is None:
             continue
@@ -42,8 +42,8 @@ def packed(cases: Iterable[CaseResult]) -> str:
             stamps.append(stamp.group() if stamp else "")
             steps.append(place - last)
             last = place
-        found[case.case] = [stamps, steps, stages]
-    data = json.dumps({"texts": list(texts), "cases": found}, separators=(",", ":"))
+        places[case.case] = [stamps, steps, stages]
+    data = json.dumps({"texts": list(texts), "cases": places}, separators=(",", ":"))
     return base64.b64encode(zlib.compress(data.encode(), 9)).decode()
 
 

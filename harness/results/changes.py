@@ -200,12 +200,12 @@ def _costs(before: CaseResult, now: CaseResult) -> Iterator[Costs]:
 
 def stage_costs(case: CaseResult | Reference) -> Mapping[str, int]:
     """Guest instructions from the stage before to each stage, of those that are known."""
-    found, last = {}, 0
+    costs, last = {}, 0
     for stage in case.stages:
         if stage.instructions is not None:
-            found[stage.name] = max(0, stage.instructions - last)
+            costs[stage.name] = max(0, stage.instructions - last)
             last = max(last, stage.instructions)
-    return found
+    return costs
 
 
 def _missing_stages(before: CaseResult, now: CaseResult) -> Iterator[str]:

@@ -10,13 +10,13 @@ from bootproof.harness.results.results import CaseResult, Results
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One case in one run. `broken` says that its count may not be compared with the one before."""
+    """One case in one run."""
 
-    started: str
+    started: str  # the run
     verdict: str
     as_expected: bool
     instructions: int | None
-    broken: bool
+    broken: bool  # its count may not be compared with the one before
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ class Trend:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Every case over all runs; `runs` are the times at which they started."""
+    """Every case over all runs."""
 
-    runs: tuple[str, ...]
+    runs: tuple[str, ...]  # when they started
     trends: tuple[Trend, ...]
 
 
@@ -53,8 +53,8 @@ def trends(runs: Sequence[Results]) -> History:
     for run in ordered:
         for case in run.cases:
             seen.setdefault(case.case, []).append((run.started, case))
-    found = (Trend(id_, tuple(_points(cases))) for id_, cases in sorted(seen.items()))
-    return History(tuple(run.started for run in ordered), tuple(found))
+    every = tuple(Trend(id_, tuple(_points(cases))) for id_, cases in sorted(seen.items()))
+    return History(tuple(run.started for run in ordered), every)
 
 
 def _points(cases: Sequence[tuple[str, CaseResult]]) -> list[Point]:

@@ -325,7 +325,7 @@ def merged(parts: Sequence[Results], names: Iterable[str]) -> Results:
         complete=all(part.complete for part in parts),
         cases=tuple(case for part in parts for case in part.cases),
         checks=tuple(check for part in parts for check in part.checks),
-        references={case: found for part in parts for case, found in part.references.items()},
+        references={case: boot for part in parts for case, boot in part.references.items()},
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -59,10 +59,10 @@ class ScenarioFile(pytest.File):
 
     def collect(self) -> Iterable[CaseItem]:
         try:
-            found = scenarios.read_scenarios(self.path)
+            claims = scenarios.read_scenarios(self.path)
         except UserError as error:
             raise self.CollectError(str(error)) from error
-        for claimed in found:
+        for claimed in claims:
             name = f"{claimed.claim}[{claimed.case.id}]"
             listed = Listed(claimed.case, claimed.claim, claimed.why)
             item = CaseItem.from_parent(self, name=name, listed=listed, line=claimed.line)
@@ -132,24 +132,21 @@ def choose(config: pytest.Config, items: list[pytest.Item]) -> None:
     only: Sequence[str] = config.getoption(ONLY_OPTION)
     if only:
         passes = select.filter_for(only)
-        _keep(config, items, {id(i) for i in items if isinstance(i, CaseItem) and passes(i.case)})
+        _keep(config, items, lambda item: isinstance(item, CaseItem) and passes(item.case))
     part: shard.Shard | None = config.getoption(SHARD_OPTION)
     if part is not None:
         costs: Path | None = config.getoption(COSTS_OPTION)
         known = select.read_costs(costs) if costs else {}
-        names = {
-            item.case.id if isinstance(item, CaseItem) else item.nodeid: item for item in items
-        }
-        found = shard.distribute(
-            {
-                name: select.cost(item.case, known)
-                if isinstance(item, CaseItem)
-                else select.BOOT_COST
-                for name, item in names.items()
-            },
-            part.count,
-        )
-        _keep(config, items, {id(names[n]) for n, number in found.items() if number == part.number})
+        shards = shard.distribute({_name(item): _cost(item, known) for item in items}, part.count)
+        _keep(config, items, lambda item: shards[_name(item)] == part.number)
+
+
+def _name(item: pytest.Item) -> str:
+    return item.case.id if isinstance(item, CaseItem) else item.nodeid
+
+
+def _cost(item: pytest.Item, known: Mapping[str, int]) -> int:
+    return select.cost(item.case, known) if isinstance(item, CaseItem) else select.BOOT_COST
 
 
 def check_emulators(config: pytest.Config, items: Iterable[pytest.Item]) -> None:
@@ -161,9 +158,11 @@ def check_emulators(config: pytest.Config, items: Iterable[pytest.Item]) -> None
             find_qemu(case.arch, given.get(case.qemu or ""))
 
 
-def _keep(config: pytest.Config, items: list[pytest.Item], kept: set[int]) -> None:
-    gone = [item for item in items if id(item) not in kept]
-    items[:] = [item for item in items if id(item) in kept]
+def _keep(
+    config: pytest.Config, items: list[pytest.Item], kept: Callable[[pytest.Item], bool]
+) -> None:
+    gone = [item for item in items if not kept(item)]
+    items[:] = [item for item in items if kept(item)]
     if gone:
         config.hook.pytest_deselected(items=gone)
 

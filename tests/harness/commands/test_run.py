@@ -268,7 +268,7 @@ def test_broken_rule_is_named_and_a_tolerated_one_only_reported(tmp_path: Path, 
     registers = replace(registers, ds=data, es=data, ss=data)
     result = run(Image(says(b"x"), registers=registers).write(tmp_path / "a"))
     assert (result.code, result.verdict.partition(":")[0]) == (0, "handed-over")
-    assert "tolerated ds-selector: ds is 0x20, not __BOOT_DS 0x18" in result.said("probe")
+    assert "tolerated ds-selector: ds is 0x20, not __BOOT_DS 0x18" in result.said("entry")
     result = run(Image(says(b"x"), registers=flat64(ENTRY, rsi=0x5000)).write(tmp_path / "b"))
     assert result.code == 1
     assert result.verdict == "protocol-violation: e820: the zero page at 0x5000 has no E820 map"
@@ -615,7 +615,7 @@ def test_image_written_in_c_boots(tmp_path: Path, run: Run) -> None:
     directory = written_in_c(tmp_path, says(truth.text()), PROVING)
     result = run(directory)
     assert result.verdict == "booted: 6.1.0-test proved its boot; kernel code at 0x200000"
-    assert result.said("probe") == "as asked"
+    assert result.said("entry").endswith("are as the boot image says")
     sparse = (directory / "ram.img").stat()
     assert sparse.st_blocks * 512 < MIB < sparse.st_size
 
