@@ -22,7 +22,7 @@ if places.INSTALLED:
 
 from tests.builders.compiler import c_compiler
 
-WRITER: Final = Path(__file__).resolve().parents[1] / "examples" / "write_boot_image.c"
+WRITER: Final = places.need_clone("the writer in C") / "examples" / "write_boot_image.c"
 CMDLINE: Final = (
     "console=ttyS0 reboot=t panic=-1 nokaslr rdinit=/bootproof/init bootproof.nonce=written-in-c"
 )

@@ -13,9 +13,9 @@ from typing import Final
 from bootproof.harness.case import COMMANDS, MATRIX, short
 from bootproof.harness.cases.scenarios import AXES, CLAIM_KEYS, EXCEPTION_KEYS, EXPECT
 from bootproof.harness.cases.schema import CASE, Entry, option
-from bootproof.harness.places import PACKAGES
+from bootproof.harness.places import CLONE, PACKAGES
 
-PAGE: Final = PACKAGES / "docs" / "scenarios.md"
+PAGE: Final = (CLONE or PACKAGES) / "docs" / "scenarios.md"
 BEGIN: Final = (
     "<!-- made by `python -m bootproof.harness.cases.schema_docs`; do not edit from here -->\n"
 )

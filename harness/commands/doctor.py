@@ -116,10 +116,10 @@ def _python_packages() -> Iterator[Component]:
 
 def _requirements() -> tuple[list[str], list[str]]:
     """What the project needs to run, and in a clone, what its own tests need as well."""
-    if places.INSTALLED:
+    if places.CLONE is None:
         told = importlib.metadata.requires("bootproof") or ()
         return [text for text in told if "extra ==" not in text], []
-    text = (places.PACKAGES / "pyproject.toml").read_text("utf-8")
+    text = (places.CLONE / "pyproject.toml").read_text("utf-8")
     project = tomllib.loads(text)["project"]
     return project["dependencies"], project["optional-dependencies"]["dev"]
 

@@ -12,8 +12,7 @@ from bootproof.harness.commands import Command
 def _run(_arguments: argparse.Namespace) -> int:
     from bootproof.harness.suite import selftest
 
-    places.need_clone("test")
-    return selftest.run(places.PACKAGES)
+    return selftest.run(places.need_clone("test"))
 
 
 COMMAND: Final = Command("bootproof's own tests", "test", _run)

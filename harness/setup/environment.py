@@ -33,6 +33,7 @@ DEVELOPERS: Final = (*USERS, "requirements-dev.txt")
 _MAKING, _INSTALLING = "making", "installing"
 _LOCK: Final = "bootproof.lock"
 _OURS: Final = ("pyvenv.cfg", _LOCK)
+_CLONE: Final = places.need_clone("a set-up")
 _ELSEWHERE: Final = "let BOOTPROOF_VENV name"
 
 
@@ -72,7 +73,7 @@ class Environment:
 
     def contents(self) -> str:
         """What is installed into it, in words."""
-        text = "".join((places.PACKAGES / name).read_text("utf-8") for name in self.lists)
+        text = "".join((_CLONE / name).read_text("utf-8") for name in self.lists)
         return f"the {text.count('==')} packages of {self.lists[-1]}"
 
     def claim(self) -> None:
@@ -193,8 +194,8 @@ class Environment:
 
     def _add_ourselves(self, packages: Path) -> None:
         """Lets this Python import bootproof; a clone with its virtual environment may be moved."""
-        source = str(places.PACKAGES / "src")
-        if self.path.is_relative_to(places.PACKAGES):
+        source = str(_CLONE / "src")
+        if self.path.is_relative_to(_CLONE):
             source = os.path.relpath(source, packages)
         (packages / "bootproof.pth").write_text(f"{source}\n", "utf-8")
 
@@ -205,7 +206,7 @@ class Environment:
         return children.run(
             [
                 *(self.python, "-I", "-m", "pip", "install", *options),
-                *("-r", places.PACKAGES / self.lists[-1]),
+                *("-r", _CLONE / self.lists[-1]),
             ],
             stdout=sys.stderr,
             environment={"TMPDIR": str(self.path / "tmp"), "PIP_USER": "0"},
@@ -215,7 +216,7 @@ class Environment:
 
 def minimum_python() -> str:
     """What the project says it needs."""
-    text = (places.PACKAGES / "pyproject.toml").read_text("utf-8")
+    text = (_CLONE / "pyproject.toml").read_text("utf-8")
     needed: str = tomllib.loads(text)["project"]["requires-python"]
     return needed.removeprefix(">=")
 
@@ -254,6 +255,6 @@ def _drop_half_installed(packages: Path) -> None:
 
 
 def _checksum(name: str) -> str:
-    with (places.PACKAGES / name).open("rb") as file:
+    with (_CLONE / name).open("rb") as file:
         run = subprocess.run(["cksum"], stdin=file, capture_output=True, text=True, check=True)
     return run.stdout.strip()

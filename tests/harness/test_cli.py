@@ -191,7 +191,7 @@ def test_default_run_directory_is_below_build(
         directory.mkdir(parents=True, exist_ok=True)
     monkeypatch.chdir(deep)
     Path(where).write_bytes(vmlinux(X86Program(LOAD).reset()))
-    monkeypatch.setattr(places, "PACKAGES", tmp_path / "root")
+    monkeypatch.setattr(places, "CLONE", tmp_path / "root")
     said = bootproof("boot", where, "--memory", "32M")
     assert (said.code, said.err) == (1, "")
     run = Path(said.out.splitlines()[-1].removeprefix("run       "))

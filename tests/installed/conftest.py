@@ -48,12 +48,18 @@ def environment(directory: Path, install: Sequence[str]) -> Environment:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh clone, in a path with a blank in it."""
+    path = tmp_path_factory.mktemp("cloned") / "a clone"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(path)], check=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def built(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """dist/ with the sdist, and the wheel that was built out of it; checked by twine."""
     directory = tmp_path_factory.mktemp("built")
     tools = environment(directory, ["build", "twine"])
-    clone = directory / "clone"
-    subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
     tools.must("python", "-m", "build", "-q", "--outdir", str(directory / "dist"), str(clone))
     files = sorted(map(str, (directory / "dist").iterdir()))
     assert [name.rpartition("-")[2] for name in files] == ["any.whl", "0.1.0.tar.gz"]

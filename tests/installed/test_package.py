@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -9,11 +11,19 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
+from tests.builders import images
 from tests.installed.conftest import Environment, environment
 
 pytestmark = pytest.mark.installed
 
 NO_CODE = {".pyc", ".egg-info"}
+LOAD = """
+from bootproof.loader import Elf, GuestMemory, parse_size
+
+with GuestMemory([(0, parse_size("64M"))]) as memory:
+    kernel = Elf().load(memory, "vmlinux", kernel_offset=parse_size("16M"))
+print(hex(kernel.kernel_load))
+"""
 
 
 def test_nothing_but_bootproof_in_site_packages(built: Path) -> None:
@@ -34,17 +44,29 @@ def test_every_file_of_the_packages_is_in_the_wheel(built: Path) -> None:
         for path in (ROOT / package).rglob("*")
         if path.is_file() and path.suffix not in NO_CODE and "__pycache__" not in path.parts
     }
-    missing = wanted - shipped
-    # The one scenario that needs a compiler and the builders of the tests.
-    assert missing == {"bootproof/scenarios/test_external.py"}
+    assert wanted - shipped == set()
 
 
 def test_sdist_has_what_its_tests_and_docs_need(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"bootproof", "conftest.py", "README.md", "requirements.txt"} <= names
+        links = [member.name for member in archive if member.issym() or member.islnk()]
+    assert {"bootproof", "conftest.py", "README.md", "requirements-dev.txt"} <= names
     assert {"docs/boot-image.md", "examples/write_boot_image.c", "tests/__init__.py"} <= names
+    assert "src/bootproof/loader/elf.py" in names
+    assert links == []
+
+
+def test_the_launcher_of_an_unpacked_sdist_knows_where_it_is(built: Path, tmp_path: Path) -> None:
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (root,) = tmp_path.iterdir()
+    command = [str(root / "bootproof"), "--no-setup", "fuzz"]
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert said.returncode == 2
+    assert f"packages of requirements.txt in {root}/.venv;" in said.stderr
 
 
 def test_version_and_doctor(installed: Environment) -> None:
@@ -101,3 +123,29 @@ def test_sdist_installs_too(built: Path, tmp_path: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
     made = environment(tmp_path, [str(sdist)])
     assert made.must("bootproof", "--version") == "bootproof 0.1.0\n"
+
+
+def test_an_editable_installation_is_the_clone(clone: Path, tmp_path: Path) -> None:
+    made = environment(tmp_path, ["-e", str(clone)])
+    assert made.must("bootproof", "--version") == "bootproof 0.1.0\n"
+    where = "import bootproof.loader.elf as m; print(m.__file__)"
+    assert Path(made.must("python", "-c", where).strip()).samefile(clone / "loader" / "elf.py")
+    assert f"free in {clone}/build" in made.run("bootproof", "doctor").stdout
+
+
+def test_the_loader_alone_needs_no_other_package(built: Path, tmp_path: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    made = environment(tmp_path, ["--no-deps", str(wheel)])
+    (tmp_path / "vmlinux").write_bytes(images.elf(images.load(0x100_0000, b"code")))
+    (tmp_path / "load.py").write_text(LOAD)
+    assert made.must("python", "load.py") == "0x2000000\n"
+
+
+def test_a_user_of_the_loader_has_its_types(installed: Environment) -> None:
+    (installed.cwd / "load.py").write_text(LOAD)
+    python = installed.path / "bin" / "python"
+    words = ["-m", "mypy", "--strict", "--python-executable", str(python), "load.py"]
+    run = subprocess.run(
+        [sys.executable, *words], cwd=installed.cwd, capture_output=True, text=True, check=False
+    )
+    assert run.stdout.startswith("Success: no issues found"), run.stdout
