@@ -19,7 +19,6 @@ LONGER: Final[set[str]] = {
     "harness/plugin.py: pytest_addoption",
     "harness/qemu/placement.py: realise",
     "harness/run.py: __init__",
-    "harness/suite/case_result.py: case_result",
 }
 
 ARCHITECTURES: Final = {"x86_64", "aarch64", "arm64", "riscv64", "amd64"}
@@ -44,8 +43,6 @@ NAMED_ELSEWHERE: Final = {
     # The name of linux-loader's module.
     "loader/configurators/__init__.py: pvh",
     # To be asked of the architecture's or the protocol's object.
-    "harness/compare/reasons.py: linux64",
-    "harness/compare/reasons.py: pvh",
     "harness/prove.py: pvh",
     "loader/relocation.py: pvh",
 }

@@ -189,7 +189,7 @@ _L = Section.LOG
 
 REASONS: Final = (
     # Registers.
-    Reason("pvh-only", _R, "protocol", _values("linux64", "pvh")),
+    Reason("pvh-only", _R, "protocol", _values(linux64.NAME, pvh.NAME)),
     Reason("place", _R, "rbx", _protocol(pvh.NAME)),
     Reason("place", _R, "rsi", _protocol(*_SETUP)),
     Reason("place", _R, "x0", _both_set),
