@@ -20,12 +20,13 @@ from typing import Any, Self
 
 from bootproof.harness.host.files import give_to_qemu
 from bootproof.harness.host.process import QemuProcess
-from bootproof.harness.observation import Placement
+from bootproof.harness.observation import Budget, Placement
 from bootproof.harness.qemu.argv import Channels, RamFile, argv
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.monitor import Monitor
 from bootproof.harness.qemu.placement import guest_ram, realise, write
 from bootproof.harness.record.rundir import CONSOLE
+from bootproof.harness.run import Outcome, Start, run
 from bootproof.harness.verdict import CodeAt, Expected
 from bootproof.loader import bootimage
 from bootproof.loader.address import GIB, MIB, Range
@@ -44,6 +45,8 @@ from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols.linux64 import identity_map
 
 MEMORY = 16 * MIB
+# Small enough that a guest which does nothing more is given up within about a second.
+BUDGET = Budget(parked_cpu_seconds=0.3, parked_looks=4, quiet_instructions=20_000_000)
 PAGE_TABLES = 0x9000
 TEXT_DISTANCE = 0x10000  # the program's strings, behind its code
 PSCI_SYSTEM_OFF, PSCI_SYSTEM_RESET = 0x84000008, 0x84000009
@@ -327,6 +330,23 @@ class Claim:
 def machine(arch: str, *, memory: int = MEMORY, board: str | None = None) -> Machine:
     """A machine as small as these guests."""
     return Machine.with_defaults(arch, memory=memory, board=board)
+
+
+def boot(
+    what: Program | Guest,
+    directory: Path,
+    *,
+    on: Machine | None = None,
+    expected: Expected | None = None,
+    **options: Any,
+) -> Outcome:
+    """Writes a guest into `directory`, made where it is not there, and runs it as a case is run."""
+    guest = what if isinstance(what, Guest) else Guest(what)
+    directory.mkdir(exist_ok=True)
+    computer = on or machine(guest.program.arch)
+    wanted = expected or Claim(computer, guest.program.entry).expected
+    image = guest.write(directory, computer)
+    return run(Start(image, computer, wanted, **({"budget": BUDGET} | options)), directory)
 
 
 @dataclass(frozen=True)

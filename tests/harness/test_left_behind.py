@@ -32,6 +32,7 @@ from bootproof.harness.run import Outcome, Start
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB
 from tests import ROOT
+from tests.builders import guests
 from tests.builders.guests import Claim, Guest, Program, machine, program
 
 
@@ -66,11 +67,10 @@ def _nothing_stays(
 def boot(code: Program, directory: Path, qemu: str | None = None, **options: Any) -> Outcome:
     """Runs `code`; `qemu` is another program to be started as QEMU."""
     computer = machine(code.arch)
-    image = Guest(code, extra={code.entry + 4 * MIB: b"data" * 99}).write(directory, computer)
-    expected = Claim(computer, code.entry).expected
     if qemu is not None:
         computer = replace(computer, qemu=QemuBinary(qemu, computer.qemu.version))
-    return run.run(Start(image, computer, expected, **({"budget": Budget()} | options)), directory)
+    guest = Guest(code, extra={code.entry + 4 * MIB: b"data" * 99})
+    return guests.boot(guest, directory, on=computer, **({"budget": Budget()} | options))
 
 
 def once(action: Callable[[], None]) -> Callable[[bytes], None]:

@@ -18,20 +18,20 @@ from bootproof.harness.errors import UserError
 from bootproof.harness.host import process
 from bootproof.harness.observation import Budget, End, Observation, Placement
 from bootproof.harness.qemu.gdbstub import GdbStub
-from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.monitor import Monitor
 from bootproof.harness.record.playback import open_recorded
 from bootproof.harness.run import Outcome, Start, in_the_way, run
-from bootproof.harness.verdict import CodeAnywhere, CodeAt, Expected, Verdict
+from bootproof.harness.verdict import CodeAnywhere, CodeAt, Verdict
 from bootproof.loader import bootimage
 from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.arch.aarch64 import Arm64Registers
 from tests.builders.guests import (
+    BUDGET,
     PSCI_SYSTEM_OFF,
     Arm64Program,
     Claim,
     Guest,
-    Program,
+    boot,
     flat32,
     flat64,
     machine,
@@ -39,26 +39,8 @@ from tests.builders.guests import (
 )
 
 ARCHES = ("x86_64", "aarch64")
-# Small enough that a guest which does nothing more is given up within about a second.
-BUDGET = Budget(parked_cpu_seconds=0.3, parked_looks=4, quiet_instructions=20_000_000)
 PANIC = b"Kernel panic - not syncing: VFS: Unable to mount root fs"
 PANICKED = b"[    1.234567] " + PANIC + b"\r\n[    1.234568] ---[ end " + PANIC + b" ]---\r\n"
-
-
-def boot(
-    what: Program | Guest,
-    directory: Path,
-    *,
-    on: Machine | None = None,
-    expected: Expected | None = None,
-    **options: Any,
-) -> Outcome:
-    """Writes a guest into `directory` and runs it there as a case is run."""
-    guest = what if isinstance(what, Guest) else Guest(what)
-    computer = on or machine(guest.program.arch)
-    wanted = expected or Claim(computer, guest.program.entry).expected
-    image = guest.write(directory, computer)
-    return run(Start(image, computer, wanted, **({"budget": BUDGET} | options)), directory)
 
 
 def ended(outcome: Outcome) -> tuple[Verdict, End]:

@@ -12,10 +12,8 @@ import pytest
 import zstandard
 
 from bootproof.harness.errors import UserError
-from bootproof.harness.observation import Budget
 from bootproof.harness.record import pack, replay
-from bootproof.harness.run import Start, run
-from tests.builders.guests import Claim, Guest, machine, program
+from tests.builders.guests import Guest, boot, program
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
 
@@ -23,11 +21,8 @@ Members = list[tuple[tarfile.TarInfo, bytes]]
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("recorded") / "run"
-    directory.mkdir()
     code = program("x86_64").say(b"hello\n").reset()
-    image = Guest(code, extra={0x800000: b"more" * 99}).write(directory, machine("x86_64"))
-    expected = Claim(machine("x86_64"), code.entry).expected
-    run(Start(image, machine("x86_64"), expected, budget=Budget()), directory)
+    boot(Guest(code, extra={0x800000: b"more" * 99}), directory)
     return directory
 
 

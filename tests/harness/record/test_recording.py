@@ -14,25 +14,16 @@ import pytest
 
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest.stages import Stage
-from bootproof.harness.observation import Budget, Placement
+from bootproof.harness.observation import Placement
 from bootproof.harness.qemu import argv
 from bootproof.harness.qemu.argv import RunLog
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.record import recording, replaylog
 from bootproof.harness.record.recording import Record
-from bootproof.harness.run import Outcome, Start, run
-from tests.builders.guests import Claim, Guest, Program, machine, program
+from bootproof.harness.run import Start, run
+from tests.builders.guests import BUDGET, Claim, Guest, Program, boot, machine, program
 
 ARCHES = ("x86_64", "aarch64")
-BUDGET = Budget(parked_cpu_seconds=0.3, parked_looks=4, quiet_instructions=20_000_000)
-
-
-def boot(code: Program, directory: Path, *, on: Machine | None = None, **options: Any) -> Outcome:
-    directory.mkdir(exist_ok=True)
-    computer = on or machine(code.arch)
-    image = Guest(code).write(directory, computer)
-    expected = Claim(computer, code.entry).expected
-    return run(Start(image, computer, expected, budget=BUDGET, **options), directory)
 
 
 def text_until(end: str, arch: str) -> Program:

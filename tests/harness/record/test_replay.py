@@ -10,25 +10,13 @@ import psutil
 import pytest
 
 from bootproof.harness.errors import UserError
-from bootproof.harness.observation import Budget, Placement
+from bootproof.harness.observation import Placement
 from bootproof.harness.record import playback, replay
 from bootproof.harness.record.playback import Recorded
 from bootproof.harness.record.replay import Replayed, difference
-from bootproof.harness.run import Start, run
-from tests.builders.guests import Claim, Guest, Program, machine, program
+from tests.builders.guests import boot, program
 
 ARCHES = ("x86_64", "aarch64")
-BUDGET = Budget(parked_cpu_seconds=0.3, parked_looks=4, quiet_instructions=20_000_000)
-
-
-def boot(
-    code: Program, directory: Path, *, probe: bool = True, placement: Placement = Placement.PIECES
-) -> None:
-    directory.mkdir(exist_ok=True)
-    computer = machine(code.arch)
-    image = Guest(code).write(directory, computer)
-    expected = Claim(computer, code.entry).expected
-    run(Start(image, computer, expected, placement, BUDGET, probe=probe), directory)
 
 
 @pytest.fixture

@@ -14,24 +14,13 @@ import psutil
 import pytest
 
 from bootproof.harness.errors import UserError
-from bootproof.harness.observation import Budget
 from bootproof.harness.qemu.gdbstub import GdbStub
 from bootproof.harness.record import playback, qcow2, reverse
 from bootproof.harness.record.playback import Playback
-from bootproof.harness.run import Start, run
 from bootproof.loader.address import GIB, MIB
-from tests.builders.guests import Arm64Program, Claim, Guest, Program, X86Program, machine
+from tests.builders.guests import Arm64Program, Program, X86Program, boot, machine
 
 PANIC = b"[    1.5] Kernel panic - not syncing: as a test\n"
-BUDGET = Budget(parked_cpu_seconds=0.3, parked_looks=4, quiet_instructions=20_000_000)
-
-
-def boot(code: Program, directory: Path) -> None:
-    directory.mkdir()
-    computer = machine(code.arch)
-    image = Guest(code).write(directory, computer)
-    expected = Claim(computer, code.entry).expected
-    run(Start(image, computer, expected, budget=BUDGET), directory)
 
 
 def fatal(arch: str) -> tuple[Program, int, int]:

@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 
 from bootproof.harness.errors import UserError
-from bootproof.harness.observation import Budget
 from bootproof.harness.record import rundir
 from bootproof.harness.record.rundir import make_fresh
-from bootproof.harness.run import Start, run
-from tests.builders.guests import Claim, Guest, machine, program
+from tests.builders.guests import boot, program
 
 REFUSED = json.dumps({"version": 1, "case": "a case", "verdict": "load-refused"})
 
@@ -39,11 +37,7 @@ def test_makes_a_directory_with_its_parents(tmp_path: Path) -> None:
 
 
 def test_empties_it_of_a_real_run(tmp_path: Path) -> None:
-    guest = Guest(program("aarch64").say(b"hello\n").reset())
-    computer = machine("aarch64")
-    image = guest.write(tmp_path, computer)
-    expected = Claim(computer, guest.program.entry).expected
-    run(Start(image, computer, expected, budget=Budget()), tmp_path)
+    boot(program("aarch64").say(b"hello\n").reset(), tmp_path)
     rundir.write_result(tmp_path, {"verdict": "cpu-reset"})
     assert (tmp_path / "console.log").exists()
     make_fresh(tmp_path)
