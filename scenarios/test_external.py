@@ -20,7 +20,7 @@ from bootproof.harness.suite.options import KEEP_OPTION
 if places.INSTALLED:
     pytest.skip("needs a clone: the writer in C is an example there", allow_module_level=True)
 
-from tests.builders.compiler import c_compiler
+from tests.builders.programs import host_program
 
 WRITER: Final = places.need_clone("the writer in C") / "examples" / "write_boot_image.c"
 CMDLINE: Final = (
@@ -52,7 +52,7 @@ def fresh(run_directory: Callable[[str], Path], request: pytest.FixtureRequest) 
 
 def written_in_c(directory: Path, kernel: str, *options: str) -> Path:
     """The boot image of the example in C, compiled with `options`."""
-    compiler = c_compiler()
+    compiler = host_program("cc")
     writer, archive = directory / "write_boot_image", directory / "proof.cpio"
     image = directory / "image"
     image.mkdir()

@@ -23,6 +23,7 @@ import pytest
 
 from bootproof.harness.setup.environment import DEVELOPERS, Environment, pip_wheel
 from tests import ROOT
+from tests.builders.programs import host_program
 
 BASE_PYTHON = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -759,9 +760,7 @@ def test_every_posix_shell_will_do(place: Path, shell: str) -> None:
 
 
 def test_shellcheck_has_nothing_to_say() -> None:
-    shellcheck = shutil.which("shellcheck")
-    if shellcheck is None:
-        pytest.skip("shellcheck is not installed")
-    command: list[str | Path] = [shellcheck, ROOT / "bootproof", ROOT / ".ci" / "run"]
+    scripts = (ROOT / "bootproof", *(ROOT / ".ci").iterdir())
+    command: list[str | Path] = [host_program("shellcheck"), *scripts]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (0, "")

@@ -1,11 +1,12 @@
 """The two lists of pinned packages: each holds what pyproject.toml asks for, with everything that
-needs in turn, and no more. pip is told to look for nothing else.
+needs in turn, and no more: pip is told to look for nothing else. And the system's programs.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import itertools
+import re
 import tomllib
 from collections.abc import Iterable
 from typing import Final
@@ -15,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests import ROOT
+from tests.builders import programs
 
 PROJECT: Final = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 USERS: Final = frozenset(PROJECT["dependencies"])
@@ -83,3 +85,11 @@ def test_a_list_is_complete_consistent_and_has_nothing_else(
     assert set(pins) == set(needed)
     unfit = [r for package, rs in needed.items() for r in rs if pins[package] not in r.specifier]
     assert unfit == []
+
+
+def test_ci_looks_for_and_installs_every_program_that_tests_use() -> None:
+    script = (ROOT / ".ci" / "programs").read_text("utf-8")
+    pattern = r"for program in (.*);|--no-install-recommends (.*) >"
+    looked_for, installed = re.findall(pattern, script)
+    assert looked_for[0].split() == sorted(programs.PACKAGES)
+    assert installed[1].split() == sorted(" ".join(programs.PACKAGES.values()).split())

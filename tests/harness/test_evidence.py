@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import subprocess
 
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from bootproof.harness import evidence
 from bootproof.harness.evidence import GuestEvidence, nonce_for, parse, proof_for
 from bootproof.loader.address import Range
+from tests.builders.programs import host_program
 
 PROOF = "ab" * 32
 GOOD = (
@@ -130,7 +130,6 @@ def test_nonce_depends_on_case_and_kernel() -> None:
     assert nonce_for("a", "1") == nonce_for("a", "1")
 
 
-@pytest.mark.skipif(shutil.which("busybox") is None, reason="busybox is not installed")
 def test_shell_of_the_guest_makes_the_same_digest() -> None:
     """The lines of init that make the proof, run by the shell that the guest has."""
     script = """
@@ -145,6 +144,7 @@ def test_shell_of_the_guest_makes_the_same_digest() -> None:
         digest=$(printf '%s\\n%s' "$nonce" "$evidence" | $b sha256sum)
         echo "${digest%% *}"
     """
-    said = subprocess.run(["busybox", "sh", "-c", script], capture_output=True, check=True).stdout
+    command = [host_program("busybox"), "sh", "-c", script]
+    said = subprocess.run(command, capture_output=True, check=True).stdout
     text = 'cmdline console=ttyS0 $HOME "x"  \\\\n\ncpus 1\n'
     assert said.decode().strip() == evidence.proof_for("11", text)

@@ -14,6 +14,7 @@ from bootproof.harness.qemu.devicetree import device_tree
 from bootproof.harness.qemu.machine import Machine
 from bootproof.loader.address import MIB, Range
 from bootproof.loader.device_tree import DeviceTree, DeviceTreeError, chosen
+from tests.builders.programs import host_program
 
 # Everything that one might get wrong: reservations, a boot CPU, names with odd characters,
 # properties that look like text and are none, empty ones, deep nodes, seeds.
@@ -53,12 +54,12 @@ RNG_SEED = (
 
 
 def dtc(source: str, *options: str) -> bytes:
-    command = ["dtc", "-q", "-I", "dts", "-O", "dtb", *options]
+    command = [host_program("dtc"), "-q", "-I", "dts", "-O", "dtb", *options]
     return subprocess.run(command, input=source.encode(), capture_output=True, check=True).stdout
 
 
 def decompiled(tree: bytes) -> list[str]:
-    command = ["dtc", "-I", "dtb", "-O", "dts", "-s"]
+    command = [host_program("dtc"), "-I", "dtb", "-O", "dts", "-s"]
     run = subprocess.run(command, input=tree, capture_output=True, check=True)
     assert b"ERROR" not in run.stderr
     return run.stdout.decode("latin-1").splitlines()

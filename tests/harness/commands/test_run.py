@@ -28,7 +28,6 @@ from bootproof.loader.memory import Bank, GuestMemory
 from bootproof.loader.protocols.e820 import LEGACY_HOLE
 from tests import ROOT
 from tests.builders import images
-from tests.builders.compiler import c_compiler
 from tests.builders.guests import (
     MEMORY,
     PAGE_TABLES,
@@ -40,6 +39,7 @@ from tests.builders.guests import (
     machine,
     program,
 )
+from tests.builders.programs import host_program
 
 WRITER: Final = ROOT / "examples" / "write_boot_image.c"
 ZERO_PAGE, CMDLINE, ENTRY = 0x7000, 0x20000, 2 * MIB
@@ -591,7 +591,7 @@ def test_terminal_is_not_obeyed(tmp_path: Path, run: Run) -> None:
 
 def compiled(directory: Path, *options: str) -> Path:
     """The example, as its first lines say it is built."""
-    compiler = c_compiler()
+    compiler = host_program("cc")
     program_ = directory / f"write_boot_image{''.join(options)}"
     command = [compiler, "-O2", "-Wall", "-Wextra", "-Werror", *options, "-o", str(program_)]
     subprocess.run([*command, str(WRITER)], check=True)

@@ -5,8 +5,6 @@ Skipped where Chromium or its driver is not installed, but not in CI.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,13 +15,11 @@ from bootproof.harness.report import files, page
 from bootproof.harness.results import results
 from bootproof.harness.results.results import Check, Results
 from tests.builders import results as builder
+from tests.builders.programs import host_program
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
-CHROMIUM: Final = shutil.which("chromium")
-DRIVER: Final = shutil.which("chromedriver")
-MISSING: Final = "chromium and chromium-driver are not installed"
 _ARGUMENTS: Final = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -35,19 +31,16 @@ LOG: Final = builder.LOG + HOSTILE
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    if CHROMIUM is None or DRIVER is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(MISSING)
-        pytest.skip(MISSING)
+    chromium, driver = host_program("chromium"), host_program("chromedriver")
     webdriver = pytest.importorskip("selenium.webdriver")
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
+    options.binary_location = chromium
     for argument in (*_ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=Service(DRIVER))
+    chrome = webdriver.Chrome(options=options, service=Service(driver))
     yield chrome
     chrome.quit()
 
