@@ -27,8 +27,9 @@ from bootproof.harness.qemu.argv import ICOUNT_SHIFT
 from bootproof.harness.qemu.binary import build_of
 from bootproof.harness.qemu.devicetree import device_tree
 from bootproof.harness.qemu.machine import Machine
+from bootproof.harness.qemu.session import CONSOLE
 from bootproof.harness.record import interrupted, rundir
-from bootproof.harness.record.rundir import CONSOLE, DMESG, write_result
+from bootproof.harness.record.rundir import DMESG, write_result
 from bootproof.harness.results import typedjson
 from bootproof.harness.results.key import Key
 from bootproof.harness.run import Outcome, Start, Unpacked, run

@@ -1,15 +1,12 @@
 """One boot image on one machine, from start to artifacts: realise, start, watch, judge, report.
 
-Owns the run directory and the order of the steps; each step lives in a module of its own.
+Owns the order of the steps; each step lives in a module of its own.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
 import signal
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -17,16 +14,10 @@ from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from bootproof.harness import evidence, verdict
-from bootproof.harness.guest import logbuffer, text_in_ram
+from bootproof.harness.guest import text_in_ram
 from bootproof.harness.guest.stages import Stage
-from bootproof.harness.host.files import (
-    disk_errors,
-    file_for_qemu,
-    has_room,
-    lent_to_qemu,
-    write_whole,
-)
-from bootproof.harness.host.process import STDERR, QemuProcess, most_written
+from bootproof.harness.host.files import disk_errors
+from bootproof.harness.host.process import STDERR, most_written
 from bootproof.harness.inputs.symbols import Symbols
 from bootproof.harness.observation import (
     Budget,
@@ -38,40 +29,21 @@ from bootproof.harness.observation import (
     TextCheck,
 )
 from bootproof.harness.qemu import probe
-from bootproof.harness.qemu.argv import Channels, LogMode, RamFile, RunLog, argv
-from bootproof.harness.qemu.console import DEFAULT_LIMIT, ConsoleFile, timestamped
-from bootproof.harness.qemu.gdbstub import GdbError, GdbStub
 from bootproof.harness.qemu.machine import Machine
-from bootproof.harness.qemu.monitor import Monitor, MonitorError
-from bootproof.harness.qemu.placement import (
-    PIECES_DIRECTORY,
-    Realisation,
-    guest_ram,
-    realise,
-    write,
-)
+from bootproof.harness.qemu.placement import PIECES_DIRECTORY, guest_ram, realise, write
 from bootproof.harness.qemu.probe import Guest
-from bootproof.harness.qemu.watch import (
-    Ending,
-    Watch,
-    end_qemu,
-    ending_without_answer,
-    reset_cause,
-)
-from bootproof.harness.qemu.watchdog import Patience
-from bootproof.harness.record import recording, reproduce
+from bootproof.harness.qemu.session import CONSOLE, RUN_LOG, Session
+from bootproof.harness.qemu.watch import Ending, Watch
+from bootproof.harness.record import artifacts, recording, reproduce
 from bootproof.harness.record.recording import Record
-from bootproof.harness.record.rundir import CONSOLE, DMESG, RECORD, RUN_LOG, TRANSCRIPT
-from bootproof.harness.text import printable
+from bootproof.harness.record.rundir import DMESG, RECORD
 from bootproof.harness.verdict import Expected, ExpectedHandover, Judgement, Verdict
 from bootproof.loader import bootimage, imagedigest
-from bootproof.loader.address import Range, format_size
+from bootproof.loader.address import format_size
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
 
-_GREETING_SECONDS: Final = 300.0
-_Client = TypeVar("_Client", Monitor, GdbStub)
 _Asked = TypeVar("_Asked", bound=Expected | ExpectedHandover, covariant=True)
 
 
@@ -99,19 +71,17 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A judged run and the directory that holds all of it.
-
-    `boot_image` is the digest of what was started; `placed` is what was added to it in guest RAM;
-    `not_recorded` says why there is no record of any use, None when there is one.
-    """
+    """A judged run and the directory that holds all of it."""
 
     judgement: Judgement
     observation: Observation
     costs: Costs
     directory: Path
     stages: tuple[Stage, ...]
+    # The digest of what was started, and what was added to it in guest RAM.
     boot_image: str | None = None
     placed: tuple[Region, ...] = ()
+    # Why there is no record of any use, None when there is one.
     not_recorded: str | None = None
 
 
@@ -125,13 +95,7 @@ class Unpacked:
 
 @dataclass(frozen=True, slots=True)
 class Start(Generic[_Asked]):
-    """What to run: a boot image (its directory is the run directory) on a machine.
-
-    `unpacked` is needed to find the code of a kernel that unpacks itself; `check_text` is off when
-    it is not at hand. `symbols` gives the kernel's, when one is
-    needed. `marker` is console text that ends the run; `kill_at` is text at which QEMU
-    is killed, to see that noticed. `stop_at_entry` ends the run with the hand-over.
-    """
+    """What to run: a boot image (its directory is the run directory) on a machine."""
 
     image: BootImage
     machine: Machine
@@ -142,11 +106,15 @@ class Start(Generic[_Asked]):
     observer: Observer | None = None
     interactive: bool = False
     probe: bool = True
+    # What a kernel that unpacks itself will unpack; `check_text` is off when it is not at hand.
     unpacked: Unpacked | None = None
     check_text: bool = True
+    # The kernel's, asked for when one is needed.
     symbols: Callable[[], Symbols | None] | None = None
+    # Console text that ends the run; and text at which QEMU is killed, to see that noticed.
     marker: bytes | None = None
     kill_at: bytes | None = None
+    # The run ends with the hand-over.
     stop_at_entry: bool = False
 
 
@@ -201,208 +169,105 @@ def _run_once(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
     try:
         with disk_errors(directory):
             write(realisation, memory, directory)
-        with lent_to_qemu(directory), contextlib.ExitStack() as stack:
-            qemu_began = time.monotonic()
-            guest = _Run(start, realisation, memory, directory, stack)
-            observation, log, code = guest.observe()
+        qemu_began = time.monotonic()
+        with (
+            guest_ram(memory, mapped=realisation.launch.mapped) as ram,
+            Session(
+                *(start.machine, realisation.launch, ram, directory),
+                budget=start.budget,
+                with_gdb=start.probe,
+                on_console=start.on_console,
+                terminal=start.interactive,
+            ) as session,
+        ):
+            guest = Guest(start.image, realisation, memory, ram)
+            seen, ending = _Course(start, session, guest).observed()
         qemu_seconds = time.monotonic() - qemu_began
     finally:
         shutil.rmtree(directory / PIECES_DIRECTORY, ignore_errors=True)
     # Not before QEMU is dead and the directory ours again: a shell is going to run the script.
     reproduce.write_script(start.machine, realisation, memory, directory)
-    write_whole(directory / TRANSCRIPT, log.encode())
-    if observation.log:
-        write_whole(directory / DMESG, b"".join(map(_shown, observation.log.splitlines())))
-    if start.machine.recorded:
-        lost = recording.console_lost(directory / RUN_LOG, room_was_set_aside=guest.has_room)
-        observation = replace(observation, console_lost=lost or observation.console_lost)
-    judgement, observation = _judged(start, observation, code)
-    costs = Costs(
-        time.monotonic() - began, qemu_seconds, observation.cpu_seconds, observation.instructions
+    seen = artifacts.keep(session, seen)
+    judgement, seen = _judged(start, seen, ending)
+    costs = Costs(time.monotonic() - began, qemu_seconds, seen.cpu_seconds, seen.instructions)
+    not_recorded = _record(start, seen, directory)
+    return Outcome(
+        judgement=judgement,
+        observation=seen,
+        costs=costs,
+        directory=directory,
+        not_recorded=not_recorded,
+        stages=recording.stages(seen, directory / RUN_LOG),  # of a log that is in order by now
+        boot_image=imagedigest.digest(start.image, memory),
+        placed=realisation.added,
     )
-    entry = observation.probe.instructions if observation.probe else None
-    not_recorded = start.machine.not_recorded
-    if not_recorded is None:
-        record = Record(start.machine, start.placement, observation.instructions, entry)
-        not_recorded = recording.finish(record, directory, observation.stderr)
-    stages = recording.stages(observation, directory / RUN_LOG)
-    digest = imagedigest.digest(start.image, memory)
-    found = (judgement, observation, costs, directory, stages, digest, realisation.added)
-    return Outcome(*found, not_recorded)
 
 
-def _judged(
-    start: AnyStart, observation: Observation, code: tuple[bytes, bytes]
-) -> tuple[Judgement, Observation]:
+def _record(start: AnyStart, seen: Observation, directory: Path) -> str | None:
+    """Completes the record of a run; why there is none of any use, if there is none."""
+    if start.machine.not_recorded is not None:
+        return start.machine.not_recorded
+    entry = seen.probe.instructions if seen.probe else None
+    record = Record(start.machine, start.placement, seen.instructions, entry)
+    return recording.finish(record, directory, seen.stderr)
+
+
+def _judged(start: AnyStart, seen: Observation, ending: Ending) -> tuple[Judgement, Observation]:
     """The verdict, and what was seen: with a name for the place where that is what one asks for."""
-    judgement = verdict.judge(start.expected, observation)
-    place = observation.place
+    judgement = verdict.judge(start.expected, seen)
+    place = seen.place
     symbols = start.symbols() if judgement.verdict in _NAMED and place and start.symbols else None
     if place is None or symbols is None:
-        return judgement, observation
+        return judgement, seen
     region = start.image.region("kernel") if start.unpacked is None else None
-    name = symbols.name(place.pc, *code, displacement=region.start if region else 0)
-    observation = replace(observation, place=replace(place, symbol=name))
-    return verdict.judge(start.expected, observation), observation
+    displacement = region.start if region else 0
+    name = symbols.name(place.pc, ending.before, ending.at, displacement=displacement)
+    seen = replace(seen, place=replace(place, symbol=name))
+    return verdict.judge(start.expected, seen), seen
 
 
 # What else a guest ends with, it has said itself. Finding names may take half a minute.
 _NAMED: Final = (Verdict.STUCK, Verdict.SILENT, Verdict.CPU_RESET, Verdict.OVER_BUDGET)
 
 
-def _shown(line: bytes) -> bytes:
-    return f"{printable(line)}\n".encode()
+class _Course:
+    """The course of a run: to the entry, where the probe looks, and on to the end."""
 
+    def __init__(self, start: AnyStart, session: Session, guest: Guest) -> None:
+        self._start, self._session, self._guest = start, session, guest
+        self._probe: Probe | None = None
 
-class _Run:
-    """One QEMU with its channels and its RAM; `stack` ends them all, whatever happens."""
+    def observed(self) -> tuple[Observation, Ending]:
+        seen, ending = self._session.observe(self._steps, self._start.observer)
+        return replace(seen, probe=self._probe, text=self._check_text(seen.transcript)), ending
 
-    def __init__(
-        self,
-        start: AnyStart,
-        realisation: Realisation,
-        memory: GuestMemory,
-        directory: Path,
-        stack: contextlib.ExitStack,
-    ) -> None:
-        self._start = start
-        self._directory = directory
-        self._monitor, qmp = _channel(stack, Monitor)
-        self._gdb, gdb = None, None
-        if start.probe:
-            self._gdb, gdb = _channel(stack, lambda ours: GdbStub(ours, self._monitor.wait))
-        ram = stack.enter_context(guest_ram(memory, mapped=realisation.launch.mapped))
-        channels = Channels(
-            console=CONSOLE,
-            qmp_fd=qmp.fileno(),
-            gdb_fd=gdb.fileno() if gdb else None,
-            ram=RamFile(f"/proc/self/fd/{ram.fileno()}", shared=True),
-            terminal=start.interactive,
-            append=True,
-            log=RunLog(RUN_LOG, LogMode.RECORD) if start.machine.recorded else None,
-        )
-        room = min(start.budget.console_bytes, DEFAULT_LIMIT)
-        console = file_for_qemu(directory / CONSOLE, room)
-        self.has_room = has_room(console, room)
-        self._console = stack.enter_context(
-            ConsoleFile(
-                console,
-                self._monitor.wait,
-                self._ended,
-                start.on_console,
-                limit=start.budget.console_bytes + 1,
-            )
-        )
-        inherited = [qmp.fileno(), ram.fileno(), *([gdb.fileno()] if gdb else [])]
-        words = argv(start.machine, realisation.launch, channels)
-        self._process = stack.enter_context(
-            QemuProcess(words, directory, pass_fds=inherited, terminal=start.interactive)
-        )
-        self._patience = Patience(
-            self._process, start.budget.idle_seconds, lambda: self._monitor.told_to_end
-        )
-        self._monitor.give_up_when(self._patience.is_over)
-        for theirs in (qmp, gdb):
-            if theirs is not None:
-                theirs.close()
-        self._guest = Guest(start.image, start.machine.arch.dump, realisation, memory, ram)
+    def _steps(self, watch: Watch) -> Ending:
+        start, session = self._start, self._session
+        # QEMU has read them; were we killed now, nothing of them would stay.
+        shutil.rmtree(session.directory / PIECES_DIRECTORY, ignore_errors=True)
+        if not start.probe:
+            session.monitor.execute("cont")
+        else:
+            go_on = not start.stop_at_entry
+            self._probe = probe.at_entry(self._guest, session, watch.given_up, go_on=go_on)
+            if not self._probe.reached:
+                return watch.not_entered()
+            if not self._probe.clean:
+                return watch.stop(End.WRONG_HANDOVER)
+            if start.stop_at_entry:
+                return watch.stop(End.ENTERED)
+        proof = isinstance(start.expected, Expected)
+        return watch.until_the_end(proof=proof, marker=start.marker, kill_at=start.kill_at)
 
-    def observe(self) -> tuple[Observation, str, tuple[bytes, bytes]]:
-        """Watches the guest to its end, and ends QEMU.
-
-        Also gives the transcript with times, and the code before and at the program counter.
-        """
-        probe, ending = self._watch()
-        end_qemu(self._process, self._monitor)
-        transcript = bytes(self._console.transcript)
-        said = evidence.parse(transcript)
-        text = self._check_text(said.code)
-        log = timestamped(transcript, self._console.arrivals)
-        observation = Observation(
-            transcript=transcript,
-            end=ending.end,
-            exit_code=self._process.exit_code if ending.end is End.QEMU_EXITED else None,
-            stderr=self._process.stderr(),
-            instructions=ending.usage.instructions,
-            cpu_seconds=ending.usage.cpu_seconds,
-            registers=ending.registers,
-            log=b"" if said.proof else logbuffer.read(self._guest.ram),
-            place=ending.place,
-            reset=reset_cause(self._start.machine.arch.dump, ending),
-            probe=probe,
-            text=text,
-            console_lost=not self.has_room and self._disk_was_full(),
-        )
-        return observation, log, (ending.before, ending.at)
-
-    def _check_text(self, code: Range | None) -> TextCheck | None:
+    def _check_text(self, transcript: bytes) -> TextCheck | None:
         """Looks for the kernel's code in RAM where the guest says it is, if it says so."""
-        ram = self._guest.ram
-        wanted = self._start.check_text
-        if not wanted or code is None or not ram.contains(code.start, code.size):
+        ram, unpacked = self._guest.ram, self._start.unpacked
+        code = evidence.parse(transcript).code if self._start.check_text else None
+        if code is None or not ram.contains(code.start, code.size):
             return None
-        unpacked = self._start.unpacked
         if unpacked is None:
             return text_in_ram.check(self._guest.written, ram, code)
         banks = [(bank.base, bank.size) for bank in ram.banks]
         offset = code.start - unpacked.linked_at
         with text_in_ram.unpacked(unpacked.vmlinux, offset, banks) as reference:
             return text_in_ram.check(reference, ram, code)
-
-    def _watch(self) -> tuple[Probe | None, Ending]:
-        found: Probe | None = None
-        watch = Watch(
-            self._process,
-            self._monitor,
-            self._console,
-            self._start.budget,
-            self._start.machine.arch.dump,
-            self._guest.ram,
-            self._start.observer,
-        )
-        try:
-            self._monitor.connect(_GREETING_SECONDS, wake=self._start.machine.recorded)
-            # QEMU has read them; were we killed now, nothing of them would stay.
-            shutil.rmtree(self._directory / PIECES_DIRECTORY, ignore_errors=True)
-            if self._gdb is None:
-                self._monitor.execute("cont")
-            else:
-                found = probe.at_entry(
-                    self._guest,
-                    self._monitor,
-                    self._gdb,
-                    watch.given_up,
-                    go_on=not self._start.stop_at_entry,
-                )
-                if not found.reached:
-                    return found, watch.not_entered()
-                if not found.clean:
-                    return found, watch.stop(End.WRONG_HANDOVER)
-                if self._start.stop_at_entry:
-                    return found, watch.stop(End.ENTERED)
-            proof = isinstance(self._start.expected, Expected)
-            return found, watch.until_the_end(
-                proof=proof, marker=self._start.marker, kill_at=self._start.kill_at
-            )
-        except (MonitorError, GdbError):
-            # QEMU closes its channels when it ends; its exit says more than the broken connection.
-            ending = ending_without_answer(self._process, self._console, self._patience.end)
-            told = ending.end is End.QEMU_EXITED and watch.shutdown() is End.HOST_ENDED
-            return found, replace(ending, end=End.HOST_ENDED) if told else ending
-
-    def _disk_was_full(self) -> bool:
-        """Whether it is full now, or was when QEMU wrote its log."""
-        full = os.statvfs(self._directory).f_bavail == 0
-        return full or recording.write_failed(self._process.stderr())
-
-    def _ended(self) -> bool:
-        return self._process.ended()
-
-
-def _channel(
-    stack: contextlib.ExitStack, client: Callable[[socket.socket], _Client]
-) -> tuple[_Client, socket.socket]:
-    """A client on one end of a socket pair, and the other end for QEMU to inherit."""
-    ours, theirs = socket.socketpair()
-    stack.enter_context(theirs)
-    return stack.enter_context(client(ours)), theirs

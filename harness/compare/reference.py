@@ -8,35 +8,27 @@ Sources: QEMU's "Direct Linux Boot" documentation; where it enters was found wit
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from bootproof.harness import evidence, verdict
+from bootproof.harness import verdict
 from bootproof.harness.case import RAM_BASE, Case
 from bootproof.harness.errors import UserError
-from bootproof.harness.guest import logbuffer, memory_map
+from bootproof.harness.guest import memory_map
 from bootproof.harness.guest.stages import ENTRY, Stage
-from bootproof.harness.host.files import file_for_qemu, lent_to_qemu, read_from_qemu, write_whole
-from bootproof.harness.host.process import QemuProcess
+from bootproof.harness.host.files import read_from_qemu
 from bootproof.harness.inputs import images
-from bootproof.harness.observation import Budget, End, Observation
 from bootproof.harness.prove import Prepared, Proven, expected_code, result_json
-from bootproof.harness.qemu.argv import Channels, DirectKernel, LogMode, RamFile, RunLog, argv
-from bootproof.harness.qemu.console import ConsoleFile, timestamped
-from bootproof.harness.qemu.gdbstub import GdbError, GdbStub
+from bootproof.harness.qemu.argv import DirectKernel
 from bootproof.harness.qemu.machine import Machine
-from bootproof.harness.qemu.monitor import Monitor, MonitorError
 from bootproof.harness.qemu.placement import PIECES_DIRECTORY
-from bootproof.harness.qemu.watch import Ending, Watch, end_qemu, ending_without_answer, reset_cause
-from bootproof.harness.qemu.watchdog import Patience
-from bootproof.harness.record import recording, reproduce, rundir
-from bootproof.harness.record.rundir import CONSOLE, RUN_LOG, TRANSCRIPT
+from bootproof.harness.qemu.session import RUN_LOG, Session
+from bootproof.harness.qemu.watch import Ending, Watch
+from bootproof.harness.record import artifacts, recording, reproduce, rundir
 from bootproof.harness.run import Costs, Outcome
 from bootproof.harness.verdict import Expected
 from bootproof.loader import assemble, bootimage, pe
@@ -49,7 +41,6 @@ from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import pvh
 from bootproof.loader.result import KernelLoaderResult, PvhState
 
-_GREETING_SECONDS: Final = 300.0
 _KERNEL: Final = f"{PIECES_DIRECTORY}/kernel"
 _INITRD: Final = f"{PIECES_DIRECTORY}/initrd"
 _PEEK: Final = "peek.bin"
@@ -141,24 +132,26 @@ def run(case: Case, plan: Plan, prepared: Prepared, directory: Path, look: Look)
     began = time.monotonic()
     machine, expected = prepared.start.machine, prepared.start.expected
     kernel = DirectKernel(_KERNEL, _INITRD, expected.cmdline)
-    with lent_to_qemu(directory), contextlib.ExitStack() as stack:
-        boot = _Boot(machine, kernel, prepared.start.budget, directory, stack)
-        registers, observation, log = boot.observe(plan.entry, look)
+    with (
+        GuestMemory(machine.banks) as ram,
+        Session(machine, kernel, ram, directory, budget=prepared.start.budget) as session,
+    ):
+        course = _Course(plan.entry, session, look)
+        seen, _ = session.observe(course.steps)
     reproduce.write_reference_script(machine, kernel, directory)
-    write_whole(directory / TRANSCRIPT, log.encode())
-    expected = _expected(expected, plan, machine, observation.transcript)
-    judgement = verdict.judge(expected, observation)
+    seen = artifacts.keep(session, seen)
+    judgement = verdict.judge(_expected(expected, plan, machine, seen.transcript), seen)
     seconds = time.monotonic() - began
-    costs = Costs(seconds, seconds, observation.cpu_seconds, observation.instructions)
-    entry = () if registers is None else (Stage(ENTRY, None, boot.entry),)
-    reached = (*entry, *recording.stages(observation, directory / RUN_LOG))
-    outcome = Outcome(judgement, observation, costs, directory, reached)
+    costs = Costs(seconds, seconds, seen.cpu_seconds, seen.instructions)
+    entry = () if course.registers is None else (Stage(ENTRY, None, course.instructions),)
+    stages = (*entry, *recording.stages(seen, directory / RUN_LOG))
+    outcome = Outcome(judgement, seen, costs, directory, stages)
     proven = Proven(
         *(case, judgement.verdict, judgement.reason, None, None, outcome, directory), seconds
     )
     result = {"reference": True, "protocol": plan.protocol, "entry": hex(plan.entry)}
     rundir.write_result(directory, result_json(proven, machine) | result)
-    return Reference(plan, proven, registers)
+    return Reference(plan, proven, course.registers)
 
 
 def _expected(ours: Expected, plan: Plan, machine: Machine, transcript: bytes) -> Expected:
@@ -175,116 +168,43 @@ def _expected(ours: Expected, plan: Plan, machine: Machine, transcript: bytes) -
 
 
 class _GuestView:
-    """Guest-physical memory as the CPU sees it: where the machine lays ROM over RAM, QEMU is asked.
-
-    `reserved` are the ranges that the RAM file does not tell the truth about.
+    """Guest-physical memory as the CPU sees it: where the machine lays ROM over RAM, QEMU is asked,
+    since the RAM file does not tell the truth there.
     """
 
-    def __init__(
-        self, ram: GuestMemory, reserved: Sequence[Range], monitor: Monitor, directory: Path
-    ) -> None:
-        self._ram, self._reserved = ram, reserved
-        self._monitor, self._peek = monitor, directory / _PEEK
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._reserved = [region.range for region in session.machine.reserved]
 
     def contains(self, address: int, size: int) -> bool:
-        return self._ram.contains(address, size)
+        return self._session.ram.contains(address, size)
 
     def read(self, address: int, size: int) -> bytes:
         if not any(Range(address, max(1, size)).overlaps(hole) for hole in self._reserved):
-            return self._ram.read(address, size)
+            return self._session.ram.read(address, size)
         arguments = {"val": address, "size": size, "filename": _PEEK}
+        peek = self._session.directory / _PEEK
         try:
-            self._monitor.execute("pmemsave", arguments)
-            return read_from_qemu(self._peek, size)
+            self._session.monitor.execute("pmemsave", arguments)
+            return read_from_qemu(peek, size)
         finally:
-            self._peek.unlink(missing_ok=True)
+            peek.unlink(missing_ok=True)
 
 
-class _Boot:
-    """One QEMU with its channels and its RAM; `stack` ends them all, whatever happens."""
+class _Course:
+    """The course of a reference boot: to the entry, where one looks, and on to the end."""
 
-    def __init__(
-        self,
-        machine: Machine,
-        kernel: DirectKernel,
-        budget: Budget,
-        directory: Path,
-        stack: contextlib.ExitStack,
-    ) -> None:
-        self._dump, self._budget = machine.arch.dump, budget
-        self.entry: int | None = None  # guest instructions before the kernel's first
-        ours, qmp = (stack.enter_context(end) for end in socket.socketpair())
-        ours_gdb, gdb = (stack.enter_context(end) for end in socket.socketpair())
-        self._monitor = stack.enter_context(Monitor(ours))
-        self._gdb = stack.enter_context(GdbStub(ours_gdb, self._monitor.wait))
-        self._ram = stack.enter_context(GuestMemory(machine.banks))
-        reserved = [region.range for region in machine.reserved]
-        self._view = _GuestView(self._ram, reserved, self._monitor, directory)
-        ram = RamFile(f"/proc/self/fd/{self._ram.fileno()}", shared=True)
-        self._recorded = machine.recorded
-        log = RunLog(RUN_LOG, LogMode.RECORD) if self._recorded else None
-        channels = Channels(CONSOLE, qmp.fileno(), gdb.fileno(), ram, append=True, log=log)
-        console = file_for_qemu(directory / CONSOLE, budget.console_bytes)
-        self._console = stack.enter_context(
-            ConsoleFile(
-                console,
-                self._monitor.wait,
-                self._ended,
-                limit=budget.console_bytes + 1,
-            )
-        )
-        words = argv(machine, kernel, channels)
-        inherited = (qmp.fileno(), gdb.fileno(), self._ram.fileno())
-        self._process = stack.enter_context(QemuProcess(words, directory, pass_fds=inherited))
-        self._patience = Patience(
-            self._process, budget.idle_seconds, lambda: self._monitor.told_to_end
-        )
-        self._monitor.give_up_when(self._patience.is_over)
-        for theirs in (qmp, gdb):
-            theirs.close()
+    def __init__(self, entry: int, session: Session, look: Look) -> None:
+        self._entry, self._session, self._look = entry, session, look
+        self.registers: Registers | None = None  # at the entry
+        self.instructions: int | None = None  # of the guest, before the kernel's first
 
-    def observe(self, entry: int, look: Look) -> tuple[Registers | None, Observation, str]:
-        """Runs to the entry, lets `look` see it, and watches the guest to its end.
-
-        Also gives the transcript with times.
-        """
-        registers, ending = self._watch(entry, look)
-        end_qemu(self._process, self._monitor)
-        transcript = bytes(self._console.transcript)
-        proven = evidence.parse(transcript).proof is not None
-        observation = Observation(
-            transcript=transcript,
-            end=ending.end,
-            exit_code=self._process.exit_code if ending.end is End.QEMU_EXITED else None,
-            stderr=self._process.stderr(),
-            instructions=ending.usage.instructions,
-            cpu_seconds=ending.usage.cpu_seconds,
-            registers=ending.registers,
-            log=b"" if proven else logbuffer.read(self._ram),
-            place=ending.place,
-            reset=reset_cause(self._dump, ending),
-        )
-        return registers, observation, timestamped(transcript, self._console.arrivals)
-
-    def _ended(self) -> bool:
-        return self._process.ended()
-
-    def _watch(self, entry: int, look: Look) -> tuple[Registers | None, Ending]:
-        registers: Registers | None = None
-        try:
-            self._monitor.connect(_GREETING_SECONDS, wake=self._recorded)
-            watch = Watch(
-                *(self._process, self._monitor, self._console, self._budget, self._dump, self._ram)
-            )
-            stopped = self._gdb.run_to(entry, watch.given_up)
-            found = self._dump.parse(self._monitor.registers())
-            if not stopped or found.pc != entry:
-                return None, watch.stop(End.NOT_ENTERED)
-            registers, self.entry = found, self._monitor.instructions()
-            look(found, self._view)
-            self._gdb.detach()
-            return registers, watch.until_the_end()
-        except (MonitorError, GdbError):
-            return registers, ending_without_answer(
-                self._process, self._console, self._patience.end
-            )
+    def steps(self, watch: Watch) -> Ending:
+        session = self._session
+        there, registers = session.run_to(self._entry, watch.given_up)
+        if not there:
+            return watch.not_entered()
+        self.registers, self.instructions = registers, session.monitor.instructions()
+        self._look(registers, _GuestView(session))
+        session.gdb.detach()
+        return watch.until_the_end()

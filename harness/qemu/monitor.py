@@ -23,8 +23,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 # A starved host may take long to answer; only a QEMU that hangs takes longer than this.
-_ANSWER_SECONDS = 300
-_LOOK_SECONDS = 0.5
+_ANSWER_SECONDS = 300.0
+LOOK_SECONDS = 0.5  # between looks at whether to go on waiting
 
 # While it keeps a log, QEMU answers nobody before the guest comes to its next timer; a guest that
 # has set none (early, or stuck) would run for 2^31 ns of guest time at a stretch. Timers of QEMU's
@@ -71,15 +71,15 @@ class Monitor:
         """
         self._hopeless = hopeless
 
-    def connect(self, timeout: float, *, wake: bool = True) -> None:
-        """Waits for QEMU's greeting. Raises MonitorError.
+    def connect(self, seconds: float | None = None, *, wake: bool = True) -> None:
+        """Waits for QEMU's greeting, as `execute` does for an answer. Raises MonitorError.
 
         `wake` keeps QEMU answering by timers on the host's clock. They end the stretch of
         instructions that a CPU runs, which nothing can tell when it is the only one; of several
         the next one's turn comes then, and the guest takes another course each time.
         """
         try:
-            self._run(self._client.connect, timeout, self._sock)
+            self._run(self._client.connect, _limit(seconds), self._sock)
         except (ConnectError, OSError, TimeoutError) as error:
             raise MonitorError(f"QMP: no greeting from QEMU: {error}") from error
         self.connected = True
@@ -98,9 +98,8 @@ class Monitor:
 
         `seconds` of wall time are waited for the answer instead of as long as any host may need.
         """
-        limit = _ANSWER_SECONDS if seconds is None else seconds
         try:
-            return self._run(self._client.execute, limit, command, arguments)
+            return self._run(self._client.execute, _limit(seconds), command, arguments)
         except (QMPError, OSError, TimeoutError) as error:
             raise MonitorError(f"QMP {command}: {error}") from error
 
@@ -173,7 +172,7 @@ class Monitor:
             task = asyncio.ensure_future(step(*args, **kwargs))
             left = timeout
             while left is None or left > 0:
-                slice_ = _LOOK_SECONDS if left is None else min(left, _LOOK_SECONDS)
+                slice_ = LOOK_SECONDS if left is None else min(left, LOOK_SECONDS)
                 done, _ = await asyncio.wait({task}, timeout=slice_)
                 await self._receive()
                 if done or signals.waits() or self._hopeless(True):
@@ -182,7 +181,7 @@ class Monitor:
             if task.done():
                 return task.result()
             task.cancel()
-            await asyncio.wait({task}, timeout=_LOOK_SECONDS)
+            await asyncio.wait({task}, timeout=LOOK_SECONDS)
             raise TimeoutError("no answer")
 
         with signals.held():  # a loop that is interrupted where it stops counts as running
@@ -206,3 +205,7 @@ class Monitor:
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
         self._sock.close()
+
+
+def _limit(seconds: float | None) -> float:
+    return _ANSWER_SECONDS if seconds is None else seconds

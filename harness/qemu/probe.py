@@ -11,11 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from bootproof.harness.arch.dump import DumpFormat
 from bootproof.harness.observation import Difference, Probe
-from bootproof.harness.qemu.gdbstub import GdbStub
-from bootproof.harness.qemu.monitor import Monitor
 from bootproof.harness.qemu.placement import Realisation
+from bootproof.harness.qemu.session import Session
 from bootproof.harness.registers import compare_registers
 from bootproof.loader.address import Range
 from bootproof.loader.arch import Registers
@@ -36,40 +34,31 @@ class Guest:
     """What the probe looks at: the image as written, and the RAM that QEMU has mapped."""
 
     image: BootImage
-    dump_format: DumpFormat
     realisation: Realisation
     written: GuestMemory
     ram: GuestMemory
 
 
 def at_entry(
-    guest: Guest,
-    monitor: Monitor,
-    gdb: GdbStub,
-    given_up: Callable[[], bool],
-    *,
-    go_on: bool = True,
+    guest: Guest, session: Session, given_up: Callable[[], bool], *, go_on: bool = True
 ) -> Probe:
     """Runs to the entry and compares; the guest goes on from there, unless it is to stay.
 
     Raises GdbError and MonitorError when QEMU goes away.
     """
-    stopped = gdb.run_to(guest.image.entry, given_up)
-    dump = monitor.registers()
-    registers = guest.dump_format.parse(dump)
-    if not stopped or registers.pc != guest.image.entry:
+    there, registers = session.run_to(guest.image.entry, given_up)
+    if not there:
         return Probe(None, f"the CPU was at {registers.pc:#x} in {registers.mode}")
     differences = [
         *compare_registers(guest.image.cpus[0], registers),
         *compare_memory(guest, registers),
     ]
-    footprint = guest.image.region("kernel")
-    system = gdb.system_registers(guest.dump_format.system)
-    instructions = monitor.instructions()
-    hardware = Hardware(registers, _reader(guest), footprint, system)
+    system = session.gdb.system_registers(session.machine.arch.dump.system)
+    instructions = session.monitor.instructions()
+    hardware = Hardware(registers, _reader(guest), guest.image.region("kernel"), system)
     findings = broken_rules(guest.image.protocol, hardware)
     if go_on:
-        gdb.detach()
+        session.gdb.detach()
     return Probe(
         registers,
         differences=tuple(differences[:_SHOWN]),

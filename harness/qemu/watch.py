@@ -7,6 +7,7 @@ only asks. Judges nothing: it says why it stopped.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import re
 from dataclasses import dataclass
@@ -24,15 +25,14 @@ from bootproof.harness.qemu.monitor import Monitor, MonitorError
 from bootproof.harness.qemu.stuck import IdleDetector, StuckDetector
 from bootproof.loader.memory import GuestMemory
 
-_POLL: Final = 0.05
+POLL_SECONDS: Final = 0.05
+EXIT_SECONDS: Final = 5.0  # for a QEMU that has said that it ends
 _LOG_AFTER: Final = 1.0  # CPU seconds without console output; then every time twice as many
 _PRINTING: Final = 0.3  # CPU seconds that a panic has to come from the log buffer to the console
 _IDLE_SAMPLES: Final = 50
 _SHOWN: Final = 6  # instructions
 _AROUND: Final = 16  # bytes
 _SAMPLE_AFTER: Final = 0.3  # CPU seconds without console output
-_EXIT_SECONDS: Final = 5.0
-_QUIT_SECONDS: Final = 30.0  # QEMU completes its log then, on a busy host too
 
 # Every ShutdownCause (qapi/run-state.json), which is the reason of a SHUTDOWN event.
 SHUTDOWNS: Final = {
@@ -127,7 +127,7 @@ class Watch:
         patterns = self._console.compile_pattern_list([*awaited.values()])
         proven = False
         while True:
-            sign = [*awaited][self._console.expect_list(patterns, timeout=_POLL)]
+            sign = [*awaited][self._console.expect_list(patterns, timeout=POLL_SECONDS)]
             if sign in _MAY_BE_ECHO and kernellog.echoes(self._console.line_before_match()):
                 sign = Sign.NOTHING_NEW
             if sign is Sign.PROOF and proof and not proven:
@@ -140,7 +140,9 @@ class Watch:
             if sign is Sign.KILL_AT:
                 self._process.kill()
             if sign is Sign.END_OF_CONSOLE:
-                self._monitor.wait(_POLL)  # what QEMU said of its end may not have been read yet
+                self._monitor.wait(
+                    POLL_SECONDS
+                )  # what QEMU said of its end may not have been read yet
             end = self.shutdown() or (
                 End.QEMU_EXITED if sign is Sign.END_OF_CONSOLE else self._over_budget()
             )
@@ -247,7 +249,7 @@ class Watch:
     def stop(self, end: End) -> Ending:
         """Stops the guest, reads the console to its end and takes the last figures."""
         if end is End.HOST_ENDED:
-            self._process.wait(_EXIT_SECONDS)
+            self._process.wait(EXIT_SECONDS)
         if self._process.ended():
             self._console.drain()
             end = End.QEMU_EXITED if end is End.NOT_ENTERED else end
@@ -268,41 +270,21 @@ class Watch:
         at = self._monitor.bytes_at(pc, _AROUND)
         return Ending(end, self._usage, registers, place, self._before(pc), at)
 
+    def unanswered(self, given_up: End | None) -> Ending:
+        """How a run ended whose channels fell silent: QEMU is gone, or only does not answer.
 
-def reset_cause(dump_format: DumpFormat, ending: Ending) -> str:
-    """What the state of the CPU tells of a reset; nothing when there was none."""
-    if ending.end is not End.GUEST_RESET:
-        return ""
-    return dump_format.reset_cause(ending.registers, ending.before, ending.at)
-
-
-def ending_without_answer(
-    process: QemuProcess, console: ConsoleFile, given_up: End | None = None
-) -> Ending:
-    """How a run ended whose channels fell silent: QEMU is gone, or only does not answer.
-
-    `given_up` is why it was not waited for any longer, when it was not.
-    """
-    process.wait(0 if given_up else _EXIT_SECONDS)
-    console.drain()
-    usage = Usage(None, process.cpu_seconds(), len(console.transcript))
-    end = End.QEMU_EXITED if process.ended() else given_up or End.NO_ANSWER
-    return Ending(_or_console_limit(end, console), usage)
-
-
-def end_qemu(process: QemuProcess, monitor: Monitor) -> None:
-    """Tells a QEMU that still runs to end, and waits for it, so that it completes its log.
-
-    One that cannot be told is left as it is: leaving the context of `process` ends it for certain.
-    A QEMU that closes its monitor before it answers has completed its log by then.
-    """
-    if process.ended():
-        return
-    try:
-        monitor.execute("quit", seconds=_QUIT_SECONDS)
-    except MonitorError:
-        return
-    process.wait(_QUIT_SECONDS)
+        `given_up` is why it was not waited for any longer, when it was not.
+        """
+        self._process.wait(0 if given_up else EXIT_SECONDS)
+        self._console.drain()
+        usage = Usage(None, self._process.cpu_seconds(), len(self._console.transcript))
+        if not self._process.ended():
+            return Ending(given_up or End.NO_ANSWER, usage)
+        with contextlib.suppress(MonitorError):
+            self._monitor.wait(POLL_SECONDS)  # it may have said why, and nobody has listened yet
+        end = _or_console_limit(End.QEMU_EXITED, self._console)
+        told = end is End.QEMU_EXITED and self.shutdown() is End.HOST_ENDED
+        return Ending(End.HOST_ENDED if told else end, usage)
 
 
 def _or_console_limit(end: End, console: ConsoleFile) -> End:

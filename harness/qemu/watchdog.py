@@ -12,15 +12,15 @@ from typing import Final
 
 from bootproof.harness.host.process import QemuProcess
 from bootproof.harness.observation import End
+from bootproof.harness.qemu.monitor import LOOK_SECONDS
 
-_LOOK_SECONDS: Final = 0.5
 _ANSWER_CPU_SECONDS: Final = 5.0  # of QEMU; any answer takes it milliseconds
 _STOPPED_LOOKS: Final = 10  # a debugger that attaches stops a process for a moment
 # QEMU 7.2 that is told to end while it carries out a command may wait for that for ever.
 _ENDING_LOOKS: Final = 10
 
 
-class Patience:
+class Watchdog:
     """Waiting for one QEMU. `end` says why it was given up, None as long as it was not."""
 
     def __init__(
@@ -40,7 +40,7 @@ class Patience:
         self._ending = 0
         self.end: End | None = None
 
-    def is_over(self, waiting: bool) -> bool:
+    def gives_up(self, waiting: bool) -> bool:
         """Looks at QEMU, if the last look is not too short ago.
 
         `waiting` says that an answer has been waited for since the last time it was not.
@@ -48,7 +48,7 @@ class Patience:
         now = time.monotonic()
         if not waiting:
             self._asked_at = None
-        if self.end is None and now - self._looked_at >= _LOOK_SECONDS:
+        if self.end is None and now - self._looked_at >= LOOK_SECONDS:
             self._looked_at = now
             self.end = self._look(now)
         return self.end is not None

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bootproof.harness.host import signals
-from bootproof.harness.record.rundir import CONSOLE, write_result
+from bootproof.harness.qemu.session import CONSOLE
+from bootproof.harness.record.rundir import write_result
 from bootproof.harness.verdict import Verdict, last_line
 
 _TAIL: Final = 4096

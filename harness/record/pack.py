@@ -24,8 +24,9 @@ import zstandard
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import disk_errors
+from bootproof.harness.qemu.session import CONSOLE, RUN_LOG
 from bootproof.harness.record import playback, recording
-from bootproof.harness.record.rundir import CONSOLE, RECORD, RESULT, RUN_LOG, TRANSCRIPT
+from bootproof.harness.record.rundir import RECORD, RESULT, TRANSCRIPT
 from bootproof.harness.text import printable
 from bootproof.loader import bootimage
 from bootproof.loader.address import format_size

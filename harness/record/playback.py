@@ -7,7 +7,6 @@ only read, whoever made it; QEMU works in a temporary one that goes away with it
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import socket
 import tempfile
@@ -17,33 +16,27 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.harness.errors import UserError
-from bootproof.harness.host.files import disk_errors, file_for_qemu, lent_to_qemu
-from bootproof.harness.host.process import QemuProcess
-from bootproof.harness.qemu.argv import Channels, LogMode, RamFile, RunLog, argv
+from bootproof.harness.host.files import disk_errors
+from bootproof.harness.observation import Budget
 from bootproof.harness.qemu.binary import find_qemu, variable_of, version_text
 from bootproof.harness.qemu.machine import Machine
-from bootproof.harness.qemu.monitor import Event, Monitor, MonitorError
-from bootproof.harness.qemu.placement import Realisation, guest_ram, realise, write
-from bootproof.harness.qemu.watch import end_qemu
-from bootproof.harness.qemu.watchdog import Patience
+from bootproof.harness.qemu.monitor import Event, MonitorError
+from bootproof.harness.qemu.placement import guest_ram, realise, write
+from bootproof.harness.qemu.session import CONSOLE, RUN_LOG, Session
+from bootproof.harness.qemu.watch import EXIT_SECONDS, POLL_SECONDS
 from bootproof.harness.record import recording, replaylog
 from bootproof.harness.record.recording import Record
 from bootproof.harness.record.replaylog import ReplayLogError
-from bootproof.harness.record.rundir import CONSOLE, RUN_LOG
 from bootproof.harness.text import printable
 from bootproof.loader import bootimage
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.memory import GuestMemory
 
-_GREETING_SECONDS: Final = 300.0
-_IDLE_SECONDS: Final = 120.0
-_LAST_WORDS_SECONDS: Final = 5.0
-_POLL: Final = 0.05
 # A replay that executes nothing for so long waits for ever: busily, or asleep in so many looks.
 _STILL_CPU_SECONDS: Final = 20.0
 _STILL_LOOKS: Final = 60
 _DESCRIPTION_LIMIT: Final = 1 << 20
-_ROOM: Final = 1 << 20
+_ROOM: Final = 1 << 20  # for what a replay may say beyond what was recorded
 _CONSOLE_LIMIT: Final = 17 << 20  # what a run's console is cut to, and some
 
 
@@ -121,10 +114,10 @@ def _machine(record: Record, image: BootImage, directory: Path) -> Machine:
 class Playback:
     """QEMU in replay mode, stopped before the first instruction. See `started`."""
 
-    def __init__(self, process: QemuProcess, monitor: Monitor, console: Path) -> None:
-        self.process = process
-        self.monitor = monitor
-        self._console = console
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.process = session.process
+        self.monitor = session.monitor
 
     @property
     def instructions(self) -> int:
@@ -132,7 +125,8 @@ class Playback:
 
     def transcript(self) -> bytes:
         """What the console has shown so far."""
-        return recording.read_small(self._console, _CONSOLE_LIMIT)
+        self._session.console.drain()
+        return bytes(self._session.console.transcript)
 
     def run_to(self, instructions: int) -> None:
         """Goes on to where exactly so many instructions have been executed, and stops there."""
@@ -149,7 +143,7 @@ class Playback:
         self.monitor.execute("cont")
         last, since, asleep = -1, 0.0, 0
         while not any(event.name in names for event in self._events()):
-            self.monitor.wait(_POLL)
+            self.monitor.wait(POLL_SECONDS)
             asleep = asleep + 1 if self.process.asleep() else 0
             executed, used = self.instructions, self.process.cpu_seconds()
             if executed > most:
@@ -167,17 +161,16 @@ class Playback:
 
 @contextlib.contextmanager
 def started(
-    recorded: Recorded, *, gdb: socket.socket | None = None, snapshots: bytes | None = None
+    recorded: Recorded, *, debugger: socket.socket | None = None, snapshots: bytes | None = None
 ) -> Iterator[Playback]:
     """Starts the playback of a record. Raises UserError and LoaderError.
 
-    `gdb` is a socket on which QEMU listens for a debugger; `snapshots` is an empty qcow2 file for
-    it to go back to.
+    `debugger` is a socket on which QEMU listens for one; `snapshots` is an empty qcow2 file for it
+    to go back to.
     """
     with (
         tempfile.TemporaryDirectory(prefix="bootproof-") as name,
         GuestMemory.open(recorded.ram, recorded.image.banks) as memory,
-        contextlib.ExitStack() as stack,
     ):
         directory = Path(name)
         placement = recorded.record.placement
@@ -185,52 +178,28 @@ def started(
         with disk_errors(directory):
             write(realisation, memory, directory)
             shutil.copyfile(recorded.log, directory / RUN_LOG)
-        ram = stack.enter_context(guest_ram(memory, mapped=realisation.launch.mapped))
-        stack.enter_context(lent_to_qemu(directory))
-        yield stack.enter_context(
-            _running(recorded.machine, realisation, ram, directory, gdb, snapshots)
-        )
+        with (
+            guest_ram(memory, mapped=realisation.launch.mapped) as ram,
+            Session(
+                *(recorded.machine, realisation.launch, ram, directory),
+                budget=Budget(console_bytes=len(recorded.transcript) + _ROOM),
+                with_gdb=False,
+                replay=True,
+                debugger=debugger,
+                snapshots=snapshots,
+            ) as session,
+        ):
+            yield from _connected(session)
 
 
-@contextlib.contextmanager
-def _running(
-    machine: Machine,
-    realisation: Realisation,
-    ram: GuestMemory,
-    directory: Path,
-    gdb: socket.socket | None,
-    snapshots: bytes | None,
-) -> Iterator[Playback]:
-    files = {CONSOLE: b""} | ({} if snapshots is None else {_SNAPSHOTS: snapshots})
-    for file, content in files.items():
-        with os.fdopen(file_for_qemu(directory / file, _ROOM), "wb") as new:
-            new.write(content)
-    ours, theirs = socket.socketpair()
-    with Monitor(ours) as monitor, theirs:
-        channels = Channels(
-            console=CONSOLE,
-            qmp_fd=theirs.fileno(),
-            gdb_listen_fd=gdb.fileno() if gdb else None,
-            ram=RamFile(f"/proc/self/fd/{ram.fileno()}", shared=True),
-            log=RunLog(RUN_LOG, LogMode.REPLAY),
-            snapshots=None if snapshots is None else _SNAPSHOTS,
-            append=True,
-        )
-        inherited = [theirs.fileno(), ram.fileno(), *([gdb.fileno()] if gdb else [])]
-        words = argv(machine, realisation.launch, channels)
-        with QemuProcess(words, directory, pass_fds=inherited) as process:
-            theirs.close()
-            patience = Patience(process, _IDLE_SECONDS, lambda: monitor.told_to_end)
-            monitor.give_up_when(patience.is_over)
-            try:
-                monitor.connect(_GREETING_SECONDS)
-                yield Playback(process, monitor, directory / CONSOLE)
-            except MonitorError as error:
-                process.wait(_LAST_WORDS_SECONDS)
-                given_up = patience.end.value if patience.end else str(error)
-                said = process.stderr().splitlines()[-1:] or [given_up]
-                raise UserError(f"the replay failed: {printable(said[0].encode())}") from error
-            end_qemu(process, monitor)
-
-
-_SNAPSHOTS: Final = "snapshots.qcow2"
+def _connected(session: Session) -> Iterator[Playback]:
+    try:
+        session.connect()
+        yield Playback(session)
+    except MonitorError as error:
+        session.process.wait(EXIT_SECONDS)
+        given_up = session.watchdog.end
+        said = session.process.stderr().splitlines()[-1:]
+        why = said or [given_up.value if given_up else str(error)]
+        raise UserError(f"the replay failed: {printable(why[0].encode())}") from error
+    session.end()

@@ -26,9 +26,10 @@ from bootproof.harness.observation import Observation, Placement
 from bootproof.harness.qemu.argv import ICOUNT_SHIFT
 from bootproof.harness.qemu.binary import QemuBinary, version_text
 from bootproof.harness.qemu.machine import Machine
+from bootproof.harness.qemu.session import RUN_LOG, log_write_failed
 from bootproof.harness.record import replaylog
 from bootproof.harness.record.replaylog import ReplayLogError
-from bootproof.harness.record.rundir import RECORD, RESULT, RUN_LOG
+from bootproof.harness.record.rundir import RECORD, RESULT
 from bootproof.loader import strictjson
 from bootproof.loader.address import MIB, format_size
 
@@ -36,7 +37,6 @@ FORMAT: Final = "bootproof record"
 _VERSION: Final = 1
 _SIZE_LIMIT: Final = 1 << 16
 _CPU_MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+-]{0,199}", re.ASCII)
-_WRITE_ERROR: Final = "replay write error"  # replay/replay-internal.c
 _QEMU_VERSION: Final = re.compile(r"(\d{1,4})\.(\d{1,4})\.(\d{1,4})", re.ASCII)
 
 
@@ -88,7 +88,7 @@ def finish(record: Record, directory: Path, stderr: str) -> str | None:
     be read of it; any other is left as it is: it tells itself what is wrong with it. Raises
     UserError.
     """
-    if write_failed(stderr):
+    if log_write_failed(stderr):
         (directory / RUN_LOG).unlink(missing_ok=True)
         return "QEMU could not write all of its log: it was too long, or the disk was full"
     try:
@@ -98,11 +98,6 @@ def finish(record: Record, directory: Path, stderr: str) -> str | None:
         return f"{RUN_LOG} {error}"
     finally:
         save(record, directory)
-
-
-def write_failed(stderr: str) -> bool:
-    """Whether QEMU says that it could not write its log; it goes on all the same."""
-    return _WRITE_ERROR in stderr
 
 
 def console_lost(path: Path, *, room_was_set_aside: bool) -> bool:

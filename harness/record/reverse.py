@@ -88,7 +88,7 @@ def attach_command(recorded: Recorded, address: str, symbols: Path | None) -> st
 @contextlib.contextmanager
 def opened(recorded: Recorded, stop: Stop, listener: socket.socket) -> Iterator[Playback]:
     """A playback that has come to `stop`, with snapshots behind it to go back to."""
-    with playback.started(recorded, gdb=listener, snapshots=qcow2.empty()) as running:
+    with playback.started(recorded, debugger=listener, snapshots=qcow2.empty()) as running:
         entry = min(recorded.record.entry or 0, stop.instructions)
         later = (stop.instructions - distance for distance in _SNAPSHOTS_BEFORE)
         for number, instructions in enumerate([entry, *(at for at in later if at > entry)]):

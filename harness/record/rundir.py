@@ -13,15 +13,14 @@ from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import take_back, write_whole
 from bootproof.harness.host.process import STDERR
 from bootproof.harness.qemu.placement import PIECES_DIRECTORY
+from bootproof.harness.qemu.session import CONSOLE, RUN_LOG
 from bootproof.harness.record.reproduce import SCRIPT
 from bootproof.loader import bootimage
 
-CONSOLE: Final = "console.log"
 TRANSCRIPT: Final = "transcript.log"
 DMESG: Final = "dmesg.log"  # the log buffer as it lay in guest RAM
 RESULT: Final = "result.json"
 _RESULT_VERSION: Final = 2
-RUN_LOG: Final = "replay.bin"  # QEMU's own log of the run
 RECORD: Final = "replay.json"  # what it takes to play the log back
 
 # By these a run is told from somebody's own directory; no other program makes such files.

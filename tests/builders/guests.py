@@ -25,7 +25,7 @@ from bootproof.harness.qemu.argv import Channels, RamFile, argv
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.monitor import Monitor
 from bootproof.harness.qemu.placement import guest_ram, realise, write
-from bootproof.harness.record.rundir import CONSOLE
+from bootproof.harness.qemu.session import CONSOLE
 from bootproof.harness.run import Outcome, Start, run
 from bootproof.harness.verdict import CodeAt, Expected
 from bootproof.loader import bootimage

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -23,16 +22,18 @@ from bootproof.harness.host import files as lending
 from bootproof.harness.host import process
 from bootproof.harness.host.files import take_back, write_whole
 from bootproof.harness.observation import Budget, End
-from bootproof.harness.qemu import monitor, watch
+from bootproof.harness.qemu import monitor
 from bootproof.harness.qemu.binary import QemuBinary
 from bootproof.harness.qemu.gdbstub import GdbStub
 from bootproof.harness.qemu.monitor import Monitor, MonitorError
+from bootproof.harness.qemu.session import Session
 from bootproof.harness.record import playback, rundir
 from bootproof.harness.run import Outcome, Start
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB
 from tests import ROOT
 from tests.builders import guests
+from tests.builders.disks import fill
 from tests.builders.guests import Claim, Guest, Program, machine, program
 
 
@@ -179,7 +180,7 @@ def script(directory: Path, text: str) -> str:
 def test_qemu_that_says_nothing_and_ignores_every_signal(
     tmp_path: Path, public: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "_GREETING_SECONDS", 1.0)
+    monkeypatch.setattr(monitor, "_ANSWER_SECONDS", 1.0)
     deaf = script(public, "trap '' TERM INT HUP QUIT; while :; do sleep 1; done")
     outcome = boot(program("x86_64").reset(), tmp_path, deaf)
     assert outcome.judgement.verdict is Verdict.INCONCLUSIVE
@@ -230,39 +231,6 @@ def test_console_ends_at_its_limit_also_when_nobody_looks(
 
 
 # --- disks that are full -----------------------------------------------------------------------
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """Mounts a disk of so many KiB."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small disk")
-    mounted: list[Path] = []
-
-    def mount(kib: int) -> Path:
-        path = tmp_path / f"disk{len(mounted)}"
-        path.mkdir()
-        options = f"size={kib}k,mode=755"
-        command = ["mount", "-t", "tmpfs", "-o", options, "bootproof-test", str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
-        mounted.append(path)
-        return path
-
-    yield mount
-    for path in mounted:
-        subprocess.run(["umount", path], check=True)
-
-
-def fill(disk: Path) -> None:
-    with (disk / "filler").open("wb", buffering=0) as file:
-        for size in (1 << 20, 4096, 1):
-            try:
-                while file.write(bytes(size)):
-                    pass
-            except OSError:
-                continue
 
 
 def test_disk_that_has_no_room_for_the_console(disk: Callable[[int], Path]) -> None:
@@ -331,18 +299,18 @@ def test_console_without_room_is_not_held_against_the_guest(
     directory = place / "run"
     directory.mkdir()
     monkeypatch.setattr(lending, "_reserve", lambda *_: None)
-    run_to, end_qemu = GdbStub.run_to, watch.end_qemu
+    run_to, end = GdbStub.run_to, Session.end
 
     def full(self: GdbStub, *arguments: Any) -> bool:
         fill(place)
         return run_to(self, *arguments)
 
-    def free(*arguments: Any) -> None:
+    def free(self: Session) -> None:
         (place / "filler").unlink()
-        end_qemu(*arguments)
+        end(self)
 
     monkeypatch.setattr(GdbStub, "run_to", full)
-    monkeypatch.setattr("bootproof.harness.run.end_qemu", free)
+    monkeypatch.setattr(Session, "end", free)
     outcome = boot(program("x86_64").say(said).reset(), directory)
     assert outcome.observation.transcript != said
     assert outcome.judgement.verdict is Verdict.INCONCLUSIVE

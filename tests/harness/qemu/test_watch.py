@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from bootproof.harness.host.process import QemuProcess
 from bootproof.harness.observation import Budget, End
 from bootproof.harness.qemu.console import ConsoleFile
 from bootproof.harness.qemu.monitor import Monitor
-from bootproof.harness.qemu.watch import SHUTDOWNS, Watch, ending_without_answer
+from bootproof.harness.qemu.watch import SHUTDOWNS, Watch
 from bootproof.harness.run import Start, run
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB
@@ -28,25 +30,33 @@ def _console(directory: Path) -> int:
     return os.open(directory / "console.log", os.O_RDWR | os.O_CREAT)
 
 
+@contextmanager
+def watching(command: list[str], directory: Path) -> Iterator[tuple[Watch, QemuProcess]]:
+    """A watch on any program, whose monitor never says a word."""
+    ours, theirs = socket.socketpair()
+    with (
+        theirs,
+        QemuProcess(command, directory) as process,
+        Monitor(ours) as monitor,
+        ConsoleFile(_console(directory), time.sleep, process.ended) as console,
+        GuestMemory([(0, MIB)]) as ram,
+    ):
+        dump_format = machine("x86_64").arch.dump
+        yield Watch(process, monitor, console, Budget(), dump_format, ram), process
+
+
 def test_console_is_read_to_its_end_when_qemu_is_gone(tmp_path: Path) -> None:
     (tmp_path / "console.log").write_bytes(b"last words")
-    with (
-        QemuProcess(["true"], tmp_path) as process,
-        ConsoleFile(_console(tmp_path), time.sleep, process.ended) as console,
-    ):
-        ending = ending_without_answer(process, console)
-        assert bytes(console.transcript) == b"last words"
+    with watching(["true"], tmp_path) as (watch, _):
+        ending = watch.unanswered(None)
     assert (ending.end, ending.usage.console_bytes) == (End.QEMU_EXITED, 10)
 
 
 def test_qemu_that_only_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with (
-        QemuProcess(["sleep", "60"], tmp_path) as process,
-        ConsoleFile(_console(tmp_path), time.sleep, process.ended) as console,
-    ):
+    with watching(["sleep", "60"], tmp_path) as (watch, process):
         wait = process.wait
         monkeypatch.setattr(process, "wait", lambda seconds: wait(0.1))
-        assert ending_without_answer(process, console).end is End.NO_ANSWER
+        assert watch.unanswered(None).end is End.NO_ANSWER
         monkeypatch.undo()
 
 
@@ -129,15 +139,6 @@ def test_a_panic_may_still_be_on_its_way_to_the_console(
 ) -> None:
     """The log buffer has it first: a guest stopped in between ends elsewhere each time."""
     left = list(logs)
-    ours, theirs = socket.socketpair()
     monkeypatch.setattr(logbuffer, "read", lambda _ram: left.pop(0))
-    with (
-        QemuProcess(["true"], tmp_path) as process,
-        theirs,
-        Monitor(ours) as monitor,
-        ConsoleFile(_console(tmp_path), time.sleep, process.ended) as console,
-        GuestMemory([(0, MIB)]) as ram,
-    ):
-        dump_format = machine("x86_64").arch.dump
-        watch = Watch(process, monitor, console, Budget(), dump_format, ram)
+    with watching(["true"], tmp_path) as (watch, _):
         assert [watch.panicked_unheard(1.0) for _ in logs] == ends

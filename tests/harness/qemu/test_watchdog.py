@@ -13,7 +13,7 @@ import pytest
 from bootproof.harness.host.process import QemuProcess
 from bootproof.harness.observation import End
 from bootproof.harness.qemu import watchdog
-from bootproof.harness.qemu.watchdog import Patience
+from bootproof.harness.qemu.watchdog import Watchdog
 
 
 class Clock:
@@ -51,10 +51,10 @@ def settled(process: QemuProcess, state: str) -> None:
         time.sleep(0.01)
 
 
-def looks(waiting: Patience, clock: Clock, count: int, apart: float) -> bool:
+def looks(waiting: Watchdog, clock: Clock, count: int, apart: float) -> bool:
     for _ in range(count):
         clock.now += apart
-        if waiting.is_over(False):
+        if waiting.gives_up(False):
             return True
     return False
 
@@ -62,14 +62,14 @@ def looks(waiting: Patience, clock: Clock, count: int, apart: float) -> bool:
 def test_stopped_by_a_signal(asleep: QemuProcess, clock: Clock) -> None:
     os.kill(asleep.pid, signal.SIGSTOP)
     settled(asleep, "T")
-    waiting = Patience(asleep, 120)
+    waiting = Watchdog(asleep, 120)
     assert not looks(waiting, clock, 9, 0.6)
     assert looks(waiting, clock, 1, 0.6)
     assert waiting.end is End.HOST_STOPPED
 
 
 def test_stopped_for_a_moment(asleep: QemuProcess, clock: Clock) -> None:
-    waiting = Patience(asleep, 120)
+    waiting = Watchdog(asleep, 120)
     for _ in range(3):
         os.kill(asleep.pid, signal.SIGSTOP)
         settled(asleep, "T")
@@ -83,12 +83,12 @@ def test_stopped_for_a_moment(asleep: QemuProcess, clock: Clock) -> None:
 def test_looks_are_some_time_apart(asleep: QemuProcess, clock: Clock) -> None:
     os.kill(asleep.pid, signal.SIGSTOP)
     settled(asleep, "T")
-    waiting = Patience(asleep, 120)
+    waiting = Watchdog(asleep, 120)
     assert not looks(waiting, clock, 40, 0.1)
 
 
 def test_asleep_without_an_answer(asleep: QemuProcess, clock: Clock) -> None:
-    waiting = Patience(asleep, 120)
+    waiting = Watchdog(asleep, 120)
     assert not looks(waiting, clock, 1, 1) and not looks(waiting, clock, 1, 119)
     assert looks(waiting, clock, 1, 2)
     assert waiting.end is End.NO_ANSWER
@@ -98,7 +98,7 @@ def test_wants_to_run_and_is_given_nothing(
     asleep: QemuProcess, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asleep, "asleep", lambda: False)
-    waiting = Patience(asleep, 120)
+    waiting = Watchdog(asleep, 120)
     assert not looks(waiting, clock, 1, 1)
     assert looks(waiting, clock, 1, 121)
     assert waiting.end is End.HOST_IDLE
@@ -106,7 +106,7 @@ def test_wants_to_run_and_is_given_nothing(
 
 def test_slow_host_is_waited_for(busy: QemuProcess, clock: Clock) -> None:
     """A hundredth of a second of CPU time an hour is progress."""
-    waiting = Patience(busy, 3600)
+    waiting = Watchdog(busy, 3600)
     for _ in range(5):
         used = busy.cpu_seconds()
         while busy.cpu_seconds() <= used:
@@ -119,32 +119,32 @@ def test_busy_without_an_answer(busy: QemuProcess, clock: Clock) -> None:
     """CPU time that passes while one answer is waited for; what passed before does not count."""
     used = [100.0]
     busy.cpu_seconds = lambda: used[0]  # type: ignore[method-assign]
-    waiting = Patience(busy, 120)
+    waiting = Watchdog(busy, 120)
     clock.now += 1
-    assert not waiting.is_over(False)
+    assert not waiting.gives_up(False)
     for passed, over in ((3, False), (1.9, False), (0.2, True)):
         used[0] += passed
         clock.now += 1
-        assert waiting.is_over(True) is over
+        assert waiting.gives_up(True) is over
     assert waiting.end is End.TOO_BUSY
 
 
 def test_answer_begins_anew(busy: QemuProcess, clock: Clock) -> None:
     used = [100.0]
     busy.cpu_seconds = lambda: used[0]  # type: ignore[method-assign]
-    waiting = Patience(busy, 120)
+    waiting = Watchdog(busy, 120)
     for _ in range(5):
         used[0] += 4
         clock.now += 1
-        assert not waiting.is_over(False)
+        assert not waiting.gives_up(False)
         used[0] += 4
         clock.now += 1
-        assert not waiting.is_over(True)
+        assert not waiting.gives_up(True)
 
 
 def test_told_to_end_and_hangs(asleep: QemuProcess, clock: Clock) -> None:
     told = [False]
-    waiting = Patience(asleep, 120, lambda: told[0])
+    waiting = Watchdog(asleep, 120, lambda: told[0])
     assert not looks(waiting, clock, 20, 0.6)
     told[0] = True
     assert not looks(waiting, clock, 9, 0.6)
@@ -153,5 +153,5 @@ def test_told_to_end_and_hangs(asleep: QemuProcess, clock: Clock) -> None:
 
 
 def test_told_to_end_and_takes_its_time(busy: QemuProcess, clock: Clock) -> None:
-    waiting = Patience(busy, 120, lambda: True)
+    waiting = Watchdog(busy, 120, lambda: True)
     assert not looks(waiting, clock, 40, 0.6)

@@ -1,0 +1,33 @@
+"""What tests of several rooms need."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Mounts a disk of so many KiB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small disk")
+    mounted: list[Path] = []
+
+    def mount(kib: int) -> Path:
+        path = tmp_path / f"disk{len(mounted)}"
+        path.mkdir()
+        options = f"size={kib}k,mode=755"
+        command = ["mount", "-t", "tmpfs", "-o", options, "bootproof-test", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
+        mounted.append(path)
+        return path
+
+    yield mount
+    for path in mounted:
+        subprocess.run(["umount", path], check=True)
