@@ -16,7 +16,7 @@ from bootproof.loader.address import MIB, Range, format_size
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.bzimage import BzImage
 from bootproof.loader.elf import Elf
-from bootproof.loader.errors import LoaderError
+from bootproof.loader.errors import Facts, LoaderError
 from bootproof.loader.identify import Format, identify_bytes
 from bootproof.loader.image import ImageLike, ImageSource, open_image
 from bootproof.loader.layout import smallest_memory
@@ -104,8 +104,6 @@ def assemble(kernel: ImageLike, assembly: Assembly, directory: Path) -> Assemble
         except LoaderError as error:
             path.unlink(missing_ok=True)
             _add_memory_advice(error, source, assembly)
-            if error.file is None:
-                error.file = source.name
             raise
         except BaseException:
             path.unlink(missing_ok=True)
@@ -117,19 +115,12 @@ def load(memory: GuestMemory, source: ImageSource, assembly: Assembly) -> Kernel
     identity = identify_bytes(source.data)
     loader = LOADERS.get(identity.format)
     if loader is None:
-        raise UnloadableError(
-            identity.remark or f"not a kernel that can be loaded (it is: {identity.format})",
-            file=source.name,
-            field="format",
-            value=str(identity.format),
-        )
-    if identity.arch is not None and identity.arch != assembly.machine.arch:
-        raise UnloadableError(
-            f"a kernel for {identity.arch} cannot boot on a machine of {assembly.machine.arch}",
-            file=source.name,
-            field="architecture",
-            value=identity.arch,
-        )
+        what = identity.remark or f"not a kernel that can be loaded (it is: {identity.format})"
+        raise UnloadableError(what, field="format", value=str(identity.format))
+    arch = assembly.machine.arch
+    if identity.arch not in (None, arch):
+        what = f"a kernel for {identity.arch} cannot boot on a machine of {arch}"
+        raise UnloadableError(what, field="architecture", value=identity.arch)
     if not assembly.request.unsafe:
         _check_complete(source)
     kernel = loader().load(memory, source, kernel_offset=assembly.kernel_offset)
@@ -149,16 +140,10 @@ def _check_complete(source: ImageSource) -> None:
     for section in pe.sections(source.data) if pe else ():
         end = section.offset + section.size
         if end > source.size:
-            raise TruncatedError(
-                f"the file ends at {source.size:#x}, but its section {section.name} ends at"
-                f" {end:#x}",
-                file=source.name,
-                field=section.name,
-                offset=section.offset,
-                value=end,
-                limit=source.size,
-                advice="the file is truncated; get it again",
-            )
+            what = f"the file ends at {source.size:#x}, but its section {section.name} ends at"
+            facts: Facts = {"field": section.name, "offset": section.offset, "value": end}
+            advice = "the file is truncated; get it again"
+            raise TruncatedError(f"{what} {end:#x}", **facts, limit=source.size, advice=advice)
 
 
 def choose_protocol(kernel: KernelLoaderResult, wanted: str) -> AnyProtocol:
@@ -172,11 +157,8 @@ def choose_protocol(kernel: KernelLoaderResult, wanted: str) -> AnyProtocol:
             raise ProtocolError("the kernel offers no boot protocol that is known here")
         return min(offered, key=lambda protocol: protocol.rank)
     if wanted not in PROTOCOLS:
-        raise ProtocolError(
-            f"no boot protocol is called {wanted!r}; known: {', '.join(PROTOCOLS)}",
-            field="protocol",
-            value=wanted,
-        )
+        what = f"no boot protocol is called {wanted!r}; known: {', '.join(PROTOCOLS)}"
+        raise ProtocolError(what, field="protocol", value=wanted)
     return PROTOCOLS[wanted]
 
 

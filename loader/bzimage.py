@@ -14,7 +14,13 @@ from typing import Final
 from bootproof.loader import errors
 from bootproof.loader.address import Range, align_up, checked_add
 from bootproof.loader.copying import Copy, copy_all
-from bootproof.loader.errors import InvalidKernelStartAddress, LoaderError, MemoryOverflow
+from bootproof.loader.errors import (
+    GET_AGAIN,
+    Facts,
+    InvalidKernelStartAddress,
+    LoaderError,
+    MemoryOverflow,
+)
 from bootproof.loader.image import ImageLike, ImageSource, open_image
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.result import Finding, KernelLoaderResult, PvhBootCapability, PvhState
@@ -28,6 +34,7 @@ DEFAULT_SETUP_SECTS: Final = 4  # what setup_sects 0 means, for very old kernels
 # Protocol versions in which fields appeared ("The Real-Mode Kernel Header").
 PROTOCOL_2_00: Final = 0x200
 PROTOCOL_2_05: Final = 0x205  # kernel_alignment, relocatable_kernel
+PROTOCOL_2_08: Final = 0x208  # payload_offset, payload_length
 PROTOCOL_2_10: Final = 0x20A  # pref_address, init_size
 PROTOCOL_2_12: Final = 0x20C  # xloadflags
 
@@ -62,13 +69,20 @@ class BzImage(errors.Bzimage):
         """
         with open_image(image, allow_empty=True) as source:
             header = read_setup_header(source)
-            copy = _protected_mode_part(source, header)
-            _check_highmem(source, header, highmem_start)
+            start = _protected_mode_start(source, header)
+            _check_highmem(header, highmem_start)
             load = header.code32_start if kernel_offset is None else kernel_offset
-            field = "code32_start" if kernel_offset is None else "kernel_offset"
-            _check_target(memory, source, Copy(load, copy.offset, copy.size), field)
-            copy_all(memory, source, [Copy(load, copy.offset, copy.size)])
-        return _result(memory, header, load, copy.size)
+            where = _at("code32_start") if kernel_offset is None else {"field": "kernel_offset"}
+            _check_target(memory, load, source.size - start, where)
+            copy_all(memory, source, [Copy(load, start, source.size - start)])
+            return _result(memory, header, load, source.size - start)
+
+
+def setup_header(data: memoryview) -> SetupHeader | None:
+    """The setup header of a bzImage, zeros standing in for what a short file lacks; else None."""
+    raw = bytes(data[SETUP_HEADER_OFFSET:][: SetupHeader.SIZE])
+    header = SetupHeader.from_bytes(raw.ljust(SetupHeader.SIZE, b"\0"))
+    return header if header.header == HDRS_MAGIC else None
 
 
 def read_setup_header(source: ImageSource) -> SetupHeader:
@@ -76,24 +90,30 @@ def read_setup_header(source: ImageSource) -> SetupHeader:
 
     Raises Bzimage.InvalidBzImage unless it is one of protocol 2.00 or later, loaded high.
     """
-    found = bytes(source.data[SETUP_HEADER_OFFSET:][: SetupHeader.SIZE])
-    header = SetupHeader.from_bytes(found.ljust(SetupHeader.SIZE, b"\0"))
-    if header.header != HDRS_MAGIC:
-        raise _invalid(source, "header", header.header, HDRS_MAGIC, "has to be the magic 'HdrS'")
-    if header.version < PROTOCOL_2_00:
-        raise _invalid(
-            source, "version", header.version, PROTOCOL_2_00, "is a boot protocol before 2.00"
-        )
-    if not header.loadflags & LOADED_HIGH:
-        raise _invalid(
-            source, "loadflags", header.loadflags, LOADED_HIGH, "lacks LOADED_HIGH: a zImage"
-        )
+    header = setup_header(source.data)
+    if header is None:
+        magic = source.data[SETUP_HEADER_OFFSET + SetupHeader.OFFSETS["header"] :][:4]
+        value = int.from_bytes(magic, "little")
+        what = f"header has to be the magic 'HdrS', not {value:#x}"
+        raise _invalid(what, "header", value, HDRS_MAGIC)
+    version, flags = header.version, header.loadflags
+    if version < PROTOCOL_2_00:
+        what = f"version is {version:#x}, which is a boot protocol before 2.00"
+        raise _invalid(what, "version", version, PROTOCOL_2_00)
+    if not flags & LOADED_HIGH:
+        what = f"loadflags is {flags:#x}, which lacks LOADED_HIGH: a zImage"
+        raise _invalid(what, "loadflags", flags, LOADED_HIGH)
     return header
 
 
 def setup_size(header: SetupHeader) -> int:
     """Bytes of the real-mode part, boot sector included: where the protected-mode part begins."""
     return ((header.setup_sects or DEFAULT_SETUP_SECTS) + 1) * SECTOR
+
+
+def payload_start(header: SetupHeader) -> int:
+    """File offset of the payload: payload_offset counts from the protected-mode code."""
+    return setup_size(header) + header.payload_offset
 
 
 def run_time_start(header: SetupHeader, load: int) -> int:
@@ -104,73 +124,42 @@ def run_time_start(header: SetupHeader, load: int) -> int:
     return max(align_up(load, header.kernel_alignment or 1), preferred)
 
 
-def _invalid(source: ImageSource, field: str, value: int, limit: int, why: str) -> LoaderError:
+def _at(field: str) -> Facts:
+    return SetupHeader.at(field, SETUP_HEADER_OFFSET)
+
+
+def _invalid(what: str, field: str, value: int, limit: int) -> LoaderError:
+    advice = "give a bzImage (arch/x86/boot/bzImage, or vmlinuz of a distribution)"
     return errors.Bzimage.InvalidBzImage(
-        f"{field} is {value:#x}, which {why}"
-        if field != "header"
-        else f"{field} {why}, not {value:#x}",
-        file=source.name,
-        field=field,
-        offset=SETUP_HEADER_OFFSET + SetupHeader.OFFSETS[field],
-        value=value,
-        limit=limit,
-        advice="give a bzImage (arch/x86/boot/bzImage, or vmlinuz of a distribution)",
+        what, **_at(field), value=value, limit=limit, advice=advice
     )
 
 
-def _protected_mode_part(source: ImageSource, header: SetupHeader) -> Copy:
-    """Offset and size of the part that is loaded; its address is not known here."""
-    start = setup_size(header)
+def _protected_mode_start(source: ImageSource, header: SetupHeader) -> int:
+    """The file offset of the part that is loaded."""
+    start, sectors = setup_size(header), header.setup_sects
     if start > source.size:
-        raise errors.Bzimage.Underflow(
-            f"setup_sects {header.setup_sects} puts the kernel at file offset {start:#x}, but the "
-            f"file ends at {source.size:#x}",
-            file=source.name,
-            field="setup_sects",
-            offset=SETUP_HEADER_OFFSET + SetupHeader.OFFSETS["setup_sects"],
-            value=header.setup_sects,
-            limit=source.size // SECTOR,
-            advice="the file is truncated or damaged; get it again",
-        )
-    return Copy(0, start, source.size - start)
+        what = f"setup_sects {sectors} puts the kernel at file offset {start:#x}, but the file ends"
+        facts = _at("setup_sects") | {"value": sectors, "limit": source.size // SECTOR}
+        error = f"{what} at {source.size:#x}"
+        raise errors.Bzimage.Underflow(error, **facts, advice=GET_AGAIN)
+    return start
 
 
-def _check_highmem(source: ImageSource, header: SetupHeader, highmem_start: int | None) -> None:
-    if highmem_start is not None and header.code32_start < highmem_start:
-        raise InvalidKernelStartAddress(
-            f"code32_start {header.code32_start:#x} is below the start of high memory "
-            f"{highmem_start:#x}",
-            file=source.name,
-            field="code32_start",
-            offset=SETUP_HEADER_OFFSET + SetupHeader.OFFSETS["code32_start"],
-            value=header.code32_start,
-            limit=highmem_start,
-        )
+def _check_highmem(header: SetupHeader, highmem_start: int | None) -> None:
+    start = header.code32_start
+    if highmem_start is not None and start < highmem_start:
+        what = f"code32_start {start:#x} is below the start of high memory {highmem_start:#x}"
+        facts = _at("code32_start") | {"value": start, "limit": highmem_start}
+        raise InvalidKernelStartAddress(what, **facts)
 
 
-def _check_target(memory: GuestMemory, source: ImageSource, copy: Copy, field: str) -> None:
-    load, size = copy.address, copy.size
-    at = SetupHeader.OFFSETS.get(field)
-    offset = None if at is None else SETUP_HEADER_OFFSET + at
-    if not memory.contains(load, size):
-        shortage, advice = memory.shortage(load, size)
-        raise errors.Bzimage.ReadBzImageCompressedKernel(
-            f"the kernel needs guest RAM {load:#x}-{load + size - 1:#x} but {shortage}",
-            file=source.name,
-            field=field,
-            offset=offset,
-            value=load,
-            limit=memory.last_address,
-            advice=advice,
-        )
+def _check_target(memory: GuestMemory, load: int, size: int, where: Facts) -> None:
+    kind = errors.Bzimage.ReadBzImageCompressedKernel
+    memory.require("the kernel", load, size, kind, **where)
     if checked_add(load, size) is None:
-        raise MemoryOverflow(
-            f"the kernel of {size:#x} bytes at {load:#x} goes beyond 64 bits",
-            file=source.name,
-            field=field,
-            offset=offset,
-            value=load,
-        )
+        what = f"the kernel of {size:#x} bytes at {load:#x} goes beyond 64 bits"
+        raise MemoryOverflow(what, **where, value=load)
 
 
 def _result(memory: GuestMemory, header: SetupHeader, load: int, size: int) -> KernelLoaderResult:

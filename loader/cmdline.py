@@ -16,6 +16,7 @@ from bootproof.loader.address import GIB, KIB, MIB, U32_MAX, U64_MAX, checked_ad
 from bootproof.loader.errors import (
     CommandLineCopy,
     CommandLineOverflow,
+    Facts,
     InvalidCommandLine,
     LoaderError,
 )
@@ -40,11 +41,8 @@ class Cmdline(errors.Cmdline):
 
     def __init__(self, capacity: int) -> None:
         if capacity <= 0:
-            raise errors.Cmdline.InvalidCapacity(
-                f"a command line needs a capacity of at least 1 byte, not {capacity}",
-                value=capacity,
-                limit=1,
-            )
+            what = f"a command line needs a capacity of at least 1 byte, not {capacity}"
+            raise errors.Cmdline.InvalidCapacity(what, value=capacity, limit=1)
         self.capacity = capacity
         self._boot_args = ""
         self._init_args = ""
@@ -63,13 +61,7 @@ class Cmdline(errors.Cmdline):
         line._boot_args = boot.strip(_WHITE_SPACE)
         line._init_args = init.strip(_WHITE_SPACE)
         if line._size() > capacity:
-            raise errors.Cmdline.InvalidCapacity(
-                f"the command line needs {line._size()} bytes with its NUL, but the capacity is "
-                f"{capacity}",
-                value=line._size(),
-                limit=capacity,
-                advice="shorten the command line",
-            )
+            raise line._no_room(errors.Cmdline.InvalidCapacity, "needs", line._size())
         return line
 
     @property
@@ -151,11 +143,9 @@ class Cmdline(errors.Cmdline):
         Cmdline.NullTerminator when a NUL came in through try_from().
         """
         if not self._boot_args and self._init_args:
-            raise errors.Cmdline.NoBootArgsInserted(
-                "there are init arguments but no boot arguments",
-                value=self._init_args,
-                advice="insert a boot argument first",
-            )
+            what = "there are init arguments but no boot arguments"
+            facts: Facts = {"value": self._init_args, "advice": "insert a boot argument first"}
+            raise errors.Cmdline.NoBootArgsInserted(what, **facts)
         parts = [part for part in (self._boot_args, self._init_args) if part]
         line = INIT_ARGS_SEPARATOR.join(parts).encode()
         if b"\0" in line:
@@ -198,16 +188,15 @@ class Cmdline(errors.Cmdline):
             size += len(INIT_ARGS_SEPARATOR) + _length(self._init_args)
         return size
 
+    def _no_room(self, kind: type[LoaderError], needs: str, size: int) -> LoaderError:
+        what = f"the command line {needs} {size} bytes with its NUL, but the capacity is"
+        facts: Facts = {"value": size, "limit": self.capacity}
+        return kind(f"{what} {self.capacity}", **facts, advice="shorten the command line")
+
     def _check_room(self, more: int) -> None:
         size = self._size() + more
         if size > self.capacity:
-            raise errors.Cmdline.TooLarge(
-                f"the command line would need {size} bytes with its NUL, but the capacity is "
-                f"{self.capacity}",
-                value=size,
-                limit=self.capacity,
-                advice="shorten the command line",
-            )
+            raise self._no_room(errors.Cmdline.TooLarge, "would need", size)
 
 
 def load_cmdline(memory: GuestMemory, address: int, cmdline: Cmdline) -> None:
@@ -221,22 +210,15 @@ def load_cmdline(memory: GuestMemory, address: int, cmdline: Cmdline) -> None:
         line = cmdline.as_bytes_with_nul()
     except LoaderError as error:
         raise InvalidCommandLine(error.detail) from error
-    last = checked_add(address, len(line) - 1)
-    if last is None or last > memory.last_address:
-        raise CommandLineOverflow(
-            f"a command line of {len(line)} bytes at {address:#x} ends beyond the last byte of "
-            f"RAM {memory.last_address:#x}",
-            value=address,
-            limit=memory.last_address,
-            advice="put it at a lower address",
-        )
+    what = f"a command line of {len(line)} bytes at {address:#x}"
+    last, most = checked_add(address, len(line) - 1), memory.last_address
+    if last is None or last > most:
+        what += f" ends beyond the last byte of RAM {most:#x}"
+        advice = "put it at a lower address"
+        raise CommandLineOverflow(what, value=address, limit=most, advice=advice)
     if not memory.contains(address, len(line)):
-        raise CommandLineCopy(
-            f"a command line of {len(line)} bytes at {address:#x} is not all in RAM; RAM is "
-            f"{memory.describe()}",
-            value=address,
-            advice="put it where the guest has RAM",
-        )
+        what += f" is not all in RAM; RAM is {memory.describe()}"
+        raise CommandLineCopy(what, value=address, advice="put it where the guest has RAM")
     memory.write(address, line)
 
 

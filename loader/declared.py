@@ -13,6 +13,8 @@ follow from the declaration, so no other module spells out offsets. Packed, and 
 import struct
 from typing import Annotated, ClassVar, Self
 
+from bootproof.loader.errors import Facts
+
 U8 = Annotated[int, "B"]
 U16 = Annotated[int, "H"]
 U32 = Annotated[int, "I"]
@@ -54,6 +56,11 @@ class Declared:
         """Structures that lie one behind the other; what is left at the end is not looked at."""
         whole = len(data) // cls.SIZE * cls.SIZE
         return tuple(cls(*row) for row in cls.CODEC.iter_unpack(data[:whole]))
+
+    @classmethod
+    def at(cls, field: str, base: int = 0) -> Facts:
+        """Where a field lies, as a LoaderError is told; `base` is the structure's file offset."""
+        return {"field": field, "offset": base + cls.OFFSETS[field]}
 
     def to_bytes(self) -> bytes:
         """The structure as it lies in the file."""

@@ -16,11 +16,11 @@ from bootproof.loader.address import MIB, U64_MAX, Range, checked_add, format_si
 from bootproof.loader.copying import copy_all
 from bootproof.loader.declared import U16, U32, U64, Bytes16, Declared
 from bootproof.loader.elfnotes import NoteSegment, PvhNotes
-from bootproof.loader.errors import LoaderError
+from bootproof.loader.errors import GET_AGAIN, Facts, LoaderError
 from bootproof.loader.image import ImageLike, ImageSource, open_image
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.result import Finding, KernelLoaderResult, PvhBootCapability, PvhState
-from bootproof.loader.segments import GET_AGAIN, ProgramHeader, Row, Segments
+from bootproof.loader.segments import ProgramHeader, Row, Segments
 
 ELF_MAGIC: Final = b"\x7fELF"
 EI_CLASS: Final = 4
@@ -121,31 +121,21 @@ class _Plan:
 
     def _check_highmem(self, highmem_start: int | None) -> None:
         if highmem_start is not None and self.header.e_entry < highmem_start:
-            raise errors.Elf.InvalidEntryAddress(
-                f"e_entry {self.header.e_entry:#x} is below the start of high memory "
-                f"{highmem_start:#x}",
-                file=self.source.name,
-                field="e_entry",
-                offset=ElfHeader.OFFSETS["e_entry"],
-                value=self.header.e_entry,
-                limit=highmem_start,
-            )
+            entry = self.header.e_entry
+            what = f"e_entry {entry:#x} is below the start of high memory {highmem_start:#x}"
+            facts = ElfHeader.at("e_entry") | {"value": entry, "limit": highmem_start}
+            raise errors.Elf.InvalidEntryAddress(what, **facts)
 
     def _load_address(self) -> int:
         if self.offset is None:
             return self.header.e_entry
         address = checked_add(self.offset, self.header.e_entry)
         if address is None:
-            raise errors.Elf.Overflow(
-                f"e_entry {self.header.e_entry:#x} plus the kernel offset {self.offset:#x} is not "
-                "a 64-bit address",
-                file=self.source.name,
-                field="e_entry",
-                offset=ElfHeader.OFFSETS["e_entry"],
-                value=self.header.e_entry,
-                limit=U64_MAX,
-                advice="use a smaller kernel offset (--offset)",
-            )
+            entry = self.header.e_entry
+            what = f"e_entry {entry:#x} plus the kernel offset {self.offset:#x}"
+            facts = ElfHeader.at("e_entry") | {"value": entry, "limit": U64_MAX}
+            advice = "use a smaller kernel offset (--offset)"
+            raise errors.Elf.Overflow(f"{what} is not a 64-bit address", **facts, advice=advice)
         return address
 
     def _pvh(self) -> PvhBootCapability:
@@ -190,59 +180,33 @@ class _Plan:
 def _read_header(source: ImageSource) -> ElfHeader:
     """The ELF header, after the four checks that linux-loader makes, in its order."""
     if source.size < ElfHeader.SIZE:
-        raise errors.Elf.ReadElfHeader(
-            f"the file has {source.size} bytes but an ELF header needs {ElfHeader.SIZE}",
-            file=source.name,
-            field="file size",
-            value=source.size,
-            limit=ElfHeader.SIZE,
-            advice="give the path of a kernel image",
-        )
+        what = f"the file has {source.size} bytes but an ELF header needs {ElfHeader.SIZE}"
+        facts: Facts = {"field": "file size", "value": source.size, "limit": ElfHeader.SIZE}
+        raise errors.Elf.ReadElfHeader(what, **facts, advice="give the path of a kernel image")
     header = ElfHeader.from_bytes(source.data)
     magic = header.e_ident[: len(ELF_MAGIC)]
     if magic != ELF_MAGIC:
-        raise errors.Elf.InvalidElfMagicNumber(
-            f"the file begins with {magic.hex(' ')}, not with the ELF magic 7f 45 4c 46",
-            file=source.name,
-            field="e_ident",
-            offset=0,
-            value=magic,
-            limit=ELF_MAGIC,
-        )
-    if header.e_ident[EI_DATA] != ELFDATA2LSB:
-        raise _bad(
-            errors.Elf.BigEndianElfOnLittle, source, "EI_DATA", header.e_ident[EI_DATA], EI_DATA
-        )
-    if header.e_phentsize != ProgramHeader.SIZE:
-        raise _bad(
-            errors.Elf.InvalidProgramHeaderSize, source, "e_phentsize", header.e_phentsize, None
-        )
-    if header.e_phoff < ElfHeader.SIZE:
-        raise _bad(errors.Elf.InvalidProgramHeaderOffset, source, "e_phoff", header.e_phoff, None)
+        what = f"the file begins with {magic.hex(' ')}, not with the ELF magic 7f 45 4c 46"
+        facts = ElfHeader.at("e_ident") | {"value": magic, "limit": ELF_MAGIC}
+        raise errors.Elf.InvalidElfMagicNumber(what, **facts)
+    order, size, offset = header.e_ident[EI_DATA], header.e_phentsize, header.e_phoff
+    if order != ELFDATA2LSB:
+        at: Facts = {"field": "EI_DATA", "offset": EI_DATA}
+        raise _bad(errors.Elf.BigEndianElfOnLittle, at, order, ELFDATA2LSB, "little-endian")
+    if size != ProgramHeader.SIZE:
+        at, why = ElfHeader.at("e_phentsize"), "64-bit program headers; a 32-bit kernel is not"
+        kind = errors.Elf.InvalidProgramHeaderSize
+        raise _bad(kind, at, size, ProgramHeader.SIZE, f"{why} supported")
+    if offset < ElfHeader.SIZE:
+        at, why = ElfHeader.at("e_phoff"), "at least the size of the ELF header"
+        raise _bad(errors.Elf.InvalidProgramHeaderOffset, at, offset, ElfHeader.SIZE, why)
     return header
 
 
-# What each header field has to be, for the message.
-_REQUIRED: Final = {
-    "EI_DATA": (ELFDATA2LSB, "little-endian"),
-    "e_phentsize": (ProgramHeader.SIZE, "64-bit program headers; a 32-bit kernel is not supported"),
-    "e_phoff": (ElfHeader.SIZE, "at least the size of the ELF header"),
-}
-
-
-def _bad(
-    kind: type[LoaderError], source: ImageSource, field: str, value: int, offset: int | None
-) -> LoaderError:
-    limit, meaning = _REQUIRED[field]
-    return kind(
-        f"{field} is {value:#x}, not {limit:#x} ({meaning})",
-        file=source.name,
-        field=field,
-        offset=ElfHeader.OFFSETS[field] if offset is None else offset,
-        value=value,
-        limit=limit,
-        advice="give an uncompressed x86-64 kernel (vmlinux)",
-    )
+def _bad(kind: type[LoaderError], at: Facts, value: int, limit: int, meaning: str) -> LoaderError:
+    what = f"{at['field']} is {value:#x}, not {limit:#x} ({meaning})"
+    advice = "give an uncompressed x86-64 kernel (vmlinux)"
+    return kind(what, **at, value=value, limit=limit, advice=advice)
 
 
 def _program_headers(source: ImageSource, header: ElfHeader) -> Iterator[Row]:
@@ -251,16 +215,12 @@ def _program_headers(source: ImageSource, header: ElfHeader) -> Iterator[Row]:
     if not header.e_phnum:
         return iter(())
     if end > source.size:
-        raise errors.Elf.ReadProgramHeader(
-            f"{header.e_phnum} program headers at file offset {header.e_phoff:#x} end at "
-            f"{end:#x}, but the file ends at {source.size:#x}",
-            file=source.name,
-            field="e_phoff",
-            offset=ElfHeader.OFFSETS["e_phoff"],
-            value=header.e_phoff,
-            limit=source.size,
-            advice=GET_AGAIN,
+        what = (
+            f"{header.e_phnum} program headers at file offset {header.e_phoff:#x} end at {end:#x}"
         )
+        facts = ElfHeader.at("e_phoff") | {"value": header.e_phoff, "limit": source.size}
+        error = f"{what}, but the file ends at {source.size:#x}"
+        raise errors.Elf.ReadProgramHeader(error, **facts, advice=GET_AGAIN)
     # Bytes, not a view: CPython 3.11 and 3.12 crash when a view that an iterator reads from is
     # collected as garbage, as it is when an exception whose traceback holds both is in a cycle.
     table = bytes(source.data[header.e_phoff : end])

@@ -13,7 +13,7 @@ from typing import Final
 
 from bootproof.loader.address import U32_MAX
 from bootproof.loader.declared import U32, Declared
-from bootproof.loader.errors import Elf
+from bootproof.loader.errors import GET_AGAIN, Elf, Facts
 from bootproof.loader.image import ImageSource
 from bootproof.loader.result import PvhBootCapability, PvhRelocation, PvhState
 
@@ -142,14 +142,9 @@ class PvhNotes:
     def _count(self, notes: int, segment: NoteSegment) -> None:
         self._walked += notes
         if self._walked > _MOST_NOTES:
-            raise Elf.InvalidPvhNote(
-                f"PT_NOTE[{segment.index}] brings the image to more than {_MOST_NOTES} notes",
-                file=self._image.name,
-                field="p_filesz",
-                offset=segment.offset,
-                value=segment.size,
-                limit=_MOST_NOTES,
-            )
+            what = f"PT_NOTE[{segment.index}] brings the image to more than {_MOST_NOTES} notes"
+            at: Facts = {"field": "p_filesz", "offset": segment.offset}
+            raise Elf.InvalidPvhNote(what, **at, value=segment.size, limit=_MOST_NOTES)
 
     def _bytes(self, at: int, size: int, segment: NoteSegment) -> bytes:
         found = bytes(self._image.data[at : at + size])
@@ -158,55 +153,33 @@ class PvhNotes:
         return found
 
     def _cut_short(self, at: int, size: int, segment: NoteSegment) -> Elf.ReadNoteHeader:
-        return Elf.ReadNoteHeader(
-            f"PT_NOTE[{segment.index}] has a note at file offset {at:#x} that needs {size} "
-            f"bytes, but the file ends at {self._image.size:#x}",
-            file=self._image.name,
-            field="p_filesz",
-            offset=at,
-            value=at + size,
-            limit=self._image.size,
-            advice="the file is truncated or damaged; get it again",
-        )
+        what, end = f"PT_NOTE[{segment.index}] has a note at file offset {at:#x}", self._image.size
+        facts: Facts = {"field": "p_filesz", "offset": at, "value": at + size, "limit": end}
+        error = f"{what} that needs {size} bytes, but the file ends at {end:#x}"
+        return Elf.ReadNoteHeader(error, **facts, advice=GET_AGAIN)
 
     def _overflow(self, at: int, note: NoteHeader, segment: NoteSegment) -> Elf.Overflow:
         field = "n_namesz" if note.n_namesz > _MOST_PADDED else "n_descsz"
         size = getattr(note, field)
-        return Elf.Overflow(
-            f"the note at file offset {at:#x} in PT_NOTE[{segment.index}] has {field} "
-            f"{size:#x}, which padded to {NOTE_ALIGNMENT} bytes exceeds 32 bits",
-            file=self._image.name,
-            field=field,
-            offset=at + NoteHeader.OFFSETS[field],
-            value=size,
-            limit=U32_MAX,
-        )
+        what = f"the note at file offset {at:#x} in PT_NOTE[{segment.index}] has {field} {size:#x}"
+        facts = NoteHeader.at(field, at) | {"value": size, "limit": U32_MAX}
+        error = f"{what}, which padded to {NOTE_ALIGNMENT} bytes exceeds 32 bits"
+        return Elf.Overflow(error, **facts)
 
     def _read_entry(self, at: int, note: NoteHeader, segment: NoteSegment) -> int:
-        if note.n_descsz < _ADDRESS.size:
-            raise Elf.InvalidPvhNote(
-                f"the PVH entry note at file offset {at:#x} in PT_NOTE[{segment.index}] has a "
-                f"descriptor of {note.n_descsz} bytes but an address needs {_ADDRESS.size}",
-                file=self._image.name,
-                field="n_descsz",
-                offset=at + NoteHeader.OFFSETS["n_descsz"],
-                value=note.n_descsz,
-                limit=_ADDRESS.size,
-            )
+        size, what = note.n_descsz, f"the PVH entry note at file offset {at:#x}"
+        facts = NoteHeader.at("n_descsz", at) | {"value": size}
+        if size < _ADDRESS.size:
+            what += f" in PT_NOTE[{segment.index}] has a descriptor of {size} bytes"
+            error = f"{what} but an address needs {_ADDRESS.size}"
+            raise Elf.InvalidPvhNote(error, **facts, limit=_ADDRESS.size)
         start = at + NoteHeader.SIZE + len(XEN_NAME)
         (entry,) = _ADDRESS.unpack(self._bytes(start, _ADDRESS.size, segment))
         end = segment.offset + segment.size
-        if start + note.n_descsz > end and self._beyond is None:
-            self._beyond = Elf.InvalidPvhNote(
-                f"the PVH entry note at file offset {at:#x} runs to {start + note.n_descsz:#x} "
-                f"but its segment PT_NOTE[{segment.index}] ends at {end:#x}",
-                file=self._image.name,
-                field="n_descsz",
-                offset=at + NoteHeader.OFFSETS["n_descsz"],
-                value=note.n_descsz,
-                limit=end,
-                advice="the file is damaged; get it again, or load it with an offset, without PVH",
-            )
+        if start + size > end and self._beyond is None:
+            what += f" runs to {start + size:#x} but its segment PT_NOTE[{segment.index}] ends at"
+            advice = "the file is damaged; get it again, or load it with an offset, without PVH"
+            self._beyond = Elf.InvalidPvhNote(f"{what} {end:#x}", **facts, limit=end, advice=advice)
         return int(entry)
 
     def _relocation(self, most_alignment: int) -> PvhRelocation | None:

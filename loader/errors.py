@@ -9,7 +9,13 @@ derive their own subclasses and give them a `code`. Knows no format: the raiser 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar, Final, TypeAlias
+
+GET_AGAIN: Final = "the file is truncated or damaged; get it again"
+
+
+# What a LoaderError is told by keyword.
+Facts: TypeAlias = dict[str, Any]
 
 
 class LoaderError(Exception):

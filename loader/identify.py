@@ -17,12 +17,12 @@ from enum import StrEnum
 from typing import Literal
 
 from bootproof.loader.bzimage import (
-    HDRS_MAGIC,
+    PROTOCOL_2_08,
     PROTOCOL_2_12,
     SECTOR,
-    SETUP_HEADER_OFFSET,
     XLF_KERNEL_64,
-    setup_size,
+    payload_start,
+    setup_header,
 )
 from bootproof.loader.elf import E_MACHINES, EI_CLASS, EI_DATA, ELF_MAGIC, ELFCLASS64
 from bootproof.loader.image import ImageLike, open_image
@@ -94,7 +94,6 @@ _PE_MACHINES = {0x14C: "i386", 0x1C2: "arm", 0x1C4: "arm", 0x5032: "riscv32"}
 _PE_MACHINES |= {0x5064: "riscv64", 0x6264: "loongarch64", 0x8664: "x86_64", 0xAA64: "aarch64"}
 
 _RELEASE = re.compile(rb"[!-~]{1,127}(?=[ \0])")
-PROTOCOL_2_08 = 0x208  # payload_offset, payload_length
 
 
 def identify(image: ImageLike) -> Identity:
@@ -136,18 +135,6 @@ def _zboot(data: memoryview) -> Identity | None:
     named = PACKINGS.get(header.compression_name, ())
     found = sniff(data, header.payload_offset)
     return Identity(Format.ZBOOT, _pe_arch(data), found if found in named else None)
-
-
-def setup_header(data: memoryview) -> SetupHeader | None:
-    """The setup header of a bzImage, zeros standing in for what a short file lacks; else None."""
-    raw = bytes(data[SETUP_HEADER_OFFSET:][: SetupHeader.SIZE])
-    header = SetupHeader.from_bytes(raw.ljust(SetupHeader.SIZE, b"\0"))
-    return header if header.header == HDRS_MAGIC else None
-
-
-def payload_start(header: SetupHeader) -> int:
-    """File offset of a bzImage's payload: payload_offset counts from the protected-mode code."""
-    return setup_size(header) + header.payload_offset
 
 
 def _bzimage(data: memoryview) -> Identity | None:

@@ -23,7 +23,10 @@ _WHAT_TO_DO = "give the path of a kernel image"
 
 
 class ImageSource:
-    """An opened image; a context manager. Made by open_image()."""
+    """An opened image; a context manager. Made by open_image().
+
+    A LoaderError that leaves its block, and does not say which file it is about, is about this one.
+    """
 
     __slots__ = ("_data", "_fd", "_release", "name")
 
@@ -56,7 +59,9 @@ class ImageSource:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, LoaderError) and error.file is None:
+            error.file = self.name
         self.close()
 
     def close(self) -> None:

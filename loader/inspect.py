@@ -17,6 +17,7 @@ from typing import Final
 from bootproof.loader.address import U64_MAX
 from bootproof.loader.bzimage import (
     PROTOCOL_2_05,
+    PROTOCOL_2_08,
     PROTOCOL_2_10,
     PROTOCOL_2_12,
     BzImage,
@@ -24,7 +25,7 @@ from bootproof.loader.bzimage import (
 )
 from bootproof.loader.elf import Elf, ElfHeader
 from bootproof.loader.errors import LoaderError
-from bootproof.loader.identify import PROTOCOL_2_08, Format, identify_bytes
+from bootproof.loader.identify import Format, identify_bytes
 from bootproof.loader.ikconfig import find
 from bootproof.loader.image import ImageLike, ImageSource, open_image
 from bootproof.loader.kconfig import BANNER
@@ -322,7 +323,7 @@ def _look_into_payload(
     if kind is not Format.BZIMAGE:
         return None, ()
     try:
-        found = locate(kernel.name, kernel.data, identify_bytes(kernel.data))
+        found = locate(kernel.data, identify_bytes(kernel.data))
     except UnpackError as error:
         return None, (Finding("payload-unreadable", str(error)),)
     pvh: Pvh | None = None

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from bootproof.loader.address import MIB, TIB, U64_MAX, Range, format_size
-from bootproof.loader.errors import GuestMemoryError
+from bootproof.loader.errors import Facts, GuestMemoryError, LoaderError
 
 if TYPE_CHECKING:
     from ctypes import CDLL
@@ -313,6 +313,16 @@ class GuestMemory:
     def describe(self) -> str:
         """The RAM in words for a message: "0x0-0x1fffffff"."""
         return ", ".join(str(bank.range) for bank in self._sorted)
+
+    def require(
+        self, what: str, address: int, size: int, kind: type[LoaderError], **facts: Any
+    ) -> None:
+        """Raises `kind` with `facts`, and says what would help, unless a range is all RAM."""
+        if not self.contains(address, size):
+            shortage, advice = self.shortage(address, size)
+            told: Facts = {"value": address, "limit": self.last_address, "advice": advice} | facts
+            place = f"{address:#x}-{address + size - 1:#x}"
+            raise kind(f"{what} needs guest RAM {place} but {shortage}", **told)
 
     def shortage(self, address: int, size: int) -> tuple[str, str]:
         """Why a range that contains() denies is not RAM, and advice, for an error message."""

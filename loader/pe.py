@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from bootproof.loader import errors
-from bootproof.loader.address import MIB, U64_MAX, Range, checked_add, format_size
+from bootproof.loader.address import MIB, U64_MAX, Range, align_down, checked_add, format_size
 from bootproof.loader.copying import Copy, copy_all
 from bootproof.loader.declared import U32, U64, Declared
+from bootproof.loader.errors import Facts
 from bootproof.loader.image import ImageLike, ImageSource, open_image
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.result import Finding, KernelLoaderResult, PvhBootCapability, PvhState
@@ -79,8 +80,9 @@ class Pe(errors.Pe):
         """
         with open_image(image, allow_empty=True) as source:
             header = read_image_header(source, self.arch)
-            load = _load_address(source, header, kernel_offset)
-            _check_target(memory, source, load)
+            load = _load_address(header, kernel_offset)
+            at = ImageHeader.at("text_offset")
+            memory.require("the Image", load, source.size, errors.Pe.ReadKernelImage, **at)
             copy_all(memory, source, [Copy(load, 0, source.size)])
             return _result(memory, source, header, load)
 
@@ -93,25 +95,16 @@ def load_dtb(memory: GuestMemory, address: int, dtb: ImageLike) -> None:
     """
     with open_image(dtb, "device tree", allow_empty=True) as source:
         if source.size > DTB_MAX_SIZE:
-            raise errors.Pe.DtbTooBig(
-                f"{format_size(source.size)} of device tree, but at most "
-                f"{format_size(DTB_MAX_SIZE)} are allowed",
-                file=source.name,
-                field="file size",
-                value=source.size,
-                limit=DTB_MAX_SIZE,
-                advice="trim it to the totalsize of its header",
-            )
+            size, most = format_size(source.size), format_size(DTB_MAX_SIZE)
+            facts: Facts = {"field": "file size", "value": source.size, "limit": DTB_MAX_SIZE}
+            advice = "trim it to the totalsize of its header"
+            what = f"{size} of device tree, but at most {most} are allowed"
+            raise errors.Pe.DtbTooBig(what, **facts, advice=advice)
         if not memory.contains(address, source.size):
             shortage, advice = memory.shortage(address, source.size)
-            raise errors.Pe.ReadDtbImage(
-                f"{format_size(source.size)} at {address:#x} are wanted but {shortage}",
-                file=source.name,
-                field="address",
-                value=address,
-                limit=memory.last_address,
-                advice=advice,
-            )
+            what = f"{format_size(source.size)} at {address:#x} are wanted but {shortage}"
+            facts = {"field": "address", "value": address, "limit": memory.last_address}
+            raise errors.Pe.ReadDtbImage(what, **facts, advice=advice)
         copy_all(memory, source, [Copy(address, 0, source.size)])
 
 
@@ -121,26 +114,17 @@ def read_image_header(source: ImageSource, arch: str | None = None) -> ImageHead
     Raises Pe.ReadImageHeader and Pe.InvalidImageMagicNumber.
     """
     if source.size < ImageHeader.SIZE:
-        raise errors.Pe.ReadImageHeader(
-            f"the file has {source.size} bytes but an Image header needs {ImageHeader.SIZE}",
-            file=source.name,
-            field="file size",
-            value=source.size,
-            limit=ImageHeader.SIZE,
-            advice="give an uncompressed kernel Image",
-        )
+        what = f"the file has {source.size} bytes but an Image header needs {ImageHeader.SIZE}"
+        facts: Facts = {"field": "file size", "value": source.size, "limit": ImageHeader.SIZE}
+        raise errors.Pe.ReadImageHeader(what, **facts, advice="give an uncompressed kernel Image")
     header = ImageHeader.from_bytes(source.data)
     found = MACHINES.get(header.magic)
     if found is None or arch not in (None, found):
         wanted = arch or "aarch64 or riscv64"
-        raise errors.Pe.InvalidImageMagicNumber(
-            f"the magic {header.magic:#x} is that of {found or 'no Image'}, not of {wanted}",
-            file=source.name,
-            field="magic",
-            offset=ImageHeader.OFFSETS["magic"],
-            value=header.magic,
-            advice=f"give an uncompressed kernel Image for {wanted}",
-        )
+        what = f"the magic {header.magic:#x} is that of {found or 'no Image'}, not of {wanted}"
+        advice = f"give an uncompressed kernel Image for {wanted}"
+        facts = ImageHeader.at("magic") | {"value": header.magic, "advice": advice}
+        raise errors.Pe.InvalidImageMagicNumber(what, **facts)
     return header
 
 
@@ -151,42 +135,20 @@ def text_offset(header: ImageHeader) -> int:
     return header.text_offset
 
 
-def _load_address(source: ImageSource, header: ImageHeader, kernel_offset: int | None) -> int:
+def _load_address(header: ImageHeader, kernel_offset: int | None) -> int:
     base = kernel_offset or 0
     if base % BASE_ALIGNMENT:
-        raise errors.Pe.InvalidBaseAddrAlignment(
-            f"the base {base:#x} is not a multiple of {format_size(BASE_ALIGNMENT)}",
-            file=source.name,
-            field="kernel_offset",
-            value=base,
-            limit=BASE_ALIGNMENT,
-            advice=f"use {base // BASE_ALIGNMENT * BASE_ALIGNMENT:#x} or a multiple of 2M",
-        )
-    load = checked_add(base, text_offset(header))
+        what = f"the base {base:#x} is not a multiple of {format_size(BASE_ALIGNMENT)}"
+        facts: Facts = {"field": "kernel_offset", "value": base, "limit": BASE_ALIGNMENT}
+        advice = f"use {align_down(base, BASE_ALIGNMENT):#x} or a multiple of 2M"
+        raise errors.Pe.InvalidBaseAddrAlignment(what, **facts, advice=advice)
+    above = text_offset(header)
+    load = checked_add(base, above)
     if load is None:
-        raise errors.Pe.InvalidImage(
-            f"the base {base:#x} plus text_offset {text_offset(header):#x} is not a 64-bit address",
-            file=source.name,
-            field="text_offset",
-            offset=ImageHeader.OFFSETS["text_offset"],
-            value=text_offset(header),
-            limit=U64_MAX - base,
-        )
+        what = f"the base {base:#x} plus text_offset {above:#x} is not a 64-bit address"
+        facts = ImageHeader.at("text_offset") | {"value": above, "limit": U64_MAX - base}
+        raise errors.Pe.InvalidImage(what, **facts)
     return load
-
-
-def _check_target(memory: GuestMemory, source: ImageSource, load: int) -> None:
-    if not memory.contains(load, source.size):
-        shortage, advice = memory.shortage(load, source.size)
-        raise errors.Pe.ReadKernelImage(
-            f"the Image needs guest RAM {Range(load, source.size)} but {shortage}",
-            file=source.name,
-            field="text_offset",
-            offset=ImageHeader.OFFSETS["text_offset"],
-            value=load,
-            limit=memory.last_address,
-            advice=advice,
-        )
 
 
 def _result(

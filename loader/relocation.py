@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bootproof.loader.address import Range, checked_add
-from bootproof.loader.errors import LoaderError, MemoryOverflow
+from bootproof.loader.errors import Facts, LoaderError, MemoryOverflow
 from bootproof.loader.image import ImageSource
 from bootproof.loader.result import KernelLoaderResult, PvhBootCapability, PvhRelocation, PvhState
 from bootproof.loader.vmlinux import pvh_capability
@@ -34,33 +34,24 @@ def relocated(
     """
     offered = pvh_capability(source)
     if offered.entry is None:
-        raise RelocationError("the kernel has no PVH entry note", file=source.name, field="PVH")
+        raise RelocationError("the kernel has no PVH entry note", field="PVH")
     if not unsafe:
-        _check(offered.relocation, kernel.footprint, offset, source.name)
+        _check(offered.relocation, kernel.footprint, offset)
     entry = checked_add(offered.entry, offset)
     if entry is None:
-        raise MemoryOverflow("the PVH entry overflows", file=source.name, value=offset)
+        raise MemoryOverflow("the PVH entry overflows", value=offset)
     here = PvhBootCapability(PvhState.PRESENT, entry, offered.relocation)
     return replace(kernel, pvh_boot_cap=here, entry_points={**kernel.entry_points, "pvh": entry})
 
 
-def _check(allowed: PvhRelocation | None, footprint: Range, offset: int, name: str) -> None:
+def _check(allowed: PvhRelocation | None, footprint: Range, offset: int) -> None:
+    at: Facts = {"field": "kernel_offset", "value": offset}
     if allowed is None:
-        raise RelocationError(
-            f"the PVH entry cannot be moved by {offset:#x}: the kernel has no relocation note"
-            " (PHYS32_RELOC, Linux 6.12 and newer)",
-            file=name,
-            field="kernel_offset",
-            value=offset,
-            advice="boot it without an offset, or through linux64",
-        )
+        what = f"the PVH entry cannot be moved by {offset:#x}: the kernel has no relocation note"
+        advice = "boot it without an offset, or through linux64"
+        raise RelocationError(f"{what} (PHYS32_RELOC, Linux 6.12 and newer)", **at, advice=advice)
     start, last = footprint.start, footprint.end - 1
     if start % allowed.align or start < allowed.min or last > allowed.max:
-        raise RelocationError(
-            f"the kernel would be at {footprint}, but its relocation note allows multiples of"
-            f" {allowed.align:#x} from {allowed.min:#x}, ending at {allowed.max:#x} at the latest",
-            file=name,
-            field="kernel_offset",
-            value=offset,
-            limit=allowed.max,
-        )
+        what = f"the kernel would be at {footprint}, but its relocation note allows multiples of"
+        allows = f"{allowed.align:#x} from {allowed.min:#x}, ending at {allowed.max:#x}"
+        raise RelocationError(f"{what} {allows} at the latest", **at, limit=allowed.max)

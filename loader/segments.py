@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 from bootproof.loader.address import U64_MAX, Range, checked_add, format_size
 from bootproof.loader.copying import Copy
 from bootproof.loader.declared import U32, U64, Declared
-from bootproof.loader.errors import Elf, MemoryOverflow
+from bootproof.loader.errors import GET_AGAIN, Elf, Facts, MemoryOverflow
 from bootproof.loader.image import ImageSource
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.result import Finding
@@ -25,8 +25,6 @@ Row: TypeAlias = tuple[int, int, int, int, int, int, int, int]
 
 PT_LOAD: Final = 1
 PT_NOTE: Final = 4
-
-GET_AGAIN: Final = "the file is truncated or damaged; get it again"
 
 _MOST_FINDINGS = 8
 
@@ -134,75 +132,39 @@ class Segments:
     def _numbered(self) -> Iterator[tuple[int, Row]]:
         return zip(self._indexes, self._rows, strict=True)
 
-    def _offset_of(self, index: int, field: str) -> int:
-        return self._table + index * ProgramHeader.SIZE + ProgramHeader.OFFSETS[field]
+    def _at(self, index: int, field: str) -> Facts:
+        return ProgramHeader.at(field, self._table + index * ProgramHeader.SIZE)
 
     def _check(self, index: int, header: ProgramHeader) -> None:
-        start = checked_add(self._base, header.p_paddr)
+        paddr, memsz, filesz = header.p_paddr, header.p_memsz, header.p_filesz
+        start = checked_add(self._base, paddr)
         if start is None:
+            what = f"PT_LOAD[{index}] has p_paddr {paddr:#x}, which with the kernel offset"
             raise Elf.InvalidProgramHeaderAddress(
-                f"PT_LOAD[{index}] has p_paddr {header.p_paddr:#x}, which with the kernel offset "
-                f"{self._base:#x} is not a 64-bit address",
-                file=self._image.name,
-                field="p_paddr",
-                offset=self._offset_of(index, "p_paddr"),
-                value=header.p_paddr,
+                f"{what} {self._base:#x} is not a 64-bit address",
+                **self._at(index, "p_paddr"),
+                value=paddr,
                 limit=U64_MAX,
                 advice="use a smaller kernel offset (--offset)",
             )
-        self._check_source(index, header)
-        self._check_target(index, start, header.p_filesz)
-        if checked_add(start, header.p_memsz) is None:
-            raise MemoryOverflow(
-                f"PT_LOAD[{index}] begins at {start:#x} and has p_memsz {header.p_memsz:#x}, which "
-                "goes beyond 64 bits",
-                file=self._image.name,
-                field="p_memsz",
-                offset=self._offset_of(index, "p_memsz"),
-                value=header.p_memsz,
-                limit=U64_MAX - start,
-                advice=GET_AGAIN,
-            )
-
-    def _check_source(self, index: int, header: ProgramHeader) -> None:
-        if header.p_offset + header.p_filesz > self._image.size:
-            raise Elf.ReadKernelImage(
-                f"PT_LOAD[{index}] is at file offset {header.p_offset:#x} with "
-                f"{header.p_filesz:#x} bytes, but the file ends at {self._image.size:#x}",
-                file=self._image.name,
-                field="p_filesz",
-                offset=self._offset_of(index, "p_filesz"),
-                value=header.p_filesz,
-                limit=max(self._image.size - header.p_offset, 0),
-                advice=GET_AGAIN,
-            )
-
-    def _check_target(self, index: int, start: int, size: int) -> None:
-        if not self._memory.contains(start, size):
-            shortage, advice = self._memory.shortage(start, size)
-            raise Elf.ReadKernelImage(
-                f"PT_LOAD[{index}] needs guest RAM {Range(start, size)} but {shortage}",
-                file=self._image.name,
-                field="p_paddr",
-                offset=self._offset_of(index, "p_paddr"),
-                value=start,
-                limit=self._memory.last_address,
-                advice=advice,
-            )
+        size, offset = self._image.size, header.p_offset
+        if offset + filesz > size:
+            what = f"PT_LOAD[{index}] is at file offset {offset:#x} with {filesz:#x} bytes"
+            facts = self._at(index, "p_filesz") | {"value": filesz, "limit": max(size - offset, 0)}
+            error = f"{what}, but the file ends at {size:#x}"
+            raise Elf.ReadKernelImage(error, **facts, advice=GET_AGAIN)
+        facts = self._at(index, "p_paddr")
+        self._memory.require(f"PT_LOAD[{index}]", start, filesz, Elf.ReadKernelImage, **facts)
+        if checked_add(start, memsz) is None:
+            what = f"PT_LOAD[{index}] begins at {start:#x} and has p_memsz {memsz:#x}, which goes"
+            facts = self._at(index, "p_memsz") | {"value": memsz, "limit": U64_MAX - start}
+            raise MemoryOverflow(f"{what} beyond 64 bits", **facts, advice=GET_AGAIN)
 
     def _check_bss(self, index: int, header: ProgramHeader) -> None:
-        span = Range(self._base + header.p_paddr, max(header.p_filesz, header.p_memsz))
-        if not self._memory.contains(span.start, span.size):
-            shortage, advice = self._memory.shortage(span.start, span.size)
-            raise MemoryOverflow(
-                f"PT_LOAD[{index}] with its BSS needs guest RAM {span} but {shortage}",
-                file=self._image.name,
-                field="p_memsz",
-                offset=self._offset_of(index, "p_memsz"),
-                value=header.p_memsz,
-                limit=self._memory.last_address,
-                advice=advice,
-            )
+        start, size = self._base + header.p_paddr, max(header.p_filesz, header.p_memsz)
+        facts = self._at(index, "p_memsz") | {"value": header.p_memsz}
+        what = f"PT_LOAD[{index}] with its BSS"
+        self._memory.require(what, start, size, MemoryOverflow, **facts)
 
     def _larger_in_file(self) -> Iterator[Finding]:
         for index, row in self._numbered():

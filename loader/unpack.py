@@ -142,7 +142,7 @@ def uki_parts(image: ImageLike) -> UkiParts:
     Raises `Unpack.BadHeader` when `image` is none or a section lies outside it.
     """
     with open_image(image) as source:
-        sections = uki_sections(source.name, source.data)
+        sections = uki_sections(source.data)
         if ".linux" not in sections:
             raise Unpack.BadHeader(
                 "this is no unified kernel image: it has no .linux section",
@@ -203,7 +203,7 @@ def _as_it_is(source: ImageSource) -> Unpacked:
 
 def _peel(name: str, outer: Unpacked, store: _Store, limit: int) -> Unpacked:
     """Takes the outermost packing off."""
-    payload = locate(name, outer.data, outer.identity)
+    payload = locate(outer.data, outer.identity)
     initrd, cmdline = outer.initrd, outer.cmdline
     if payload.packing is None:
         parts = uki_parts(open_image(outer.data, name))

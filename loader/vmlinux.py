@@ -32,7 +32,6 @@ def pvh_of_payload(kernel: ImageSource, payload: Payload, *, limit: int) -> PvhB
     if identify_bytes(memoryview(head)).format is not Format.ELF or len(head) < ElfHeader.SIZE:
         raise Unpack.Unrecognised(
             f"the payload at {payload.offset:#x} holds no vmlinux",
-            file=kernel.name,
             field="payload",
             offset=payload.offset,
         )
