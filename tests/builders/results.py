@@ -20,6 +20,7 @@ from bootproof.harness.results.results import (
 )
 from bootproof.loader.address import MIB
 
+HOSTILE: Final = "]]>\x00\x1b[2J\ufffe</failure>&<b>```\n| a | b |\n# h\n\ud7ff"
 LOG: Final = (
     b"[    0.000000] Linux version 6.1\r\n[    0.500000] Memory: up\r\nbootproof: proof 11\r\n"
 )
@@ -114,3 +115,18 @@ def run(*cases: CaseResult, checks: tuple[Check, ...] = (), **others: Any) -> Re
         ),
         **others,
     )
+
+
+def mixed(**others: Any) -> Results:
+    """A run with everything: a case that booted, one that failed as `others` says, one that was
+    refused; tests that passed, failed, broke and were skipped.
+    """
+    log = results.transcript(b"\x1b[31mred\x1b[0m\r\nbroken \xff\r\n")
+    checks = (
+        Check("test_a.py::test_ok", "passed", "", 0.5),
+        Check("test_a.py::test_no", "failed", "AssertionError: one\nline two", 0.5),
+        Check("test_a.py::test_broken", "error", "no QEMU", 0.0),
+        Check("test_a.py::test_skipped", "skipped", "no compiler", 0.0),
+    )
+    wrong = failed(transcript=log, **others)
+    return run(case(), wrong, refused(kernel="6.12"), checks=checks)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import re
-import zlib
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 
-from bootproof.harness.report import page, picture, timeline, transcripts
+from bootproof.harness.report import page
 from bootproof.harness.results import results
 from bootproof.harness.results.results import Area, Check, Memory, Reference, Stage, Transcript
-from bootproof.loader.address import GIB, KIB, MIB
+from bootproof.loader.address import KIB, MIB
 from tests.builders import results as builder
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7 * 7 }}"
@@ -34,24 +31,6 @@ class Page(HTMLParser):
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.elements if name == tag]
-
-
-def unpacked(text: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(text)))
-    return found
-
-
-def lines(packed: dict[str, Any], id_: str) -> list[str]:
-    """As the page's script puts them together."""
-    place, found = 0, []
-    stamps, steps, _ = packed["cases"][id_]
-    for stamp, step in zip(stamps, steps, strict=True):
-        place += step
-        found.append(stamp + packed["texts"][place])
-    return found
-
-
-# --- the page ----------------------------------------------------------------------------------
 
 
 def test_page_has_every_case_with_all_that_is_known() -> None:
@@ -167,89 +146,3 @@ def test_kernels_are_in_the_order_of_their_versions() -> None:
     text = page.render(run)
     heads = re.findall(r'<th scope="col">([^<]*)</th>', text)
     assert heads[:4] == ["case", "6.1-cloud", "6.12-cloud", "newest"]
-
-
-# --- transcripts -------------------------------------------------------------------------------
-
-
-def test_transcripts_there_and_back() -> None:
-    texts = [b"[    0.1] a\n[    0.2] b\nno stamp\n\n[    0.3] a\n", b"[    9.9] a\nb\n", b""]
-    cases = [
-        builder.case(f"c{number}", transcript=results.transcript(text))
-        for number, text in enumerate(texts)
-    ]
-    found = unpacked(transcripts.packed(cases))
-    for case in cases:
-        assert case.transcript is not None
-        assert lines(found, case.case) == case.transcript.lines
-
-
-def test_stages_are_marked_at_their_lines() -> None:
-    case = builder.case()
-    found = unpacked(transcripts.packed([case]))["cases"][case.case][2]
-    assert found[0] == [0, "first-output"]
-    assert [2, "proof"] in found
-
-
-def test_flood_is_cut_in_the_middle() -> None:
-    log = (
-        builder.LOG
-        + b"".join(b"line %d\n" % n for n in range(20_000))
-        + b"Run /init as init process\n"
-    )
-    case = builder.case(transcript=results.transcript(log))
-    found = unpacked(transcripts.packed([case]))
-    told = lines(found, case.case)
-    assert len(told) == 4001
-    assert "lines left out, see results.json" in told[2000]
-    assert told[1] == "[    0.500000] Memory: up" and told[-1] == "Run /init as init process"
-    stages = {name: at for at, name in found["cases"][case.case][2]}
-    assert (stages["banner"], told[stages["init"]]) == (0, told[-1])
-
-
-# --- memory and time ---------------------------------------------------------------------------
-
-
-def test_memory_picture_is_to_scale() -> None:
-    memory = Memory((Area("bank", GIB, 100 * MIB),), (Area("kernel", GIB + 25 * MIB, 50 * MIB),))
-    (bar,) = picture.bars(memory)
-    (piece,) = bar.pieces
-    assert (bar.start, bar.end, piece.left, piece.width) == (GIB, GIB + 100 * MIB - 1, 25.0, 50.0)
-    assert piece.text == "kernel: 0x41900000 to 0x44afffff, 50 MiB"
-
-
-def test_small_pieces_are_enlarged_together() -> None:
-    small = (Area("gdt", 0x1000, 64), Area("cmdline", 0x1100, 128), Area("initrd", 500 * MIB, MIB))
-    memory = Memory((Area("bank", 0, 512 * MIB),), (Area("kernel", 16 * MIB, 64 * MIB), *small))
-    whole, zoomed = picture.bars(memory)
-    assert sorted(piece.name for piece in whole.pieces) == ["cmdline", "gdt", "initrd", "kernel"]
-    assert [piece.name for piece in zoomed.pieces] == ["cmdline", "gdt"]
-    assert zoomed.zoom > 1000 and min(piece.width for piece in zoomed.pieces) > 5
-    for bar in (whole, zoomed):
-        assert all(p.left >= 0 and p.left + p.width <= 100.001 for p in bar.pieces)
-
-
-def test_two_banks() -> None:
-    memory = Memory((Area("b", 4 * GIB, GIB), Area("a", 0, 3 * GIB)), (Area("x", 4 * GIB, MIB),))
-    low, high = picture.bars(memory)
-    assert (low.start, len(low.pieces), high.start, len(high.pieces)) == (0, 0, 4 * GIB, 1)
-
-
-def test_time_line_adds_up() -> None:
-    found = timeline.timeline(builder.case(), None)
-    assert found is not None
-    assert [step.name for step in found.steps] == ["entry", "banner", "memory", "proof", "end"]
-    assert sum(step.cost for step in found.steps) == found.total == 1_300_000_000
-    assert found.steps[-1].left + found.steps[-1].width == pytest.approx(100, abs=0.01)
-    assert timeline.timeline(builder.case(stages=()), None) is None
-    assert timeline.timeline(builder.case(instructions=None), None) is None
-
-
-def test_time_line_with_a_reference() -> None:
-    before = builder.case(instructions=650_000_000, stages=builder.STAGES[:2])
-    found = timeline.timeline(builder.case(), before)
-    assert found is not None
-    assert (found.reference, found.steps[1].reference, found.steps[1].change) == (
-        *(650_000_000, 400_000_000, 0.0),
-    )
-    assert found.reference_steps[-1].left + found.reference_steps[-1].width == pytest.approx(50)

@@ -1,0 +1,54 @@
+"""junit.xml: the schema of its readers, and text that would break it."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import xmlschema
+
+from bootproof.harness.report import junit
+from tests.builders import results as builder
+from tests.builders.results import HOSTILE
+
+SCHEMA = xmlschema.XMLSchema(str(Path(__file__).with_name("junit.xsd")))
+
+
+def test_junit_follows_the_schema_of_its_readers() -> None:
+    text = junit.render(builder.mixed())
+    SCHEMA.validate(text)
+    root = ET.fromstring(text)
+    assert {name: root.get(name) for name in ("tests", "failures", "errors")} == {
+        "tests": "7",
+        "failures": "2",
+        "errors": "1",
+    }
+    suites = {suite.get("name"): suite for suite in root}
+    assert list(suites) == ["x86_64.6.1", "x86_64.6.12", "other tests"]
+    facts = {p.get("name"): p.get("value") for p in suites["x86_64.6.1"].iter("property")}
+    assert facts["elf-pvh-none.verdict"] == "booted"
+    assert facts["elf-pvh-none.instructions"] == "1300000000"
+    (failure,) = suites["x86_64.6.1"].iter("failure")
+    assert failure.get("type") == "panic"
+    assert "Unable to mount root fs" in (failure.get("message") or "")
+    assert "  | \\x1b[31mred" in (failure.text or "") and "reproduce: " in (failure.text or "")
+    assert [test.get("message") for test in root.iter("skipped")] == ["no compiler"]
+
+
+def test_junit_of_hostile_text() -> None:
+    text = junit.render(
+        builder.mixed(
+            reason=HOSTILE,
+            problem=HOSTILE,
+            claim=HOSTILE,
+            reproduce=HOSTILE,
+            code=HOSTILE,
+        )
+    )
+    SCHEMA.validate(text)
+    failure = next(ET.fromstring(text).iter("failure"))
+    assert "]]>[2J</failure>&<b>" in (failure.get("message") or "")
+
+
+def test_junit_of_nothing() -> None:
+    SCHEMA.validate(junit.render(builder.run()))

@@ -1,0 +1,77 @@
+"""Results on a terminal: the grid, the lines, failures in full."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+from bootproof.harness.report import step_summary, terminal
+from bootproof.harness.results.results import CaseResult, Check, Results
+from tests.builders import results as builder
+
+WRONG = "x86_64-6.1-elf-linux64-none"
+
+
+def test_grid() -> None:
+    text = terminal.grid(builder.mixed())
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    assert lines[:2] == [["x86_64"], ["case", "6.1", "6.12"]]
+    assert lines[2] == ["elf-linux64-+1M", "load-refused", "1.2s"]
+    assert lines[3] == ["elf-linux64-none", "✗", "panic", "1.2s", "(not", "as", "expected)"]
+
+
+@pytest.mark.parametrize("table", [terminal.grid, step_summary.render])
+def test_columns_have_one_order_whatever_ended_first(table: Callable[[Results], str]) -> None:
+    kernels = ["newest-cloud", "6.12-cloud", "5.10", "6.1-cloud"]
+    text = table(builder.run(*(builder.case(kernel=kernel) for kernel in kernels)))
+    (heading,) = (line for line in text.replace("\\", "").splitlines() if "6.12-cloud" in line)
+    assert heading.replace("|", "").split() == ["case", "5.10", "6.1-cloud", *kernels[1::-1]]
+
+
+def test_colour_only_repeats_what_the_text_says() -> None:
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", terminal.grid(builder.mixed(), colour=True))
+    assert plain == terminal.grid(builder.mixed())
+    assert "\x1b" in terminal.grid(builder.mixed(), colour=True)
+    assert "\x1b" not in terminal.grid(builder.mixed()) + terminal.failures(builder.mixed())
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (0, "[ 3/12] ok     booted                  1.2 s x86_64-6.1-elf-pvh-none"),
+        (1, f"[ 3/12] FAILED panic                   1.2 s {WRONG}   NOT AS EXPECTED (booted)"),
+        (4, "[ 3/12] FAILED                         0.5 s test_a.py::test_no"),
+        (5, "[ 3/12] ERROR                          0.0 s test_a.py::test_broken"),
+        (6, "[ 3/12] skip                           0.0 s test_a.py::test_skipped"),
+    ],
+)
+def test_line(number: int, said: str) -> None:
+    found = builder.mixed()
+    items: list[CaseResult | Check] = [*found.cases, *found.checks]
+    assert terminal.line(items[number], 3, 12) == said
+
+
+def test_failures_have_all_a_reader_needs() -> None:
+    text = terminal.failures(builder.mixed())
+    assert text.splitlines()[1:8] == [
+        f"✗ {WRONG}: panic instead of booted: kernel panic: VFS: Unable to mount root fs",
+        "last console lines:",
+        "  | \\x1b[31mred\\x1b[0m",
+        "  | broken \\xff",
+        "reproduce: ./bootproof matrix -k x",
+        "run directory: build/matrix/x",
+        "",
+    ]
+    assert "✗ test_a.py::test_no: failed\nAssertionError: one\nline two" in text
+
+
+def test_summary() -> None:
+    assert terminal.summary(builder.mixed()) == (
+        "2 of 3 cases as expected in 12 s; 1 other test: failed; 1 other test: error;"
+        " 1 other test: skipped;"
+        " harness time per case besides QEMU: median 0.25 s, at most 0.25 s\n"
+    )
+    broken = terminal.summary(builder.run(builder.case(), complete=False))
+    assert "1 of 1 cases as expected in 12 s, and the run did not come to its end" in broken
