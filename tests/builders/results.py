@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 from bootproof.harness.results import results
@@ -130,3 +131,9 @@ def mixed(**others: Any) -> Results:
     )
     wrong = failed(transcript=log, **others)
     return run(case(), wrong, refused(kernel="6.12"), checks=checks)
+
+
+def saved(path: Path, *cases: CaseResult, **others: Any) -> str:
+    """A results.json with these cases; its path."""
+    results.write(run(*cases, **others), path)
+    return str(path)

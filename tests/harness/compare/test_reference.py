@@ -1,4 +1,4 @@
-"""Reference boots of a small guest: what befell QEMU is told as it is of a run of our own."""
+"""Reference boots: what QEMU's -kernel does with a file, and what befell it told as of our runs."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ import pytest
 from bootproof.harness.case import Case
 from bootproof.harness.compare import reference
 from bootproof.harness.compare.reference import Reference
+from bootproof.harness.errors import UserError
 from bootproof.harness.host import files
 from bootproof.harness.observation import Budget, End
 from bootproof.harness.prove import Prepared
+from bootproof.harness.qemu.argv import Channels, DirectKernel, Launch, argv
 from bootproof.harness.qemu.gdbstub import GdbStub
+from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.session import Session
 from bootproof.harness.run import Start
 from bootproof.harness.verdict import Verdict
-from bootproof.loader.address import MIB
+from bootproof.loader.address import GIB, MIB
 from tests.builders.disks import fill
 from tests.builders.guests import Claim, Program, machine, program
-from tests.builders.images import elf, load, notes, pvh_entry
+from tests.builders.images import elf, image, load, notes, pvh_entry
 
 MEMORY = 64 * MIB  # what QEMU's firmware needs
 BUDGET = Budget(quiet_instructions=400_000_000)
@@ -148,3 +151,45 @@ def test_console_without_room_is_not_held_against_the_guest(
     assert (place / "run" / "console.log").read_bytes() != said
     assert found.proven.verdict is Verdict.INCONCLUSIVE
     assert found.proven.reason.startswith("the host had no room for all that the console said")
+
+
+def test_only_the_reference_boot_has_qemus_own_loader() -> None:
+    machine = Machine.with_defaults("x86_64", memory=64 * MIB)
+    channels = Channels(console="console.log")
+    ours = argv(machine, Launch((), (0x1000,)), channels)
+    theirs = argv(machine, DirectKernel("k", "i", "a,b"), channels)
+    assert not {"-kernel", "-initrd", "-append", "-bios"} & set(ours)
+    assert theirs[-6:] == ["-kernel", "k", "-initrd", "i", "-append", "a,b"]
+    loader = ours.index("-device")
+    assert ours[:loader] == theirs[:-6]  # the same machine in all else
+
+
+@pytest.mark.parametrize(
+    ("text_offset", "base"), [(0, GIB + 2 * MIB), (0xFFF, GIB + 2 * MIB), (0x80000, GIB)]
+)
+def test_where_qemu_puts_an_image(tmp_path: Path, text_offset: int, base: int) -> None:
+    kernel = tmp_path / "Image"
+    kernel.write_bytes(image(text_offset=text_offset))
+    assert reference.default_offset("aarch64", kernel) == base
+
+
+def test_qemu_puts_a_vmlinux_where_it_says(tmp_path: Path) -> None:
+    kernel = tmp_path / "vmlinux"
+    kernel.write_bytes(elf(load(MIB, b"code"), entry=MIB))
+    assert reference.default_offset("x86_64", kernel) is None
+
+
+def test_qemu_starts_no_vmlinux_without_a_pvh_note(tmp_path: Path) -> None:
+    kernel = tmp_path / "vmlinux"
+    kernel.write_bytes(elf(load(MIB, b"code"), entry=MIB))
+    case = Case("x86_64", str(kernel), "elf", "linux64")
+    with pytest.raises(UserError, match="has no PVH note"):
+        reference.plan(case, Machine.with_defaults("x86_64", memory=64 * MIB), "linux64")
+
+
+def test_a_vmlinux_is_entered_at_its_pvh_note_however_we_enter_it(tmp_path: Path) -> None:
+    kernel = tmp_path / "vmlinux"
+    kernel.write_bytes(elf(load(MIB, b"code"), notes(pvh_entry(MIB + 0x10)), entry=MIB))
+    case = Case("x86_64", str(kernel), "elf", "linux64", offset=2 * MIB)
+    found = reference.plan(case, Machine.with_defaults("x86_64", memory=64 * MIB), "linux64")
+    assert (found.protocol, found.entry) == ("pvh", MIB + 0x10)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bootproof.harness import cli
-from bootproof.harness.report import changes as rendering
 from bootproof.harness.results import changes, results
 from bootproof.harness.results.changes import Change, Kind
 from bootproof.harness.results.results import CaseResult, Stage
@@ -200,124 +197,3 @@ def test_unknown_boot_image_is_another_one() -> None:
     key = replace(builder.KEY, boot_image=None)
     now = builder.case(key=key, instructions=1_300_000_001)
     assert change(builder.case(key=key), now).kind is Kind.SAME
-
-
-# --- as text and on the command line -----------------------------------------------------------
-
-
-def test_text() -> None:
-    before = builder.run(builder.case("a"), builder.case("b"))
-    now = builder.run(builder.case("a"), builder.failed("b"))
-    lines = rendering.render(changes.compare(before, now)).splitlines()
-    assert lines[0] == "✗ regressed: x86_64-6.1-b"
-    assert lines[1].startswith("    was booted, is panic: ")
-    assert lines[-1] == "2 cases compared with the run before: 1 regressed, 1 same"
-
-
-def saved(path: Path, *cases: CaseResult, **others: Any) -> str:
-    results.write(builder.run(*cases, **others), path)
-    return str(path)
-
-
-def test_report_of_two_runs(tmp_path: Path, capsys: Capture) -> None:
-    a = saved(tmp_path / "a.json", builder.case())
-    b = saved(tmp_path / "b.json", builder.case(instructions=1_400_000_000, key=OTHER_IMAGE))
-    assert cli.main(["report", a, a]) == 0
-    assert capsys.readouterr().out == "1 cases compared with the run before: 1 same\n"
-    assert cli.main(["report", a, b]) == 1
-    assert (
-        "whole boot: 1,300,000,000 -> 1,400,000,000 instructions (+7.69%)"
-        in capsys.readouterr().out
-    )
-    assert cli.main(["report", a, b, "--threshold", "10%"]) == 0
-    assert cli.main(["report", b, a]) == 0
-    assert "+ improved" in capsys.readouterr().out
-    c = saved(tmp_path / "c.json", builder.case(key=builder.KEY_OF_ANOTHER_QEMU))
-    assert cli.main(["report", a, c]) == 2
-    assert "QEMU: 7.2.22 then, 10.0.2 now" in capsys.readouterr().out
-
-
-def test_report_of_shards(tmp_path: Path, capsys: Capture) -> None:
-    for name, case in (("one", builder.case("a")), ("two", builder.failed("b"))):
-        saved(tmp_path / name / "results.json", case)
-    shards = [str(tmp_path / name) for name in ("one", "two")]
-    out = tmp_path / "all"
-    assert cli.main(["report", "--merge", *shards, "--out", str(out)]) == 1
-    assert [case.claim for case in results.read(out).cases] == ["a", "b"]
-    assert (out / "report.html").exists()
-    assert cli.main(["report", "--merge", shards[0], "--out", str(out)]) == 0
-    capsys.readouterr()
-    assert cli.main(["report", "--merge", shards[0], *shards, "--out", str(out)]) == 2
-    assert "x86_64-6.1-a is also in" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["a", "a", "a"], "3 runs: give two to compare, or --merge for shards of one run"),
-        (["a"], "reports are written to a directory: name it with --out"),
-        (["a", "none"], "none: No such file or directory"),
-        (["a", "a", "--threshold", "x"], "'x' is no percentage; write it like 0.5%"),
-        (["a", "a", "--threshold", "-1"], "'-1' is no percentage"),
-    ],
-)
-def test_report_refuses(words: list[str], said: str, tmp_path: Path, capsys: Capture) -> None:
-    saved(tmp_path / "a", builder.case())
-    words = [str(tmp_path / word) if word in ("a", "none") else word for word in words]
-    try:
-        code = cli.main(["report", *words])
-    except SystemExit as error:
-        code = int(str(error.code))
-    captured = capsys.readouterr()
-    assert (code, captured.out, captured.err.count("\n")) == (2, "", 1)
-    assert said in captured.err
-
-
-def test_history(tmp_path: Path, capsys: Capture) -> None:
-    for day, count in enumerate((1_300_000_000, 1_310_000_000, 1_400_000_000), 1):
-        case = builder.case(instructions=count)
-        started = f"2026-02-0{day}T00:00:00Z"
-        saved(tmp_path / str(day) / "results.json", case, builder.refused(), started=started)
-    wrong = builder.failed(builder.case().claim, instructions=900_000_000)
-    saved(tmp_path / "4" / "results.json", wrong, started="2026-02-04T00:00:00Z")
-    assert cli.main(["history", str(tmp_path)]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "4 runs from 2026-02-01T00:00:00Z to 2026-02-04T00:00:00Z"
-    assert [line.split() for line in lines[1:3]] == [
-        ["x86_64-6.1-elf-linux64-+1M", "···", "load-refused", "ok"],
-        [*("x86_64-6.1-elf-pvh-none", "▇▇█✗", "panic", "-30.77%"), "NOT", "AS", "EXPECTED"],
-    ]
-    page = (tmp_path / "history.html").read_text()
-    assert page.count("<circle") == 3 and page.count('class="cross"') == 1
-    assert "<script" not in page
-
-
-def test_history_of_nothing(tmp_path: Path, capsys: Capture) -> None:
-    assert cli.main(["history", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == f"bootproof: {tmp_path}: holds no results.json\n"
-    assert cli.main(["history", str(tmp_path / "none")]) == 2
-
-
-def test_history_beside_files_of_other_programs(tmp_path: Path, capsys: Capture) -> None:
-    """They are left out, and said; a damaged file of results is not left out."""
-    (tmp_path / "package.json").write_text("{}")
-    assert cli.main(["history", str(tmp_path)]) == 2
-    left_out = f"bootproof: {tmp_path}/package.json: left out, it is another program's file\n"
-    assert capsys.readouterr().err == f"{left_out}bootproof: {tmp_path}: holds no results.json\n"
-
-    saved(tmp_path / "monday.json", builder.case())
-    assert cli.main(["history", str(tmp_path)]) == 0
-    shown = capsys.readouterr()
-    assert shown.out.startswith("1 run") and shown.err == left_out
-
-    (tmp_path / "tuesday.json").write_bytes((tmp_path / "monday.json").read_bytes()[:-9])
-    assert cli.main(["history", str(tmp_path)]) == 2
-    assert f"{tmp_path}/tuesday.json: no results that can be read" in capsys.readouterr().err
-
-
-def test_history_breaks_where_qemu_changed(tmp_path: Path) -> None:
-    for day, key in enumerate((builder.KEY, builder.KEY_OF_ANOTHER_QEMU), 1):
-        started = f"2026-02-0{day}T00:00:00Z"
-        saved(tmp_path / str(day) / "results.json", builder.case(key=key), started=started)
-    assert cli.main(["history", str(tmp_path)]) == 0
-    assert "<polyline" not in (tmp_path / "history.html").read_text()

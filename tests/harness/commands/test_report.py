@@ -1,0 +1,71 @@
+"""`bootproof report`: two runs compared, shards merged, what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bootproof.harness import cli
+from bootproof.harness.results import results
+from tests.builders import results as builder
+
+OTHER_IMAGE = replace(builder.KEY, boot_image="22" * 32)
+Capture = pytest.CaptureFixture[str]
+
+
+def test_report_of_two_runs(tmp_path: Path, capsys: Capture) -> None:
+    a = builder.saved(tmp_path / "a.json", builder.case())
+    b = builder.saved(
+        tmp_path / "b.json", builder.case(instructions=1_400_000_000, key=OTHER_IMAGE)
+    )
+    assert cli.main(["report", a, a]) == 0
+    assert capsys.readouterr().out == "1 cases compared with the run before: 1 same\n"
+    assert cli.main(["report", a, b]) == 1
+    assert (
+        "whole boot: 1,300,000,000 -> 1,400,000,000 instructions (+7.69%)"
+        in capsys.readouterr().out
+    )
+    assert cli.main(["report", a, b, "--threshold", "10%"]) == 0
+    assert cli.main(["report", b, a]) == 0
+    assert "+ improved" in capsys.readouterr().out
+    c = builder.saved(tmp_path / "c.json", builder.case(key=builder.KEY_OF_ANOTHER_QEMU))
+    assert cli.main(["report", a, c]) == 2
+    assert "QEMU: 7.2.22 then, 10.0.2 now" in capsys.readouterr().out
+
+
+def test_report_of_shards(tmp_path: Path, capsys: Capture) -> None:
+    for name, case in (("one", builder.case("a")), ("two", builder.failed("b"))):
+        builder.saved(tmp_path / name / "results.json", case)
+    shards = [str(tmp_path / name) for name in ("one", "two")]
+    out = tmp_path / "all"
+    assert cli.main(["report", "--merge", *shards, "--out", str(out)]) == 1
+    assert [case.claim for case in results.read(out).cases] == ["a", "b"]
+    assert (out / "report.html").exists()
+    assert cli.main(["report", "--merge", shards[0], "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert cli.main(["report", "--merge", shards[0], *shards, "--out", str(out)]) == 2
+    assert "x86_64-6.1-a is also in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["a", "a", "a"], "3 runs: give two to compare, or --merge for shards of one run"),
+        (["a"], "reports are written to a directory: name it with --out"),
+        (["a", "none"], "none: No such file or directory"),
+        (["a", "a", "--threshold", "x"], "'x' is no percentage; write it like 0.5%"),
+        (["a", "a", "--threshold", "-1"], "'-1' is no percentage"),
+    ],
+)
+def test_report_refuses(words: list[str], said: str, tmp_path: Path, capsys: Capture) -> None:
+    builder.saved(tmp_path / "a", builder.case())
+    words = [str(tmp_path / word) if word in ("a", "none") else word for word in words]
+    try:
+        code = cli.main(["report", *words])
+    except SystemExit as error:
+        code = int(str(error.code))
+    captured = capsys.readouterr()
+    assert (code, captured.out, captured.err.count("\n")) == (2, "", 1)
+    assert said in captured.err

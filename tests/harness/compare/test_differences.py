@@ -1,0 +1,145 @@
+"""What counts as a difference of two boots, on small synthetic ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from bootproof.harness.compare.differences import (
+    BootDifference,
+    ComparedBoot,
+    Section,
+    boot_differences,
+    normalised,
+)
+from bootproof.harness.guest.memory_map import ABSENT, USABLE, MapEntry
+from bootproof.harness.verdict import Verdict
+from bootproof.loader.address import MIB, Range
+from tests.builders.comparisons import LOG, side
+from tests.builders.guests import flat32, flat64
+
+
+def names(ours: ComparedBoot, reference: ComparedBoot) -> list[tuple[Section, str]]:
+    return [(item.section, item.name) for item in boot_differences(ours, reference)]
+
+
+def test_equal_boots_do_not_differ() -> None:
+    assert boot_differences(side(), side()) == []
+
+
+def test_a_boot_that_failed_is_a_difference_even_when_both_did() -> None:
+    assert names(side(verdict=Verdict.PANIC), side()) == [(Section.VERDICT, "verdict")]
+    assert names(side(verdict=Verdict.PANIC), side(verdict=Verdict.PANIC)) == [
+        (Section.VERDICT, "verdict")
+    ]
+
+
+def test_registers_differ_field_by_field() -> None:
+    other = flat32(0x1000000, rbx=0x5000, cr4=0x20)
+    assert names(side(), side(registers=other)) == [
+        (Section.REGISTERS, "cr4"),
+        (Section.REGISTERS, "rbx"),
+    ]
+
+
+def test_an_entry_that_was_not_reached() -> None:
+    found = boot_differences(replace(side(), registers=None), side())
+    assert found == [BootDifference(Section.REGISTERS, "entry", "not reached", "reached")]
+
+
+def test_through_different_protocols_only_shared_parameters_are_compared() -> None:
+    ours = side("linux64", flat64(0x1000000), values={"boot_params.hdr.version": "0x20c"})
+    other = side("pvh", values={"start_info.version": "1", "cmdline": "other"})
+    assert names(ours, other) == [
+        (Section.REGISTERS, "protocol"),
+        (Section.PARAMETERS, "cmdline"),
+    ]
+
+
+def test_kernel_bytes_and_place() -> None:
+    ours = side()
+    moved = replace(ours, memory=replace(ours.memory, kernel=Range(18 * MIB, 0x3000)))
+    assert names(ours, moved) == [(Section.KERNEL, "place")]
+    changed = replace(ours, memory=replace(ours.memory, pages=(1, 9, 3)))
+    assert [item.reference for item in boot_differences(ours, changed)] == [
+        "1 of 3 pages differ, the first is 1"
+    ]
+
+
+def test_parameters_that_one_side_lacks() -> None:
+    found = boot_differences(
+        side(), side(values={"/chosen rng-seed": "", "start_info.flags": "0x0"})
+    )
+    assert found == [
+        BootDifference(Section.DEVICE_TREE, "/chosen rng-seed", "", ""),
+        BootDifference(Section.PARAMETERS, "start_info.flags", "", "0x0"),
+    ]
+
+
+def test_memory_map_at_the_entry_and_in_the_log() -> None:
+    ours = side()
+    shorter = replace(ours.memory, map=(MapEntry(Range(0, 511 * MIB), USABLE),))
+    log = LOG.replace(b"[mem 0x0000000000100000-0x000000001fffffff] usable", b"nothing")
+    found = boot_differences(ours, replace(ours, memory=shorter, transcript=log))
+    assert found[:2] == [
+        BootDifference(
+            Section.MEMORY_MAP,
+            f"{where}, {range_}",
+            USABLE,
+            ABSENT,
+            range_,
+        )
+        for where, range_ in (
+            ("at the entry", Range(511 * MIB, MIB)),
+            ("in the log", Range.between(MIB, 512 * MIB)),
+        )
+    ]
+
+
+def test_evidence_and_memory_figures() -> None:
+    log = LOG.replace(b"ram 00001000", b"ram 00002000").replace(b"53068K reserved", b"9K reserved")
+    assert boot_differences(side(), side(log=log)) == [
+        BootDifference(
+            Section.EVIDENCE,
+            "ram",
+            "00001000-0009fbff, 00100000-1fffffff",
+            "00002000-0009fbff, 00100000-1fffffff",
+        ),
+        BootDifference(Section.MEMORY, "reserved", "53068", "9"),
+    ]
+
+
+def test_the_proof_line_is_no_difference() -> None:
+    """It is over all the other evidence, which is compared by itself."""
+    assert boot_differences(side(), side(log=LOG.replace(b"proof 00", b"proof 11"))) == []
+
+
+def test_log_lines_are_counted_whatever_their_order() -> None:
+    one, two = b"[    1.0] one\r\n", b"[    2.0] two\r\n"
+    assert boot_differences(side(log=one + two), side(log=two + one)) == []
+    assert boot_differences(side(log=one), side(log=one + one + two)) == [
+        BootDifference(Section.LOG, "one", "", "one"),
+        BootDifference(Section.LOG, "two", "", "two"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "same"),
+    [
+        ("[    0.000000] RAMDISK: [mem 0x1fe1-0x1fff]", "[    9.1] RAMDISK: [mem 0x2-0x3]"),
+        ("audit: type=2000 audit(1.4:1): state", "audit: type=2000 audit(2.9:1): state"),
+        ("sched_clock: Marking stable (1, 2)->(3)", "sched_clock: Marking stable (4)"),
+        ("node 0 deferred pages initialised in 44ms", "node 0 deferred pages initialised in 4ms"),
+        ("clocksource: tsc: max_idle_ns: 44 ns", "clocksource: tsc: max_idle_ns: 88 ns"),
+        ("999.99 BogoMIPS (lpj=4)", "1000.0 BogoMIPS (lpj=5)"),
+        ("x: Configuration UC-   ", "x: Configuration UC-"),
+    ],
+)
+def test_normalised_lines(line: str, same: str) -> None:
+    assert normalised(line) == normalised(same)
+
+
+@pytest.mark.parametrize("line", ["Total pages: 128768", "[    1.0] 2 ACPI AML tables"])
+def test_what_normalising_keeps(line: str) -> None:
+    assert normalised(line) == line.removeprefix("[    1.0] ")

@@ -1,0 +1,37 @@
+"""Memory maps as kernels log them, and where two differ."""
+
+from __future__ import annotations
+
+from bootproof.harness.guest import memory_map
+from bootproof.harness.guest.memory_map import ABSENT, USABLE, MapDifference, MapEntry
+from bootproof.loader.address import GIB, MIB, Range
+
+RAM = Range(0, 512 * MIB)
+
+
+def test_both_wordings_of_a_logged_map() -> None:
+    old = b"BIOS-e820: [mem 0x0000000000000000-0x000000000009fbff] usable\r\n"
+    new = b"BIOS-e820: [mem 0x0000000000000000-0x000000000009fbff]  System RAM\r\n"
+    gap = b"BIOS-e820: [gap 0x0000000020000000-0x00000000afffffff]\r\n"
+    wanted = (MapEntry(Range(0, 0x9FC00), USABLE),)
+    assert memory_map.logged(old) == memory_map.logged(gap + new) == wanted
+    reserved = b"BIOS-e820: [mem 0x0000000000000000-0x0000000000000fff]  device reserved\n"
+    assert memory_map.logged(reserved)[0].kind == "reserved"
+
+
+def test_map_differences_are_joined() -> None:
+    ours = [MapEntry(Range(0, 0x1000), USABLE), MapEntry(Range(0x1000, 0x1000), USABLE)]
+    assert list(memory_map.differences(ours, [])) == [
+        MapDifference(Range(0, 0x2000), USABLE, ABSENT)
+    ]
+    theirs = [MapEntry(Range(0x1000, 0x1000), "reserved")]
+    assert list(memory_map.differences(ours, theirs)) == [
+        MapDifference(Range(0, 0x1000), USABLE, ABSENT),
+        MapDifference(Range(0x1000, 0x1000), USABLE, "reserved"),
+    ]
+
+
+def test_banks_end_where_the_firmware_says() -> None:
+    firmware = [MapEntry(Range(0, 0x9FC00), USABLE), MapEntry(Range.between(MIB, 3 * MIB), USABLE)]
+    banks = [Range(0, 4 * MIB), Range(4 * GIB, MIB)]
+    assert memory_map.usable_banks(firmware, banks) == (Range(0, 3 * MIB), Range(4 * GIB, MIB))

@@ -1,0 +1,27 @@
+"""A comparison on a terminal."""
+
+from __future__ import annotations
+
+import re
+
+from bootproof.harness.report.comparison import render
+from tests.builders.comparisons import BAD, GOOD, comparison
+
+
+def test_report_names_what_is_unexplained() -> None:
+    text = render(comparison(BAD, GOOD))
+    assert "UNEXPLAINED" in text
+    assert re.search(r"parameters +cmdline +console=ttyS0 quietly +console=ttyS0", text)
+    assert "✗ 1 of 2 differences are unexplained" in text
+    assert "\x1b" not in text  # no terminal, no colours
+
+
+def test_report_of_what_is_explained() -> None:
+    text = render(comparison(GOOD))
+    assert "UNEXPLAINED" not in text
+    assert re.search(r"registers at the entry +place +1 +rbx", text)
+    assert "✓ all 1 differences are explained" in text
+    assert re.search(r"guest instructions +1,000,000 +1,000,000", text)
+    assert re.search(r"guest instructions to: first-output +900,000 +900,000", text)
+    assert re.search(r"guest seconds to: banner +0.000 +0.000", text)
+    assert "instructions to: banner" not in text
