@@ -19,6 +19,9 @@ MIB = 1 << 20
 GIB = 1 << 30
 TIB = 1 << 40
 
+Banks = tuple[tuple[int, int], ...]
+"""Base and size of each bank of RAM, guest-physical."""
+
 _UNITS = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": TIB}
 _SIZE = re.compile(r"\s*(0[xX][0-9a-fA-F]+|[0-9]+)\s*(?:([kKmMgGtT])(?:i?[bB])?)?\s*", re.ASCII)
 

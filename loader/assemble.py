@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.loader import bootimage
-from bootproof.loader.address import MIB, Range, format_size
+from bootproof.loader.address import MIB, Banks, Range, format_size
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.bzimage import BzImage
 from bootproof.loader.elf import Elf
@@ -27,8 +27,6 @@ from bootproof.loader.protocols import BootRequest, ProtocolError
 from bootproof.loader.protocols.table import PROTOCOLS, AnyProtocol
 from bootproof.loader.relocation import relocated
 from bootproof.loader.result import KernelLoaderResult
-
-Banks = tuple[tuple[int, int], ...]
 
 LOADERS: Final[Mapping[Format, type[Elf | BzImage | Pe]]] = {
     Format.ELF: Elf,

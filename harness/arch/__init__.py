@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bootproof.harness.arch.dump import DumpFormat
-from bootproof.loader.address import Range
+from bootproof.loader.address import Banks, Range
 from bootproof.loader.identify import Format
 from bootproof.loader.kconfig import Need
 from bootproof.loader.layout import Region
 
 Version = tuple[int, int, int]
-Banks = tuple[tuple[int, int], ...]  # base and size of each, guest-physical
 
 DEFAULT_PROFILE, FAST_PROFILE = "default", "fast"
 PROFILES: Final = (DEFAULT_PROFILE, FAST_PROFILE)

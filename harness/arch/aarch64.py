@@ -10,9 +10,9 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from bootproof.harness.arch import FAST, Arch, Banks, Board
+from bootproof.harness.arch import FAST, Arch, Board
 from bootproof.harness.arch.dump import DumpFormat, incomplete, values
-from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.address import GIB, MIB, Banks, Range
 from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.identify import Format
 from bootproof.loader.kconfig import Need

@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from bootproof.harness.arch import FAST, Arch, Banks, Board, Quirk, RealtimeQuirk
+from bootproof.harness.arch import FAST, Arch, Board, Quirk, RealtimeQuirk
 from bootproof.harness.arch.dump import DumpFormat, each_cpu, incomplete, values
-from bootproof.loader.address import GIB, Range
+from bootproof.loader.address import GIB, Banks, Range
 from bootproof.loader.arch.x86_64 import DescriptorTable, Segment, X86Registers
 from bootproof.loader.identify import Format
 from bootproof.loader.kconfig import Need

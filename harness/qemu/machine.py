@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from bootproof.harness.arch import Arch, Banks
+from bootproof.harness.arch import Arch
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
 from bootproof.harness.qemu.binary import QemuBinary, find_qemu
-from bootproof.loader.address import MIB, format_size
+from bootproof.loader.address import MIB, Banks, format_size
 from bootproof.loader.layout import Region
 
 

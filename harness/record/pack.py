@@ -24,6 +24,7 @@ import zstandard
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import disk_errors
+from bootproof.harness.host.process import MOST_WRITTEN
 from bootproof.harness.qemu.session import CONSOLE, RUN_LOG
 from bootproof.harness.record import playback, recording
 from bootproof.harness.record.rundir import RECORD, RESULT, TRANSCRIPT
@@ -39,7 +40,7 @@ _NEEDED: Final[Mapping[str, int]] = {
     bootimage.DESCRIPTION: 1 << 20,
     RECORD: 1 << 16,
     CONSOLE: 17 << 20,
-    RUN_LOG: 512 << 20,
+    RUN_LOG: MOST_WRITTEN,
 }
 _EXTRA: Final[Mapping[str, int]] = {TRANSCRIPT: 64 << 20, RESULT: 64 << 20}
 _RAM: Final = re.compile(r"ram/([0-9a-f]{16})")

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from bootproof.harness.compare.comparison import Comparison, Cost, ExplainedDifference
 from bootproof.harness.guest.stages import Stage
+from bootproof.harness.report.terminal import WIDTH
 
-_WIDTH: Final = 118
 _SHOWN: Final = 60  # characters of a value; all of it stands in comparison.json
 _PER_CODE: Final = 3
 _NOTHING: Final = "-"
@@ -24,7 +24,7 @@ def render(comparison: Comparison) -> str:
     """The whole report as text; with colours only when standard output is a terminal."""
     out = io.StringIO()
     console = Console(
-        file=out, width=_WIDTH, highlight=False, force_terminal=sys.stdout.isatty() or None
+        file=out, width=WIDTH, highlight=False, force_terminal=sys.stdout.isatty() or None
     )
     unexplained = [item for item in comparison.differences if item.code is None]
     if unexplained:

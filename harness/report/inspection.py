@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bootproof.harness.report.terminal import WIDTH
 from bootproof.loader.address import MIB, format_size
 from bootproof.loader.errors import one_line
 from bootproof.loader.inspect import (
@@ -24,7 +25,6 @@ from bootproof.loader.inspect import (
     Refusal,
 )
 
-_WIDTH = 118
 _MOST_FINDINGS = 30  # a damaged file can give one for each of 65535 segments
 _FORMATS = {
     "elf": "vmlinux (ELF)",
@@ -47,7 +47,7 @@ def render(inspection: Inspection) -> str:
     for label, value in _rows(inspection):
         table.add_row(Text(f"  {label}"), Text(one_line(value)))
     text = io.StringIO()
-    console = Console(file=text, width=_WIDTH, color_system=None, force_terminal=False)
+    console = Console(file=text, width=WIDTH, color_system=None, force_terminal=False)
     console.print(Text(one_line(inspection.file)), soft_wrap=True)
     console.print(table)
     return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())

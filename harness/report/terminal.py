@@ -17,7 +17,7 @@ from bootproof.harness.report import failure
 from bootproof.harness.report.grid import Grid, grids
 from bootproof.harness.results.results import CaseResult, Check, Results
 
-_WIDTH: Final = 118
+WIDTH: Final = 118
 _GOOD, _BAD = "green", "bold red"
 _MARKS: Final = {
     "passed": ("ok    ", _GOOD),
@@ -91,6 +91,6 @@ def _summary(results: Results) -> Text:
 def _rendered(what: Text | Table, *, colour: bool) -> str:
     out = io.StringIO()
     terminal = True if colour else None
-    console = Console(file=out, width=_WIDTH, highlight=False, force_terminal=terminal)
+    console = Console(file=out, width=WIDTH, highlight=False, force_terminal=terminal)
     console.print(what, soft_wrap=isinstance(what, Text))
     return out.getvalue()

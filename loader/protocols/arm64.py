@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from bootproof.loader.address import Range, align_down, align_up
+from bootproof.loader.address import GIB, Range, align_down, align_up
 from bootproof.loader.arch.aarch64 import AARCH64, Arm64Registers
 from bootproof.loader.boot_parameters import BootParameters, Read, decoded
 from bootproof.loader.device_tree import (
@@ -39,8 +39,7 @@ from bootproof.loader.rules.arm64 import arm64
 NAME: Final = "arm64"
 
 COMMAND_LINE_SIZE: Final = 2048  # include/uapi/asm/setup.h, the NUL included
-_GIB: Final = 1 << 30
-_INITRD_REACH: Final = 32 * _GIB
+_INITRD_REACH: Final = 32 * GIB
 
 
 def plan(ram: Sequence[Range], kernel: KernelLoaderResult, request: BootRequest) -> list[Region]:
@@ -91,12 +90,12 @@ def _tree(dtb: bytes, request: BootRequest, initrd: Range | None) -> bytes:
 
 def initrd_window(footprint: Range) -> Range:
     """Where an initrd may lie: 1 GiB-aligned, 32 GiB long, the kernel included (section 2)."""
-    return Range(align_down(footprint.start, _GIB), _INITRD_REACH)
+    return Range(align_down(footprint.start, GIB), _INITRD_REACH)
 
 
 def initrd_window_below(footprint: Range) -> Range:
     """Where else it may lie: below the kernel, in a window that begins with its own GiB."""
-    lowest = max(align_up(footprint.end - _INITRD_REACH, _GIB), 0)
+    lowest = max(align_up(footprint.end - _INITRD_REACH, GIB), 0)
     return Range.between(min(lowest, footprint.start), footprint.start)
 
 

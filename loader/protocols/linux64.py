@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from bootproof.loader.address import Range, align_up
+from bootproof.loader.address import GIB, Range, align_up
 from bootproof.loader.arch.x86_64 import (
     ATTR_CODE64,
     CR0_ET,
@@ -37,7 +37,6 @@ from bootproof.loader.rules import linux
 
 NAME: Final = "linux64"
 
-_GIB: Final = 1 << 30
 _LARGE_PAGE: Final = 2 << 20
 _PRESENT_WRITE: Final = 0x3
 _PAGE_SIZE_BIT: Final = 0x80
@@ -88,7 +87,7 @@ def identity_map(address: int, gib: int) -> bytes:
 
 def _identity_gib(ram: Sequence[Range]) -> int:
     end = max(bank.end for bank in ram)
-    return min(max(_IDENTITY_MINIMUM, align_up(end, _GIB) // _GIB), 512)
+    return min(max(_IDENTITY_MINIMUM, align_up(end, GIB) // GIB), 512)
 
 
 PROTOCOL: Final = BootProtocol(

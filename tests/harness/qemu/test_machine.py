@@ -8,11 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from bootproof.harness.arch import Banks
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
 from bootproof.harness.qemu.machine import Machine
-from bootproof.loader.address import GIB, MIB
+from bootproof.loader.address import GIB, MIB, Banks
 
 # --- where RAM is ------------------------------------------------------------------------------
 
