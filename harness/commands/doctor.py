@@ -13,7 +13,6 @@ import importlib.metadata
 import os
 import platform
 import pwd
-import re
 import shutil
 import subprocess
 import sys
@@ -124,30 +123,22 @@ def _requirements() -> tuple[list[str], list[str]]:
     return project["dependencies"], project["optional-dependencies"]["dev"]
 
 
-def _python_package(requirement: str) -> Component:
-    name, minimum = split_requirement(requirement)
+def _python_package(text: str) -> Component:
+    from packaging.requirements import Requirement
+
+    needed = Requirement(text)
     # The stamp says that all is well: without removing it the launcher would not look again.
     remedy = f"rm {sys.prefix}/bootproof.stamp, then {SET_UP}"
     if places.INSTALLED:
-        remedy = f"pip install '{requirement}'"
+        remedy = f"pip install '{text}'"
     try:
-        version = importlib.metadata.version(name)
+        version = importlib.metadata.version(needed.name)
     except importlib.metadata.PackageNotFoundError:
-        return Component(name, State.MISSING, remedy=remedy)
-    if numbers(version) < numbers(minimum):
-        return Component(name, State.TOO_OLD, version, f"{minimum} or newer is needed", remedy)
-    return Component(name, State.OK, version)
-
-
-def split_requirement(requirement: str) -> tuple[str, str]:
-    """("rich", "13") of "rich>=13"; the minimum is "0" when there is none.
-
-    Raises ValueError for any other form; pyproject.toml uses only these two.
-    """
-    match = re.fullmatch(r"([A-Za-z0-9._-]+?)(?:>=([0-9.]+))?", requirement)
-    if match is None:
-        raise ValueError(f"pyproject.toml: cannot read the requirement {requirement!r}")
-    return match[1], match[2] or "0"
+        return Component(needed.name, State.MISSING, remedy=remedy)
+    if version not in needed.specifier:
+        detail = f"{needed.specifier} is needed"
+        return Component(needed.name, State.TOO_OLD, version, detail, remedy)
+    return Component(needed.name, State.OK, version)
 
 
 def _user() -> Iterator[Component]:
@@ -241,11 +232,6 @@ def _room(name: str, directory: Path, needed: int, setting: str) -> Component:
 
 def _in_virtual_environment() -> bool:
     return sys.prefix != sys.base_prefix
-
-
-def numbers(version: str) -> tuple[int, ...]:
-    """The numbers in a version, for comparing: (2, 31) of "2.31"."""
-    return tuple(int(number) for number in re.findall(r"\d+", version))
 
 
 def _gib(size: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    places.need_clone("fuzz")
+    sys.path.insert(0, str(places.need_clone("fuzz")))
     from tests.fuzz import run
     from tests.fuzz.targets import TARGETS
 

@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests import ROOT
 from tests.fuzz.child import EXECUTIONS, LAST_INPUT, last_input
 from tests.fuzz.targets import PLANTED, TARGETS
 
 GRACE: Final = 30.0  # seconds that a target's process may need beside its share of the time
 NO_ATHERIS: Final = (
     "atheris is not installed: inputs are mutated at random, without a look at coverage "
-    "(.venv/bin/pip install atheris; wheels exist for x86_64)"
+    "(.venv/bin/python -m pip install atheris; wheels exist for x86_64)"
 )
 
 
@@ -71,6 +72,7 @@ def fuzz(name: str, seconds: float, out: Path, *, seed: int, engine: str) -> Out
     try:
         child = subprocess.run(
             command,
+            cwd=ROOT,
             check=False,
             capture_output=True,
             text=True,

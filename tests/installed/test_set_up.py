@@ -67,6 +67,15 @@ def pins(name: str) -> list[str]:
     return [line for line in (ROOT / name).read_text("utf-8").splitlines() if "==" in line]
 
 
+def test_it_is_enough_for_every_command_but_one(set_up: Path) -> None:
+    said = bootproof(set_up, "fuzz", "--target", "elf", "--seconds", "1", "--engine", "mutation")
+    assert said.returncode == 0, said.stdout + said.stderr
+    said = bootproof(set_up, "boot", "6.1-cloud-amd64", "--protocol", "pvh")
+    assert (said.returncode, said.stderr) == (0, ""), said.stdout
+    said = bootproof(set_up, "matrix", "-n", "2", "-k", "6.1-cloud-arm64-image-arm64-ram+0]")
+    assert (said.returncode, said.stderr) == (0, ""), said.stdout
+
+
 def test_its_python_imports_bootproof_also_when_the_clone_is_moved(
     set_up: Path, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
+from packaging.requirements import Requirement
 
 from bootproof.harness.commands import doctor
 from bootproof.harness.commands.doctor import Report
@@ -60,7 +61,7 @@ def add_program(directory: Path, name: str, says: str) -> Path:
 
 def test_it_looks_at_everything_and_every_package_of_the_project() -> None:
     names = [c.name for c in doctor.examine().components]
-    packages = [doctor.split_requirement(requirement)[0] for requirement in DEPENDENCIES]
+    packages = [Requirement(text).name for text in DEPENDENCIES]
     for name in (
         *("system", "Python", "virtual environment", *packages, "developers' packages"),
         *("QEMU for x86_64", "QEMU for aarch64", "setpriv", "QEMU runs as", "Landlock", "gpgv"),
@@ -111,7 +112,7 @@ def test_a_package_older_than_the_project_needs_is_too_old(
     monkeypatch.syspath_prepend(str(tmp_path))
     found = component("rich")
     assert (found.state, found.version) == (State.TOO_OLD, "12.9")
-    assert found.detail == "13 or newer is needed"
+    assert found.detail == ">=13 is needed"
 
 
 def test_without_its_packages_it_still_says_what_is_missing(
@@ -249,8 +250,3 @@ def test_a_terminal_gets_colours_and_the_same_words() -> None:
     assert re.search(r"^missing +QEMU for x86_64", words, re.MULTILINE)
     assert re.search(r"^ok +Python ", words, re.MULTILINE)
     assert "Not everything that bootproof needs is here: QEMU for x86_64." in words
-
-
-def test_an_unreadable_requirement_is_an_error_of_ours() -> None:
-    with pytest.raises(ValueError, match="cannot read the requirement 'a<2'"):
-        doctor.split_requirement("a<2")
