@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from bootproof.harness import typedjson
 from bootproof.harness.arch import DEFAULT_PROFILE, Arch
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
@@ -30,7 +31,6 @@ from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.session import CONSOLE
 from bootproof.harness.record import interrupted, rundir
 from bootproof.harness.record.rundir import DMESG, write_result
-from bootproof.harness.results import typedjson
 from bootproof.harness.results.key import Key
 from bootproof.harness.run import Outcome, Start, Unpacked, run
 from bootproof.harness.text import printable
@@ -298,7 +298,7 @@ def outcome_json(outcome: Outcome) -> Mapping[str, Any]:
         "cpu_seconds": round(outcome.costs.cpu_seconds, 3),
         "qemu_seconds": round(outcome.costs.qemu_seconds, 3),
         "not_recorded": outcome.not_recorded,
-        "stages": [stage.to_json() for stage in outcome.stages],
+        "stages": typedjson.to_json(outcome.stages),
         "console": CONSOLE,
         "console_bytes": len(seen.transcript),
         "evidence": dict(outcome.judgement.evidence.to_json()),

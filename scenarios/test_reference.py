@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from bootproof.harness import cli
+from bootproof.harness import cli, typedjson
 from bootproof.harness.case import RAM_BASE, Case
 from bootproof.harness.cases.kernels import default_kernels
 from bootproof.harness.compare import both_ways
 from bootproof.harness.compare.both_ways import Pair
 from bootproof.harness.compare.differences import Section
 from bootproof.harness.report.comparison import render
-from bootproof.harness.results import typedjson
 from bootproof.harness.suite.case_result import reference_result
 from bootproof.harness.suite.options import KEEP_OPTION, REFERENCE_PROPERTY
 from bootproof.loader import bootimage

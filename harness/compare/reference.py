@@ -143,7 +143,7 @@ def run(case: Case, plan: Plan, prepared: Prepared, directory: Path, look: Look)
     judgement = verdict.judge(_expected(expected, plan, machine, seen.transcript), seen)
     seconds = time.monotonic() - began
     costs = Costs(seconds, seconds, seen.cpu_seconds, seen.instructions)
-    entry = () if course.registers is None else (Stage(ENTRY, None, course.instructions),)
+    entry = () if course.registers is None else (Stage(ENTRY, course.instructions, None),)
     stages = (*entry, *recording.stages(seen, directory / RUN_LOG))
     outcome = Outcome(judgement, seen, costs, directory, stages)
     proven = Proven(

@@ -8,9 +8,10 @@ kernel's own time stamps.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
+
+from bootproof.harness.typedjson import about
 
 ENTRY: Final = "entry"
 _FIRST_OUTPUT: Final = "first-output"
@@ -27,18 +28,11 @@ _TIME: Final = re.compile(rb"^\[ *(\d+\.\d+)\]")
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stage that was reached."""
+    """A stage of the boot that was reached."""
 
-    name: str
-    guest_seconds: float | None = None  # the kernel's own time stamp, if it has one
-    instructions: int | None = None  # of the guest, exactly those before it; None: not known
-
-    def to_json(self) -> Mapping[str, Any]:
-        return {
-            "name": self.name,
-            "instructions": self.instructions,
-            "guest_seconds": self.guest_seconds,
-        }
+    name: str = about("entry, first-output, banner, memory, drivers, init or proof")
+    instructions: int | None = about("guest instructions before it; null when not known")
+    guest_seconds: float | None = about("the kernel's own time stamp, if there is one")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +44,7 @@ class Mark:
     guest_seconds: float | None
 
     def reached_after(self, instructions: int | None) -> Stage:
-        return Stage(self.name, self.guest_seconds, instructions)
+        return Stage(self.name, instructions, self.guest_seconds)
 
 
 class Follower:

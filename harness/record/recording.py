@@ -61,7 +61,7 @@ def stages(observation: Observation, log: Path) -> tuple[Stage, ...]:
     probe = observation.probe
     entry = []
     if probe is not None and probe.reached:
-        entry = [Stage(ENTRY, None, probe.instructions)]
+        entry = [Stage(ENTRY, probe.instructions, None)]
     pairs = zip(found, counts, strict=True)
     return (*entry, *(mark.reached_after(count) for mark, count in pairs))
 

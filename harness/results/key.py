@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Final
 
-from bootproof.harness.results.typedjson import about
+from bootproof.harness.typedjson import about
 
 BOOT_IMAGE: Final = "boot_image"
 

@@ -15,12 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from bootproof.harness import typedjson
 from bootproof.harness.errors import UserError
+from bootproof.harness.guest.stages import Stage
 from bootproof.harness.host.files import disk_errors, write_whole
-from bootproof.harness.results import typedjson
 from bootproof.harness.results.key import Key
-from bootproof.harness.results.typedjson import about
 from bootproof.harness.text import printable
+from bootproof.harness.typedjson import about
 from bootproof.harness.verdict import Verdict
 from bootproof.loader import strictjson
 
@@ -49,15 +50,6 @@ class Expected:
 
     verdict: str = about("a verdict of docs/verdicts.md")
     why: str = about("why that is what must happen; may be empty")
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A stage of the boot that was reached."""
-
-    name: str = about("entry, first-output, banner, memory, drivers, init or proof")
-    instructions: int | None = about("guest instructions before it; null when not known")
-    guest_seconds: float | None = about("the kernel's own time stamp, if there is one")
 
 
 @dataclass(frozen=True, slots=True)

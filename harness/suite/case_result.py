@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Final
 
 from bootproof.harness.compare.comparison import Cost
-from bootproof.harness.guest import stages
 from bootproof.harness.prove import Proven
 from bootproof.harness.results import results
 from bootproof.harness.results.results import (
@@ -19,7 +18,6 @@ from bootproof.harness.results.results import (
     Memory,
     Reference,
     Register,
-    Stage,
     Transcript,
 )
 from bootproof.harness.run import Outcome
@@ -57,7 +55,7 @@ def case_result(proven: Proven, reproduce: str) -> CaseResult:
         harness_seconds=round(max(0.0, proven.host_seconds - qemu_seconds), 3),
         cpu_seconds=round(outcome.costs.cpu_seconds, 3) if outcome else None,
         instructions=outcome.costs.instructions if outcome else None,
-        stages=_stages(outcome),
+        stages=outcome.stages if outcome else (),
         key=proven.key,
         evidence=said,
         proof=proof,
@@ -74,7 +72,7 @@ def case_result(proven: Proven, reproduce: str) -> CaseResult:
 
 def reference_result(cost: Cost) -> Reference:
     """What a result keeps of a reference boot."""
-    return Reference(cost.instructions, _as_results(cost.stages))
+    return Reference(cost.instructions, cost.stages)
 
 
 def _evidence(outcome: Outcome | None) -> tuple[Mapping[str, tuple[str, ...]], str | None]:
@@ -100,14 +98,6 @@ def _short(text: str) -> str:
 def _log(outcome: Outcome | None) -> Transcript | None:
     raw = outcome.observation.log if outcome else b""
     return results.transcript(raw) if raw else None
-
-
-def _stages(outcome: Outcome | None) -> tuple[Stage, ...]:
-    return _as_results(outcome.stages if outcome else ())
-
-
-def _as_results(reached: Iterable[stages.Stage]) -> tuple[Stage, ...]:
-    return tuple(Stage(stage.name, stage.instructions, stage.guest_seconds) for stage in reached)
 
 
 def _findings(outcome: Outcome | None) -> tuple[str, ...]:

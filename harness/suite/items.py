@@ -18,6 +18,7 @@ from typing import Final
 import pytest
 from _pytest._code.code import TerminalRepr, TracebackStyle
 
+from bootproof.harness import typedjson
 from bootproof.harness.case import Case
 from bootproof.harness.cases import case_file, qemus, scenarios, select, shard
 from bootproof.harness.errors import UserError
@@ -27,7 +28,6 @@ from bootproof.harness.qemu.binary import find_qemu
 from bootproof.harness.record import rundir
 from bootproof.harness.report import failure
 from bootproof.harness.report.listing import Listed
-from bootproof.harness.results import typedjson
 from bootproof.harness.suite.case_result import case_result
 from bootproof.harness.suite.live import AREA
 from bootproof.harness.suite.options import (

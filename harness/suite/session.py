@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from bootproof.harness import VERSION
+from bootproof.harness import VERSION, typedjson
 from bootproof.harness.report import changes as rendering
 from bootproof.harness.report import files, ktap, terminal
-from bootproof.harness.results import changes, results, typedjson
+from bootproof.harness.results import changes, results
 from bootproof.harness.results.changes import Change, Kind
 from bootproof.harness.results.results import CaseResult, Check, Reference, Results
 from bootproof.harness.suite.live import AREA

@@ -49,7 +49,7 @@ def side(
 
 
 def comparison(*differences: ExplainedDifference) -> Comparison:
-    stages = (Stage("first-output", None, 900_000), Stage("banner", 0.0, None))
+    stages = (Stage("first-output", 900_000, None), Stage("banner", None, 0.0))
     cost = Cost("booted", "pvh", 1_000_000, stages)
     return Comparison("case", differences, cost, cost, Path("/nowhere"))
 

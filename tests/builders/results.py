@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from bootproof.harness.guest.stages import Stage
 from bootproof.harness.results import results
 from bootproof.harness.results.key import Key
 from bootproof.harness.results.results import (
@@ -17,7 +18,6 @@ from bootproof.harness.results.results import (
     Memory,
     Register,
     Results,
-    Stage,
 )
 from bootproof.loader.address import MIB
 

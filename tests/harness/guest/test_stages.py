@@ -18,28 +18,31 @@ BOOT = (
 
 def test_all_stages_in_order_with_the_guests_own_times() -> None:
     assert stages(BOOT) == [
-        Stage("first-output", None),
-        Stage("banner", 0.0),
-        Stage("memory", 0.012345),
-        Stage("drivers", 0.123456),
-        Stage("init", 1.5),
-        Stage("proof", None),
+        Stage("first-output", None, None),
+        Stage("banner", None, 0.0),
+        Stage("memory", None, 0.012345),
+        Stage("drivers", None, 0.123456),
+        Stage("init", None, 1.5),
+        Stage("proof", None, None),
     ]
 
 
 def test_only_what_was_reached() -> None:
     assert stages(b"") == []
-    assert stages(b"garbage") == [Stage("first-output", None)]
+    assert stages(b"garbage") == [Stage("first-output", None, None)]
     assert [stage.name for stage in stages(BOOT[:60])] == ["first-output", "banner"]
 
 
 def test_lines_without_a_time_stamp() -> None:
-    assert stages(b"Linux version 6.1.0\n") == [Stage("first-output", None), Stage("banner", None)]
+    assert stages(b"Linux version 6.1.0\n") == [
+        Stage("first-output", None, None),
+        Stage("banner", None, None),
+    ]
 
 
 def test_another_lines_time_is_not_taken() -> None:
     text = b"[    9.000000] something\nLinux version 6.1.0\n"
-    assert stages(text) == [Stage("first-output", None), Stage("banner", None)]
+    assert stages(text) == [Stage("first-output", None, None), Stage("banner", None, None)]
 
 
 @pytest.mark.parametrize("step", [1, 7, 64, len(BOOT)])

@@ -110,7 +110,7 @@ def test_what_qemu_cannot_record(change: dict[str, Any], tmp_path: Path) -> None
     computer = replace(machine("aarch64"), **change)
     outcome = boot(program("aarch64").say(b"hello\n").reset(), tmp_path, on=computer)
     entry, output = outcome.stages
-    assert (entry.name, output) == ("entry", Stage("first-output"))
+    assert (entry.name, output) == ("entry", Stage("first-output", None, None))
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("replay")]
 
 
@@ -130,13 +130,13 @@ def test_counts_of_a_log_that_does_not_agree_are_unknown(damage: Any, tmp_path: 
     assert recording.stages(outcome.observation, log) == outcome.stages
     log.write_bytes(damage(log.read_bytes()))
     entry, output = recording.stages(outcome.observation, log)
-    assert (entry, output) == (outcome.stages[0], Stage("first-output"))
+    assert (entry, output) == (outcome.stages[0], Stage("first-output", None, None))
 
 
 def test_qemu_that_dies_leaves_no_counts(tmp_path: Path) -> None:
     code = program("x86_64").say(b"this and more\n").count()
     outcome = boot(code, tmp_path, kill_at=b"this")
-    assert outcome.stages[1:] == (Stage("first-output"),)
+    assert outcome.stages[1:] == (Stage("first-output", None, None),)
     with pytest.raises(replaylog.ReplayLogError):
         replaylog.read(tmp_path / "replay.bin")
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from bootproof.harness.guest.stages import Stage
 from bootproof.harness.report import page
 from bootproof.harness.results import results
-from bootproof.harness.results.results import Area, Check, Memory, Reference, Stage, Transcript
+from bootproof.harness.results.results import Area, Check, Memory, Reference, Transcript
 from bootproof.loader.address import KIB, MIB
 from tests.builders import results as builder
 

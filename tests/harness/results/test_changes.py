@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from bootproof.harness.guest.stages import Stage
 from bootproof.harness.results import changes, results
 from bootproof.harness.results.changes import Change, Kind
-from bootproof.harness.results.results import CaseResult, Stage
+from bootproof.harness.results.results import CaseResult
 from tests.builders import results as builder
 
 OTHER_IMAGE = replace(builder.KEY, boot_image="22" * 32)

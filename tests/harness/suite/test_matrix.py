@@ -12,6 +12,7 @@ import pytest
 from _pytest.mark.expression import Expression
 
 from bootproof.harness.cases.scenarios import read_scenarios
+from bootproof.harness.guest.stages import Stage
 from bootproof.harness.results import results
 from bootproof.harness.results.results import Reference
 from bootproof.harness.suite import matrix
@@ -243,8 +244,8 @@ def test_beside_another(request):
     from bootproof.harness.compare.comparison import Cost
     from bootproof.harness.suite.options import REFERENCE_PROPERTY
     from bootproof.harness.guest.stages import Stage
-    from bootproof.harness.results.typedjson import to_json
-    found = reference_result(Cost("booted", "pvh", 9, (Stage("entry", None, 7),)))
+    from bootproof.harness.typedjson import to_json
+    found = reference_result(Cost("booted", "pvh", 9, (Stage("entry", 7, None),)))
     value = {{"case": CASES[0].id, "reference": to_json(found)}}
     request.node.user_properties.append((REFERENCE_PROPERTY, value))
 """
@@ -259,7 +260,7 @@ def test_beside_another(request):
     assert run(tmp_path, *words, tests=text).returncode == 0
     ((case, reference),) = results.read(tmp_path / "out").references.items()
     assert case.endswith("elf-linux64-none")
-    assert reference == Reference(9, (results.Stage("entry", 7, None),))
+    assert reference == Reference(9, (Stage("entry", 7, None),))
 
 
 def test_baseline(tmp_path: Path) -> None:
