@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from bootproof.harness import prove
+from bootproof.harness.inputs import images
+from bootproof.harness.qemu.binary import find_qemu
+
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
@@ -31,3 +35,16 @@ def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     yield mount
     for path in mounted:
         subprocess.run(["umount", path], check=True)
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Nothing is fetched: a placeholder for busybox, an empty cache, and nothing remembered."""
+    monkeypatch.setattr(images, "busybox", lambda arch: b"no busybox")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    caches = (prove.evidence_archive, find_qemu, images.kernel_file, images.in_format)
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()

@@ -11,17 +11,16 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
-from bootproof.harness import cli, places, prove
+from bootproof.harness import cli, places
 from bootproof.harness.case import Case
 from bootproof.harness.evidence import nonce_for
-from bootproof.harness.inputs import images
 from bootproof.harness.qemu.binary import find_qemu
 from bootproof.kernels.cache import file_sha256
 from bootproof.loader.address import GIB, MIB
@@ -44,18 +43,6 @@ class Said:
 
 
 Run = Callable[..., Said]
-
-
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    monkeypatch.setattr(images, "busybox", lambda arch: b"no busybox")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    caches = (prove.evidence_archive, find_qemu, images.kernel_file, images.in_format)
-    for cache in caches:
-        cache.cache_clear()
-    yield
-    for cache in caches:
-        cache.cache_clear()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,15 +31,6 @@ VMLINUX = builder.elf(
     builder.load(16 * MIB, CODE), builder.load(16 * MIB + 0x10000, TEXT, memsz=0x1000)
 )
 WITH_PVH = builder.elf(builder.load(16 * MIB, CODE), builder.notes(builder.pvh_entry(16 * MIB)))
-
-
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(images, "busybox", lambda arch: b"no busybox")
-    prove.evidence_archive.cache_clear()
-    images.kernel_file.cache_clear()
-    yield
-    prove.evidence_archive.cache_clear()
 
 
 @pytest.fixture

@@ -18,13 +18,20 @@ from bootproof.harness.results import results
 from bootproof.harness.results.results import Check
 from bootproof.harness.suite.case_result import case_result
 from bootproof.harness.verdict import Verdict
+from bootproof.loader.address import MIB
 from tests import ROOT
 from tests.builders import results as builder
-from tests.harness.test_prove import case, offline
+from tests.builders.guests import X86Program
+from tests.builders.processes import LOAD, vmlinux_with_text
 
 SCHEMA = ROOT / "docs" / "results.schema.json"
 
-__all__ = ["case", "offline"]  # fixtures
+
+@pytest.fixture
+def case(offline: None, tmp_path: Path) -> Case:
+    kernel = tmp_path / "vmlinux"
+    kernel.write_bytes(vmlinux_with_text(X86Program(LOAD).say(b"hello\n").reset()))
+    return Case("x86_64", str(kernel), "elf", "linux64", memory=32 * MIB)
 
 
 def saved(path: Path, *cases: results.CaseResult) -> dict[str, Any]:
