@@ -15,81 +15,44 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from bootproof.loader.address import Range, format_size, parse_size
-from bootproof.loader.bzimage import BzImage
-from bootproof.loader.cmdline import Cmdline, load_cmdline
-from bootproof.loader.elf import Elf
-from bootproof.loader.errors import (
-    Bzimage,
-    CommandLineCopy,
-    CommandLineOverflow,
-    Fdt,
-    GuestMemoryError,
-    Image,
-    InvalidAddress,
-    InvalidCommandLine,
-    InvalidKernelStartAddress,
-    Linux,
-    LoaderError,
-    MemoryOverflow,
-    MissingStartAddress,
-    Overflow,
-    Pvh,
-)
-from bootproof.loader.image import ImageSource, open_image
-from bootproof.loader.memory import Bank, GuestMemory
-from bootproof.loader.pe import Pe, load_dtb
-from bootproof.loader.result import (
-    Finding,
-    KernelLoaderResult,
-    PvhBootCapability,
-    PvhRelocation,
-    PvhState,
-)
-from bootproof.loader.structures import SetupHeader
+from bootproof.loader.address import Range as Range
+from bootproof.loader.address import format_size as format_size
+from bootproof.loader.address import parse_size as parse_size
+from bootproof.loader.bzimage import BzImage as BzImage
+from bootproof.loader.cmdline import Cmdline as Cmdline
+from bootproof.loader.cmdline import load_cmdline as load_cmdline
+from bootproof.loader.elf import Elf as Elf
+from bootproof.loader.errors import Bzimage as Bzimage
+from bootproof.loader.errors import CommandLineCopy as CommandLineCopy
+from bootproof.loader.errors import CommandLineOverflow as CommandLineOverflow
+from bootproof.loader.errors import Fdt as Fdt
+from bootproof.loader.errors import GuestMemoryError as GuestMemoryError
+from bootproof.loader.errors import Image as Image
+from bootproof.loader.errors import InvalidAddress as InvalidAddress
+from bootproof.loader.errors import InvalidCommandLine as InvalidCommandLine
+from bootproof.loader.errors import InvalidKernelStartAddress as InvalidKernelStartAddress
+from bootproof.loader.errors import Linux as Linux
+from bootproof.loader.errors import LoaderError as LoaderError
+from bootproof.loader.errors import MemoryOverflow as MemoryOverflow
+from bootproof.loader.errors import MissingStartAddress as MissingStartAddress
+from bootproof.loader.errors import Overflow as Overflow
+from bootproof.loader.errors import Pvh as Pvh
+from bootproof.loader.image import ImageSource as ImageSource
+from bootproof.loader.image import open_image as open_image
+from bootproof.loader.memory import Bank as Bank
+from bootproof.loader.memory import GuestMemory as GuestMemory
+from bootproof.loader.pe import Pe as Pe
+from bootproof.loader.pe import load_dtb as load_dtb
+from bootproof.loader.result import Finding as Finding
+from bootproof.loader.result import KernelLoaderResult as KernelLoaderResult
+from bootproof.loader.result import PvhBootCapability as PvhBootCapability
+from bootproof.loader.result import PvhRelocation as PvhRelocation
+from bootproof.loader.result import PvhState as PvhState
+from bootproof.loader.structures import SetupHeader as SetupHeader
 
 if TYPE_CHECKING:
-    from bootproof.loader import configurators
-    from bootproof.loader.configurators import BootParams
-
-__all__ = [
-    "Bank",
-    "BootParams",
-    "BzImage",
-    "Bzimage",
-    "Cmdline",
-    "CommandLineCopy",
-    "CommandLineOverflow",
-    "Elf",
-    "Fdt",
-    "Finding",
-    "GuestMemory",
-    "GuestMemoryError",
-    "Image",
-    "ImageSource",
-    "InvalidAddress",
-    "InvalidCommandLine",
-    "InvalidKernelStartAddress",
-    "KernelLoaderResult",
-    "Linux",
-    "LoaderError",
-    "MemoryOverflow",
-    "MissingStartAddress",
-    "Overflow",
-    "Pe",
-    "Pvh",
-    "PvhBootCapability",
-    "PvhRelocation",
-    "PvhState",
-    "Range",
-    "SetupHeader",
-    "configurators",
-    "format_size",
-    "load_cmdline",
-    "load_dtb",
-    "open_image",
-    "parse_size",
-]
+    from bootproof.loader import configurators as configurators
+    from bootproof.loader.configurators import BootParams as BootParams
 
 
 def __getattr__(name: str) -> object:

@@ -14,13 +14,6 @@ from typing import Final
 from bootproof.loader import errors
 from bootproof.loader.address import Range, align_up, checked_add
 from bootproof.loader.copying import Copy, copy_all
-from bootproof.loader.errors import (
-    GET_AGAIN,
-    Facts,
-    InvalidKernelStartAddress,
-    LoaderError,
-    MemoryOverflow,
-)
 from bootproof.loader.image import ImageLike, ImageSource, open_image
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.result import Finding, KernelLoaderResult, PvhBootCapability, PvhState
@@ -124,11 +117,11 @@ def run_time_start(header: SetupHeader, load: int) -> int:
     return max(align_up(load, header.kernel_alignment or 1), preferred)
 
 
-def _at(field: str) -> Facts:
+def _at(field: str) -> errors.Facts:
     return SetupHeader.at(field, SETUP_HEADER_OFFSET)
 
 
-def _invalid(what: str, field: str, value: int, limit: int) -> LoaderError:
+def _invalid(what: str, field: str, value: int, limit: int) -> errors.LoaderError:
     advice = "give a bzImage (arch/x86/boot/bzImage, or vmlinuz of a distribution)"
     return errors.Bzimage.InvalidBzImage(
         what, **_at(field), value=value, limit=limit, advice=advice
@@ -142,7 +135,7 @@ def _protected_mode_start(source: ImageSource, header: SetupHeader) -> int:
         what = f"setup_sects {sectors} puts the kernel at file offset {start:#x}, but the file ends"
         facts = _at("setup_sects") | {"value": sectors, "limit": source.size // SECTOR}
         error = f"{what} at {source.size:#x}"
-        raise errors.Bzimage.Underflow(error, **facts, advice=GET_AGAIN)
+        raise errors.Bzimage.Underflow(error, **facts, advice=errors.GET_AGAIN)
     return start
 
 
@@ -151,15 +144,15 @@ def _check_highmem(header: SetupHeader, highmem_start: int | None) -> None:
     if highmem_start is not None and start < highmem_start:
         what = f"code32_start {start:#x} is below the start of high memory {highmem_start:#x}"
         facts = _at("code32_start") | {"value": start, "limit": highmem_start}
-        raise InvalidKernelStartAddress(what, **facts)
+        raise errors.InvalidKernelStartAddress(what, **facts)
 
 
-def _check_target(memory: GuestMemory, load: int, size: int, where: Facts) -> None:
+def _check_target(memory: GuestMemory, load: int, size: int, where: errors.Facts) -> None:
     kind = errors.Bzimage.ReadBzImageCompressedKernel
     memory.require("the kernel", load, size, kind, **where)
     if checked_add(load, size) is None:
         what = f"the kernel of {size:#x} bytes at {load:#x} goes beyond 64 bits"
-        raise MemoryOverflow(what, **where, value=load)
+        raise errors.MemoryOverflow(what, **where, value=load)
 
 
 def _result(memory: GuestMemory, header: SetupHeader, load: int, size: int) -> KernelLoaderResult:

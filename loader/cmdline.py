@@ -13,13 +13,6 @@ from collections.abc import Sequence
 
 from bootproof.loader import errors
 from bootproof.loader.address import GIB, KIB, MIB, U32_MAX, U64_MAX, checked_add
-from bootproof.loader.errors import (
-    CommandLineCopy,
-    CommandLineOverflow,
-    Facts,
-    InvalidCommandLine,
-    LoaderError,
-)
 from bootproof.loader.memory import GuestMemory
 
 INIT_ARGS_SEPARATOR = " -- "
@@ -144,7 +137,10 @@ class Cmdline(errors.Cmdline):
         """
         if not self._boot_args and self._init_args:
             what = "there are init arguments but no boot arguments"
-            facts: Facts = {"value": self._init_args, "advice": "insert a boot argument first"}
+            facts: errors.Facts = {
+                "value": self._init_args,
+                "advice": "insert a boot argument first",
+            }
             raise errors.Cmdline.NoBootArgsInserted(what, **facts)
         parts = [part for part in (self._boot_args, self._init_args) if part]
         line = INIT_ARGS_SEPARATOR.join(parts).encode()
@@ -175,10 +171,10 @@ class Cmdline(errors.Cmdline):
 
     __hash__ = None  # type: ignore[assignment]  # it changes
 
-    def _outcome(self) -> bytes | type[LoaderError]:
+    def _outcome(self) -> bytes | type[errors.LoaderError]:
         try:
             return self.as_bytes()
-        except LoaderError as error:
+        except errors.LoaderError as error:
             return type(error)
 
     def _size(self) -> int:
@@ -188,9 +184,9 @@ class Cmdline(errors.Cmdline):
             size += len(INIT_ARGS_SEPARATOR) + _length(self._init_args)
         return size
 
-    def _no_room(self, kind: type[LoaderError], needs: str, size: int) -> LoaderError:
+    def _no_room(self, kind: type[errors.LoaderError], needs: str, size: int) -> errors.LoaderError:
         what = f"the command line {needs} {size} bytes with its NUL, but the capacity is"
-        facts: Facts = {"value": size, "limit": self.capacity}
+        facts: errors.Facts = {"value": size, "limit": self.capacity}
         return kind(f"{what} {self.capacity}", **facts, advice="shorten the command line")
 
     def _check_room(self, more: int) -> None:
@@ -208,17 +204,17 @@ def load_cmdline(memory: GuestMemory, address: int, cmdline: Cmdline) -> None:
     """
     try:
         line = cmdline.as_bytes_with_nul()
-    except LoaderError as error:
-        raise InvalidCommandLine(error.detail) from error
+    except errors.LoaderError as error:
+        raise errors.InvalidCommandLine(error.detail) from error
     what = f"a command line of {len(line)} bytes at {address:#x}"
     last, most = checked_add(address, len(line) - 1), memory.last_address
     if last is None or last > most:
         what += f" ends beyond the last byte of RAM {most:#x}"
         advice = "put it at a lower address"
-        raise CommandLineOverflow(what, value=address, limit=most, advice=advice)
+        raise errors.CommandLineOverflow(what, value=address, limit=most, advice=advice)
     if not memory.contains(address, len(line)):
         what += f" is not all in RAM; RAM is {memory.describe()}"
-        raise CommandLineCopy(what, value=address, advice="put it where the guest has RAM")
+        raise errors.CommandLineCopy(what, value=address, advice="put it where the guest has RAM")
     memory.write(address, line)
 
 

@@ -17,7 +17,7 @@ from typing import Final, Self
 
 from bootproof.loader.address import Range, align_up
 from bootproof.loader.declared import U32, Declared
-from bootproof.loader.errors import LoaderError
+from bootproof.loader.errors import Facts, LoaderError
 
 DTB_MAX: Final = 2 << 20  # Documentation/arch/arm64/booting.rst section 2
 LABEL: Final = b"bootproof,request"
@@ -181,37 +181,25 @@ def chosen(dtb: bytes, *, cmdline: bytes, initrd: Range | None, label: str = "")
     node.properties |= values
     patched = tree.to_bytes()
     if len(patched) > DTB_MAX:
-        raise DeviceTreeError(
-            "the device tree is too large", field="totalsize", value=len(patched), limit=DTB_MAX
-        )
+        facts: Facts = {"field": "totalsize", "value": len(patched), "limit": DTB_MAX}
+        raise DeviceTreeError("the device tree is too large", **facts)
     return patched
 
 
 def _header(dtb: bytes) -> Header:
     if len(dtb) < Header.SIZE:
-        raise DeviceTreeError(
-            "too short for a device tree", field="size", value=len(dtb), limit=Header.SIZE
-        )
+        facts: Facts = {"field": "size", "value": len(dtb), "limit": Header.SIZE}
+        raise DeviceTreeError("too short for a device tree", **facts)
     header = Header.from_bytes(dtb)
     if header.magic != MAGIC:
-        raise DeviceTreeError(
-            "no device tree", field="magic", value=hex(header.magic), limit=hex(MAGIC)
-        )
+        facts = {"field": "magic", "value": hex(header.magic), "limit": hex(MAGIC)}
+        raise DeviceTreeError("no device tree", **facts)
     if header.totalsize > len(dtb):
-        raise DeviceTreeError(
-            "the device tree is cut short",
-            field="totalsize",
-            value=header.totalsize,
-            limit=len(dtb),
-        )
+        facts = {"field": "totalsize", "value": header.totalsize, "limit": len(dtb)}
+        raise DeviceTreeError("the device tree is cut short", **facts)
     if header.version < _COMPATIBLE or header.last_comp_version > _VERSION:
-        raise DeviceTreeError(
-            f"the device tree cannot be read: its format is of version {header.version},"
-            f" compatible to {header.last_comp_version}",
-            field="version",
-            value=header.version,
-            limit=_VERSION,
-        )
+        what = f"the device tree cannot be read: it has the format of version {header.version}"
+        raise DeviceTreeError(what, field="version", value=header.version, limit=_VERSION)
     return header
 
 

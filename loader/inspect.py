@@ -10,49 +10,27 @@ and Documentation/arch/riscv/boot-image-header.rst.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from itertools import islice
 from typing import Final
 
+from bootproof.loader import bzimage, pe
 from bootproof.loader.address import U64_MAX
-from bootproof.loader.bzimage import (
-    PROTOCOL_2_05,
-    PROTOCOL_2_08,
-    PROTOCOL_2_10,
-    PROTOCOL_2_12,
-    BzImage,
-    read_setup_header,
-)
-from bootproof.loader.elf import Elf, ElfHeader
+from bootproof.loader.assemble import LOADERS
+from bootproof.loader.elf import ElfHeader
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.identify import Format, identify_bytes
 from bootproof.loader.ikconfig import find
 from bootproof.loader.image import ImageLike, ImageSource, open_image
 from bootproof.loader.kconfig import BANNER
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.packing import UnpackError
 from bootproof.loader.payload import locate
-from bootproof.loader.pe import (
-    ARM64_MAGIC,
-    BIG_ENDIAN,
-    PAGE_SIZE_MASK,
-    PAGE_SIZE_SHIFT,
-    PAGE_SIZES,
-    ImageHeader,
-    Pe,
-)
 from bootproof.loader.result import Finding, KernelLoaderResult, PvhBootCapability
 from bootproof.loader.structures import SetupHeader
 from bootproof.loader.unpack import DEFAULT_LIMIT, Step, Unpacked, uki_parts, unpack_fully
 from bootproof.loader.vmlinux import pvh_of_payload
 
 HeaderValue = int | str | tuple[str, ...]
-
-_LOADERS: Final[dict[Format, Elf | BzImage | Pe]] = {
-    Format.ELF: Elf(),
-    Format.BZIMAGE: BzImage(),
-    Format.IMAGE: Pe(),
-}
 
 _LOADFLAGS: Final = {
     0: "LOADED_HIGH",
@@ -78,14 +56,14 @@ PLACED_ANYWHERE: Final = "placed anywhere"
 _SETUP_FIELDS: Final = {
     "code32_start": 0x200,
     "initrd_addr_max": 0x203,
-    "kernel_alignment": PROTOCOL_2_05,
-    "relocatable_kernel": PROTOCOL_2_05,
-    "min_alignment": PROTOCOL_2_10,
+    "kernel_alignment": bzimage.PROTOCOL_2_05,
+    "relocatable_kernel": bzimage.PROTOCOL_2_05,
+    "min_alignment": bzimage.PROTOCOL_2_10,
     "cmdline_size": 0x206,
-    "payload_offset": PROTOCOL_2_08,
-    "payload_length": PROTOCOL_2_08,
-    "pref_address": PROTOCOL_2_10,
-    "init_size": PROTOCOL_2_10,
+    "payload_offset": bzimage.PROTOCOL_2_08,
+    "payload_length": bzimage.PROTOCOL_2_08,
+    "pref_address": bzimage.PROTOCOL_2_10,
+    "init_size": bzimage.PROTOCOL_2_10,
     "handover_offset": 0x20B,
 }
 
@@ -252,7 +230,7 @@ def _ask(
 ) -> tuple[Placement | None, Refusal | None, tuple[Finding, ...]]:
     """What the loader of `kind` says about `kernel` at `offset`."""
     try:
-        result = _LOADERS[kind].load(_AddressSpace(), kernel, kernel_offset=offset)
+        result = LOADERS[kind]().load(_AddressSpace(), kernel, kernel_offset=offset)
     except LoaderError as error:
         return None, Refusal(error.code, str(error)), ()
     return _placement(result, offset), None, result.findings
@@ -271,16 +249,8 @@ def _placement(result: KernelLoaderResult, offset: int | None) -> Placement:
 
 
 def _pvh(capability: PvhBootCapability) -> Pvh:
-    relocation = capability.relocation
-    if relocation is None:
-        return Pvh(capability.state.value, capability.entry)
-    return Pvh(
-        capability.state.value,
-        capability.entry,
-        relocation.align,
-        relocation.min,
-        relocation.max,
-    )
+    relocation = astuple(capability.relocation) if capability.relocation else ()
+    return Pvh(capability.state.value, capability.entry, *relocation)
 
 
 def _changes(before: Placement | None, after: Placement | None) -> tuple[Change, ...]:
@@ -307,13 +277,8 @@ def _footprint(placement: Placement) -> str:
 
 
 def _layer(step: Step) -> Layer:
-    return Layer(
-        str(step.container),
-        str(step.packing or "stored"),
-        step.offset,
-        step.packed_size,
-        step.size,
-    )
+    sizes = step.offset, step.packed_size, step.size
+    return Layer(str(step.container), str(step.packing or "stored"), *sizes)
 
 
 def _look_into_payload(
@@ -322,18 +287,15 @@ def _look_into_payload(
     """The payload of a bzImage, or why it cannot be read, as a finding."""
     if kind is not Format.BZIMAGE:
         return None, ()
+    payload = None
     try:
-        found = locate(kernel.data, identify_bytes(kernel.data))
-    except UnpackError as error:
-        return None, (Finding("payload-unreadable", str(error)),)
-    pvh: Pvh | None = None
-    findings: tuple[Finding, ...] = ()
-    try:
-        pvh = _pvh(pvh_of_payload(kernel, found, limit=limit))
+        with open_image(kernel):
+            found = locate(kernel.data, identify_bytes(kernel.data))
+            sizes = found.offset, found.size, found.declared or 0
+            payload = BzImagePayload(str(found.packing), *sizes, pvh=None)
+            return replace(payload, pvh=_pvh(pvh_of_payload(kernel, found, limit=limit))), ()
     except LoaderError as error:
-        findings = (Finding("payload-unreadable", str(error)),)
-    size = found.declared or 0
-    return BzImagePayload(str(found.packing), found.offset, found.size, size, pvh), findings
+        return payload, (Finding("payload-unreadable", str(error)),)
 
 
 def _release(source: ImageSource, outer: Format, unpacked: Unpacked) -> str | None:
@@ -359,11 +321,11 @@ def _header(kernel: ImageSource, kind: Format) -> dict[str, HeaderValue]:
     """The kernel's own header, as far as it says something about booting."""
     try:
         if kind is Format.BZIMAGE:
-            return _setup_header(read_setup_header(kernel))
+            return _setup_header(bzimage.read_setup_header(kernel))
     except LoaderError:
         return {}
     if kind is Format.IMAGE:
-        return _image_header(ImageHeader.from_bytes(kernel.data))
+        return _image_header(pe.ImageHeader.from_bytes(kernel.data))
     if kernel.size < ElfHeader.SIZE:
         return {}
     header = ElfHeader.from_bytes(kernel.data)
@@ -380,7 +342,7 @@ def _setup_header(header: SetupHeader) -> dict[str, HeaderValue]:
         "protocol": f"{header.version >> 8}.{header.version & 0xFF:02}",
         "loadflags": _names(header.loadflags, _LOADFLAGS),
     }
-    if header.version >= PROTOCOL_2_12:
+    if header.version >= bzimage.PROTOCOL_2_12:
         shown["xloadflags"] = _names(header.xloadflags, _XLOADFLAGS)
     for name, since in _SETUP_FIELDS.items():
         if header.version >= since:
@@ -388,10 +350,10 @@ def _setup_header(header: SetupHeader) -> dict[str, HeaderValue]:
     return shown
 
 
-def _image_header(header: ImageHeader) -> dict[str, HeaderValue]:
-    flags = ["big-endian" if header.flags & BIG_ENDIAN else "little-endian"]
-    if header.magic == ARM64_MAGIC:
-        size = PAGE_SIZES.get(header.flags >> PAGE_SIZE_SHIFT & PAGE_SIZE_MASK)
+def _image_header(header: pe.ImageHeader) -> dict[str, HeaderValue]:
+    flags = ["big-endian" if header.flags & pe.BIG_ENDIAN else "little-endian"]
+    if header.magic == pe.ARM64_MAGIC:
+        size = pe.PAGE_SIZES.get(header.flags >> pe.PAGE_SIZE_SHIFT & pe.PAGE_SIZE_MASK)
         flags.append(f"{size} pages" if size else "page size not said")
         flags.append(PLACED_ANYWHERE if header.flags & _PLACE_ANYWHERE else "placed near base")
     return {

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from bootproof.loader.address import MIB, U64_MAX, Range, align_down, align_up, format_size
 from bootproof.loader.errors import LoaderError
@@ -68,19 +67,9 @@ def check_inside(ram: Sequence[Range], region: Region) -> None:
     while cursor < region.range.end:
         bank = next((bank for bank in ram if bank.start <= cursor < bank.end), None)
         if bank is None:
-            raise LayoutError(
-                f"{region.name} needs guest RAM {region.range} but RAM is {_banks(ram)}",
-                field=region.name,
-            )
+            what = f"{region.name} needs guest RAM {region.range} but RAM is {_banks(ram)}"
+            raise LayoutError(what, field=region.name)
         cursor = bank.end
-
-
-def check_disjoint(regions: Sequence[Region]) -> None:
-    """Raises LayoutError when two regions overlap."""
-    ordered = sorted(regions, key=lambda region: region.range)
-    for left, right in pairwise(ordered):
-        if left.range.overlaps(right.range):
-            raise LayoutError(f"{left} and {right} overlap", field=right.name)
 
 
 def smallest_memory(fits: Callable[[int], bool], start: int, limit: int) -> int | None:

@@ -112,13 +112,9 @@ class GuestMemory:
             raise GuestMemoryError("the RAM file is not a regular file", file=str(path))
         if found.st_size < memory._file_size:
             memory.close()
-            raise GuestMemoryError(
-                f"the RAM file has {found.st_size:#x} bytes but its banks need"
-                f" {memory._file_size:#x}",
-                file=str(path),
-                value=found.st_size,
-                limit=memory._file_size,
-            )
+            size, needed = found.st_size, memory._file_size
+            what = f"the RAM file has {size:#x} bytes but its banks need {needed:#x}"
+            raise GuestMemoryError(what, file=str(path), value=size, limit=needed)
         return memory
 
     def _layout(self, banks: Iterable[AnyBank]) -> None:
@@ -127,10 +123,8 @@ class GuestMemory:
         for given in banks:
             bank = _placed(given, placed[-1] if placed else None)
             if bank.base < 0 or bank.size <= 0 or bank.base + bank.size > U64_MAX:
-                raise GuestMemoryError(
-                    f"a RAM bank cannot be {bank.size:#x} bytes at {bank.base:#x}: it needs at "
-                    f"least one byte and has to end below {U64_MAX:#x}"
-                )
+                what = f"a RAM bank cannot be {bank.size:#x} bytes at {bank.base:#x}: it needs at"
+                raise GuestMemoryError(f"{what} least one byte and has to end below {U64_MAX:#x}")
             placed.append(bank)
         if not placed:
             raise GuestMemoryError("guest memory needs at least one RAM bank")
@@ -144,9 +138,8 @@ class GuestMemory:
                 raise GuestMemoryError(f"the RAM banks {low.range} and {high.range} overlap")
         for low, high in pairwise(sorted(placed, key=lambda bank: bank.file_offset)):
             if low.file_range.overlaps(high.file_range):
-                raise GuestMemoryError(
-                    f"the RAM banks {low.range} and {high.range} share bytes of the RAM file"
-                )
+                what = f"the RAM banks {low.range} and {high.range} share bytes"
+                raise GuestMemoryError(f"{what} of the RAM file")
 
     def __enter__(self) -> Self:
         return self
@@ -295,10 +288,8 @@ class GuestMemory:
     def _pieces(self, address: int, size: int) -> list[tuple[int, int]]:
         """(file offset, length) of each part of a guest range, or GuestMemoryError."""
         if not self.contains(address, size):
-            raise GuestMemoryError(
-                f"guest memory {_named(address, size)} is not all RAM; RAM is {self.describe()}",
-                value=address,
-            )
+            what = f"guest memory {_named(address, size)} is not all RAM; RAM is {self.describe()}"
+            raise GuestMemoryError(what, value=address)
         pieces = []
         index = bisect_right(self._bases, address) - 1
         while size:
@@ -329,10 +320,8 @@ class GuestMemory:
         last = self.last_address
         end = address + size - 1
         if address < self._bases[0]:
-            return (
-                f"RAM begins at {self._bases[0]:#x}",
-                "load the kernel at an address where the guest has RAM (--offset)",
-            )
+            advice = "load the kernel at an address where the guest has RAM (--offset)"
+            return f"RAM begins at {self._bases[0]:#x}", advice
         if end <= last:
             return f"RAM is {self.describe()}", "load it at another address (--offset)"
         needed = self.size + end - last
@@ -384,10 +373,8 @@ def _copy(source: int, source_offset: int, target: int, target_offset: int, size
                 continue
             raise
         if copied == 0:
-            raise GuestMemoryError(
-                f"the file ends {format_size(size - done)} before its end was expected",
-                offset=source_offset + done,
-            )
+            what = f"the file ends {format_size(size - done)} before its end was expected"
+            raise GuestMemoryError(what, offset=source_offset + done)
         done += copied
 
 

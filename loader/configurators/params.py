@@ -12,7 +12,13 @@ from typing import Final, Self, TypeAlias
 
 from bootproof.loader.address import MIB, U64_MAX, checked_add
 from bootproof.loader.declared import Declared
-from bootproof.loader.errors import InvalidAddress, LoaderError, MissingStartAddress, Overflow
+from bootproof.loader.errors import (
+    Facts,
+    InvalidAddress,
+    LoaderError,
+    MissingStartAddress,
+    Overflow,
+)
 from bootproof.loader.memory import GuestMemory
 
 Content: TypeAlias = "bytes | bytearray | memoryview | Declared"
@@ -104,26 +110,17 @@ def write_pieces(memory: GuestMemory, pieces: Iterable[Piece]) -> None:
 
 
 def _check(memory: GuestMemory, piece: Piece) -> None:
-    size = len(piece.data)
-    end = checked_add(piece.address, size)
+    address, size = piece.address, len(piece.data)
+    end = checked_add(address, size)
+    what = f"{piece.name} of {size:#x} bytes at {address:#x}"
+    ram, last = memory.describe(), memory.last_address
+    facts: Facts = {"field": piece.name, "value": address}
     # linux-loader asks whether the byte *after* the piece is RAM (GuestMemory::checked_offset).
     if piece.past_end is not None and (end is None or not memory.contains(end, 1)):
-        raise piece.past_end(
-            f"{piece.name} of {size:#x} bytes at {piece.address:#x} needs a byte of RAM behind "
-            f"it; RAM is {memory.describe()}",
-            field=piece.name,
-            value=piece.address,
-            limit=memory.last_address - size,
-            advice="put it lower",
-        )
-    if not memory.contains(piece.address, size):
-        raise piece.setup(
-            f"{piece.name} of {size:#x} bytes at {piece.address:#x} is not all in RAM; RAM is "
-            f"{memory.describe()}",
-            field=piece.name,
-            value=piece.address,
-            limit=memory.last_address,
-        )
+        what += f" needs a byte of RAM behind it; RAM is {ram}"
+        raise piece.past_end(what, **facts, limit=last - size, advice="put it lower")
+    if not memory.contains(address, size):
+        raise piece.setup(f"{what} is not all in RAM; RAM is {ram}", **facts, limit=last)
 
 
 def _added(
@@ -144,13 +141,9 @@ def _added(
         raise InvalidAddress(field="address", value=address, limit=start)
     offset = address - start
     if offset + len(element) > LIST_MAX:
-        raise Overflow(
-            f"an element at {address:#x} would make the list from {start:#x} on "
-            f"{offset + len(element):#x} bytes long",
-            field="address",
-            value=address,
-            limit=start + LIST_MAX,
-        )
+        what = f"an element at {address:#x} would make the list from {start:#x} on"
+        facts: Facts = {"field": "address", "value": address, "limit": start + LIST_MAX}
+        raise Overflow(f"{what} {offset + len(element):#x} bytes long", **facts)
     head = content[:offset].ljust(offset, b"\0")
     return head + element + content[offset + len(element) :], address
 

@@ -84,11 +84,8 @@ def entry_point(kernel: KernelLoaderResult, protocol: str) -> int:
     entry = kernel.entry_points.get(protocol)
     if entry is None:
         offered = ", ".join(sorted(kernel.entry_points)) or "none"
-        raise ProtocolError(
-            f"the kernel cannot be entered through {protocol}; it offers: {offered}",
-            field="protocol",
-            value=protocol,
-        )
+        what = f"the kernel cannot be entered through {protocol}; it offers: {offered}"
+        raise ProtocolError(what, field="protocol", value=protocol)
     return entry
 
 
@@ -99,18 +96,12 @@ def check_cmdline(cmdline: bytes, limit: int) -> None:
     """
     nul = cmdline.find(b"\0")
     if nul >= 0:
-        raise ProtocolError(
-            f"the command line has a NUL at byte {nul}, where the kernel would end it",
-            field="cmdline",
-            offset=nul,
-        )
-    if len(cmdline) > limit:
-        raise ProtocolError(
-            f"the command line has {len(cmdline)} bytes but the kernel takes at most {limit}",
-            field="cmdline",
-            value=len(cmdline),
-            limit=limit,
-        )
+        what = f"the command line has a NUL at byte {nul}, where the kernel would end it"
+        raise ProtocolError(what, field="cmdline", offset=nul)
+    size = len(cmdline)
+    if size > limit:
+        what = f"the command line has {size} bytes but the kernel takes at most {limit}"
+        raise ProtocolError(what, field="cmdline", value=size, limit=limit)
 
 
 def placed(regions: Sequence[Region], name: str) -> Range:

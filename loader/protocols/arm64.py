@@ -10,18 +10,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
+from bootproof.loader import device_tree
 from bootproof.loader.address import GIB, Range, align_down, align_up
 from bootproof.loader.arch.aarch64 import AARCH64, Arm64Registers
 from bootproof.loader.boot_parameters import BootParameters, Read, decoded
-from bootproof.loader.device_tree import (
-    DTB_MAX,
-    INITRD,
-    LABEL,
-    DeviceTree,
-    DeviceTreeError,
-    Header,
-    chosen,
-)
+from bootproof.loader.device_tree import DeviceTree, DeviceTreeError
 from bootproof.loader.layout import LayoutError, Region, Wanted, check_inside, place
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import (
@@ -54,7 +47,7 @@ def plan(ram: Sequence[Range], kernel: KernelLoaderResult, request: BootRequest)
     wanted = []
     if request.dtb is not None:
         size = len(_tree(request.dtb, request, Range(0, 1) if request.initrd is not None else None))
-        wanted.append(Wanted("dtb", size, 8, within=DTB_MAX))
+        wanted.append(Wanted("dtb", size, 8, within=device_tree.DTB_MAX))
     taken = [kernel_region, *request.reserved]
     regions = [kernel_region, *place(ram, taken, wanted)]
     if request.initrd is None:
@@ -85,7 +78,7 @@ def configure(memory: GuestMemory, kernel: KernelLoaderResult, request: BootRequ
 
 def _tree(dtb: bytes, request: BootRequest, initrd: Range | None) -> bytes:
     """The machine's device tree for this kernel; its size does not depend on the initrd's place."""
-    return chosen(dtb, cmdline=request.cmdline, initrd=initrd, label=request.label)
+    return device_tree.chosen(dtb, cmdline=request.cmdline, initrd=initrd, label=request.label)
 
 
 def initrd_window(footprint: Range) -> Range:
@@ -104,11 +97,11 @@ def _read(registers: Arm64Registers, read: Read) -> BootParameters:
         _, tree = _told(registers, read)
     except DeviceTreeError:
         return BootParameters()
-    start, end = (int.from_bytes(tree.chosen.get(name, b""), "big") for name in INITRD)
+    start, end = (int.from_bytes(tree.chosen.get(name, b""), "big") for name in device_tree.INITRD)
     return BootParameters(
         cmdline=decoded(tree.chosen.get(b"bootargs")),
         initrd=Range.between(start, end) if end > start else None,
-        label=decoded(tree.chosen.get(LABEL)),
+        label=decoded(tree.chosen.get(device_tree.LABEL)),
         cpus=tree.cpus,
     )
 
@@ -126,9 +119,11 @@ def _fields(registers: Arm64Registers, read: Read) -> Iterator[tuple[str, str]]:
 def _told(registers: Arm64Registers, read: Read) -> tuple[int, DeviceTree]:
     """Size and content of the device tree that x0 points to. Raises DeviceTreeError."""
     address = registers.x[0]
-    raw = read(address, Header.SIZE)
-    size = Header.from_bytes(raw).totalsize if raw else 0
-    return size, DeviceTree.parse((read(address, size) if size <= DTB_MAX else None) or b"")
+    raw = read(address, device_tree.Header.SIZE)
+    size = device_tree.Header.from_bytes(raw).totalsize if raw else 0
+    return size, DeviceTree.parse(
+        (read(address, size) if size <= device_tree.DTB_MAX else None) or b""
+    )
 
 
 PROTOCOL: Final = BootProtocol(

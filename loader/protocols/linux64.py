@@ -11,16 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from bootproof.loader.address import GIB, Range, align_up
-from bootproof.loader.arch.x86_64 import (
-    ATTR_CODE64,
-    CR0_ET,
-    CR0_PE,
-    CR0_PG,
-    CR4_PAE,
-    EFER_LMA,
-    EFER_LME,
-    X86_64,
-)
+from bootproof.loader.arch import x86_64
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import (
@@ -57,14 +48,14 @@ def configure(memory: GuestMemory, kernel: KernelLoaderResult, request: BootRequ
     address = zero_page.write(memory, regions, kernel, request)
     tables = placed(regions, "page tables").start
     memory.write(tables, identity_map(tables, _identity_gib(ram)))
-    flat = zero_page.flat_registers(memory, regions, entry_point(kernel, NAME), ATTR_CODE64)
+    flat = zero_page.flat_registers(memory, regions, entry_point(kernel, NAME), x86_64.ATTR_CODE64)
     registers = replace(
         flat,
         rsi=address,
-        cr0=CR0_PG | CR0_PE | CR0_ET,
+        cr0=x86_64.CR0_PG | x86_64.CR0_PE | x86_64.CR0_ET,
         cr3=tables,
-        cr4=CR4_PAE,
-        efer=EFER_LME | EFER_LMA,
+        cr4=x86_64.CR4_PAE,
+        efer=x86_64.EFER_LME | x86_64.EFER_LMA,
     )
     return Handover(registers, tuple(regions))
 
@@ -92,7 +83,7 @@ def _identity_gib(ram: Sequence[Range]) -> int:
 
 PROTOCOL: Final = BootProtocol(
     name=NAME,
-    arch=X86_64,
+    arch=x86_64.X86_64,
     rank=1,
     plan=plan,
     configure=configure,

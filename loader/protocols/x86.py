@@ -20,15 +20,9 @@ from bootproof.loader.protocols import (
     ProtocolError,
     acpi,
     check_cmdline,
+    e820,
     placed,
     region,
-)
-from bootproof.loader.protocols.e820 import (
-    EBDA_START,
-    FIRST_PAGE,
-    HIGH_MEMORY,
-    LEGACY_HOLE,
-    memory_map,
 )
 from bootproof.loader.result import KernelLoaderResult
 from bootproof.loader.rules.acpi import follow
@@ -48,7 +42,7 @@ VMLINUX_HEADER: Final = SetupHeader(
     cmdline_size=2047,
 )
 
-_LOW: Final = Range.between(FIRST_PAGE.end, EBDA_START)
+_LOW: Final = Range.between(e820.FIRST_PAGE.end, e820.EBDA_START)
 
 
 def plan(
@@ -69,8 +63,8 @@ def plan(
         _check_alignment(kernel)
     taken = [
         kernel_region,
-        Region("first page", FIRST_PAGE),
-        Region("legacy hole", LEGACY_HOLE),
+        Region("first page", e820.FIRST_PAGE),
+        Region("legacy hole", e820.LEGACY_HOLE),
         *request.reserved,
     ]
     pieces = [
@@ -81,7 +75,7 @@ def plan(
     ]
     if request.initrd is not None:
         end = min(initrd_addr_max(header) + 1, max(bank.end for bank in ram))
-        window = Range.between(HIGH_MEMORY, max(end, HIGH_MEMORY))
+        window = Range.between(e820.HIGH_MEMORY, max(end, e820.HIGH_MEMORY))
         pieces.append(Wanted("initrd", len(request.initrd), PAGE, window, high=True))
     return [kernel_region, *place(ram, taken, pieces)]
 
@@ -91,12 +85,8 @@ def _acpi_wanted(request: BootRequest) -> list[Wanted]:
     if request.cpus == 1:
         return []
     if request.cpus > acpi.MOST_CPUS:
-        raise ProtocolError(
-            f"{request.cpus} CPUs, but ACPI's local APIC entries hold at most {acpi.MOST_CPUS}",
-            field="cpus",
-            value=request.cpus,
-            limit=acpi.MOST_CPUS,
-        )
+        what = f"{request.cpus} CPUs, but ACPI's local APIC entries hold at most {acpi.MOST_CPUS}"
+        raise ProtocolError(what, field="cpus", value=request.cpus, limit=acpi.MOST_CPUS)
     return [Wanted("acpi", acpi.size(request.cpus), acpi.PAGE, _LOW, high=True)]
 
 
@@ -113,7 +103,7 @@ def write_common(
     tables = region(regions, "acpi")
     if tables is not None:
         memory.write(tables.start, acpi.tables(tables.start, request.cpus))
-    entries = memory_map([bank.range for bank in memory.banks], tables)
+    entries = e820.memory_map([bank.range for bank in memory.banks], tables)
     return tables.start if tables else 0, entries
 
 
@@ -152,13 +142,11 @@ def _check_alignment(kernel: KernelLoaderResult) -> None:
     have 2 MiB pages, and it stops when the difference to its link address does not fit them
     (arch/x86: __startup_64).
     """
-    if kernel.setup_header is None and kernel.footprint.start % VMLINUX_ALIGNMENT:
-        raise ProtocolError(
-            "a vmlinux runs only at a multiple of 2 MiB from where it was linked",
-            field="load address",
-            value=hex(kernel.footprint.start),
-            advice=f"nearest: {align_up(kernel.footprint.start, VMLINUX_ALIGNMENT):#x}",
-        )
+    start = kernel.footprint.start
+    if kernel.setup_header is None and start % VMLINUX_ALIGNMENT:
+        what = "a vmlinux runs only at a multiple of 2 MiB from where it was linked"
+        nearest = f"nearest: {align_up(start, VMLINUX_ALIGNMENT):#x}"
+        raise ProtocolError(what, field="load address", value=hex(start), advice=nearest)
 
 
 def acpi_cpus(read: Read, rsdp: int) -> int | None:

@@ -8,24 +8,10 @@ from __future__ import annotations
 from typing import Final
 
 from bootproof.loader.address import Range
-from bootproof.loader.arch.x86_64 import (
-    ATTR_LONG,
-    CR0_PE,
-    CR0_PG,
-    CR4_PAE,
-    EFER_LMA,
-    EFER_LME,
-    X86Registers,
-)
+from bootproof.loader.arch import x86_64
+from bootproof.loader.arch.x86_64 import X86Registers
 from bootproof.loader.boot_parameters import text_at
-from bootproof.loader.rules import Findings, Hardware, tolerated, violation
-from bootproof.loader.rules.x86 import (
-    RFLAGS_IF,
-    acpi_tables,
-    code_and_data,
-    flat_segments,
-    protected_mode_without_paging,
-)
+from bootproof.loader.rules import Findings, Hardware, tolerated, violation, x86
 from bootproof.loader.structures import ZeroPage
 
 _BOOT_CS: Final = 0x10
@@ -34,13 +20,13 @@ _BOOT_DS: Final = 0x18
 
 def linux64(hardware: Hardware[X86Registers]) -> Findings:
     r = hardware.registers
-    if not (r.cr0 & CR0_PG and r.cr0 & CR0_PE and r.cr4 & CR4_PAE):
+    if not (r.cr0 & x86_64.CR0_PG and r.cr0 & x86_64.CR0_PE and r.cr4 & x86_64.CR4_PAE):
         yield violation("paging", f"64-bit paging is off (cr0 {r.cr0:#x}, cr4 {r.cr4:#x})")
-    if r.efer & (EFER_LME | EFER_LMA) != EFER_LME | EFER_LMA:
+    if r.efer & (x86_64.EFER_LME | x86_64.EFER_LMA) != x86_64.EFER_LME | x86_64.EFER_LMA:
         yield violation("long-mode", f"the CPU is not in long mode (efer {r.efer:#x})")
-    if not r.cs.attributes & ATTR_LONG:
+    if not r.cs.attributes & x86_64.ATTR_LONG:
         yield violation("cs-64-bit", "CS is not a 64-bit code segment")
-    yield from code_and_data(r)
+    yield from x86.code_and_data(r)
     yield from _linux_selectors(r)
     yield from _interrupts_off(r)
     yield from _zero_page(hardware, r.rsi)
@@ -49,9 +35,9 @@ def linux64(hardware: Hardware[X86Registers]) -> Findings:
 
 def linux32(hardware: Hardware[X86Registers]) -> Findings:
     r = hardware.registers
-    yield from protected_mode_without_paging(r)
-    yield from flat_segments(r)
-    yield from code_and_data(r)
+    yield from x86.protected_mode_without_paging(r)
+    yield from x86.flat_segments(r)
+    yield from x86.code_and_data(r)
     yield from _linux_selectors(r)
     yield from _interrupts_off(r)
     for name in ("rbp", "rdi", "rbx"):
@@ -76,7 +62,7 @@ def _linux_selectors(r: X86Registers) -> Findings:
 
 
 def _interrupts_off(r: X86Registers) -> Findings:
-    if r.rflags & RFLAGS_IF:
+    if r.rflags & x86.RFLAGS_IF:
         yield violation("interrupts", f"interrupts are on (rflags {r.rflags:#x})")
 
 
@@ -97,7 +83,7 @@ def _zero_page(hardware: Hardware[X86Registers], address: int) -> Findings:
         yield violation("ramdisk", f"the initrd at {ramdisk:#x} with {size:#x} bytes leaves RAM")
     if size and not header.type_of_loader:
         yield violation("type-of-loader", "type_of_loader is 0: the kernel ignores the initrd")
-    yield from acpi_tables(hardware, page.acpi_rsdp_addr)
+    yield from x86.acpi_tables(hardware, page.acpi_rsdp_addr)
 
 
 def _identity_mapped(hardware: Hardware[X86Registers], r: X86Registers) -> Findings:

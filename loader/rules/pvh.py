@@ -7,33 +7,24 @@ from __future__ import annotations
 
 from bootproof.loader.arch.x86_64 import X86Registers
 from bootproof.loader.boot_parameters import text_at
-from bootproof.loader.rules import Findings, Hardware, violation
-from bootproof.loader.rules.x86 import (
-    RFLAGS_IF,
-    RFLAGS_TF,
-    RFLAGS_VM,
-    acpi_tables,
-    code_and_data,
-    flat_segments,
-    protected_mode_without_paging,
-)
+from bootproof.loader.rules import Findings, Hardware, violation, x86
 from bootproof.loader.structures import START_INFO_MAGIC, MemmapEntry, ModlistEntry, StartInfo
 
 
 def pvh(hardware: Hardware[X86Registers]) -> Findings:
     r = hardware.registers
-    yield from protected_mode_without_paging(r)
+    yield from x86.protected_mode_without_paging(r)
     if r.cr4:
         yield violation("cr4-zero", f"cr4 is {r.cr4:#x}, not 0")
-    yield from flat_segments(r)
-    yield from code_and_data(r)
+    yield from x86.flat_segments(r)
+    yield from x86.code_and_data(r)
     if r.tr.base or r.tr.limit != 0x67 or r.tr.attributes & 0xF not in (0x9, 0xB):
         yield violation(
             "task-register",
             f"TR is base {r.tr.base:#x}, limit {r.tr.limit:#x}, type {r.tr.attributes & 0xF:#x};"
             " it must be a 32-bit TSS at 0 with limit 0x67",
         )
-    for name, bit in (("VM", RFLAGS_VM), ("IF", RFLAGS_IF), ("TF", RFLAGS_TF)):
+    for name, bit in (("VM", x86.RFLAGS_VM), ("IF", x86.RFLAGS_IF), ("TF", x86.RFLAGS_TF)):
         if r.rflags & bit:
             yield violation(f"eflags-{name.lower()}", f"EFLAGS.{name} is set ({r.rflags:#x})")
     yield from _start_info(hardware, r.rbx & 0xFFFFFFFF)
@@ -59,4 +50,4 @@ def _start_info(hardware: Hardware[X86Registers], address: int) -> Findings:
         yield violation("modlist", f"the module list at {at:#x} is not in RAM")
     if info.cmdline_paddr and text_at(hardware.read, info.cmdline_paddr) is None:
         yield violation("cmdline", f"cmdline_paddr {info.cmdline_paddr:#x} is no string in RAM")
-    yield from acpi_tables(hardware, info.rsdp_paddr)
+    yield from x86.acpi_tables(hardware, info.rsdp_paddr)

@@ -176,6 +176,7 @@ def test_an_unreadable_payload_is_a_finding(kernel: bytes, words: str) -> None:
     inspection = inspect(kernel)
     assert inspection.payload is None or inspection.payload.pvh is None
     (finding,) = [f for f in inspection.findings if f.code == "payload-unreadable"]
+    assert finding.sentence.startswith("image: ")
     assert words in finding.sentence
     assert inspection.placed is not None
 

@@ -13,7 +13,6 @@ from bootproof.loader.layout import (
     LayoutError,
     Region,
     Wanted,
-    check_disjoint,
     check_inside,
     place,
     smallest_memory,
@@ -145,7 +144,6 @@ def test_what_is_placed_lies_right(
     for piece, region in zip(pieces, placed, strict=True):
         assert legal(ram, taken, piece, region.range)
     assert not any(a.range.overlaps(b.range) for a, b in combinations(placed, 2))
-    check_disjoint(placed)
     assert placed == place(ram, taken, pieces)
 
 
@@ -195,13 +193,6 @@ def test_check_inside(region: Range, inside: bool) -> None:
 
 def test_check_inside_crosses_banks_that_touch() -> None:
     check_inside([Range(0x1000, 0x1000), Range(0, 0x1000)], Region("kernel", Range(0x800, 0x1000)))
-
-
-def test_check_disjoint_names_both() -> None:
-    regions = [Region("b", Range(0x10, 0x10)), Region("a", Range(0, 0x11)), Region("c", RAM[1])]
-    with pytest.raises(LayoutError, match=r"^a 0x0-0x10 and b 0x10-0x1f overlap$"):
-        check_disjoint(regions)
-    check_disjoint(regions[1:])
 
 
 @pytest.mark.parametrize(
