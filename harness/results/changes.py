@@ -57,7 +57,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Costs:
+class CountChange:
     """A count of guest instructions, before and now."""
 
     what: str
@@ -166,7 +166,7 @@ def _identical(before: CaseResult, now: CaseResult) -> Change:
     differences = list(_first_difference(before, now, exact=True))
     if before.instructions != now.instructions:
         differences.append(
-            str(Costs("whole boot", before.instructions or 0, now.instructions or 0))
+            str(CountChange("whole boot", before.instructions or 0, now.instructions or 0))
         )
     if not differences:
         return Change(now.case, Kind.SAME)
@@ -188,14 +188,14 @@ def _other_image(before: CaseResult, now: CaseResult, threshold: float) -> Chang
     return Change(now.case, Kind.CHANGED, tuple(told)) if told else Change(now.case, Kind.SAME)
 
 
-def _costs(before: CaseResult, now: CaseResult) -> Iterator[Costs]:
+def _costs(before: CaseResult, now: CaseResult) -> Iterator[CountChange]:
     """The whole boot, and each stage by itself: the instructions since the stage before."""
     if before.instructions is not None and now.instructions is not None:
-        yield Costs("whole boot", before.instructions, now.instructions)
+        yield CountChange("whole boot", before.instructions, now.instructions)
     old, new = stage_costs(before), stage_costs(now)
     for name in old:
         if name in new:
-            yield Costs(f"stage {name}", old[name], new[name])
+            yield CountChange(f"stage {name}", old[name], new[name])
 
 
 def stage_costs(case: CaseResult | Reference) -> Mapping[str, int]:
