@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Sequence
 from typing import Final
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from bootproof.harness.compare.comparison import Comparison, Cost, ExplainedDifference
 from bootproof.harness.guest.stages import Stage
-from bootproof.harness.report.terminal import WIDTH
+from bootproof.harness.report.rendered import rendered, table
 
 _SHOWN: Final = 60  # characters of a value; all of it stands in comparison.json
 _PER_CODE: Final = 3
@@ -22,29 +20,24 @@ _NOTHING: Final = "-"
 
 def render(comparison: Comparison) -> str:
     """The whole report as text; with colours only when standard output is a terminal."""
-    out = io.StringIO()
-    console = Console(
-        file=out, width=WIDTH, highlight=False, force_terminal=sys.stdout.isatty() or None
-    )
     unexplained = [item for item in comparison.differences if item.code is None]
-    if unexplained:
-        console.print(_unexplained(unexplained))
-    console.print(_explained(comparison.differences))
-    console.print(_costs(comparison.ours, comparison.reference))
-    console.print(_summary(comparison, len(unexplained)))
-    console.print(
-        Text(f"run directories: {comparison.directory}/ours and reference"), soft_wrap=True
+    return rendered(
+        *([_unexplained(unexplained)] if unexplained else []),
+        _explained(comparison.differences),
+        _costs(comparison.ours, comparison.reference),
+        _summary(comparison, len(unexplained)),
+        Text(f"run directories: {comparison.directory}/ours and reference"),
+        colour=sys.stdout.isatty(),
     )
-    return out.getvalue()
 
 
 def _unexplained(items: Sequence[ExplainedDifference]) -> Table:
-    table = _table("UNEXPLAINED", "where", "what", "ours", "QEMU -kernel")
+    rows = _table("UNEXPLAINED", "where", "what", "ours", "QEMU -kernel")
     for item in items:
         row = item.difference
         texts = (row.section.value, row.name, row.ours, row.reference)
-        table.add_row(*(Text(_short(text)) for text in texts), style="red")
-    return table
+        rows.add_row(*(Text(_short(text)) for text in texts), style="red")
+    return rows
 
 
 def _explained(items: Sequence[ExplainedDifference]) -> Table:
@@ -53,28 +46,28 @@ def _explained(items: Sequence[ExplainedDifference]) -> Table:
     for item in items:
         if item.code is not None:
             groups.setdefault((item.difference.section.value, item.code), []).append(item)
-    table = _table("known differences (docs/compare.md)", "where", "reason", "count", "such as")
+    rows = _table("known differences (docs/compare.md)", "where", "reason", "count", "such as")
     for (section, code), members in groups.items():
         names = dict.fromkeys(_short(member.difference.name, 40) for member in members)
         examples = "; ".join(list(names)[:_PER_CODE])
         more = ", …" if len(names) > _PER_CODE else ""
-        table.add_row(section, code, str(len(members)), Text(examples + more))
-    return table
+        rows.add_row(section, code, str(len(members)), Text(examples + more))
+    return rows
 
 
 def _costs(ours: Cost, reference: Cost) -> Table:
-    table = _table("side by side", "", "ours", "QEMU -kernel")
-    table.add_row("verdict", ours.verdict, reference.verdict)
-    table.add_row("entered through", ours.protocol, reference.protocol)
-    table.add_row("guest instructions", *map(_count, (ours.instructions, reference.instructions)))
+    rows = _table("side by side", "", "ours", "QEMU -kernel")
+    rows.add_row("verdict", ours.verdict, reference.verdict)
+    rows.add_row("entered through", ours.protocol, reference.protocol)
+    rows.add_row("guest instructions", *map(_count, (ours.instructions, reference.instructions)))
     sides = [{stage.name: stage for stage in side.stages} for side in (ours, reference)]
     names = dict.fromkeys((*sides[0], *sides[1]))
     for what, text in (("instructions", _instructions), ("seconds", _seconds)):
         for name in names:
             row = [text(side.get(name)) for side in sides]
             if row != [_NOTHING, _NOTHING]:
-                table.add_row(f"guest {what} to: {name}", *row)
-    return table
+                rows.add_row(f"guest {what} to: {name}", *row)
+    return rows
 
 
 def _summary(comparison: Comparison, unexplained: int) -> Text:
@@ -86,10 +79,10 @@ def _summary(comparison: Comparison, unexplained: int) -> Text:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    made = table(title)
     for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
+        made.add_column(column, overflow="fold")
+    return made
 
 
 def _short(text: str, limit: int = _SHOWN) -> str:

@@ -5,14 +5,12 @@ Owns the wording and the layout.  Must not know how anything was found out.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bootproof.harness.report.terminal import WIDTH
+from bootproof.harness.report.rendered import rendered
 from bootproof.loader.address import MIB, format_size
 from bootproof.loader.errors import one_line
 from bootproof.loader.inspect import (
@@ -46,11 +44,8 @@ def render(inspection: Inspection) -> str:
     table.add_column(overflow="fold")
     for label, value in _rows(inspection):
         table.add_row(Text(f"  {label}"), Text(one_line(value)))
-    text = io.StringIO()
-    console = Console(file=text, width=WIDTH, color_system=None, force_terminal=False)
-    console.print(Text(one_line(inspection.file)), soft_wrap=True)
-    console.print(table)
-    return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
+    text = rendered(Text(one_line(inspection.file)), table)
+    return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
 
 def _rows(inspection: Inspection) -> Iterator[Row]:

@@ -6,18 +6,16 @@ whether there is a terminal.
 
 from __future__ import annotations
 
-import io
 from typing import Final
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from bootproof.harness.report import failure
 from bootproof.harness.report.grid import Grid, grids
+from bootproof.harness.report.rendered import rendered, table
 from bootproof.harness.results.results import CaseResult, Check, Results
 
-WIDTH: Final = 118
 _GOOD, _BAD = "green", "bold red"
 _MARKS: Final = {
     "passed": ("ok    ", _GOOD),
@@ -35,13 +33,12 @@ def line(result: CaseResult | Check, done: int, total: int, *, colour: bool = Fa
     text.append(f" {case.verdict if case else '':<20} {result.seconds:6.1f} s {result.name}")
     if case and case.bad:
         text.append(f"   NOT AS EXPECTED ({case.expected.verdict})", _BAD)
-    return _rendered(text, colour=colour).rstrip("\n")
+    return rendered(text, colour=colour).rstrip("\n")
 
 
 def grid(results: Results, *, colour: bool = False) -> str:
     """A table per architecture: a line per claim, a column per kernel, verdict and seconds."""
-    tables = map(_table, grids(results.cases))
-    return "".join(_rendered(table, colour=colour) for table in tables)
+    return rendered(*map(_table, grids(results.cases)), colour=colour)
 
 
 def failures(results: Results) -> str:
@@ -50,14 +47,13 @@ def failures(results: Results) -> str:
 
 
 def _table(grid: Grid) -> Table:
-    table = Table(title=grid.arch, title_justify="left", box=None, pad_edge=False)
-    table.add_column("case", no_wrap=True)
+    made = table(grid.arch)
+    made.add_column("case", no_wrap=True)
     for kernel in grid.kernels:
-        table.add_column(Text(kernel))
+        made.add_column(Text(kernel))
     for claim, cells in grid.rows.items():
-        row = (_cell(cells.get(kernel)) for kernel in grid.kernels)
-        table.add_row(Text(claim), *row)
-    return table
+        made.add_row(Text(claim), *(_cell(cells.get(kernel)) for kernel in grid.kernels))
+    return made
 
 
 def _cell(case: CaseResult | None) -> Text:
@@ -69,10 +65,6 @@ def _cell(case: CaseResult | None) -> Text:
 
 def summary(results: Results, *, colour: bool = False) -> str:
     """How many cases ended as expected, and the time it took."""
-    return _rendered(_summary(results), colour=colour)
-
-
-def _summary(results: Results) -> Text:
     total, wrong = len(results.cases), len(results.unexpected)
     summary = f"{total - wrong} of {total} cases as expected in {results.seconds:.0f} s"
     summary += "" if results.complete else ", and the run did not come to its end"
@@ -85,12 +77,4 @@ def _summary(results: Results) -> Text:
         median, worst = harness[len(harness) // 2], harness[-1]
         summary += f"; harness time per case besides QEMU: median {median:.2f} s"
         summary += f", at most {worst:.2f} s"
-    return Text(summary, _GOOD if results.success else _BAD)
-
-
-def _rendered(what: Text | Table, *, colour: bool) -> str:
-    out = io.StringIO()
-    terminal = True if colour else None
-    console = Console(file=out, width=WIDTH, highlight=False, force_terminal=terminal)
-    console.print(what, soft_wrap=isinstance(what, Text))
-    return out.getvalue()
+    return rendered(Text(summary, _GOOD if results.success else _BAD), colour=colour)
