@@ -134,12 +134,13 @@ class Case:
     )
     cpu: str | None = field(default=None, metadata=key("QEMU's CPU model", *_MACHINES))
     placement: Placement = field(
-        default=Placement.PIECES,
+        default=Placement.DEVICES,
         metadata=key(
-            "how the boot image gets into guest RAM: pieces (QEMU copies each run of its bytes"
-            " there) or mapped (its file ram.img is used as the RAM, and stays as it is)",
+            "how the boot image gets into guest RAM: devices (QEMU has a generic loader device for"
+            " each region of data) or mapped (its file ram.img is used as the RAM, and stays as it"
+            " is)",
             *_OUR_GUESTS,
-            help="pieces: QEMU copies the image into RAM; mapped: its ram.img is used as the RAM",
+            help="devices: QEMU's loader devices fill the RAM; mapped: the image's ram.img is it",
             metavar="WAY",
         ),
     )
@@ -242,7 +243,7 @@ class Case:
         parts = [self.arch, kernel, self.format, self.label or self.protocol]
         parts.append(offset_label(self.arch, self.format, self.offset))
         parts += [self.board] if self.board else []
-        parts += [self.placement.value] if self.placement is not Placement.PIECES else []
+        parts += [self.placement.value] if self.placement is not Placement.DEVICES else []
         parts += ["relocate"] if self.pvh_relocate else []
         parts += ["unsafe"] if self.unsafe else []
         parts += [] if self.probe else ["unprobed"]

@@ -20,7 +20,7 @@ PATCHED_LIMIT: Final = 0.3  # of the words of a kernel's code: it patches itself
 class Placement(enum.Enum):
     """How the bytes of a boot image get into guest RAM."""
 
-    PIECES = "pieces"  # QEMU's generic loader copies each run of data
+    DEVICES = "devices"  # a generic loader device of QEMU copies each run of data
     MAPPED = "mapped"  # ram.img is the RAM, privately: what the guest writes never gets there
 
 

@@ -1,4 +1,4 @@
-"""One boot image on one machine, from start to artifacts: realise, start, watch, judge, report.
+"""One boot image on one machine, from start to artifacts: place, start, watch, judge, record.
 
 Owns the order of the steps; each step lives in a module of its own.
 """
@@ -30,7 +30,7 @@ from bootproof.harness.observation import (
 )
 from bootproof.harness.qemu import probe
 from bootproof.harness.qemu.machine import Machine
-from bootproof.harness.qemu.placement import PIECES_DIRECTORY, guest_ram, realise, write
+from bootproof.harness.qemu.placement import DEVICES_DIRECTORY, guest_ram, place_image, write
 from bootproof.harness.qemu.probe import Guest
 from bootproof.harness.qemu.session import CONSOLE, RUN_LOG, Session
 from bootproof.harness.qemu.watch import Ending, Watch
@@ -49,15 +49,12 @@ _Asked = TypeVar("_Asked", bound=Expected | ExpectedHandover, covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What a run took. `host_seconds` is wall time, of which `qemu_seconds` QEMU was running.
+    """What a run took."""
 
-    Of a guest that was run twice, `instructions` are those of the second run; the rest is the sum.
-    """
-
-    host_seconds: float
-    qemu_seconds: float
-    cpu_seconds: float
-    instructions: int | None
+    host_seconds: float  # wall time
+    qemu_seconds: float  # of which QEMU was running
+    cpu_seconds: float  # of QEMU
+    instructions: int | None  # of the guest; of one that was run twice, those of the second run
 
     def after(self, first: Costs) -> Costs:
         """The costs of two runs of which only this one counts."""
@@ -100,7 +97,7 @@ class Start(Generic[_Asked]):
     image: BootImage
     machine: Machine
     expected: _Asked
-    placement: Placement = Placement.PIECES
+    placement: Placement = Placement.DEVICES
     budget: Budget = field(default_factory=Budget)
     on_console: Callable[[bytes], None] | None = None
     observer: Observer | None = None
@@ -124,7 +121,7 @@ AnyStart = Start[Expected | ExpectedHandover]
 def run(start: AnyStart, directory: Path) -> Outcome:
     """Boots `directory`'s boot image and judges it; leaves no process and no file but artifacts.
 
-    Raises LoaderError when the image cannot be realised on this machine, UserError when QEMU cannot
+    Raises LoaderError when the image cannot be placed on this machine, UserError when QEMU cannot
     be started at all or the disk is full.
     """
     with bootimage.open_ram(start.image, directory) as memory:
@@ -165,28 +162,28 @@ def in_the_way(seen: Observation, directory: Path) -> str | None:
 
 def _run_once(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
     began = time.monotonic()
-    realisation = realise(start.image, memory, start.machine, start.placement)
+    placed = place_image(start.image, memory, start.machine, start.placement)
     try:
         with disk_errors(directory):
-            write(realisation, memory, directory)
+            write(placed, memory, directory)
         qemu_began = time.monotonic()
         with (
-            guest_ram(memory, mapped=realisation.launch.mapped) as ram,
+            guest_ram(memory, mapped=placed.launch.mapped) as ram,
             Session(
-                *(start.machine, realisation.launch, ram, directory),
+                *(start.machine, placed.launch, ram, directory),
                 budget=start.budget,
                 with_gdb=start.probe,
                 on_console=start.on_console,
                 terminal=start.interactive,
             ) as session,
         ):
-            guest = Guest(start.image, realisation, memory, ram)
+            guest = Guest(start.image, placed, memory, ram)
             seen, ending = _Course(start, session, guest).observed()
         qemu_seconds = time.monotonic() - qemu_began
     finally:
-        shutil.rmtree(directory / PIECES_DIRECTORY, ignore_errors=True)
+        shutil.rmtree(directory / DEVICES_DIRECTORY, ignore_errors=True)
     # Not before QEMU is dead and the directory ours again: a shell is going to run the script.
-    reproduce.write_script(start.machine, realisation, memory, directory)
+    reproduce.write_script(start.machine, placed, memory, directory)
     seen = artifacts.keep(session, seen)
     judgement, seen = _judged(start, seen, ending)
     costs = Costs(time.monotonic() - began, qemu_seconds, seen.cpu_seconds, seen.instructions)
@@ -199,7 +196,7 @@ def _run_once(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
         not_recorded=not_recorded,
         stages=recording.stages(seen, directory / RUN_LOG),  # of a log that is in order by now
         boot_image=imagedigest.digest(start.image, memory),
-        placed=realisation.added,
+        placed=placed.added,
     )
 
 
@@ -244,7 +241,7 @@ class _Course:
     def _steps(self, watch: Watch) -> Ending:
         start, session = self._start, self._session
         # QEMU has read them; were we killed now, nothing of them would stay.
-        shutil.rmtree(session.directory / PIECES_DIRECTORY, ignore_errors=True)
+        shutil.rmtree(session.directory / DEVICES_DIRECTORY, ignore_errors=True)
         if not start.probe:
             session.monitor.execute("cont")
         else:

@@ -64,7 +64,7 @@ def test_command(run_directory: RunDirectory, capsys: pytest.CaptureFixture[str]
     """`bootproof compare --json`, in place of what an earlier run left."""
     out = run_directory("reference-command")
     for name in ("ours", "reference"):
-        (out / name / "pieces").mkdir(parents=True, exist_ok=True)
+        (out / name / "devices").mkdir(parents=True, exist_ok=True)
         for artifact in ("qemu.sh", "console.log"):
             (out / name / artifact).write_text("of an earlier run")
     assert cli.main(["compare", AARCH64[0], "--json", "--out", str(out)]) == 0

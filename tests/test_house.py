@@ -17,7 +17,6 @@ PACKAGES: Final = ("harness", "kernels", "loader")
 MOST_LINES: Final = 40
 LONGER: Final[set[str]] = {
     "harness/plugin.py: pytest_addoption",
-    "harness/qemu/placement.py: realise",
 }
 
 ARCHITECTURES: Final = {"x86_64", "aarch64", "arm64", "riscv64", "amd64"}

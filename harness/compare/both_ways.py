@@ -19,7 +19,7 @@ from bootproof.harness.compare.differences import ComparedBoot, boot_differences
 from bootproof.harness.compare.memory_at_entry import MemoryAtEntry
 from bootproof.harness.compare.reference import Plan
 from bootproof.harness.prove import Options, Prepared, Proven
-from bootproof.harness.qemu.placement import PIECES_DIRECTORY
+from bootproof.harness.qemu.placement import DEVICES_DIRECTORY
 from bootproof.harness.record import rundir
 from bootproof.loader import bootimage
 from bootproof.loader.address import Range
@@ -106,7 +106,7 @@ def carry_out(pair: Pair) -> Comparison:
 def drop_large_files(directory: Path) -> None:
     """Removes what is large of a comparison's run directories: RAM, and the reference's kernel."""
     rundir.drop_ram(directory / OURS)
-    shutil.rmtree(directory / REFERENCE / PIECES_DIRECTORY, ignore_errors=True)
+    shutil.rmtree(directory / REFERENCE / DEVICES_DIRECTORY, ignore_errors=True)
 
 
 def _ours(pair: Pair, proven: Proven) -> ComparedBoot:

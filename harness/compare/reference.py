@@ -25,7 +25,7 @@ from bootproof.harness.inputs import images
 from bootproof.harness.prove import Prepared, Proven, expected_code, result_json
 from bootproof.harness.qemu.argv import DirectKernel
 from bootproof.harness.qemu.machine import Machine
-from bootproof.harness.qemu.placement import PIECES_DIRECTORY
+from bootproof.harness.qemu.placement import DEVICES_DIRECTORY
 from bootproof.harness.qemu.session import RUN_LOG, Session
 from bootproof.harness.qemu.watch import Ending, Watch
 from bootproof.harness.record import artifacts, recording, reproduce, rundir
@@ -41,8 +41,8 @@ from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import pvh
 from bootproof.loader.result import KernelLoaderResult, PvhState
 
-_KERNEL: Final = f"{PIECES_DIRECTORY}/kernel"
-_INITRD: Final = f"{PIECES_DIRECTORY}/initrd"
+_KERNEL: Final = f"{DEVICES_DIRECTORY}/kernel"
+_INITRD: Final = f"{DEVICES_DIRECTORY}/initrd"
 _PEEK: Final = "peek.bin"
 # QEMU keeps the first page of RAM for its own boot code, and moves an Image that would lie there.
 _BOOT_CODE: Final = 0x1000
@@ -116,7 +116,7 @@ def prepare(plan: Plan, prepared: Prepared, ours: Path, directory: Path) -> None
     image = prepared.assembled.image
     initrd = image.region("initrd")
     assert initrd is not None
-    (directory / PIECES_DIRECTORY).mkdir()
+    (directory / DEVICES_DIRECTORY).mkdir()
     shutil.copyfile(plan.path, directory / _KERNEL)
     banks = [(bank.base, bank.size) for bank in image.banks]
     with GuestMemory.open(ours / bootimage.RAM, banks) as memory:

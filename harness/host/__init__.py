@@ -1,1 +1,1 @@
-"""QEMU and bootproof as processes of this machine: rights, signals, directories, patience."""
+"""QEMU and bootproof as processes of this machine: rights, signals, directories."""

@@ -62,8 +62,8 @@ def main(arguments: list[str]) -> None:
 
 def behind_dashes(command: list[str]) -> list[str]:
     """The program that a command starts after it has changed rights: the word behind "--"."""
-    found = command.index("--") + 1 if "--" in command else len(command)
-    return [word for word in command[found : found + 1] if word.startswith("/")]
+    first = command.index("--") + 1 if "--" in command else len(command)
+    return [word for word in command[first : first + 1] if word.startswith("/")]
 
 
 def home(program: str) -> str:

@@ -1,6 +1,6 @@
-"""The run directory as QEMU sees it: lent to QEMU's user for the run, and taken back whole.
+"""The run directory as QEMU sees it: its user's own for the run, and taken back whole.
 
-While it is lent, whoever has taken QEMU over can put anything there under any name. So the harness
+Meanwhile whoever has taken QEMU over can put anything there under any name. So the harness
 opens nothing there by name until QEMU is dead and the directory is its own again; what it made
 before belongs to it and can be read by QEMU but not changed. Owns these rights, and how files are
 written so that no link is ever followed. Knows no artifact by name.
@@ -33,7 +33,7 @@ def is_root() -> bool:
 
 
 @contextlib.contextmanager
-def lent_to_qemu(directory: Path) -> Iterator[None]:
+def given_to_qemu(directory: Path) -> Iterator[None]:
     """The directory is QEMU's in here; QEMU must be dead when this is left. Raises UserError."""
     with disk_errors(directory):
         give_to_qemu(directory)
@@ -70,10 +70,10 @@ def _let_read(name: str, folder: int) -> None:
         return  # the link that stands for a stranger's RAM: QEMU is given the RAM itself
     fd = os.open(name, os.O_RDONLY | _OPEN, dir_fd=folder)
     try:
-        found = os.fstat(fd)
-        if found.st_nlink == 1:
+        status = os.fstat(fd)
+        if status.st_nlink == 1:
             os.fchown(fd, -1, NOBODY)
-            os.fchmod(fd, stat.S_IMODE(found.st_mode) & 0o755 | 0o440)
+            os.fchmod(fd, stat.S_IMODE(status.st_mode) & 0o755 | 0o440)
     finally:
         os.close(fd)
 
@@ -89,12 +89,12 @@ def take_back(directory: Path) -> None:
             return
         os.fchown(fd, 0, 0)  # from here on nobody else can change a name in it
         for name in os.listdir(fd):  # noqa: PTH208
-            found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            if found.st_uid != NOBODY:
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            if status.st_uid != NOBODY:
                 continue
-            if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+            if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
                 os.chown(name, 0, 0, dir_fd=fd, follow_symlinks=False)
-            elif stat.S_ISDIR(found.st_mode):
+            elif stat.S_ISDIR(status.st_mode):
                 shutil.rmtree(name, dir_fd=fd)
             else:
                 os.unlink(name, dir_fd=fd)
@@ -158,9 +158,9 @@ def has_room(fd: int, size: int) -> bool:
 def read_from_qemu(path: Path, size: int) -> bytes:
     """`size` bytes of a file that QEMU has just written, by name. Raises UserError."""
     with disk_errors(path), open(path, "rb", opener=lambda name, _: os.open(name, _OPEN)) as file:
-        found = os.fstat(file.fileno())
+        status = os.fstat(file.fileno())
         owner = NOBODY if is_root() else os.geteuid()
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != owner or found.st_size != size:
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != owner or status.st_size != size:
             raise UserError(f"{path}: is not what QEMU was asked to write")
         return file.read(size)
 

@@ -73,8 +73,8 @@ class GdbStub:
         if not names:
             return {}
         features = self._feature("system-registers.xml").decode("ascii", "replace")
-        found = re.findall(r'<reg name="(\w+)" bitsize="\d+" regnum="(\d+)"', features)
-        return {name: self._register(int(number)) for name, number in found if name in names}
+        registers = re.findall(r'<reg name="(\w+)" bitsize="\d+" regnum="(\d+)"', features)
+        return {name: self._register(int(number)) for name, number in registers if name in names}
 
     def _feature(self, name: str) -> bytes:
         text = b""

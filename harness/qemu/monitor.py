@@ -113,8 +113,8 @@ class Monitor:
         """The events received since the last call."""
         if not self._listener.empty():
             self._run(self._receive, None)
-        found, self._received = self._received, []
-        return found
+        events, self._received = self._received, []
+        return events
 
     async def _receive(self) -> None:
         while not self._listener.empty():

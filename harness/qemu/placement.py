@@ -1,7 +1,7 @@
 """A BootImage on a machine: reset stubs, and how QEMU's generic loader puts the bytes in place.
 
-Two placements. PIECES gives every run of data in ram.img a generic loader device of its own;
-MAPPED makes ram.img itself the guest's RAM (a private mapping, the file never changes). What the
+With DEVICES every run of data in ram.img has a generic loader device, and a file, of its own; with
+MAPPED ram.img itself is the guest's RAM (a private mapping, the file never changes). What the
 machine itself overwrites at reset is staged elsewhere and moved into place by the stub.
 """
 
@@ -17,108 +17,109 @@ from bootproof.harness.observation import Placement
 from bootproof.harness.qemu.argv import Blob, Launch
 from bootproof.harness.qemu.machine import Machine
 from bootproof.loader.address import Range, align_up
-from bootproof.loader.arch import Copy
+from bootproof.loader.arch import Copy, Stub
 from bootproof.loader.arch.table import ARCHITECTURES, AnyArchitecture
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.layout import Region, Wanted, place
 from bootproof.loader.memory import GuestMemory
 
-PIECES_DIRECTORY = "pieces"
+DEVICES_DIRECTORY = "devices"
 _MERGE_GAP = 64 << 10  # a loader device costs more than reading this many zeros
-_MOST_PIECES = 256  # beyond, the smallest gaps are filled with their zeros
+_MOST_DEVICES = 256  # beyond, the smallest gaps are filled with their zeros
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """Bytes for one generic loader device: from guest-physical `source` of ram.img to `address`."""
+class DeviceFile:
+    """A file for one generic loader device, cut out of ram.img."""
 
     path: str
-    source: int
+    source: int  # where its bytes are in the boot image, guest-physical
     size: int
-    address: int
+    address: int  # where the device puts them: there, or in a staging area
 
 
 @dataclass(frozen=True, slots=True)
-class Realisation:
-    """What QEMU is given, and the pieces and stubs that must be written for it.
-
-    `working_areas` is guest-physical RAM that is not as the boot image says at the entry: stubs,
-    staging areas, and what the machine fills by itself. `added` names those of them that are ours.
-    """
+class PlacedImage:
+    """What QEMU is given of a boot image, and the files that must be written for it."""
 
     launch: Launch
-    pieces: tuple[Piece, ...]
+    files: tuple[DeviceFile, ...]
+    # The code of the reset stubs, by the names of their files.
     stubs: tuple[tuple[str, bytes], ...]
+    # Guest-physical RAM that is not as the boot image says at the entry: stubs, staging areas, and
+    # what the machine fills by itself.
     working_areas: tuple[Range, ...]
+    # Those of them that are ours.
     added: tuple[Region, ...] = ()
 
 
-def realise(
+def place_image(
     image: BootImage, memory: GuestMemory, machine: Machine, placement: Placement
-) -> Realisation:
+) -> PlacedImage:
     """Plans the start of `image`, whose RAM is `memory`. Pure but for reading the RAM's extents.
 
     Raises LayoutError when there is no room for stub or staging area, StubError when the registers
     cannot be brought about.
     """
+    arch = ARCHITECTURES[image.arch]
     reserved = [region.range for region in machine.reserved]
     extents = _extents(memory, reserved)
     staged = [part for extent in extents for part in _inside(extent, reserved)]
-    if placement is Placement.PIECES:
-        direct = [part for extent in extents for part in _outside(extent, reserved)]
-    else:
-        direct = []
     taken = [*image.regions, *machine.reserved, *(Region("data", extent) for extent in extents)]
-    arch = ARCHITECTURES[image.arch]
-    stub_places, staging = _place(image, arch, taken, staged)
-    copies = tuple(
-        Copy(place_.start, part.start, place_.size)
-        for part, place_ in zip(staged, staging, strict=True)
-    )
+    stub_places, staging = _room(image, arch, taken, staged)
+    moved = list(zip(staged, staging, strict=True))
+    copies = tuple(Copy(area.start, part.start, area.size) for part, area in moved)
     stubs = [
-        arch.stub(registers, place_.start, copies if number == 0 else ())
-        for number, (registers, place_) in enumerate(zip(image.cpus, stub_places, strict=True))
+        arch.stub(registers, place.start, copies if number == 0 else ())
+        for number, (registers, place) in enumerate(zip(image.cpus, stub_places, strict=True))
     ]
-    pieces = [_piece(image, part, part.start) for part in direct]
-    pieces += [
-        _piece(image, part, place_.start) for part, place_ in zip(staged, staging, strict=True)
-    ]
-    stub_files = tuple((f"stub{number}.bin", item.code) for number, item in enumerate(stubs))
-    launch = Launch(
-        blobs=(
-            *(Blob(piece.path, piece.address) for piece in pieces),
-            *(Blob(name, s.address) for (name, _), s in zip(stub_files, stubs, strict=True)),
-        ),
-        entries=tuple(item.loader_entry for item in stubs),
-        mapped=placement is Placement.MAPPED,
-    )
+    parts = [(part, area.start) for part, area in moved]
+    if placement is Placement.DEVICES:
+        direct = (part for extent in extents for part in _outside(extent, reserved))
+        parts = [*((part, part.start) for part in direct), *parts]
+    files = tuple(_device_file(image, part, address) for part, address in parts)
+    mapped = placement is Placement.MAPPED
     untouched = [part for hole in reserved for part in _outside(hole, staged)]
-    working_areas = (*(Range(s.address, arch.stub_size) for s in stubs), *staging, *untouched)
-    added = (
-        *(Region("reset stub", Range(s.address, len(s.code))) for s in stubs),
-        *(Region("staging area", area) for area in staging),
+    return PlacedImage(
+        launch=_launch(files, stubs, mapped=mapped),
+        files=files,
+        stubs=tuple((_stub_file(number), stub.code) for number, stub in enumerate(stubs)),
+        working_areas=(*(Range(s.address, arch.stub_size) for s in stubs), *staging, *untouched),
+        added=(
+            *(Region("reset stub", Range(s.address, len(s.code))) for s in stubs),
+            *(Region("staging area", area) for area in staging),
+        ),
     )
-    return Realisation(launch, tuple(pieces), stub_files, working_areas, added)
+
+
+def _launch(files: Sequence[DeviceFile], stubs: Sequence[Stub], *, mapped: bool) -> Launch:
+    blobs = [Blob(file.path, file.address) for file in files]
+    blobs += [Blob(_stub_file(number), stub.address) for number, stub in enumerate(stubs)]
+    return Launch(tuple(blobs), tuple(stub.loader_entry for stub in stubs), mapped)
+
+
+def _stub_file(number: int) -> str:
+    return f"stub{number}.bin"
 
 
 def _extents(memory: GuestMemory, reserved: Sequence[Range]) -> list[Range]:
-    """Where the RAM holds data, in not too many pieces, none of them across banks."""
-    found = list(memory.data_extents())
-    most = max(1, _MOST_PIECES // len(memory.banks))
+    """Where the RAM holds data, in not too many parts, none of them across banks."""
+    extents = list(memory.data_extents())
+    most = max(1, _MOST_DEVICES // len(memory.banks))
     banks = (bank.range for bank in memory.banks)
-    parts = ([part for part in found if bank.contains(part)] for bank in banks)
+    parts = ([extent for extent in extents if bank.contains(extent)] for bank in banks)
     return [extent for inside in parts for extent in _merged(inside, reserved, most)]
 
 
-def write(realisation: Realisation, memory: GuestMemory, directory: Path) -> None:
-    """Writes stubs and pieces into the run directory."""
-    for name, code in realisation.stubs:
+def write(placed: PlacedImage, memory: GuestMemory, directory: Path) -> None:
+    """Writes the files for QEMU into the run directory."""
+    for name, code in placed.stubs:
         (directory / name).write_bytes(code)
-    if realisation.pieces:
-        (directory / PIECES_DIRECTORY).mkdir(exist_ok=True)
-    for piece in realisation.pieces:
-        with (directory / piece.path).open("xb") as file:
-            memory.copy_out(piece.source, piece.size, file.fileno())
+    if placed.files:
+        (directory / DEVICES_DIRECTORY).mkdir(exist_ok=True)
+    for part in placed.files:
+        with (directory / part.path).open("xb") as file:
+            memory.copy_out(part.source, part.size, file.fileno())
 
 
 def guest_ram(memory: GuestMemory, *, mapped: bool) -> GuestMemory:
@@ -145,7 +146,7 @@ def file_offset(memory: GuestMemory, address: int) -> int:
     return bank.file_offset + address - bank.base
 
 
-def _place(
+def _room(
     image: BootImage, arch: AnyArchitecture, taken: Sequence[Region], staged: Sequence[Range]
 ) -> tuple[list[Range], list[Range]]:
     wanted = [
@@ -159,11 +160,11 @@ def _place(
     return places[: len(image.cpus)], places[len(image.cpus) :]
 
 
-def _piece(image: BootImage, part: Range, address: int) -> Piece:
+def _device_file(image: BootImage, part: Range, address: int) -> DeviceFile:
     # The name goes into a command line and a shell script, and the image may be a stranger's.
     owner = next((r.name for r in image.regions if r.range.overlaps(part)), "data")
     name = f"{re.sub(r'[^A-Za-z0-9_]', '-', owner)[:64]}-{part.start:#x}.bin"
-    return Piece(f"{PIECES_DIRECTORY}/{name}", part.start, part.size, address)
+    return DeviceFile(f"{DEVICES_DIRECTORY}/{name}", part.start, part.size, address)
 
 
 def _merged(extents: Sequence[Range], reserved: Sequence[Range], most: int) -> Iterator[Range]:

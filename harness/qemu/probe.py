@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bootproof.harness.observation import Difference, Probe
-from bootproof.harness.qemu.placement import Realisation
+from bootproof.harness.qemu.placement import PlacedImage
 from bootproof.harness.qemu.session import Session
 from bootproof.harness.registers import compare_registers
 from bootproof.loader.address import Range
@@ -34,7 +34,7 @@ class Guest:
     """What the probe looks at: the image as written, and the RAM that QEMU has mapped."""
 
     image: BootImage
-    realisation: Realisation
+    placed: PlacedImage
     written: GuestMemory
     ram: GuestMemory
 
@@ -74,7 +74,7 @@ def compare_memory(guest: Guest, registers: Registers) -> Iterator[Difference]:
     The list: the reset stubs and staging areas; RAM that the machine does not leave alone; accessed
     and dirty bits of the page tables in use.
     """
-    exempt = guest.realisation.working_areas
+    exempt = guest.placed.working_areas
     tables = set(_page_tables(guest, registers))
     for banks in zip(guest.written.banks, guest.ram.banks, strict=True):
         sides = tuple(zip((guest.written.fileno(), guest.ram.fileno()), banks, strict=True))

@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 from bootproof.harness import evidence
 from bootproof.harness.guest import logbuffer
-from bootproof.harness.host.files import file_for_qemu, has_room, lent_to_qemu
+from bootproof.harness.host.files import file_for_qemu, given_to_qemu, has_room
 from bootproof.harness.host.process import QemuProcess
 from bootproof.harness.observation import Budget, End, Observation, Observer
 from bootproof.harness.qemu.argv import (
@@ -86,7 +86,7 @@ class Session:
     def __enter__(self) -> Session:
         """Starts QEMU. Raises UserError."""
         with contextlib.ExitStack() as stack:
-            stack.enter_context(lent_to_qemu(self.directory))
+            stack.enter_context(given_to_qemu(self.directory))
             self.monitor, qmp = _channel(stack, Monitor)
             gdb = None
             if self._with_gdb:

@@ -33,8 +33,8 @@ class StuckDetector:
     @property
     def counters(self) -> tuple[int, ...]:
         """The guest-virtual program counters that were sampled, lowest first."""
-        found = (self._format.program_counter(dump) for dump in self._seen)
-        return tuple(sorted({pc for pc in found if pc is not None}))
+        counters = (self._format.program_counter(dump) for dump in self._seen)
+        return tuple(sorted({pc for pc in counters if pc is not None}))
 
     def stuck(self, dump: str, cpu_seconds: float) -> bool:
         """Adds a sample, taken after `cpu_seconds` of QEMU's CPU time."""

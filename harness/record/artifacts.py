@@ -23,7 +23,8 @@ def keep(session: Session, seen: Observation) -> Observation:
         write_whole(directory / DMESG, b"".join(map(_shown, seen.log.splitlines())))
     if not session.machine.recorded:
         return seen
-    lost = recording.console_lost(directory / RUN_LOG, room_was_set_aside=session.has_room)
+    log, has_room = directory / RUN_LOG, session.has_room
+    lost = recording.console_lost(seen, log, room_was_set_aside=has_room)
     return replace(seen, console_lost=lost or seen.console_lost)
 
 

@@ -41,9 +41,9 @@ def _console(directory: Path) -> bytes:
     except OSError:  # QEMU was not started yet
         return b""
     try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
+        file = os.fstat(fd)
+        if not stat.S_ISREG(file.st_mode):
             return b""
-        return os.pread(fd, _TAIL, max(0, found.st_size - _TAIL))
+        return os.pread(fd, _TAIL, max(0, file.st_size - _TAIL))
     finally:
         os.close(fd)

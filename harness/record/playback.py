@@ -21,7 +21,7 @@ from bootproof.harness.observation import Budget
 from bootproof.harness.qemu.binary import find_qemu, variable_of, version_text
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.monitor import Event, MonitorError
-from bootproof.harness.qemu.placement import guest_ram, realise, write
+from bootproof.harness.qemu.placement import guest_ram, place_image, write
 from bootproof.harness.qemu.session import CONSOLE, RUN_LOG, Session
 from bootproof.harness.qemu.watch import EXIT_SECONDS, POLL_SECONDS
 from bootproof.harness.record import recording, replaylog
@@ -42,19 +42,15 @@ _CONSOLE_LIMIT: Final = 17 << 20  # what a run's console is cut to, and some
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A run that can be played back here: its boot image, its record, and what it printed.
-
-    `machine` is the one of the record, with the QEMU that was found. `ram` is the file that holds
-    guest RAM. `instructions` is the length of the run.
-    """
+    """A run that can be played back here: its boot image, its record, and what it printed."""
 
     directory: Path
     image: BootImage
-    ram: Path
+    ram: Path  # the file of guest RAM
     record: Record
-    machine: Machine
+    machine: Machine  # the one of the record, with the QEMU that is here
     transcript: bytes
-    instructions: int
+    instructions: int  # the length of the run
 
     @property
     def log(self) -> Path:
@@ -101,14 +97,14 @@ def _machine(record: Record, image: BootImage, directory: Path) -> Machine:
             f" {recorded.memory:#x} bytes of RAM, the boot image is for {image.arch} with"
             f" {image.memory_size:#x}"
         )
-    found = find_qemu(recorded.arch.name)
-    if found.version != recorded.qemu.version:
+    qemu = find_qemu(recorded.arch.name)
+    if qemu.version != recorded.qemu.version:
         raise UserError(
             f"{directory}: was recorded with QEMU {version_text(recorded.qemu.version)}, but"
-            f" {found.path} is {version_text(found.version)}, and a record can only be replayed"
+            f" {qemu.path} is {version_text(qemu.version)}, and a record can only be replayed"
             f" with the same version; name one in {variable_of(recorded.arch.name)}"
         )
-    return replace(recorded, qemu=found)
+    return replace(recorded, qemu=qemu)
 
 
 class Playback:
@@ -174,14 +170,14 @@ def started(
     ):
         directory = Path(name)
         placement = recorded.record.placement
-        realisation = realise(recorded.image, memory, recorded.machine, placement)
+        placed = place_image(recorded.image, memory, recorded.machine, placement)
         with disk_errors(directory):
-            write(realisation, memory, directory)
+            write(placed, memory, directory)
             shutil.copyfile(recorded.log, directory / RUN_LOG)
         with (
-            guest_ram(memory, mapped=realisation.launch.mapped) as ram,
+            guest_ram(memory, mapped=placed.launch.mapped) as ram,
             Session(
-                *(recorded.machine, realisation.launch, ram, directory),
+                *(recorded.machine, placed.launch, ram, directory),
                 budget=Budget(console_bytes=len(recorded.transcript) + _ROOM),
                 with_gdb=False,
                 replay=True,

@@ -42,37 +42,36 @@ _QEMU_VERSION: Final = re.compile(r"(\d{1,4})\.(\d{1,4})\.(\d{1,4})", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A recorded run. `instructions` is None when QEMU went away before it could be asked.
+    """A recorded run."""
 
-    `entry` of them had been executed when the guest was stopped at its entry, None if it was not.
-    `machine.qemu` has the version that recorded and no path: another QEMU plays it back.
-    """
-
+    # Its QEMU has the version that recorded and no path: another QEMU plays it back.
     machine: Machine
     placement: Placement
+    # None when QEMU went away before it could be asked.
     instructions: int | None
+    # How many of them had been executed when the guest was stopped at its entry, if it was.
     entry: int | None = None
 
 
 def stages(observation: Observation, log: Path) -> tuple[Stage, ...]:
     """The stages of a run, with exact instruction counts where the log at `log` has them."""
-    found = marks(observation.transcript)
-    counts = _counts(found, observation, log)
+    reached = marks(observation.transcript)
+    counts = _counts(reached, observation, log)
     probe = observation.probe
     entry = []
     if probe is not None and probe.reached:
         entry = [Stage(ENTRY, probe.instructions, None)]
-    pairs = zip(found, counts, strict=True)
+    pairs = zip(reached, counts, strict=True)
     return (*entry, *(mark.reached_after(count) for mark, count in pairs))
 
 
 def _counts(
-    found: list[Mark], observation: Observation, path: Path
+    reached: list[Mark], observation: Observation, path: Path
 ) -> tuple[int, ...] | tuple[None, ...]:
     """Instructions before each mark; not one of them when log and run do not agree entirely."""
-    unknown = (None,) * len(found)
+    unknown = (None,) * len(reached)
     try:
-        log = replaylog.read(path, [mark.offset for mark in found], replaylog.READ_LIMIT)
+        log = replaylog.read(path, [mark.offset for mark in reached], replaylog.READ_LIMIT)
     except ReplayLogError:
         return unknown
     whole = (log.instructions, log.console_bytes)
@@ -100,17 +99,19 @@ def finish(record: Record, directory: Path, stderr: str) -> str | None:
         save(record, directory)
 
 
-def console_lost(path: Path, *, room_was_set_aside: bool) -> bool:
+def console_lost(seen: Observation, path: Path, *, room_was_set_aside: bool) -> bool:
     """Whether the host may not have taken all that the console said.
 
-    The log tells. If it has not itself found room on the disk, only room that was set aside for the
-    console is certain.
+    The log tells, if it is of all that was executed. If it has not itself found room on the disk,
+    only room that was set aside for the console is certain.
     """
     try:
-        return replaylog.read(path, limit=replaylog.READ_LIMIT).failed_writes > 0
+        log = replaylog.read(path, limit=replaylog.READ_LIMIT)
     except ReplayLogError:
         too_long = path.exists() and path.stat().st_size > replaylog.READ_LIMIT
         return not room_was_set_aside and not too_long
+    whole = (log.instructions or None) == seen.instructions
+    return log.failed_writes > 0 or not (whole or room_was_set_aside)
 
 
 def save(record: Record, directory: Path) -> None:
@@ -164,10 +165,15 @@ def parse(raw: bytes) -> Record:
     )
     if machine.memory % MIB:
         raise ValueError(f"$.memory: {machine.memory:#x} is not a whole number of MiB")
-    placements = tuple(placement.value for placement in Placement)
-    placement = Placement(strictjson.one_of(root["placement"], "$.placement", placements))
     instructions, entry = _count(root, "instructions"), _count(root, "entry_instructions")
-    return Record(machine, placement, instructions, entry)
+    return Record(machine, _placement(root), instructions, entry)
+
+
+def _placement(root: dict[str, Any]) -> Placement:
+    """Records that say "pieces" were made when that was the word for devices."""
+    word = "devices" if root["placement"] == "pieces" else root["placement"]
+    words = tuple(placement.value for placement in Placement)
+    return Placement(strictjson.one_of(word, "$.placement", words))
 
 
 def read_small(path: Path, limit: int = _SIZE_LIMIT) -> bytes:
@@ -190,8 +196,8 @@ def read_small(path: Path, limit: int = _SIZE_LIMIT) -> bytes:
 
 def _equal(root: dict[str, Any], key: str, known: int) -> None:
     if type(root[key]) is not int or root[key] != known:
-        found = strictjson.shown(root[key])
-        raise ValueError(f"$.{key}: {found} is not known; this program replays {known}")
+        value = strictjson.shown(root[key])
+        raise ValueError(f"$.{key}: {value} is not known; this program replays {known}")
 
 
 def _within(root: dict[str, Any], key: str, least: int, most: int) -> int:

@@ -28,9 +28,9 @@ def run(directory: Path) -> int:
     print(f"recorded  {_extent(recorded.transcript, recorded.instructions)}", flush=True)
     replayed = play(recorded)
     print(f"replayed  {_extent(replayed.transcript, replayed.instructions)}")
-    found = difference(recorded, replayed)
-    print(f"result    {found or 'identical: every byte of the transcript and the instructions'}")
-    return 1 if found else 0
+    differs = difference(recorded, replayed)
+    print(f"result    {differs or 'identical: every byte of the transcript and the instructions'}")
+    return 1 if differs else 0
 
 
 def play(recorded: Recorded) -> Replayed:

@@ -81,13 +81,13 @@ def _mapped(path: Path, limit: int | None) -> Iterator[mmap.mmap]:
     except OSError as error:
         raise ReplayLogError(f"cannot be opened: {error.strerror}") from error
     try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
             raise ReplayLogError("is not a regular file")
-        if found.st_size <= _HEADER:
-            raise ReplayLogError(f"has only {found.st_size} bytes")
-        if limit is not None and found.st_size > limit:
-            raise ReplayLogError(f"has {found.st_size:,} bytes, more than {limit:,}")
+        if status.st_size <= _HEADER:
+            raise ReplayLogError(f"has only {status.st_size} bytes")
+        if limit is not None and status.st_size > limit:
+            raise ReplayLogError(f"has {status.st_size:,} bytes, more than {limit:,}")
         with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as data:
             yield data
     finally:

@@ -9,7 +9,7 @@ from typing import Final
 from bootproof.harness.host.files import write_whole
 from bootproof.harness.qemu.argv import Channels, DirectKernel, RamFile, argv
 from bootproof.harness.qemu.machine import Machine
-from bootproof.harness.qemu.placement import PIECES_DIRECTORY, Realisation, file_offset
+from bootproof.harness.qemu.placement import DEVICES_DIRECTORY, PlacedImage, file_offset
 from bootproof.loader import bootimage
 from bootproof.loader.memory import GuestMemory
 
@@ -37,8 +37,8 @@ trap 'end 130' INT
 trap 'end 143' TERM
 """
 _CLEAN_UP: Final = f"""\
-mkdir -p {PIECES_DIRECTORY}
-trap 'rm -rf {PIECES_DIRECTORY}' EXIT
+mkdir -p {DEVICES_DIRECTORY}
+trap 'rm -rf {DEVICES_DIRECTORY}' EXIT
 """
 # A shell that waits for a program in the foreground obeys a signal of its own only at its end.
 _WAIT: Final = """\
@@ -50,21 +50,21 @@ _VARIABLE: Final = "$console"
 
 
 def write_script(
-    machine: Machine, realisation: Realisation, memory: GuestMemory, directory: Path
+    machine: Machine, placed: PlacedImage, memory: GuestMemory, directory: Path
 ) -> None:
     """Writes qemu.sh into the run directory."""
     lines = [_HEAD, _TRAPS]
-    if realisation.pieces:
+    if placed.files:
         lines.append(_CLEAN_UP)
-    for piece in realisation.pieces:
+    for file in placed.files:
         lines.append(
-            f"dd if={bootimage.RAM} of={shlex.quote(piece.path)} bs=1M status=none"
+            f"dd if={bootimage.RAM} of={shlex.quote(file.path)} bs=1M status=none"
             " iflag=skip_bytes,count_bytes"
-            f" skip={file_offset(memory, piece.source)} count={piece.size}\n"
+            f" skip={file_offset(memory, file.source)} count={file.size}\n"
         )
-    ram = RamFile(bootimage.RAM) if realisation.launch.mapped else None
+    ram = RamFile(bootimage.RAM) if placed.launch.mapped else None
     channels = Channels(console=_VARIABLE, ram=ram, after_shutdown="poweroff")
-    words = argv(machine, realisation.launch, channels)
+    words = argv(machine, placed.launch, channels)
     _write("".join([*lines, _command(words)]), directory)
 
 

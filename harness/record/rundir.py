@@ -12,7 +12,7 @@ from typing import Any, Final
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import take_back, write_whole
 from bootproof.harness.host.process import STDERR
-from bootproof.harness.qemu.placement import PIECES_DIRECTORY
+from bootproof.harness.qemu.placement import DEVICES_DIRECTORY
 from bootproof.harness.qemu.session import CONSOLE, RUN_LOG
 from bootproof.harness.record.reproduce import SCRIPT
 from bootproof.loader import bootimage
@@ -23,6 +23,7 @@ RESULT: Final = "result.json"
 _RESULT_VERSION: Final = 2
 RECORD: Final = "replay.json"  # what it takes to play the log back
 
+_DIRECTORIES: Final = (DEVICES_DIRECTORY, "pieces")  # the second is what it was called before
 # By these a run is told from somebody's own directory; no other program makes such files.
 _MARKS: Final = re.compile("|".join(map(re.escape, (bootimage.DESCRIPTION, bootimage.RAM, SCRIPT))))
 _WRITTEN_WHOLE: Final = "|".join(map(re.escape, (TRANSCRIPT, DMESG, RESULT, RECORD)))
@@ -40,15 +41,15 @@ def make_fresh(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         take_back(directory)  # of a run that was cut short
-        found = sorted(directory.iterdir())
-        marked = any(_MARKS.fullmatch(path.name) for path in found)
-        for path in found:
+        paths = sorted(directory.iterdir())
+        marked = any(_MARKS.fullmatch(path.name) for path in paths)
+        for path in paths:
             if not _made_by_a_run(path, marked):
                 raise UserError(
                     f"{directory}: holds {path.name}, which no run has made; take another one"
                 )
-        for path in found:
-            if path.name == PIECES_DIRECTORY:
+        for path in paths:
+            if path.name in _DIRECTORIES:
                 shutil.rmtree(path)
             else:
                 path.unlink()
@@ -57,7 +58,7 @@ def make_fresh(directory: Path) -> None:
 
 
 def _made_by_a_run(path: Path, marked: bool) -> bool:
-    if path.name == PIECES_DIRECTORY:
+    if path.name in _DIRECTORIES:
         return marked and path.is_dir() and not path.is_symlink()
     if path.is_symlink():  # a run of somebody else's boot image links to its RAM
         return marked and path.name == bootimage.RAM

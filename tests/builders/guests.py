@@ -24,7 +24,7 @@ from bootproof.harness.observation import Budget, Placement
 from bootproof.harness.qemu.argv import Channels, RamFile, argv
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.monitor import Monitor
-from bootproof.harness.qemu.placement import guest_ram, realise, write
+from bootproof.harness.qemu.placement import guest_ram, place_image, write
 from bootproof.harness.qemu.session import CONSOLE
 from bootproof.harness.run import Outcome, Start, run
 from bootproof.harness.verdict import CodeAt, Expected
@@ -386,22 +386,22 @@ def live(
     machine: Machine,
     directory: Path,
     *,
-    placement: Placement = Placement.PIECES,
+    placement: Placement = Placement.DEVICES,
     machine_options: str = "",
 ) -> Iterator[Live]:
     """Starts `guest` as the harness does, watched by nobody; `machine_options` go to -machine."""
     image = guest.write(directory, machine)
     banks = [(bank.base, bank.size) for bank in image.banks]
     with GuestMemory.open(directory / bootimage.RAM, banks) as memory:
-        realisation = realise(image, memory, machine, placement)
-        write(realisation, memory, directory)
-        guests = guest_ram(memory, mapped=realisation.launch.mapped)
+        placed = place_image(image, memory, machine, placement)
+        write(placed, memory, directory)
+        guests = guest_ram(memory, mapped=placed.launch.mapped)
     give_to_qemu(directory)
     ours, theirs = socket.socketpair()
     with guests, Monitor(ours) as monitor, theirs:
         inherited = [theirs.fileno(), guests.fileno()]
         ram = RamFile(f"/proc/self/fd/{guests.fileno()}", shared=True)
-        words = argv(machine, realisation.launch, Channels(CONSOLE, theirs.fileno(), ram=ram))
+        words = argv(machine, placed.launch, Channels(CONSOLE, theirs.fileno(), ram=ram))
         words[words.index("-machine") + 1] += machine_options
         with QemuProcess(words, directory, pass_fds=inherited) as process:
             theirs.close()

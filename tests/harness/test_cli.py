@@ -490,7 +490,7 @@ def test_interrupted_boot_ends_qemu(
         _, said = process.communicate(timeout=30)
         assert (process.returncode, said) == (code, words)
         assert psutil.wait_procs(family, timeout=5)[1] == []
-        assert not (tmp_path / "run" / "pieces").exists()
+        assert not (tmp_path / "run" / "devices").exists()
         result = json.loads((tmp_path / "run" / "result.json").read_text())
         assert (result["verdict"], result["code"]) == ("interrupted", None)
         assert result["reason"] == f"ended by {number.name} after 'running'"

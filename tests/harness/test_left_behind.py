@@ -18,8 +18,7 @@ import pytest
 
 from bootproof.harness import run
 from bootproof.harness.errors import UserError
-from bootproof.harness.host import files as lending
-from bootproof.harness.host import process
+from bootproof.harness.host import files, process
 from bootproof.harness.host.files import take_back, write_whole
 from bootproof.harness.observation import Budget, End
 from bootproof.harness.qemu import monitor
@@ -240,10 +239,10 @@ def test_disk_that_has_no_room_for_the_console(disk: Callable[[int], Path]) -> N
     with pytest.raises(UserError, match=r"console.log: no room for 16 MiB: No space left"):
         boot(program("x86_64").say(b"hello\n").reset(), directory)
     assert not (directory / "console.log").exists()
-    assert not (directory / "pieces").exists()
+    assert not (directory / "devices").exists()
 
 
-def test_disk_that_has_no_room_for_the_pieces(disk: Callable[[int], Path]) -> None:
+def test_disk_that_has_no_room_for_the_devices_files(disk: Callable[[int], Path]) -> None:
     place = disk(4096)
     directory = place / "run"
     directory.mkdir()
@@ -253,7 +252,7 @@ def test_disk_that_has_no_room_for_the_pieces(disk: Callable[[int], Path]) -> No
     fill(place)
     with pytest.raises(UserError, match=r"^/.*: No space left on device$"):
         run.run(Start(image, computer, Claim(computer, code.entry).expected), directory)
-    assert not (directory / "pieces").exists()
+    assert not (directory / "devices").exists()
 
 
 @pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
@@ -298,7 +297,7 @@ def test_console_without_room_is_not_held_against_the_guest(
     place = disk(40 << 10)
     directory = place / "run"
     directory.mkdir()
-    monkeypatch.setattr(lending, "_reserve", lambda *_: None)
+    monkeypatch.setattr(files, "_reserve", lambda *_: None)
     run_to, end = GdbStub.run_to, Session.end
 
     def full(self: GdbStub, *arguments: Any) -> bool:
@@ -359,7 +358,7 @@ def test_sigkill_leaves_no_process_and_no_temporary_file(tmp_path: Path) -> None
         harness.kill()
     assert psutil.wait_procs(family, timeout=10)[1] == []
     take_back(tmp_path)
-    assert not (tmp_path / "pieces").exists()
+    assert not (tmp_path / "devices").exists()
     rundir.make_fresh(tmp_path)  # refuses what is no artifact
     assert list(tmp_path.iterdir()) == []
 

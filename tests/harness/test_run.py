@@ -427,9 +427,9 @@ def test_code_that_is_not_where_the_guest_says(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arch", ARCHES)
 def test_same_guest_same_bytes_same_instructions(arch: str, tmp_path: Path) -> None:
-    """Twice as pieces, once as a file; the boot image itself is never written to."""
+    """Twice through devices, once as a file; the boot image itself is never written to."""
     seen = []
-    for number, placement in enumerate((Placement.PIECES, Placement.PIECES, Placement.MAPPED)):
+    for number, placement in enumerate((Placement.DEVICES, Placement.DEVICES, Placement.MAPPED)):
         directory = tmp_path / str(number)
         directory.mkdir()
         guest = Guest(program(arch).say(b"abc\n" * 100).reset(), extra=_scattered(arch))
@@ -442,7 +442,7 @@ def test_same_guest_same_bytes_same_instructions(arch: str, tmp_path: Path) -> N
         seen.append((outcome.observation.transcript, outcome.costs.instructions, outcome.judgement))
     assert seen[0][0] == b"abc\n" * 100
     assert seen[0] == seen[1]
-    # Staged pieces are copied by the stub, but by the same instructions either way.
+    # What is staged is copied by the stub, but by the same instructions either way.
     assert seen[0] == seen[2]
 
 

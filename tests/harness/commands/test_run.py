@@ -18,7 +18,7 @@ import pytest
 from bootproof.harness import cli
 from bootproof.harness.commands import USAGE
 from bootproof.harness.observation import Placement
-from bootproof.harness.qemu.placement import realise
+from bootproof.harness.qemu.placement import place_image
 from bootproof.loader import bootimage
 from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.arch import Registers
@@ -529,12 +529,12 @@ def test_names_and_text_never_reach_a_shell(tmp_path: Path) -> None:
     image = bootimage.open_boot_image(directory)
     image = replace(image, regions=(Region(evil, KERNEL.range),))
     with bootimage.open_ram(image, directory) as memory:
-        plan = realise(image, memory, machine("x86_64"), Placement.PIECES)
-    assert all(re.fullmatch(r"pieces/[\w-]{1,64}-0x[0-9a-f]+\.bin", p.path) for p in plan.pieces)
+        plan = place_image(image, memory, machine("x86_64"), Placement.DEVICES)
+    assert all(re.fullmatch(r"devices/[\w-]{1,64}-0x[0-9a-f]+\.bin", p.path) for p in plan.files)
 
 
 @pytest.mark.parametrize("count", [1, 64])
-def test_scattered_ram_becomes_few_pieces(count: int) -> None:
+def test_scattered_ram_becomes_few_devices(count: int) -> None:
     """A page of data every 72 KiB: a device for each would be hundreds of arguments."""
     size = 64 * MIB // count
     banks = [Bank(n * size, size, (count - 1 - n) * size) for n in range(count)]
@@ -543,8 +543,8 @@ def test_scattered_ram_becomes_few_pieces(count: int) -> None:
             if not LEGACY_HOLE.contains(Range(address, 1)):
                 memory.write(address, b"data")
         image = BootImage("x86_64", "none", memory.banks, (flat32(ENTRY),))
-        plan = realise(image, memory, machine("x86_64", memory=64 * MIB), Placement.PIECES)
-        held = [Range(piece.source, piece.size) for piece in plan.pieces]
+        plan = place_image(image, memory, machine("x86_64", memory=64 * MIB), Placement.DEVICES)
+        held = [Range(file.source, file.size) for file in plan.files]
         assert 200 < len(held) <= 256
         assert all(any(p.contains(e) for p in held) for e in memory.data_extents())
         assert not any(piece.overlaps(LEGACY_HOLE) for piece in held)
@@ -557,9 +557,9 @@ def test_no_piece_is_put_together_across_the_legacy_hole() -> None:
         for address in (0x9F000, *range(MIB, 512 * MIB, 600 << 10)):
             memory.write(address, b"data")
         image = BootImage("x86_64", "none", memory.banks, (flat32(ENTRY),))
-        pieces = realise(image, memory, guest, Placement.PIECES).pieces
-    assert 200 < len(pieces) <= 257
-    assert not any(Range(p.source, p.size).overlaps(LEGACY_HOLE) for p in pieces)
+        files = place_image(image, memory, guest, Placement.DEVICES).files
+    assert 200 < len(files) <= 257
+    assert not any(Range(p.source, p.size).overlaps(LEGACY_HOLE) for p in files)
 
 
 def test_most_banks_there_can_be(tmp_path: Path, run: Run) -> None:

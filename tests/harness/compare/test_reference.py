@@ -41,9 +41,9 @@ def boot(code: Program, directory: Path, look: Callable[[], None] | None = None)
     directory.mkdir(exist_ok=True)
     parts = [load(address, data) for address, data in code.contents.items()]
     kernel = elf(*parts, notes(pvh_entry(code.entry), paddr=NOTES), entry=code.entry)
-    (directory / "pieces").mkdir()
+    (directory / "devices").mkdir()
     for name in ("kernel", "initrd"):
-        (directory / "pieces" / name).write_bytes(kernel)
+        (directory / "devices" / name).write_bytes(kernel)
     file = directory.parent / "vmlinux"
     file.write_bytes(kernel)
     computer = machine("x86_64", memory=MEMORY)

@@ -17,7 +17,7 @@ import pytest
 
 from bootproof.harness import run
 from bootproof.harness.host import confined
-from bootproof.harness.host.files import NOBODY, is_root, lent_to_qemu
+from bootproof.harness.host.files import NOBODY, given_to_qemu, is_root
 from bootproof.harness.host.process import MOST_WRITTEN, QemuProcess
 from bootproof.harness.observation import Budget
 from bootproof.harness.qemu.argv import SANDBOX
@@ -51,7 +51,7 @@ def open_to_all() -> Iterator[Path]:
 
 def hostile(script: str, directory: Path) -> str:
     """What a shell script says that is started as QEMU is."""
-    with lent_to_qemu(directory), QemuProcess(["sh", "-c", script], directory) as child:
+    with given_to_qemu(directory), QemuProcess(["sh", "-c", script], directory) as child:
         child.wait(60)
         return child.stderr()
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from bootproof.harness.errors import UserError
-from bootproof.harness.host import files as lending
+from bootproof.harness.host import files
 from bootproof.harness.host.files import (
     NOBODY,
     file_for_qemu,
     give_to_qemu,
-    lent_to_qemu,
+    given_to_qemu,
     read_from_qemu,
     take_back,
     write_whole,
@@ -63,7 +63,7 @@ def test_it_is_qemus_while_lent_and_ours_again_afterwards(directory: Path, tmp_p
     (directory / "inside").write_text("")
     (directory / "link").symlink_to(outside)
     directory.chmod(0o755)
-    with lent_to_qemu(directory):
+    with given_to_qemu(directory):
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
         assert owners(directory) == {"run": NOBODY, "inside": 0, "link": 0}
         assert outside.stat().st_uid == outside.stat().st_gid == 0
@@ -73,18 +73,20 @@ def test_it_is_qemus_while_lent_and_ours_again_afterwards(directory: Path, tmp_p
 
 @as_root
 def test_qemu_reads_what_we_made_and_cannot_change_it(directory: Path) -> None:
-    (directory / "pieces").mkdir(mode=0o700)
-    for name in ("stub0.bin", "pieces/kernel.bin"):
+    (directory / "devices").mkdir(mode=0o700)
+    for name in ("stub0.bin", "devices/kernel.bin"):
         (directory / name).write_text("ours")
         (directory / name).chmod(0o600)
-    script = "cat stub0.bin pieces/kernel.bin >&2; echo evil >>stub0.bin; echo >pieces/new; id -un"
-    with lent_to_qemu(directory), QemuProcess(["sh", "-c", script], directory) as child:
+    script = (
+        "cat stub0.bin devices/kernel.bin >&2; echo evil >>stub0.bin; echo >devices/new; id -un"
+    )
+    with given_to_qemu(directory), QemuProcess(["sh", "-c", script], directory) as child:
         child.wait(30)
         said = child.stderr()
     assert said.startswith("oursours")
     assert said.count("Permission denied") == 2
     assert (directory / "stub0.bin").read_text() == "ours"
-    assert os.listdir(directory / "pieces") == ["kernel.bin"]  # noqa: PTH208
+    assert os.listdir(directory / "devices") == ["kernel.bin"]  # noqa: PTH208
 
 
 @as_root
@@ -94,10 +96,10 @@ def test_what_was_planted_is_removed_and_what_was_written_is_kept(
     secret = tmp_path / "secret"
     secret.write_text("secret")
     script = (
-        f"ln -s {secret} result.json; ln -s {tmp_path} pieces; mkfifo transcript.log;"
+        f"ln -s {secret} result.json; ln -s {tmp_path} devices; mkfifo transcript.log;"
         " mkdir -p deep/er; ln -s / deep/er/root; echo record >record.bin"
     )
-    with lent_to_qemu(directory), QemuProcess(["sh", "-c", script], directory) as child:
+    with given_to_qemu(directory), QemuProcess(["sh", "-c", script], directory) as child:
         assert child.wait(30) == 0
     assert owners(directory) == {"run": 0, "record.bin": 0, "qemu.stderr": 0}
     assert secret.read_text() == "secret"
@@ -234,7 +236,7 @@ def test_file_that_qemu_did_not_write_is_not_read(tmp_path: Path) -> None:
         read_from_qemu(link, 8)
     with pytest.raises(UserError, match="is not what QEMU was asked to write"):
         read_from_qemu(ours, 7)
-    if lending.is_root():
+    if files.is_root():
         with pytest.raises(UserError, match="is not what QEMU was asked to write"):
             read_from_qemu(ours, 8)
         os.chown(ours, NOBODY, NOBODY)

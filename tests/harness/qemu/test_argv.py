@@ -32,7 +32,7 @@ def pairs(words: list[str]) -> dict[str, list[str]]:
     return found
 
 
-def test_command_line_of_pieces() -> None:
+def test_command_line_of_loader_devices() -> None:
     machine = replace(Machine.with_defaults("x86_64", memory=512 * MIB), cpus=2)
     launch = Launch((Blob("stub,0.bin", 0x1000), Blob("p/k.bin", 1 << 32)), (0x11000, 0x12000))
     words = argv(machine, launch, Channels("console,log", qmp_fd=7, gdb_fd=9))

@@ -17,7 +17,7 @@ from typing import Any, Final
 import pytest
 
 from bootproof.harness.observation import Budget
-from bootproof.harness.qemu import placement as realise
+from bootproof.harness.qemu import placement
 from bootproof.harness.qemu.devicetree import device_tree
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.run import Outcome, Start, run
@@ -158,15 +158,15 @@ def misplaced_image(scene: Scene) -> None:
     scene.change(pc=ARM64_ENTRY + 0x1000)
 
 
-def one_byte_of_the_kernel(pieces: Path) -> None:
-    path = next(path for path in pieces.iterdir() if path.name.startswith("kernel"))
+def one_byte_of_the_kernel(files: Path) -> None:
+    path = next(path for path in files.iterdir() if path.name.startswith("kernel"))
     data = bytearray(path.read_bytes())
     data[0x800] ^= 1
     path.write_bytes(data)
 
 
-def one_byte_behind_the_kernel(pieces: Path) -> None:
-    path = next(path for path in pieces.iterdir() if path.name.startswith("kernel"))
+def one_byte_behind_the_kernel(files: Path) -> None:
+    path = next(path for path in files.iterdir() if path.name.startswith("kernel"))
     path.write_bytes(path.read_bytes() + b"\0" * 0x5000 + b"\1")
 
 
@@ -385,11 +385,11 @@ def outcome_of(mutation: Mutation, directory: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setitem(ARCHITECTURES, image.arch, replace(arch, stub=stub))
     if mutation.ram is not None:
-        write, spoil = realise.write, mutation.ram
+        write, spoil = placement.write, mutation.ram
 
-        def write_and_spoil(planned: realise.Realisation, memory: GuestMemory, to: Path) -> None:
+        def write_and_spoil(planned: placement.PlacedImage, memory: GuestMemory, to: Path) -> None:
             write(planned, memory, to)
-            spoil(to / realise.PIECES_DIRECTORY)
+            spoil(to / placement.DEVICES_DIRECTORY)
 
         monkeypatch.setattr("bootproof.harness.run.write", write_and_spoil)
     expected = Expected(machine.arch.name, "", "", 1, image.ram, CodeAt(()))

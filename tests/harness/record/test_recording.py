@@ -179,18 +179,25 @@ def test_run_leaves_its_record(tmp_path: Path) -> None:
         ("cpu", "-S", '$.cpu: "-S" is no CPU model'),
         ("memory", 1, "$.memory: 0x1 is not from 0x100000 to 0x1000000000"),
         ("memory", 1048577, "$.memory: 0x100001 is not a whole number of MiB"),
-        ("placement", "x", '$.placement: "x" is not one of pieces, mapped'),
+        ("placement", "x", '$.placement: "x" is not one of devices, mapped'),
         ("instructions", -1, "$.instructions: -0x1 is not an unsigned 64-bit number"),
         ("argv", [], "$.argv: unknown key; known: format, version, qemu, arch, board, cpu"),
     ],
 )
 def test_record_from_a_stranger(key: str, value: object, reason: str, tmp_path: Path) -> None:
-    recording.save(Record(machine("x86_64"), Placement.PIECES, None), tmp_path)
+    recording.save(Record(machine("x86_64"), Placement.DEVICES, None), tmp_path)
     path = tmp_path / "replay.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     with pytest.raises(UserError) as caught:
         recording.load(tmp_path)
     assert str(caught.value).startswith(f"{path}: {reason}")
+
+
+def test_record_that_has_the_word_of_before(tmp_path: Path) -> None:
+    recording.save(Record(machine("x86_64"), Placement.DEVICES, None), tmp_path)
+    path = tmp_path / "replay.json"
+    path.write_text(path.read_text().replace('"devices"', '"pieces"'))
+    assert recording.load(tmp_path).placement is Placement.DEVICES
 
 
 def test_no_record(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_same_run_again(
     assert psutil.Process().children(recursive=True) == []
 
 
-@pytest.mark.parametrize(("probe", "placement"), [(False, "pieces"), (True, "mapped")])
+@pytest.mark.parametrize(("probe", "placement"), [(False, "devices"), (True, "mapped")])
 @pytest.mark.parametrize("arch", ARCHES)
 def test_however_it_was_started(arch: str, probe: bool, placement: str, tmp_path: Path) -> None:
     code = program(arch).say(b"hello\n").reset()

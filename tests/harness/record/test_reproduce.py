@@ -14,7 +14,7 @@ import pytest
 
 from bootproof.harness.observation import Budget, Placement
 from bootproof.harness.qemu.argv import DirectKernel, Launch
-from bootproof.harness.qemu.placement import Realisation
+from bootproof.harness.qemu.placement import PlacedImage
 from bootproof.harness.record.reproduce import write_reference_script, write_script
 from bootproof.harness.run import Start, run
 from bootproof.loader.address import GIB, MIB
@@ -24,7 +24,7 @@ from tests.builders.guests import Claim, Guest, machine, program
 TEXT = b"one line\nand another\n" * 20
 # QEMU's remark when a guest has not set any timer.
 IDLE_WARNING = b"icount sleep disabled and no active timers"
-# Low data on aarch64 is staged; the rest lies in pieces of its own.
+# Low data on aarch64 is staged; each of the rest has a device of its own.
 EXTRA = {
     "x86_64": {0x20000: b"low" * 99, 4 * MIB: b"high" * 99},
     "aarch64": {GIB: b"low" * 99, GIB + 4 * MIB: b"high" * 99},
@@ -35,7 +35,7 @@ EXTRA = {
 BOUNDED = ("timeout", "--kill-after=5", "60")
 
 
-def finished(arch: str, directory: Path, placement: Placement = Placement.PIECES) -> bytes:
+def finished(arch: str, directory: Path, placement: Placement = Placement.DEVICES) -> bytes:
     """Runs a guest that ends by itself; gives its console's bytes."""
     directory.mkdir(parents=True)
     guest = Guest(program(arch).say(TEXT).reset(), extra=EXTRA[arch])
@@ -99,7 +99,7 @@ def test_ram_that_was_not_kept(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert b"ram.img" in done.stderr
-    assert not (tmp_path / "run" / "pieces").exists()
+    assert not (tmp_path / "run" / "devices").exists()
 
 
 @pytest.mark.parametrize("to_all", [True, False], ids=["group", "shell"])
@@ -124,11 +124,11 @@ def test_interrupted_it_leaves_nothing(
             assert time.monotonic() < deadline
             time.sleep(0.02)
         family = psutil.Process(again.pid).children(recursive=True)
-        assert (directory / "pieces").exists()
+        assert (directory / "devices").exists()
         (os.killpg if to_all else os.kill)(again.pid, number)
         assert again.wait(30) == 128 + number
         assert psutil.wait_procs(family, timeout=10)[1] == []
-        assert not (directory / "pieces").exists()
+        assert not (directory / "devices").exists()
     finally:
         if again.poll() is None:
             os.killpg(again.pid, signal.SIGKILL)
@@ -152,9 +152,9 @@ def test_no_word_of_a_stranger_is_a_command(cpu: str, tmp_path: Path) -> None:
     finished("x86_64", tmp_path / "run")
     computer = replace(machine("x86_64"), cpu=cpu)
     launch = Launch((), (0,))
-    realisation = Realisation(launch, (), (), ())
+    placed = PlacedImage(launch, (), (), ())
     with GuestMemory(computer.banks) as memory:
-        write_script(computer, realisation, memory, tmp_path / "run")
+        write_script(computer, placed, memory, tmp_path / "run")
     kernel = DirectKernel("a$console$(touch pwned)", "`touch pwned`", cpu)
     (tmp_path / "reference").mkdir()
     write_reference_script(computer, kernel, tmp_path / "reference")

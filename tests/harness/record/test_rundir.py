@@ -49,7 +49,7 @@ def test_empties_it_of_a_real_run(tmp_path: Path) -> None:
     [
         {"ram.img": ""},
         {"ram.img": "", "boot.json": "{}", "boot.json.part": ""},
-        {"boot.json": "", "pieces/kernel-0x1000000.bin": "", "stub0.bin": "", "stub12.bin": ""},
+        {"boot.json": "", "devices/kernel-0x1000000.bin": "", "stub0.bin": "", "stub12.bin": ""},
         {"qemu.sh": "", "console.log": "", "transcript.log": "", "qemu.stderr": ""},
         {"result.json": REFUSED},
         {"result.json": "cut sho", "qemu.sh": ""},
@@ -68,7 +68,7 @@ def test_empties_it_of_a_run_that_was_cut_short(left: dict[str, str], tmp_path: 
     [
         ({"thesis.tex": "years of work"}, "thesis.tex"),
         ({"boot.json": "{}", "notes": "mine"}, "notes"),
-        ({"pieces/queen.stl": "mine"}, "pieces"),
+        ({"devices/queen.stl": "mine"}, "devices"),
         ({"console.log": "somebody's"}, "console.log"),
         ({"transcript.log": "somebody's"}, "transcript.log"),
         ({"qemu.stderr": "somebody's"}, "qemu.stderr"),
@@ -105,7 +105,7 @@ def test_link_to_a_strangers_ram_is_removed_and_not_the_ram(tmp_path: Path) -> N
     assert tree(tmp_path) == {"image": None, "image/ram.img": "a stranger's", "run": None}
 
 
-@pytest.mark.parametrize("name", ["pieces", "console.log", "qemu.sh"])
+@pytest.mark.parametrize("name", ["devices", "console.log", "qemu.sh"])
 def test_never_follows_a_link(name: str, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -113,7 +113,7 @@ def test_never_follows_a_link(name: str, tmp_path: Path) -> None:
     directory = tmp_path / "run"
     directory.mkdir()
     (directory / "boot.json").write_text("{}")
-    (directory / name).symlink_to(outside if name == "pieces" else outside / "precious")
+    (directory / name).symlink_to(outside if name == "devices" else outside / "precious")
     before = tree(tmp_path)
     with pytest.raises(UserError, match=f"holds {name}, which no run has made"):
         make_fresh(directory)

@@ -104,7 +104,7 @@ def test_interrupted_matrix_leaves_nothing(
     assert psutil.wait_procs(running.family, timeout=3)[1] == []
     assert "Traceback" not in said
     for console in running.consoles:
-        assert not (console.parent / "pieces").exists()
+        assert not (console.parent / "devices").exists()
         result = console.parent / "result.json"
         assert not result.exists() or json.loads(result.read_text())["verdict"] == "interrupted"
         assert console.parent.lstat().st_uid == os.geteuid()
