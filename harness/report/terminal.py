@@ -32,7 +32,9 @@ def line(result: CaseResult | Check, done: int, total: int, *, colour: bool = Fa
     text.append(*_MARKS[result.outcome])
     text.append(f" {case.verdict if case else '':<20} {result.seconds:6.1f} s {result.name}")
     if case and case.bad:
-        text.append(f"   NOT AS EXPECTED ({case.expected.verdict})", _BAD)
+        same = case.verdict == case.expected.verdict
+        why = case.summary.partition(": ")[0] if same else case.expected.verdict
+        text.append(f"   NOT AS EXPECTED ({why})", _BAD)
     return rendered(text, colour=colour).rstrip("\n")
 
 

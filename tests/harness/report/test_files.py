@@ -47,6 +47,7 @@ def test_a_regression_is_told_by_every_output(
     assert "## bootproof: ✗ 1 not as expected" in told["summary.md"]
     assert told["terminal"].splitlines()[-1].startswith("0 of 1 cases as expected")
     assert "FAILED booted" in told["line"]
+    assert told["line"].endswith("   NOT AS EXPECTED (regressed since the run before)")
     # The results are the run as it was: the next run is compared with them.
     assert results.read(tmp_path).cases == now.cases
 
