@@ -93,10 +93,7 @@ def assemble(kernel: ImageLike, assembly: Assembly, directory: Path) -> Assemble
     do.
     """
     path = directory / bootimage.RAM
-    with (
-        open_image(kernel) as source,
-        GuestMemory(assembly.machine.banks, path=path) as memory,
-    ):
+    with open_image(kernel) as source, GuestMemory(assembly.machine.banks, path=path) as memory:
         try:
             return _assemble_into(memory, source, assembly, directory)
         except LoaderError as error:

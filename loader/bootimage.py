@@ -112,9 +112,8 @@ def save(image: BootImage, directory: Path) -> None:
         part.replace(directory / DESCRIPTION)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise BootImageError(
-            f"cannot be written: {error.strerror}", file=str(directory / DESCRIPTION)
-        ) from error
+        file = str(directory / DESCRIPTION)
+        raise BootImageError(f"cannot be written: {error.strerror}", file=file) from error
 
 
 def open_boot_image(directory: Path) -> BootImage:

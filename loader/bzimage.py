@@ -9,6 +9,7 @@ Linux/x86 boot protocol 2.15 (Documentation/arch/x86/boot.rst).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from bootproof.loader import errors
@@ -16,7 +17,13 @@ from bootproof.loader.address import Range, align_up, checked_add
 from bootproof.loader.copying import Copy, copy_all
 from bootproof.loader.image import ImageLike, ImageSource, open_image
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.result import Finding, KernelLoaderResult, PvhBootCapability, PvhState
+from bootproof.loader.result import (
+    Finding,
+    KernelLoaderResult,
+    PvhBootCapability,
+    PvhState,
+    footprint_beyond_ram,
+)
 from bootproof.loader.structures import SetupHeader
 
 SETUP_HEADER_OFFSET: Final = 0x1F1
@@ -161,12 +168,12 @@ def _result(memory: GuestMemory, header: SetupHeader, load: int, size: int) -> K
     return KernelLoaderResult(
         kernel_load=load,
         kernel_end=end,
-        setup_header=header.replace(code32_start=load & 0xFFFF_FFFF),
+        setup_header=replace(header, code32_start=load & 0xFFFF_FFFF),
         pvh_boot_cap=PvhBootCapability(PvhState.IGNORED),
         footprint=footprint,
         entry_points=_entry_points(header, load),
         findings=tuple(_findings(memory, header, footprint)),
-        machine=_machine(header),
+        machine=machine(header),
     )
 
 
@@ -178,46 +185,35 @@ def _footprint(header: SetupHeader, load: int, end: int) -> Range:
     return Range.between(min(load, start), max(end, start + need))
 
 
-def _is_64_bit(header: SetupHeader) -> bool:
-    return header.version >= PROTOCOL_2_12 and bool(header.xloadflags & XLF_KERNEL_64)
-
-
-def _machine(header: SetupHeader) -> str | None:
-    if _is_64_bit(header):
-        return "x86_64"
-    return "i386" if header.version >= PROTOCOL_2_12 else None
+def machine(header: SetupHeader) -> str | None:
+    """The architecture that the header promises; None before protocol 2.12, which does not say."""
+    if header.version < PROTOCOL_2_12:
+        return None
+    return "x86_64" if header.xloadflags & XLF_KERNEL_64 else "i386"
 
 
 def _entry_points(header: SetupHeader, load: int) -> dict[str, int]:
     points = {"linux32": load}
-    if _is_64_bit(header):
+    if machine(header) == "x86_64":
         points["linux64"] = load + ENTRY_64_OFFSET
     return points
 
 
 def _findings(memory: GuestMemory, header: SetupHeader, footprint: Range) -> Iterator[Finding]:
     if header.version < PROTOCOL_2_10 or not header.init_size:
-        yield Finding(
-            "init-size-unknown",
-            "the header does not say how much RAM the kernel needs while it decompresses itself",
-        )
+        what = "the header does not say how much RAM the kernel needs while it decompresses itself"
+        yield Finding("init-size-unknown", what)
     elif not memory.contains(footprint.start, footprint.size):
-        yield Finding(
-            "footprint-beyond-ram",
-            f"the kernel will use guest memory {footprint}, which is not all RAM",
-        )
+        yield footprint_beyond_ram(footprint)
     if header.version >= PROTOCOL_2_05:
         if not header.relocatable_kernel:
             yield Finding("not-relocatable", "the kernel runs at its preferred address only")
-        elif header.kernel_alignment & (header.kernel_alignment - 1) or not header.kernel_alignment:
-            yield Finding(
-                "odd-kernel-alignment",
-                f"kernel_alignment {header.kernel_alignment:#x} is not a power of two",
-            )
+        elif header.kernel_alignment.bit_count() != 1:
+            what = f"kernel_alignment {header.kernel_alignment:#x} is not a power of two"
+            yield Finding("odd-kernel-alignment", what)
     if header.loadflags & KASLR_FLAG:
-        yield Finding(
-            "kaslr-flag", "loadflags has KASLR_FLAG set, which only the kernel itself does"
-        )
+        what = "loadflags has KASLR_FLAG set, which only the kernel itself does"
+        yield Finding("kaslr-flag", what)
     if header.version >= PROTOCOL_2_12 and header.xloadflags & XLF_5LEVEL:
         enabled = "on" if header.xloadflags & XLF_5LEVEL_ENABLED else "off"
         yield Finding(

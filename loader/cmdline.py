@@ -137,17 +137,13 @@ class Cmdline(errors.Cmdline):
         """
         if not self._boot_args and self._init_args:
             what = "there are init arguments but no boot arguments"
-            facts: errors.Facts = {
-                "value": self._init_args,
-                "advice": "insert a boot argument first",
-            }
-            raise errors.Cmdline.NoBootArgsInserted(what, **facts)
+            advice = "insert a boot argument first"
+            raise errors.Cmdline.NoBootArgsInserted(what, value=self._init_args, advice=advice)
         parts = [part for part in (self._boot_args, self._init_args) if part]
         line = INIT_ARGS_SEPARATOR.join(parts).encode()
         if b"\0" in line:
-            raise errors.Cmdline.NullTerminator(
-                f"there is a NUL byte at position {line.index(0)}", offset=line.index(0)
-            )
+            at = line.index(0)
+            raise errors.Cmdline.NullTerminator(f"there is a NUL byte at position {at}", offset=at)
         return line
 
     def as_bytes_with_nul(self) -> bytes:
@@ -237,10 +233,8 @@ def _check_encodable(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise errors.Cmdline.InvalidAscii(
-            f"the character at position {error.start} of the command line is half a character",
-            offset=error.start,
-        ) from error
+        what = f"the character at position {error.start} of the command line is half a character"
+        raise errors.Cmdline.InvalidAscii(what, offset=error.start) from error
 
 
 def _trimmed(text: str) -> str:
@@ -252,11 +246,9 @@ def _trimmed(text: str) -> str:
 def _check_ascii(text: str) -> None:
     found = _NOT_PRINTABLE.search(text)
     if found:
-        raise errors.Cmdline.InvalidAscii(
-            f"{found.group()!r} at position {found.start()} of {text!r} is not printable ASCII",
-            offset=found.start(),
-            value=found.group(),
-        )
+        what, at = found.group(), found.start()
+        where = f"{what!r} at position {at} of {text!r} is not printable ASCII"
+        raise errors.Cmdline.InvalidAscii(where, offset=at, value=what)
 
 
 def _check_key(key: str) -> None:
@@ -270,16 +262,13 @@ def _check_key(key: str) -> None:
 def _check_value(value: str) -> None:
     _check_ascii(value)
     if '"' in value[1:-1]:
-        raise errors.Cmdline.InvalidQuote(
-            f"{value!r} has a double quote inside", value=value, advice="quote the whole value"
-        )
+        what, advice = f"{value!r} has a double quote inside", "quote the whole value"
+        raise errors.Cmdline.InvalidQuote(what, value=value, advice=advice)
     quoted = len(value) >= 2 and value[0] == value[-1] == '"'
     if " " in value and not quoted:
-        raise errors.Cmdline.NoQuoteSpace(
-            f"{value!r} has a space but is not in double quotes",
-            value=value,
-            advice="put double quotes around the value",
-        )
+        what = f"{value!r} has a space but is not in double quotes"
+        advice = "put double quotes around the value"
+        raise errors.Cmdline.NoQuoteSpace(what, value=value, advice=advice)
 
 
 def _with_suffix(size: int) -> str:

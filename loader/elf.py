@@ -134,8 +134,8 @@ class _Plan:
             entry = self.header.e_entry
             what = f"e_entry {entry:#x} plus the kernel offset {self.offset:#x}"
             facts = ElfHeader.at("e_entry") | {"value": entry, "limit": U64_MAX}
-            advice = "use a smaller kernel offset (--offset)"
-            raise errors.Elf.Overflow(f"{what} is not a 64-bit address", **facts, advice=advice)
+            what += " is not a 64-bit address"
+            raise errors.Elf.Overflow(what, **facts, advice=errors.SMALLER_OFFSET)
         return address
 
     def _pvh(self) -> PvhBootCapability:
@@ -147,16 +147,12 @@ class _Plan:
         yield from self.segments.findings()
         yield from self._entry_findings(footprint)
         if self.notes.segments > 1:
-            yield Finding(
-                "second-note-segment",
-                f"there are {self.notes.segments} PT_NOTE segments; a Xen note in any of them "
-                "counts, while linux-loader lets a later segment hide it",
-            )
+            what = f"there are {self.notes.segments} PT_NOTE segments; a Xen note in any of them"
+            why = "counts, while linux-loader lets a later segment hide it"
+            yield Finding("second-note-segment", f"{what} {why}")
         if self.notes.overlong_segment is not None:
-            yield Finding(
-                "note-past-segment",
-                f"a note in PT_NOTE[{self.notes.overlong_segment}] runs past the segment's end",
-            )
+            where = f"PT_NOTE[{self.notes.overlong_segment}]"
+            yield Finding("note-past-segment", f"a note in {where} runs past the segment's end")
         if self.header.e_ident[EI_CLASS] != ELFCLASS64:
             yield Finding("elf-class", "EI_CLASS does not say 64-bit, but the headers are 64-bit")
 
@@ -166,15 +162,12 @@ class _Plan:
             return
         first, entry = footprint.start, self.kernel_load
         if not self.segments.covers(entry):
-            yield Finding(
-                "entry-outside-segments", f"the entry address {entry:#x} is in no PT_LOAD segment"
-            )
+            what = f"the entry address {entry:#x} is in no PT_LOAD segment"
+            yield Finding("entry-outside-segments", what)
         elif entry - first >= ENTRY_FAR:
-            yield Finding(
-                "entry-far-from-start",
-                f"the entry address {entry:#x} is {format_size(entry - first)} above the first "
-                f"segment at {first:#x}: kernel_load does not say where the kernel begins",
-            )
+            what = f"the entry address {entry:#x} is {format_size(entry - first)} above the first"
+            why = f"segment at {first:#x}: kernel_load does not say where the kernel begins"
+            yield Finding("entry-far-from-start", f"{what} {why}")
 
 
 def _read_header(source: ImageSource) -> ElfHeader:

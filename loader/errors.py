@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Final, TypeAlias
 
 GET_AGAIN: Final = "the file is truncated or damaged; get it again"
+SMALLER_OFFSET: Final = "use a smaller kernel offset (--offset)"
 
 
 # What a LoaderError is told by keyword.

@@ -16,14 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from bootproof.loader.bzimage import (
-    PROTOCOL_2_08,
-    PROTOCOL_2_12,
-    SECTOR,
-    XLF_KERNEL_64,
-    payload_start,
-    setup_header,
-)
+from bootproof.loader.bzimage import PROTOCOL_2_08, SECTOR, machine, payload_start, setup_header
 from bootproof.loader.elf import E_MACHINES, EI_CLASS, EI_DATA, ELF_MAGIC, ELFCLASS64
 from bootproof.loader.image import ImageLike, open_image
 from bootproof.loader.packing import Packing, sniff
@@ -74,16 +67,8 @@ class Identity:
     remark: str | None = None
 
 
-_COMPRESSED = {
-    Packing.GZIP: Format.GZIP,
-    Packing.BZIP2: Format.BZIP2,
-    Packing.LZMA: Format.LZMA,
-    Packing.XZ: Format.XZ,
-    Packing.LZO: Format.LZO,
-    Packing.LZ4_LEGACY: Format.LZ4,
-    Packing.LZ4_FRAME: Format.LZ4,
-    Packing.ZSTD: Format.ZSTD,
-}
+# lz4 has two formats; a file in either is called the same.
+_COMPRESSED = {packing: Format(packing.partition("-")[0]) for packing in Packing}
 
 # gABI e_machine, beyond those that a loader knows.
 _ELF_MACHINES = E_MACHINES | {8: "mips", 21: "ppc64", 22: "s390x", 40: "arm", 258: "loongarch64"}
@@ -141,13 +126,10 @@ def _bzimage(data: memoryview) -> Identity | None:
     header = setup_header(data)
     if header is None:
         return None
-    arch = None
-    if header.version >= PROTOCOL_2_12:
-        arch = "x86_64" if header.xloadflags & XLF_KERNEL_64 else "i386"
     packing = None
     if header.version >= PROTOCOL_2_08 and header.payload_length:
         packing = sniff(data, payload_start(header))
-    return Identity(Format.BZIMAGE, arch, packing, bzimage_release(data, header))
+    return Identity(Format.BZIMAGE, machine(header), packing, bzimage_release(data, header))
 
 
 def bzimage_release(data: memoryview, header: SetupHeader) -> str | None:

@@ -73,10 +73,7 @@ class ImageSource:
 
 
 def open_image(
-    image: ImageLike,
-    name: str | None = None,
-    *,
-    allow_empty: bool = False,
+    image: ImageLike, name: str | None = None, *, allow_empty: bool = False
 ) -> ImageSource:
     """Opens `image` for reading from its first byte; `name` stands for it in messages.
 
@@ -138,9 +135,8 @@ def _map(fd: int, name: str) -> ImageSource:
         if stat.S_ISDIR(status.st_mode):
             raise Image.IsDirectory("is a directory", file=name, advice=_WHAT_TO_DO)
         if not stat.S_ISREG(status.st_mode):
-            raise Image.NotRegular(
-                "is not a regular file", file=name, advice="copy its content into a file first"
-            )
+            advice = "copy its content into a file first"
+            raise Image.NotRegular("is not a regular file", file=name, advice=advice)
         if not status.st_size:
             os.close(fd)
             return ImageSource(name, memoryview(b""))
@@ -168,7 +164,6 @@ def _refused(name: str, error: OSError) -> LoaderError:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return Image.Missing("no such file", file=name, advice=_WHAT_TO_DO)
     if isinstance(error, PermissionError):
-        return Image.Unreadable(
-            "permission denied", file=name, advice="make it readable for this user"
-        )
+        advice = "make it readable for this user"
+        return Image.Unreadable("permission denied", file=name, advice=advice)
     return Image.Unreadable(f"cannot be read: {error.strerror}", file=name)

@@ -93,12 +93,10 @@ def _first_fit(ram: Sequence[Range], occupied: Sequence[Region], piece: Wanted) 
     candidates = (_fit_in(gap, piece) for gap in _gaps(ram, occupied, reverse=piece.high))
     found = next((candidate for candidate in candidates if candidate), None)
     if found is None:
-        raise LayoutError(
-            f"no room for {piece.name}: {format_size(piece.size)} aligned to"
-            f" {piece.alignment:#x} in {piece.window} of RAM {_banks(ram)}, beside"
-            f" {', '.join(str(region) for region in occupied) or 'nothing'}",
-            field=piece.name,
-        )
+        what = f"{piece.name}: {format_size(piece.size)} aligned to {piece.alignment:#x}"
+        where = f"{piece.window} of RAM {_banks(ram)}"
+        beside = ", ".join(map(str, occupied)) or "nothing"
+        raise LayoutError(f"no room for {what} in {where}, beside {beside}", field=piece.name)
     return found
 
 

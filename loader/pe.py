@@ -18,7 +18,13 @@ from bootproof.loader.declared import U32, U64, Declared
 from bootproof.loader.errors import Facts
 from bootproof.loader.image import ImageLike, ImageSource, open_image
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.result import Finding, KernelLoaderResult, PvhBootCapability, PvhState
+from bootproof.loader.result import (
+    Finding,
+    KernelLoaderResult,
+    PvhBootCapability,
+    PvhState,
+    footprint_beyond_ram,
+)
 
 ARM64_MAGIC: Final = 0x644D_5241  # "ARM\x64"
 RISCV64_MAGIC: Final = 0x0543_5352  # "RSC\x05"
@@ -171,24 +177,17 @@ def _result(
 def _findings(
     memory: GuestMemory, source: ImageSource, header: ImageHeader, footprint: Range
 ) -> Iterator[Finding]:
-    if 0 < header.image_size < source.size:
-        yield Finding(
-            "image-size-smaller-than-file",
-            f"image_size {header.image_size:#x} is smaller than the file of {source.size:#x} bytes",
-        )
-    if header.image_size > source.size:
-        yield Finding(
-            "bss-beyond-image",
-            f"the kernel needs {format_size(header.image_size - source.size)} of RAM behind its "
-            f"file, up to {footprint.end - 1:#x}",
-        )
-    if not header.image_size:
+    size = header.image_size
+    if 0 < size < source.size:
+        what = f"image_size {size:#x} is smaller than the file of {source.size:#x} bytes"
+        yield Finding("image-size-smaller-than-file", what)
+    if size > source.size:
+        what = f"the kernel needs {format_size(size - source.size)} of RAM behind its file"
+        yield Finding("bss-beyond-image", f"{what}, up to {footprint.end - 1:#x}")
+    if not size:
         yield Finding("image-size-unknown", "image_size is 0: the file's size has to do")
     if not memory.contains(footprint.start, footprint.size):
-        yield Finding(
-            "footprint-beyond-ram",
-            f"the kernel will use guest memory {footprint}, which is not all RAM",
-        )
+        yield footprint_beyond_ram(footprint)
     if header.flags & BIG_ENDIAN:
         yield Finding("big-endian", "the kernel is big-endian")
     if header.magic == ARM64_MAGIC:
@@ -198,7 +197,5 @@ def _findings(
 def _page_size_findings(header: ImageHeader) -> Iterator[Finding]:
     pages = PAGE_SIZES.get(header.flags >> PAGE_SIZE_SHIFT & PAGE_SIZE_MASK)
     if pages in ("16K", "64K"):
-        yield Finding(
-            f"page-size-{pages.lower()}",
-            f"the kernel has {pages} pages: a CPU without them hangs without a word",
-        )
+        what = f"the kernel has {pages} pages: a CPU without them hangs without a word"
+        yield Finding(f"page-size-{pages.lower()}", what)

@@ -61,6 +61,12 @@ class Finding:
     sentence: str
 
 
+def footprint_beyond_ram(footprint: Range) -> Finding:
+    """What loaders say of a kernel that fits, but will use memory that is not there."""
+    what = f"the kernel will use guest memory {footprint}, which is not all RAM"
+    return Finding("footprint-beyond-ram", what)
+
+
 @dataclass(frozen=True, slots=True)
 class KernelLoaderResult:
     """A loaded kernel; all addresses are guest-physical.

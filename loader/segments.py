@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 from bootproof.loader.address import U64_MAX, Range, checked_add, format_size
 from bootproof.loader.copying import Copy
 from bootproof.loader.declared import U32, U64, Declared
-from bootproof.loader.errors import GET_AGAIN, Elf, Facts, MemoryOverflow
+from bootproof.loader.errors import GET_AGAIN, SMALLER_OFFSET, Elf, Facts, MemoryOverflow
 from bootproof.loader.image import ImageSource
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.result import Finding
@@ -140,13 +140,9 @@ class Segments:
         start = checked_add(self._base, paddr)
         if start is None:
             what = f"PT_LOAD[{index}] has p_paddr {paddr:#x}, which with the kernel offset"
-            raise Elf.InvalidProgramHeaderAddress(
-                f"{what} {self._base:#x} is not a 64-bit address",
-                **self._at(index, "p_paddr"),
-                value=paddr,
-                limit=U64_MAX,
-                advice="use a smaller kernel offset (--offset)",
-            )
+            facts = self._at(index, "p_paddr") | {"value": paddr, "limit": U64_MAX}
+            what += f" {self._base:#x} is not a 64-bit address"
+            raise Elf.InvalidProgramHeaderAddress(what, **facts, advice=SMALLER_OFFSET)
         size, offset = self._image.size, header.p_offset
         if offset + filesz > size:
             what = f"PT_LOAD[{index}] is at file offset {offset:#x} with {filesz:#x} bytes"
@@ -169,26 +165,19 @@ class Segments:
     def _larger_in_file(self) -> Iterator[Finding]:
         for index, row in self._numbered():
             if row[5] > row[6]:
-                yield Finding(
-                    "file-size-beyond-memory-size",
-                    f"PT_LOAD[{index}] has p_filesz {row[5]:#x} above p_memsz {row[6]:#x}: "
-                    "kernel_end does not cover all that was written",
-                )
+                what = f"PT_LOAD[{index}] has p_filesz {row[5]:#x} above p_memsz {row[6]:#x}"
+                why = "kernel_end does not cover all that was written"
+                yield Finding("file-size-beyond-memory-size", f"{what}: {why}")
 
     def _bss(self) -> Iterator[Finding]:
         found = [(index, row) for index, row in self._numbered() if row[6] > row[5]]
         for index, row in found[:_MOST_FINDINGS]:
-            yield Finding(
-                "bss-beyond-image",
-                f"PT_LOAD[{index}] needs {format_size(row[6] - row[5])} of RAM behind its bytes "
-                f"in the file, up to {self._base + row[4] + row[6] - 1:#x}",
-            )
+            what = f"PT_LOAD[{index}] needs {format_size(row[6] - row[5])} of RAM behind its bytes"
+            end = self._base + row[4] + row[6] - 1
+            yield Finding("bss-beyond-image", f"{what} in the file, up to {end:#x}")
         if len(found) > _MOST_FINDINGS:
-            yield Finding(
-                "bss-beyond-image",
-                f"{len(found) - _MOST_FINDINGS} more segments need RAM behind their bytes in the "
-                "file",
-            )
+            what = f"{len(found) - _MOST_FINDINGS} more segments need RAM behind their bytes"
+            yield Finding("bss-beyond-image", f"{what} in the file")
 
     def _overlaps(self) -> Iterator[Finding]:
         claims = sorted(
@@ -198,7 +187,5 @@ class Segments:
         )
         for (_, low, end), (start, high, _) in pairwise(claims):
             if start < end:
-                yield Finding(
-                    "overlapping-segments",
-                    f"PT_LOAD[{low}] and PT_LOAD[{high}] overlap in guest memory",
-                )
+                what = f"PT_LOAD[{low}] and PT_LOAD[{high}] overlap in guest memory"
+                yield Finding("overlapping-segments", what)

@@ -8,8 +8,8 @@ zero-page.rst; Xen's public/arch-x86/hvm/start_info.h.
 """
 
 # No deferred annotations here: `Declared` reads the encodings from them.
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Final, Self
+from dataclasses import dataclass
+from typing import Annotated, Final
 
 from bootproof.loader.address import Range
 from bootproof.loader.declared import U8, U16, U32, U64, Declared
@@ -63,10 +63,6 @@ class SetupHeader(Declared):
     def raw(self) -> bytes:
         """The header's bytes, as they lie in the file and in boot_params at 0x1f1."""
         return self.to_bytes()
-
-    def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed."""
-        return replace(self, **changes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,11 +30,9 @@ def pvh_of_payload(kernel: ImageSource, payload: Payload, *, limit: int) -> PvhB
     """
     head = _unpack_head(kernel, payload, limit, _HEADERS)
     if identify_bytes(memoryview(head)).format is not Format.ELF or len(head) < ElfHeader.SIZE:
-        raise Unpack.Unrecognised(
-            f"the payload at {payload.offset:#x} holds no vmlinux",
-            field="payload",
-            offset=payload.offset,
-        )
+        at = payload.offset
+        what = f"the payload at {at:#x} holds no vmlinux"
+        raise Unpack.Unrecognised(what, field="payload", offset=at)
     _, segments = _note_segments(head)
     end = max((segment.offset + segment.size for segment in segments), default=0)
     if end > len(head):

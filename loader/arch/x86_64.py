@@ -274,18 +274,15 @@ _MSR_EFER: Final = 0xC0000080
 _RESET_CS_BASE: Final = 0xFFFF0000
 _STUB_LIMIT: Final = 0x10000  # 16-bit addressing and a DS limit of 64 KiB after reset
 _STUB_SIZE: Final = 0x1000
+_STUB_HIGHEST: Final = _STUB_LIMIT - _STUB_SIZE
 
 
 def _stub(registers: X86Registers, address: int, copies: Sequence[Copy]) -> Stub:
     if copies:
         raise StubError("the x86 stub does not copy memory", field="copies", value=len(copies))
-    if address % 16 or not 0 <= address <= _STUB_LIMIT - _STUB_SIZE:
-        raise StubError(
-            "an x86 stub must be 16-byte aligned and end below 64 KiB",
-            field="stub address",
-            value=hex(address),
-            limit=hex(_STUB_LIMIT - _STUB_SIZE),
-        )
+    if address % 16 or not 0 <= address <= _STUB_HIGHEST:
+        what, limit = "an x86 stub must be 16-byte aligned and end below 64 KiB", hex(_STUB_HIGHEST)
+        raise StubError(what, field="stub address", value=hex(address), limit=limit)
     _check(registers)
     code = _Assembler(registers, address).assemble()
     return Stub(address, code, (address - _RESET_CS_BASE) & 0xFFFFFFFF)
@@ -311,13 +308,8 @@ class _Assembler:
             pointers_at + 16 * index for index in range(4)
         )
         self.scratch_stack = address + _STUB_SIZE
-        self.data = (
-            self.gdt
-            + _pointer(DescriptorTable(gdt_at, len(self.gdt) - 1))
-            + _pointer(registers.gdtr)
-            + _pointer(registers.idtr)
-            + struct.pack("<Q", registers.rip)
-        )
+        tables = DescriptorTable(gdt_at, len(self.gdt) - 1), registers.gdtr, registers.idtr
+        self.data = self.gdt + b"".join(map(_pointer, tables)) + struct.pack("<Q", registers.rip)
 
     def _own_gdt(self) -> tuple[bytes, int, int]:
         """The stub's GDT and the selectors of its private flat 32-bit code and data segments."""
@@ -327,10 +319,8 @@ class _Assembler:
             segment: Segment = getattr(self.r, name)
             index = segment.selector >> 3
             if index and wanted.setdefault(index, segment) != segment:
-                raise StubError(
-                    f"{name}: selector {segment.selector:#x} is demanded with two descriptors",
-                    field=name,
-                )
+                what = f"{name}: selector {segment.selector:#x} is demanded with two descriptors"
+                raise StubError(what, field=name)
         code32, data32 = max(wanted, default=0) + 2, max(wanted, default=0) + 3
         entries = [0] * (data32 + 1)
         for index, segment in wanted.items():
@@ -340,9 +330,8 @@ class _Assembler:
         if self.CODE_SIZE + len(gdt) + 64 > _STUB_SIZE - 64:
             highest = max(wanted) << 3
             name = next(n for n in names if getattr(self.r, n).selector == highest)
-            raise StubError(
-                f"{name}: selector {highest:#x} is too high for the stub's own GDT", field=name
-            )
+            what = f"{name}: selector {highest:#x} is too high for the stub's own GDT"
+            raise StubError(what, field=name)
         return gdt.ljust(align_up(len(gdt), 16), b"\0"), code32 << 3, data32 << 3
 
     def assemble(self) -> bytes:

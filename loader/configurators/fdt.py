@@ -17,11 +17,5 @@ def write_bootparams(params: BootParams, memory: GuestMemory) -> None:
     Raises Fdt.FDTPastRamEnd unless the byte after it is RAM too, and Fdt.WriteFDTToMemory unless
     all of it is. Nothing is written then.
     """
-    blob = Piece(
-        "the device tree",
-        params.header,
-        params.header_start,
-        setup=Fdt.WriteFDTToMemory,
-        past_end=Fdt.FDTPastRamEnd,
-    )
-    write_pieces(memory, [blob])
+    kinds = Fdt.WriteFDTToMemory, Fdt.FDTPastRamEnd
+    write_pieces(memory, [Piece("the device tree", params.header, params.header_start, *kinds)])

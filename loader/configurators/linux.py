@@ -17,11 +17,5 @@ def write_bootparams(params: BootParams, memory: GuestMemory) -> None:
     Raises Linux.ZeroPagePastRamEnd unless the byte after it is RAM too, and Linux.ZeroPageSetup
     unless all of it is. Nothing is written then.
     """
-    zero_page = Piece(
-        "the zero page",
-        params.header,
-        params.header_start,
-        setup=Linux.ZeroPageSetup,
-        past_end=Linux.ZeroPagePastRamEnd,
-    )
-    write_pieces(memory, [zero_page])
+    kinds = Linux.ZeroPageSetup, Linux.ZeroPagePastRamEnd
+    write_pieces(memory, [Piece("the zero page", params.header, params.header_start, *kinds)])

@@ -82,6 +82,10 @@ class BootParams:
         return address
 
 
+# How linux-loader calls a piece that is not all in RAM, and one with no RAM behind it.
+Kinds: TypeAlias = tuple[type[LoaderError], type[LoaderError]]
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """Bytes to write, and how linux-loader's variants for this piece are called.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bootproof.loader.configurators.params import BootParams, Piece, write_pieces
+from bootproof.loader.configurators.params import BootParams, Kinds, Piece, write_pieces
 from bootproof.loader.errors import Pvh
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.structures import MemmapEntry, ModlistEntry, StartInfo
@@ -32,20 +32,10 @@ def _pieces(params: BootParams) -> Iterator[Piece]:
         raise Pvh.MemmapTableMissing(field="sections", advice="give it with set_sections()")
     if params.sections_start is None:
         raise Pvh.MemmapTableAddressMissing(field="sections_start")
-    yield Piece(
-        "the memory map",
-        params.sections,
-        params.sections_start,
-        setup=Pvh.MemmapTableSetup,
-        past_end=Pvh.MemmapTablePastRamEnd,
-    )
-    yield Piece(
-        "the start info",
-        params.header,
-        params.header_start,
-        setup=Pvh.StartInfoSetup,
-        past_end=Pvh.StartInfoPastRamEnd,
-    )
+    kinds: Kinds = Pvh.MemmapTableSetup, Pvh.MemmapTablePastRamEnd
+    yield Piece("the memory map", params.sections, params.sections_start, *kinds)
+    kinds = Pvh.StartInfoSetup, Pvh.StartInfoPastRamEnd
+    yield Piece("the start info", params.header, params.header_start, *kinds)
     if params.modules is None:
         return
     if params.modules_start is None:

@@ -32,15 +32,11 @@ def memory_map(ram: Sequence[Range], acpi: Range | None = None) -> tuple[E820Ent
 
 def _with_acpi(entries: Iterable[E820Entry], acpi: Range) -> Iterable[E820Entry]:
     for entry in entries:
-        whole = entry.range
-        if not whole.contains(acpi):
+        if not entry.range.contains(acpi):
             yield entry
             continue
-        if acpi.start > whole.start:
-            yield _entry(Range.between(whole.start, acpi.start), entry.type)
-        yield _entry(acpi, E820_ACPI)
-        if acpi.end < whole.end:
-            yield _entry(Range.between(acpi.end, whole.end), entry.type)
+        parts = [(part, entry.type) for part in _without(entry.range, acpi)]
+        yield from (_entry(*part) for part in sorted([*parts, (acpi, E820_ACPI)]))
 
 
 def _entries(ram: Iterable[Range]) -> Iterable[E820Entry]:

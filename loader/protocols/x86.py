@@ -46,10 +46,7 @@ _LOW: Final = Range.between(e820.FIRST_PAGE.end, e820.EBDA_START)
 
 
 def plan(
-    ram: Sequence[Range],
-    kernel: KernelLoaderResult,
-    request: BootRequest,
-    wanted: Sequence[Wanted],
+    ram: Sequence[Range], kernel: KernelLoaderResult, request: BootRequest, wanted: Sequence[Wanted]
 ) -> list[Region]:
     """Kernel, GDT, `wanted`, ACPI tables if they are needed, command line, initrd.
 

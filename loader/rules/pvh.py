@@ -18,12 +18,11 @@ def pvh(hardware: Hardware[X86Registers]) -> Findings:
         yield violation("cr4-zero", f"cr4 is {r.cr4:#x}, not 0")
     yield from x86.flat_segments(r)
     yield from x86.code_and_data(r)
-    if r.tr.base or r.tr.limit != 0x67 or r.tr.attributes & 0xF not in (0x9, 0xB):
-        yield violation(
-            "task-register",
-            f"TR is base {r.tr.base:#x}, limit {r.tr.limit:#x}, type {r.tr.attributes & 0xF:#x};"
-            " it must be a 32-bit TSS at 0 with limit 0x67",
-        )
+    base, limit, kind = r.tr.base, r.tr.limit, r.tr.attributes & 0xF
+    if base or limit != 0x67 or kind not in (0x9, 0xB):
+        found = f"TR is base {base:#x}, limit {limit:#x}, type {kind:#x}"
+        wanted = "it must be a 32-bit TSS at 0 with limit 0x67"
+        yield violation("task-register", f"{found}; {wanted}")
     for name, bit in (("VM", x86.RFLAGS_VM), ("IF", x86.RFLAGS_IF), ("TF", x86.RFLAGS_TF)):
         if r.rflags & bit:
             yield violation(f"eflags-{name.lower()}", f"EFLAGS.{name} is set ({r.rflags:#x})")
