@@ -21,7 +21,8 @@ from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import GIB, MIB, align_down, align_up, format_size
 from bootproof.loader.inspect import PLACED_ANYWHERE, Inspection, Placement, Pvh
 from bootproof.loader.pe import BASE_ALIGNMENT
-from bootproof.loader.protocols import arm64, linux32, linux64, pvh
+from bootproof.loader.protocols import linux32, linux64, pvh
+from bootproof.loader.protocols.table import PROTOCOLS
 from bootproof.loader.protocols.x86 import VMLINUX_ALIGNMENT
 from bootproof.loader.result import PvhState
 
@@ -107,6 +108,12 @@ class _Plan:
     def ram(self) -> int:
         """Where the guest's RAM begins."""
         return RAM_BASE[self.kernel.arch]
+
+    @property
+    def image_protocol(self) -> str:
+        """What an Image is entered through: the one protocol of its architecture."""
+        (name,) = (p.name for p in PROTOCOLS.values() if p.arch.name == self.kernel.arch)
+        return name
 
     @property
     def placed(self) -> Placement:
@@ -400,7 +407,7 @@ def _image(plan: _Plan) -> Iterator[Case | LeftOut]:
             break
         why = "a multiple of 2 MiB from the start of RAM" if above else "the start of RAM"
         base = plan.ram + above
-        yield plan.boots(arm64.NAME, base, base + size, Expectation(why=why), cpu=cpu)
+        yield plan.boots(plan.image_protocol, base, base + size, Expectation(why=why), cpu=cpu)
     yield from _image_refused(plan, cpu)
 
 
@@ -416,17 +423,19 @@ def _cpu(plan: _Plan) -> str | None:
 
 
 def _image_refused(plan: _Plan, cpu: str | None) -> Iterator[Case | LeftOut]:
-    no_ram = "Pe::ReadKernelImage"
+    protocol, no_ram = plan.image_protocol, "Pe::ReadKernelImage"
     why = "no offset means base 0, where this board has no RAM"
-    yield plan.refused(arm64.NAME, None, no_ram, why, "RAM begins at", cpu=cpu)
+    yield plan.refused(protocol, None, no_ram, why, "RAM begins at", cpu=cpu)
     why = "the base must be a multiple of 2 MiB"
     misaligned = plan.ram + BASE_ALIGNMENT // 2
-    yield plan.refused(arm64.NAME, misaligned, "Pe::InvalidBaseAddrAlignment", why, cpu=cpu)
-    yield plan.refused(arm64.NAME, TERA, no_ram, "there is no RAM there", cpu=cpu)
+    yield plan.refused(
+        plan.image_protocol, misaligned, "Pe::InvalidBaseAddrAlignment", why, cpu=cpu
+    )
+    yield plan.refused(protocol, TERA, no_ram, "there is no RAM there", cpu=cpu)
     if plan.number("text_offset") < BASE_ALIGNMENT:
         why = "addresses do not wrap around"
-        yield plan.refused(arm64.NAME, _WRAPS_ALIGNED, no_ram, why, cpu=cpu)
-    starved = _starved(plan, arm64.NAME, plan.ram, "image_size", no_ram)
+        yield plan.refused(protocol, _WRAPS_ALIGNED, no_ram, why, cpu=cpu)
+    starved = _starved(plan, protocol, plan.ram, "image_size", no_ram)
     yield replace(starved, cpu=cpu) if isinstance(starved, Case) else starved
 
 

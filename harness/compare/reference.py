@@ -46,7 +46,6 @@ _INITRD: Final = f"{DEVICES_DIRECTORY}/initrd"
 _PEEK: Final = "peek.bin"
 # QEMU keeps the first page of RAM for its own boot code, and moves an Image that would lie there.
 _BOOT_CODE: Final = 0x1000
-_TYPE_OF_QEMU: Final = 0xB0  # boot.rst, "type_of_loader": QEMU's number; also what PVH reads as
 
 Look = Callable[[Registers, Memory], None]
 
@@ -162,7 +161,8 @@ def _expected(ours: Expected, plan: Plan, machine: Machine, transcript: bytes) -
         ours,
         ram=machine.arch.system_ram(memory_map.usable_banks(firmware, banks), None),
         code=expected_code(plan.kernel, machine.arch, ours.cmdline, banks),
-        bootloader_type=None if ours.bootloader_type is None else _TYPE_OF_QEMU,
+        # QEMU's number (boot.rst, "type_of_loader"), whichever way it enters a kernel.
+        bootloader_type=ours.bootloader_type and pvh.BOOTLOADER_TYPE,
         request=None,
     )
 
