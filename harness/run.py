@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from bootproof.harness import evidence, verdict
 from bootproof.harness.guest import text_in_ram
@@ -37,7 +37,7 @@ from bootproof.harness.qemu.watch import Ending, Watch
 from bootproof.harness.record import artifacts, recording, reproduce
 from bootproof.harness.record.recording import Record
 from bootproof.harness.record.rundir import DMESG, RECORD
-from bootproof.harness.verdict import Expected, ExpectedHandover, Judgement, Verdict
+from bootproof.harness.verdict import Expected, ExpectedHandover, Judgement
 from bootproof.loader import bootimage, imagedigest
 from bootproof.loader.address import format_size
 from bootproof.loader.bootimage import BootImage
@@ -213,18 +213,16 @@ def _judged(start: AnyStart, seen: Observation, ending: Ending) -> tuple[Judgeme
     """The verdict, and what was seen: with a name for the place where that is what one asks for."""
     judgement = verdict.judge(start.expected, seen)
     place = seen.place
-    symbols = start.symbols() if judgement.verdict in _NAMED and place and start.symbols else None
-    if place is None or symbols is None:
+    if place is None or start.symbols is None or not judgement.verdict.needs_place:
+        return judgement, seen
+    symbols = start.symbols()  # which may take half a minute
+    if symbols is None:
         return judgement, seen
     region = start.image.region("kernel") if start.unpacked is None else None
     displacement = region.start if region else 0
     name = symbols.name(place.pc, ending.before, ending.at, displacement=displacement)
     seen = replace(seen, place=replace(place, symbol=name))
     return verdict.judge(start.expected, seen), seen
-
-
-# What else a guest ends with, it has said itself. Finding names may take half a minute.
-_NAMED: Final = (Verdict.STUCK, Verdict.SILENT, Verdict.CPU_RESET, Verdict.OVER_BUDGET)
 
 
 class _Course:

@@ -66,6 +66,11 @@ class Verdict(enum.Enum):
         )
 
     @property
+    def needs_place(self) -> bool:
+        """Whether only the place where the CPU is tells what happened: the guest says nothing."""
+        return self in (Verdict.STUCK, Verdict.SILENT, Verdict.CPU_RESET, Verdict.OVER_BUDGET)
+
+    @property
     def of_host(self) -> bool:
         """Whether it says nothing of the guest: the host or QEMU was in its way."""
         return self in (Verdict.QEMU_FAILED, Verdict.INCONCLUSIVE, Verdict.INTERRUPTED)

@@ -48,7 +48,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UserError("reports are written to a directory: name it with --out")
     whole = results.merged(found, map(str, arguments.runs)) if merge else found[0]
     _write(whole, out)
-    return NOT_AS_EXPECTED if whole.wrong else OK
+    return OK if whole.success else NOT_AS_EXPECTED
 
 
 def _write(

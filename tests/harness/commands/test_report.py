@@ -49,6 +49,13 @@ def test_report_of_shards(tmp_path: Path, capsys: Capture) -> None:
     assert "x86_64-6.1-a is also in" in capsys.readouterr().err
 
 
+def test_report_of_a_run_that_was_cut_short(tmp_path: Path) -> None:
+    """The page says that it is not complete, so the exit code does."""
+    run = builder.saved(tmp_path / "a", builder.case(), complete=False)
+    assert cli.main(["report", run, "--out", str(tmp_path / "out")]) == 1
+    assert "Not complete" in (tmp_path / "out" / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
