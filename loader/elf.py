@@ -28,6 +28,8 @@ EI_DATA: Final = 5
 ELFCLASS64: Final = 2
 ELFDATA2LSB: Final = 1
 E_MACHINES: Final = {3: "i386", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
+# What an ELF file for a machine can be entered through; without a known machine, as x86-64.
+_ENTERED_THROUGH: Final = {"i386": ("pvh",), "aarch64": (), "riscv64": ()}
 
 # The alignment of x86-64 kernels: an entry this far from the first segment means that rounding
 # kernel_load down no longer finds the segment.
@@ -222,9 +224,6 @@ def _program_headers(source: ImageSource, header: ElfHeader) -> Iterator[Row]:
 
 
 def _entry_points(machine: str | None, kernel_load: int, pvh: PvhBootCapability) -> dict[str, int]:
-    if machine in ("aarch64", "riscv64"):
-        return {}
-    points = {} if machine == "i386" else {"linux64": kernel_load}
-    if pvh.entry is not None:
-        points["pvh"] = pvh.entry
-    return points
+    points = {"linux64": kernel_load} | ({} if pvh.entry is None else {"pvh": pvh.entry})
+    names = _ENTERED_THROUGH.get(machine or "", points)
+    return {name: point for name, point in points.items() if name in names}

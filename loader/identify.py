@@ -12,9 +12,10 @@ arch/riscv/boot-image-header.rst); EFI zboot (zboot-header.S); unified kernel im
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal
 
 from bootproof.loader.bzimage import PROTOCOL_2_08, SECTOR, machine, payload_start, setup_header
 from bootproof.loader.elf import E_MACHINES, EI_CLASS, EI_DATA, ELF_MAGIC, ELFCLASS64
@@ -72,6 +73,9 @@ _COMPRESSED = {packing: Format(packing.partition("-")[0]) for packing in Packing
 
 # gABI e_machine, beyond those that a loader knows.
 _ELF_MACHINES = E_MACHINES | {8: "mips", 21: "ppc64", 22: "s390x", 40: "arm", 258: "loongarch64"}
+_ELF32_MACHINES: Final[Mapping[str | None, str]] = {
+    "riscv64": "riscv32"
+}  # e_machine is that of both
 _ELFDATA2MSB = 2
 
 # PE Format, "Machine types".
@@ -108,8 +112,8 @@ def _elf(data: memoryview) -> Identity | None:
         return Identity(Format.ELF)
     order: Literal["big", "little"] = "big" if data[EI_DATA] == _ELFDATA2MSB else "little"
     arch = _ELF_MACHINES.get(int.from_bytes(data[18:20], order))
-    if arch == "riscv64" and data[EI_CLASS] != ELFCLASS64:
-        arch = "riscv32"
+    if data[EI_CLASS] != ELFCLASS64:
+        arch = _ELF32_MACHINES.get(arch) or arch
     return Identity(Format.ELF, arch)
 
 

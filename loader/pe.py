@@ -29,6 +29,8 @@ from bootproof.loader.result import (
 ARM64_MAGIC: Final = 0x644D_5241  # "ARM\x64"
 RISCV64_MAGIC: Final = 0x0543_5352  # "RSC\x05"
 MACHINES: Final = {ARM64_MAGIC: "aarch64", RISCV64_MAGIC: "riscv64"}
+_ENTERED_THROUGH: Final = {ARM64_MAGIC: "arm64", RISCV64_MAGIC: "riscv64"}
+_KNOWN: Final = " or ".join(MACHINES.values())
 
 BASE_ALIGNMENT: Final = 2 * MIB
 # arm64: kernels that leave image_size 0 (before 3.17) have text_offset 0x80000.
@@ -67,7 +69,7 @@ class Pe(errors.Pe):
 
     def __init__(self, arch: str | None = None) -> None:
         if arch is not None and arch not in MACHINES.values():
-            raise ValueError(f"an Image is for aarch64 or riscv64, not for {arch}")
+            raise ValueError(f"an Image is for {_KNOWN}, not for {arch}")
         self.arch = arch
 
     def load(
@@ -126,7 +128,7 @@ def read_image_header(source: ImageSource, arch: str | None = None) -> ImageHead
     header = ImageHeader.from_bytes(source.data)
     found = MACHINES.get(header.magic)
     if found is None or arch not in (None, found):
-        wanted = arch or "aarch64 or riscv64"
+        wanted = arch or _KNOWN
         what = f"the magic {header.magic:#x} is that of {found or 'no Image'}, not of {wanted}"
         advice = f"give an uncompressed kernel Image for {wanted}"
         facts = ImageHeader.at("magic") | {"value": header.magic, "advice": advice}
@@ -160,7 +162,6 @@ def _load_address(header: ImageHeader, kernel_offset: int | None) -> int:
 def _result(
     memory: GuestMemory, source: ImageSource, header: ImageHeader, load: int
 ) -> KernelLoaderResult:
-    machine = MACHINES[header.magic]
     footprint = Range(load, max(header.image_size, source.size))
     return KernelLoaderResult(
         kernel_load=load,
@@ -168,9 +169,9 @@ def _result(
         setup_header=None,
         pvh_boot_cap=PvhBootCapability(PvhState.IGNORED),
         footprint=footprint,
-        entry_points={"arm64" if machine == "aarch64" else machine: load},
+        entry_points={_ENTERED_THROUGH[header.magic]: load},
         findings=tuple(_findings(memory, source, header, footprint)),
-        machine=machine,
+        machine=MACHINES[header.magic],
     )
 
 

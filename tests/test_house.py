@@ -42,7 +42,6 @@ NAMED_ELSEWHERE: Final = {
     "loader/configurators/__init__.py: pvh",
     # To be asked of the architecture's or the protocol's object.
     "harness/prove.py: pvh",
-    "loader/relocation.py: pvh",
 }
 
 
