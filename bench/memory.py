@@ -22,6 +22,7 @@ from bootproof.harness.case import Case
 from bootproof.harness.cases import case_file
 from bootproof.harness.inputs.images import catalogue_file
 from bootproof.harness.suite import matrix
+from bootproof.harness.suite.options import MatrixOptions
 from bootproof.loader.address import MIB
 
 TARGET = 150 * MIB  # for 16 cases
@@ -55,7 +56,8 @@ def measure(count: int, kernel: str) -> tuple[int, int]:
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / f"bench{case_file.SUFFIX}"
         case_file.write_cases(file, cases)
-        words = matrix.arguments(matrix.Selection(Path(directory) / "out", jobs=count), file)
+        options = MatrixOptions(Path(directory) / "out", jobs=count)
+        words = matrix.arguments(matrix.Selection(options), file)
         command = [sys.executable, "-c", _MATRIX, *words]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
             while process.poll() is None:

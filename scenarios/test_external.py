@@ -15,7 +15,7 @@ from bootproof.harness import cli, places
 from bootproof.harness.cases.kernels import default_kernels
 from bootproof.harness.commands import OK
 from bootproof.harness.inputs import images
-from bootproof.harness.suite.options import KEEP_OPTION
+from bootproof.harness.suite.options import OPTIONS, Keep
 
 if places.INSTALLED:
     pytest.skip("needs a clone: the writer in C is an example there", allow_module_level=True)
@@ -45,7 +45,7 @@ def fresh(run_directory: Callable[[str], Path], request: pytest.FixtureRequest) 
         return directory
 
     yield make
-    if request.config.getoption(KEEP_OPTION) == "failed":
+    if request.config.stash[OPTIONS].keep is Keep.FAILED:
         for path in (path for directory in made for path in directory.rglob("ram.img")):
             path.unlink()
 

@@ -17,7 +17,7 @@ from bootproof.harness.compare.both_ways import Pair
 from bootproof.harness.compare.differences import Section
 from bootproof.harness.report.comparison import render
 from bootproof.harness.suite.case_result import reference_result
-from bootproof.harness.suite.options import KEEP_OPTION, REFERENCE_PROPERTY
+from bootproof.harness.suite.options import OPTIONS, REFERENCE_PROPERTY, Keep
 from bootproof.loader import bootimage
 from bootproof.loader.address import MIB
 from bootproof.loader.device_tree import DeviceTree
@@ -55,7 +55,7 @@ def test_reference(case: Case, run_directory: RunDirectory, request: pytest.Fixt
     codes = {item.code for item in found.differences}
     always = {"seed", "place"} if case.arch == "aarch64" else {"acpi", "firmware-top"}
     assert always <= codes
-    if request.config.getoption(KEEP_OPTION) == "failed":
+    if request.config.stash[OPTIONS].keep is Keep.FAILED:
         both_ways.drop_large_files(found.directory)
 
 

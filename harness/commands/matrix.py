@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bootproof.harness import places
 from bootproof.harness.commands import Command
 from bootproof.harness.commands import parser as words
 from bootproof.harness.errors import UserError
+
+if TYPE_CHECKING:
+    from bootproof.harness.suite.options import MatrixOptions
 
 _FILTERS: Final = {
     "--arch": "arch",
@@ -53,7 +56,9 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
             option, action="append", default=[], metavar="VALUE", help=f"only this {key}"
         )
     which.add_argument("--lf", action="store_true", help="only what failed the last time")
-    which.add_argument("--shard", metavar="N/OF", help="one of several equal parts: 1/4")
+    which.add_argument(
+        "--shard", type=words.shard, metavar="N/OF", help="one of several equal parts: 1/4"
+    )
     which.add_argument(
         "--costs", type=Path, metavar="FILE", help="results.json that shards are balanced by"
     )
@@ -97,29 +102,12 @@ def _run(arguments: argparse.Namespace) -> int:
     from bootproof.harness.commands import case_options
     from bootproof.harness.suite import matrix, own_kernel
 
-    only = [
-        f"{key}={value}"
-        for option, key in _FILTERS.items()
-        for value in getattr(arguments, option[2:].replace("-", "_"))
-    ]
     selection = matrix.Selection(
+        _options(arguments),
         scenarios=tuple(path.absolute() for path in arguments.scenarios),
         expression=arguments.k,
-        only=tuple(only),
-        shard=arguments.shard,
-        costs=arguments.costs and arguments.costs.absolute(),
-        qemus=tuple(arguments.qemu),
-        jobs=arguments.n,
         stop_at_first=arguments.x,
-        only_list=arguments.list,
         last_failed=arguments.lf,
-        out=arguments.out.absolute(),
-        keep=arguments.keep,
-        quiet=arguments.quiet,
-        ktap=arguments.ktap,
-        baseline=arguments.baseline and arguments.baseline.absolute(),
-        threshold=arguments.threshold,
-        command=_again(arguments),
     )
     asked = case_options.words(arguments, "matrix")
     if not arguments.kernel:
@@ -130,6 +118,31 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.scenarios:
         raise UserError("--kernel derives its own cases: leave out --scenarios")
     return own_kernel.run(arguments.kernel, asked, selection)
+
+
+def _options(arguments: argparse.Namespace) -> MatrixOptions:
+    from bootproof.harness.suite.options import Keep, MatrixOptions
+
+    only = [
+        f"{key}={value}"
+        for option, key in _FILTERS.items()
+        for value in getattr(arguments, option[2:].replace("-", "_"))
+    ]
+    return MatrixOptions(
+        out=arguments.out.absolute(),
+        keep=Keep(arguments.keep),
+        only=tuple(only),
+        shard=arguments.shard,
+        costs=arguments.costs and arguments.costs.absolute(),
+        qemu=tuple(arguments.qemu),
+        list_only=arguments.list,
+        baseline=arguments.baseline and arguments.baseline.absolute(),
+        threshold=arguments.threshold,
+        jobs=arguments.n,
+        quiet=arguments.quiet,
+        ktap=arguments.ktap,
+        command=_again(arguments),
+    )
 
 
 def _again(arguments: argparse.Namespace) -> str:

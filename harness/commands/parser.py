@@ -6,6 +6,8 @@ import argparse
 import textwrap
 from typing import Any, Final, NoReturn
 
+from bootproof.harness.cases.shard import Shard
+from bootproof.harness.cases.shard import parse as parse_shard
 from bootproof.harness.commands import USAGE
 
 _MOST_GUESTS: Final = 256
@@ -42,6 +44,14 @@ def count(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or not 0 < int(text) <= _MOST_GUESTS:
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {_MOST_GUESTS}")
     return int(text)
+
+
+def shard(text: str) -> Shard:
+    """1/4."""
+    try:
+        return parse_shard(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def ratio(text: str) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -30,16 +30,7 @@ from bootproof.harness.report import failure
 from bootproof.harness.report.listing import Listed
 from bootproof.harness.suite.case_result import case_result
 from bootproof.harness.suite.live import AREA
-from bootproof.harness.suite.options import (
-    COMMAND_OPTION,
-    COSTS_OPTION,
-    KEEP_OPTION,
-    ONLY_OPTION,
-    OUT_OPTION,
-    PROPERTY,
-    QEMU_OPTION,
-    SHARD_OPTION,
-)
+from bootproof.harness.suite.options import OPTIONS, PROPERTY, Keep
 from bootproof.harness.verdict import Verdict
 from bootproof.kernels.errors import FetchError
 
@@ -129,14 +120,12 @@ def choose(config: pytest.Config, items: list[pytest.Item]) -> None:
             other = first.setdefault(item.case.id, item)
             if other is not item:
                 raise UserError(f"{item.nodeid}: is also the id of {other.nodeid}; label one")
-    only: Sequence[str] = config.getoption(ONLY_OPTION)
-    if only:
-        passes = select.filter_for(only)
+    options = config.stash[OPTIONS]
+    if options.only:
+        passes = select.filter_for(options.only)
         _keep(config, items, lambda item: isinstance(item, CaseItem) and passes(item.case))
-    part: shard.Shard | None = config.getoption(SHARD_OPTION)
-    if part is not None:
-        costs: Path | None = config.getoption(COSTS_OPTION)
-        known = select.read_costs(costs) if costs else {}
+    if part := options.shard:
+        known = select.read_costs(options.costs) if options.costs else {}
         shards = shard.distribute({_name(item): _cost(item, known) for item in items}, part.count)
         _keep(config, items, lambda item: shards[_name(item)] == part.number)
 
@@ -151,7 +140,7 @@ def _cost(item: pytest.Item, known: Mapping[str, int]) -> int:
 
 def check_emulators(config: pytest.Config, items: Iterable[pytest.Item]) -> None:
     """Raises UserError when a case that boots has no QEMU: said once, and before anything runs."""
-    given = qemus.paths(config.getoption(QEMU_OPTION))
+    given = qemus.paths(config.stash[OPTIONS].qemu)
     cases = (item.case for item in items if isinstance(item, CaseItem))
     for case in cases:
         if case.expect.verdict is not Verdict.LOAD_REFUSED and (case.qemu or "") in {"", *given}:
@@ -176,12 +165,12 @@ def boot(item: pytest.Item, case: Case) -> Proven:
     """Boots a case as the session's options say. Raises as bootproof.harness.prove."""
     if hasattr(item.config, "workerinput"):
         signals.become_worker()
-    out: Path = item.config.getoption(OUT_OPTION)
-    options = Options(qemus=qemus.paths(item.config.getoption(QEMU_OPTION)))
+    asked = item.config.stash[OPTIONS]
+    options = Options(qemus=qemus.paths(asked.qemu))
     area = item.config.stash.get(AREA, None)
     with contextlib.nullcontext() if area is None else area.case(case.id) as observer:
         options = replace(options, observer=observer)
-        return prove(case, out.absolute() / case.id, options)
+        return prove(case, asked.out.absolute() / case.id, options)
 
 
 def reproduce(test: str, command: str) -> str:
@@ -191,11 +180,11 @@ def reproduce(test: str, command: str) -> str:
 
 def tell(item: pytest.Item, proven: Proven) -> Proven:
     """Hands a result to the reports, and fails unless it is as expected."""
-    command: str = item.config.getoption(COMMAND_OPTION)
-    result = case_result(proven, reproduce(item.name, command))
+    options = item.config.stash[OPTIONS]
+    result = case_result(proven, reproduce(item.name, options.command))
     item.user_properties.append((PROPERTY, typedjson.to_json(result)))
     if not result.as_expected:
         pytest.fail(failure.text(result), pytrace=False)
-    if item.config.getoption(KEEP_OPTION) == "failed":
+    if options.keep is Keep.FAILED:
         rundir.drop_ram(proven.directory)
     return proven

@@ -6,35 +6,18 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from bootproof.harness import places
 from bootproof.harness.case import Case
-from bootproof.harness.cases import case_file, qemus, select, shard
+from bootproof.harness.cases import case_file, qemus, select
 from bootproof.harness.cases.scenarios import SUFFIX, read_scenarios
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import disk_errors
 from bootproof.harness.results import results
-from bootproof.harness.results.changes import THRESHOLD
-from bootproof.harness.suite.options import (
-    BASELINE_OPTION,
-    COMMAND_OPTION,
-    COSTS_OPTION,
-    JOBS_OPTION,
-    KEEP_OPTION,
-    KTAP_OPTION,
-    LINES_OPTION,
-    LIST_OPTION,
-    MATRIX_COMMAND,
-    ONLY_OPTION,
-    OUT_OPTION,
-    QEMU_OPTION,
-    QUIET_OPTION,
-    SHARD_OPTION,
-    THRESHOLD_OPTION,
-)
+from bootproof.harness.suite.options import MatrixOptions
 from bootproof.kernels import Fetcher, load_catalog, sources
 
 SCENARIOS: Final = places.PACKAGES / "scenarios"
@@ -43,33 +26,24 @@ _CONFIG: Final = SCENARIOS / "matrix.ini"
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which cases to run, and where their run directories go.
+    """Which cases run, in words that pytest has for that, and all that the session is told."""
 
-    `scenarios` are the user's files, in place of the default matrix. `only` are filters KEY=VALUE,
-    `qemus` are NAME=PATH. `baseline` is an earlier results.json, `threshold` the part by which an
-    instruction count may differ from it. `shard` is written 1/4; `costs` is a results.json to
-    balance shards by.
-    `command` is how the user would start the same matrix again.
-    """
+    options: MatrixOptions
 
-    out: Path
     scenarios: tuple[Path, ...] = ()
+    """The user's files, in place of the default matrix."""
+
     expression: str | None = None
+    """Part of ids, as pytest's -k takes it."""
+
     markers: str | None = None
-    only: tuple[str, ...] = ()
-    shard: str | None = None
-    costs: Path | None = None
-    qemus: tuple[str, ...] = ()
-    jobs: int = 2
+    """The same of -m."""
+
     stop_at_first: bool = False
-    only_list: bool = False
+    """Whether the first case that is not as expected is the last one."""
+
     last_failed: bool = False
-    keep: str = "all"
-    quiet: bool = False
-    ktap: bool = False
-    baseline: Path | None = None
-    threshold: float = THRESHOLD
-    command: str = MATRIX_COMMAND
+    """Whether only what failed the last time runs."""
 
 
 def run(selection: Selection) -> int:
@@ -80,29 +54,29 @@ def run(selection: Selection) -> int:
     _check(selection, *selection.scenarios)
     files = selection.scenarios or sorted(SCENARIOS.glob(f"*{SUFFIX}"))
     claimed = (found.case for path in files for found in read_scenarios(path))
-    cases = [*filter(select.filter_for(selection.only), claimed)]
-    if not selection.only_list:
-        _check_out(selection.out)
-        qemus.check(cases, selection.qemus)
+    cases = [*filter(select.filter_for(selection.options.only), claimed)]
+    if not selection.options.list_only:
+        _check_out(selection.options.out)
+        qemus.check(cases, selection.options.qemu)
         if not selection.scenarios:
             Fetcher().fetch(entry.name for entry in load_catalog().default())
         fetch_for(cases)
-    return _pytest(arguments(selection, *selection.scenarios), ktap=selection.ktap)
+    return _pytest(arguments(selection, *selection.scenarios), ktap=selection.options.ktap)
 
 
 def run_cases(cases: Sequence[Case], selection: Selection) -> int:
     """Runs cases that were made by a program, in the same way; gives the command's exit code.
 
-    They are kept in `selection.out`, as the JSON file that pytest collects. `kernel_path` must be
+    They are kept in `options.out`, as the JSON file that pytest collects. `kernel_path` must be
     absolute; `expect.why` is shown as the reason of an expectation.
     """
-    path = selection.out / f"generated{case_file.SUFFIX}"
+    path = selection.options.out / f"generated{case_file.SUFFIX}"
     _check(selection, path)
     case_file.write_cases(path, cases)
-    if not selection.only_list:
-        _check_out(selection.out)
+    if not selection.options.list_only:
+        _check_out(selection.options.out)
         fetch_for(cases)
-    return _pytest(arguments(selection, path), ktap=selection.ktap)
+    return _pytest(arguments(selection, path), ktap=selection.options.ktap)
 
 
 def fetch_for(cases: Iterable[Case]) -> None:
@@ -125,17 +99,13 @@ def _check(selection: Selection, *files: Path) -> None:
     for path in files:
         if "[" in str(path) or "::" in str(path):
             raise UserError(f"{path}: a path with '[' or '::' means something else to pytest")
-    if selection.baseline is not None:
-        results.read(selection.baseline)
-    select.filter_for(selection.only)
-    qemus.paths(selection.qemus)
-    if selection.shard is not None:
-        try:
-            shard.parse(selection.shard)
-        except ValueError as error:
-            raise UserError(f"{error} (--shard)") from error
-    if selection.costs is not None:
-        select.read_costs(selection.costs)
+    options = selection.options
+    if options.baseline is not None:
+        results.read(options.baseline)
+    select.filter_for(options.only)
+    qemus.paths(options.qemu)
+    if options.costs is not None:
+        select.read_costs(options.costs)
 
 
 def _check_out(out: Path) -> None:
@@ -182,21 +152,12 @@ def arguments(selection: Selection, *files: Path) -> list[str]:
     args = [*map(str, files or [SCENARIOS]), f"--rootdir={SCENARIOS.parent}", "-c", str(_CONFIG)]
     args += ["--noconftest", "-p", places.PLUGIN, "--no-header", "-q"]
     args += ["--tb=no", "-rN"]  # bootproof.harness.suite.session tells what failed
-    args += [f"{OUT_OPTION}={selection.out}", f"{KEEP_OPTION}={selection.keep}"]
-    args += [f"{COMMAND_OPTION}={selection.command}"]
-    args += [f"{ONLY_OPTION}={word}" for word in selection.only]
-    args += [f"{QEMU_OPTION}={word}" for word in selection.qemus]
-    args += [f"{SHARD_OPTION}={selection.shard}"] if selection.shard else []
-    args += [f"{COSTS_OPTION}={selection.costs}"] if selection.costs else []
-    args += [QUIET_OPTION] if selection.quiet else []
-    args += [KTAP_OPTION] if selection.ktap else []
-    args += [f"{THRESHOLD_OPTION}={selection.threshold!r}"]
-    args += [f"{BASELINE_OPTION}={selection.baseline}"] if selection.baseline else []
+    options = selection.options
+    args += replace(options, lines=not options.list_only).words()
+    args += ["-q"] if options.list_only else []
     args += ["-k", selection.expression] if selection.expression else []
     args += ["-m", selection.markers] if selection.markers else []
     args += ["-x"] if selection.stop_at_first else []
     args += ["--last-failed", "--last-failed-no-failures=none"] if selection.last_failed else []
-    args += ["-o", f"cache_dir={selection.out / '.pytest_cache'}"]
-    if selection.only_list:
-        return [*args, "-q", LIST_OPTION]
-    return [*args, LINES_OPTION, f"{JOBS_OPTION}={selection.jobs}"]
+    args += ["-o", f"cache_dir={options.out / '.pytest_cache'}"]
+    return args

@@ -1,26 +1,119 @@
-"""The names that the pytest plugin and the commands over it agree on; costs nothing to import."""
+"""How a session runs its cases and what it shows: from `bootproof matrix` to pytest's processes.
+
+It travels as words of pytest's one option of ours, `--bootproof KEY=VALUE`, which may be repeated:
+pytest-xdist hands those on to its workers, and plain pytest can be given them as well.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+import enum
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
 
 from bootproof.harness import places
+from bootproof.harness.cases import shard
+from bootproof.harness.cases.schema import unknown
+from bootproof.harness.cases.shard import Shard
+from bootproof.harness.errors import UserError
+from bootproof.harness.results.changes import THRESHOLD
 
-OUT_OPTION: Final = "--bootproof-out"
-KEEP_OPTION: Final = "--bootproof-keep"
-LINES_OPTION: Final = "--bootproof-lines"
-COMMAND_OPTION: Final = "--bootproof-command"
-LIST_OPTION: Final = "--bootproof-list"
-ONLY_OPTION: Final = "--bootproof-only"
-SHARD_OPTION: Final = "--bootproof-shard"
-COSTS_OPTION: Final = "--bootproof-costs"
-QEMU_OPTION: Final = "--bootproof-qemu"
+OPTION: Final = "--bootproof"
 SCENARIOS_INI: Final = "bootproof_scenarios"
-JOBS_OPTION: Final = "--bootproof-jobs"
-QUIET_OPTION: Final = "--bootproof-quiet"
-BASELINE_OPTION: Final = "--bootproof-baseline"
-THRESHOLD_OPTION: Final = "--bootproof-threshold"
-KTAP_OPTION: Final = "--bootproof-ktap"
 PROPERTY: Final = "bootproof"  # of a test report: the case's result
 REFERENCE_PROPERTY: Final = "bootproof-reference"  # a case's id, and its reference boot
 MATRIX_COMMAND: Final = f"{places.COMMAND} matrix"
+
+
+class Keep(enum.StrEnum):
+    """Of which cases guest RAM is kept, 50 MiB each."""
+
+    ALL = "all"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixOptions:
+    """All that a session is told beside pytest's own options."""
+
+    out: Path = Path("build/matrix")
+    """Where run directories and reports go."""
+
+    keep: Keep = Keep.ALL
+
+    only: tuple[str, ...] = ()
+    """Filters: KEY=VALUE, as in a scenario file."""
+
+    shard: Shard | None = None
+    """Which part of the cases runs."""
+
+    costs: Path | None = None
+    """A results.json to balance shards by."""
+
+    qemu: tuple[str, ...] = ()
+    """The QEMUs that cases may name: NAME=PATH."""
+
+    list_only: bool = False
+    """Only to print the cases and why."""
+
+    baseline: Path | None = None
+    """An earlier results.json to compare with."""
+
+    threshold: float = THRESHOLD
+    """The part by which an instruction count may differ from it."""
+
+    jobs: int = 1
+    """How many cases run at once, in one process."""
+
+    lines: bool = False
+    """Whether there is a line for each case as it ends."""
+
+    quiet: bool = False
+    """Whether there are neither lines nor the table."""
+
+    ktap: bool = False
+    """Whether the process's own stdout is KTAP."""
+
+    command: str = MATRIX_COMMAND
+    """How the user starts the same matrix again."""
+
+    def words(self) -> Iterable[str]:
+        """What `read` reads."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value != field.default:
+                items = value if isinstance(value, tuple) else (value,)
+                yield from (f"{OPTION}={field.name}={item}" for item in items)
+
+
+OPTIONS: Final = pytest.StashKey[MatrixOptions]()
+
+
+def read(words: Iterable[str]) -> MatrixOptions:
+    """The options from their KEY=VALUE. Raises UserError."""
+    kinds = typing.get_type_hints(MatrixOptions)
+    values: dict[str, Any] = {}
+    for word in words:
+        name, _, text = word.partition("=")
+        if name not in kinds:
+            raise UserError(f"{OPTION}: {unknown('key', name, kinds)}")
+        kind = next((t for t in typing.get_args(kinds[name])), kinds[name])
+        try:
+            value = _READ.get(kind, kind)(text)
+        except ValueError as error:
+            raise UserError(f"{OPTION}: {name}: {error}") from error
+        values[name] = value if kinds[name] != tuple[str, ...] else (*values.get(name, ()), value)
+    return MatrixOptions(**values)
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError(f"must be true or false, not {text!r}")
+    return text.lower() == "true"
+
+
+_READ: Final[Mapping[type, Callable[[str], Any]]] = {bool: _truth, Shard: shard.parse}

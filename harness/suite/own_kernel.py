@@ -48,14 +48,14 @@ def run(kernels: Sequence[str], words: Mapping[str, Any], selection: Selection) 
         for case in found.cases[:1]:  # all have what was given
             if problem := contradiction(case):
                 raise UserError(f"{kernel.name}: {problem[0]}: {problem[1]}")
-        if not selection.quiet:
+        if not selection.options.quiet:
             print(
                 _about(kernel, found, given),
-                file=sys.stderr if selection.ktap else sys.stdout,
+                file=sys.stderr if selection.options.ktap else sys.stdout,
                 flush=True,
             )
         cases += found.cases
-    if names := qemus.paths(selection.qemus):
+    if names := qemus.paths(selection.options.qemu):
         cases = [replace(case, qemu=name) for name in names for case in cases]
     return matrix.run_cases(cases, selection)
 

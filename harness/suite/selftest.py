@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.harness.suite import matrix
-from bootproof.kernels import Fetcher, load_catalog
+from bootproof.harness.suite.options import Keep, MatrixOptions
 
 # import-linter has a script, but no module to run.
 _LAYERS: Final = "import importlinter.cli; importlinter.cli.lint_imports_command()"
@@ -25,10 +25,9 @@ def run(root: Path) -> int:
         ("fast tests", ["-m", "pytest", "-n", "2", "-q", "tests"]),
     ]
     failed = [name for name, command in steps if not _step(root, name, command)]
-    Fetcher().fetch(entry.name for entry in load_catalog().default())
-    short = matrix.Selection(out=root / "build" / "test", markers="short", keep="failed")
-    arguments = ["-m", "pytest", *matrix.arguments(short)]
-    if not _step(root, "short matrix", arguments):
+    print("bootproof test: short matrix", flush=True)
+    options = MatrixOptions(root / "build" / "test", Keep.FAILED, jobs=2)
+    if matrix.run(matrix.Selection(options, markers="short")):
         failed.append("short matrix")
     print(f"bootproof test: {'failed: ' + ', '.join(failed) if failed else 'all passed'}")
     return 1 if failed else 0

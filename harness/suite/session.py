@@ -11,7 +11,6 @@ import datetime
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,16 +22,7 @@ from bootproof.harness.results import changes, results
 from bootproof.harness.results.changes import Change, Kind
 from bootproof.harness.results.results import CaseResult, Check, Reference, Results
 from bootproof.harness.suite.live import AREA
-from bootproof.harness.suite.options import (
-    BASELINE_OPTION,
-    KTAP_OPTION,
-    LINES_OPTION,
-    OUT_OPTION,
-    PROPERTY,
-    QUIET_OPTION,
-    REFERENCE_PROPERTY,
-    THRESHOLD_OPTION,
-)
+from bootproof.harness.suite.options import OPTIONS, PROPERTY, REFERENCE_PROPERTY
 
 
 class MatrixSession:
@@ -40,21 +30,20 @@ class MatrixSession:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._lines = bool(config.getoption(LINES_OPTION))
-        self._quiet = bool(config.getoption(QUIET_OPTION))
-        self._out: Path = config.getoption(OUT_OPTION).absolute()
+        options = config.stash[OPTIONS]
+        self._lines, self._quiet = options.lines, options.quiet
+        self._out = options.out.absolute()
         self._cases: dict[str, CaseResult] = {}
         self._checks: dict[str, Check] = {}
         self._references: dict[str, Reference] = {}
         # What is known of each test that has not ended yet, as it is shown.
         self._shown: dict[str, list[CaseResult | Check]] = {}
         self._ended: set[str] = set()
-        self._ktap = sys.__stdout__ if config.getoption(KTAP_OPTION) else None
+        self._ktap = sys.__stdout__ if options.ktap else None
         self._total = 0
-        path: Path | None = config.getoption(BASELINE_OPTION)
-        self._baseline = None if path is None else results.read(path)
+        self._baseline = None if options.baseline is None else results.read(options.baseline)
         self._before = {case.case: case for case in self._baseline.cases} if self._baseline else {}
-        self._threshold: float = config.getoption(THRESHOLD_OPTION)
+        self._threshold = options.threshold
         self._began = time.monotonic()
         self._started = datetime.datetime.now(datetime.UTC)
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 from bootproof.harness.case import Case
 from bootproof.harness.cases import case_file
 from bootproof.harness.suite import matrix
+from bootproof.harness.suite.options import MatrixOptions
 from bootproof.loader.address import MIB
 from tests import ROOT
 from tests.builders import images
@@ -38,6 +39,7 @@ import sys
 from bootproof.harness import cli
 from bootproof.harness.commands import Command
 from bootproof.harness.suite import matrix
+from bootproof.harness.suite.options import MatrixOptions
 cli.COMMANDS["matrix"] = Command("", "", lambda arguments: matrix._pytest(sys.argv[1:]))
 sys.exit(cli.main(["matrix"]))
 """
@@ -83,12 +85,12 @@ def bootproof(*words: str | bytes | Path) -> list[str | bytes | Path]:
     return [sys.executable, "-c", _WITHOUT_BUSYBOX, *words]
 
 
-def bootproof_matrix(directory: Path, cases: Sequence[Case], **selection: Any) -> list[str]:
+def bootproof_matrix(directory: Path, cases: Sequence[Case], **options: Any) -> list[str]:
     """The command line of a matrix of these cases in `directory`, which must be in `path`."""
     case_file.write_cases(directory / "a.cases.json", cases)
     (directory / "no_busybox.py").write_text(_NO_BUSYBOX)
-    chosen = matrix.Selection(out=directory / "out", **selection)
-    words = matrix.arguments(chosen, directory / "a.cases.json")
+    chosen = MatrixOptions(out=directory / "out", **options)
+    words = matrix.arguments(matrix.Selection(chosen), directory / "a.cases.json")
     return [sys.executable, "-c", _MATRIX, *words, "-p", "no_busybox"]
 
 

@@ -89,8 +89,8 @@ def test_files_named_by_the_configuration(suite: Path) -> None:
         (["-k", "resets"], [0, 1]),
         (["-k", "boots[x86_64-vmlinux-elf-linux64-+0]"], [2]),
         (["-m", "short"], [0]),
-        (["--bootproof-only", "offset=none", "--bootproof-only", "offset=0"], [0, 2]),
-        (["--bootproof-only", "kernel=vm*", "--bootproof-only", "offset=1M"], [1]),
+        (["--bootproof=only=offset=none", "--bootproof=only=offset=0"], [0, 2]),
+        (["--bootproof=only=kernel=vm*", "--bootproof=only=offset=1M"], [1]),
         ([IDS[1]], [1]),
     ],
 )
@@ -101,7 +101,7 @@ def test_selection(options: list[str], kept: list[int], suite: Path) -> None:
 
 def test_every_test_is_in_exactly_one_shard(suite: Path) -> None:
     parts = [
-        collected(suite, "my.toml", "test_other.py", "--bootproof-shard", f"{number}/3")
+        collected(suite, "my.toml", "test_other.py", f"--bootproof=shard={number}/3")
         for number in (1, 2, 3)
     ]
     assert sorted(itertools.chain(*parts)) == sorted([*IDS, "test_other.py::test_other"])
@@ -110,14 +110,14 @@ def test_every_test_is_in_exactly_one_shard(suite: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("--bootproof-shard=4/3", "'4/3' is no shard; write it like 1/4: the first of four"),
-        ("--bootproof-only=ofset=1", "unknown filter 'ofset'; did you mean 'offset'?"),
-        ("--bootproof-only=offset=1Q", "offset: '1Q' is neither a size nor an address"),
-        ("--bootproof-costs=gone.json", None),
+        ("--bootproof=shard=4/3", "'4/3' is no shard; write it like 1/4: the first of four"),
+        ("--bootproof=only=ofset=1", "unknown filter 'ofset'; did you mean 'offset'?"),
+        ("--bootproof=only=offset=1Q", "offset: '1Q' is neither a size nor an address"),
+        ("--bootproof=costs=gone.json", None),
     ],
 )
 def test_options_that_mean_nothing(option: str, said: str | None, suite: Path) -> None:
-    done = run(suite, "my.toml", "--bootproof-shard=1/1", option, "--collect-only")
+    done = run(suite, "my.toml", "--bootproof=shard=1/1", option, "--collect-only")
     assert done.returncode == 4
     assert (said or "gone.json: No such file or directory") in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
@@ -139,7 +139,7 @@ def test_a_broken_file_is_one_line(suite: Path) -> None:
 
 
 def test_cases_run_and_what_failed_runs_again(suite: Path) -> None:
-    done = run(suite, "my.toml", "-n", "2", "--bootproof-command", "make boot")
+    done = run(suite, "my.toml", "-n", "2", "--bootproof=command=make boot")
     assert (done.returncode, done.stderr) == (1, "")
     assert "1 failed, 2 passed" in done.stdout
     assert "cpu-reset instead of booted" in done.stdout

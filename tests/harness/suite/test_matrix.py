@@ -18,6 +18,7 @@ from bootproof.harness.results.results import Reference
 from bootproof.harness.suite import matrix
 from bootproof.harness.suite.items import reproduce
 from bootproof.harness.suite.matrix import Selection, arguments
+from bootproof.harness.suite.options import Keep, MatrixOptions
 from tests import ROOT
 from tests.builders import images as builder
 from tests.builders.guests import X86Program
@@ -61,7 +62,7 @@ def run(directory: Path, *options: str, tests: str = TESTS) -> subprocess.Comple
 
 def test_cases_as_pytest_tests(tmp_path: Path) -> None:
     """In two processes, whose results come together in one."""
-    done = run(tmp_path, "-n", "2", f"--bootproof-out={tmp_path}/out", "--bootproof-keep=failed")
+    done = run(tmp_path, "-n", "2", f"--bootproof=out={tmp_path}/out", "--bootproof=keep=failed")
     assert (done.returncode, done.stderr) == (1, "")
     out = done.stdout
     assert "2 of 3 cases as expected" in out
@@ -86,6 +87,7 @@ import sys
 from pathlib import Path
 from bootproof.harness.inputs import images
 from bootproof.harness.suite import matrix
+from bootproof.harness.suite.options import MatrixOptions
 from bootproof.harness.case import Case, Expectation
 from bootproof.harness.verdict import Verdict
 
@@ -95,7 +97,7 @@ case = Case("x86_64", sys.argv[1], "elf", "linux64", memory=32 << 20)
 refused = Expectation(Verdict.LOAD_REFUSED)
 cases = [case, Case("x86_64", sys.argv[1], "elf", "linux64", 1 << 20, expect=refused)]
 out = Path(sys.argv[2])
-sys.exit(matrix.run_cases(cases, matrix.Selection(out, jobs=1, command="bootproof mine")))
+sys.exit(matrix.run_cases(cases, matrix.Selection(MatrixOptions(out, command="bootproof mine"))))
 """
 
 
@@ -122,12 +124,14 @@ def test_suite_without_cases_sees_nothing_of_the_plugin(tmp_path: Path) -> None:
 
 
 def test_arguments() -> None:
-    selection = Selection(Path("/out"), expression="pvh", jobs=4, stop_at_first=True, keep="failed")
+    selection = Selection(
+        MatrixOptions(Path("/out"), Keep.FAILED, jobs=4), expression="pvh", stop_at_first=True
+    )
     words = arguments(selection)
     assert words[0] == str(ROOT / "scenarios")
-    assert {"--bootproof-out=/out", "--bootproof-keep=failed", "-x"} <= set(words)
+    assert {"--bootproof=out=/out", "--bootproof=keep=failed", "-x"} <= set(words)
     assert words[words.index("-k") + 1] == "pvh"
-    assert "--bootproof-jobs=4" in words
+    assert "--bootproof=jobs=4" in words
     assert "--collect-only" not in words
 
 
@@ -144,7 +148,7 @@ def test_exit_codes(
         return pytests
 
     monkeypatch.setattr(pytest, "main", main)
-    assert matrix.run(Selection(Path("/out"), only_list=True)) == ours
+    assert matrix.run(Selection(MatrixOptions(Path("/out"), list_only=True))) == ours
 
 
 @pytest.mark.parametrize(
@@ -224,7 +228,7 @@ class _Named:
 
 
 def test_reports_beside_the_run_directories(tmp_path: Path) -> None:
-    done = run(tmp_path, "-p", "no:xdist", f"--bootproof-out={tmp_path}/out", "-k", "case")
+    done = run(tmp_path, "-p", "no:xdist", f"--bootproof=out={tmp_path}/out", "-k", "case")
     assert done.returncode == 1
     found = results.read(tmp_path / "out")
     assert (len(found.cases), found.complete, found.success) == (3, True, False)
@@ -253,7 +257,7 @@ def test_beside_another(request):
     words = (
         "-n",
         "2",
-        f"--bootproof-out={tmp_path}/out",
+        f"--bootproof=out={tmp_path}/out",
         "-k",
         "test_case and not linux64-+0 or beside",
     )
@@ -265,11 +269,11 @@ def test_beside_another(request):
 
 def test_baseline(tmp_path: Path) -> None:
     """The same again is the same; one instruction less in the baseline is noticed and fails."""
-    options = ("-n", "2", f"--bootproof-out={tmp_path}/out", "-k", "test_case and not linux64-+0")
+    options = ("-n", "2", f"--bootproof=out={tmp_path}/out", "-k", "test_case and not linux64-+0")
     assert run(tmp_path, *options).returncode == 0
     baseline = tmp_path / "baseline.json"
     (tmp_path / "out" / "results.json").rename(baseline)
-    again = run(tmp_path, *options, f"--bootproof-baseline={baseline}")
+    again = run(tmp_path, *options, f"--bootproof=baseline={baseline}")
     assert again.returncode == 0
     assert "2 cases compared with the run before: 2 same" in again.stdout
 
@@ -277,7 +281,7 @@ def test_baseline(tmp_path: Path) -> None:
     ran = next(case for case in data["cases"] if case["instructions"])
     ran["instructions"] -= 1
     baseline.write_text(json.dumps(data))
-    other = run(tmp_path, *options, f"--bootproof-baseline={baseline}", "--bootproof-ktap")
+    other = run(tmp_path, *options, f"--bootproof=baseline={baseline}", "--bootproof=ktap=true")
     assert other.returncode == 1
     assert f"✗ not deterministic: {ran['case']}" in other.stdout
     assert f" {ran['case']} # not deterministic since the run before: " in other.stdout
@@ -286,14 +290,14 @@ def test_baseline(tmp_path: Path) -> None:
 
     ran["key"]["cpu"] = "another"
     baseline.write_text(json.dumps(data))
-    refused = run(tmp_path, *options, f"--bootproof-baseline={baseline}")
+    refused = run(tmp_path, *options, f"--bootproof=baseline={baseline}")
     assert refused.returncode == pytest.ExitCode.USAGE_ERROR
     assert "the runs cannot be compared: CPU model: another then, qemu64" in refused.stdout
 
 
 def test_baseline_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text("{}")
-    done = run(tmp_path, f"--bootproof-baseline={tmp_path}/b.json")
+    done = run(tmp_path, f"--bootproof=baseline={tmp_path}/b.json")
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert done.stderr == (
         f"ERROR: {tmp_path}/b.json: no results that can be read:"
@@ -307,7 +311,7 @@ def test_stopped_at_the_first_failure(tmp_path: Path) -> None:
         "def pytest_collection_modifyitems(items): items.reverse()\n"
     )
     done = run(
-        tmp_path, "-p", "no:xdist", "-x", f"--bootproof-out={tmp_path}/out", "-p", "reversed_order"
+        tmp_path, "-p", "no:xdist", "-x", f"--bootproof=out={tmp_path}/out", "-p", "reversed_order"
     )
     assert "and the run did not come to its end" in done.stdout
     assert not results.read(tmp_path / "out").complete
@@ -316,7 +320,7 @@ def test_stopped_at_the_first_failure(tmp_path: Path) -> None:
 def test_ktap_has_stdout_for_itself(tmp_path: Path) -> None:
     kernel, out = tmp_path / "vmlinux", tmp_path / "out"
     kernel.write_bytes(vmlinux(X86Program(LOAD).reset()))
-    script = GENERATED.replace("jobs=1", "jobs=2, ktap=True")
+    script = GENERATED.replace("(out, ", "(out, jobs=2, ktap=True, ")
     assert script != GENERATED
     done = python("-c", script, kernel, out, cwd=tmp_path)
     assert done.returncode == 1

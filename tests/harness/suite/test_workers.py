@@ -36,8 +36,9 @@ class Matrix:
 
     def start(self) -> subprocess.Popen[str]:
         """Returns when both guests are running."""
-        words = bootproof_matrix(self._directory, self._cases)
-        words += ["--bootproof-jobs=1", "-n", "2"] if self._workers else []
+        jobs = 1 if self._workers else 2
+        words = bootproof_matrix(self._directory, self._cases, jobs=jobs)
+        words += ["-n", "2"] if self._workers else []
         process = started(words, self._directory)
         self._process = process
         deadline = time.monotonic() + 120
