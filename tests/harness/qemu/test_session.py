@@ -120,7 +120,8 @@ def test_ended_while_nobody_listens(number: int, end: End, tmp_path: Path) -> No
         def steps(watch: Watch) -> Ending:
             os.kill(running.process.pid, number)
             running.process.wait(30)
-            return go_on(running, watch)
+            running.gdb.detach()
+            return watch.until_the_end()
 
         seen, _ = running.observe(steps)
     assert (seen.end, seen.exit_code) == (end, -9 if number == signal.SIGKILL else None)
