@@ -96,12 +96,10 @@ def assemble(kernel: ImageLike, assembly: Assembly, directory: Path) -> Assemble
     with open_image(kernel) as source, GuestMemory(assembly.machine.banks, path=path) as memory:
         try:
             return _assemble_into(memory, source, assembly, directory)
-        except LoaderError as error:
+        except BaseException as error:
             path.unlink(missing_ok=True)
-            _add_memory_advice(error, source, assembly)
-            raise
-        except BaseException:
-            path.unlink(missing_ok=True)
+            if isinstance(error, LoaderError):
+                _add_memory_advice(error, source, assembly)
             raise
 
 

@@ -74,16 +74,9 @@ class GuestMemory:
 
     def __init__(self, banks: Iterable[AnyBank], *, path: Path | None = None) -> None:
         self._layout(banks)
+        self._fd = _create(path)
         try:
-            if path is None:
-                fd = os.memfd_create("bootproof-ram", os.MFD_CLOEXEC)
-            else:
-                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise _failed("cannot create the RAM file", path, error) from error
-        self._fd = fd
-        try:
-            os.ftruncate(fd, self._file_size)
+            os.ftruncate(self._fd, self._file_size)
         except (OSError, OverflowError) as error:
             self.close()
             if path is not None:
@@ -268,10 +261,7 @@ class GuestMemory:
 
     def save(self, path: Path) -> None:
         """Writes the RAM as a new sparse file. Raises GuestMemoryError; leaves no partial file."""
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise _failed("cannot create the RAM file", path, error) from error
+        fd = _create(path)
         try:
             os.ftruncate(fd, self._file_size)
             for bank in self._banks:
@@ -338,6 +328,16 @@ class GuestMemory:
             return call(*args, **kwargs)
         except OSError as error:
             raise GuestMemoryError(f"the RAM file failed: {error.strerror}") from error
+
+
+def _create(path: Path | None) -> int:
+    """A descriptor of a new file, anonymous without a path."""
+    try:
+        if path is None:
+            return os.memfd_create("bootproof-ram", os.MFD_CLOEXEC)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _failed("cannot create the RAM file", path, error) from error
 
 
 def _placed(given: AnyBank, before: Bank | None) -> Bank:

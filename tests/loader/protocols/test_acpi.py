@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import struct
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -27,44 +26,15 @@ from bootproof.loader.protocols import (
     pvh,
 )
 from bootproof.loader.protocols.e820 import memory_map
-from bootproof.loader.protocols.table import boot_parameters, broken_rules
-from bootproof.loader.rules import Hardware
-from bootproof.loader.rules.acpi import AcpiTables, follow
+from bootproof.loader.protocols.table import boot_parameters
 from tests.builders import images
+from tests.builders.acpi import PLACE, split
 from tests.builders.programs import host_program
 
-PLACE = 0x9E000
 VMLINUX = images.elf(
     images.load(16 * MIB, b"\xf4" * 0x3000), images.notes(images.pvh_entry(16 * MIB))
 )
 X86 = [linux64, linux32, pvh]
-
-
-def reader(tables: bytes, place: int = PLACE) -> Callable[[int, int], bytes | None]:
-    def read(address: int, size: int) -> bytes | None:
-        inside = place <= address and address + size <= place + len(tables)
-        return tables[address - place : address - place + size] if inside else None
-
-    return read
-
-
-def split(tables: bytes, place: int = PLACE) -> dict[str, tuple[int, bytes]]:
-    """Every table by its signature: offset in `tables`, and its bytes."""
-    found = {"RSDP": (0, tables[:36])}
-
-    def add(address: int) -> bytes:
-        at = address - place
-        (length,) = struct.unpack_from("<I", tables, at + 4)
-        found[tables[at : at + 4].decode()] = at, tables[at : at + length]
-        return tables[at : at + length]
-
-    xsdt = add(int.from_bytes(tables[24:32], "little"))
-    for (address,) in struct.iter_unpack("<Q", xsdt[36:]):
-        add(address)
-    fadt = found["FACP"][1]
-    add(int.from_bytes(fadt[36:40], "little"))
-    add(int.from_bytes(fadt[140:148], "little"))
-    return found
 
 
 # --- the tables --------------------------------------------------------------------------------
@@ -213,85 +183,9 @@ def test_memory_map_at_the_edges(place: tuple[int, int], left: list[tuple[int, i
     assert sorted(by_type) == sorted([(3, *place), *((1, *part) for part in left)])
 
 
-# --- reading them back -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("cpus", [1, 2, 255])
-def test_reading_back(cpus: int) -> None:
-    assert follow(reader(acpi.tables(PLACE, cpus)), PLACE) == AcpiTables(None, cpus)
-
-
 @pytest.mark.parametrize("protocol", X86)
 def test_cpus_are_read_back(protocol: ModuleType) -> None:
     for cpus, wanted in ((1, None), (4, 4)):
         with GuestMemory([(0, 64 * MIB)]) as memory:
             registers = guest(protocol, cpus, memory)
             assert boot_parameters(protocol.NAME, registers, memory).cpus == wanted
-
-
-def test_rsdt_of_an_old_rsdp() -> None:
-    """ACPI 1.0: 20 bytes, revision 0, 32-bit addresses."""
-    tables = bytearray(acpi.tables(PLACE, 2))
-    found = split(bytes(tables))
-    xsdt_at, xsdt = found["XSDT"]
-    addresses = [address for (address,) in struct.iter_unpack("<Q", xsdt[36:])]
-    rsdt = bytearray(b"RSDT" + struct.pack("<I", 44) + xsdt[8:36])
-    rsdt += struct.pack("<2I", *addresses)
-    rsdt[9] = -sum(rsdt[:9] + rsdt[10:]) & 0xFF
-    tables[xsdt_at : xsdt_at + len(rsdt)] = rsdt
-    tables[15] = 0
-    tables[16:20] = struct.pack("<I", PLACE + xsdt_at)
-    tables[8] = -sum(tables[:8] + tables[9:20]) & 0xFF
-    assert follow(reader(bytes(tables)), PLACE) == AcpiTables(None, 2)
-
-
-@pytest.mark.parametrize(
-    ("table", "offset", "value", "problem"),
-    [
-        ("RSDP", 0, b"X", "0x9e000 does not point to an RSDP in RAM"),
-        ("RSDP", 17, b"\1", "the checksum of the RSDP at 0x9e000 is wrong"),
-        ("RSDP", 33, b"\1", "the checksum of the RSDP at 0x9e000 is wrong"),
-        ("XSDT", 40, b"\1", "the checksum of the ACPI table 'XSDT' at"),
-        ("XSDT", 4, b"\xff\xff\xff\x7f", "has 0x7fffffff bytes"),
-        ("APIC", 4, b"\1\0\0\0", "has 0x1 bytes"),
-        ("APIC", 50, b"\1", "the checksum of the ACPI table 'APIC' at"),
-        ("FACP", 112, b"\0", "the checksum of the ACPI table 'FACP' at"),
-    ],
-)
-@pytest.mark.parametrize("protocol", X86)
-def test_broken_tables_break_the_protocol(
-    protocol: ModuleType, table: str, offset: int, value: bytes, problem: str
-) -> None:
-    with GuestMemory([(0, 64 * MIB)]) as memory:
-        registers = guest(protocol, 2, memory)
-        hardware = Hardware(
-            registers, lambda at, size: memory.read(at, size) if memory.contains(at, size) else None
-        )
-        assert broken_rules(protocol.NAME, hardware) == []
-        at, _ = split(memory.read(PLACE, 0x1000))[table]
-        memory.write(PLACE + at + offset, value)
-        (finding,) = broken_rules(protocol.NAME, hardware)
-        assert finding.code == "acpi"
-        assert problem in finding.sentence
-
-
-def test_table_that_leads_out_of_ram() -> None:
-    tables = bytearray(acpi.tables(PLACE, 2))
-    at, xsdt = split(bytes(tables))["XSDT"]
-    broken = bytearray(xsdt)
-    broken[36:44] = struct.pack("<Q", 1 << 60)
-    broken[9] = (broken[9] - sum(broken)) & 0xFF
-    tables[at : at + len(broken)] = broken
-    found = follow(reader(bytes(tables)), PLACE)
-    assert found == AcpiTables("the ACPI table at 0x1000000000000000 is not in RAM", None)
-
-
-def test_madt_that_goes_round_in_place() -> None:
-    tables = bytearray(acpi.tables(PLACE, 2))
-    at, madt = split(bytes(tables))["APIC"]
-    broken = bytearray(madt)
-    broken[45] = 0
-    broken[9] = (broken[9] - sum(broken)) & 0xFF
-    tables[at : at + len(broken)] = broken
-    found = follow(reader(bytes(tables)), PLACE)
-    assert found == AcpiTables("the MADT has an entry of 0 bytes at offset 0x2c", None)

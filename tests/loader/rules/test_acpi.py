@@ -1,0 +1,98 @@
+"""ACPI tables of any loader: how many CPUs they tell of, and what is said of broken ones."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from bootproof.loader import BzImage, Elf
+from bootproof.loader.address import MIB
+from bootproof.loader.boot_parameters import reader as ram_of
+from bootproof.loader.memory import GuestMemory
+from bootproof.loader.protocols import BootRequest, acpi
+from bootproof.loader.protocols.table import PROTOCOLS, broken_rules
+from bootproof.loader.rules import Hardware
+from bootproof.loader.rules.acpi import AcpiTables, follow
+from tests.builders import images
+from tests.builders.acpi import PLACE, reader, split
+
+VMLINUX = images.elf(
+    images.load(16 * MIB, b"\xf4" * 0x3000), images.notes(images.pvh_entry(16 * MIB))
+)
+KERNELS: dict[str, tuple[Elf | BzImage, bytes]] = {
+    "linux32": (BzImage(), images.bzimage(b"\xf4" * 0x1000))
+}
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 255])
+def test_reading_back(cpus: int) -> None:
+    assert follow(reader(acpi.tables(PLACE, cpus)), PLACE) == AcpiTables(None, cpus)
+
+
+def test_rsdt_of_an_old_rsdp() -> None:
+    """ACPI 1.0: 20 bytes, revision 0, 32-bit addresses."""
+    tables = bytearray(acpi.tables(PLACE, 2))
+    found = split(bytes(tables))
+    xsdt_at, xsdt = found["XSDT"]
+    addresses = [address for (address,) in struct.iter_unpack("<Q", xsdt[36:])]
+    rsdt = bytearray(b"RSDT" + struct.pack("<I", 44) + xsdt[8:36])
+    rsdt += struct.pack("<2I", *addresses)
+    rsdt[9] = -sum(rsdt[:9] + rsdt[10:]) & 0xFF
+    tables[xsdt_at : xsdt_at + len(rsdt)] = rsdt
+    tables[15] = 0
+    tables[16:20] = struct.pack("<I", PLACE + xsdt_at)
+    tables[8] = -sum(tables[:8] + tables[9:20]) & 0xFF
+    assert follow(reader(bytes(tables)), PLACE) == AcpiTables(None, 2)
+
+
+@pytest.mark.parametrize(
+    ("table", "offset", "value", "problem"),
+    [
+        ("RSDP", 0, b"X", "0x9e000 does not point to an RSDP in RAM"),
+        ("RSDP", 17, b"\1", "the checksum of the RSDP at 0x9e000 is wrong"),
+        ("RSDP", 33, b"\1", "the checksum of the RSDP at 0x9e000 is wrong"),
+        ("XSDT", 40, b"\1", "the checksum of the ACPI table 'XSDT' at"),
+        ("XSDT", 4, b"\xff\xff\xff\x7f", "has 0x7fffffff bytes"),
+        ("APIC", 4, b"\1\0\0\0", "has 0x1 bytes"),
+        ("APIC", 50, b"\1", "the checksum of the ACPI table 'APIC' at"),
+        ("FACP", 112, b"\0", "the checksum of the ACPI table 'FACP' at"),
+    ],
+)
+@pytest.mark.parametrize("protocol", ["linux64", "linux32", "pvh"])
+def test_broken_tables_break_the_protocol(
+    protocol: str, table: str, offset: int, value: bytes, problem: str
+) -> None:
+    with GuestMemory([(0, 64 * MIB)]) as memory:
+        loader, image = KERNELS.get(protocol, (Elf(), VMLINUX))
+        kernel = loader.load(memory, image)
+        handover = PROTOCOLS[protocol].configure(memory, kernel, BootRequest(b"quiet", cpus=2))
+        hardware = Hardware(handover.registers, ram_of(memory))
+        assert broken_rules(protocol, hardware) == []
+        at, _ = split(memory.read(PLACE, 0x1000))[table]
+        memory.write(PLACE + at + offset, value)
+        (finding,) = broken_rules(protocol, hardware)
+        assert finding.code == "acpi"
+        assert problem in finding.sentence
+
+
+def test_table_that_leads_out_of_ram() -> None:
+    tables = bytearray(acpi.tables(PLACE, 2))
+    at, xsdt = split(bytes(tables))["XSDT"]
+    broken = bytearray(xsdt)
+    broken[36:44] = struct.pack("<Q", 1 << 60)
+    broken[9] = (broken[9] - sum(broken)) & 0xFF
+    tables[at : at + len(broken)] = broken
+    found = follow(reader(bytes(tables)), PLACE)
+    assert found == AcpiTables("the ACPI table at 0x1000000000000000 is not in RAM", None)
+
+
+def test_madt_that_goes_round_in_place() -> None:
+    tables = bytearray(acpi.tables(PLACE, 2))
+    at, madt = split(bytes(tables))["APIC"]
+    broken = bytearray(madt)
+    broken[45] = 0
+    broken[9] = (broken[9] - sum(broken)) & 0xFF
+    tables[at : at + len(broken)] = broken
+    found = follow(reader(bytes(tables)), PLACE)
+    assert found == AcpiTables("the MADT has an entry of 0 bytes at offset 0x2c", None)
