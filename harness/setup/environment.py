@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tomllib
 import venv
 import zipfile
 from collections.abc import Iterator
@@ -161,17 +160,13 @@ class Environment:
         """
         if self.stamp.exists() and self._stamped() == [_MAKING]:
             return None
-        code = (
-            "import sys, sysconfig; print(sysconfig.get_path('purelib'));"
-            f"sys.exit(sys.version_info < ({minimum_python().replace('.', ', ')}))"
-        )
+        code = "import sysconfig; print(sysconfig.get_path('purelib'))"
         try:
-            run = subprocess.run(
-                [self.python, "-I", "-c", code], capture_output=True, text=True, check=False
-            )
-        except OSError:
+            command = [self.python, "-I", "-c", code]
+            said = subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True)
+            return Path(said.strip())
+        except (OSError, subprocess.SubprocessError):
             return None
-        return Path(run.stdout.strip()) if run.returncode == 0 else None
 
     def _made(self) -> Path:
         say("making the virtual environment")
@@ -212,13 +207,6 @@ class Environment:
             environment={"TMPDIR": str(self.path / "tmp"), "PIP_USER": "0"},
             inherits=[lock],
         )
-
-
-def minimum_python() -> str:
-    """What the project says it needs."""
-    text = (_CLONE / "pyproject.toml").read_text("utf-8")
-    needed: str = tomllib.loads(text)["project"]["requires-python"]
-    return needed.removeprefix(">=")
 
 
 def pip_wheel() -> Path | None:
