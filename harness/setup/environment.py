@@ -162,7 +162,7 @@ class Environment:
             return None
         code = "import sysconfig; print(sysconfig.get_path('purelib'))"
         try:
-            command = [self.python, "-I", "-c", code]
+            command = [str(self.python), "-I", "-c", code]
             said = subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True)
             return Path(said.strip())
         except (OSError, subprocess.SubprocessError):
