@@ -56,17 +56,26 @@ _KASLR_LOWEST: Final = 512 << 20  # arch/x86/boot/compressed/kaslr.c: choose_ran
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """How a case ended. `outcome`, `assembled` and `key` are None when loading was refused."""
+    """How a case ended; what there is only of a boot is None when loading was refused."""
 
     case: Case
     verdict: Verdict
     reason: str
+
     code: str | None
+    """The loader's error code of a refusal."""
+
     assembled: Assembled | None
     outcome: Outcome | None
+
     directory: Path
+    """The run directory."""
+
     host_seconds: float
+    """Wall time of all of it."""
+
     key: Key | None = None
+    """What must be the same of two runs whose transcripts and counts are compared."""
 
     @property
     def problem(self) -> str | None:
@@ -116,10 +125,10 @@ def prove(case: Case, directory: Path, options: Options = Options()) -> Proven:
         prepared = prepare(case, directory, options)
     except LoaderError as error:
         return _refused(case, error, directory, began)
-    return carry_out(case, prepared, directory, began)
+    return run_prepared(case, prepared, directory, began)
 
 
-def carry_out(
+def run_prepared(
     case: Case, prepared: Prepared, directory: Path, began: float | None = None
 ) -> Proven:
     """Runs what `prepare` made, judges it and writes result.json. Raises as `prove`."""
@@ -147,7 +156,7 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
     kernel = images.kernel_file(case.kernel_source)
     machine = machine_for(case, kernel, options)
     nonce = nonce_for(case.id, kernel.sha256)
-    cmdline = full_cmdline(_chosen_cmdline(case), nonce, _next_init(case, options))
+    cmdline = full_cmdline(_base_cmdline(case), nonce, _next_init(case, options))
     image = _in_format(kernel, case)
     with open_image(image.path, kernel.name) as source:
         assembled = assemble.assemble(
@@ -205,7 +214,7 @@ def _binary(name: str | None, qemus: Mapping[str, str]) -> str | None:
     return qemus[name]
 
 
-def _chosen_cmdline(case: Case) -> str:
+def _base_cmdline(case: Case) -> str:
     """The case's own command line, else its profile's. Raises UserError for both at once."""
     if case.cmdline is None:
         return ARCHES[case.arch].command_line(case.profile)
@@ -218,7 +227,7 @@ def _chosen_cmdline(case: Case) -> str:
 
 
 def full_cmdline(text: str, nonce: str, next_init: str | None) -> str:
-    """The kernel command line: what was chosen, then what the proof needs.
+    """The kernel command line: the case's own or its profile's, then what the proof needs.
 
     `next_init` is the guest program that our init hands over to instead of ending the machine.
     What follows a `--` is for init alone: ours goes before it. Blanks at the ends are dropped,

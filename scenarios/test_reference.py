@@ -95,7 +95,7 @@ def test_command_when_neither_boots(
 
 def unexplained(pair: Pair) -> set[tuple[Section, str]]:
     """Section and name of what is unexplained once `pair` has run; log lines are left out."""
-    found = both_ways.carry_out(pair).unexplained
+    found = both_ways.run_pair(pair).unexplained
     return {(item.section, item.name) for item in found if item.section is not Section.LOG}
 
 

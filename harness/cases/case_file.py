@@ -39,9 +39,9 @@ def read_cases(path: Path) -> list[Case]:
     if data.get("version") != _VERSION:
         raise UserError(f"{path}: version {data.get('version')!r} is not {_VERSION}")
     cases = []
-    for number, found in enumerate(data["cases"]):
+    for number, item in enumerate(data["cases"]):
         try:
-            cases.append(case_from_data(found))
+            cases.append(case_from_data(item))
         except SchemaError as error:
             raise UserError(f"{path}: cases[{number}]: {error}") from error
     return cases

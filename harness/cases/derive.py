@@ -42,14 +42,16 @@ _NONE: Final = "no offset"
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A kernel as the derivation sees it: its name in ids, where its file is, and what each format
-    in it says of itself.
-    """
+    """A kernel as the derivation sees it."""
 
     name: str
+    """In ids."""
+
     path: str
     arch: str
+
     forms: tuple[Inspection, ...]
+    """What each format in the file says of itself, outermost first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +87,11 @@ def derive(kernel: Kernel, given: Given = Given()) -> Derived:
     left_out: list[LeftOut] = []
     for form in kernel.forms:
         plan = _Plan(kernel, given, form)
-        for found in _RULES[form.kernel](plan):
-            if isinstance(found, Case):
-                cases.append(found)
+        for item in _RULES[form.kernel](plan):
+            if isinstance(item, Case):
+                cases.append(item)
             else:
-                left_out.append(found)
+                left_out.append(item)
     groups: dict[tuple[str, str], list[Case]] = {}
     for case in cases:
         groups.setdefault((case.format, case.protocol), []).append(case)
@@ -187,14 +189,14 @@ def offset_text(offset: int | None) -> str:
 
 
 def _elf(plan: _Plan) -> Iterator[Case | LeftOut]:
-    found = plan.placed.pvh
-    yield from _elf_linux64(plan, found)
-    yield from _elf_pvh(plan, found)
+    note = plan.placed.pvh
+    yield from _elf_linux64(plan, note)
+    yield from _elf_pvh(plan, note)
     yield from _elf_refused(plan)
 
 
-def _elf_linux64(plan: _Plan, found: Pvh) -> Iterator[Case | LeftOut]:
-    state = PvhState(found.state)
+def _elf_linux64(plan: _Plan, note: Pvh) -> Iterator[Case | LeftOut]:
+    state = PvhState(note.state)
     end = plan.placed.footprint_end
     expect = Expectation(pvh=state, why="it runs where it was linked")
     yield plan.boots(linux64.NAME, None, end, expect)
@@ -218,16 +220,16 @@ def _fixed(plan: _Plan) -> str | None:
     return "relocatable_kernel is 0 in the setup header: no other place is promised"
 
 
-def _elf_pvh(plan: _Plan, found: Pvh) -> Iterator[Case | LeftOut]:
+def _elf_pvh(plan: _Plan, note: Pvh) -> Iterator[Case | LeftOut]:
     """Through PVH, and what a VMM takes that prefers it."""
     end = plan.placed.footprint_end
-    if found.state != PvhState.PRESENT.value:
+    if note.state != PvhState.PRESENT.value:
         yield plan.boots(
             "auto",
             None,
             end,
             Expectation(
-                pvh=PvhState(found.state),
+                pvh=PvhState(note.state),
                 protocol=linux64.NAME,
                 why="it has no PVH note, so the 64-bit protocol is taken",
             ),
@@ -236,7 +238,7 @@ def _elf_pvh(plan: _Plan, found: Pvh) -> Iterator[Case | LeftOut]:
         yield plan.refused(pvh.NAME, None, _REFUSED, "it has no PVH note", "no PVH note")
         return
     expect = Expectation(
-        pvh=PvhState.PRESENT, protocol=pvh.NAME, why=f"its note names the entry {found.entry:#x}"
+        pvh=PvhState.PRESENT, protocol=pvh.NAME, why=f"its note names the entry {note.entry:#x}"
     )
     yield plan.boots(pvh.NAME, None, end, expect)
     why = "an offset, even 0, turns PVH off"
@@ -248,56 +250,56 @@ def _elf_pvh(plan: _Plan, found: Pvh) -> Iterator[Case | LeftOut]:
             why="an offset turns PVH off, so the 64-bit protocol is taken",
         )
         yield plan.boots("auto", 16 * MIB, end + 16 * MIB, expect, label="pvh-ignored")
-        yield from _relocations(plan, found)
+        yield from _relocations(plan, note)
 
 
-def _relocations(plan: _Plan, found: Pvh) -> Iterator[Case | LeftOut]:
+def _relocations(plan: _Plan, note: Pvh) -> Iterator[Case | LeftOut]:
     """PVH at an offset, asked for, inside and outside of what the note allows."""
-    if found.align is None or found.min is None or found.max is None:
+    if note.align is None or note.min is None or note.max is None:
         why = "it has no relocation note: its PVH entry runs at one address only"
         yield plan.refused(pvh.NAME, 2 * MIB, _FIXED_PVH, why, pvh_relocate=True)
         return
     start, end = plan.placed.footprint_start, plan.placed.footprint_end
-    step = max(found.align, VMLINUX_ALIGNMENT)
-    lowest = align_up(max(found.min, start), step) - start
-    highest = align_down(found.max + 1 - (end - start), step) - start
-    allowed = f"its note allows multiples of {short(found.align)} from {found.min:#x}"
+    step = max(note.align, VMLINUX_ALIGNMENT)
+    lowest = align_up(max(note.min, start), step) - start
+    highest = align_down(note.max + 1 - (end - start), step) - start
+    allowed = f"its note allows multiples of {short(note.align)} from {note.min:#x}"
     wanted = {lowest, *(align_up(start + offset, step) - start for offset in _RELOCATIONS)}
     expect = Expectation(
-        pvh=PvhState.PRESENT, protocol=pvh.NAME, why=f"{allowed}, ending at {found.max:#x}"
+        pvh=PvhState.PRESENT, protocol=pvh.NAME, why=f"{allowed}, ending at {note.max:#x}"
     )
     for offset in sorted(wanted):
         if lowest <= offset <= highest:
             yield plan.boots(pvh.NAME, offset, end + offset, expect, pvh_relocate=True)
-    yield from _last_relocation(plan, found, highest, step, lowest)
-    odd = found.align // 2
-    if odd and odd % 0x1000 == 0 and (start + odd) % found.align:
+    yield from _last_relocation(plan, note, highest, step, lowest)
+    odd = note.align // 2
+    if odd and odd % 0x1000 == 0 and (start + odd) % note.align:
         why = f"{allowed}; this is none"
         yield plan.refused(pvh.NAME, odd, _FIXED_PVH, why, pvh_relocate=True)
-    if start < found.min:
-        why = f"its note allows nothing below {found.min:#x}"
+    if start < note.min:
+        why = f"its note allows nothing below {note.min:#x}"
         yield plan.refused(pvh.NAME, 0, _FIXED_PVH, why, pvh_relocate=True)
 
 
 def _last_relocation(
-    plan: _Plan, found: Pvh, highest: int, step: int, lowest: int
+    plan: _Plan, note: Pvh, highest: int, step: int, lowest: int
 ) -> Iterator[Case | LeftOut]:
     """The last place that the note allows, and the next one, which it does not."""
-    assert found.max is not None
+    assert note.max is not None
     end = plan.placed.footprint_end
     beyond = max(highest + step, 0)
     memory = plan.memory(end + beyond)
     if memory is None:
-        why = f"the note allows places up to {found.max:#x}, more than this guest's RAM"
+        why = f"the note allows places up to {note.max:#x}, more than this guest's RAM"
         yield LeftOut("elf, pvh, the last place that the note allows", why)
         return
     if highest >= lowest:
-        why = f"the last place that its note allows: it ends at {found.max:#x} at the latest"
+        why = f"the last place that its note allows: it ends at {note.max:#x} at the latest"
         expect = Expectation(pvh=PvhState.PRESENT, protocol=pvh.NAME, why=why)
         others = {"pvh_relocate": True, "label": "pvh-last"}
         yield plan.boots(pvh.NAME, highest, end + highest, expect, **others)
-    why = f"its note allows no end above {found.max:#x}"
-    says = f"{found.max:#x}"
+    why = f"its note allows no end above {note.max:#x}"
+    says = f"{note.max:#x}"
     others = {"pvh_relocate": True, "memory": memory, "label": "pvh-too-high"}
     yield plan.refused(pvh.NAME, beyond, _FIXED_PVH, why, says, **others)
 

@@ -40,13 +40,13 @@ def case_of(kernel: str, words: Mapping[str, Any], command: str) -> Case:
 
 
 def _arch_and_format(kernel: KernelFile, protocol: str | None) -> tuple[str, str]:
-    found = identify(kernel.path)
-    format_: str = found.format.value
-    arch = found.arch
-    if not found.format.loadable:
+    identity = identify(kernel.path)
+    format_: str = identity.format.value
+    arch = identity.arch
+    if not identity.format.loadable:
         inner = unpack_fully(kernel.path)
         format_, arch = inner.format.value, inner.arch
-    if found.format is Format.BZIMAGE and protocol == pvh.NAME:
+    if identity.format is Format.BZIMAGE and protocol == pvh.NAME:
         format_ = Format.ELF.value
     if arch is None or arch not in ARCHES:
         raise UserError(

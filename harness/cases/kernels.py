@@ -21,8 +21,8 @@ _WILDCARDS: Final = frozenset("*?[")
 
 def default_kernels(arch: str, catalog: Catalog | None = None) -> list[str]:
     """The names of the kernels of the default set for an architecture, in the catalogue's order."""
-    found = (catalog or load_catalog()).default(arch)
-    return [entry.name for entry in found if entry.kind is Kind.KERNEL]
+    entries = (catalog or load_catalog()).default(arch)
+    return [entry.name for entry in entries if entry.kind is Kind.KERNEL]
 
 
 def named(text: str, arch: str, catalog: Catalog, directory: Path) -> Mapping[str, str | None]:
@@ -36,10 +36,10 @@ def named(text: str, arch: str, catalog: Catalog, directory: Path) -> Mapping[st
     if text == DEFAULT_SET:
         return dict.fromkeys(default)
     if _WILDCARDS & set(text):
-        found = [name for name in default if fnmatchcase(name, text)]
-        if not found:
+        names = [name for name in default if fnmatchcase(name, text)]
+        if not names:
             raise SchemaError((), f"kernel: {text!r} matches none of {', '.join(default)}")
-        return dict.fromkeys(found)
+        return dict.fromkeys(names)
     kernels = [entry for entry in catalog if entry.kind is Kind.KERNEL]
     for kernel in kernels:
         if kernel.name == text and kernel.arch == arch:

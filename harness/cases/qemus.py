@@ -12,15 +12,15 @@ from bootproof.harness.errors import UserError
 
 def paths(words: Sequence[str]) -> dict[str, str]:
     """The paths of `NAME=PATH` words by name. Raises UserError for words that are none."""
-    found: dict[str, str] = {}
+    by_name: dict[str, str] = {}
     for word in words:
         name, _, path = word.partition("=")
         if not schema.PLAIN.fullmatch(name) or not path:
             raise UserError(f"{word!r} names no QEMU; write it like old=/opt/bin/qemu-system-…")
-        if name in found:
+        if name in by_name:
             raise UserError(f"two QEMUs are called {name!r}")
-        found[name] = path
-    return found
+        by_name[name] = path
+    return by_name
 
 
 def of_words(words: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -30,8 +30,8 @@ def of_words(words: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """
     if "qemu" not in words:
         return dict(words), {}
-    found = paths([str(words["qemu"])])
-    return {**words, "qemu": next(iter(found))}, found
+    by_name = paths([str(words["qemu"])])
+    return {**words, "qemu": next(iter(by_name))}, by_name
 
 
 def check(cases: Iterable[Case], words: Sequence[str]) -> None:

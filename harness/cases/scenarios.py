@@ -130,29 +130,29 @@ class _Reader:
         claims = self.document.get("claim", [])
         if not isinstance(claims, list) or not claims:
             raise UserError(f"{self.path}: has no [[claim]]")
-        found: dict[str, Claimed] = {}
+        by_id: dict[str, Claimed] = {}
         names: set[str] = set()
         for number, claim in enumerate(claims):
             name = claim.get("name") if isinstance(claim, dict) else None
             try:
                 for claimed in _ClaimReader(self, ("claim", number), claim).cases(names):
-                    self._add(found, claimed)
+                    self._add(by_id, claimed)
             except SchemaError as error:
                 raise self.error(error, name) from error
-        return list(found.values())
+        return list(by_id.values())
 
     @staticmethod
-    def _add(found: dict[str, Claimed], claimed: Claimed) -> None:
+    def _add(by_id: dict[str, Claimed], claimed: Claimed) -> None:
         id_ = claimed.case.id
-        if id_ in found:
-            first = found[id_]
+        if id_ in by_id:
+            first = by_id[id_]
             raise SchemaError(
                 (),
                 f"{id_} is also a case of claim {first.claim!r} on line {first.line};"
                 " give one of them a label",
                 ("line", claimed.line),
             )
-        found[id_] = claimed
+        by_id[id_] = claimed
 
     def error(self, error: SchemaError, claim: Any) -> UserError:
         named = f" claim {claim!r}:" if isinstance(claim, str) else ""
@@ -195,7 +195,9 @@ class _ClaimReader:
                 is_short = bool(short) and self._matches(short, values)
                 used |= {(*self.where, "short")} if is_short else set()
                 yield Claimed(case, name, why, self.file.line(self.where), is_short)
-        wheres = [found.where for found in exceptions] + ([(*self.where, "short")] if short else [])
+        wheres = [exception.where for exception in exceptions] + (
+            [(*self.where, "short")] if short else []
+        )
         for where in wheres:
             if where not in used:
                 raise SchemaError((), "matches no case of the claim", (*where, "when"))
@@ -206,15 +208,15 @@ class _ClaimReader:
         """Every combination of the axes, by field; offsets and kernels depend on the arch."""
         axes: dict[str, list[Any]] = {}
         for name, entry in AXES.items():
-            found = self._axis(name)
-            if found is None:
+            values = self._axis(name)
+            if values is None:
                 if entry.required:
                     self._refuse(None, f"the key {name!r} is missing")
             else:
-                axes[name] = found
+                axes[name] = values
         count = 1
-        for found in axes.values():
-            count *= len(found)
+        for values in axes.values():
+            count *= len(values)
         if count > MOST_CASES:
             self._refuse(None, f"{count} combinations are more than {MOST_CASES}")
         for arch_at in axes.pop("arch"):
@@ -248,17 +250,17 @@ class _ClaimReader:
     def _kernels(self, axis: list[tuple[schema.Path, Any]], arch: str) -> Iterator[dict[str, Any]]:
         """The kernels that a list of names, patterns and paths means, each once."""
         catalog, directory = self.file.catalog, self.file.path.absolute().parent
-        chosen: dict[str, str | None] = {}
+        kernels: dict[str, str | None] = {}
         for where, value in axis:
             text = _value(AXES["kernel"], where, value)
             with _at(where):
                 named = kernel_names.named(text.removeprefix("!"), arch, catalog, directory)
             for name in named:
                 if text.startswith("!"):
-                    chosen.pop(name, None)
+                    kernels.pop(name, None)
                 else:
-                    chosen.setdefault(name, named[name])
-        for name, path in chosen.items():
+                    kernels.setdefault(name, named[name])
+        for name, path in kernels.items():
             yield {"kernel": name, "kernel_path": path}
 
     # --- cases and exceptions ---
@@ -290,10 +292,10 @@ class _ClaimReader:
         return case
 
     def _check(self, case: Case, where: schema.Path) -> None:
-        found = schema.contradiction(case)
-        if found is None:
+        contradiction = schema.contradiction(case)
+        if contradiction is None:
             return
-        name, problem = found
+        name, problem = contradiction
         at = (*where, name)
         if at not in self.file.lines:
             at = (*self.where, name)
@@ -302,12 +304,12 @@ class _ClaimReader:
         raise SchemaError((), f"{name}: {problem}", at if at in self.file.lines else where)
 
     def _exceptions(self) -> Iterator[_Exception]:
-        found = self.data.get("except", [])
-        if not isinstance(found, list):
+        exceptions = self.data.get("except", [])
+        if not isinstance(exceptions, list):
             self._refuse(
-                "except", f"except: must be [[claim.except]], not {schema.described(found)}"
+                "except", f"except: must be [[claim.except]], not {schema.described(exceptions)}"
             )
-        for number, data in enumerate(found):
+        for number, data in enumerate(exceptions):
             where = (*self.where, "except", number)
             with _at(where):
                 schema.check_keys((*EXCEPTION_KEYS, *AXES), data, ())
@@ -335,12 +337,12 @@ class _ClaimReader:
         """What `when` or `short` says: the allowed values by field, kernels as patterns."""
         with _at(where):
             schema.check_keys(AXES, data, (key,))
-        found: dict[str, list[Any]] = {}
+        matches: dict[str, list[Any]] = {}
         for name, value in data.items():
             listed = value if isinstance(value, list) else [value]
             entry, at = AXES[name], (*where, key, name)
-            found[entry.field] = [_value(entry, at, item, self._ram()) for item in listed]
-        return found
+            matches[entry.field] = [_value(entry, at, item, self._ram()) for item in listed]
+        return matches
 
     @staticmethod
     def _matches(when: Mapping[str, list[Any]], values: Mapping[str, Any]) -> bool:
@@ -353,8 +355,8 @@ class _ClaimReader:
 
     def _ram(self) -> int:
         """Where `ram+…` counts from in an exception: the arch of the claim, if that is one."""
-        found = self._axis("arch") or []
-        arches = [value for _, value in found if isinstance(value, str)]
+        values = self._axis("arch") or []
+        arches = [value for _, value in values if isinstance(value, str)]
         return RAM_BASE.get(arches[0], 0) if len(arches) == 1 else 0
 
     def _text(self, name: str) -> str:

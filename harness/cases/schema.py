@@ -53,18 +53,25 @@ class SchemaError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One key: `name` as users write it, `field` as the code does. `choices` are all the words
-    that are allowed, or None where any text is.
-    """
+    """One key."""
 
     name: str
+    """As users write it."""
+
     field: str
-    about: str
-    type: type[Any]
-    optional: bool
-    default: Any
+    """As the code calls it."""
+
     key: Key
+
+    type: type[Any]
+
+    optional: bool
+    """Whether it may be nothing."""
+
+    default: Any
+
     choices: tuple[str, ...] | None
+    """All the words that are allowed; None where any text is."""
 
     @property
     def required(self) -> bool:
@@ -76,7 +83,7 @@ def _choices() -> Mapping[tuple[type, str], Callable[[], Iterable[str]]]:
     boards = (board for arch in ARCHES.values() for board in arch.boards)
     return {
         (Case, "arch"): lambda: ARCHES,
-        (Case, "format"): lambda: (*(found.value for found in LOADERS), AS_IT_IS),
+        (Case, "format"): lambda: (*(format_.value for format_ in LOADERS), AS_IT_IS),
         (Case, "protocol"): lambda: (AUTO, *PROTOCOLS),
         (Case, "board"): lambda: boards,
         (Case, "variant"): lambda: variants.VARIANTS,
@@ -88,21 +95,20 @@ def _choices() -> Mapping[tuple[type, str], Callable[[], Iterable[str]]]:
     }
 
 
-def _entry(cls: type, found: Field[Any], hint: Any) -> Entry:
+def _entry(cls: type, declared: Field[Any], hint: Any) -> Entry:
     optional = isinstance(hint, types.UnionType)
     kind = next(t for t in hint.__args__ if t is not type(None)) if optional else hint
-    key: Key = found.metadata.get(KEY, Key(""))
-    words = _choices().get((cls, found.name))
+    key: Key = declared.metadata.get(KEY, Key(""))
+    words = _choices().get((cls, declared.name))
     choices = tuple(dict.fromkeys(words())) if words else None
     if issubclass(kind, enum.Enum):
         choices = tuple(member.value for member in kind)
     return Entry(
-        name=key.name or found.name,
-        field=found.name,
-        about=key.about,
+        name=key.name or declared.name,
+        field=declared.name,
         type=kind,
         optional=optional,
-        default=found.default,
+        default=declared.default,
         key=key,
         choices=choices,
     )
@@ -110,7 +116,7 @@ def _entry(cls: type, found: Field[Any], hint: Any) -> Entry:
 
 def _entries(cls: type[Case] | type[Expectation]) -> tuple[Entry, ...]:
     hints = typing.get_type_hints(cls)
-    return tuple(_entry(cls, found, hints[found.name]) for found in fields(cls))
+    return tuple(_entry(cls, declared, hints[declared.name]) for declared in fields(cls))
 
 
 CASE: Final = _entries(Case)

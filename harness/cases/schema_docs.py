@@ -56,7 +56,7 @@ def _texts(keys: Mapping[str, str]) -> str:
 
 
 def _entries(entries: Iterable[Entry]) -> str:
-    rows = [f"| `{e.name}` | {_values(e)} | {_default(e)} | {e.about} |" for e in entries]
+    rows = [f"| `{e.name}` | {_values(e)} | {_default(e)} | {e.key.about} |" for e in entries]
     return "\n".join(["| key | values | without it | meaning |", "|---|---|---|---|", *rows, ""])
 
 

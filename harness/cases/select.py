@@ -46,12 +46,12 @@ def filter_for(words: Sequence[str]) -> Callable[[Case], bool]:
 
 def _matches(name: str, value: str, case: Case) -> bool:
     entry = AXES[name]
-    found = getattr(case, entry.field)
+    own = getattr(case, entry.field)
     if entry.type is str and entry.choices is None:
-        return found is not None and fnmatchcase(found, value)
+        return own is not None and fnmatchcase(own, value)
     try:
         return bool(
-            schema.read(entry, schema.from_text(entry, value), (), RAM_BASE[case.arch]) == found
+            schema.read(entry, schema.from_text(entry, value), (), RAM_BASE[case.arch]) == own
         )
     except schema.SchemaError as error:
         raise UserError(str(error)) from error
@@ -66,4 +66,4 @@ def cost(case: Case, known: Mapping[str, int]) -> int:
 
 def read_costs(path: Path) -> dict[str, int]:
     """Guest instructions by case id, of a results.json. Raises UserError."""
-    return {found.case: found.instructions for found in read(path).cases if found.instructions}
+    return {result.case: result.instructions for result in read(path).cases if result.instructions}

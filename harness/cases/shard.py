@@ -43,14 +43,14 @@ def distribute(costs: Mapping[str, int], count: int) -> dict[str, int]:
     limit = sum(costs.values()) / count * (1 + SLACK)
     loads = [0] * count
     # By powers of two: a measurement that differs a little must not change who is first.
-    found: dict[str, int] = {}
+    shards: dict[str, int] = {}
     for name in sorted(costs, key=lambda name: (-costs[name].bit_length(), _hash(name))):
         wanted = sorted(range(count), key=lambda shard: _hash(f"{shard}/{name}"))
         free = (shard for shard in wanted if loads[shard] + costs[name] <= limit)
         shard = next(free, min(wanted, key=loads.__getitem__))
         loads[shard] += costs[name]
-        found[name] = shard + 1
-    return found
+        shards[name] = shard + 1
+    return shards
 
 
 def _hash(text: str) -> bytes:

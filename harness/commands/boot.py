@@ -73,7 +73,7 @@ def _boot(case: Case, directory: Path, options: Options) -> Proven:
         options = replace(options, on_console=console)
     prepared = prove.prepare(case, directory, options)
     boot_text.print_request(prepared, case)
-    proven = prove.carry_out(case, prepared, directory)
+    proven = prove.run_prepared(case, prepared, directory)
     console.finish()
     boot_text.print_verdict(proven)
     return proven
@@ -105,9 +105,9 @@ def difference(first: Outcome, second: Outcome, cpus: int) -> str | None:
     others run on until QEMU has stopped them, and those instructions are counted too.
     """
     transcripts = first.observation.transcript, second.observation.transcript
-    found = first_line_that_differs(*transcripts)
-    if found is not None:
-        return found
+    line = first_line_that_differs(*transcripts)
+    if line is not None:
+        return line
     if cpus > 1:
         return None
     counts = first.costs.instructions, second.costs.instructions

@@ -66,11 +66,11 @@ def words(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
 
 def typed(asked: Mapping[str, Any]) -> str:
     """The words of `words` as they are typed again, each behind a blank."""
-    found = ""
+    text = ""
     for name, value in asked.items():
-        found += f" {schema.option(name, no=value is False)}"
-        found += "" if isinstance(value, bool) else f" {shlex.quote(str(value))}"
-    return found
+        text += f" {schema.option(name, no=value is False)}"
+        text += "" if isinstance(value, bool) else f" {shlex.quote(str(value))}"
+    return text
 
 
 def case(arguments: argparse.Namespace, command: str) -> tuple[Case, dict[str, str]]:
@@ -85,8 +85,8 @@ def case(arguments: argparse.Namespace, command: str) -> tuple[Case, dict[str, s
 
 
 def _help(entry: Entry) -> str:
-    told = entry.key.help or entry.about
-    told = told.format(about=entry.about, words=", ".join(entry.choices or ()))
+    told = entry.key.help or entry.key.about
+    told = told.format(about=entry.key.about, words=", ".join(entry.choices or ()))
     if entry.default and entry.type is not bool and not entry.key.help:
         default = short(entry.default) if entry.key.size else entry.default
         told = f"{told} (default: {getattr(default, 'value', default)})"
@@ -105,15 +105,15 @@ def _value_of(entry: Entry) -> Callable[[str], Any]:
     """What reads the option's value; gives it as it was written, once it is known to be one."""
 
     def value(text: str) -> Any:
-        found = schema.from_text(entry, text)
+        given = schema.from_text(entry, text)
         try:
             if entry.name == "qemu":
                 qemus.paths([text])
             elif entry.choices is None:  # argparse has its own words for those
-                schema.read(entry, found)
+                schema.read(entry, given)
         except UserError as error:
             problem = error.problem if isinstance(error, SchemaError) else str(error)
             raise argparse.ArgumentTypeError(problem) from None
-        return found
+        return given
 
     return value

@@ -30,10 +30,12 @@ def _run(arguments: argparse.Namespace) -> int:
     case, qemus = case_options.case(arguments, "compare")
     case = both_ways.at_references_place(case)
     directory = (arguments.out or places.output() / "compare" / case.id).absolute()
-    found = both_ways.compare(case, directory, Options(qemus=qemus))
-    as_json = arguments.json
-    print(json.dumps(found.to_json(), indent=2) + "\n" if as_json else render(found), end="")
-    return NOT_AS_EXPECTED if found.unexplained else OK
+    comparison = both_ways.compare(case, directory, Options(qemus=qemus))
+    if arguments.json:
+        print(json.dumps(comparison.to_json(), indent=2))
+    else:
+        print(render(comparison), end="")
+    return NOT_AS_EXPECTED if comparison.unexplained else OK
 
 
 COMMAND: Final = Command(

@@ -27,15 +27,15 @@ def _run(arguments: argparse.Namespace) -> int:
     from bootproof.loader.inspect import inspect
 
     _, file = images.find(arguments.kernel)
-    found = inspect(file.path)
+    seen = inspect(file.path)
     if words := case_options.words(arguments, "inspect"):
-        ram = RAM_BASE.get(found.arch or "", 0)
+        ram = RAM_BASE.get(seen.arch or "", 0)
         asked = schema.read_table(schema.options("inspect"), words, (), ram)
-        found = inspect(file.path, offset=asked["offset"])
+        seen = inspect(file.path, offset=asked["offset"])
     if arguments.json:
-        print(json.dumps(asdict(found), indent=2, default=str))
+        print(json.dumps(asdict(seen), indent=2, default=str))
     else:
-        print(inspection.render(found), end="")
+        print(inspection.render(seen), end="")
     return OK
 
 

@@ -35,18 +35,18 @@ def _run(arguments: argparse.Namespace) -> int:
     from bootproof.harness.results import changes, results
 
     out, merge = arguments.out, arguments.merge
-    found = [results.read(path) for path in arguments.runs]
-    if len(found) == 2 and not merge:
-        different = changes.compare(found[0], found[1], arguments.threshold)
+    read = [results.read(path) for path in arguments.runs]
+    if len(read) == 2 and not merge:
+        different = changes.compare(read[0], read[1], arguments.threshold)
         print(rendering.render(different), end="")
         if out is not None:
-            _write(found[1], out, found[0], different)
+            _write(read[1], out, read[0], different)
         return changes.exit_code(different)
-    if len(found) > 2 and not merge:
-        raise UserError(f"{len(found)} runs: give two to compare, or --merge for shards of one run")
+    if len(read) > 2 and not merge:
+        raise UserError(f"{len(read)} runs: give two to compare, or --merge for shards of one run")
     if out is None:
         raise UserError("reports are written to a directory: name it with --out")
-    whole = results.merged(found, map(str, arguments.runs)) if merge else found[0]
+    whole = results.merged(read, map(str, arguments.runs)) if merge else read[0]
     _write(whole, out)
     return OK if whole.success else NOT_AS_EXPECTED
 

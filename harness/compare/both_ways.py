@@ -58,7 +58,7 @@ def compare(case: Case, directory: Path, options: Options = Options()) -> Compar
 
     Raises UserError, FetchError and LoaderError.
     """
-    return carry_out(prepare(case, directory, options))
+    return run_pair(prepare(case, directory, options))
 
 
 def prepare(case: Case, directory: Path, options: Options = Options()) -> Pair:
@@ -69,12 +69,12 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Pair:
     return Pair(case, prepared, plan, directory)
 
 
-def carry_out(pair: Pair) -> Comparison:
+def run_pair(pair: Pair) -> Comparison:
     """Boots a prepared pair, one after the other, and explains the differences.
 
     Leaves comparison.json beside the run directories. Raises UserError and LoaderError.
     """
-    ours = prove.carry_out(pair.case, pair.prepared, pair.ours)
+    ours = prove.run_prepared(pair.case, pair.prepared, pair.ours)
     seen: list[MemoryAtEntry] = []
 
     def look(registers: Registers, ram: Memory) -> None:

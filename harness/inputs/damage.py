@@ -90,10 +90,10 @@ def _longest_zeros(memory: GuestMemory, region: Range) -> Range:
 
 
 def _region(image: BootImage, name: str) -> Range:
-    found = image.region(name)
-    if found is None:
+    region = image.region(name)
+    if region is None:
         raise ValueError(f"the boot image has no {name} to damage")
-    return found
+    return region
 
 
 def _with_region(image: BootImage, changed: Region) -> BootImage:

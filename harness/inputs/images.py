@@ -31,11 +31,15 @@ _DERIVED: Final = "derived"
 
 @dataclass(frozen=True, slots=True)
 class KernelFile:
-    """A kernel image on disk. `sha256` is that of the file first named, whatever was made of it."""
+    """A kernel image on disk."""
 
     name: str
+    """As the user knows it."""
+
     path: Path
+
     sha256: str
+    """Of the file that was first named, whatever was made of it."""
 
 
 @functools.cache
@@ -101,15 +105,15 @@ def in_format(kernel: KernelFile, format_: str) -> KernelFile:
 
     Raises LoaderError when it cannot be unpacked, UserError when something else comes out.
     """
-    found = identify(kernel.path).format
+    outer = identify(kernel.path).format
     steps = 0
-    while found.value != format_:
+    while outer.value != format_:
         steps += 1
-        if found is Format.UNKNOWN or steps > 3:
-            raise UserError(f"{kernel.name}: no {format_} kernel in it (it is: {found})")
-        inner = _derive(kernel, f"{found}-{steps}", functools.partial(_unpack, kernel.path))
+        if outer is Format.UNKNOWN or steps > 3:
+            raise UserError(f"{kernel.name}: no {format_} kernel in it (it is: {outer})")
+        inner = _derive(kernel, f"{outer}-{steps}", functools.partial(_unpack, kernel.path))
         kernel = KernelFile(kernel.name, inner, kernel.sha256)
-        found = identify(kernel.path).format
+        outer = identify(kernel.path).format
     return kernel
 
 
@@ -122,9 +126,9 @@ def release(kernel: KernelFile) -> str | None:
 @functools.cache
 def symbols_of(kernel: KernelFile) -> Symbols | None:
     """The names in an ELF kernel or an Image: its own, else those that vmlinux-to-elf finds."""
-    found = symbols.read(kernel.path)
-    if found is not None or not symbols.can_be_found():
-        return found
+    own = symbols.read(kernel.path)
+    if own is not None or not symbols.can_be_found():
+        return own
     format_ = identify(kernel.path).format
     find = functools.partial(symbols.find, kernel.path)
     return symbols.read(_derive(kernel, f"{format_}-symbols", find))

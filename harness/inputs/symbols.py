@@ -73,8 +73,8 @@ class Symbols:
     def _alike(self, address: int, window: bytes) -> bool:
         for start, data in self.segments:
             if start <= address and address + len(window) <= start + len(data):
-                found = data[address - start : address - start + len(window)]
-                same = sum(one == other for one, other in zip(found, window, strict=True))
+                code = data[address - start : address - start + len(window)]
+                same = sum(one == other for one, other in zip(code, window, strict=True))
                 return same >= _ALIKE * len(window)
         return False
 
@@ -105,14 +105,14 @@ def read(path: Path) -> Symbols | None:
 def _functions(table: bytes, texts: bytes, base: int) -> Iterator[tuple[int, str]]:
     """Addresses and names; of several at one address, a function and a global one comes last."""
     usable = len(table) - len(table) % _SYMBOL.size
-    found = []
+    functions = []
     for name_at, info, _, section, value, _ in _SYMBOL.iter_unpack(table[:usable]):
         kind, binding = info & 0xF, info >> 4
         if kind in (_NOTYPE, _FUNC) and section not in (_UNDEFINED, _ABSOLUTE) and value >= base:
             name = texts[name_at : texts.find(b"\0", name_at)].decode("ascii", "replace")
             if name and name.isprintable() and not name.startswith(("$", ".L")):
-                found.append((kind, binding, value - base, name))
-    for _, _, address, name in sorted(found):
+                functions.append((kind, binding, value - base, name))
+    for _, _, address, name in sorted(functions):
         yield address, name
 
 

@@ -15,16 +15,16 @@ def without_pvh_note(kernel: bytes) -> bytes:
     A note is its name's size, its descriptor's size, its type and the name (ELF, "Note Section").
     """
     changed = bytearray(kernel)
-    found = changed.find(_XEN_NOTE_NAME)
-    while found >= 0:
-        header = found - 12
+    at = changed.find(_XEN_NOTE_NAME)
+    while at >= 0:
+        header = at - 12
         if (
             header >= 0
             and int.from_bytes(changed[header : header + 4], "little") == len(_XEN_NOTE_NAME)
-            and int.from_bytes(changed[found - 4 : found], "little") == _NT_PHYS32_ENTRY
+            and int.from_bytes(changed[at - 4 : at], "little") == _NT_PHYS32_ENTRY
         ):
-            changed[found : found + 4] = b"Nex\0"
-        found = changed.find(_XEN_NOTE_NAME, found + 4)
+            changed[at : at + 4] = b"Nex\0"
+        at = changed.find(_XEN_NOTE_NAME, at + 4)
     if changed == kernel:
         raise ValueError("the kernel has no PVH entry note to rename")
     return bytes(changed)

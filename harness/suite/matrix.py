@@ -53,7 +53,7 @@ def run(selection: Selection) -> int:
     """
     _check(selection, *selection.scenarios)
     files = selection.scenarios or sorted(SCENARIOS.glob(f"*{SUFFIX}"))
-    claimed = (found.case for path in files for found in read_scenarios(path))
+    claimed = (each.case for path in files for each in read_scenarios(path))
     cases = [*filter(select.filter_for(selection.options.only), claimed)]
     if not selection.options.list_only:
         _check_out(selection.options.out)

@@ -44,17 +44,17 @@ def run(kernels: Sequence[str], words: Mapping[str, Any], selection: Selection) 
     given = _given(words)
     cases: list[Case] = []
     for kernel in _looked_at(kernels):
-        found = derive(kernel, given)
-        for case in found.cases[:1]:  # all have what was given
+        derived = derive(kernel, given)
+        for case in derived.cases[:1]:  # all have what was given
             if problem := contradiction(case):
                 raise UserError(f"{kernel.name}: {problem[0]}: {problem[1]}")
         if not selection.options.quiet:
             print(
-                _about(kernel, found, given),
+                _about(kernel, derived, given),
                 file=sys.stderr if selection.options.ktap else sys.stdout,
                 flush=True,
             )
-        cases += found.cases
+        cases += derived.cases
     if names := qemus.paths(selection.options.qemu):
         cases = [replace(case, qemu=name) for name in names for case in cases]
     return matrix.run_cases(cases, selection)
@@ -62,9 +62,9 @@ def run(kernels: Sequence[str], words: Mapping[str, Any], selection: Selection) 
 
 def look_at(name: str, file: KernelFile) -> Kernel:
     """What the file says of itself in each format that it holds. Raises UserError, LoaderError."""
-    found = identify(file.path)
-    if found.format is Format.UNKNOWN:
-        raise _refusal(file, found.remark or "it is in no format of Linux kernels")
+    identity = identify(file.path)
+    if identity.format is Format.UNKNOWN:
+        raise _refusal(file, identity.remark or "it is in no format of Linux kernels")
     forms = [*_forms(file)]
     last = forms[-1]
     _check_arch(file, last)
@@ -139,16 +139,16 @@ def _given(words: Mapping[str, Any]) -> Given:
     return Given({**values, "initrd": str(initrd)}, len(images.read_initrd(initrd)))
 
 
-def _about(kernel: Kernel, found: Derived, given: Given) -> str:
+def _about(kernel: Kernel, derived: Derived, given: Given) -> str:
     """What the kernel is, how many cases it has, and what was left out."""
     release = next((form.release for form in kernel.forms if form.release), "no release")
     formats = ", ".join(form.kernel for form in kernel.forms)
-    boot = sum(case.expect.verdict is Verdict.BOOTED for case in found.cases)
+    boot = sum(case.expect.verdict is Verdict.BOOTED for case in derived.cases)
     lines = [
         f"kernel    {kernel.name}: {formats} of {kernel.arch}, {printable(release.encode())}",
-        f"cases     {len(found.cases)}, of which {boot} must boot",
+        f"cases     {len(derived.cases)}, of which {boot} must boot",
     ]
-    left_out = (*found.left_out, *_unused(kernel, given))
+    left_out = (*derived.left_out, *_unused(kernel, given))
     lines += [f"left out  {item.what}: {item.why}" for item in left_out]
     return "\n".join(lines)
 
