@@ -8,6 +8,7 @@ that it can only shrink.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -69,3 +70,44 @@ def test_names_of_architectures_and_protocols_stand_in_their_rooms() -> None:
     }
     assert elsewhere - NAMED_ELSEWHERE == set()
     assert NAMED_ELSEWHERE - elsewhere == set()
+
+
+# The modules of one architecture and its protocol: what a recipe calls new.
+ARM64: Final = {
+    "loader.arch.aarch64",
+    "harness.arch.aarch64",
+    "loader.protocols.arm64",
+    "loader.rules.arm64",
+}
+
+
+def imported(module: ast.Module) -> set[str]:
+    """What a module imports of ours: `bootproof.a.b` and `from bootproof.a import b` as a.b."""
+    names = {
+        f"{node.module}{end}"
+        for node in ast.walk(module)
+        if isinstance(node, ast.ImportFrom) and node.module
+        for end in ("", *(f".{alias.name}" for alias in node.names))
+    }
+    return {name.removeprefix("bootproof.") for name in names}
+
+
+def touched(recipe: str) -> set[str]:
+    """The existing files that a recipe of docs/architecture.md lists."""
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    text = page.partition(f"### {recipe}\n")[2].partition("\n#")[0].partition("| touched |")[2]
+    return set(re.findall(r"`((?:harness|loader)/[\w/]+\.py)`", text))
+
+
+def test_the_recipes_name_every_file_that_knows_of_an_architecture_and_its_protocol() -> None:
+    by_name = {name.removesuffix(".py").replace("/", "."): module for name, module in modules()}
+    importers = {name for name, module in by_name.items() if imported(module) & ARM64}
+    named = {entry.partition(":")[0] for entry in NAMED_ELSEWHERE if entry.endswith(": arm64")}
+    known = {f"{name.replace('.', '/')}.py" for name in importers - ARM64} | named
+    assert known == touched("Add an architecture") | touched("Add a boot protocol")
+    assert len(touched("Add an architecture")) <= 3
+    assert len(touched("Add a boot protocol")) <= 2
+
+
+def test_the_recipe_for_an_option_is_two_files() -> None:
+    assert touched("Add an option") == {"harness/case.py", "harness/prove.py"}
