@@ -16,7 +16,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from bootproof.harness.errors import UserError
 from bootproof.loader.address import format_size
@@ -155,12 +155,24 @@ def has_room(fd: int, size: int) -> bool:
     return os.fstat(fd).st_blocks * _BLOCK >= size
 
 
+@contextlib.contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """A regular file of that very name, to be read; never blocks, never follows a link.
+
+    Raises OSError.
+    """
+    with open(path, "rb", opener=lambda name, _: os.open(name, os.O_RDONLY | _OPEN)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "is not a regular file", str(path))
+        yield file
+
+
 def read_from_qemu(path: Path, size: int) -> bytes:
     """`size` bytes of a file that QEMU has just written, by name. Raises UserError."""
-    with disk_errors(path), open(path, "rb", opener=lambda name, _: os.open(name, _OPEN)) as file:
+    with disk_errors(path), open_regular(path) as file:
         status = os.fstat(file.fileno())
         owner = NOBODY if is_root() else os.geteuid()
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != owner or status.st_size != size:
+        if status.st_uid != owner or status.st_size != size:
             raise UserError(f"{path}: is not what QEMU was asked to write")
         return file.read(size)
 

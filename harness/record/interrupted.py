@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from bootproof.harness.host import signals
+from bootproof.harness.host.files import open_regular
 from bootproof.harness.qemu.session import CONSOLE
 from bootproof.harness.record.rundir import write_result
 from bootproof.harness.verdict import Verdict, last_line
@@ -37,13 +37,8 @@ def noted(directory: Path, about: Mapping[str, Any]) -> Iterator[None]:
 def _console(directory: Path) -> bytes:
     """The end of the console file: of a regular file of that very name."""
     try:
-        fd = os.open(directory / CONSOLE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open_regular(directory / CONSOLE) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
+            return file.read()
     except OSError:  # QEMU was not started yet
         return b""
-    try:
-        file = os.fstat(fd)
-        if not stat.S_ISREG(file.st_mode):
-            return b""
-        return os.pread(fd, _TAIL, max(0, file.st_size - _TAIL))
-    finally:
-        os.close(fd)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +20,7 @@ from bootproof.harness.arch import Version
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest.stages import ENTRY, Mark, Stage, marks
-from bootproof.harness.host.files import write_whole
+from bootproof.harness.host.files import disk_errors, open_regular, write_whole
 from bootproof.harness.observation import Observation, Placement
 from bootproof.harness.qemu.argv import ICOUNT_SHIFT
 from bootproof.harness.qemu.binary import QemuBinary, version_text
@@ -177,17 +176,8 @@ def _placement(root: dict[str, Any]) -> Placement:
 
 
 def read_small(path: Path, limit: int = _SIZE_LIMIT) -> bytes:
-    """All of a regular file of at most `limit` bytes; never blocks, never follows a link.
-
-    Raises UserError.
-    """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
-    with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise UserError(f"{path}: is not a regular file")
+    """All of a regular file of at most `limit` bytes. Raises UserError."""
+    with disk_errors(path), open_regular(path) as file:
         raw = file.read(limit + 1)
     if len(raw) > limit:
         raise UserError(f"{path}: is larger than {format_size(limit)}")
