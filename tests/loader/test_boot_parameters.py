@@ -86,6 +86,12 @@ def test_what_configure_writes_is_read_back(name: str) -> None:
         told = boot_parameters(name, handover.registers, memory)
         places = {region.name: region.range for region in handover.regions}
     assert (told.cmdline, told.cpus, told.initrd) == (" a b ", 3, places["initrd"])
+    tables = places["acpi"]
+    assert told.system_ram == (
+        Range.between(0x1000, tables.start),
+        *([Range.between(tables.end, 0x9FC00)] if tables.end < 0x9FC00 else ()),
+        Range.between(MIB, 64 * MIB),
+    )
     assert told.bootloader_type == PROTOCOLS[name].bootloader_type
     assert (told.unpacks, told.label) == (False, None)
 
