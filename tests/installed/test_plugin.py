@@ -64,7 +64,7 @@ def test_mistakes_are_one_line(suite: Environment) -> None:
     said = suite.run("pytest", "-q")
     assert said.returncode == 1
     assert "bootproof: 6.66: no such file" in said.stdout
-    assert "bootproof: 'much' is neither a size nor an address" in said.stdout
+    assert "bootproof: memory: 'much' is neither a size nor an address" in said.stdout
     assert "Traceback" not in said.stdout
     assert "fixtures.py" not in said.stdout
 
