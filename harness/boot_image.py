@@ -40,16 +40,12 @@ class Request:
     """A boot image to start, and on what. The other fields are as in a `Case`."""
 
     directory: Path
-
+    # The run directory.
     out: Path
-    """The run directory."""
-
+    # Text that the console must show.
     until: bytes | None = None
-    """Text that the console must show."""
-
+    # Whether to stop at the first instruction.
     only_handover: bool = False
-    """Whether to stop at the first instruction."""
-
     board: str | None = None
     cpu: str | None = None
     memory: int | None = None

@@ -41,32 +41,24 @@ _KERNELS: Final = (BOOT, IMAGE, COMPARE, MATRIX)
 class Key:
     """How a field is written: in scenario files, in JSON, on the command line and in the docs."""
 
+    # What it means; what --help and docs/scenarios.md say of it.
     about: str
-    """What it means; what --help and docs/scenarios.md say of it."""
-
+    # Where users know another word than the field's.
     name: str | None = None
-    """Where users know another word than the field's."""
-
+    # Which commands have it as an option; with `_` written as `-` there.
     commands: tuple[str, ...] = ()
-    """Which commands have it as an option; with `_` written as `-` there."""
-
+    # What --help says instead, where users of a command line need other words.
     help: str | None = None
-    """What --help says instead, where users of a command line need other words."""
-
+    # How --help calls its value.
     metavar: str | None = None
-    """How --help calls its value."""
-
+    # A number of bytes, which may be written like 16M.
     size: bool = False
-    """A number of bytes, which may be written like 16M."""
-
+    # A size that may count from the start of RAM, like ram+2M.
     offset: bool = False
-    """A size that may count from the start of RAM, like ram+2M."""
-
+    # A file: any bytes may be in its name, and no scenario file may name it.
     path: bool = False
-    """A file: any bytes may be in its name, and no scenario file may name it."""
-
+    # A text that is a part of ids, which are names of directories.
     plain: bool = False
-    """A text that is a part of ids, which are names of directories."""
 
 
 def key(about: str, *commands: str, **others: Any) -> Mapping[str, Key]:

@@ -7,34 +7,13 @@ Exit codes: 0 as expected, 1 a case is not as expected, 2 usage or environment, 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from bootproof.harness import VERSION
-from bootproof.harness.commands import (
-    INTERRUPTED,
-    USAGE,
-    Command,
-    boot,
-    compare,
-    completion,
-    doctor,
-    fetch,
-    fuzz,
-    history,
-    image,
-    initramfs,
-    inspect,
-    matrix,
-    pack,
-    replay,
-    report,
-    run,
-    setup,
-    test,
-    unpack,
-)
+from bootproof.harness import VERSION, commands
+from bootproof.harness.commands import INTERRUPTED, USAGE, Command
 from bootproof.harness.commands.parser import Parser
 from bootproof.harness.errors import UserError
 from bootproof.harness.host import signals
@@ -42,12 +21,12 @@ from bootproof.harness.host.stdout import StandardOutput
 from bootproof.loader.errors import one_line
 
 # In the order of `bootproof --help`.
+_NAMES: Final = (
+    *("matrix", "boot", "compare", "image", "run", "replay", "pack", "unpack", "initramfs"),
+    *("inspect", "report", "history", "fetch", "fuzz", "setup", "doctor", "test", "completion"),
+)
 COMMANDS: Final[Mapping[str, Command]] = {
-    module.__name__.rpartition(".")[2]: module.COMMAND
-    for module in (
-        *(matrix, boot, compare, image, run, replay, pack, unpack, initramfs, inspect),
-        *(report, history, fetch, fuzz, setup, doctor, test, completion),
-    )
+    name: importlib.import_module(f"{commands.__name__}.{name}").COMMAND for name in _NAMES
 }
 
 

@@ -61,21 +61,16 @@ class Proven:
     case: Case
     verdict: Verdict
     reason: str
-
+    # The loader's error code of a refusal.
     code: str | None
-    """The loader's error code of a refusal."""
-
     assembled: Assembled | None
     outcome: Outcome | None
-
+    # The run directory.
     directory: Path
-    """The run directory."""
-
+    # Wall time of all of it.
     host_seconds: float
-    """Wall time of all of it."""
-
+    # What must be the same of two runs whose transcripts and counts are compared.
     key: Key | None = None
-    """What must be the same of two runs whose transcripts and counts are compared."""
 
     @property
     def problem(self) -> str | None:
@@ -91,20 +86,16 @@ class Proven:
 class Options:
     """How a case is booted; nothing of it changes what the case is."""
 
+    # What the guest may use, where the case does not say it.
     budget: Budget = Budget()
-    """What the guest may use, where the case does not say it."""
-
+    # Whether the console is the user's terminal.
     interactive: bool = False
-    """Whether the console is the user's terminal."""
-
+    # Gets the guest's output as it comes.
     on_console: Callable[[bytes], None] | None = None
-    """Gets the guest's output as it comes."""
-
+    # Is told what the guest has used so far.
     observer: Observer | None = None
-    """Is told what the guest has used so far."""
-
+    # The paths of the QEMUs that cases name, by those names.
     qemus: Mapping[str, str] = field(default_factory=dict)
-    """The paths of the QEMUs that cases name, by those names."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,19 +47,15 @@ _DOWNLOAD: Final = "download"
 class Source:
     """A kernel that was found."""
 
+    # Short, for ids.
     name: str
-    """Short, for ids."""
-
+    # How it is called to the user: as the user wrote it, but never a name of the catalogue when it
+    # is a file, and without what is secret in a URL.
     shown: str
-    """How it is called to the user: as the user wrote it, but never a name of the catalogue when it
-    is a file, and without what is secret in a URL.
-    """
-
+    # None for a name of the catalogue.
     path: Path | None
-    """None for a name of the catalogue."""
-
+    # What the user might not expect of what was taken.
     remark: str = ""
-    """What the user might not expect of what was taken."""
 
     @property
     def is_file(self) -> bool:

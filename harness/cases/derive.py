@@ -44,25 +44,22 @@ _NONE: Final = "no offset"
 class Kernel:
     """A kernel as the derivation sees it."""
 
+    # In ids.
     name: str
-    """In ids."""
-
     path: str
     arch: str
-
+    # What each format in the file says of itself, outermost first.
     forms: tuple[Inspection, ...]
-    """What each format in the file says of itself, outermost first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
     """What the user gives to every guest."""
 
+    # Fields of every case.
     values: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of every case."""
-
+    # Bytes of the file that the field `initrd` names.
     initrd_size: int = 0
-    """Bytes of the file that the field `initrd` names."""
 
 
 @dataclass(frozen=True, slots=True)

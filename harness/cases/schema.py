@@ -55,23 +55,17 @@ class SchemaError(UserError):
 class Entry:
     """One key."""
 
+    # As users write it.
     name: str
-    """As users write it."""
-
+    # As the code calls it.
     field: str
-    """As the code calls it."""
-
     key: Key
-
     type: type[Any]
-
+    # Whether it may be nothing.
     optional: bool
-    """Whether it may be nothing."""
-
     default: Any
-
+    # All the words that are allowed; None where any text is.
     choices: tuple[str, ...] | None
-    """All the words that are allowed; None where any text is."""
 
     @property
     def required(self) -> bool:

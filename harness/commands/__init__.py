@@ -21,16 +21,12 @@ def no_options(_parser: argparse.ArgumentParser) -> None:
 class Command:
     """A sub-command, as bootproof.harness.cli offers it."""
 
+    # One line for the list of commands.
     summary: str
-    """One line for the list of commands."""
-
+    # What may follow `bootproof`, for the end of its help.
     example: str
-    """What may follow `bootproof`, for the end of its help."""
-
+    # Carries it out; gives the exit code. Raises UserError, FetchError and LoaderError.
     run: Callable[[argparse.Namespace], int]
-    """Carries it out; gives the exit code. Raises UserError, FetchError and LoaderError."""
-
     add_options: Callable[[argparse.ArgumentParser], None] = no_options
-
+    # What follows its name in `usage:`, where all options would fill half a screen.
     usage: str | None = None
-    """What follows its name in `usage:`, where all options would fill half a screen."""

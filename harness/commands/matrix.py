@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -51,28 +52,44 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         " may be repeated",
     )
     which.add_argument("-k", metavar="EXPR", help="only cases whose id matches, as in pytest")
-    for option, key in _FILTERS.items():
-        which.add_argument(
-            option, action="append", default=[], metavar="VALUE", help=f"only this {key}"
-        )
+    _add_filters(which)
     which.add_argument("--lf", action="store_true", help="only what failed the last time")
     which.add_argument(
         "--shard", type=words.shard, metavar="N/OF", help="one of several equal parts: 1/4"
     )
     which.add_argument(
-        "--costs", type=Path, metavar="FILE", help="results.json that shards are balanced by"
+        "--costs", type=words.path, metavar="FILE", help="results.json that shards are balanced by"
     )
     which.add_argument(
         *("--list", "--dry-run"),
+        dest="list_only",
         action="store_true",
         help="only print the cases, what each must end as, and why",
     )
 
 
+def _add_filters(which: argparse._ArgumentGroup) -> None:
+    for option, key in _FILTERS.items():
+        which.add_argument(
+            option,
+            dest="only",
+            action="append",
+            type=f"{key}={{}}".format,
+            default=[],
+            metavar="VALUE",
+            help=f"only this {key}",
+        )
+
+
 def _add_ways(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("how they run")
     how.add_argument(
-        "-n", metavar="N", type=words.count, default=2, help="how many guests at once (%(default)s)"
+        "-n",
+        dest="jobs",
+        metavar="N",
+        type=words.count,
+        default=2,
+        help="how many guests at once (%(default)s)",
     )
     how.add_argument("-x", action="store_true", help="stop at the first case not as expected")
     how.add_argument(
@@ -82,7 +99,9 @@ def _add_ways(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=PATH",
         help="a QEMU that scenarios may name; --kernel runs on it",
     )
-    how.add_argument("--out", type=Path, default=places.output() / "matrix", help="run directories")
+    how.add_argument(
+        "--out", type=words.path, default=places.output() / "matrix", help="run directories"
+    )
     how.add_argument(
         "--keep",
         choices=("all", "failed"),
@@ -92,7 +111,7 @@ def _add_ways(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--ktap", action="store_true", help="KTAP on stdout, all else on stderr")
     how.add_argument("--quiet", action="store_true", help="only failures and the last line")
     how.add_argument(
-        "--baseline", type=Path, metavar="FILE", help="compare with an earlier results.json"
+        "--baseline", type=words.path, metavar="FILE", help="compare with an earlier results.json"
     )
     words.add_threshold(how)
 
@@ -123,26 +142,11 @@ def _run(arguments: argparse.Namespace) -> int:
 def _options(arguments: argparse.Namespace) -> MatrixOptions:
     from bootproof.harness.suite.options import Keep, MatrixOptions
 
-    only = [
-        f"{key}={value}"
-        for option, key in _FILTERS.items()
-        for value in getattr(arguments, option[2:].replace("-", "_"))
-    ]
-    return MatrixOptions(
-        out=arguments.out.absolute(),
-        keep=Keep(arguments.keep),
-        only=tuple(only),
-        shard=arguments.shard,
-        costs=arguments.costs and arguments.costs.absolute(),
-        qemu=tuple(arguments.qemu),
-        list_only=arguments.list,
-        baseline=arguments.baseline and arguments.baseline.absolute(),
-        threshold=arguments.threshold,
-        jobs=arguments.n,
-        quiet=arguments.quiet,
-        ktap=arguments.ktap,
-        command=_again(arguments),
-    )
+    names = [field.name for field in fields(MatrixOptions) if hasattr(arguments, field.name)]
+    values = {name: getattr(arguments, name) for name in names}
+    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    own = {"keep": Keep(arguments.keep), "command": _again(arguments)}
+    return MatrixOptions(**{**values, **lists, **own})
 
 
 def _again(arguments: argparse.Namespace) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from bootproof.harness.cases.shard import Shard
@@ -44,6 +45,11 @@ def count(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or not 0 < int(text) <= _MOST_GUESTS:
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {_MOST_GUESTS}")
     return int(text)
+
+
+def path(text: str) -> Path:
+    """A file or directory, wherever the command goes on."""
+    return Path(text).absolute()
 
 
 def shard(text: str) -> Shard:

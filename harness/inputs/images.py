@@ -33,13 +33,11 @@ _DERIVED: Final = "derived"
 class KernelFile:
     """A kernel image on disk."""
 
+    # As the user knows it.
     name: str
-    """As the user knows it."""
-
     path: Path
-
+    # Of the file that was first named, whatever was made of it.
     sha256: str
-    """Of the file that was first named, whatever was made of it."""
 
 
 @functools.cache

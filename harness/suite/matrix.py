@@ -29,21 +29,16 @@ class Selection:
     """Which cases run, in words that pytest has for that, and all that the session is told."""
 
     options: MatrixOptions
-
+    # The user's files, in place of the default matrix.
     scenarios: tuple[Path, ...] = ()
-    """The user's files, in place of the default matrix."""
-
+    # Part of ids, as pytest's -k takes it.
     expression: str | None = None
-    """Part of ids, as pytest's -k takes it."""
-
+    # The same of -m.
     markers: str | None = None
-    """The same of -m."""
-
+    # Whether the first case that is not as expected is the last one.
     stop_at_first: bool = False
-    """Whether the first case that is not as expected is the last one."""
-
+    # Whether only what failed the last time runs.
     last_failed: bool = False
-    """Whether only what failed the last time runs."""
 
 
 def run(selection: Selection) -> int:

@@ -40,46 +40,33 @@ class Keep(enum.StrEnum):
 class MatrixOptions:
     """All that a session is told beside pytest's own options."""
 
+    # Where run directories and reports go.
     out: Path = Path("build/matrix")
-    """Where run directories and reports go."""
-
     keep: Keep = Keep.ALL
-
+    # Filters: KEY=VALUE, as in a scenario file.
     only: tuple[str, ...] = ()
-    """Filters: KEY=VALUE, as in a scenario file."""
-
+    # Which part of the cases runs.
     shard: Shard | None = None
-    """Which part of the cases runs."""
-
+    # A results.json to balance shards by.
     costs: Path | None = None
-    """A results.json to balance shards by."""
-
+    # The QEMUs that cases may name: NAME=PATH.
     qemu: tuple[str, ...] = ()
-    """The QEMUs that cases may name: NAME=PATH."""
-
+    # Only to print the cases and why.
     list_only: bool = False
-    """Only to print the cases and why."""
-
+    # An earlier results.json to compare with.
     baseline: Path | None = None
-    """An earlier results.json to compare with."""
-
+    # The part by which an instruction count may differ from it.
     threshold: float = THRESHOLD
-    """The part by which an instruction count may differ from it."""
-
+    # How many cases run at once, in one process.
     jobs: int = 1
-    """How many cases run at once, in one process."""
-
+    # Whether there is a line for each case as it ends.
     lines: bool = False
-    """Whether there is a line for each case as it ends."""
-
+    # Whether there are neither lines nor the table.
     quiet: bool = False
-    """Whether there are neither lines nor the table."""
-
+    # Whether the process's own stdout is KTAP.
     ktap: bool = False
-    """Whether the process's own stdout is KTAP."""
-
+    # How the user starts the same matrix again.
     command: str = MATRIX_COMMAND
-    """How the user starts the same matrix again."""
 
     def words(self) -> Iterable[str]:
         """What `read` reads."""
