@@ -59,6 +59,14 @@ class End(enum.Enum):
         return self.standstill or self is End.BUDGET
 
     @property
+    def of_guest(self) -> bool:
+        """Whether the guest, or the harness at its entry, ended the run at an exact instruction.
+
+        Else a look at the guest did, some instructions later, or something on the host.
+        """
+        return self in (End.GUEST_RESET, End.GUEST_SHUTDOWN, End.WRONG_HANDOVER, End.ENTERED)
+
+    @property
     def of_host(self) -> bool:
         """Whether the run ended, or had to be ended, for something that no guest does."""
         return self in (

@@ -132,7 +132,7 @@ def compare_case(before: CaseResult | None, now: CaseResult | None, threshold: f
     if surroundings:
         told = f"the runs cannot be compared: {'; '.join(surroundings)}"
         return Change(now.case, Kind.NOT_COMPARED, (told,))
-    why = _only_the_verdict(now.key)
+    why = _only_the_verdict(now.key, exact_end=before.exact_end and now.exact_end)
     if why is not None:
         return Change(now.case, Kind.SAME, (f"{why}: only the verdict was compared",))
     if now.key.same_boot_image(before.key):
@@ -140,10 +140,12 @@ def compare_case(before: CaseResult | None, now: CaseResult | None, threshold: f
     return _other_image(before, now, threshold)
 
 
-def _only_the_verdict(key: Key) -> str | None:
+def _only_the_verdict(key: Key, *, exact_end: bool) -> str | None:
     """Why counts and transcripts of such runs are not compared; None when they are."""
     if key.icount_shift is None:
         return "in real time"
+    if not exact_end:
+        return "of a guest that did not end by itself"
     # When one CPU ends the machine, the others run on until QEMU has stopped them.
     return f"with {key.cpus} CPUs" if key.cpus > 1 else None
 

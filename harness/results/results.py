@@ -139,6 +139,10 @@ class CaseResult:
     cmdline: str | None = about("the kernel command line")
     reproduce: str = about("the command that runs this case again")
     directory: str = about("the run directory")
+    exact_end: bool = about(
+        "whether the guest ended by itself: else where its count and transcript stop says nothing",
+        default=True,
+    )
 
     @property
     def name(self) -> str:

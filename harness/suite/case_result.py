@@ -67,6 +67,7 @@ def case_result(proven: Proven, reproduce: str) -> CaseResult:
         cmdline=_origin(assembled, "cmdline"),
         reproduce=reproduce,
         directory=str(proven.directory),
+        exact_end=outcome is None or outcome.observation.end.of_guest,
     )
 
 

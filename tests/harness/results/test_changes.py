@@ -194,6 +194,16 @@ def test_several_cpus_have_nothing_but_their_verdict() -> None:
     assert change(before, failed).kind is Kind.REGRESSED
 
 
+def test_a_guest_that_did_not_end_by_itself_has_nothing_but_its_verdict() -> None:
+    """A look at a guest that loops, or kill(1), ends it some instructions later each time."""
+    before = with_log(b"a\n", verdict="silent", exact_end=False)
+    now = with_log(b"b\n", verdict="silent", exact_end=False, instructions=1_400_000_000)
+    told = "of a guest that did not end by itself: only the verdict was compared"
+    assert change(before, now) == Change(now.case, Kind.SAME, (told,))
+    ended = with_log(b"b\n", verdict="silent", instructions=1_400_000_000)
+    assert change(replace(before, exact_end=True), ended).kind is Kind.NONDETERMINISTIC
+
+
 def test_unknown_boot_image_is_another_one() -> None:
     key = replace(builder.KEY, boot_image=None)
     now = builder.case(key=key, instructions=1_300_000_001)
