@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from bootproof.harness.arch import DEFAULT_PROFILE
 from bootproof.harness.arch.table import ARCHES
-from bootproof.harness.observation import Placement
+from bootproof.harness.observation import Budget, Placement
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import GIB, MIB
 from bootproof.loader.result import PvhState
@@ -179,7 +179,7 @@ class Case:
         metadata=key(
             "CPU seconds of QEMU by which the verdict must be there",
             *(BOOT, MATRIX, RUN),
-            help="CPU seconds of QEMU for the verdict (default: 300)",
+            help=f"CPU seconds of QEMU for the verdict (default: {Budget().cpu_seconds:g})",
         ),
     )
     qemu: str | None = field(

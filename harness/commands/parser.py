@@ -73,10 +73,12 @@ def ratio(text: str) -> float:
 
 def add_threshold(parser: argparse._ActionsContainer) -> None:
     """--threshold, as `matrix` and `report` have it."""
+    from bootproof.harness.results.changes import THRESHOLD
+
     parser.add_argument(
         "--threshold",
         type=ratio,
-        default=0.005,
+        default=THRESHOLD,
         metavar="PERCENT",
-        help="change of instruction counts that is still the same (default: 0.5%%)",
+        help=f"change of instruction counts that is still the same (default: {THRESHOLD:.1%}%)",
     )
