@@ -113,7 +113,7 @@ def test_tables_that_list_fewer_cpus(run_directory: RunDirectory) -> None:
         ram.write(acpi.tables(tables.start, 1).ljust(tables.size, b"\0"))
     judgement = run(prepared.start, directory).judgement
     assert judgement.verdict is Verdict.BOOTED_WRONG
-    assert judgement.reason == "the guest has 1 CPUs, not 2"
+    assert judgement.reason == "the guest has 1 CPU, not 2"
 
 
 def test_device_tree_of_another_request(run_directory: RunDirectory) -> None:

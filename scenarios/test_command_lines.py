@@ -1,0 +1,130 @@
+"""Command lines and initrds of users, as distributions and public bug reports have them.
+
+Good boots that were once taken for bad ones, and what is said where a proof cannot be read.
+"""
+
+from __future__ import annotations
+
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from bootproof.harness.case import RAM_BASE, Case
+from bootproof.harness.cases.kernels import default_kernels
+from bootproof.harness.inputs import images
+from bootproof.harness.prove import Proven, prove
+from bootproof.harness.verdict import Verdict
+from bootproof.loader import initramfs
+from bootproof.loader.address import MIB
+
+RunDirectory = Callable[[str], Path]
+
+X86_64, AARCH64 = (default_kernels(arch)[1] for arch in ("x86_64", "aarch64"))
+
+# What a user's init sees of the kernel, and of the environment that the kernel made for it.
+INIT: Final = b"""#!/bin/busybox sh
+/bin/busybox mount -t proc proc /proc
+echo "user: level $(/bin/busybox cat /proc/sys/kernel/printk)"
+echo "user: arguments $*"
+echo "user: environment $memory"
+/bin/busybox mknod /dev/kmsg c 1 11
+echo '<4>user: a warning' > /dev/kmsg
+/bin/busybox sleep 1
+/bin/busybox reboot -f
+"""
+
+
+def case(kernel: str, cmdline: str, memory: int = 512 * MIB, initrd: Path | None = None) -> Case:
+    file = None if initrd is None else str(initrd)
+    if kernel == AARCH64:
+        offset = RAM_BASE["aarch64"] + 2 * MIB
+        return Case(
+            "aarch64", kernel, "image", "arm64", offset, memory, cmdline=cmdline, initrd=file
+        )
+    end = f"{cmdline} nokaslr reboot=t panic=-1"
+    return Case("x86_64", kernel, "elf", "pvh", memory=memory, cmdline=end, initrd=file)
+
+
+def booted(case_: Case, directory: Path) -> Proven:
+    proven = prove(case_, directory)
+    (directory / "ram.img").unlink()
+    assert proven.verdict is Verdict.BOOTED, proven.reason
+    return proven
+
+
+@pytest.mark.parametrize(
+    ("kernel", "cmdline"),
+    [
+        pytest.param(X86_64, "console=ttyS0 console=tty0", marks=pytest.mark.short),
+        (X86_64, "quiet"),
+        (X86_64, 'console=ttyS0 foo="a -- b" "c -- d" -- e'),
+        # A message after each transmit interrupt of the serial port.
+        (X86_64, "console=ttyS0 ignore_loglevel tp_printk trace_event=irq:irq_handler_entry"),
+        (X86_64, "console=ttyS0 initcall_blacklist=serial8250_init"),  # the kernel's console only
+        (AARCH64, "console=ttyS0"),
+        (AARCH64, "initcall_blacklist=pl011_init earlycon keep_bootcon"),
+    ],
+    ids=range(7),
+)
+def test_proof_gets_through(kernel: str, cmdline: str, run_directory: RunDirectory) -> None:
+    booted(case(kernel, cmdline), run_directory("command-lines-console"))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "option"), [(X86_64, "mem=256M"), (X86_64, "memmap=64M$256M"), (AARCH64, "mem=256M")]
+)
+def test_memory_that_an_option_takes_away(
+    kernel: str, option: str, run_directory: RunDirectory
+) -> None:
+    proven = booted(case(kernel, option), run_directory("command-lines-memory"))
+    assert proven.reason.endswith(f" ({option})")
+
+
+@pytest.mark.parametrize(("kernel", "memory"), [(X86_64, 80), (AARCH64, 56)])
+def test_little_memory(kernel: str, memory: int, run_directory: RunDirectory) -> None:
+    """Less than half of it is left when the kernel is there."""
+    booted(case(kernel, "", memory * MIB), run_directory("command-lines-small"))
+
+
+def test_no_serial_port_that_a_program_can_use(run_directory: RunDirectory) -> None:
+    """Init ran, and nobody could read its proof: neither a boot nor a failure of the kernel's."""
+    directory = run_directory("command-lines-unheard")
+    proven = prove(case(X86_64, "quiet 8250.nr_uarts=0"), directory)
+    (directory / "ram.img").unlink()
+    assert proven.verdict is Verdict.INCONCLUSIVE
+    assert "its proof went elsewhere (the log buffer in RAM has it)" in proven.reason
+    assert "the kernel's console is tty0, not ttyS0: add console=ttyS0" in proven.reason
+
+
+@pytest.mark.short
+def test_users_init_finds_the_kernel_as_the_command_line_made_it(
+    run_directory: RunDirectory, tmp_path: Path
+) -> None:
+    """Its own rdinit runs after the proof, with its arguments; kernel messages show again."""
+    entries = [initramfs.directory(name) for name in ("bin", "proc")]
+    entries += [initramfs.file("bin/busybox", images.busybox("x86_64"), 0o755)]
+    entries += [initramfs.file("my-init", INIT, 0o755)]
+    (tmp_path / "my.cpio").write_bytes(initramfs.archive(entries))
+    directory = run_directory("command-lines-init")
+    words = "console=ttyS0 loglevel=7 ignore_loglevel memory=kept rdinit=/my-init -- one 'two'"
+    booted(case(X86_64, words, initrd=tmp_path / "my.cpio"), directory)
+    said = (directory / "console.log").read_text("utf-8", "replace")
+    after = said[said.rindex("bootproof: proof ") :]
+    assert "user: level 7\t" in after
+    assert "user: arguments one 'two'" in after
+    assert "user: environment kept" in after
+    assert "] user: a warning" in after
+
+
+def test_archive_that_the_kernel_cannot_unpack_does_not_hide_the_proof(
+    run_directory: RunDirectory, tmp_path: Path
+) -> None:
+    archive = initramfs.archive([initramfs.file("init", INIT, 0o755)])
+    (tmp_path / "my.xz").write_bytes(lzma.compress(archive, check=lzma.CHECK_CRC64))
+    directory = run_directory("command-lines-archive")
+    prove(case(X86_64, "console=ttyS0", initrd=tmp_path / "my.xz"), directory)
+    said = (directory / "console.log").read_text("utf-8", "replace")
+    assert "Initramfs unpacking failed: " in said and "bootproof: proof " in said
