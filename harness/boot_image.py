@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bootproof.harness import prove
+from bootproof.harness import command_line, prove
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.cases import qemus, schema
+from bootproof.harness.command_line import NONCE
 from bootproof.harness.errors import UserError
 from bootproof.harness.observation import Budget
-from bootproof.harness.prove import NONCE
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.record import interrupted, rundir
 from bootproof.harness.report import boot_text
@@ -185,9 +185,10 @@ def _start(
 ) -> AnyStart:
     expected = _expected(image, machine, told)
     if request.only_handover or isinstance(expected, ExpectedHandover):
-        expected = ExpectedHandover(image.entry, request.until)
+        expected = ExpectedHandover(image.entry, request.until, machine.arch.serial.name)
     elif request.until is not None:
         raise UserError("--until: this boot image proves its boot; nothing else is waited for")
+    _check_until(request.until, told)
     seconds = request.budget_seconds
     return Start(
         image=image,
@@ -201,15 +202,24 @@ def _start(
     )
 
 
+def _check_until(until: bytes | None, told: BootParameters) -> None:
+    """Raises UserError for text that a kernel says that does nothing but read its command line."""
+    if until is not None and until in (told.cmdline or "").encode():
+        raise UserError(
+            f"--until: {printable(until)!r} stands in the guest's own command line, which"
+            " kernels say again: it proves nothing; wait for what only a program there prints"
+        )
+
+
 def _expected(
     image: BootImage, machine: Machine, told: BootParameters
 ) -> Expected | ExpectedHandover:
     """What the guest has to prove, when its command line says that it is going to."""
-    words = (told.cmdline or "").split()
-    nonces = [word.removeprefix(NONCE) for word in words if word.startswith(NONCE)]
-    # The guest's shell does not see blanks at the ends.
+    # The guest's shell does not see blanks at the ends, and parts the rest.
     cmdline = (told.cmdline or "").strip(" \t")
-    if prove.RDINIT not in words or not nonces or not nonces[-1]:
+    words = cmdline.split()
+    nonces = [word.removeprefix(NONCE) for word in words if word.startswith(NONCE)]
+    if not command_line.names_our_init(cmdline) or not nonces or not nonces[-1]:
         return ExpectedHandover(image.entry)
     ram = told.system_ram
     if ram is None:
@@ -220,9 +230,11 @@ def _expected(
         cmdline=cmdline,
         cpus=machine.cpus,
         ram=ram,
+        banks=image.ram,
         code=_code(image, told, words),
         bootloader_type=told.bootloader_type,
         request=told.label,
+        serial=machine.arch.serial.name,
     )
 
 

@@ -1,7 +1,12 @@
 """What the guest said about itself: the lines its init printed, and whether they are genuine.
 
-The last line is a SHA-256 over the nonce and every line before it, so that neither the kernel's
-echo of its command line nor a transcript of another boot can pass for a proof. Judges nothing else.
+    bootproof: NUMBER CHECK KEY VALUE
+    bootproof: proof DIGEST
+
+CHECK is the beginning of the SHA-256 of "KEY VALUE" and a newline. All lines are printed twice: a
+kernel message may stand in the middle of one. The last line is a SHA-256 over the nonce and every
+line before it, so that neither the kernel's echo of its command line nor a transcript of another
+boot can pass for a proof. Judges nothing else.
 """
 
 from __future__ import annotations
@@ -10,12 +15,16 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count, takewhile
 
+from bootproof.harness.guest import kernellog
 from bootproof.loader.address import Range
 
-_LINE = re.compile(rb"^bootproof: (\w+) ([^\r\n]*)\r?\n", re.MULTILINE)
+_BEGIN = rb"^(?:" + kernellog.STAMP + rb")?bootproof: "  # it may come by way of the kernel's log
+_LINE = re.compile(_BEGIN + rb"(\d{1,3}) ([0-9a-f]{8}) (\w+ [^\r\n]*)\r?\n", re.MULTILINE)
 _PROOF = "proof"
-PROOF = re.compile(rb"^bootproof: proof [0-9a-f]{64}\r?\n", re.MULTILINE)
+PROOF = re.compile(_BEGIN + rb"proof ([0-9a-f]{64})\r?\n", re.MULTILINE)
+_KERNEL_MESSAGE = re.compile(kernellog.STAMP + rb"[^\n]*\n?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +93,29 @@ def proof_start(transcript: bytes) -> int:
 
 
 def parse(transcript: bytes) -> GuestEvidence:
-    """Reads the evidence out of a console transcript, up to the first proof line."""
-    text, proof = [], None
-    for match in _LINE.finditer(transcript):
-        key, value = (group.decode("utf-8", "backslashreplace") for group in match.groups())
-        if key == _PROOF:
-            proof = value
-            break
-        text.append(f"{key} {value}\n")
-    return GuestEvidence("".join(text), proof)
+    """Reads the evidence out of a console transcript.
+
+    Of each line, the first that is whole counts, up to the last time that the first proof is said;
+    also one that is whole only without the kernel messages in it.
+    """
+    texts = (transcript, _KERNEL_MESSAGE.sub(b"", transcript))
+    proof = next(filter(None, map(PROOF.search, texts)), None)
+    lines: dict[int, bytes] = {}
+    for text in texts:
+        for match in _LINE.finditer(text, 0, _end(text, proof)):
+            number, check, line = int(match[1]), match[2].decode(), match[3] + b"\n"
+            if hashlib.sha256(line).hexdigest().startswith(check):
+                lines.setdefault(number, line)
+    numbers = takewhile(lines.__contains__, count(1))
+    whole = b"".join(lines[number] for number in numbers)
+    return GuestEvidence(
+        whole.decode("utf-8", "backslashreplace"), None if proof is None else proof[1].decode()
+    )
+
+
+def _end(text: bytes, proof: re.Match[bytes] | None) -> int:
+    """Where the evidence ends: behind it all may say what it likes."""
+    return len(text) if proof is None else max(text.rfind(proof[1]), 0)
 
 
 def _iomem_range(text: str) -> Range | None:

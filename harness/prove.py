@@ -6,14 +6,13 @@ What pytest and the command line both call; everything it does is done by other 
 from __future__ import annotations
 
 import functools
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from bootproof.harness import typedjson
+from bootproof.harness import command_line, typedjson
 from bootproof.harness.arch import DEFAULT_PROFILE, Arch
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
@@ -35,7 +34,7 @@ from bootproof.harness.results.key import Key
 from bootproof.harness.run import Outcome, Start, Unpacked, run
 from bootproof.harness.text import printable
 from bootproof.harness.verdict import CodeAnywhere, CodeAt, Expected, Verdict
-from bootproof.loader import assemble, initramfs
+from bootproof.loader import assemble, initramfs, kconfig
 from bootproof.loader.address import Range, align_up
 from bootproof.loader.arch import to_json
 from bootproof.loader.assemble import Assembled, Assembly
@@ -46,9 +45,6 @@ from bootproof.loader.protocols import BootRequest
 from bootproof.loader.protocols.table import PROTOCOLS
 from bootproof.loader.result import KernelLoaderResult
 
-_FOR_INIT: Final = re.compile(r"(?<!\S)--(?!\S)")
-RDINIT: Final = "rdinit=/bootproof/init"
-NONCE: Final = "bootproof.nonce="
 _LOG_LINES: Final = 10
 
 _KASLR_LOWEST: Final = 512 << 20  # arch/x86/boot/compressed/kaslr.c: choose_random_location
@@ -143,11 +139,15 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
     Raises LoaderError for a request that is refused, UserError and FetchError as `prove`.
     """
     initrd = _initrd(case)
+    base = _base_cmdline(case)
+    following = command_line.next_init(
+        base, initrd=case.initrd is not None, interactive=options.interactive
+    )
     rundir.make_fresh(directory)
     kernel = images.kernel_file(case.kernel_source)
     machine = machine_for(case, kernel, options)
     nonce = nonce_for(case.id, kernel.sha256)
-    cmdline = full_cmdline(_base_cmdline(case), nonce, _next_init(case, options))
+    cmdline = command_line.complete(base, nonce, following)
     image = _in_format(kernel, case)
     with open_image(image.path, kernel.name) as source:
         assembled = assemble.assemble(
@@ -169,15 +169,9 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
         kill_at=None if case.kill_at is None else case.kill_at.encode(),
         unpacked=_unpacked(case, kernel, assembled.kernel),
         symbols=functools.partial(_symbols, case, kernel),
+        lacks=functools.partial(_lacks, case, kernel),
     )
     return Prepared(assembled, start)
-
-
-def _next_init(case: Case, options: Options) -> str | None:
-    """What runs in the guest after the proof: the user's init, a shell, or nothing."""
-    if case.initrd is not None:
-        return "/init"
-    return "/bootproof/shell" if options.interactive else None
 
 
 def machine_for(case: Case, kernel: KernelFile, options: Options) -> Machine:
@@ -206,7 +200,10 @@ def _binary(name: str | None, qemus: Mapping[str, str]) -> str | None:
 
 
 def _base_cmdline(case: Case) -> str:
-    """The case's own command line, else its profile's. Raises UserError for both at once."""
+    """The case's own command line, else its profile's.
+
+    Raises UserError for both at once, and for one that cannot be right.
+    """
     if case.cmdline is None:
         return ARCHES[case.arch].command_line(case.profile)
     if case.profile != DEFAULT_PROFILE:
@@ -214,22 +211,10 @@ def _base_cmdline(case: Case) -> str:
             f"the profile {case.profile!r} is a command line of ours, and you gave your own:"
             " leave out one of them (--profile, --cmdline)"
         )
+    problem = command_line.problem(case.cmdline, initrd=case.initrd is not None)
+    if problem is not None:
+        raise UserError(f"the command line {problem}")
     return case.cmdline
-
-
-def full_cmdline(text: str, nonce: str, next_init: str | None) -> str:
-    """The kernel command line: the case's own or its profile's, then what the proof needs.
-
-    `next_init` is the guest program that our init hands over to instead of ending the machine.
-    What follows a `--` is for init alone: ours goes before it. Blanks at the ends are dropped,
-    since the guest's shell does not see them.
-    """
-    dashes = _FOR_INIT.search(text)
-    end = dashes.start() if dashes else len(text)
-    words = [text[:end].strip(), RDINIT, f"{NONCE}{nonce}"]
-    words += [f"bootproof.next={next_init}"] if next_init else []
-    words.append(text[end:].strip())
-    return " ".join(word for word in words if word)
 
 
 def result_json(proven: Proven, machine: Machine | None) -> dict[str, Any]:
@@ -335,12 +320,26 @@ def _log_json(seen: Observation) -> Mapping[str, Any] | None:
 def _symbols(case: Case, file: KernelFile) -> Symbols | None:
     """The names of what a case's kernel is once it runs."""
     try:
-        image = file if case.format == "file" else images.in_format(file, case.format)
-        if identify(image.path).format is Format.BZIMAGE:
-            image = images.in_format(file, "elf")
-        return images.symbols_of(image)
+        return images.symbols_of(_running(case, file))
     except (LoaderError, UserError, OSError):  # no names are no failure
         return None
+
+
+def _lacks(case: Case, file: KernelFile) -> tuple[str, ...]:
+    """What the kernel of a case needs for a proof and was built without."""
+    needs = (ARCHES[case.arch].console_driver, *kconfig.COMMON)
+    try:
+        with open_image(_running(case, file).path) as kernel:
+            return tuple(kconfig.lacking(kernel.data, needs))
+    except (LoaderError, UserError, OSError):  # nothing is known
+        return ()
+
+
+def _running(case: Case, file: KernelFile) -> KernelFile:
+    """A case's kernel as it is once it runs: out of its bzImage, if it is in one."""
+    image = file if case.format == "file" else images.in_format(file, case.format)
+    bzimage = identify(image.path).format is Format.BZIMAGE
+    return images.in_format(file, "elf") if bzimage else image
 
 
 def _unpacked(case: Case, file: KernelFile, kernel: KernelLoaderResult) -> Unpacked | None:
@@ -394,19 +393,18 @@ def _assembly(
 
 @functools.cache
 def evidence_archive(arch: str, init: str = "init") -> bytes:
-    return initramfs.archive(initramfs.evidence_entries(images.busybox(arch), init))
+    serial = ARCHES[arch].serial.device
+    return initramfs.archive(initramfs.evidence_entries(images.busybox(arch), serial, init))
 
 
 def _initrd(case: Case) -> bytes:
-    """Our archive, behind the user's when there is one; ours has a directory of its own.
+    """Our archive, and then the user's when there is one.
 
-    Raises UserError.
+    A kernel that cannot unpack the user's has ours by then, and says so behind it. Raises
+    UserError.
     """
     ours = evidence_archive(case.arch, case.init)
-    if case.initrd is None:
-        return ours
-    users = images.read_initrd(Path(case.initrd))
-    return users.ljust(align_up(len(users), 4), b"\0") + ours
+    return ours if case.initrd is None else ours + images.read_initrd(Path(case.initrd))
 
 
 def _budget(case: Case, options: Options) -> Budget:
@@ -428,9 +426,11 @@ def _expected(
         cmdline=cmdline,
         cpus=machine.cpus,
         ram=machine.arch.system_ram(banks, acpi),
+        banks=banks,
         code=expected_code(assembled.kernel, machine.arch, cmdline, banks),
         bootloader_type=PROTOCOLS[assembled.protocol].bootloader_type,
         request=case.id if machine.arch.device_tree else None,
+        serial=machine.arch.serial.name,
         mode=assembled.image.cpus[0].mode,
         mode_log=machine.arch.mode_log,
     )

@@ -108,6 +108,8 @@ class Start(Generic[_Asked]):
     check_text: bool = True
     # The kernel's, asked for when one is needed.
     symbols: Callable[[], Symbols | None] | None = None
+    # What a proof needs and the kernel was built without, asked for when there is no proof.
+    lacks: Callable[[], tuple[str, ...]] | None = None
     # Console text that ends the run; and text at which QEMU is killed, to see that noticed.
     marker: bytes | None = None
     kill_at: bytes | None = None
@@ -211,7 +213,7 @@ def _record(start: AnyStart, seen: Observation, directory: Path) -> str | None:
 
 def _judged(start: AnyStart, seen: Observation, ending: Ending) -> tuple[Judgement, Observation]:
     """The verdict, and what was seen: with a name for the place where that is what one asks for."""
-    judgement = verdict.judge(start.expected, seen)
+    judgement = _with_lacks(start, verdict.judge(start.expected, seen))
     place = seen.place
     if place is None or start.symbols is None or not judgement.verdict.needs_place:
         return judgement, seen
@@ -222,7 +224,18 @@ def _judged(start: AnyStart, seen: Observation, ending: Ending) -> tuple[Judgeme
     displacement = region.start if region else 0
     name = symbols.name(place.pc, ending.before, ending.at, displacement=displacement)
     seen = replace(seen, place=replace(place, symbol=name))
-    return verdict.judge(start.expected, seen), seen
+    return _with_lacks(start, verdict.judge(start.expected, seen)), seen
+
+
+def _with_lacks(start: AnyStart, judgement: Judgement) -> Judgement:
+    """The judgement of a guest without a proof, and what its kernel was built without."""
+    if start.lacks is None or not judgement.verdict.needs_configuration:
+        return judgement
+    lacking = start.lacks()
+    if not lacking:
+        return judgement
+    reason = f"{judgement.reason}; the kernel lacks {'; and '.join(lacking)}"
+    return replace(judgement, reason=reason)
 
 
 class _Course:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from bootproof.harness import evidence
 from bootproof.harness.evidence import GuestEvidence
-from bootproof.harness.guest import kernellog
+from bootproof.harness.guest import kernellog, options
 from bootproof.harness.observation import End, Observation, Probe
 from bootproof.harness.text import printable
 from bootproof.loader.address import Range, format_size, is_aligned, joined
@@ -63,6 +63,16 @@ class Verdict(enum.Enum):
         """Whether the kernel did not begin as asked: nothing after that counts."""
         return self in (
             *(Verdict.ENTRY_NOT_REACHED, Verdict.PROTOCOL_VIOLATION, Verdict.HANDOVER_WRONG),
+        )
+
+    @property
+    def needs_configuration(self) -> bool:
+        """Whether the cause may be what the kernel was built without: it could not start our init,
+        or nobody heard of it.
+        """
+        return self in (
+            *(Verdict.PANIC, Verdict.INIT_FAILED, Verdict.STUCK, Verdict.SILENT),
+            *(Verdict.GUEST_SHUTDOWN_EARLY, Verdict.INCONCLUSIVE),
         )
 
     @property
@@ -126,9 +136,11 @@ class Expected:
     cmdline: str
     cpus: int
     ram: tuple[Range, ...]  # the System RAM that it must see, guest-physical
+    banks: tuple[Range, ...]  # all the RAM of the machine
     code: CodeAt | CodeAnywhere | CodeInside | None  # None: nothing is known of where it runs
     bootloader_type: int | None = None
     request: str | None = None  # what the device tree calls this boot
+    serial: str | None = None  # what console= calls the serial port that is read
     mode: str | None = None  # of the CPU at the entry
     mode_log: re.Pattern[bytes] | None = None  # where a kernel logs it: the first group
 
@@ -139,6 +151,7 @@ class ExpectedHandover:
 
     entry: int  # guest-virtual
     until: bytes | None = None  # text on its console; None: nothing is asked of what comes after
+    serial: str | None = None  # what console= calls the serial port that is read
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,19 +189,23 @@ def _verdict(
     if isinstance(expected, ExpectedHandover):
         return _after_handover(expected, seen)
     if said.proof is None:
-        return _without_proof(seen)
+        return _without_proof(expected, seen)
     oops = kernellog.oops(seen.transcript[: evidence.proof_start(seen.transcript)])
-    if oops is not None:
-        return Verdict.OOPS, f"{oops}; init proved its boot all the same"
+    unseen = None if oops else kernellog.oops(seen.log)
+    if oops or unseen:
+        label = _FROM_RAM if unseen else ""
+        return Verdict.OOPS, f"{oops or unseen}{label}; init proved its boot all the same"
+    comparison = _Comparison(expected, said)
     contradictions = [
-        *_contradictions(expected, said),
+        *comparison.contradictions,
         *_mode_contradictions(expected, seen),
         *_text_contradictions(seen),
     ]
     if contradictions:
         return Verdict.BOOTED_WRONG, "; ".join(contradictions)
     code = said.code.start if said.code else 0
-    return Verdict.BOOTED, f"{said.value('release')} proved its boot; kernel code at {code:#x}"
+    booted = f"{said.value('release')} proved its boot; kernel code at {code:#x}"
+    return Verdict.BOOTED, "; ".join([booted, *comparison.explained])
 
 
 def _handover(probe: Probe, seen: Observation) -> tuple[Verdict, str] | None:
@@ -226,8 +243,10 @@ def _after_handover(expected: ExpectedHandover, seen: Observation) -> tuple[Verd
         if oops is not None:
             return Verdict.OOPS, f"{oops}; the console showed {wanted} all the same"
         return Verdict.HANDED_OVER, f"{entered}; the console showed {wanted}"
-    verdict, reason = _without_proof(seen)
-    if expected.until is not None:
+    verdict, reason = _without_proof(expected, seen)
+    if until is not None:
+        if kernellog.echoed(seen.transcript, until):
+            return verdict, f"{reason}; {wanted} stands in the kernel's own command line: no proof"
         return verdict, f"{reason}; the console never showed {wanted}"
     if not seen.transcript or verdict.of_kernel or verdict.of_host:
         return verdict, reason
@@ -237,10 +256,32 @@ def _after_handover(expected: ExpectedHandover, seen: Observation) -> tuple[Verd
 # --- without a proof ---------------------------------------------------------------------------
 
 
-def _without_proof(seen: Observation) -> tuple[Verdict, str]:
+def _without_proof(expected: Expected | ExpectedHandover, seen: Observation) -> tuple[Verdict, str]:
     """What the kernel said about its end, else how the run ended: the first rule that applies."""
-    rules = (_init_failed, _panicked, _oopsed, _ended_in_order)
-    return next(filter(None, (rule(seen) for rule in rules)), None) or _ended(seen)
+    rules = (_init_failed, _panicked, _oopsed, _unheard, _ended_in_order)
+    said = next(filter(None, (rule(seen) for rule in rules)), None)
+    verdict, reason = said or _ended(seen)
+    causes = () if seen.end.of_host else _causes(expected, seen)
+    return verdict, "; ".join([reason, *causes])
+
+
+def _causes(expected: Expected | ExpectedHandover, seen: Observation) -> Iterator[str]:
+    """What the kernel's log tells of its console and its command line, where either is wrong."""
+    serial, consoles = expected.serial, kernellog.consoles(seen.log)
+    if serial and consoles and serial not in consoles:
+        others = " and ".join(consoles)
+        yield f"the kernel's console is {others}, not {serial}: add console={serial}"
+    heard = _heard(seen, kernellog.command_line)
+    if heard and isinstance(expected, Expected) and not _has_words(heard[0], expected.cmdline):
+        yield (
+            f"the kernel's command line is {heard[0]!r}, not the one that it was given"
+            " (CONFIG_CMDLINE_OVERRIDE or CONFIG_CMDLINE_FORCE)"
+        )
+
+
+def _has_words(cmdline: str, words: str) -> bool:
+    """Whether `words` stand in a command line as they are: others may come before and behind."""
+    return f" {words} " in f" {cmdline} "
 
 
 _Rule = tuple[Verdict, str] | None
@@ -282,6 +323,21 @@ def _oopsed(seen: Observation) -> _Rule:
     if heard is None:
         return None
     return Verdict.OOPS, f"{heard[0]}{heard[1]}; then {_ended(seen)[1]}"
+
+
+def _unheard(seen: Observation) -> _Rule:
+    """Our init ran to its end, and nobody could read its proof: neither good nor bad is known."""
+    if _heard(seen, kernellog.unheard) is not None:
+        in_ram = " (the log buffer in RAM has it)" if evidence.parse(seen.log).proof else ""
+        return Verdict.INCONCLUSIVE, (
+            "init ran, but found no serial port that it can write to: its proof went"
+            f" elsewhere{in_ram}; the kernel needs the driver of the serial port"
+        )
+    restarted = seen.end is End.GUEST_RESET and _heard(seen, kernellog.orderly_end)
+    said = evidence.parse(seen.transcript)
+    if restarted and said.text and said.proof is None:
+        return Verdict.INCONCLUSIVE, "init ran, but its proof is not whole on the console"
+    return None
 
 
 def _ended_in_order(seen: Observation) -> _Rule:
@@ -343,25 +399,94 @@ def _last_words(seen: Observation) -> str:
 # --- with one ----------------------------------------------------------------------------------
 
 
-def _contradictions(expected: Expected, said: GuestEvidence) -> Iterator[str]:
-    if not said.proves(expected.nonce):
-        yield "the proof is not over this case's nonce and this evidence"
-    if said.value("cmdline") != expected.cmdline:
-        yield f"the command line is {said.value('cmdline')!r}, not {expected.cmdline!r}"
-    if said.number("cpus") != expected.cpus:
-        yield f"the guest has {said.value('cpus')} CPUs, not {expected.cpus}"
-    if said.value("machine") != expected.arch:
-        yield f"the guest is a {said.value('machine')}, not {expected.arch}"
-    if said.code is None:
-        yield "the guest did not say where its kernel code is"
-    elif expected.code and (wrong := expected.code.contradiction(said.code.start)):
-        yield wrong
-    yield from _memory_contradictions(expected, said)
-    loader = said.number("bootloader_type")
-    if expected.bootloader_type not in (None, loader):
-        yield f"bootloader_type is {loader}, not {expected.bootloader_type}"
-    if expected.request is not None and said.value("request") != expected.request:
-        yield f"the device tree is of request {said.value('request')!r}, not {expected.request!r}"
+class _Comparison:
+    """What the guest says, held against what is expected: contradictions, and differences that it
+    has from its own command line.
+    """
+
+    def __init__(self, expected: Expected, said: GuestEvidence) -> None:
+        self.contradictions: list[str] = []
+        self.explained: list[str] = []
+        self._expected, self._said = expected, said
+        self._cmdline = said.value("cmdline") or ""
+        if not said.proves(expected.nonce):
+            self._contradicts("the proof is not over this case's nonce and this evidence")
+        self._compare_cmdline()
+        self._compare_cpus()
+        if said.value("machine") != expected.arch:
+            self._contradicts(f"the guest is a {said.value('machine')}, not {expected.arch}")
+        self._compare_code()
+        self._compare_memory()
+        self._compare_loader()
+
+    def _contradicts(self, sentence: str) -> None:
+        self.contradictions.append(sentence)
+
+    def _differs(self, sentence: str, wanted: str, names: frozenset[bytes]) -> None:
+        """A difference that parameters of these names explain, if the guest has one."""
+        given = options.given(self._cmdline, names)
+        if given:
+            self.explained.append(f"{sentence} ({' '.join(given)})")
+        else:
+            self._contradicts(f"{sentence}, not {wanted}")
+
+    def _compare_cmdline(self) -> None:
+        """A kernel may have words of its own (CONFIG_CMDLINE, a boot configuration)."""
+        wanted = self._expected.cmdline
+        if not _has_words(self._cmdline, wanted):
+            self._contradicts(
+                f"the command line is {self._said.value('cmdline')!r}, not {wanted!r}"
+            )
+        elif self._cmdline != wanted:
+            before, _, after = self._cmdline.partition(wanted)
+            added = f"{before.strip()} {after.strip()}".strip()
+            self.explained.append(f"the kernel has {added!r} in its command line by itself")
+
+    def _compare_cpus(self) -> None:
+        cpus, wanted = self._said.number("cpus"), self._expected.cpus
+        if cpus == wanted:
+            return
+        sentence = f"the guest has {self._said.value('cpus')} CPU{'' if cpus == 1 else 's'}"
+        fewer = cpus is not None and 0 < cpus < wanted
+        self._differs(sentence, str(wanted), options.CPUS if fewer else frozenset())
+
+    def _compare_code(self) -> None:
+        code, wanted = self._said.code, self._expected.code
+        if code is None:
+            self._contradicts("the guest did not say where its kernel code is")
+        elif wanted is not None and (wrong := wanted.contradiction(code.start)):
+            self._contradicts(wrong)
+
+    def _compare_memory(self) -> None:
+        """The map is the one that was given, and the machine has what it tells of."""
+        visible, wanted = joined(self._said.ram), joined(self._expected.ram)
+        if visible != wanted:
+            self._differs(f"the guest sees RAM {_listed(visible)}", _listed(wanted), options.MEMORY)
+        banks = joined(self._expected.banks)
+        nowhere = [part for part in visible if not any(bank.contains(part) for bank in banks)]
+        if nowhere:
+            self._contradicts(
+                f"the guest sees RAM {_listed(nowhere)}, but the machine has {_listed(banks)}"
+            )
+        total, most = (self._said.number("memory") or 0) << 10, sum(part.size for part in visible)
+        if visible and not 0 < total <= most:
+            self._contradicts(
+                f"the guest has {format_size(total)} of memory in use, of {format_size(most)}"
+            )
+
+    def _compare_loader(self) -> None:
+        wanted, found = self._expected.bootloader_type, self._said.number("bootloader_type")
+        if wanted is not None and found != wanted:
+            self._contradicts(f"bootloader_type is {found}, not {wanted}")
+        request = self._said.value("request")
+        if self._expected.request is not None and request != self._expected.request:
+            self._contradicts(
+                f"the device tree is of request {request!r}, not {self._expected.request!r}"
+            )
+
+
+def _listed(ranges: Sequence[Range]) -> str:
+    return ", ".join(map(str, ranges)) or "nothing"
 
 
 def _mode_contradictions(expected: Expected, seen: Observation) -> Iterator[str]:
@@ -376,18 +501,6 @@ def _text_contradictions(seen: Observation) -> Iterator[str]:
             f"the kernel's code is not in RAM where the guest says it is: {seen.text.share:.0%} of"
             f" {seen.text.words} words differ"
         )
-
-
-def _memory_contradictions(expected: Expected, said: GuestEvidence) -> Iterator[str]:
-    wanted = expected.ram
-    if joined(said.ram) != joined(wanted):
-        visible = ", ".join(map(str, said.ram)) or "nothing"
-        yield f"the guest sees RAM {visible}, not {', '.join(map(str, wanted))}"
-    total = (said.number("memory") or 0) << 10
-    available = sum(bank.size for bank in wanted)
-    # The kernel's own image, page structures and reservations are not in MemTotal.
-    if not available // 2 <= total <= available:
-        yield f"the guest has {format_size(total)} of memory in use, of {format_size(available)}"
 
 
 def last_line(transcript: bytes) -> str:

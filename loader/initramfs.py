@@ -13,8 +13,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 
-_TRAILER = "TRAILER!!!"
-_MAGIC = b"070701"
+from bootproof.loader import cpio
+
+OURS = "bootproof"
+"""The directory of the proof's files, below the root: nobody else may write there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ def character_device(path: str, major: int, minor: int, permissions: int = 0o600
 def archive(entries: Iterable[Entry]) -> bytes:
     """The newc archive of `entries`, trailer included, padded to 512 bytes."""
     parts = [_member(number, entry) for number, entry in enumerate(entries, start=1)]
-    parts.append(_member(0, Entry(_TRAILER, 0)))
+    parts.append(_member(0, Entry(cpio.TRAILER.decode(), 0)))
     data = b"".join(parts)
     return data.ljust(-(-len(data) // 512) * 512, b"\0")
 
@@ -53,22 +55,26 @@ def inits() -> tuple[str, ...]:
     return tuple(sorted(name for name in names if name.startswith("init")))
 
 
-def evidence_entries(busybox: bytes, init: str = "init") -> list[Entry]:
+def evidence_entries(busybox: bytes, serial: tuple[int, int], init: str = "init") -> list[Entry]:
     """The init program that proves a boot, for `rdinit=/bootproof/init`.
 
-    It lives in a directory of its own, so that it can be appended to anybody's initramfs. `init`
-    names another program of loader/guest in its place: one that misbehaves.
+    It lives in a directory of its own, so that it goes with anybody's initramfs. `serial` is the
+    device number, major and minor, of the serial port that it speaks through. `init` names another
+    program of loader/guest in its place: one that misbehaves.
     """
     programs = resources.files(__package__).joinpath("guest")
     return [
         directory("dev"),
         character_device("dev/console", 5, 1),
-        directory("bootproof"),
-        directory("bootproof/proc"),
-        directory("bootproof/sys"),
-        file("bootproof/busybox", busybox, 0o755),
-        file("bootproof/init", programs.joinpath(init).read_bytes(), 0o755),
-        file("bootproof/shell", programs.joinpath("shell").read_bytes(), 0o755),
+        directory(OURS),
+        character_device(f"{OURS}/serial", *serial),
+        character_device(f"{OURS}/kmsg", 1, 11),
+        directory(f"{OURS}/proc"),
+        directory(f"{OURS}/lines"),
+        directory(f"{OURS}/sys"),
+        file(f"{OURS}/busybox", busybox, 0o755),
+        file(f"{OURS}/init", programs.joinpath(init).read_bytes(), 0o755),
+        file(f"{OURS}/shell", programs.joinpath("shell").read_bytes(), 0o755),
     ]
 
 
@@ -79,7 +85,7 @@ def _member(inode: int, entry: Entry) -> bytes:
         *(inode, entry.mode, 0, 0, links, 0, len(entry.data)),
         *(0, 0, *entry.device, len(name), 0),
     )
-    header = _MAGIC + b"".join(b"%08X" % number for number in numbers)
+    header = cpio.MAGIC + b"".join(b"%08X" % number for number in numbers)
     return _padded(header + name) + _padded(entry.data)
 
 

@@ -74,6 +74,14 @@ class RealtimeQuirk:
         return not numbers or (int(numbers[1]), int(numbers[2])) < self.kernel_fixed
 
 
+@dataclass(frozen=True, slots=True)
+class SerialPort:
+    """A serial port, as Linux knows it."""
+
+    name: str  # of its tty, also in console=
+    device: tuple[int, int]  # major, minor: Documentation/admin-guide/devices.txt
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Arch:
     """Everything the harness knows about an architecture; there is one value of each."""
@@ -127,7 +135,8 @@ class Arch:
     formats: tuple[Format, ...]
     # Whether kernels want a device tree, and learn of all RAM from it.
     device_tree: bool
-    # What must be built into a kernel for the serial port.
+    # The serial port that the harness reads, and what must be built into a kernel for it.
+    serial: SerialPort
     console_driver: Need
     # How far behind its load address the code of a kernel may begin whose headers do not tell.
     code_starts: tuple[int, ...] = ()

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from bootproof.harness.arch import FAST, Arch, Board
+from bootproof.harness.arch import FAST, Arch, Board, SerialPort
 from bootproof.harness.arch.dump import DumpFormat, incomplete, values
 from bootproof.loader.address import GIB, MIB, Banks, Range
 from bootproof.loader.arch.aarch64 import Arm64Registers
@@ -84,6 +84,7 @@ AARCH64: Final = Arch(
     fast=FAST,
     formats=(Format.IMAGE,),
     device_tree=True,
+    serial=SerialPort("ttyAMA0", (204, 64)),
     console_driver=Need(
         "CONFIG_SERIAL_AMBA_PL011_CONSOLE", b"uart-pl011", "the driver of the serial port (pl011)"
     ),

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from bootproof.harness.arch import FAST, Arch, Board, Quirk, RealtimeQuirk
+from bootproof.harness.arch import FAST, Arch, Board, Quirk, RealtimeQuirk, SerialPort
 from bootproof.harness.arch.dump import DumpFormat, each_cpu, incomplete, values
 from bootproof.loader.address import GIB, Banks, Range
 from bootproof.loader.arch.x86_64 import DescriptorTable, Segment, X86Registers
@@ -159,6 +159,7 @@ X86_64: Final = Arch(
     fast=f"{FAST} no_timer_check",
     formats=(Format.ELF, Format.BZIMAGE),
     device_tree=False,
+    serial=SerialPort("ttyS0", (4, 64)),
     console_driver=Need(
         "CONFIG_SERIAL_8250_CONSOLE", b"serial8250", "the driver of the serial port (8250)"
     ),

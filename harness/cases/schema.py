@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any, Final
 
+from bootproof.harness import command_line
 from bootproof.harness.arch import DEFAULT_PROFILE, PROFILES
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import KEY, RAM_BASE, Case, Expectation, Key, short
@@ -259,7 +260,8 @@ def contradiction(case: Case) -> tuple[str, str] | None:
         return "pvh_relocate", "needs an offset, and the protocol pvh"
     if case.expect.code is not None and case.expect.verdict is not Verdict.LOAD_REFUSED:
         return "expect", f"a code is of load-refused, not of {case.expect.verdict.value}"
-    return None
+    why = command_line.problem(case.cmdline or "", initrd=case.initrd is not None)
+    return None if why is None else ("cmdline", why)
 
 
 # --- writing -----------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     """Writes our init as a cpio archive, and says what the kernel's command line needs for it."""
-    from bootproof.harness import prove
+    from bootproof.harness import command_line, prove
     from bootproof.loader.address import format_size
     from bootproof.loader.errors import one_line
 
@@ -31,7 +31,8 @@ def _run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
     print(f"initramfs {one_line(str(path))}: {format_size(len(data))}, for {arguments.arch}")
-    print(f"cmdline   {prove.RDINIT} {prove.NONCE}TEXT (TEXT: another one for each boot image)")
+    words = f"{command_line.RDINIT} {command_line.NONCE}TEXT"
+    print(f"cmdline   {words} (TEXT: another one for each boot image)")
     return OK
 
 

@@ -15,8 +15,9 @@ from typing import Final
 
 from bootproof.harness.text import printable
 
-_STAMP: Final = rb"\[ *\d+\.\d+\](?:\[ *[TC]\d+\])? "
-_BEGIN: Final = rb"(?:^|" + _STAMP + rb")"  # printk.time may be off
+STAMP: Final = rb"\[ *\d+\.\d+\](?:\[ *[TC]\d+\])? "
+"""Before each line of the kernel's, unless printk.time is off."""
+_BEGIN: Final = rb"(?:^|" + STAMP + rb")"  # printk.time may be off
 _FRAME: Final = rb"(\w[\w.]*\+0x[0-9a-f]+/0x[0-9a-f]+)"
 
 _PANIC: Final = re.compile(_BEGIN + rb"Kernel panic - not syncing: ([^\r\n]*)", re.MULTILINE)
@@ -36,7 +37,18 @@ _ORDERLY: Final = re.compile(
 )
 # What Linux says again of what it was given ("Kernel command line: …", "Unknown kernel command line
 # parameters …"): words of the one who started it, whatever they look like.
-_ECHO: Final = re.compile(rb"(ommand line(?:: | parameters ))[^\r\n]*")
+_ECHO: Final = re.compile(rb"(ommand line(?:: | parameters ))([^\r\n]*)")
+_BANNER: Final = re.compile(_BEGIN + rb"Linux version ", re.MULTILINE)
+# setup_arch() of init/main.c. Newer kernels part a long one into lines that end in a backslash.
+_COMMAND_LINE: Final = re.compile(
+    _BEGIN + rb"Kernel command line: ([^\r\n]*[^\r\n\\])\r?\n", re.MULTILINE
+)
+_CONSOLE: Final = re.compile(
+    _BEGIN + rb"(?:printk: )?(?:legacy )?console \[(\w+)\] enabled", re.MULTILINE
+)
+_UNHEARD: Final = re.compile(
+    _BEGIN + rb"bootproof: no serial port for init; the console is (\w+)", re.MULTILINE
+)
 _INIT_RUNS: Final = re.compile(rb"Run /[^\r\n]* as init process\r?\n")
 _NOT_EXECUTED: Final = re.compile(
     _BEGIN + rb"((?:Failed to execute /|Starting init: )[^\r\n]*)", re.MULTILINE
@@ -68,12 +80,16 @@ def echoes(line: bytes) -> bool:
     return _ECHO.search(line) is not None
 
 
+def echoed(text: bytes, wanted: bytes) -> bool:
+    """Whether the command line that a kernel says again has `wanted` in it: it means nothing then,
+    wherever else it stands.
+    """
+    return any(wanted in match.group(2) for match in _ECHO.finditer(text))
+
+
 def find(text: bytes, wanted: bytes) -> int:
-    """Where `wanted` first stands and is not the command line said again; -1 if nowhere."""
-    at = text.find(wanted)
-    while at >= 0 and echoes(text[text.rfind(b"\n", 0, at) + 1 : at]):
-        at = text.find(wanted, at + 1)
-    return at
+    """Where `wanted` first stands; -1 if nowhere, or if it is a part of the command line."""
+    return -1 if echoed(text, wanted) else text.find(wanted)
 
 
 def _said(text: bytes) -> bytes:
@@ -99,6 +115,28 @@ def oops(text: bytes) -> Message | None:
     at = _AT.search(text, died.end())
     what = bugs[-1] if bugs else died
     return Message(printable(what.group(1)), at.group(1).decode() if at else None)
+
+
+def on_console(transcript: bytes) -> bool:
+    """Whether a kernel has begun to tell the console what it does: its banner comes first."""
+    return _BANNER.search(transcript) is not None
+
+
+def consoles(text: bytes) -> tuple[str, ...]:
+    """The consoles that the kernel opened, by the names that console= has for them."""
+    return tuple(match[1].decode() for match in _CONSOLE.finditer(_said(text)))
+
+
+def unheard(text: bytes) -> str | None:
+    """The console of a guest whose init, ours, found no serial port to prove its boot through."""
+    found = _UNHEARD.search(text)
+    return found[1].decode() if found else None
+
+
+def command_line(text: bytes) -> str | None:
+    """The command line that the kernel says it has, all of it on one line."""
+    found = _COMMAND_LINE.search(text)
+    return found[1].decode("utf-8", "backslashreplace") if found else None
 
 
 def orderly_end(text: bytes) -> str | None:
@@ -135,9 +173,9 @@ def _exit(status: int) -> str:
 
 def _last_words(text: bytes) -> str:
     """The last line that init itself printed: one without a time stamp."""
-    runs = _INIT_RUNS.search(text) if re.search(_STAMP, text) else None
+    runs = _INIT_RUNS.search(text) if re.search(STAMP, text) else None
     lines = text[runs.end() :].splitlines() if runs else []
-    own = [line for line in lines if line.strip() and not re.match(_STAMP, line)]
+    own = [line for line in lines if line.strip() and not re.match(STAMP, line)]
     return f" after {printable(own[-1].strip())!r}" if own else ""
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from bootproof.harness import evidence
-from bootproof.harness.guest import logbuffer
+from bootproof.harness.guest import kernellog, logbuffer
 from bootproof.harness.host.files import file_for_qemu, given_to_qemu, has_room
 from bootproof.harness.host.process import QemuProcess
 from bootproof.harness.observation import Budget, End, Observation, Observer
@@ -190,7 +190,8 @@ class Session:
 
     def _observation(self, ending: Ending) -> Observation:
         transcript = bytes(self.console.transcript)
-        proven = evidence.parse(transcript).proof is not None
+        # A kernel that has another console proves its boot, and says nothing else of it.
+        told = evidence.parse(transcript).proof is not None and kernellog.on_console(transcript)
         dump = self.machine.arch.dump
         reset = ending.end is End.GUEST_RESET
         return Observation(
@@ -201,7 +202,7 @@ class Session:
             instructions=ending.usage.instructions,
             cpu_seconds=ending.usage.cpu_seconds,
             registers=ending.registers,
-            log=b"" if proven else logbuffer.read(self.ram),
+            log=b"" if told else logbuffer.read(self.ram),
             place=ending.place,
             reset=dump.reset_cause(ending.registers, ending.before, ending.at) if reset else "",
             console_lost=not self.has_room and self._disk_was_full(),

@@ -73,10 +73,6 @@ class Sign(enum.Enum):
     KILL_AT = enum.auto()  # the text at which QEMU is to be killed
 
 
-# Text that a kernel may only have said again, as a part of its command line.
-_MAY_BE_ECHO: Final = (Sign.END_OF_PANIC, Sign.MARKER)
-
-
 class Watch:
     """One guest under observation. Raises MonitorError when QEMU goes away unasked."""
 
@@ -105,6 +101,7 @@ class Watch:
         self._ram = ram
         self._log_after = _LOG_AFTER
         self._panic_in_log = False
+        self._marker_echoed = False
         self._observer = observer
         self._shutdown: End | None = None
 
@@ -128,7 +125,7 @@ class Watch:
         proven = False
         while True:
             sign = [*awaited][self._console.expect_list(patterns, timeout=POLL_SECONDS)]
-            if sign in _MAY_BE_ECHO and kernellog.echoes(self._console.line_before_match()):
+            if self._is_command_line(sign, marker):
                 sign = Sign.NOTHING_NEW
             if sign is Sign.PROOF and proof and not proven:
                 proven = True
@@ -148,6 +145,18 @@ class Watch:
             )
             if end is not None:
                 return self.stop(End.PROOF if proven and end.given_up else end)
+
+    def _is_command_line(self, sign: Sign, marker: bytes | None) -> bool:
+        """Whether what was found is, or for the marker has once been, in the command line that a
+        kernel says again.
+        """
+        if sign is Sign.END_OF_PANIC:
+            return kernellog.echoes(self._console.line_before_match())
+        if sign is not Sign.MARKER or marker is None:
+            return False
+        if not self._marker_echoed:
+            self._marker_echoed = kernellog.echoed(bytes(self._console.transcript), marker)
+        return self._marker_echoed
 
     def given_up(self) -> bool:
         """Whether a guest that has not been handed over yet never will be."""

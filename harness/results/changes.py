@@ -21,10 +21,10 @@ THRESHOLD: Final = 0.005  # of the instruction count
 _SHARE: Final = 0.1  # of the threshold: what a stage must add to the whole boot to be a regression
 _SHOWN: Final = 160  # characters of a transcript line
 # What differs between any two kernels, boot images or runs, and says nothing: the nonce of a case
-# follows from the kernel's digest, the proof from the nonce.
+# follows from the kernel's digest, the proof and what checks the line of the command line from it.
 _VOLATILE: Final = (
     (re.compile(r"bootproof\.nonce=[0-9a-f]+"), "bootproof.nonce=…"),
-    (re.compile(r"^bootproof: proof [0-9a-f]+"), "bootproof: proof …"),
+    (re.compile(r"^bootproof: (proof|\d+) [0-9a-f]+"), r"bootproof: \1 …"),
     (re.compile(r"^\[ *[0-9]+\.[0-9]+\]"), "[…]"),
 )
 

@@ -40,6 +40,7 @@ from bootproof.loader.arch.x86_64 import (
     X86Registers,
 )
 from bootproof.loader.bootimage import BootImage
+from bootproof.loader.initramfs import archive, file
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols.linux64 import identity_map
@@ -161,9 +162,10 @@ class X86Program(Program):
         return self
 
     def say_initrd(self) -> Self:
-        """Writes the initrd, up to a NUL, that the zero page at RSI tells of."""
+        """Writes the text of `initrd_saying`, in the initrd that the zero page at RSI tells of."""
         self.code += bytes.fromhex("8b b6 18 02 00 00")  # mov esi, [rsi + ramdisk_image]
         self.code += bytes.fromhex("66 ba f8 03 fc")  # mov dx, 0x3f8; cld
+        self.code += bytes.fromhex("ac 3c 02 75 fb")  # lodsb; cmp al, 2; jne -5
         self.code += bytes.fromhex("ac 84 c0 74 03 ee eb f8")  # lodsb; test; jz +3; out; jmp -8
         return self
 
@@ -274,6 +276,17 @@ class Guest:
         return image
 
 
+def initrd_saying(text: bytes) -> bytes:
+    """An archive with a text that `X86Program.say_initrd` finds, behind others: from STX to NUL."""
+    return archive([file("text", b"\x02" + text + b"\0")])
+
+
+def framed(number: int, key: str, value: str) -> str:
+    """A line of evidence as init prints it."""
+    check = hashlib.sha256(f"{key} {value}\n".encode()).hexdigest()[:8]
+    return f"bootproof: {number} {check} {key} {value}\r\n"
+
+
 @dataclass(frozen=True)
 class Claim:
     """What a guest says about itself, line by line, and the expectation that it fulfils.
@@ -308,8 +321,8 @@ class Claim:
         pairs = [(key, part) for key, value in lines.items() for part in value.split("\n")]
         said = "".join(f"{key} {value}\n" for key, value in pairs)
         digest = hashlib.sha256(f"{nonce or self.nonce}\n{said}".encode()).hexdigest()
-        printed = "".join(f"bootproof: {key} {value}\r\n" for key, value in pairs)
-        return f"{printed}bootproof: proof {digest}\r\n".encode()
+        printed = "".join(framed(number, *pair) for number, pair in enumerate(pairs, start=1))
+        return f"{printed}bootproof: proof {digest}\r\n".encode() * 2
 
     @property
     def expected(self) -> Expected:
@@ -321,9 +334,11 @@ class Claim:
             cmdline=self.cmdline,
             cpus=1,
             ram=self.machine.arch.system_ram(banks, None),
+            banks=tuple(banks),
             code=CodeAt((self.entry,)),
             bootloader_type=255 if x86 else None,
             request=None if x86 else "a request",
+            serial=self.machine.arch.serial.name,
         )
 
 

@@ -23,10 +23,11 @@ from bootproof.harness.case import Case
 from bootproof.harness.evidence import nonce_for
 from bootproof.harness.qemu.binary import find_qemu
 from bootproof.kernels.cache import file_sha256
+from bootproof.loader import initramfs
 from bootproof.loader.address import GIB, MIB
 from tests import ROOT
 from tests.builders import images as builder
-from tests.builders.guests import Claim, X86Program, machine
+from tests.builders.guests import Claim, X86Program, framed, initrd_saying, machine
 from tests.builders.processes import LOAD, vmlinux
 from tests.builders.processes import bootproof as in_process
 
@@ -118,7 +119,7 @@ def test_boot_that_proves_itself(bootproof: Run, tmp_path: Path) -> None:
     nonce = nonce_for(Case("x86_64", str(path), "elf", "linux64").id, file_sha256(path))
     cmdline = f"quiet rdinit=/bootproof/init bootproof.nonce={nonce} bootproof.next=/init"
     claim = Claim(machine("x86_64", memory=32 * MIB), LOAD, nonce, cmdline)
-    (tmp_path / "initrd").write_bytes(claim.text() + b"\0")
+    (tmp_path / "initrd").write_bytes(initrd_saying(claim.text()))
     said = bootproof(
         *("boot", path, "--protocol", "linux64", "--memory", "32M", "--cmdline", "quiet"),
         *("--initrd", tmp_path / "initrd", "--out", tmp_path / "run"),
@@ -127,7 +128,7 @@ def test_boot_that_proves_itself(bootproof: Run, tmp_path: Path) -> None:
     lines = said.out.splitlines()
     assert f"kernel    {path} (elf)" in lines
     assert "protocol  linux64, entered at 0x1000000" in lines
-    assert "| bootproof: cpus 1" in lines
+    assert f"| {framed(4, 'cpus', '1').rstrip()}" in lines
     assert "verdict   booted: 6.1.0-test proved its boot; kernel code at 0x1000000" in lines
     assert (
         "entry     registers and RAM at the first instruction are as the boot image says" in lines
@@ -151,7 +152,7 @@ def test_guest_output_is_shown_not_obeyed(bootproof: Run, tmp_path: Path) -> Non
     path = tmp_path / "vmlinux"
     program = X86Program(LOAD).say_initrd().reset()
     path.write_bytes(vmlinux(program))
-    (tmp_path / "initrd").write_bytes(b"\x1b[2J\x07one\r\n\xfftwo\0")
+    (tmp_path / "initrd").write_bytes(initrd_saying(b"\x1b[2J\x07one\r\n\xfftwo"))
     said = bootproof(
         *("boot", path, "--protocol", "linux64", "--memory", "32M"),
         *("--initrd", tmp_path / "initrd", "--out", tmp_path / "run"),
@@ -358,6 +359,17 @@ def test_initrd(bootproof: Run, kernel: Path, tmp_path: Path) -> None:
     assert refused(tmp_path / "empty") == f"bootproof: {tmp_path / 'empty'}: is empty (--initrd)"
     assert refused(tmp_path) == f"bootproof: {tmp_path}: Is a directory (--initrd)"
     assert "not a regular file (--initrd)" in refused(tmp_path / "fifo")
+    archive = initrd_saying(b"hello")
+    for name, content, words in (
+        ("notes.txt", b"hello, world\n", "no cpio archive begins at 0x0 (there is 68 65 6c 6c 6f"),
+        ("cut", archive[:100], "the cpio archive breaks off at 0x64, before its trailer; the file"),
+        ("junk", archive + b"junk", f"no cpio archive begins at {len(archive):#x}"),
+        ("own", initramfs.archive([initramfs.file("bootproof/init", b"")]), "could replace"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        text = refused(tmp_path / name)
+        assert text.startswith(f"bootproof: {tmp_path / name}: ") and words in text
+        assert text.endswith(" (--initrd)")
     text = refused(tmp_path / "large")
     assert text.startswith(f"bootproof: {kernel}: no room for initrd: 40")
     assert text.endswith("; give the guest at least 57 MiB (--memory)")
@@ -466,7 +478,7 @@ def test_interrupted_boot_ends_qemu(
 ) -> None:
     path = tmp_path / "vmlinux"
     path.write_bytes(vmlinux(X86Program(LOAD).say_initrd().count()))
-    (tmp_path / "initrd").write_bytes(b"running\n\0")
+    (tmp_path / "initrd").write_bytes(initrd_saying(b"running\n"))
     command: list[str | Path] = ["boot", path, "--protocol", "linux64", "--memory", "32M"]
     command += ["--initrd", tmp_path / "initrd", "--out", tmp_path / "run"]
     process = subprocess.Popen(

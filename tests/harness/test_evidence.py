@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+from importlib import resources
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,19 +14,22 @@ from hypothesis import strategies as st
 from bootproof.harness import evidence
 from bootproof.harness.evidence import GuestEvidence, nonce_for, parse, proof_for
 from bootproof.loader.address import Range
+from tests.builders.guests import framed
 from tests.builders.programs import host_program
 
 PROOF = "ab" * 32
-GOOD = (
-    b"[    1.0] Run /bootproof/init as init process\r\n"
-    b"bootproof: cmdline console=ttyS0 bootproof.nonce=11\r\n"
-    b"bootproof: cpus 2\r\n"
-    b"bootproof: memory 480000 kB\r\n"
-    b"bootproof: code 01000000-01ffffff\r\n"
-    b"bootproof: ram 00001000-0009fbff\r\n"
-    b"bootproof: ram 00100000-1fffffff\r\n"
-    b"bootproof: proof " + PROOF.encode() + b"\r\n"
+PAIRS = (
+    ("cmdline", "console=ttyS0 bootproof.nonce=11"),
+    ("cpus", "2"),
+    ("memory", "480000 kB"),
+    ("code", "01000000-01ffffff"),
+    ("ram", "00001000-0009fbff"),
+    ("ram", "00100000-1fffffff"),
 )
+BLOCK = "".join(framed(number, *pair) for number, pair in enumerate(PAIRS, start=1)).encode()
+BLOCK += b"bootproof: proof " + PROOF.encode() + b"\r\n"
+GOOD = b"[    1.0] Run /bootproof/init as init process\r\n" + BLOCK + BLOCK
+CHATTER = b"[   10.571076] irq_handler_entry: irq=4 name=ttyS0\r\n"
 
 
 def test_everything_is_read() -> None:
@@ -44,18 +49,56 @@ def test_everything_is_read() -> None:
 
 
 def test_kernel_lines_between_and_bare_line_feeds_change_nothing() -> None:
-    interleaved = GOOD.replace(b"bootproof: cpus", b"[    2.0] clocksource: x\r\nbootproof: cpus")
+    interleaved = GOOD.replace(b"bootproof: 2", b"[    2.0] clocksource: x\r\nbootproof: 2")
     assert parse(interleaved) == parse(GOOD) == parse(GOOD.replace(b"\r\n", b"\n"))
+
+
+@pytest.mark.parametrize("step", [1, 7, 16])
+def test_kernel_messages_in_the_middle_of_every_line(step: int) -> None:
+    """One after each transmit interrupt, as tracing on the console has it; also of a thread."""
+    for message in (CHATTER, CHATTER.replace(b"] ", b"][   T12] ")):
+        cut = [BLOCK[at : at + step] + message for at in range(0, len(BLOCK), step)]
+        assert parse(b"".join(cut)) == parse(GOOD)
+
+
+def test_one_message_without_a_time_stamp_anywhere() -> None:
+    """It cannot be told from init's own words: but what it cuts is said once more."""
+    for at in range(len(BLOCK)):
+        assert parse(BLOCK[:at] + b"watchdog: out of the blue\n" + BLOCK[at:] + BLOCK) == parse(
+            GOOD
+        )
+
+
+def test_a_line_that_a_message_has_changed_is_none() -> None:
+    """A cut that leaves something that looks like a line does not go unnoticed."""
+    wrong = framed(2, "cpus", "2").replace("cpus 2", "cpus 2[    1.0] x").encode()
+    assert parse(wrong + b"\n").values("cpus") == ()
+    assert parse(framed(2, "cpus", "2").replace("cpus 2", "cpus 3").encode()).text == ""
+
+
+def test_evidence_by_way_of_the_kernels_log() -> None:
+    """Where only the kernel has a console, init's words come with time stamps."""
+    stamped = b"".join(b"[    1.0] " + line for line in BLOCK.splitlines(keepends=True))
+    assert parse(stamped) == parse(GOOD)
+
+
+def test_lines_count_as_far_as_none_is_missing() -> None:
+    lines = BLOCK.splitlines(keepends=True)
+    assert parse(b"".join(lines[:2] + lines[3:])).text == "".join(
+        f"{key} {value}\n" for key, value in PAIRS[:2]
+    )
 
 
 @pytest.mark.parametrize(
     "cut",
     [
-        b"[    2.0] bootproof: cpus 9\r\n",  # not at the start of a line
         b"Command line: bootproof: proof 00\r\n",
-        b" bootproof: cpus 9\r\n",
-        b"bootproof:cpus 9\r\n",
-        b"bootproof: cpus\r\n",
+        b"[    2.0] Command line: " + framed(2, "cpus", "9").encode(),
+        b" " + framed(2, "cpus", "9").encode(),  # not at the start of a line
+        framed(2, "cpus", "9").encode().replace(b": ", b":"),
+        b"bootproof: 2 00000000 cpus 9\r\n",
+        b"bootproof: cpus 9\r\n",
+        framed(1000, "cpus", "9").encode(),
         b"bootproof: \r\n",
     ],
 )
@@ -64,28 +107,32 @@ def test_lines_that_are_none(cut: bytes) -> None:
 
 
 def test_a_line_that_was_cut_short_is_none() -> None:
-    assert parse(GOOD[: GOOD.index(b"bootproof: proof") + 30]).proof is None
-    assert parse(GOOD[:-2]).proof is None  # its end has not come yet
-    cut = GOOD[: GOOD.index(b"bootproof: memory") + 20]
+    assert parse(BLOCK[: BLOCK.index(b"bootproof: proof") + 30]).proof is None
+    assert parse(BLOCK[:-2]).proof is None  # its end has not come yet
+    cut = BLOCK[: BLOCK.index(b" memory") + 9]
     assert parse(cut).values("memory") == ()
 
 
 def test_nothing_after_the_first_proof_counts() -> None:
-    assert parse(GOOD + b"bootproof: cpus 64\r\nbootproof: proof 00\r\n") == parse(GOOD)
+    more = framed(7, "ram", "40000000-7fffffff") + framed(2, "cpus", "64")
+    proof = b"bootproof: proof " + b"0" * 64 + b"\r\n"
+    assert parse(GOOD + more.encode() + proof) == parse(GOOD)
 
 
 @pytest.mark.parametrize("separator", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"])
 def test_only_a_line_feed_ends_a_line(separator: str) -> None:
     """A command line may hold characters that Python, too, takes for the end of a line."""
     cmdline = f"quiet{separator}cpus 64"
-    said = parse(f"bootproof: cmdline {cmdline}\nbootproof: cpus 1\n".encode())
+    said = parse((framed(1, "cmdline", cmdline) + framed(2, "cpus", "1")).encode())
     assert said.value("cmdline") == cmdline
     assert said.values("cpus") == ("1",)
     assert said.to_json() == {"cmdline": [cmdline], "cpus": ["1"], "proof": None}
 
 
 def test_bytes_that_are_no_text() -> None:
-    assert parse(b"bootproof: cmdline \xff\n").value("cmdline") == "\\xff"
+    check = hashlib.sha256(b"cmdline \xff\n").hexdigest()[:8].encode()
+    said = parse(b"bootproof: 1 " + check + b" cmdline \xff\n")
+    assert said.value("cmdline") == "\\xff"
 
 
 @pytest.mark.parametrize("text", ["", "none", "x 2", "-"])
@@ -130,21 +177,17 @@ def test_nonce_depends_on_case_and_kernel() -> None:
     assert nonce_for("a", "1") == nonce_for("a", "1")
 
 
-def test_shell_of_the_guest_makes_the_same_digest() -> None:
-    """The lines of init that make the proof, run by the shell that the guest has."""
-    script = """
-        b=busybox
-        say() {
-            evidence="$evidence$1 $2
-"
-        }
-        nonce=11
-        say cmdline 'console=ttyS0 $HOME "x"  \\\\n'
-        say cpus 1
-        digest=$(printf '%s\\n%s' "$nonce" "$evidence" | $b sha256sum)
-        echo "${digest%% *}"
-    """
-    command = [host_program("busybox"), "sh", "-c", script]
-    said = subprocess.run(command, capture_output=True, check=True).stdout
-    text = 'cmdline console=ttyS0 $HOME "x"  \\\\n\ncpus 1\n'
-    assert said.decode().strip() == evidence.proof_for("11", text)
+def test_init_numbers_and_proves_its_lines_as_they_are_read(tmp_path: Path) -> None:
+    """The function of init that makes the lines, run by the shell that the guest has."""
+    text = 'cmdline console=ttyS0 $HOME "x"  \\\\n *\ncpus 1\nram  two  blanks \nrequest \n'
+    for name in ("lines", "proc"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "busybox").symlink_to(host_program("busybox"))
+    init = resources.files("bootproof.loader").joinpath("guest", "init").read_text()
+    functions = init.replace("/bootproof", str(tmp_path)).partition("if true > ")[0]
+    script = f"{functions}\nb={tmp_path}/busybox nonce=11 said='' evidence=$0\nnumber_lines\n"
+    words = [host_program("busybox"), "sh", "-c", script + 'printf %s "$said"', text]
+    printed = subprocess.run(words, capture_output=True, check=True).stdout
+    said = evidence.parse(printed)
+    assert said.text == text
+    assert said.proves("11") and not said.proves("12")

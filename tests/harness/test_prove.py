@@ -14,7 +14,7 @@ from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case, Expectation, offset_label, short
 from bootproof.harness.inputs import images, variants
 from bootproof.harness.observation import Placement
-from bootproof.harness.prove import expected_code, full_cmdline
+from bootproof.harness.prove import expected_code
 from bootproof.harness.report import failure
 from bootproof.harness.suite.case_result import case_result
 from bootproof.harness.verdict import CodeAnywhere, CodeAt, Verdict
@@ -38,29 +38,6 @@ def case(offline: None, tmp_path: Path) -> Case:
     path = tmp_path / "vmlinux"
     path.write_bytes(VMLINUX)
     return Case("x86_64", str(path), "elf", "linux64", memory=32 * MIB)
-
-
-# --- command lines -----------------------------------------------------------------------------
-
-OURS = "rdinit=/bootproof/init bootproof.nonce=11"
-
-
-@pytest.mark.parametrize(
-    ("chosen", "next_init", "wanted"),
-    [
-        ("quiet", None, f"quiet {OURS}"),
-        ("", None, OURS),
-        ("quiet", "/init", f"quiet {OURS} bootproof.next=/init"),
-        ("  a  b\t", None, f"a  b {OURS}"),
-        # What follows the dashes is for init, which is ours.
-        ("quiet -- single", None, f"quiet {OURS} -- single"),
-        ("-- single", "/init", f"{OURS} bootproof.next=/init -- single"),
-        ("quiet --", None, f"quiet {OURS} --"),
-        ("a --b c-- d=-- -- e -- f", None, f"a --b c-- d=-- {OURS} -- e -- f"),
-    ],
-)
-def test_full_cmdline(chosen: str, next_init: str | None, wanted: str) -> None:
-    assert full_cmdline(chosen, "11", next_init) == wanted
 
 
 # --- where the code must be --------------------------------------------------------------------

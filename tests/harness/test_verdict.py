@@ -229,10 +229,6 @@ def test_log_buffer_makes_no_pass() -> None:
     assert verdict(b"", End.PARKED, log=X86.text())[0] is Verdict.SILENT
 
 
-def test_log_buffer_is_not_asked_once_there_is_a_proof() -> None:
-    assert verdict(X86.text(), End.GUEST_RESET, log=PANIC)[0] is Verdict.BOOTED
-
-
 def test_oops_before_the_proof_and_after_it() -> None:
     found, reason = verdict(DIED + X86.text(), End.GUEST_RESET)
     assert (found, reason) == (Verdict.OOPS, f"{OOPS}; init proved its boot all the same")
@@ -280,20 +276,149 @@ def test_contradictions_are_all_named() -> None:
 
 
 @pytest.mark.parametrize("proof", [b"no digest", b"00", b"\xff"])
-def test_a_proof_line_that_is_none_is_a_wrong_one(proof: bytes) -> None:
-    text = X86.text()
-    forged = text[: text.index(b"proof ")] + b"proof " + proof + b"\n"
-    assert verdict(forged, End.GUEST_RESET)[0] is Verdict.BOOTED_WRONG
+def test_a_proof_line_that_is_none_proves_nothing(proof: bytes) -> None:
+    """Nor does it say that anything is wrong with the boot."""
+    block = X86.text()
+    forged = block[: block.index(b"proof ")] + b"proof " + proof + b"\n"
+    assert verdict(forged, End.PARKED)[0] is Verdict.STUCK
+    found, reason = verdict(forged + RESTARTED, End.GUEST_RESET)
+    assert found is Verdict.INCONCLUSIVE
+    assert reason == "init ran, but its proof is not whole on the console"
 
 
-@pytest.mark.parametrize("memory", ["8000 kB", "15990 kB"])
-def test_memory_in_use_between_half_and_all(memory: str) -> None:
+# --- differences that are the guest's own ------------------------------------------------------
+
+BOOTED = "6.1.0-test proved its boot; kernel code at 0x200000"
+
+
+@pytest.mark.parametrize("cmdline", ["{} quiet", "loglevel=7 panic=5 {}", "a {} b"])
+def test_words_that_the_kernel_has_by_itself_are_said(cmdline: str) -> None:
+    added = " ".join(cmdline.replace("{}", "").split())
+    found, reason = verdict(X86.text(cmdline=cmdline.format(X86.cmdline)), End.GUEST_RESET)
+    assert found is Verdict.BOOTED
+    assert reason == f"{BOOTED}; the kernel has {added!r} in its command line by itself"
+
+
+@pytest.mark.parametrize("cmdline", ["{}1", "x{}", "", "quiet"])
+def test_words_that_are_not_whole_are_not_those_that_were_asked_for(cmdline: str) -> None:
+    found, reason = verdict(X86.text(cmdline=cmdline.format(X86.cmdline)), End.GUEST_RESET)
+    assert found is Verdict.BOOTED_WRONG
+    assert reason.endswith(f", not {X86.cmdline!r}")
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "sentence"),
+    [
+        ("mem=8M", {"ram": "1000-9fbff\n100000-7fffff"}, "RAM 0x1000-0x9fbff, 0x100000-0x7fffff"),
+        ("memmap=1M$8M", {"ram": "1000-9fbff\n900000-ffffff"}, "RAM 0x1000-0x9fbff, 0x900000-0x"),
+        ("memmap=exactmap memmap=15M@1M", {"ram": "100000-ffffff"}, "RAM 0x100000-0xffffff"),
+    ],
+)
+def test_memory_that_an_option_takes_away_is_explained_by_its_name(
+    words: str, said: dict[str, str], sentence: str
+) -> None:
+    said |= {"memory": "6000 kB"}
+    cmdline = f"{words} {X86.cmdline}"
+    found, reason = verdict(X86.text(cmdline=cmdline, **said), End.GUEST_RESET)
+    assert found is Verdict.BOOTED
+    assert f"; the guest sees {sentence}" in reason and reason.endswith(f" ({words})")
+    # Without that word, behind the dashes, or as the value of another, nothing explains it.
+    for other in (X86.cmdline, f"{X86.cmdline} -- {words}", f'foo="{words}" {X86.cmdline}'):
+        found, reason = verdict(X86.text(cmdline=other, **said), End.GUEST_RESET)
+        assert found is Verdict.BOOTED_WRONG and f"the guest sees {sentence}" in reason
+
+
+def test_no_option_explains_ram_that_the_machine_does_not_have() -> None:
+    """Nor does a memory map that says so."""
+    said = {"ram": "1000-9fbff\n100000-1ffffff", "cmdline": f"memmap=16M@16M {X86.cmdline}"}
+    found, reason = verdict(X86.text(**said), End.GUEST_RESET)
+    assert found is Verdict.BOOTED_WRONG
+    nowhere = "the guest sees RAM 0x100000-0x1ffffff, but the machine has 0x0-0xffffff"
+    assert reason == nowhere
+    lying = (Range(0x1000, 0x9EC00), Range(MIB, 31 * MIB))
+    expected = dataclasses.replace(X86.expected, ram=lying)
+    seen = Observation(X86.text(ram="1000-9fbff\n100000-1ffffff"), End.GUEST_RESET)
+    assert judge(expected, seen).reason == nowhere
+
+
+@pytest.mark.parametrize("words", ["nosmp", "maxcpus=1", "nr_cpus=1", "acpi=off"])
+def test_cpus_that_an_option_leaves_out_are_explained_by_its_name(words: str) -> None:
+    two = dataclasses.replace(X86.expected, cpus=2)
+    seen = Observation(X86.text(cmdline=f"{words} {X86.cmdline}"), End.GUEST_RESET)
+    assert judge(two, seen).verdict is Verdict.BOOTED
+    assert judge(two, seen).reason.endswith(f"; the guest has 1 CPU ({words})")
+    assert judge(two, Observation(X86.text(), End.GUEST_RESET)).reason == (
+        "the guest has 1 CPU, not 2"
+    )
+    more = Observation(X86.text(cmdline=f"{words} {X86.cmdline}", cpus="3"), End.GUEST_RESET)
+    assert judge(two, more).verdict is Verdict.BOOTED_WRONG
+
+
+@pytest.mark.parametrize("memory", ["1 kB", "7900 kB", "15990 kB"])
+def test_memory_in_use_is_at_most_all(memory: str) -> None:
+    """How little of it is left, a small machine's kernel decides."""
     assert verdict(X86.text(memory=memory), End.GUEST_RESET)[0] is Verdict.BOOTED
 
 
-@pytest.mark.parametrize("memory", ["7900 kB", "16384 kB"])
+@pytest.mark.parametrize("memory", ["0 kB", "none", "16384 kB"])
 def test_memory_in_use_that_cannot_be(memory: str) -> None:
     assert verdict(X86.text(memory=memory), End.GUEST_RESET)[0] is Verdict.BOOTED_WRONG
+
+
+# --- a console that is another one -------------------------------------------------------------
+
+UNHEARD = b"[ 1.0] bootproof: no serial port for init; the console is tty0\r\n"
+TTY0 = b"[ 0.1] printk: console [tty0] enabled\r\n"
+
+
+def test_a_proof_that_nobody_could_read_is_neither_good_nor_bad() -> None:
+    log = TTY0 + UNHEARD + RESTARTED
+    found, reason = verdict(b"", End.GUEST_RESET, log=log)
+    assert found is Verdict.INCONCLUSIVE
+    assert reason.startswith("init ran, but found no serial port that it can write to: its proof")
+    assert reason.endswith("; the kernel's console is tty0, not ttyS0: add console=ttyS0")
+    assert "the log buffer in RAM has it" not in reason
+    _, reason = verdict(b"", End.GUEST_RESET, log=X86.text() + log)
+    assert "its proof went elsewhere (the log buffer in RAM has it)" in reason
+
+
+def test_our_init_without_a_nonce_has_nothing_to_prove() -> None:
+    """Whoever uses it in an image of his own, and waits for something else, sees how it ended."""
+    seen = Observation(X86.text() + RESTARTED, End.GUEST_RESET)
+    judgement = judge(ExpectedHandover(0x1000, b"login:"), seen)
+    assert judgement.verdict is Verdict.GUEST_SHUTDOWN_EARLY
+
+
+@pytest.mark.parametrize("name", [b"console", b"legacy console"])
+def test_a_console_that_is_not_read_is_named_whatever_happened(name: bytes) -> None:
+    log = b"[ 0.1] printk: bootconsole [earlyser0] enabled\n" + TTY0.replace(b"console", name)
+    cause = "; the kernel's console is tty0, not ttyS0: add console=ttyS0"
+    for end in (End.PARKED, End.GUEST_RESET, End.BUDGET):
+        assert verdict(b"", end, log=log)[1].endswith(cause)
+        both = log + b"[ 0.1] printk: console [ttyS0] enabled\n"
+        assert cause not in verdict(b"", end, log=both)[1]
+    handed_over = judge(ExpectedHandover(0x1000, serial="ttyS0"), Observation(b"", End.PARKED))
+    assert cause not in handed_over.reason
+
+
+def test_an_oops_before_the_proof_on_another_console() -> None:
+    found, reason = verdict(X86.text(), End.GUEST_RESET, log=DIED)
+    assert found is Verdict.OOPS
+    assert reason == f"{OOPS}{IN_RAM}; init proved its boot all the same"
+
+
+@pytest.mark.parametrize("own", ["root=/dev/vda", f"{X86.cmdline}0"])
+def test_a_kernel_that_does_not_take_its_command_line(own: str) -> None:
+    echo = f"[ 0.0] Kernel command line: {own}\r\n".encode()
+    for transcript, log in ((echo + PANIC, b""), (b"", echo + PANIC)):
+        found, reason = verdict(transcript, End.PARKED, log=log)
+        assert found is Verdict.PANIC
+        assert f"; the kernel's command line is {own!r}, not the one" in reason
+    echo = f"[ 0.0] Kernel command line: quiet {X86.cmdline} panic=5\r\n".encode()
+    assert "command line" not in verdict(echo + PANIC, End.PARKED)[1]
+    # Newer kernels part a long line: its beginning is not the whole.
+    echo = b"[ 0.0] Kernel command line: quiet \\\r\n[ 0.0]   splash\r\n"
+    assert "command line" not in verdict(echo + PANIC, End.PARKED)[1]
 
 
 def test_ram_may_be_cut_by_reservations() -> None:
@@ -469,5 +594,5 @@ def test_expected_fields_are_all_judged() -> None:
     """A new field of Expected needs a contradiction above, and then a name here."""
     assert {field.name for field in dataclasses.fields(Expected)} == {
         *("arch", "nonce", "cmdline", "cpus", "ram", "code", "bootloader_type", "request"),
-        *("mode", "mode_log"),
+        *("mode", "mode_log", "banks", "serial"),
     }

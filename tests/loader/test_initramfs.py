@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bootproof.loader import initramfs
+from bootproof.loader import cpio, initramfs
 from bootproof.loader.initramfs import (
     Entry,
     archive,
@@ -136,12 +136,18 @@ PROGRAMS = ("init", "shell", "init-exits", "init-fails", "init-restarts", "init-
 
 
 def test_evidence_entries() -> None:
-    found = members(archive(evidence_entries(b"the busybox")))
+    found = members(archive(evidence_entries(b"the busybox", (204, 64))))
     assert list(found) == [
-        *("dev", "dev/console", "bootproof", "bootproof/proc", "bootproof/sys"),
+        *("dev", "dev/console", "bootproof", "bootproof/serial", "bootproof/kmsg"),
+        *("bootproof/proc", "bootproof/lines", "bootproof/sys"),
         *("bootproof/busybox", "bootproof/init", "bootproof/shell"),
     ]
-    assert (found["dev/console"].mode, found["dev/console"].device) == (0o20600, (5, 1))
+    for name, device in (
+        ("dev/console", (5, 1)),
+        ("bootproof/serial", (204, 64)),
+        ("bootproof/kmsg", (1, 11)),
+    ):
+        assert (found[name].mode, found[name].device) == (0o20600, device)
     assert found["bootproof/busybox"].data == b"the busybox"
     for name in ("busybox", "init", "shell"):
         assert found[f"bootproof/{name}"].mode == 0o100755
@@ -149,12 +155,13 @@ def test_evidence_entries() -> None:
         assert found[f"bootproof/{name}"].data == GUEST.joinpath(name).read_bytes()
 
 
-def test_ours_behind_another_archive() -> None:
-    """As the kernel reads them: one after the other, each with a trailer."""
-    users = archive([file("init", b"users")])
-    both = users + archive(evidence_entries(b"b"))
-    assert members(users)["init"].data == b"users"
-    assert "bootproof/init" in members(both[len(users) :])
+def test_another_archive_behind_ours() -> None:
+    """As the kernel reads them: one after the other, each with a trailer, at a multiple of 4."""
+    ours, users = archive(evidence_entries(b"b", (4, 64))), archive([file("init", b"users")])
+    both = ours + users
+    assert "bootproof/init" in members(ours) and len(ours) % 4 == 0
+    assert members(both[len(ours) :])["init"].data == b"users"
+    cpio.check(both[len(ours) :], "both", initramfs.OURS)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -254,6 +254,7 @@ SECOND = '[[claim]]\nname = "two"\nwhy = "w"\nformat = "elf"\nprotocol = "linux6
         ),
         (CLAIM + "smp = 999", "10: claim 'one': smp: 999 CPUs are more than the "),
         (CLAIM + 'cmdline = "a"\nprofile = "fast"', "11: claim 'one': profile: is one of our own"),
+        (CLAIM + "cmdline = 'a=\"b'", "10: claim 'one': cmdline: has a quote that is never closed"),
         (CLAIM + "pvh_relocate = true", "10: claim 'one': pvh_relocate: needs an offset, and the"),
         (CLAIM + 'expect = { code = "X" }', "10: claim 'one': expect: a code is of load-refused"),
         (EXCEPT + 'machine = "virt"', "13: claim 'one': machine: virt is not of x86_64"),

@@ -15,7 +15,7 @@ from bootproof.harness.text import printable
 from bootproof.harness.verdict import Expected, judge
 from bootproof.loader.errors import one_line
 from tests import ROOT
-from tests.builders.guests import Claim, X86Program, machine
+from tests.builders.guests import Claim, X86Program, initrd_saying, machine
 from tests.builders.processes import LOAD, bootproof, vmlinux
 
 # Each would change a terminal, or what a person reads on it.
@@ -75,7 +75,7 @@ def test_guest_output_on_the_terminal(tmp_path: Path) -> None:
     path = tmp_path / "vmlinux"
     path.write_bytes(vmlinux(X86Program(LOAD).say_initrd().reset()))
     said = b"\n".join(attack.replace(b"\0", b"") for attack in ATTACKS.values())
-    (tmp_path / "initrd").write_bytes(said + b"\0")
+    (tmp_path / "initrd").write_bytes(initrd_saying(said))
     words: list[str | Path] = ["boot", path, "--protocol", "linux64", "--memory", "32M"]
     words += ["--initrd", tmp_path / "initrd", "--out", tmp_path / "run"]
     done = subprocess.run(bootproof(*words), cwd=ROOT, capture_output=True, check=False)

@@ -282,18 +282,42 @@ def test_run_ends_with_the_line_that_was_waited_for(tmp_path: Path, run: Run) ->
 
 
 @pytest.mark.parametrize("said", [False, True])
-def test_command_line_that_is_echoed_is_not_what_was_waited_for(
+def test_text_of_the_kernels_command_line_proves_nothing(
     said: bool, tmp_path: Path, run: Run
 ) -> None:
+    """A kernel says its words again anywhere: in a list of them, of its init, in a panic."""
     code = program("x86_64", ENTRY)
     for begin in (b"Kernel command line: ", b"Unknown kernel command line parameters "):
         code.say(b"[    0.000000] " + begin + b'"quiet until=ready", or not\r\n')
     code.say(b"[    0.0] Command line: [    0.0] ---[ end Kernel panic\r\n")
     if said:
-        code.say(b"and that is until=ready\r\n")
+        code.say(b"Requested init until=ready failed\r\n")
     result = run(Image(code.reset()).write(tmp_path / "image"), "--until", "until=ready")
-    assert (result.code == 0) is said
-    assert result.verdict.partition(":")[0] == ("handed-over" if said else "cpu-reset")
+    assert result.code == 1
+    assert result.verdict.startswith("cpu-reset: ")
+    assert result.verdict.endswith(
+        "; 'until=ready' stands in the kernel's own command line: no proof"
+    )
+
+
+@pytest.mark.parametrize("until", ["busybox", "rdinit=/bootproof/busybox", "e"])
+def test_text_of_the_images_command_line_is_not_waited_for(
+    until: str, tmp_path: Path, run: Run
+) -> None:
+    guest = Image(says(b"Run /bootproof/busybox\r\n"), cmdline="quiet rdinit=/bootproof/busybox")
+    result = run(guest.write(tmp_path / "image"), "--until", until)
+    assert result.code == USAGE
+    assert f"--until: '{until}' stands in the guest's own command line" in result.error
+
+
+@pytest.mark.parametrize(
+    "cmdline", [f'foo="{PROVING}"', f"quiet -- {PROVING}", f"{PROVING} rdinit=/a"]
+)
+def test_image_whose_kernel_runs_another_init_has_no_proof_to_give(
+    cmdline: str, tmp_path: Path, run: Run
+) -> None:
+    result = run(Image(says(b"hello\r\n"), cmdline=cmdline).write(tmp_path / "image"))
+    assert result.verdict.startswith("handed-over: ")
 
 
 def test_budget_is_the_users(tmp_path: Path, run: Run) -> None:

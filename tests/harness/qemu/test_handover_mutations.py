@@ -392,7 +392,7 @@ def outcome_of(mutation: Mutation, directory: Path, monkeypatch: pytest.MonkeyPa
             spoil(to / placement.DEVICES_DIRECTORY)
 
         monkeypatch.setattr("bootproof.harness.run.write", write_and_spoil)
-    expected = Expected(machine.arch.name, "", "", 1, image.ram, CodeAt(()))
+    expected = Expected(machine.arch.name, "", "", 1, image.ram, image.ram, CodeAt(()))
     return run(Start(image, machine, expected, budget=BUDGET), directory)
 
 

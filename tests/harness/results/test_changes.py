@@ -105,13 +105,14 @@ def test_stage_that_is_missing() -> None:
 
 
 def test_time_stamps_nonces_and_proofs_of_another_image_are_no_difference() -> None:
-    line = "[    0.{0}] Command line: a bootproof.nonce={0}{0}\nbootproof: proof {0}{0}\n"
+    line = "[    0.{0}] Command line: a bootproof.nonce={0}{0}\n"
+    line += "bootproof: 1 {0}f cmdline a bootproof.nonce={0}{0}\nbootproof: proof {0}{0}\n"
     old, new = (line.format(n).encode() for n in (1, 2))
     assert change(with_log(old), with_log(new, key=OTHER_IMAGE)).kind is Kind.SAME
     found = change(with_log(old), with_log(new + b"[    0.3] oops\n", key=OTHER_IMAGE))
     assert (found.kind, found.sentences[1]) == (
         Kind.CHANGED,
-        "console line 3 is  '[    0.3] oops'",
+        "console line 4 is  '[    0.3] oops'",
     )
 
 

@@ -1,0 +1,98 @@
+"""The kernel command line of a guest under test: what was chosen, and what its proof needs.
+
+Owns: where our own words go, which words of the user's cannot be right there, and what runs after
+the proof.  Must not know: profiles, how the line gets into RAM, how it is read back.
+
+Source: Documentation/admin-guide/kernel-parameters.txt (init=, rdinit=, `--`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from bootproof.loader import kernelargs
+
+RDINIT: Final = "rdinit=/bootproof/init"
+NONCE: Final = "bootproof.nonce="
+NEXT: Final = "bootproof.next="
+INIT_OF_INITRD: Final = "/init"
+SHELL: Final = "/bootproof/shell"
+_OURS: Final = re.compile(rf'(?<![^\s"])({re.escape(NONCE)}|{re.escape(NEXT)})')
+_OTHER_LINE: Final = re.compile(r"[\r\n\0]")
+_SHOWN: Final = 40  # characters of the user's that a refusal quotes
+
+
+def complete(text: str, nonce: str, next_init: str | None) -> str:
+    """What was chosen, then what the proof needs.
+
+    `next_init` is the guest program that our init hands over to instead of ending the machine.
+    What follows a `--` is for init alone: ours goes before it. Blanks at the ends are dropped,
+    since the guest's shell does not see them.
+    """
+    line = text.encode()
+    end = kernelargs.for_init(line)
+    words = [line[:end].decode().strip(), RDINIT, f"{NONCE}{nonce}"]
+    words += [f"{NEXT}{next_init}"] if next_init else []
+    words.append(line[end:].decode().strip())
+    return " ".join(word for word in words if word)
+
+
+def next_init(text: str, *, initrd: bool, interactive: bool) -> str | None:
+    """What runs after the proof: the user's rdinit, his initrd's /init, a shell, or nothing."""
+    if initrd:
+        return _own_program(text, "rdinit") or INIT_OF_INITRD
+    return SHELL if interactive else None
+
+
+def problem(text: str, *, initrd: bool) -> str | None:
+    """Why a command line cannot be right with our words in it; None when nothing is wrong.
+
+    `initrd` says whether the guest is given one by the user.
+    """
+    stripped = text.strip()
+    broken = _OTHER_LINE.search(stripped)
+    if broken:
+        before = stripped[max(0, broken.start() - _SHOWN) : broken.start()]
+        return f"has {broken.group()!r} after {before!r}: a kernel's command line is a single line"
+    line = text.encode()
+    quote = kernelargs.open_quote(line)
+    if quote is not None:
+        return f"has a quote that is never closed: {_shown(line[quote:].decode())}"
+    ours = _OURS.search(text)
+    if ours:
+        return f"has {ours.group(1)}, which is bootproof's own: leave it out"
+    return _problem_of_init(text, initrd=initrd)
+
+
+def _problem_of_init(text: str, *, initrd: bool) -> str | None:
+    for name in ("rdinit", "init"):
+        program = _own_program(text, name)
+        if program is None:
+            continue
+        if not initrd:
+            return (
+                f"has {name}={_shown(program)}, which would not be run: without an initrd there is"
+                " nothing in the guest but the proof; give one (--initrd), and it runs after the"
+                f" proof, or leave {name}= out"
+            )
+        if re.search(r"\s", program):
+            return f"has {name}={_shown(program)}: no program with blanks in its name is run"
+    return None
+
+
+def names_our_init(text: str) -> bool:
+    """Whether a kernel with this command line runs our init."""
+    return kernelargs.last_value(text.encode(), b"rdinit") == RDINIT.partition("=")[2].encode()
+
+
+def _own_program(text: str, name: str) -> str | None:
+    """The program that the user's rdinit= or init= names, where it is not ours."""
+    value = kernelargs.last_value(text.encode(), name.encode())
+    if value is None or f"{name}={value.decode()}" == RDINIT:
+        return None
+    return value.decode()
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
