@@ -108,14 +108,14 @@ def load(memory: GuestMemory, source: ImageSource, assembly: Assembly) -> Kernel
     identity = identify_bytes(source.data)
     loader = LOADERS.get(identity.format)
     if loader is None:
-        what = identity.remark or f"not a kernel that can be loaded (it is: {identity.format})"
+        what = f"not a kernel that can be loaded (it is: {identity.remark or identity.format})"
         raise UnloadableError(what, field="format", value=str(identity.format))
     arch = assembly.machine.arch
     if identity.arch not in (None, arch):
         what = f"a kernel for {identity.arch} cannot boot on a machine of {arch}"
         raise UnloadableError(what, field="architecture", value=identity.arch)
     if not assembly.request.unsafe:
-        _check_complete(source)
+        check_complete(source)
     kernel = loader().load(memory, source, kernel_offset=assembly.kernel_offset)
     if assembly.pvh_relocate and loader is Elf and assembly.kernel_offset is not None:
         unsafe = assembly.request.unsafe
@@ -123,7 +123,7 @@ def load(memory: GuestMemory, source: ImageSource, assembly: Assembly) -> Kernel
     return kernel
 
 
-def _check_complete(source: ImageSource) -> None:
+def check_complete(source: ImageSource) -> None:
     """Raises TruncatedError when a bzImage or Image ends before the last section of its PE header.
 
     linux-loader copies whatever is there, and the guest then hangs without a word. (Kernels

@@ -25,6 +25,7 @@ from bootproof.loader.segments import ProgramHeader, Row, Segments
 ELF_MAGIC: Final = b"\x7fELF"
 EI_CLASS: Final = 4
 EI_DATA: Final = 5
+ELFCLASS32: Final = 1
 ELFCLASS64: Final = 2
 ELFDATA2LSB: Final = 1
 E_MACHINES: Final = {3: "i386", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
@@ -119,6 +120,7 @@ class _Plan:
             entry_points=_entry_points(machine, self.kernel_load, pvh),
             findings=tuple(self._findings(footprint)),
             machine=machine,
+            moved_by=self.offset or 0,
         )
 
     def _check_highmem(self, highmem_start: int | None) -> None:
@@ -188,6 +190,10 @@ def _read_header(source: ImageSource) -> ElfHeader:
     if order != ELFDATA2LSB:
         at: Facts = {"field": "EI_DATA", "offset": EI_DATA}
         raise _bad(errors.Elf.BigEndianElfOnLittle, at, order, ELFDATA2LSB, "little-endian")
+    if size != ProgramHeader.SIZE and header.e_ident[EI_CLASS] == ELFCLASS32:
+        what = "it is a 32-bit ELF file (EI_CLASS); a 32-bit kernel is not supported"
+        at = {"field": "EI_CLASS", "offset": EI_CLASS, "value": ELFCLASS32, "limit": ELFCLASS64}
+        raise errors.Elf.InvalidProgramHeaderSize(what, **at, advice=_GIVE_ANOTHER)
     if size != ProgramHeader.SIZE:
         at, why = ElfHeader.at("e_phentsize"), "64-bit program headers; a 32-bit kernel is not"
         kind = errors.Elf.InvalidProgramHeaderSize
@@ -200,8 +206,10 @@ def _read_header(source: ImageSource) -> ElfHeader:
 
 def _bad(kind: type[LoaderError], at: Facts, value: int, limit: int, meaning: str) -> LoaderError:
     what = f"{at['field']} is {value:#x}, not {limit:#x} ({meaning})"
-    advice = "give an uncompressed x86-64 kernel (vmlinux)"
-    return kind(what, **at, value=value, limit=limit, advice=advice)
+    return kind(what, **at, value=value, limit=limit, advice=_GIVE_ANOTHER)
+
+
+_GIVE_ANOTHER: Final = "give an uncompressed x86-64 kernel (vmlinux)"
 
 
 def _program_headers(source: ImageSource, header: ElfHeader) -> Iterator[Row]:
@@ -221,6 +229,11 @@ def _program_headers(source: ImageSource, header: ElfHeader) -> Iterator[Row]:
     table = bytes(source.data[header.e_phoff : end])
     rows: Iterator[Row] = ProgramHeader.CODEC.iter_unpack(table)
     return rows
+
+
+def entered_as_elf(machine: str | None) -> bool:
+    """Whether the entry address of an ELF kernel is one that a boot protocol enters."""
+    return "linux64" in _ENTERED_THROUGH.get(machine or "", ("linux64",))
 
 
 def _entry_points(machine: str | None, kernel_load: int, pvh: PvhBootCapability) -> dict[str, int]:

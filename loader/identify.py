@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal
 
+from bootproof.loader import otherfiles
 from bootproof.loader.bzimage import PROTOCOL_2_08, SECTOR, machine, payload_start, setup_header
 from bootproof.loader.elf import E_MACHINES, EI_CLASS, EI_DATA, ELF_MAGIC, ELFCLASS64
 from bootproof.loader.image import ImageLike, open_image
@@ -58,7 +59,7 @@ class Identity:
     None when the bytes do not say (a bzImage before protocol 2.12).  For a later bzImage it is
     what the header promises: "x86_64" when there is a 64-bit entry point.  `packing` names the
     compression of the payload, `release` the kernel release that a bzImage's header points to.
-    `remark` is one sentence on a file that is no kernel but can be named.
+    `remark` is what a file is that is no kernel but can be named, `advice` what to do with it.
     """
 
     format: Format
@@ -66,6 +67,7 @@ class Identity:
     packing: Packing | None = None
     release: str | None = None
     remark: str | None = None
+    advice: str | None = None
 
 
 # lz4 has two formats; a file in either is called the same.
@@ -83,6 +85,7 @@ _PE_MACHINES = {0x14C: "i386", 0x1C2: "arm", 0x1C4: "arm", 0x5032: "riscv32"}
 _PE_MACHINES |= {0x5064: "riscv64", 0x6264: "loongarch64", 0x8664: "x86_64", 0xAA64: "aarch64"}
 
 _RELEASE = re.compile(rb"[!-~]{1,127}(?=[ \0])")
+_VERSION = re.compile(rb"[ -~]{1,127}(?=\0)")
 
 
 def identify(image: ImageLike) -> Identity:
@@ -102,7 +105,10 @@ def identify_bytes(data: memoryview) -> Identity:
         identity = recognise(data)
         if identity is not None:
             return identity
-    return Identity(Format.UNKNOWN)
+    other = otherfiles.recognise(data)
+    if other is None:
+        return Identity(Format.UNKNOWN)
+    return Identity(Format.UNKNOWN, remark=other.what, advice=other.advice)
 
 
 def _elf(data: memoryview) -> Identity | None:
@@ -138,11 +144,20 @@ def _bzimage(data: memoryview) -> Identity | None:
 
 def bzimage_release(data: memoryview, header: SetupHeader) -> str | None:
     """The first word of the version string of a bzImage: "6.1.0-40-cloud-amd64"."""
+    return _version(data, header, _RELEASE)
+
+
+def version_string(data: memoryview, header: SetupHeader) -> str | None:
+    """The version string of a bzImage: who it says it is."""
+    return _version(data, header, _VERSION)
+
+
+def _version(data: memoryview, header: SetupHeader, pattern: re.Pattern[bytes]) -> str | None:
     # boot.rst: kernel_version is the string's file offset less 0x200, if not 0.
     if not header.kernel_version:
         return None
-    release = _RELEASE.match(data, header.kernel_version + SECTOR)
-    return release[0].decode("ascii") if release else None
+    found = pattern.match(data, header.kernel_version + SECTOR)
+    return found[0].decode("ascii") if found else None
 
 
 def _image(data: memoryview) -> Identity | None:
@@ -164,7 +179,9 @@ def _pe(data: memoryview) -> Identity | None:
     arch = _PE_MACHINES.get(pe.machine)
     if any(section.name == ".linux" for section in pe.sections(data)):
         return Identity(Format.UKI, arch)
-    return Identity(Format.UNKNOWN, arch, remark="an EFI application without a kernel inside")
+    named = otherfiles.program_named_in(data)
+    what = "an EFI application without a kernel inside"
+    return Identity(Format.UNKNOWN, arch, remark=f"{named}, {what}" if named else what)
 
 
 def _pe_arch(data: memoryview) -> str | None:

@@ -17,7 +17,8 @@ from typing import Final
 from bootproof.loader import bzimage, pe
 from bootproof.loader.address import U64_MAX
 from bootproof.loader.assemble import LOADERS
-from bootproof.loader.elf import ElfHeader
+from bootproof.loader.elf import EI_CLASS, ELFCLASS32, ElfHeader
+from bootproof.loader.elf32 import Elf32Header, pvh_entry
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.identify import Format, identify_bytes
 from bootproof.loader.ikconfig import find
@@ -25,6 +26,7 @@ from bootproof.loader.image import ImageLike, ImageSource, open_image
 from bootproof.loader.kconfig import BANNER
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.payload import locate
+from bootproof.loader.provable import problem
 from bootproof.loader.result import Finding, KernelLoaderResult, PvhBootCapability
 from bootproof.loader.structures import SetupHeader
 from bootproof.loader.unpack import DEFAULT_LIMIT, Step, Unpacked, uki_parts, unpack_fully
@@ -49,6 +51,7 @@ _XLOADFLAGS: Final = {
     6: "XLF_5LEVEL_ENABLED",
     7: "XLF_MEM_ENCRYPTION",
 }
+_ELF_FIELDS: Final = ("e_type", "e_machine", "e_entry", "e_phnum")
 _PLACE_ANYWHERE: Final = 1 << 3  # flags of arm64
 PLACED_ANYWHERE: Final = "placed anywhere"
 
@@ -150,7 +153,8 @@ class Inspection:
     `format`, `size`: of the file.  `kernel`: the loadable format in it, behind `layers` of
     packing, with `kernel_size` bytes.  `placed` or `refused`: what its loader says without an
     offset; `moved` or `moved_refused`: with the offset, and `changes` between the two.
-    `initrd_size` and `cmdline` are those of a unified kernel image.  Sizes are in bytes.
+    `initrd_size` and `cmdline` are those of a unified kernel image.  `unprovable`: why its boot
+    cannot be proved, as far as that is known.  Sizes are in bytes.
     """
 
     file: str
@@ -171,6 +175,7 @@ class Inspection:
     findings: tuple[Finding, ...]
     initrd_size: int | None
     cmdline: str | None
+    unprovable: str | None = None
 
 
 def inspect(
@@ -191,6 +196,7 @@ def inspect(
         if offset is not None:
             moved, moved_refused, _ = _ask(kernel, unpacked.format, offset)
         payload, more = _look_into_payload(kernel, unpacked.format, limit)
+        found = problem(kernel)
         return Inspection(
             file=source.name,
             size=source.size,
@@ -210,6 +216,7 @@ def inspect(
             findings=findings + more,
             initrd_size=None if unpacked.initrd is None else len(unpacked.initrd),
             cmdline=unpacked.cmdline,
+            unprovable=None if found is None else str(found),
         )
 
 
@@ -325,16 +332,22 @@ def _header(kernel: ImageSource, kind: Format) -> dict[str, HeaderValue]:
     except LoaderError:
         return {}
     if kind is Format.IMAGE:
-        return _image_header(pe.ImageHeader.from_bytes(kernel.data))
-    if kernel.size < ElfHeader.SIZE:
+        return _image_header(kernel.data)
+    return _elf_header(kernel)
+
+
+def _elf_header(kernel: ImageSource) -> dict[str, HeaderValue]:
+    """The fields by the header's own class, and the PVH note of a file that is not loaded."""
+    narrow = kernel.size > EI_CLASS and kernel.data[EI_CLASS] == ELFCLASS32
+    layout = Elf32Header if narrow else ElfHeader
+    if kernel.size < layout.SIZE:
         return {}
-    header = ElfHeader.from_bytes(kernel.data)
-    return {
-        "e_type": header.e_type,
-        "e_machine": header.e_machine,
-        "e_entry": header.e_entry,
-        "e_phnum": header.e_phnum,
-    }
+    header = layout.from_bytes(kernel.data)
+    shown: dict[str, HeaderValue] = {name: getattr(header, name) for name in _ELF_FIELDS}
+    if isinstance(header, Elf32Header):
+        entry = pvh_entry(kernel, header)
+        shown = {"class": "32-bit"} | shown | ({} if entry is None else {"PVH entry": entry})
+    return shown
 
 
 def _setup_header(header: SetupHeader) -> dict[str, HeaderValue]:
@@ -350,10 +363,11 @@ def _setup_header(header: SetupHeader) -> dict[str, HeaderValue]:
     return shown
 
 
-def _image_header(header: pe.ImageHeader) -> dict[str, HeaderValue]:
+def _image_header(data: memoryview) -> dict[str, HeaderValue]:
+    header = pe.ImageHeader.from_bytes(data)
     flags = ["big-endian" if header.flags & pe.BIG_ENDIAN else "little-endian"]
     if header.magic == pe.ARM64_MAGIC:
-        size = pe.PAGE_SIZES.get(header.flags >> pe.PAGE_SIZE_SHIFT & pe.PAGE_SIZE_MASK)
+        size = pe.page_size(data)
         flags.append(f"{size} pages" if size else "page size not said")
         flags.append(PLACED_ANYWHERE if header.flags & _PLACE_ANYWHERE else "placed near base")
     return {

@@ -71,7 +71,7 @@ def _unrecognised(data: memoryview, identity: Identity) -> Unpack.Unrecognised:
     remark = identity.remark or begins
     what = f"neither a kernel nor a packed kernel ({remark})"
     advice = "give a vmlinux, bzImage, Image, zboot or unified kernel image, or one of them"
-    return Unpack.Unrecognised(what, advice=f"{advice} compressed")
+    return Unpack.Unrecognised(what, advice=identity.advice or f"{advice} compressed")
 
 
 def _whole_file(data: memoryview, identity: Identity) -> Payload:
@@ -106,15 +106,14 @@ def _bzimage_payload(data: memoryview) -> Payload:
 
 
 def _check_names_payload(header: SetupHeader) -> None:
-    advice = "load the bzImage as it is"
     if header.version < PROTOCOL_2_08:
         what = f"boot protocol {header.version >> 8}.{header.version & 0xFF:02} does not say where"
         needs = "the payload is; that needs 2.08 (Linux 2.6.24)"
         facts: Facts = {"field": "version", "value": header.version, "limit": PROTOCOL_2_08}
-        raise Unpack.Unsupported(f"{what} {needs}", **facts, advice=advice)
+        raise Unpack.Unsupported(f"{what} {needs}", **facts)
     if not header.payload_length:
         what = "the setup header names no payload (payload_length is 0)"
-        raise Unpack.Unsupported(what, field="payload_length", value=0, advice=advice)
+        raise Unpack.Unsupported(what, field="payload_length", value=0)
 
 
 def _zboot_payload(data: memoryview) -> Payload:

@@ -195,8 +195,20 @@ def _findings(
         yield from _page_size_findings(header)
 
 
+def page_size(data: memoryview) -> str | None:
+    """The page size that the header of an Image names, like "16K"; None where there is none."""
+    if len(data) < ImageHeader.SIZE:
+        return None
+    header = ImageHeader.from_bytes(data)
+    return _page_size(header) if header.magic == ARM64_MAGIC else None
+
+
+def _page_size(header: ImageHeader) -> str | None:
+    return PAGE_SIZES.get(header.flags >> PAGE_SIZE_SHIFT & PAGE_SIZE_MASK)
+
+
 def _page_size_findings(header: ImageHeader) -> Iterator[Finding]:
-    pages = PAGE_SIZES.get(header.flags >> PAGE_SIZE_SHIFT & PAGE_SIZE_MASK)
+    pages = _page_size(header)
     if pages in ("16K", "64K"):
         what = f"the kernel has {pages} pages: a CPU without them hangs without a word"
         yield Finding(f"page-size-{pages.lower()}", what)

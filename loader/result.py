@@ -77,6 +77,7 @@ class KernelLoaderResult:
     `footprint`: everything the kernel uses before it has a memory map. Put nothing there.
     `entry_points`: address by protocol: linux64, linux32, pvh, arm64, riscv64.
     `machine`: x86_64, i386, aarch64, riscv64, or None when the image does not say.
+    `moved_by`: how far above where it was linked; of an ELF file only.
     """
 
     kernel_load: int
@@ -87,3 +88,4 @@ class KernelLoaderResult:
     entry_points: Mapping[str, int]
     findings: tuple[Finding, ...] = ()
     machine: str | None = None
+    moved_by: int = 0

@@ -198,7 +198,8 @@ def _take_all_off(source: ImageSource, store: _Store, limit: int) -> Unpacked:
 
 
 def _as_it_is(source: ImageSource) -> Unpacked:
-    return Unpacked(source.data, identify_bytes(source.data))
+    # A view of its own: that of the source ends with it.
+    return Unpacked(source.data[:], identify_bytes(source.data))
 
 
 def _peel(name: str, outer: Unpacked, store: _Store, limit: int) -> Unpacked:

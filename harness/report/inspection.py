@@ -49,9 +49,7 @@ def render(inspection: Inspection) -> str:
 
 
 def _rows(inspection: Inspection) -> Iterator[Row]:
-    arch = inspection.arch or "architecture not said"
-    name = _FORMATS.get(inspection.format, f"{inspection.format} file")
-    yield "format", f"{name}, {arch}, {_size(inspection.size)}"
+    yield from _what_it_is(inspection)
     for layer in inspection.layers:
         yield "packed in", _packed(layer.container, layer.packing, layer.packed_size, layer.size)
     if inspection.layers:
@@ -73,6 +71,16 @@ def _rows(inspection: Inspection) -> Iterator[Row]:
         yield "finding", f"{finding.code}: {finding.sentence}"
     if len(inspection.findings) > _MOST_FINDINGS:
         yield "finding", f"and {len(inspection.findings) - _MOST_FINDINGS} more (all with --json)"
+
+
+def _what_it_is(inspection: Inspection) -> Iterator[Row]:
+    arch = inspection.arch or "architecture not said"
+    name = _FORMATS.get(inspection.format, f"{inspection.format} file")
+    if inspection.unprovable and inspection.format == "elf":
+        name = "ELF"  # a vmlinux is Linux
+    yield "format", f"{name}, {arch}, {_size(inspection.size)}"
+    if inspection.unprovable:
+        yield "boot", inspection.unprovable
 
 
 def _packed(container: str, packing: str, packed_size: int, size: int) -> str:

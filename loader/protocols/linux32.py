@@ -30,7 +30,7 @@ _32_BITS: Final = 0xFFFFFFFF
 
 def plan(ram: Sequence[Range], kernel: KernelLoaderResult, request: BootRequest) -> list[Region]:
     """See BootProtocol.plan."""
-    entry_point(kernel, NAME)
+    _entry(kernel)
     return x86.plan(ram, kernel, request, [zero_page.WANTED])
 
 
@@ -38,8 +38,12 @@ def configure(memory: GuestMemory, kernel: KernelLoaderResult, request: BootRequ
     """See BootProtocol.configure. EBP, EDI and EBX are zero, as the protocol demands."""
     regions = plan([bank.range for bank in memory.banks], kernel, request)
     address = zero_page.write(memory, regions, kernel, request)
-    flat = zero_page.flat_registers(memory, regions, entry_point(kernel, NAME), ATTR_CODE32)
+    flat = zero_page.flat_registers(memory, regions, _entry(kernel), ATTR_CODE32)
     return Handover(replace(flat, rsi=address), tuple(regions))
+
+
+def _entry(kernel: KernelLoaderResult) -> int:
+    return x86.below_4_gib(NAME, entry_point(kernel, NAME))
 
 
 PROTOCOL: Final = BootProtocol(

@@ -46,7 +46,7 @@ _LACKING: Final = {
 def entry_point(kernel: KernelLoaderResult) -> int:
     """The guest-physical PVH entry of `kernel`; ProtocolError with the reason when it has none."""
     if NAME in kernel.entry_points:
-        return kernel.entry_points[NAME]
+        return x86.below_4_gib(NAME, kernel.entry_points[NAME])
     vmlinux = kernel.setup_header is None and "linux64" in kernel.entry_points
     state = kernel.pvh_boot_cap.state if vmlinux else PvhState.PRESENT
     raise ProtocolError(f"no PVH entry: {_LACKING[state]}", field="protocol", value=NAME)

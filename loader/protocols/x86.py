@@ -9,7 +9,7 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
-from bootproof.loader.address import Range, align_up
+from bootproof.loader.address import Range
 from bootproof.loader.arch.x86_64 import DescriptorTable, Segment
 from bootproof.loader.boot_parameters import Read
 from bootproof.loader.bzimage import HDRS_MAGIC, LOADED_HIGH, PROTOCOL_2_12
@@ -42,6 +42,7 @@ VMLINUX_HEADER: Final = SetupHeader(
     cmdline_size=2047,
 )
 
+_32_BITS: Final = 0xFFFFFFFF
 _LOW: Final = Range.between(e820.FIRST_PAGE.end, e820.EBDA_START)
 
 
@@ -139,11 +140,27 @@ def _check_alignment(kernel: KernelLoaderResult) -> None:
     have 2 MiB pages, and it stops when the difference to its link address does not fit them
     (arch/x86: __startup_64).
     """
-    start = kernel.footprint.start
-    if kernel.setup_header is None and start % VMLINUX_ALIGNMENT:
+    start, over = kernel.footprint.start, kernel.moved_by % VMLINUX_ALIGNMENT
+    if over:
         what = "a vmlinux runs only at a multiple of 2 MiB from where it was linked"
-        nearest = f"nearest: {align_up(start, VMLINUX_ALIGNMENT):#x}"
+        nearest = f"nearest: {start - over + VMLINUX_ALIGNMENT:#x}"
         raise ProtocolError(what, field="load address", value=hex(start), advice=nearest)
+
+
+def below_4_gib(protocol: str, entry: int) -> int:
+    """The entry of a protocol that enters the kernel in 32-bit mode.
+
+    Raises ProtocolError for one that no such CPU can be at.
+    """
+    if entry > _32_BITS:
+        raise ProtocolError(
+            f"the {protocol} entry is at {entry:#x}, but the CPU is in 32-bit mode there",
+            field="entry",
+            value=entry,
+            limit=_32_BITS,
+            advice="load the kernel below 4 GiB (--offset), or enter it through linux64",
+        )
+    return entry
 
 
 def acpi_cpus(read: Read, rsdp: int) -> int | None:

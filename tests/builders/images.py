@@ -99,6 +99,7 @@ class ElfFile:
     phoff: int = EHDR_SIZE
     phentsize: int = PHDR_SIZE
     phnum: int | None = None
+    type: int = 2
 
     def build(self) -> bytes:
         table_end = EHDR_SIZE + PHDR_SIZE * len(self.segments)
@@ -114,7 +115,7 @@ class ElfFile:
         return struct.pack(
             EHDR,
             self.ident,
-            2,
+            self.type,
             self.machine,
             1,
             self.entry,
@@ -133,6 +134,21 @@ class ElfFile:
 def elf(*segments: Segment, **changes: Any) -> bytes:
     """The bytes of an ELF file with these segments; `changes` are header fields of ElfFile."""
     return replace(ElfFile(segments), **changes).build()
+
+
+def elf32(*segments: tuple[int, int, bytes], entry: int = 0x10_0000, machine: int = 3) -> bytes:
+    """A 32-bit ELF file; segments are (p_type, p_paddr, content)."""
+    ident = b"\x7fELF\x01\x01\x01" + bytes(9)
+    header = struct.pack(
+        "<16sHHIIIIIHHHHHH",
+        *(ident, 2, machine, 1, entry, 52, 0, 0, 52, 32, len(segments), 0, 0, 0),
+    )
+    table, content = b"", b""
+    for kind, address, data in segments:
+        offset, size = 52 + 32 * len(segments) + len(content), len(data)
+        table += struct.pack("<8I", kind, offset, address, address, size, size, 5, 4)
+        content += data
+    return header + table + content
 
 
 # bzImage ----------------------------------------------------------------------------------------
@@ -225,4 +241,6 @@ def _padded(data: bytes) -> bytes:
     return data + bytes(-len(data) % 4)
 
 
+LINUX = b"Linux version 6.1.0-own (x) \0 serial8250 uart-pl011 rootfs image loadavg"
+"""Texts that a kernel which can prove its boot cannot be without."""
 BUILD_ID = note(b"GNU\0", 3, bytes(range(20)))

@@ -47,12 +47,13 @@ sys.exit(cli.main(["matrix"]))
 
 def vmlinux(program: X86Program, memsz: int = 0x2000) -> bytes:
     """An ELF kernel of these instructions, linked to 16 MiB."""
-    return images.elf(images.load(LOAD, bytes(program.code).ljust(0x1000, b"\x90"), memsz=memsz))
+    code = bytes(program.code).ljust(0x1000 - len(images.LINUX), b"\x90")
+    return images.elf(images.load(LOAD, code + images.LINUX, memsz=memsz))
 
 
 def vmlinux_with_text(program: X86Program) -> bytes:
     """An ELF kernel of these instructions and of the strings they print."""
-    data = bytes(program.code).ljust(TEXT_DISTANCE, b"\x90") + bytes(program.text)
+    data = bytes(program.code).ljust(TEXT_DISTANCE, b"\x90") + bytes(program.text) + images.LINUX
     return images.elf(images.load(LOAD, data, memsz=0x20000))
 
 

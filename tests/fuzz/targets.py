@@ -312,7 +312,22 @@ def _ukis() -> list[bytes]:
 def _everything() -> list[bytes]:
     packed = [pack(_kernels()[0]) for _, pack in packings.COMPRESSORS.values()]
     loadable = [*_elves(), *_bzimages(), *_images()]
-    return [*loadable, *packed, *_packed_bzimages(), *_zboots(), *_ukis()]
+    return [*loadable, *packed, *_packed_bzimages(), *_zboots(), *_ukis(), *_no_kernels()]
+
+
+def _no_kernels() -> list[bytes]:
+    """Programs, other boot loaders' images and 32-bit files, which are only told what they are."""
+    interpreter = images.Segment(3, b"/lib64/ld-linux-x86-64.so.2\0")
+    dynamic = images.Segment(2, bytes([14, *bytes(15)]) * 2)
+    note = images.note(b"Xen\0", 18, bytes(4))
+    return [
+        images.elf(images.load(0, images.LINUX), interpreter, dynamic),
+        images.elf32((1, 0x10_0000, b"Welcome to GRUB!"), (4, 0, note)),
+        b"\x27\x05\x19\x56" + bytes(60) + images.LINUX,
+        b"ANDROID!" + bytes(60),
+        bytes.fromhex("d00dfeed") + bytes(60) + b"\0\0\0\1images\0",
+        b"\x02\xb0\xad\x1b" * 8,
+    ]
 
 
 def _look(data: bytes) -> None:

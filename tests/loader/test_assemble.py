@@ -282,10 +282,10 @@ def test_advice_only_where_memory_is_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_unsafe_takes_what_is_refused(tmp_path: Path) -> None:
-    kernel = images.elf(images.load(16 * MIB + 0x1000, CODE))
-    assert "multiple of 2 MiB" in refused(kernel, tmp_path)
-    found = assembled(kernel, tmp_path, unsafe=True)
-    assert found.image.entry == 16 * MIB
+    kernel = images.elf(images.load(16 * MIB, CODE))
+    assert "multiple of 2 MiB" in refused(kernel, tmp_path, kernel_offset=0x1000)
+    found = assembled(kernel, tmp_path, unsafe=True, kernel_offset=0x1000)
+    assert found.image.entry == 16 * MIB + 0x1000
     assert found.image.region("kernel") == Range(16 * MIB + 0x1000, 0x3000)
 
 

@@ -97,6 +97,7 @@ def test_kernel_offset_moves_everything(memory: GuestMemory) -> None:
         footprint=Range(START + 4 * MIB, len(CODE)),
         entry_points={"linux64": START + 4 * MIB},
         machine="x86_64",
+        moved_by=4 * MIB,
     )
     assert memory.read(START + 4 * MIB, len(CODE)) == CODE
     assert memory.read(START, len(CODE)) == bytes(len(CODE))

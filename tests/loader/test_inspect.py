@@ -77,7 +77,9 @@ def test_vmlinux() -> None:
         findings=inspection.findings,
         initrd_size=None,
         cmdline=None,
+        unprovable=inspection.unprovable,
     )
+    assert "it lacks an initramfs" in str(inspection.unprovable)
 
 
 def test_offset_shows_what_would_change() -> None:

@@ -197,6 +197,14 @@ def test_unpack_fully_leaves_a_loadable_kernel_as_it_is(kernel: bytes) -> None:
     assert (bytes(unpacked.data), unpacked.steps, unpacked.packing) == (kernel, (), "stored")
 
 
+@pytest.mark.parametrize("kernel", [VMLINUX, build.bzimage(payload("gzip", VMLINUX))])
+def test_a_kernel_that_was_not_packed_outlives_its_mapping(kernel: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "kernel"
+    path.write_bytes(kernel)
+    assert bytes(unpack_fully(path).data) == kernel
+    assert bytes(unpack_fully(str(path)).data) == kernel
+
+
 def test_result_outlives_the_file_it_came_from(tmp_path: Path) -> None:
     path = tmp_path / "uki.efi"
     path.write_bytes(build.uki([(".linux", IMAGE)]))

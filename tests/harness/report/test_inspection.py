@@ -19,7 +19,8 @@ VMLINUX = images.elf(
 
 
 def test_vmlinux_with_an_offset() -> None:
-    inspection = replace(inspect(VMLINUX, offset=0x20_0000), file="vmlinux", findings=())
+    inspection = inspect(VMLINUX, offset=0x20_0000)
+    inspection = replace(inspection, file="vmlinux", findings=(), unprovable=None)
     assert render(inspection) == (
         "vmlinux\n"
         "  format         vmlinux (ELF), x86_64, 260 bytes\n"

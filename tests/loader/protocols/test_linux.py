@@ -383,3 +383,41 @@ def test_entry_that_the_kernel_has_not_got() -> None:
     assert text == "the kernel cannot be entered through linux64; it offers: linux32"
     text = refused(linux32, VMLINUX, BootRequest(b""))
     assert text == "the kernel cannot be entered through linux32; it offers: linux64"
+
+
+# --- where a kernel may be -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("linked", "offset", "advice"),
+    [
+        (16 * MIB, None, None),
+        (16 * MIB, 2 * MIB, None),
+        (0x111_0000, None, None),  # it is where it was linked, wherever that is
+        (0x111_0000, 4 * MIB, None),
+        (16 * MIB, MIB, "nearest: 0x1200000"),
+        (0x111_0000, MIB, "nearest: 0x1310000"),
+    ],
+)
+def test_a_vmlinux_runs_at_a_multiple_of_2_mib_from_where_it_was_linked(
+    linked: int, offset: int | None, advice: str | None
+) -> None:
+    kernel = images.elf(images.load(linked, b"\xf4" * 0x3000), entry=linked)
+    if advice is None:
+        assert Guest(linux64, SMALL, kernel, BootRequest(), offset).cpu.rip == linked + (
+            offset or 0
+        )
+        return
+    with pytest.raises(ProtocolError) as caught:
+        Guest(linux64, SMALL, kernel, BootRequest(), offset)
+    assert caught.value.advice == advice
+
+
+def test_a_32_bit_entry_is_not_above_4_gib() -> None:
+    """What is written there, no CPU could be entered with."""
+    assert Guest(linux64, LARGE, bzimage(), BootRequest(), 5 * GIB).cpu.rip == 5 * GIB + 0x200
+    with pytest.raises(ProtocolError, match="entry is at 0x140000000, but the CPU is in 32-bit"):
+        Guest(linux32, LARGE, bzimage(), BootRequest(), 5 * GIB)
+    unsafe = BootRequest(unsafe=True)
+    with pytest.raises(ProtocolError, match="linux32 entry"):
+        Guest(linux32, LARGE, bzimage(), unsafe, 5 * GIB)

@@ -1,0 +1,176 @@
+"""Files that are given in a kernel's place: what they are, and how to get at the kernel in them.
+
+Owns recognising what is no Linux kernel by its first bytes, and by the texts of a few well-known
+programs. Must not know how anything is loaded or unpacked.
+
+Sources: U-Boot's include/image.h and doc/uImage.FIT; Android's bootimg.h; the Devicetree
+Specification, "Flattened Devicetree (DTB) Format"; cpio's newc; ECMA-119 (ISO 9660); the Multiboot
+(0.6.96) and Multiboot2 (2.0) specifications.
+"""
+
+# No deferred annotations here: `Declared` reads the encodings from them.
+from dataclasses import dataclass
+from typing import Final
+
+from bootproof.loader.declared import U32, Declared
+from bootproof.loader.ikconfig import find
+
+
+@dataclass(frozen=True, slots=True)
+class OtherFile:
+    """What a file is, in words that go on from "it is", and what its owner can do."""
+
+    what: str
+    advice: str | None = None
+
+
+_UIMAGE: Final = 0x27051956
+_UIMAGE_SIZE: Final = 64
+_UIMAGE_TYPES: Final = {
+    2: "kernel",
+    3: "ramdisk",
+    4: "several files",
+    5: "firmware",
+    6: "script",
+    7: "file system",
+    8: "device tree",
+    14: "kernel without load address",
+}
+_UIMAGE_KERNELS: Final = (2, 14)
+_DEVICE_TREE: Final = 0xD00DFEED
+_FIT_NODE: Final = b"\0\0\0\1images\0"  # FDT_BEGIN_NODE and its name
+_FIT_SEARCHED: Final = 4 << 20
+_ANDROID_PAGE: Final = 4096  # of header version 3 and later
+_ANDROID_LATEST: Final = 8  # what is more than this was the size of a device tree
+_PARTITIONS_AT: Final = 446
+_SIGNATURE_AT: Final = 510
+_IN_IT: Final = "take the kernel out of it: "
+_OUT_OF_IT: Final = "mount or unpack it, and give the kernel in it"
+
+_MAGICS: Final = (
+    (0, b"070701", OtherFile("an initramfs (cpio archive)", "give it with --initrd")),
+    (0, b"070702", OtherFile("an initramfs (cpio archive)", "give it with --initrd")),
+    (0, b"!<arch>\ndebian-binary", OtherFile("a Debian package")),
+    (0, b"\xed\xab\xee\xdb", OtherFile("an RPM package")),
+    (0, b"VNDRBOOT", OtherFile("an Android vendor boot image, which has no kernel in it")),
+    (0, b"QFI\xfb", OtherFile("a disk image (qcow2)", _OUT_OF_IT)),
+    (0, b"hsqs", OtherFile("a file system (squashfs)", _OUT_OF_IT)),
+    (0x8001, b"CD001", OtherFile("a CD image (ISO 9660)", _OUT_OF_IT)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AndroidHeader(Declared):
+    """The beginning of boot_img_hdr, behind its eight bytes of magic."""
+
+    kernel_size: U32
+    kernel_addr: U32
+    ramdisk_size: U32
+    ramdisk_addr: U32
+    second_size: U32
+    second_addr: U32
+    tags_addr: U32
+    page_size: U32
+    header_version: U32
+
+
+def recognise(data: memoryview) -> OtherFile | None:
+    """What a file of none of the kernel's formats is."""
+    if bytes(data[:8]) == b"ANDROID!" and len(data) >= 8 + AndroidHeader.SIZE:
+        return _android(AndroidHeader.from_bytes(data, 8))
+    word = int.from_bytes(data[:4], "big")
+    if word == _UIMAGE and len(data) >= _UIMAGE_SIZE:
+        return _uimage(bytes(data[:_UIMAGE_SIZE]))
+    if word == _DEVICE_TREE:
+        return _device_tree(data)
+    for offset, magic, known in _MAGICS:
+        if bytes(data[offset : offset + len(magic)]) == magic:
+            return known
+    named = program_named_in(data)
+    if named:
+        return OtherFile(f"{named}, as a binary without any header")
+    return OtherFile("a disk image (MBR)", _OUT_OF_IT) if _has_partitions(data) else None
+
+
+def _has_partitions(data: memoryview) -> bool:
+    """Whether the first sector has a partition table with something in it."""
+    if bytes(data[_SIGNATURE_AT : _SIGNATURE_AT + 2]) != b"\x55\xaa":
+        return False
+    table = bytes(data[_PARTITIONS_AT:_SIGNATURE_AT])
+    entries = [table[at : at + 16] for at in range(0, len(table), 16)]
+    used = [entry for entry in entries if any(entry)]
+    return bool(used) and all(e[0] in (0, 0x80) and e[4] and any(e[12:]) for e in used)
+
+
+def _uimage(header: bytes) -> OtherFile:
+    kind = header[30]
+    name = header[32:64].split(b"\0")[0].decode("ascii", "replace")
+    what = _UIMAGE_TYPES.get(kind, f"type {kind}")
+    shown = f"a U-Boot legacy image (uImage): {what} '{name}'"
+    advice = f"{_IN_IT}tail -c +{_UIMAGE_SIZE + 1} FILE > kernel"
+    return OtherFile(shown, advice if kind in _UIMAGE_KERNELS else None)
+
+
+def _device_tree(data: memoryview) -> OtherFile:
+    if bytes(data[:_FIT_SEARCHED]).find(_FIT_NODE) < 0:
+        return OtherFile("a device tree")
+    advice = f"{_IN_IT}dumpimage -T flat_dt -p 0 -o kernel FILE"
+    return OtherFile("a flattened image tree (FIT) of U-Boot's", advice)
+
+
+def _android(header: AndroidHeader) -> OtherFile:
+    version = header.header_version if header.header_version <= _ANDROID_LATEST else 0
+    page = _ANDROID_PAGE if version > 2 else header.page_size
+    advice = f"{_IN_IT}tail -c +{page + 1} FILE | head -c {header.kernel_size} > kernel"
+    return OtherFile(f"an Android boot image, header version {version}", advice)
+
+
+# --- programs that are started as kernels are ----------------------------------------------------
+
+_PROGRAMS: Final = (
+    (b"User Mode Linux v", "User Mode Linux"),
+    (b"U-Boot 20", "U-Boot"),
+    (b"Xen version ", "Xen"),
+    (b"Welcome to GRUB!", "GRUB"),
+    (b"GNU Mach ", "GNU Mach"),
+    (b"Memtest86+", "Memtest86+"),
+    (b"MEMDISK ", "MEMDISK of Syslinux"),
+    (b"iPXE initialising devices", "iPXE"),
+    (b"SeaBIOS (version", "SeaBIOS"),
+    (b"\n\nDecompressing Linux... ", "a bzImage's decompressor (boot/compressed/vmlinux)"),
+)
+_SEARCHED: Final = 64 << 20
+
+
+def program_named_in(data: memoryview) -> str | None:
+    """A program that is known by a text in it, of the first 64 MiB; None where there is none."""
+    first = data[:_SEARCHED]
+    named = (name for text, name in _PROGRAMS if next(find(first, text), None) is not None)
+    return next(named, None)
+
+
+_MULTIBOOT: Final = 0x1BADB002
+_MULTIBOOT2: Final = 0xE85250D6
+_MULTIBOOT_WITHIN: Final = 8192
+_MULTIBOOT2_WITHIN: Final = 32768
+
+
+def is_multiboot(data: memoryview) -> bool:
+    """Whether a file has the header of a Multiboot kernel, version 1 or 2."""
+    first = bytes(data[:_MULTIBOOT2_WITHIN])
+    return _has_header(first[:_MULTIBOOT_WITHIN], _MULTIBOOT, 3) or _has_header(
+        first, _MULTIBOOT2, 4
+    )
+
+
+def _has_header(data: bytes, magic: int, words: int) -> bool:
+    """Whether there is the magic with `words` 32-bit words in all that add up to zero."""
+    wanted = magic.to_bytes(4, "little")
+    at = data.find(wanted)
+    while at >= 0:
+        header = data[at : at + 4 * words]
+        values = (int.from_bytes(header[n : n + 4], "little") for n in range(0, len(header), 4))
+        if not at % 4 and len(header) == 4 * words and not sum(values) % (1 << 32):
+            return True
+        at = data.find(wanted, at + 1)
+    return False
