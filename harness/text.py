@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
+# ECMA-48, 5.4: a control sequence that lacks its final byte, at the end or right before it.
+_CUT_SEQUENCE: Final = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*)?$")
+_REST_OF_SEQUENCE: Final = re.compile(rb"\A[0-?]*[ -/]*[@-~]?")
+_CUT_CHARACTER: Final = re.compile(
+    rb"(?:[\xc2-\xdf]|[\xe0-\xef][\x80-\xbf]?|[\xf0-\xf4][\x80-\xbf]{0,2})$"
+)
+_REST_OF_CHARACTER: Final = re.compile(rb"\A[\x80-\xbf]{0,3}")
+_LONGEST_SEQUENCE: Final = 32
+_LAST_LINE: Final = 4096  # bytes of it that are quoted at most
+
 
 def printable(line: bytes | bytearray) -> str:
     """One line of guest output, safe for a terminal: control characters become \\x1b and so on."""
@@ -11,3 +24,25 @@ def printable(line: bytes | bytearray) -> str:
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
+
+
+def quoted(text: str) -> str:
+    """Printable text in quotes, else as it is: repr() would write each \\x1b of it twice."""
+    mark = '"' if "'" in text and '"' not in text else "'"
+    shown = text.replace("\t", r"\t")
+    return f"{mark}{shown}{mark}"
+
+
+def last_line(transcript: bytes | bytearray) -> str:
+    """The last line that is not blank, printable; what is cut off of an escape sequence or a
+    character at its ends is left out.
+    """
+    end = bytes(transcript[-_LAST_LINE - _LONGEST_SEQUENCE :])
+    before, tail = end[:-_LAST_LINE], end[-_LAST_LINE:]
+    if not transcript.endswith((b"\n", b"\r")):
+        tail = _CUT_CHARACTER.sub(b"", _CUT_SEQUENCE.sub(b"", tail))
+    if before:
+        rest = _REST_OF_SEQUENCE if _CUT_SEQUENCE.search(before) else _REST_OF_CHARACTER
+        tail = rest.sub(b"", tail)
+    lines = (line.strip() for line in reversed(tail.splitlines()))
+    return printable(next((line for line in lines if line), b""))

@@ -13,18 +13,24 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from bootproof.harness.text import printable
+from bootproof.harness.text import printable, quoted
 
-STAMP: Final = rb"\[ *\d+\.\d+\](?:\[ *[TC]\d+\])? "
-"""Before each line of the kernel's, unless printk.time is off."""
-_BEGIN: Final = rb"(?:^|" + STAMP + rb")"  # printk.time may be off
+_CALLER: Final = rb"(?:\[ *[TC]\d+\])? "  # with CONFIG_PRINTK_CALLER
+STAMP: Final = rb"(?<!\] )\[ *\d+\.\d+\]" + _CALLER
+"""Before each line of the kernel's, unless printk.time is off. A stamp behind a stamp is part of a
+quotation."""
+SECOND: Final = rb"\[ *(\d+)\.\d+\]" + _CALLER
+"""The same at the beginning of a line, with the second as a group."""
+_BEGIN: Final = rb"(?:^|" + STAMP + rb")"
 _FRAME: Final = rb"(\w[\w.]*\+0x[0-9a-f]+/0x[0-9a-f]+)"
 
 _PANIC: Final = re.compile(_BEGIN + rb"Kernel panic - not syncing: ([^\r\n]*)", re.MULTILINE)
 END_OF_PANIC: Final = re.compile(_BEGIN + rb"---\[ end Kernel panic", re.MULTILINE)
 """What a kernel that stays after its panic prints last."""
-_DIED: Final = re.compile(  # with the error code of x86, or the syndrome of arm64
-    _BEGIN + rb"([^\[\]\r\n][^\r\n]*?: [0-9a-f]{4,16} \[#\d+\])", re.MULTILINE
+# With the error code of x86, or the syndrome of arm64, and then PREEMPT, SMP and their like only.
+_DIED: Final = re.compile(
+    _BEGIN + rb"([^\[\]\r\n][^\r\n]{0,200}?: [0-9a-f]{4,16} \[#\d+\])(?: [A-Z0-9_]+){0,12} *\r?$",
+    re.MULTILINE,
 )
 _BUG: Final = re.compile(
     _BEGIN + rb"((?:BUG: |kernel BUG at |Unable to handle kernel )[^\r\n]*)", re.MULTILINE
@@ -33,7 +39,9 @@ _TRACE: Final = re.compile(_BEGIN + rb"Call [Tt]race:", re.MULTILINE)
 _IN_TRACE: Final = re.compile(_BEGIN + rb" " + _FRAME, re.MULTILINE)
 _AT: Final = re.compile(rb"(?:RIP: \d+:|pc : )" + _FRAME)
 _ORDERLY: Final = re.compile(
-    _BEGIN + rb"(reboot: (?:Restarting system|Power down|System halted)[^\r\n]*)", re.MULTILINE
+    _BEGIN
+    + rb"(reboot: (?:Restarting system|Power down|System halted|Power off not available)[^\r\n]*)",
+    re.MULTILINE,
 )
 # What Linux says again of what it was given ("Kernel command line: …", "Unknown kernel command line
 # parameters …"): words of the one who started it, whatever they look like.
@@ -49,12 +57,14 @@ _CONSOLE: Final = re.compile(
 _UNHEARD: Final = re.compile(
     _BEGIN + rb"bootproof: no serial port for init; the console is (\w+)", re.MULTILINE
 )
+_SGR: Final = rb"(?:\x1b\[[0-9;:]*m)*"  # ECMA-48, 8.3.117
 _INIT_RUNS: Final = re.compile(rb"Run /[^\r\n]* as init process\r?\n")
 _NOT_EXECUTED: Final = re.compile(
     _BEGIN + rb"((?:Failed to execute /|Starting init: )[^\r\n]*)", re.MULTILINE
 )
 _KILLED: Final = re.compile(r"Attempted to kill init! *exitcode=0x([0-9a-f]+)")
 _NO_INIT: Final = ("No working init found", "Requested init ")
+_OWN_WORDS_WITHIN: Final = 64 << 10  # bytes
 _BUG_REACH: Final = 2000  # bytes from "BUG: ..." to the line with the oops number
 _MACHINERY: Final = frozenset(
     (
@@ -87,34 +97,47 @@ def echoed(text: bytes, wanted: bytes) -> bool:
     return any(wanted in match.group(2) for match in _ECHO.finditer(text))
 
 
+def shown(wanted: bytes) -> bytes:
+    """A pattern for text as a terminal shows it: colours and the like may stand in between."""
+    return _SGR.join(re.escape(wanted[at : at + 1]) for at in range(len(wanted)))
+
+
 def find(text: bytes, wanted: bytes) -> int:
-    """Where `wanted` first stands; -1 if nowhere, or if it is a part of the command line."""
-    return -1 if echoed(text, wanted) else text.find(wanted)
+    """Where `wanted` first is shown; -1 if nowhere, or if it is a part of the command line."""
+    match = None if echoed(text, wanted) else re.search(shown(wanted), text)
+    return match.start() if match else -1
 
 
-def _said(text: bytes) -> bytes:
-    return _ECHO.sub(rb"\1", text)
+def without_echoes(text: bytes) -> bytes:
+    """The text with blanks for what Linux says again of its command line: nothing else moves."""
+    return _ECHO.sub(lambda echo: echo[1].ljust(len(echo[0])), text)
 
 
 def panic(text: bytes) -> Message | None:
     """The first panic; its frame is the first of the call trace that is not panic() itself."""
-    text = _said(text)
+    text = without_echoes(text)
     said = _PANIC.search(text)
     if said is None:
         return None
-    return Message(printable(said.group(1)), _first_frame(text[said.end() :]))
+    reason = printable(said.group(1)).rstrip() or "without a reason"
+    return Message(reason, _first_frame(text[said.end() :]))
 
 
 def oops(text: bytes) -> Message | None:
     """The first oops: an exception in the kernel that killed what ran (die(), "[#1]")."""
-    text = _said(text)
+    text = without_echoes(text)
     died = _DIED.search(text)
     if died is None:
         return None
     bugs = list(_BUG.finditer(text, max(0, died.start() - _BUG_REACH), died.start()))
-    at = _AT.search(text, died.end())
     what = bugs[-1] if bugs else died
-    return Message(printable(what.group(1)), at.group(1).decode() if at else None)
+    return Message(printable(what.group(1)), faulting_function(text, died.end()))
+
+
+def faulting_function(text: bytes, start: int = 0, end: int | None = None) -> str | None:
+    """The function that the next dump of registers in text[start:end] says the CPU was in."""
+    at = _AT.search(text, start, len(text) if end is None else end)
+    return at.group(1).decode() if at else None
 
 
 def on_console(transcript: bytes) -> bool:
@@ -124,7 +147,7 @@ def on_console(transcript: bytes) -> bool:
 
 def consoles(text: bytes) -> tuple[str, ...]:
     """The consoles that the kernel opened, by the names that console= has for them."""
-    return tuple(match[1].decode() for match in _CONSOLE.finditer(_said(text)))
+    return tuple(match[1].decode() for match in _CONSOLE.finditer(without_echoes(text)))
 
 
 def unheard(text: bytes) -> str | None:
@@ -141,8 +164,17 @@ def command_line(text: bytes) -> str | None:
 
 def orderly_end(text: bytes) -> str | None:
     """The last message of a kernel that restarts or ends the machine because it was asked to."""
-    said = list(_ORDERLY.finditer(_said(text)))
+    said = list(_ORDERLY.finditer(without_echoes(text)))
     return printable(said[-1].group(1)) if said else None
+
+
+def powered_down(text: bytes) -> str | None:
+    """The kernel's word for a power-off that nothing on the machine carried out.
+
+    The kernel then lets init go on to its end, exit code 0, and panics (kernel/reboot.c).
+    """
+    end = init_end(without_echoes(text), None)
+    return orderly_end(text) if end is not None and not end.status else None
 
 
 def init_failure(text: bytes) -> str | None:
@@ -150,33 +182,52 @@ def init_failure(text: bytes) -> str | None:
 
     An init that was killed because the kernel itself oopsed has not failed.
     """
-    text = _said(text)
-    said = _PANIC.search(text)
-    if said is None or _DIED.search(text, 0, said.start()):
-        return None
-    reason = printable(said.group(1))
-    killed = _KILLED.match(reason)
-    if killed:
-        words = _last_words(text[: said.start()])
-        return f"{_exit(int(killed.group(1), 16))} without its proof{words} ({reason})"
+    text = without_echoes(text)
+    runs = _INIT_RUNS.search(text) if re.search(STAMP, text) else None
+    end = init_end(text, runs.end() if runs else None)
+    if end is not None:
+        return f"init {end.how} without its proof{end.last_words} ({end.reason})"
+    found = _PANIC.search(text)
+    reason = printable(found.group(1)) if found else ""
     if reason.startswith(_NO_INIT):
         tried = _NOT_EXECUTED.search(text)
         return reason if tried is None else f"{reason}; {printable(tried.group(1))}"
     return None
 
 
-def _exit(status: int) -> str:
-    """What the exit code of do_exit() says (wait(2))."""
-    signal = status & 0x7F
-    return f"init was ended by signal {signal}" if signal else f"init exited with {status >> 8}"
+@dataclass(frozen=True, slots=True)
+class InitEnd:
+    """An init that ended: its status as wait(2) has it, what it said last, the panic's reason."""
+
+    status: int
+    last_words: str
+    reason: str
+
+    @property
+    def how(self) -> str:
+        signal = self.status & 0x7F
+        return f"was ended by signal {signal}" if signal else f"exited with {self.status >> 8}"
+
+
+def init_end(text: bytes, began: int | None) -> InitEnd | None:
+    """How init ended, when the kernel panicked because it did; not when it oopsed before.
+
+    What init says begins at `began`; None when that is not known.
+    """
+    found = _PANIC.search(text)
+    killed = _KILLED.match(printable(found.group(1))) if found else None
+    if found is None or killed is None or _DIED.search(text, 0, found.start()):
+        return None
+    said = b"" if began is None else text[began : found.start()]
+    return InitEnd(int(killed.group(1), 16), _last_words(said), printable(found.group(1)))
 
 
 def _last_words(text: bytes) -> str:
     """The last line that init itself printed: one without a time stamp."""
     runs = _INIT_RUNS.search(text) if re.search(STAMP, text) else None
-    lines = text[runs.end() :].splitlines() if runs else []
+    lines = text[runs.end() :][-_OWN_WORDS_WITHIN:].splitlines() if runs else []
     own = [line for line in lines if line.strip() and not re.match(STAMP, line)]
-    return f" after {printable(own[-1].strip())!r}" if own else ""
+    return f" after {quoted(printable(own[-1].strip()))}" if own else ""
 
 
 def _first_frame(text: bytes) -> str | None:

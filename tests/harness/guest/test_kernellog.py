@@ -97,6 +97,7 @@ def test_panic(text: bytes, wanted: Message) -> None:
         b"[    0.0] Kernel command line: [    0.0] Kernel panic - not syncing: me\r\n",
         b"[    0.5] ---[ end Kernel panic - not syncing: VFS ]---\r\n",
         b"Kernel panic - not sync",
+        b"[ 1.0] the last boot said:\r\n[ 1.0] [ 1.0] Kernel panic - not syncing: old\r\n",
     ],
 )
 def test_no_panic(text: bytes) -> None:
@@ -160,6 +161,7 @@ def test_oops(text: bytes, wanted: Message) -> None:
             b"[    1.0] ---[ end trace 0000000000000000 ]---\r\n"
         ),
         b"[    1.0] BUG: something that killed nobody\r\n",
+        b"[    1.0] mce: bank error: 0000 [#1] corrected\r\n",
         b"[    0.0] Command line: console=ttyS0 why [#1]\r\nbootproof: cmdline why [#1]\r\n",
     ],
 )
@@ -240,3 +242,23 @@ def test_init_that_the_kernel_itself_killed() -> None:
 )
 def test_orderly_end(text: bytes, wanted: str | None) -> None:
     assert kernellog.orderly_end(text) == wanted
+
+
+# --- text that is waited for ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "at"),
+    [
+        (b"a login: b", b"login:", 2),
+        (b"[\x1b[0;32m  OK  \x1b[0m] Reached target", b"[  OK  ] Reached", 0),
+        (b"lo\x1b[1m\x1b[31mgin\x1b[m:", b"login:", 0),
+        (b"\x1b[31mred", b"red", 5),
+        (b"\x1b[31mred", b"\x1b[31mr", 0),  # whoever asks for the sequence itself
+        (b"a\x1b[2Kb", b"ab", -1),  # no colour: a line that is erased shows something else
+        (b"a.b", b"a+b", -1),
+        (b"Command line: login:\nlogin:", b"login:", 21),
+    ],
+)
+def test_text_is_found_as_a_terminal_shows_it(text: bytes, wanted: bytes, at: int) -> None:
+    assert kernellog.find(text, wanted) == at
