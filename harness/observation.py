@@ -37,6 +37,7 @@ class End(enum.Enum):
     PARKED = "halted, and nothing will wake it"
     LOOPING = "loops in place"
     IDLING = "idle, and nothing happens any more"
+    LOCKED_UP = "the kernel says that it is locked up"
     BUDGET = "the budget was used up"
     WRONG_HANDOVER = "the kernel was not handed over as asked"
     CONSOLE_LIMIT = "the console's limit was reached"

@@ -15,9 +15,11 @@ from typing import Final, TypeVar
 
 from bootproof.harness import evidence
 from bootproof.harness.evidence import GuestEvidence
-from bootproof.harness.guest import kernellog, options
+from bootproof.harness.guest import aftermath, complaints, initrd_log, kernellog, options
+from bootproof.harness.guest.aftermath import Aftermath
+from bootproof.harness.guest.complaints import Complaint, Kind
 from bootproof.harness.observation import End, Observation, Probe
-from bootproof.harness.text import printable
+from bootproof.harness.text import last_line, printable, quoted
 from bootproof.loader.address import Range, format_size, is_aligned, joined
 from bootproof.loader.errors import one_line
 
@@ -161,6 +163,7 @@ class Judgement:
     verdict: Verdict
     reason: str
     evidence: GuestEvidence
+    complaints: tuple[Complaint, ...] = ()  # of the kernel, whatever the verdict
 
 
 def judge(expected: Expected | ExpectedHandover, seen: Observation) -> Judgement:
@@ -170,7 +173,13 @@ def judge(expected: Expected | ExpectedHandover, seen: Observation) -> Judgement
     if seen.console_lost and not _stands_without_console(verdict):
         lost = "the host had no room for all that the console said (is the disk full?)"
         verdict, reason = Verdict.INCONCLUSIVE, f"{lost}; without the rest: {reason}"
-    return Judgement(verdict, one_line(reason), said)  # it may quote guest and QEMU
+    found = _complaints(seen)
+    return Judgement(verdict, one_line(reason), said, found)  # it may quote guest and QEMU
+
+
+def _complaints(seen: Observation) -> tuple[Complaint, ...]:
+    heard = complaints.find(seen.transcript, evidence.proof_end(seen.transcript))
+    return complaints.merged(heard, complaints.find(seen.log))
 
 
 def _stands_without_console(verdict: Verdict) -> bool:
@@ -203,9 +212,39 @@ def _verdict(
     ]
     if contradictions:
         return Verdict.BOOTED_WRONG, "; ".join(contradictions)
+    return _after_proof(expected, seen, said, comparison.explained)
+
+
+def _after_proof(
+    expected: Expected, seen: Observation, said: GuestEvidence, explained: Sequence[str]
+) -> tuple[Verdict, str]:
+    """A boot that is proved, and what came then: it counts where it is a program of the user's.
+
+    What our own init does then is to end the machine. `explained` are differences that the guest
+    has from its own command line.
+    """
     code = said.code.start if said.code else 0
     booted = f"{said.value('release')} proved its boot; kernel code at {code:#x}"
-    return Verdict.BOOTED, "; ".join([booted, *comparison.explained])
+    proved = "; ".join([booted, *explained])
+    program = evidence.users_program(expected.cmdline)
+    after = seen.transcript[evidence.proof_end(seen.transcript) :]
+    then = aftermath.after(program, after)
+    if then is None and seen.end is End.LOCKED_UP:
+        then = Aftermath(_lasting(seen), Kind.LOCKUP)
+    if then is None:
+        ended = kernellog.orderly_end(after)
+        stays = program is not None and seen.end is End.PROOF and ended is None
+        return Verdict.BOOTED, f"{proved}; {program} did not end by itself" if stays else proved
+    failed = _FAILED[then.failure] if program and then.failure else Verdict.BOOTED
+    return failed, f"{proved}; then {then.sentence}"
+
+
+_FAILED: Final = {
+    Kind.INIT: Verdict.INIT_FAILED,
+    Kind.PANIC: Verdict.PANIC,
+    Kind.OOPS: Verdict.OOPS,
+    Kind.LOCKUP: Verdict.STUCK,
+}
 
 
 def _handover(probe: Probe, seen: Observation) -> tuple[Verdict, str] | None:
@@ -233,7 +272,7 @@ def _after_handover(expected: ExpectedHandover, seen: Observation) -> tuple[Verd
     if seen.end is End.ENTERED:
         return Verdict.HANDED_OVER, f"{entered}, and stopped there"
     until = expected.until
-    wanted = repr(printable(until or b""))
+    wanted = quoted(printable(until or b""))
     appeared = -1 if until is None else kernellog.find(seen.transcript, until)
     if appeared >= 0:
         before = seen.transcript[:appeared]
@@ -258,7 +297,7 @@ def _after_handover(expected: ExpectedHandover, seen: Observation) -> tuple[Verd
 
 def _without_proof(expected: Expected | ExpectedHandover, seen: Observation) -> tuple[Verdict, str]:
     """What the kernel said about its end, else how the run ended: the first rule that applies."""
-    rules = (_init_failed, _panicked, _oopsed, _unheard, _ended_in_order)
+    rules = (_powered_down, _init_failed, _panicked, _oopsed, _unheard, _ended_in_order)
     said = next(filter(None, (rule(seen) for rule in rules)), None)
     verdict, reason = said or _ended(seen)
     causes = () if seen.end.of_host else _causes(expected, seen)
@@ -274,7 +313,7 @@ def _causes(expected: Expected | ExpectedHandover, seen: Observation) -> Iterato
     heard = _heard(seen, kernellog.command_line)
     if heard and isinstance(expected, Expected) and not _has_words(heard[0], expected.cmdline):
         yield (
-            f"the kernel's command line is {heard[0]!r}, not the one that it was given"
+            f"the kernel's command line is {quoted(heard[0])}, not the one that it was given"
             " (CONFIG_CMDLINE_OVERRIDE or CONFIG_CMDLINE_FORCE)"
         )
 
@@ -305,7 +344,7 @@ _FROM_RAM: Final = " (from the log buffer in RAM: the console does not show it)"
 
 def _init_failed(seen: Observation) -> _Rule:
     heard = _heard(seen, kernellog.init_failure)
-    return heard and (Verdict.INIT_FAILED, f"{heard[0]}{heard[1]}")
+    return heard and (Verdict.INIT_FAILED, f"{heard[0]}{_no_init(heard[0], seen)}{heard[1]}")
 
 
 def _panicked(seen: Observation) -> _Rule:
@@ -314,8 +353,15 @@ def _panicked(seen: Observation) -> _Rule:
         return None
     panic, label = heard
     oops = _heard(seen, kernellog.oops)
-    cause = f"; {oops[0]}" if oops else ""  # "Fatal exception" alone says nothing
+    cause = (
+        f"; {oops[0]}" if oops else _no_init(panic.reason, seen)
+    )  # "Fatal exception" says nothing
     return Verdict.PANIC, f"kernel panic: {panic}{cause}{label}"
+
+
+def _no_init(panic: str, seen: Observation) -> str:
+    why = initrd_log.explanation(panic, seen.log or seen.transcript)
+    return f"; {why}" if why else ""
 
 
 def _oopsed(seen: Observation) -> _Rule:
@@ -340,13 +386,29 @@ def _unheard(seen: Observation) -> _Rule:
     return None
 
 
-def _ended_in_order(seen: Observation) -> _Rule:
-    """A restart that was asked for: `reboot -f` ends in the same event as a triple fault."""
-    heard = _heard(seen, kernellog.orderly_end) if seen.end is End.GUEST_RESET else None
+def _powered_down(seen: Observation) -> _Rule:
+    """Where nothing can power a machine off, init is gone all the same, and the kernel panics."""
+    heard = _heard(seen, kernellog.powered_down)
     if heard is None:
         return None
     said, label = heard
-    return Verdict.GUEST_SHUTDOWN_EARLY, f"the guest was restarted in order: {said!r}{label}"
+    why = "and the machine has no power switch that the kernel knows of"
+    reason = f"the guest was powered down in order: {quoted(said)}, {why}{label}"
+    return Verdict.GUEST_SHUTDOWN_EARLY, reason
+
+
+def _ended_in_order(seen: Observation) -> _Rule:
+    """An end that was asked for: `reboot -f` ends in the same event as a triple fault."""
+    heard = _heard(seen, kernellog.orderly_end)
+    if heard is None or not (seen.end is End.GUEST_RESET or seen.end.standstill):
+        return None
+    said, label = heard
+    how = "restarted"
+    if seen.end.standstill:
+        if "Restarting" in said:
+            return None  # and yet it did not
+        how = "halted" if "halted" in said else "powered down"
+    return Verdict.GUEST_SHUTDOWN_EARLY, f"the guest was {how} in order: {quoted(said)}{label}"
 
 
 def _ended(seen: Observation) -> tuple[Verdict, str]:
@@ -358,25 +420,33 @@ def _ended(seen: Observation) -> tuple[Verdict, str]:
         return Verdict.CPU_RESET, f"the CPU was reset{_at(seen)}, {where}{cause}"
     if seen.end is End.GUEST_SHUTDOWN:
         return Verdict.GUEST_SHUTDOWN_EARLY, f"the guest powered off {where}"
-    if seen.end.standstill:
+    if seen.end.standstill or seen.end is End.LOCKED_UP:
         verdict = Verdict.STUCK if seen.transcript else Verdict.SILENT
-        return verdict, f"stuck{_at(seen)}: {seen.end.value}, {where}, {_cost(seen)} in"
+        return verdict, f"stuck{_at(seen)}: {_lasting(seen)}, {where}, {_cost(seen)} in"
     if seen.end is End.BUDGET:
-        return Verdict.OVER_BUDGET, f"still going{_at(seen)} after {_cost(seen)}, {where}"
+        lasting = _lasting(seen)
+        named = "" if lasting == seen.end.value else f": {lasting}"
+        return Verdict.OVER_BUDGET, f"still going{_at(seen)}{named} after {_cost(seen)}, {where}"
     if seen.end is End.CONSOLE_LIMIT:
         return Verdict.CONSOLE_LIMIT, f"{format_size(len(seen.transcript))} of output, {where}"
     said = f": {_last_words(seen)}" if seen.end is End.HOST_ENDED else ""
     return Verdict.INCONCLUSIVE, f"{seen.end.value}, {where}{said}"
 
 
+def _lasting(seen: Observation) -> str:
+    """What the kernel itself says it is stuck in, else what was seen of it."""
+    found = [item for item in _complaints(seen) if item.kind in complaints.LASTING]
+    return str(found[-1]) if found else seen.end.value
+
+
 def _where(seen: Observation) -> str:
     """How far the guest came: the console's last line, and what only the log buffer has."""
     last = last_line(seen.transcript)
-    where = f"after {last!r}" if last else "before any console output"
+    where = f"after {quoted(last)}" if last else "before any console output"
     lines = [line for line in map(bytes.strip, seen.log.splitlines()) if line]
     if lines and lines[-1] not in seen.transcript and not seen.end.of_host:
         said = " / ".join(printable(line) for line in lines[-_LOG_LINES:])
-        where += f" (the log buffer in RAM ends with {said!r})"
+        where += f" (the log buffer in RAM ends with {quoted(said)})"
     return where
 
 
@@ -435,12 +505,12 @@ class _Comparison:
         wanted = self._expected.cmdline
         if not _has_words(self._cmdline, wanted):
             self._contradicts(
-                f"the command line is {self._said.value('cmdline')!r}, not {wanted!r}"
+                f"the command line is {_value(self._said, 'cmdline')}, not {quoted(wanted)}"
             )
         elif self._cmdline != wanted:
             before, _, after = self._cmdline.partition(wanted)
             added = f"{before.strip()} {after.strip()}".strip()
-            self.explained.append(f"the kernel has {added!r} in its command line by itself")
+            self.explained.append(f"the kernel has {quoted(added)} in its command line by itself")
 
     def _compare_cpus(self) -> None:
         cpus, wanted = self._said.number("cpus"), self._expected.cpus
@@ -478,15 +548,19 @@ class _Comparison:
         wanted, found = self._expected.bootloader_type, self._said.number("bootloader_type")
         if wanted is not None and found != wanted:
             self._contradicts(f"bootloader_type is {found}, not {wanted}")
-        request = self._said.value("request")
-        if self._expected.request is not None and request != self._expected.request:
-            self._contradicts(
-                f"the device tree is of request {request!r}, not {self._expected.request!r}"
-            )
+        asked = self._expected.request
+        if asked is not None and self._said.value("request") != asked:
+            request = _value(self._said, "request")
+            self._contradicts(f"the device tree is of request {request}, not {quoted(asked)}")
 
 
 def _listed(ranges: Sequence[Range]) -> str:
     return ", ".join(map(str, ranges)) or "nothing"
+
+
+def _value(said: GuestEvidence, key: str) -> str:
+    value = said.value(key)
+    return "None" if value is None else quoted(value)
 
 
 def _mode_contradictions(expected: Expected, seen: Observation) -> Iterator[str]:
@@ -501,12 +575,6 @@ def _text_contradictions(seen: Observation) -> Iterator[str]:
             f"the kernel's code is not in RAM where the guest says it is: {seen.text.share:.0%} of"
             f" {seen.text.words} words differ"
         )
-
-
-def last_line(transcript: bytes) -> str:
-    """The last line that is not blank, printable."""
-    lines = (line.strip() for line in reversed(transcript[-4096:].splitlines()))
-    return printable(next((line for line in lines if line), b""))
 
 
 def _at(seen: Observation) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ import pexpect
 from bootproof.harness.arch.dump import DumpFormat, each_cpu
 from bootproof.harness.evidence import PROOF
 from bootproof.harness.guest import kernellog, logbuffer
+from bootproof.harness.guest.lockup import LockupReports
 from bootproof.harness.host.process import QemuProcess
 from bootproof.harness.observation import Budget, End, Observer, Place, Usage
 from bootproof.harness.qemu.console import ConsoleFile
@@ -104,6 +104,7 @@ class Watch:
         self._marker_echoed = False
         self._observer = observer
         self._shutdown: End | None = None
+        self._lockups = LockupReports()
 
     def until_the_end(
         self, *, proof: bool = True, marker: bytes | None = None, kill_at: bytes | None = None
@@ -120,7 +121,7 @@ class Watch:
             Sign.NOTHING_NEW: pexpect.TIMEOUT,
         }
         texts = {Sign.MARKER: marker, Sign.KILL_AT: kill_at}
-        awaited |= {sign: re.escape(text) for sign, text in texts.items() if text is not None}
+        awaited |= {sign: kernellog.shown(text) for sign, text in texts.items() if text is not None}
         patterns = self._console.compile_pattern_list([*awaited.values()])
         proven = False
         while True:
@@ -130,7 +131,7 @@ class Watch:
             if sign is Sign.PROOF and proof and not proven:
                 proven = True
                 self._budget = self._budget.after_proof()
-            if sign is Sign.END_OF_PANIC and not proven:
+            if sign is Sign.END_OF_PANIC:
                 return self.stop(End.GUEST_HALTED)
             if sign is Sign.MARKER:
                 return self.stop(End.MARKER)
@@ -186,6 +187,8 @@ class Watch:
         self._note_activity(before, used, asleep)
         if used.console_bytes > budget.console_bytes:
             return End.CONSOLE_LIMIT
+        if self._lockups.lasting(self._console.transcript):
+            return End.LOCKED_UP
         quiet_cpu = used.cpu_seconds - self._quiet_since.cpu_seconds
         quiet = (used.instructions or 0) - (self._quiet_since.instructions or 0)
         if (used.instructions or 0) > budget.instructions or used.cpu_seconds > budget.cpu_seconds:
@@ -199,11 +202,8 @@ class Watch:
         if quiet_cpu > self._log_after and self.panicked_unheard(quiet_cpu):
             return End.GUEST_HALTED
         parked = used.cpu_seconds - self._executed_last.cpu_seconds
-        if used.instructions is not None and parked > budget.parked_cpu_seconds:
-            return End.PARKED
-        if self._asleep >= budget.parked_looks:
-            return End.PARKED
-        return None
+        nothing_executed = used.instructions is not None and parked > budget.parked_cpu_seconds
+        return End.PARKED if nothing_executed or self._asleep >= budget.parked_looks else None
 
     def _note_activity(self, before: Usage, used: Usage, asleep: bool) -> None:
         if used.console_bytes > before.console_bytes:

@@ -15,7 +15,8 @@ from bootproof.harness.host import signals
 from bootproof.harness.host.files import open_regular
 from bootproof.harness.qemu.session import CONSOLE
 from bootproof.harness.record.rundir import write_result
-from bootproof.harness.verdict import Verdict, last_line
+from bootproof.harness.text import last_line, quoted
+from bootproof.harness.verdict import Verdict
 
 _TAIL: Final = 4096
 
@@ -27,7 +28,7 @@ def noted(directory: Path, about: Mapping[str, Any]) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         last = last_line(_console(directory))
-        where = f"after {last!r}" if last else "before any console output"
+        where = f"after {quoted(last)}" if last else "before any console output"
         reason = f"ended by {signals.signal_name()} {where}"
         verdict = {"verdict": Verdict.INTERRUPTED.value, "reason": reason, "code": None}
         write_result(directory, {**about, **verdict, "console": CONSOLE})

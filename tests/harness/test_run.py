@@ -56,6 +56,34 @@ def _no_qemu_stays() -> Iterator[None]:
 # --- how a guest ends --------------------------------------------------------------------------
 
 
+def lockup(second: int) -> bytes:
+    name = b"watchdog: BUG: soft lockup - CPU#0 stuck for %ds! [swapper/0:1]" % second
+    return b"[%5d.000001] %s\r\n" % (second, name)
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_a_lockup_that_the_kernel_reports_again_and_again_ends_the_run(
+    arch: str, tmp_path: Path
+) -> None:
+    said = lockup(26) + lockup(48) + lockup(74)
+    outcome = boot(program(arch).say(said).spin(), tmp_path)
+    assert ended(outcome) == (Verdict.STUCK, End.LOCKED_UP)
+    assert "BUG: soft lockup - CPU#0 stuck for 74s! [swapper/0:1] (3 times)" in (
+        outcome.judgement.reason
+    )
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_a_panic_after_the_proof_is_told_and_ends_the_run(arch: str, tmp_path: Path) -> None:
+    code = program(arch)
+    claim = Claim(machine(arch), code.entry)
+    guest = code.say(claim.text() + PANICKED).halt()
+    outcome = boot(guest, tmp_path, expected=claim.expected)
+    assert ended(outcome) == (Verdict.BOOTED, End.GUEST_HALTED)
+    assert outcome.judgement.reason.endswith("; then kernel panic: VFS: Unable to mount root fs")
+    assert [item.after_proof for item in outcome.judgement.complaints] == [True]
+
+
 @pytest.mark.parametrize("arch", ARCHES)
 def test_panic_then_halt(arch: str, tmp_path: Path) -> None:
     outcome = boot(program(arch).say(PANICKED).halt(), tmp_path)
@@ -83,7 +111,7 @@ def test_reset_without_a_word(arch: str, probe: bool, tmp_path: Path) -> None:
 def test_reset_names_the_last_line(arch: str, tmp_path: Path) -> None:
     outcome = boot(program(arch).say(b"one\r\nt\x1bwo\r\n\r\n").reset(), tmp_path)
     assert ended(outcome) == (Verdict.CPU_RESET, End.GUEST_RESET)
-    assert r"after 't\\x1bwo'" in outcome.judgement.reason
+    assert r"after 't\x1bwo'" in outcome.judgement.reason
 
 
 @pytest.mark.parametrize("arch", ARCHES)

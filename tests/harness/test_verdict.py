@@ -152,9 +152,11 @@ def test_a_panic_is_a_panic_however_it_ends(end: End) -> None:
 
 @pytest.mark.parametrize("end", End)
 def test_a_right_proof_is_a_boot_however_it_ends(end: End) -> None:
-    boot = (Verdict.BOOTED, "6.1.0-test proved its boot; kernel code at 0x200000")
-    assert verdict(X86.text(), end) == boot
-    assert verdict(X86.text() + PANIC, end) == boot
+    boot = "6.1.0-test proved its boot; kernel code at 0x200000"
+    then = f"; then {end.value}" if end is End.LOCKED_UP else ""
+    assert verdict(X86.text(), end) == (Verdict.BOOTED, f"{boot}{then}")
+    panicked = f"{boot}; then kernel panic: VFS: no root"
+    assert verdict(X86.text() + PANIC, end) == (Verdict.BOOTED, panicked)
 
 
 @pytest.mark.parametrize("end", End)
@@ -164,7 +166,154 @@ def test_every_end_has_a_verdict_without_a_proof(end: End) -> None:
     assert reason
 
 
+# --- a program of the user's after the proof -----------------------------------------------------
+
+NEXT = dataclasses.replace(X86, cmdline=f"{X86.cmdline} bootproof.next=/init")
+KILLED = b"[ 2.0] Kernel panic - not syncing: Attempted to kill init! exitcode=0x%08x\r\n"
+STALL = b"[ 26.0] watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [sh:1]\r\n"
+
+
+@pytest.mark.parametrize(
+    ("after", "end", "wanted", "then"),
+    [
+        (b"[ 2.0] reboot: Restarting system\r\n", End.GUEST_RESET, Verdict.BOOTED, ""),
+        (b"ok 1\r\n", End.PROOF, Verdict.BOOTED, "; /init did not end by itself"),
+        (b"[ 2.0] reboot: System halted\r\n", End.PROOF, Verdict.BOOTED, ""),
+        (KILLED % 0, End.GUEST_RESET, Verdict.BOOTED, "; then /init exited with 0"),
+        (
+            b"not ok 1\r\n" + KILLED % 0x300,
+            End.GUEST_RESET,
+            Verdict.INIT_FAILED,
+            (
+                "; then /init exited with 3 after 'not ok 1'"
+                " (Attempted to kill init! exitcode=0x00000300)"
+            ),
+        ),
+        (
+            KILLED % 0xB,
+            End.GUEST_HALTED,
+            Verdict.INIT_FAILED,
+            "; then /init was ended by signal 11 (Attempted to kill init! exitcode=0x0000000b)",
+        ),
+        (
+            b"[ 2.0] Kernel panic - not syncing: sysrq triggered crash\r\n",
+            End.GUEST_RESET,
+            Verdict.PANIC,
+            "; then kernel panic: sysrq triggered crash",
+        ),
+        (
+            b"[ 2.0] Oops: 0002 [#1] SMP\r\n[ 2.0] RIP: 0010:f+0x1/0x2\r\nok 1\r\n",
+            End.GUEST_RESET,
+            Verdict.OOPS,
+            "; then Oops: 0002 [#1], in f+0x1/0x2",
+        ),
+        (
+            STALL,
+            End.LOCKED_UP,
+            Verdict.STUCK,
+            "; then watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [sh:1]",
+        ),
+        (
+            b"[ 2.0] reboot: Power down\r\n" + KILLED % 0,  # no ACPI: it was all that init could
+            End.GUEST_HALTED,
+            Verdict.BOOTED,
+            "",
+        ),
+    ],
+)
+def test_the_end_of_the_users_program_is_part_of_the_verdict(
+    after: bytes, end: End, wanted: Verdict, then: str
+) -> None:
+    judgement = judge(NEXT.expected, Observation(NEXT.text() + after, end))
+    reason = f"6.1.0-test proved its boot; kernel code at 0x200000{then}"
+    assert (judgement.verdict, judgement.reason) == (wanted, reason)
+
+
+def test_a_shell_of_ours_after_the_proof_is_no_program_of_the_users() -> None:
+    shell = dataclasses.replace(X86, cmdline=f"{X86.cmdline} bootproof.next=/bootproof/shell")
+    judgement = judge(shell.expected, Observation(shell.text() + KILLED % 0x300, End.GUEST_RESET))
+    assert judgement.verdict is Verdict.BOOTED
+    assert "then init exited with 3" in judgement.reason
+
+
 # --- what the kernel itself says ---------------------------------------------------------------
+
+WARN = b"[ 0.5] WARNING: CPU: 0 PID: 1 at x.c:1 f+0x1/0x2\r\n"
+
+
+def test_complaints_are_told_whatever_the_verdict_is() -> None:
+    booted = judge(X86.expected, Observation(WARN + X86.text() + PANIC, End.GUEST_RESET))
+    told = [(item.kind.value, item.after_proof) for item in booted.complaints]
+    assert told == [("warning", False), ("panic", True)]
+    logged = judge(X86.expected, Observation(b"", End.PARKED, log=WARN))
+    assert [item.kind.value for item in logged.complaints] == ["warning"]
+
+
+@pytest.mark.parametrize(
+    ("end", "wanted", "reason"),
+    [
+        (End.LOCKED_UP, Verdict.STUCK, "stuck: watchdog: BUG: soft lockup - CPU#0 stuck for 26s!"),
+        (End.IDLING, Verdict.STUCK, "stuck: watchdog: BUG: soft lockup - CPU#0 stuck for 26s!"),
+        (End.BUDGET, Verdict.OVER_BUDGET, "still going: watchdog: BUG: soft lockup - CPU#0 stuck"),
+    ],
+)
+def test_a_lockup_that_the_log_names_is_the_reason(end: End, wanted: Verdict, reason: str) -> None:
+    found, said = verdict(STALL, end)
+    assert (found, said[: len(reason)]) == (wanted, reason)
+
+
+@pytest.mark.parametrize(
+    ("transcript", "end", "wanted"),
+    [
+        (b"[ 1.0] reboot: System halted\r\n", End.PARKED, "halted"),
+        (b"[ 1.0] reboot: System halted\r\n", End.LOOPING, "halted"),
+        (b"[ 1.0] reboot: Power down\r\n", End.PARKED, "powered down"),
+        (b"[ 1.0] reboot: Power down\r\n" + KILLED % 0, End.GUEST_RESET, "powered down"),
+    ],
+)
+def test_a_guest_that_ends_in_order_is_not_stuck(transcript: bytes, end: End, wanted: str) -> None:
+    found, reason = verdict(transcript, end)
+    assert (found, wanted in reason) == (Verdict.GUEST_SHUTDOWN_EARLY, True)
+
+
+def test_a_restart_that_never_comes_is_stuck() -> None:
+    assert verdict(b"[ 1.0] reboot: Restarting system\r\n", End.PARKED)[0] is Verdict.STUCK
+
+
+def test_a_lost_root_has_its_cause_and_the_initrds_place() -> None:
+    said = (
+        b"[ 0.0] RAMDISK: [mem 0x1fe10000-0x1fffffff]\r\n"
+        b"[ 1.0] Initramfs unpacking failed: junk within compressed archive\r\n"
+        b"[ 1.1] Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)\r\n"
+    )
+    assert verdict(said, End.GUEST_RESET) == (
+        Verdict.PANIC,
+        (
+            "kernel panic: VFS: Unable to mount root fs on unknown-block(0,0); Initramfs unpacking"
+            " failed: junk within compressed archive (the initrd at 0x1fe10000-0x1fffffff)"
+        ),
+    )
+
+
+# --- text ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("transcript", "wanted"),
+    [
+        (b"caf\xe9 \x1b[31mred\x1b[0m\n", r"'caf\xe9 \x1b[31mred\x1b[0m'"),
+        (b"one\ntwo\x1b[3", "'two'"),  # the console's limit, or the guest's end
+        (b"one\ntwo\x1b", "'two'"),
+        (b"caf\xc3", "'caf'"),
+        (b"a whole one\xc3\n", r"'a whole one\xc3'"),
+        (b"\x1b[31m" + b"x" * 4095 + b"y", "'" + "x" * 4095 + "y'"),
+        (b"z\x1b[31m" + b"x" * 4094, "'" + "x" * 4094 + "'"),
+        (b"it's", '"it\'s"'),
+    ],
+)
+def test_what_is_quoted_is_shown_once_and_whole(transcript: bytes, wanted: str) -> None:
+    assert f"after {wanted}, 0.0 s" in verdict(transcript, End.PARKED)[1]
+
 
 EXITED = b"[ 1.0] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000300\r\n"
 DIED = b"[ 1.0] BUG: unable to handle page fault\r\n[ 1.0] Oops: 0002 [#1] SMP\r\n"
@@ -237,7 +386,7 @@ def test_oops_before_the_proof_and_after_it() -> None:
 
 def test_end_of_the_log_buffer_is_quoted_where_the_console_lacks_it() -> None:
     _, reason = verdict(b"", End.PARKED, log=b"zero\none\n\ntwo\nth\x1bree\n")
-    assert r"(the log buffer in RAM ends with 'one / two / th\\x1bree')" in reason
+    assert r"(the log buffer in RAM ends with 'one / two / th\x1bree')" in reason
     _, reason = verdict(b"[ 1.0] three\r\n", End.PARKED, log=b"two\nthree\n")
     assert "log buffer" not in reason
 
