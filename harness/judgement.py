@@ -23,6 +23,7 @@ class CaseEnd:
     # Of a kernel that was loaded: what the loader says of its PVH entry, and the protocol taken.
     pvh: PvhState | None = None
     protocol: str | None = None
+    complaint: str | None = None  # of the kernel, where the case must have none
 
 
 def judge_case(expect: Expectation, end: CaseEnd) -> str | None:
@@ -33,6 +34,8 @@ def judge_case(expect: Expectation, end: CaseEnd) -> str | None:
         return f"refused with {end.code} instead of {expect.code}: {end.reason}"
     if expect.reason is not None and expect.reason not in end.reason:
         return f"the reason does not say {expect.reason!r}: {end.reason}"
+    if end.complaint is not None and end.verdict.passed:
+        return f"the kernel complained: {end.complaint}"
     if end.pvh is None:
         return None
     if expect.pvh is not None and end.pvh is not expect.pvh:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final
+
 from bootproof.harness.results.results import CaseResult, Check
+
+_NUMBERS: Final = re.compile(r"0x[0-9a-f]+|\d[\d,.]*")
 
 
 def lines(item: CaseResult | Check) -> list[str]:
@@ -17,7 +23,43 @@ def lines(item: CaseResult | Check) -> list[str]:
     return [*words, f"reproduce: {item.reproduce}", f"run directory: {item.directory}"]
 
 
+def complaints(item: CaseResult | Check) -> list[str]:
+    """What the kernel complained of, a line each."""
+    found = item.complaints if isinstance(item, CaseResult) else ()
+    return [f"complaint: {complaint.kind}: {complaint}" for complaint in found]
+
+
+def alike(items: Iterable[CaseResult | Check]) -> list[list[CaseResult | Check]]:
+    """Failures by what is wrong, numbers in it aside; each group where its first one is."""
+    groups: dict[str, list[CaseResult | Check]] = {}
+    for item in items:
+        key = item.name if isinstance(item, Check) else _NUMBERS.sub("#", item.problem or "")
+        groups.setdefault(key, []).append(item)
+    return list(groups.values())
+
+
+def names(group: Sequence[CaseResult | Check]) -> list[str]:
+    """Each of a group, with its own sentence where its numbers are not those of the first."""
+    first = _problem(group[0])
+    return [
+        item.name if _problem(item) == first else f"{item.name}: {_problem(item)}" for item in group
+    ]
+
+
+def block(group: Sequence[CaseResult | Check]) -> str:
+    """All of failures that are alike: what is wrong, with which, and `lines` of the first."""
+    first = group[0]
+    if len(group) == 1:
+        return text(first)
+    head = f"{len(group)} cases: {_problem(first)}"
+    named = [f"  {name}" for name in names(group)]
+    return "\n".join([head, *named, "the first of them:", *lines(first)])
+
+
 def text(item: CaseResult | Check) -> str:
     """All of a failure: what is wrong with which case or test, then `lines`."""
-    problem = item.outcome if isinstance(item, Check) else item.problem
-    return "\n".join([f"{item.name}: {problem}", *lines(item)])
+    return "\n".join([f"{item.name}: {_problem(item)}", *lines(item)])
+
+
+def _problem(item: CaseResult | Check) -> str | None:
+    return item.outcome if isinstance(item, Check) else item.problem

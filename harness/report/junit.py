@@ -99,6 +99,7 @@ def _failure(item: CaseResult | Check) -> str:
 def _output(case: CaseResult) -> str:
     lines = [f"verdict: {case.verdict}", f"reason: {case.reason}"]
     lines += [f"code: {case.code}"] if case.code else []
+    lines += failure.complaints(case)
     lines += [f"instructions: {case.instructions}"] if case.instructions is not None else []
     return "\n".join([*lines, f"reproduce: {case.reproduce}"])
 

@@ -25,6 +25,7 @@ def result(number: int, name: str, items: Sequence[CaseResult | Check]) -> str:
     """The lines of one test, of which one or more results are known."""
     bad = [item for item in items if item.bad]
     lines = [f"# {line}" for item in bad for line in failure.lines(item)]
+    lines += [f"# {line}" for item in items for line in failure.complaints(item)]
     shown = [*bad, *items][:1]
     word = "not ok" if bad or not items else "ok"
     said = _said(shown[0]) if shown else "ERROR no result"

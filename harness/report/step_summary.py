@@ -14,6 +14,7 @@ from bootproof.harness.report.grid import Grid, grids
 from bootproof.harness.results.results import CaseResult, Check, Results
 
 _LIMIT: Final = 900_000  # bytes; a step's summary may have 1 MiB
+_NAMED: Final = 50  # of failures that are alike
 _MARKUP: Final = re.compile(r"([\\`*_{}\[\]()#+!|~<>&@-])")
 
 
@@ -26,7 +27,7 @@ def render(results: Results) -> str:
         + ("" if results.complete else " **The run did not come to its end.**")
         + "\n",
     ]
-    parts += map(_failure, results.wrong)
+    parts += map(_failures, failure.alike(results.wrong))
     parts += map(_table, grids(results.cases))
     return _cut(parts)
 
@@ -43,9 +44,15 @@ def _cut(parts: Sequence[str]) -> str:
     return "\n".join(kept)
 
 
-def _failure(item: CaseResult | Check) -> str:
-    lines = [f"### ✗ {_plain(item.name)}\n"]
+def _failures(group: Sequence[CaseResult | Check]) -> str:
+    """Failures that are alike: the names of all, and what is said of the first."""
+    item = group[0]
+    lines = [f"### ✗ {_plain(item.name if len(group) == 1 else f'{len(group)} cases')}\n"]
     lines += [f"{_plain(item.problem or '')}\n"] if isinstance(item, CaseResult) else []
+    if len(group) > 1:
+        lines += [f"- {_plain(name)}" for name in failure.names(group[:_NAMED])]
+        lines += [f"- and {len(group) - _NAMED} more"] if len(group) > _NAMED else []
+        lines += ["\nThe first of them:\n"]
     return "\n".join([*lines, _fenced("\n".join(failure.lines(item))) + "\n"])
 
 

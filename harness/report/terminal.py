@@ -35,6 +35,8 @@ def line(result: CaseResult | Check, done: int, total: int, *, colour: bool = Fa
         same = case.verdict == case.expected.verdict
         why = case.summary.partition(": ")[0] if same else case.expected.verdict
         text.append(f"   NOT AS EXPECTED ({why})", _BAD)
+    elif case and case.complaints_of_boot:
+        text.append(f"   the kernel complained: {case.complaints_of_boot[0].text}", _BAD)
     return rendered(text, colour=colour).rstrip("\n")
 
 
@@ -45,7 +47,7 @@ def grid(results: Results, *, colour: bool = False) -> str:
 
 def failures(results: Results) -> str:
     """Everything that is not as expected, in full."""
-    return "".join(f"\n✗ {failure.text(item)}\n" for item in results.wrong)
+    return "".join(f"\n✗ {failure.block(group)}\n" for group in failure.alike(results.wrong))
 
 
 def _table(grid: Grid) -> Table:
@@ -70,6 +72,8 @@ def summary(results: Results, *, colour: bool = False) -> str:
     total, wrong = len(results.cases), len(results.unexpected)
     summary = f"{total - wrong} of {total} cases as expected in {results.seconds:.0f} s"
     summary += "" if results.complete else ", and the run did not come to its end"
+    complaining = sum(bool(case.complaints_of_boot) for case in results.cases)
+    summary += f"; the kernel complained in {complaining} that booted" if complaining else ""
     for outcome in ("failed", "error", "skipped"):
         count = sum(check.outcome == outcome for check in results.checks)
         noun = "test" if count == 1 else "tests"

@@ -108,6 +108,22 @@ class Transcript:
 
 
 @dataclass(frozen=True, slots=True)
+class Complaint:
+    """Something that the kernel complained of, whatever the verdict is."""
+
+    kind: str = about(
+        "panic, oops, lockup, stall, hung-task, bug, warning, initramfs, init or out-of-memory"
+    )
+    text: str = about("the kernel's own line, and the function that it was in, if it says so")
+    count: int = about("how often it came, numbers in it aside")
+    after_proof: bool = about("whether it came after the guest's proof")
+
+    def __str__(self) -> str:
+        times = f" ({self.count} times)" if self.count > 1 else ""
+        return f"{self.text}{times}{', after the proof' if self.after_proof else ''}"
+
+
+@dataclass(frozen=True, slots=True)
 class CaseResult:
     """How one case ended, and all that it rests on."""
 
@@ -143,6 +159,9 @@ class CaseResult:
         "whether the guest ended by itself: else where its count and transcript stop says nothing",
         default=True,
     )
+    complaints: tuple[Complaint, ...] = about(
+        "of the kernel, in the order in which they first came", default=()
+    )
 
     @property
     def name(self) -> str:
@@ -170,6 +189,11 @@ class CaseResult:
     def passed(self) -> bool:
         """Whether the guest did all that was asked of it."""
         return self.verdict in _PASSED
+
+    @property
+    def complaints_of_boot(self) -> tuple[Complaint, ...]:
+        """The complaints of a kernel that booted all the same; those of another are its verdict."""
+        return self.complaints if self.passed else ()
 
     @property
     def tail(self) -> list[str]:

@@ -13,6 +13,7 @@ from bootproof.harness.results import results
 from bootproof.harness.results.results import (
     Area,
     CaseResult,
+    Complaint,
     Expected,
     Kernel,
     Memory,
@@ -68,6 +69,14 @@ def case_result(proven: Proven, reproduce: str) -> CaseResult:
         reproduce=reproduce,
         directory=str(proven.directory),
         exact_end=outcome is None or outcome.observation.end.of_guest,
+        complaints=_complaints(outcome),
+    )
+
+
+def _complaints(outcome: Outcome | None) -> tuple[Complaint, ...]:
+    found = outcome.judgement.complaints if outcome else ()
+    return tuple(
+        Complaint(item.kind.value, item.words, item.count, item.after_proof) for item in found
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from bootproof.harness.verdict import Verdict
 from bootproof.loader.result import PvhState
 
 BOOTED = CaseEnd(Verdict.BOOTED, "it proved its boot", None, PvhState.PRESENT, "pvh")
+COMPLAINED = replace(BOOTED, complaint="WARNING: CPU: 0")
 REFUSED = CaseEnd(Verdict.LOAD_REFUSED, "the segment ends beyond RAM", "Elf::Overflow")
 
 
@@ -26,6 +27,12 @@ REFUSED = CaseEnd(Verdict.LOAD_REFUSED, "the segment ends beyond RAM", "Elf::Ove
             "panic instead of booted: kernel panic: no root",
         ),
         ({"pvh": PvhState.PRESENT, "protocol": "pvh", "reason": "proved"}, BOOTED, None),
+        ({}, COMPLAINED, "the kernel complained: WARNING: CPU: 0"),
+        (  # a panic that must come is no complaint
+            {"verdict": Verdict.PANIC},
+            CaseEnd(Verdict.PANIC, "kernel panic: no root", complaint="Kernel panic"),
+            None,
+        ),
         ({"pvh": PvhState.IGNORED}, BOOTED, "the PVH capability is present, not ignored"),
         ({"protocol": "linux64"}, BOOTED, "the protocol taken is pvh, not linux64"),
         (

@@ -42,7 +42,11 @@ def test_step_summary_of_hostile_text() -> None:
 
 def test_step_summary_has_an_end() -> None:
     log = results.transcript(b"x" * 3000 + b"\n")
-    cases = [builder.failed(f"c{number}", transcript=log) for number in range(1000)]
+    letters = "abcdefghij"
+    why = ["".join(letters[int(digit)] for digit in str(number)) for number in range(1000)]
+    cases = [
+        builder.failed(f"c{n}", transcript=log, problem=reason) for n, reason in enumerate(why)
+    ]
     text = step_summary.render(builder.run(*cases))
     assert len(text.encode()) < 1 << 20
     assert text.endswith("… and more, in report.html\n")
