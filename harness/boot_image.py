@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from bootproof.harness import command_line, prove
 from bootproof.harness.arch.table import ARCHES
@@ -25,7 +25,7 @@ from bootproof.harness.report import boot_text
 from bootproof.harness.run import AnyStart, Outcome, Start, run_with
 from bootproof.harness.text import printable
 from bootproof.harness.verdict import CodeInside, Expected, ExpectedHandover, Verdict
-from bootproof.loader import bootimage
+from bootproof.loader import bootimage, pe
 from bootproof.loader.address import MIB, Range, format_size, joined
 from bootproof.loader.boot_parameters import BootParameters
 from bootproof.loader.bootimage import BootImage
@@ -33,6 +33,8 @@ from bootproof.loader.errors import LoaderError, one_line
 from bootproof.loader.inspect import banner_release
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols.table import boot_parameters
+
+_HEADER: Final = 64  # bytes: that of an Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Request:
     memory: int | None = None
     smp: int | None = None
     budget_seconds: float | None = None
+    fail_on_complaints: bool = False
     qemu: str | None = None
     qemu_path: str | None = None
 
@@ -125,6 +128,7 @@ def _machine(
         cpu=request.cpu,
         cpus=cpus,
         binary=request.qemu_path,
+        page_size=_page_size(image, memory),
     )
     _check_banks(file, image, machine)
     return machine.for_kernel(lambda: _release(image, memory))
@@ -150,9 +154,22 @@ def _check_banks(file: Path, image: BootImage, machine: Machine) -> None:
 def _release(image: BootImage, memory: GuestMemory) -> str | None:
     """What an uncompressed kernel's banner says in RAM."""
     region = image.region("kernel")
-    if region is None or not memory.contains(region.start, region.size):
+    return banner_release(_read(memory, region)) if region else None
+
+
+def _page_size(image: BootImage, memory: GuestMemory) -> str | None:
+    """What the header of a kernel that lies in RAM says of its pages."""
+    region = image.region("kernel")
+    if region is None:
         return None
-    return banner_release(memoryview(memory.read(region.start, region.size)))
+    return pe.page_size(_read(memory, Range(region.start, min(region.size, _HEADER))))
+
+
+def _read(memory: GuestMemory, part: Range) -> memoryview:
+    """A part of guest RAM; nothing where there is none."""
+    if not memory.contains(part.start, part.size):
+        return memoryview(b"")
+    return memoryview(memory.read(part.start, part.size))
 
 
 def _ranges(banks: Sequence[tuple[int, int]]) -> tuple[Range, ...]:
@@ -280,6 +297,7 @@ def _print_request(request: Request, image: BootImage, machine: Machine, start: 
 def _print_outcome(outcome: Outcome, start: AnyStart) -> None:
     judgement = outcome.judgement
     print(f"verdict   {judgement.verdict.value}: {judgement.reason}")
+    boot_text.print_complaints(outcome)
     boot_text.print_probe(outcome.observation.probe)
     boot_text.print_cost(outcome)
     boot_text.print_record(outcome)

@@ -213,6 +213,14 @@ class Case:
         default=False,
         metadata=key("give up determinism: the guest has the host's clock", *_OUR_GUESTS),
     )
+    fail_on_complaints: bool = field(
+        default=False,
+        metadata=key(
+            "a kernel that complains fails, whatever else it does: WARNING, BUG, stall, …",
+            *(*_OUR_GUESTS, RUN),
+            help="fail on the kernel's WARNING, BUG, stall, …",
+        ),
+    )
     profile: str = field(
         default=DEFAULT_PROFILE,
         metadata=key(

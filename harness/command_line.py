@@ -17,7 +17,8 @@ RDINIT: Final = "rdinit=/bootproof/init"
 NONCE: Final = "bootproof.nonce="
 NEXT: Final = "bootproof.next="
 INIT_OF_INITRD: Final = "/init"
-SHELL: Final = "/bootproof/shell"
+_OUR_PROGRAMS: Final = "/bootproof/"
+SHELL: Final = f"{_OUR_PROGRAMS}shell"
 _OURS: Final = re.compile(rf'(?<![^\s"])({re.escape(NONCE)}|{re.escape(NEXT)})')
 _OTHER_LINE: Final = re.compile(r"[\r\n\0]")
 _SHOWN: Final = 40  # characters of the user's that a refusal quotes
@@ -43,6 +44,13 @@ def next_init(text: str, *, initrd: bool, interactive: bool) -> str | None:
     if initrd:
         return _own_program(text, "rdinit") or INIT_OF_INITRD
     return SHELL if interactive else None
+
+
+def users_program(text: str) -> str | None:
+    """The user's program that a guest with this command line runs after its proof."""
+    value = kernelargs.last_value(text.encode(), NEXT.rstrip("=").encode()) or b""
+    program = value.decode("utf-8", "backslashreplace")
+    return program if program and not program.startswith(_OUR_PROGRAMS) else None
 
 
 def problem(text: str, *, initrd: bool) -> str | None:

@@ -23,10 +23,9 @@ from bootproof.loader.address import Range
 _BEGIN = rb"^(?:" + kernellog.STAMP + rb")?bootproof: "  # it may come by way of the kernel's log
 _LINE = re.compile(_BEGIN + rb"(\d{1,3}) ([0-9a-f]{8}) (\w+ [^\r\n]*)\r?\n", re.MULTILINE)
 _PROOF = "proof"
+_PROOF_BEGINS = re.compile(_BEGIN + rb"proof ", re.MULTILINE)
 PROOF = re.compile(_BEGIN + rb"proof ([0-9a-f]{64})\r?\n", re.MULTILINE)
 _KERNEL_MESSAGE = re.compile(kernellog.STAMP + rb"[^\n]*\n?")
-_NEXT = "bootproof.next="  # in the command line: what our init hands over to
-_OURS = "/bootproof/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,27 +87,18 @@ def nonce_for(case_id: str, kernel_digest: str) -> str:
     return hashlib.sha256(f"{case_id}\n{kernel_digest}".encode()).hexdigest()[:32]
 
 
-def next_word(program: str) -> str:
-    """The word of the command line that has our init hand over to a program of the guest."""
-    return f"{_NEXT}{program}"
-
-
-def users_program(cmdline: str) -> str | None:
-    """The user's program that a guest with this command line runs after its proof."""
-    named = [word.removeprefix(_NEXT) for word in cmdline.split() if word.startswith(_NEXT)]
-    return next((name for name in named[-1:] if name and not name.startswith(_OURS)), None)
-
-
 def proof_start(transcript: bytes) -> int:
     """Where the first proof line begins; the transcript's end when there is none."""
-    line = re.search(rb"^bootproof: proof ", transcript, re.MULTILINE)
+    line = _PROOF_BEGINS.search(transcript)
     return line.start() if line else len(transcript)
 
 
-def proof_end(transcript: bytes) -> int | None:
-    """Where what follows the proof begins, which may be said again; None when there is none."""
+def proof_end(transcript: bytes) -> int:
+    """Where what follows the proof begins, which may be said more than once."""
     found = PROOF.search(transcript)
-    return found and transcript.rfind(found[1]) + len(found[1])
+    if found is None:
+        return proof_start(transcript)
+    return transcript.rfind(found[1]) + len(found[1])
 
 
 def parse(transcript: bytes) -> GuestEvidence:

@@ -71,11 +71,17 @@ class Proven:
     @property
     def problem(self) -> str | None:
         """What is not as the case expects, in one sentence; None when all is."""
-        end = CaseEnd(self.verdict, self.reason, self.code)
+        end = CaseEnd(self.verdict, self.reason, self.code, complaint=self._complaint)
         if self.assembled is not None:
             pvh = self.assembled.kernel.pvh_boot_cap.state
             end = replace(end, pvh=pvh, protocol=self.assembled.protocol)
         return judge_case(self.case.expect, end)
+
+    @property
+    def _complaint(self) -> str | None:
+        if not self.case.fail_on_complaints or self.outcome is None:
+            return None
+        return next(map(str, self.outcome.judgement.complaints), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,14 +154,12 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
     machine = machine_for(case, kernel, options)
     nonce = nonce_for(case.id, kernel.sha256)
     cmdline = command_line.complete(base, nonce, following)
-    image = _in_format(kernel, case)
-    with open_image(image.path, kernel.name) as source:
-        assembled = assemble.assemble(
-            source, _assembly(case, machine, kernel, cmdline, initrd), directory
-        )
-    if case.damage is not None:
-        damaged = damage.inflict(case.damage, assembled.image, directory)
-        assembled = replace(assembled, image=damaged)
+    with rundir.no_image_left(directory):
+        assembled = _assembled(case, _assembly(case, machine, kernel, cmdline, initrd), directory)
+        if case.damage is not None:
+            damaged = damage.inflict(case.damage, assembled.image, directory)
+            assembled = replace(assembled, image=damaged)
+        unpacked = _unpacked(case, kernel, assembled.kernel)
     start = Start(
         image=assembled.image,
         machine=machine,
@@ -167,11 +171,31 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
         interactive=options.interactive,
         probe=case.probe,
         kill_at=None if case.kill_at is None else case.kill_at.encode(),
-        unpacked=_unpacked(case, kernel, assembled.kernel),
+        unpacked=unpacked,
         symbols=functools.partial(_symbols, case, kernel),
         lacks=functools.partial(_lacks, case, kernel),
     )
     return Prepared(assembled, start)
+
+
+def write_without_proof(case: Case, directory: Path, options: Options) -> tuple[Assembled, Machine]:
+    """Writes a boot image of nothing but the case's own: its kernel, command line and initrd.
+
+    For kernels that have no proof to give. Raises as `prepare`.
+    """
+    initrd = None if case.initrd is None else images.read_initrd(Path(case.initrd))
+    rundir.make_fresh(directory)
+    kernel = images.kernel_file(case.kernel_source)
+    machine = machine_for(case, kernel, options)
+    assembly = _assembly(case, machine, kernel, _base_cmdline(case), initrd)
+    with rundir.no_image_left(directory):
+        return _assembled(case, assembly, directory), machine
+
+
+def _assembled(case: Case, assembly: Assembly, directory: Path) -> Assembled:
+    kernel = images.kernel_file(case.kernel_source)
+    with open_image(_in_format(kernel, case).path, kernel.name) as source:
+        return assemble.assemble(source, assembly, directory)
 
 
 def machine_for(case: Case, kernel: KernelFile, options: Options) -> Machine:
@@ -183,12 +207,19 @@ def machine_for(case: Case, kernel: KernelFile, options: Options) -> Machine:
         cpu=case.cpu,
         cpus=case.smp,
         binary=_binary(case.qemu, options.qemus),
+        page_size=_page_size(case, kernel),
     )
     if options.interactive:
         return replace(machine, realtime="interactive console")
     if case.realtime:
         return replace(machine, realtime="asked for")
     return machine.for_kernel(lambda: images.release(kernel))
+
+
+def _page_size(case: Case, kernel: KernelFile) -> str | None:
+    """The kernel's page size, where the CPU model depends on it."""
+    depends = case.cpu is None and ARCHES[case.arch].page_cpus
+    return images.page_size(_in_format(kernel, case)) if depends else None
 
 
 def _binary(name: str | None, qemus: Mapping[str, str]) -> str | None:
@@ -287,6 +318,7 @@ def outcome_json(outcome: Outcome) -> Mapping[str, Any]:
         "console": CONSOLE,
         "console_bytes": len(seen.transcript),
         "evidence": dict(outcome.judgement.evidence.to_json()),
+        "complaints": [dict(item.to_json()) for item in outcome.judgement.complaints],
         "registers": seen.registers.splitlines(),
         "place": None if seen.place is None else _place_json(seen.place),
         "reset": seen.reset or None,
@@ -368,7 +400,7 @@ def _in_format(kernel: KernelFile, case: Case) -> KernelFile:
 
 
 def _assembly(
-    case: Case, machine: Machine, kernel: KernelFile, cmdline: str, initrd: bytes
+    case: Case, machine: Machine, kernel: KernelFile, cmdline: str, initrd: bytes | None
 ) -> Assembly:
     request = BootRequest(
         cmdline=cmdline.encode(),

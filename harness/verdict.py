@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from bootproof.harness import evidence
+from bootproof.harness import command_line, evidence
 from bootproof.harness.evidence import GuestEvidence
 from bootproof.harness.guest import aftermath, complaints, initrd_log, kernellog, options
 from bootproof.harness.guest.aftermath import Aftermath
@@ -226,7 +226,7 @@ def _after_proof(
     code = said.code.start if said.code else 0
     booted = f"{said.value('release')} proved its boot; kernel code at {code:#x}"
     proved = "; ".join([booted, *explained])
-    program = evidence.users_program(expected.cmdline)
+    program = command_line.users_program(expected.cmdline)
     after = seen.transcript[evidence.proof_end(seen.transcript) :]
     then = aftermath.after(program, after)
     if then is None and seen.end is End.LOCKED_UP:

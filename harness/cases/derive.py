@@ -12,10 +12,9 @@ flags), Xen's public/elfnote.h (PHYS32_RELOC).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import MIB_512, RAM_BASE, Case, Expectation, short
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import GIB, MIB, align_down, align_up, format_size
@@ -396,7 +395,6 @@ def _starved(
 
 
 def _image(plan: _Plan) -> Iterator[Case | LeftOut]:
-    cpu = _cpu(plan)
     size = plan.placed.footprint_end  # of an Image without an offset: from its base on
     near = not plan.flag("flags", PLACED_ANYWHERE)
     for above in _IMAGE_BASES:
@@ -406,36 +404,22 @@ def _image(plan: _Plan) -> Iterator[Case | LeftOut]:
             break
         why = "a multiple of 2 MiB from the start of RAM" if above else "the start of RAM"
         base = plan.ram + above
-        yield plan.boots(plan.image_protocol, base, base + size, Expectation(why=why), cpu=cpu)
-    yield from _image_refused(plan, cpu)
+        yield plan.boots(plan.image_protocol, base, base + size, Expectation(why=why))
+    yield from _image_refused(plan)
 
 
-def _cpu(plan: _Plan) -> str | None:
-    """The user's CPU model, else the one for the kernel's page size; None where any does."""
-    if "cpu" in plan.given.values:
-        return str(plan.given.values["cpu"])
-    arch = ARCHES[plan.kernel.arch]
-    flags = plan.form.header.get("flags", ())
-    names = flags if isinstance(flags, tuple) else ()
-    sizes = [name.removesuffix(" pages") for name in names if name.endswith(" pages")]
-    return next((arch.page_cpus[size] for size in sizes if size in arch.page_cpus), None)
-
-
-def _image_refused(plan: _Plan, cpu: str | None) -> Iterator[Case | LeftOut]:
+def _image_refused(plan: _Plan) -> Iterator[Case | LeftOut]:
     protocol, no_ram = plan.image_protocol, "Pe::ReadKernelImage"
     why = "no offset means base 0, where this board has no RAM"
-    yield plan.refused(protocol, None, no_ram, why, "RAM begins at", cpu=cpu)
+    yield plan.refused(protocol, None, no_ram, why, "RAM begins at")
     why = "the base must be a multiple of 2 MiB"
     misaligned = plan.ram + BASE_ALIGNMENT // 2
-    yield plan.refused(
-        plan.image_protocol, misaligned, "Pe::InvalidBaseAddrAlignment", why, cpu=cpu
-    )
-    yield plan.refused(protocol, TERA, no_ram, "there is no RAM there", cpu=cpu)
+    yield plan.refused(protocol, misaligned, "Pe::InvalidBaseAddrAlignment", why)
+    yield plan.refused(protocol, TERA, no_ram, "there is no RAM there")
     if plan.number("text_offset") < BASE_ALIGNMENT:
         why = "addresses do not wrap around"
-        yield plan.refused(protocol, _WRAPS_ALIGNED, no_ram, why, cpu=cpu)
-    starved = _starved(plan, protocol, plan.ram, "image_size", no_ram)
-    yield replace(starved, cpu=cpu) if isinstance(starved, Case) else starved
+        yield plan.refused(protocol, _WRAPS_ALIGNED, no_ram, why)
+    yield _starved(plan, protocol, plan.ram, "image_size", no_ram)
 
 
 # Codes of the loader's refusals.

@@ -55,7 +55,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.twice:
         return _boot_twice(case, directory, options)
     proven = _boot(case, directory, options)
-    return OK if proven.verdict.passed else NOT_AS_EXPECTED
+    return OK if proven.problem is None else NOT_AS_EXPECTED
 
 
 def _for_ever() -> Budget:
@@ -72,7 +72,7 @@ def _boot(case: Case, directory: Path, options: Options) -> Proven:
     if not options.interactive:
         options = replace(options, on_console=console)
     prepared = prove.prepare(case, directory, options)
-    boot_text.print_request(prepared, case)
+    boot_text.print_request(case, prepared.assembled, prepared.start.machine)
     proven = prove.run_prepared(case, prepared, directory)
     console.finish()
     boot_text.print_verdict(proven)
@@ -94,7 +94,7 @@ def _boot_twice(case: Case, directory: Path, options: Options) -> int:
     differs = difference(first, second, case.smp)
     same = "transcript" if case.smp > 1 else "transcript and number of instructions"
     print(f"twice     {differs or f'the same {same}'}")
-    booted = all(proven.verdict.passed for proven in runs)
+    booted = all(proven.problem is None for proven in runs)
     return OK if booted and differs is None else NOT_AS_EXPECTED
 
 

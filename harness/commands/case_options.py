@@ -73,15 +73,18 @@ def typed(asked: Mapping[str, Any]) -> str:
     return text
 
 
-def case(arguments: argparse.Namespace, command: str) -> tuple[Case, dict[str, str]]:
+def case(
+    arguments: argparse.Namespace, command: str, *, must_prove: bool = True
+) -> tuple[Case, dict[str, str]]:
     """The case that was asked for, and the paths of the QEMUs that it names.
 
-    Raises UserError, FetchError and LoaderError.
+    `must_prove` refuses a kernel whose boot cannot be proved. Raises UserError, FetchError and
+    LoaderError.
     """
     from bootproof.harness.cases.from_kernel import case_of
 
     asked, paths = qemus.of_words(words(arguments, command))
-    return case_of(arguments.kernel, asked, command), paths
+    return case_of(arguments.kernel, asked, command, must_prove=must_prove), paths
 
 
 def _help(entry: Entry) -> str:

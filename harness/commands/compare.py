@@ -25,6 +25,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from bootproof.harness.commands import case_options
     from bootproof.harness.compare import both_ways
     from bootproof.harness.prove import Options
+    from bootproof.harness.report import boot_text
     from bootproof.harness.report.comparison import render
 
     case, qemus = case_options.case(arguments, "compare")
@@ -34,6 +35,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(comparison.to_json(), indent=2))
     else:
+        boot_text.print_left_out(case)
         print(render(comparison), end="")
     return NOT_AS_EXPECTED if comparison.unexplained else OK
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bootproof.harness.commands import OK, Command
+
+if TYPE_CHECKING:
+    from bootproof.harness.case import Case
+    from bootproof.harness.prove import Options
+    from bootproof.harness.qemu.machine import Machine
+    from bootproof.loader.assemble import Assembled
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -15,26 +22,49 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
     case_options.add_kernel(parser, "image")
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="the boot image")
+    parser.add_argument(
+        "--no-proof",
+        action="store_true",
+        help="without our init and nonce, for kernels that are not Linux (see run --until)",
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
     """Writes it, and says what lies where."""
-    from bootproof.harness import prove
     from bootproof.harness.commands import case_options
+    from bootproof.harness.prove import Options
     from bootproof.harness.report import boot_text
     from bootproof.loader import bootimage
     from bootproof.loader.errors import one_line
 
-    out = arguments.out
-    case, qemus = case_options.case(arguments, "image")
-    prepared = prove.prepare(case, out.absolute(), prove.Options(qemus=qemus))
-    boot_text.print_request(prepared, case)
+    out, was_there = arguments.out, arguments.out.exists()
+    case, qemus = case_options.case(arguments, "image", must_prove=not arguments.no_proof)
+    try:
+        assembled, machine = _written(case, out.absolute(), Options(qemus=qemus), arguments)
+    except BaseException:
+        if not was_there:
+            with contextlib.suppress(OSError):
+                out.rmdir()
+        raise
+    boot_text.print_request(case, assembled, machine)
     words = ["bootproof", "run", one_line(str(out))]
     words += ["--machine", case.board] if case.board else []
     words += ["--cpu", case.cpu] if case.cpu else []
+    words += ["--until", "TEXT"] if arguments.no_proof else []
     print(f"image     {one_line(str(out))}: {bootimage.DESCRIPTION}, {bootimage.RAM}")
     print(f"run it    {shlex.join(words)}")
     return OK
+
+
+def _written(
+    case: Case, out: Path, options: Options, arguments: argparse.Namespace
+) -> tuple[Assembled, Machine]:
+    from bootproof.harness import prove
+
+    if arguments.no_proof:
+        return prove.write_without_proof(case, out, options)
+    prepared = prove.prepare(case, out, options)
+    return prepared.assembled, prepared.start.machine
 
 
 COMMAND: Final = Command(

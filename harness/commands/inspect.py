@@ -17,21 +17,23 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     import json
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from bootproof.harness.case import RAM_BASE
     from bootproof.harness.cases import schema
     from bootproof.harness.commands import case_options
-    from bootproof.harness.inputs import images
+    from bootproof.harness.inputs import images, kernel_check
     from bootproof.harness.report import inspection
     from bootproof.loader.inspect import inspect
 
     _, file = images.find(arguments.kernel)
+    problem = kernel_check.check(file).problem
     seen = inspect(file.path)
     if words := case_options.words(arguments, "inspect"):
         ram = RAM_BASE.get(seen.arch or "", 0)
         asked = schema.read_table(schema.options("inspect"), words, (), ram)
         seen = inspect(file.path, offset=asked["offset"])
+    seen = replace(seen, unprovable=None if problem is None else str(problem))
     if arguments.json:
         print(json.dumps(asdict(seen), indent=2, default=str))
     else:

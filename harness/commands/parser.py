@@ -80,5 +80,5 @@ def add_threshold(parser: argparse._ActionsContainer) -> None:
         type=ratio,
         default=THRESHOLD,
         metavar="PERCENT",
-        help=f"change of instruction counts that is still the same (default: {THRESHOLD:.1%}%)",
+        help=f"change of counts that is still the same (default: {THRESHOLD:.1%}%)",
     )

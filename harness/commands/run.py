@@ -50,8 +50,10 @@ def _run(arguments: argparse.Namespace) -> int:
         only_handover=arguments.only_handover,
         out=arguments.out or places.output() / "run" / (printable(name) or "image"),
     )
-    verdict = boot_image(request).judgement.verdict
-    return OK if verdict.passed else NOT_AS_EXPECTED
+    judgement = boot_image(request).judgement
+    if judgement.complaints and request.fail_on_complaints:
+        return NOT_AS_EXPECTED
+    return OK if judgement.verdict.passed else NOT_AS_EXPECTED
 
 
 COMMAND: Final = Command(

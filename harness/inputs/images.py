@@ -21,7 +21,7 @@ from bootproof.harness.inputs.symbols import Symbols
 from bootproof.kernels import FetchedKernel, Fetcher, load_catalog, sources
 from bootproof.kernels.cache import Cache, default_cache_dir, file_sha256
 from bootproof.kernels.sources import Source
-from bootproof.loader import cpio, initramfs
+from bootproof.loader import cpio, initramfs, pe
 from bootproof.loader.errors import LoaderError, one_line
 from bootproof.loader.identify import Format, identify
 from bootproof.loader.image import open_image
@@ -131,6 +131,13 @@ def in_format(kernel: KernelFile, format_: str) -> KernelFile:
 def release(kernel: KernelFile) -> str | None:
     """What `uname -r` will say in the guest, when the file tells."""
     return inspect(kernel.path).release
+
+
+@functools.cache
+def page_size(kernel: KernelFile) -> str | None:
+    """The size of the kernel's pages, "16K", where its header says one."""
+    with open_image(kernel.path, kernel.name) as image:
+        return pe.page_size(image.data)
 
 
 @functools.cache

@@ -41,9 +41,11 @@ class Machine:
         cpus: int = 1,
         realtime: str = "",
         binary: str | None = None,
+        page_size: str | None = None,
     ) -> Machine:
         """The architecture's defaults where nothing is said, on the QEMU installed or on `binary`.
 
+        `page_size` is the kernel's, where it says one: not every CPU model has every size.
         Raises UserError.
         """
         arch = ARCHES[arch_name]
@@ -60,7 +62,7 @@ class Machine:
             raise UserError(f"CPUs: {cpus}; machines of {arch.name} have 1 to {arch.cpu_limit}")
         qemu = find_qemu(arch.name, binary)
         quirk = next((quirk for quirk in arch.quirks if quirk.applies(qemu.version)), None)
-        default_cpu = quirk.cpu if quirk else arch.cpu
+        default_cpu = arch.page_cpus.get(page_size or "", quirk.cpu if quirk else arch.cpu)
         model = without_entropy(arch, cpu) if cpu else default_cpu
         return cls(arch, qemu, board or arch.board, model, memory, cpus, realtime)
 

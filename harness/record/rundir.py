@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,6 +56,17 @@ def make_fresh(directory: Path) -> None:
                 path.unlink()
     except OSError as error:
         raise UserError(f"{error.filename or directory}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def no_image_left(directory: Path) -> Iterator[None]:
+    """Removes the boot image, whole or in part, when what is done with it ends in an exception."""
+    try:
+        yield
+    except BaseException:
+        for name in (bootimage.DESCRIPTION, bootimage.RAM):
+            (directory / name).unlink(missing_ok=True)
+        raise
 
 
 def _made_by_a_run(path: Path, marked: bool) -> bool:

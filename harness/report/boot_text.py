@@ -8,11 +8,14 @@ from typing import Final
 from bootproof.harness.arch import DEFAULT_PROFILE
 from bootproof.harness.case import Case
 from bootproof.harness.guest.stages import Stage
+from bootproof.harness.inputs import images, kernel_check
 from bootproof.harness.observation import Probe
-from bootproof.harness.prove import Prepared, Proven
+from bootproof.harness.prove import Proven
+from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.run import Outcome
 from bootproof.harness.text import printable
 from bootproof.loader.address import format_size
+from bootproof.loader.assemble import Assembled
 from bootproof.loader.errors import one_line
 
 
@@ -35,12 +38,13 @@ class Console:
 _CR: Final = b"\r"
 
 
-def print_request(prepared: Prepared, case: Case) -> None:
-    image, machine = prepared.assembled.image, prepared.start.machine
+def print_request(case: Case, assembled: Assembled, machine: Machine) -> None:
+    image = assembled.image
     print(f"kernel    {one_line(case.kernel)} ({case.format})")
-    print(f"protocol  {prepared.assembled.protocol}, entered at {image.entry:#x}")
+    print_left_out(case)
+    print(f"protocol  {assembled.protocol}, entered at {image.entry:#x}")
     if case.format == "elf":
-        print(f"PVH       {prepared.assembled.kernel.pvh_boot_cap.state.value}")
+        print(f"PVH       {assembled.kernel.pvh_boot_cap.state.value}")
     print(
         f"machine   {machine.qemu}, {machine.board}, {machine.cpu},"
         f" {format_size(machine.memory)}, {cpus_text(machine.cpus)}, {machine.mode}"
@@ -49,7 +53,15 @@ def print_request(prepared: Prepared, case: Case) -> None:
         print(f"memory    {region.range!s:<24} {region.name}")
     if case.profile != DEFAULT_PROFILE:
         print(f"profile   {case.profile}")
-    print(f"cmdline   {one_line(prepared.start.expected.cmdline)}", flush=True)
+    print(f"cmdline   {one_line(image.provenance['cmdline'])}", flush=True)
+
+
+def print_left_out(case: Case) -> None:
+    """A line for each part of the kernel's file that the guest does not get."""
+    kernel = images.kernel_file(case.kernel_source)
+    asked = {"initrd": case.initrd is not None, "cmdline": case.cmdline is not None}
+    for item in kernel_check.unused(kernel.path, **asked):
+        print(f"left out  {item}")
 
 
 def cpus_text(cpus: int) -> str:
@@ -66,6 +78,18 @@ def print_probe(probe: Probe | None) -> None:
     print(f"entry     registers and RAM at the first instruction {said}")
     for finding in probe.findings:
         print(f"entry     {finding.grade.value} {finding.code}: {finding.sentence}")
+
+
+def print_complaints(outcome: Outcome) -> None:
+    """A line for each thing that the kernel complained of and that is not the verdict already."""
+    judgement = outcome.judgement
+    for item in judgement.complaints:
+        if item.text.removeprefix(_PANIC) not in judgement.reason:
+            after = ", after the proof" if item.after_proof else ""
+            print(f"complaint {item.kind.value}: {item}{after}")
+
+
+_PANIC: Final = "Kernel panic - not syncing: "  # the verdict has its own words for it
 
 
 def print_cost(outcome: Outcome) -> None:
@@ -99,8 +123,11 @@ def print_stages(stages: Sequence[Stage]) -> None:
 
 def print_verdict(proven: Proven) -> None:
     print(f"verdict   {proven.verdict.value}: {proven.reason}")
+    if proven.verdict.passed and proven.problem is not None:
+        print(f"problem   {proven.problem}")
     outcome = proven.outcome
     if outcome is not None:
+        print_complaints(outcome)
         print_probe(outcome.observation.probe)
         print_cost(outcome)
         print_record(outcome)

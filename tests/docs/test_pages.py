@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import struct
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from bootproof.harness import cli, prove
 from bootproof.harness.inputs import images
 from bootproof.loader.unpack import unpack_to
 from tests import ROOT
+from tests.builders import images as builder
 from tests.builders.processes import CLI, python
 from tests.docs.pages import PAGES, Command, anchors, commands, links
 
@@ -108,6 +110,10 @@ def desk(tmp_path: Path) -> Path:
     (tmp_path / "my.toml").write_text(re.findall(r"```toml\n(.*?)```", page, re.DOTALL)[0])
     (tmp_path / "notes.txt").write_text("hello\n")
     (tmp_path / "cut").write_bytes(x86.read_bytes()[:100_000])
+    u_boot = builder.load(0x111_0000, b"U-Boot 2023.01 (x)")
+    (tmp_path / "u-boot").write_bytes(builder.elf(u_boot, entry=0x111_0000))
+    head = struct.pack(">I26sBB32s", 0x27051956, bytes(26), 2, 1, b"Linux-6.1.0")
+    (tmp_path / "uImage").write_bytes(head + bytes(4096))
     return tmp_path
 
 

@@ -270,18 +270,19 @@ def test_unreadable_file(closed: str, bootproof: Run, kernel: Path, tmp_path: Pa
 
 
 AARCH64_ELF = builder.elf(
-    builder.load(GIB + 2 * MIB, b"\xf4" * 64), machine=183, entry=GIB + 2 * MIB
+    builder.load(GIB + 2 * MIB, builder.LINUX), machine=183, entry=GIB + 2 * MIB
 )
+ARM64_IMAGE = builder.image() + builder.LINUX
 
 
 @pytest.mark.parametrize(
     ("content", "arguments", "words"),
     [
         (AARCH64_ELF, (), "no boot protocol"),
-        (AARCH64_ELF, ("--protocol", "linux64"), "linux64"),
-        (AARCH64_ELF, ("--protocol", "arm64"), "arm64"),
-        (builder.image(), ("--protocol", "linux64"), "linux64"),
-        (builder.image(), ("--protocol", "pvh"), "no PVH entry"),
+        (AARCH64_ELF, ("--unsafe", "--protocol", "linux64"), "linux64"),
+        (AARCH64_ELF, ("--unsafe", "--protocol", "arm64"), "arm64"),
+        (ARM64_IMAGE, ("--protocol", "linux64"), "linux64"),
+        (ARM64_IMAGE, ("--protocol", "pvh"), "no PVH entry"),
         (vmlinux(X86Program(0)), ("--protocol", "arm64"), "it offers: linux64"),
         (builder.image(builder.RISCV64), (), "riscv64; bootproof boots x86_64, aarch64"),
         (builder.elf(builder.load(LOAD, b"\xf4"), machine=8), (), "bootproof boots x86_64, aarch"),

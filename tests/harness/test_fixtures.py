@@ -38,7 +38,7 @@ def test_directory_that_is_no_boot_image(boot_image: BootTheImage, tmp_path: Pat
 def test_wrong_words_are_one_line(
     words: dict[str, object], said: str, boot: Boot, tmp_path: Path
 ) -> None:
-    (tmp_path / "vmlinux").write_bytes(images.elf(images.load(16 << 20, b"\xf4")))
+    (tmp_path / "vmlinux").write_bytes(images.elf(images.load(16 << 20, images.LINUX)))
     with pytest.raises(pytest.fail.Exception) as caught:
         boot(tmp_path / "vmlinux", **words)
     assert str(caught.value).startswith(f"bootproof: {said}")
@@ -55,7 +55,7 @@ def test_wrong_words_about_a_boot_image_are_one_line(
 
 def test_words_as_python_has_them(boot: Boot, tmp_path: Path) -> None:
     """A number of bytes, a Path, and None for what is as if nothing were said."""
-    (tmp_path / "vmlinux").write_bytes(images.elf(images.load(16 << 20, b"\xf4")))
+    (tmp_path / "vmlinux").write_bytes(images.elf(images.load(16 << 20, images.LINUX)))
     missing = f"bootproof: {tmp_path}/none: No such file or directory"
     with pytest.raises(pytest.fail.Exception, match=missing):
         boot(tmp_path / "vmlinux", memory=64 << 20, initrd=tmp_path / "none", cpu=None, offset=None)

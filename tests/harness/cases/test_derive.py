@@ -263,11 +263,6 @@ def test_image_with_text_offset_is_larger_from_its_base() -> None:
     assert one(found, "image-small-memory-ram+0").memory == 3 * MIB
 
 
-def test_image_with_16k_pages_gets_a_cpu_that_has_them() -> None:
-    found = derived(image(flags=0xC, size=2 * MIB, image_size=3 * MIB), arch=ARM)
-    assert {case.cpu for case in found.cases} == {"neoverse-n1"}
-
-
 def test_image_that_must_be_near_the_start_of_ram() -> None:
     found = derived(image(flags=0x2, image_size=2 * MIB), arch=ARM)
     assert labels(found, boots=True) == ["image-arm64-ram+0"]

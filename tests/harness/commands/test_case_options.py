@@ -40,6 +40,7 @@ VALUES: dict[str, Any] = {
     "initrd": "/tmp/caf\udce9",
     "smp": 2,
     "realtime": True,
+    "fail_on_complaints": True,
     "profile": "fast",
 }
 ENTRIES = [entry for entry in schema.options("boot") if entry.name != "qemu"]
@@ -55,7 +56,7 @@ def typed(entry: Entry) -> list[str]:
 @pytest.fixture
 def kernel(tmp_path: Path) -> str:
     path = tmp_path / "vmlinux"
-    path.write_bytes(images.elf(images.load(16 << 20, b"\xf4")))
+    path.write_bytes(images.elf(images.load(16 << 20, images.LINUX)))
     return str(path)
 
 
@@ -94,7 +95,7 @@ def test_qemu_is_named_by_its_path_on_the_command_line_only(kernel: str) -> None
 
 def test_an_image_has_a_place_unless_another_is_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "Image"
-    path.write_bytes(images.image())
+    path.write_bytes(images.image() + images.LINUX)
     assert asked(str(path), "boot")[0].offset == 0x40200000
     assert asked(str(path), "boot", "--offset", "none")[0].offset is None
     assert asked(str(path), "image", "--offset", "ram+0")[0].offset == 0x40000000

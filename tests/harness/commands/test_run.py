@@ -223,6 +223,12 @@ def test_qemu_sh_starts_the_same_guest_again(tmp_path: Path, run: Run) -> None:
     [
         (b"a\r\nlogin: ", ["--until", "login:"], 0, "handed-over: entered at 0x200000 exactly as"),
         (b"a\r\nlogin: ", ["--until", "$ "], 1, "stuck: stuck at 0x"),
+        (
+            b"a\r\n\x1b[1m\x1b[32mlog\x1b[0min: ",
+            ["--until", "login:"],
+            0,
+            "handed-over: entered at 0x200000 exactly as",
+        ),
         (b"", ["--until", "login:"], 1, "silent: stuck at 0x"),
         (b"", [], 1, "silent: stuck at 0x"),
         (b"Kernel panic - not syncing: no\r\n", [], 1, "panic: kernel panic: no"),
@@ -241,7 +247,7 @@ def test_qemu_sh_starts_the_same_guest_again(tmp_path: Path, run: Run) -> None:
         (b"", ["--only-handover"], 0, "handed-over: entered at 0x200000 exactly as asked, and st"),
         (b"bootproof: proof " + b"0" * 64 + b"\r\n", [], 0, "handed-over: "),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_verdicts_without_a_proof(
     text: bytes, options: list[str], code: int, verdict: str, tmp_path: Path, run: Run
@@ -279,6 +285,21 @@ def test_run_ends_with_the_line_that_was_waited_for(tmp_path: Path, run: Run) ->
     result = run(guest.write(tmp_path / "image"), "--until", "tick (1+1)")
     assert result.code == 0
     assert json.loads((result.directory / "result.json").read_text())["end"] == "marker"
+
+
+WARNED = b"[    0.5] WARNING: CPU: 0 PID: 1 at x.c:1 f+0x1/0x2\r\nlogin: "
+
+
+@pytest.mark.parametrize(("options", "code"), [((), 0), (("--fail-on-complaints",), 1)])
+def test_complaints_are_told_and_fail_where_that_is_asked(
+    options: tuple[str, ...], code: int, tmp_path: Path, run: Run
+) -> None:
+    guest = Image(says(WARNED))
+    result = run(guest.write(tmp_path / "image"), "--until", "login:", *options)
+    assert result.code == code
+    assert result.said("complaint") == "warning: WARNING: CPU: 0 PID: 1 at x.c:1 f+0x1/0x2"
+    (told,) = json.loads((result.directory / "result.json").read_text())["complaints"]
+    assert (told["kind"], told["count"], told["after_proof"]) == ("warning", 1, False)
 
 
 @pytest.mark.parametrize("said", [False, True])

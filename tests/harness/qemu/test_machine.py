@@ -74,6 +74,25 @@ def test_defaults_and_quirks() -> None:
 
 
 @pytest.mark.parametrize(
+    ("size", "asked", "wanted"),
+    [
+        (None, None, "cortex-a57"),
+        ("4K", None, "cortex-a57"),
+        ("16K", None, "neoverse-n1"),
+        ("64K", None, "cortex-a57"),
+        ("16K", "max", "max"),
+    ],
+)
+def test_the_cpu_has_the_page_size_of_the_kernel(
+    size: str | None, asked: str | None, wanted: str
+) -> None:
+    machine = Machine.with_defaults("aarch64", memory=512 * MIB, cpu=asked, page_size=size)
+    assert machine.cpu == wanted
+    other = Machine.with_defaults("x86_64", memory=512 * MIB, page_size="16K")
+    assert other.cpu == Machine.with_defaults("x86_64", memory=512 * MIB).cpu
+
+
+@pytest.mark.parametrize(
     ("arch", "cpu", "wanted"),
     [
         ("x86_64", "Haswell", "Haswell,-rdrand,-rdseed"),

@@ -10,12 +10,11 @@ import pytest
 
 from bootproof.harness import cli
 from tests.builders import packings
-from tests.builders.images import bzimage, elf, image, load, notes, pvh_entry
+from tests.builders.images import LINUX, bzimage, elf, image, load, notes, pvh_entry
 from tests.kernels.debian import deb_of
 from tests.kernels.rpms import rpm_of
 
 START = 16 << 20
-LINUX = b"Linux version 6.1.0-own (x) \0 serial8250 uart-pl011 rootfs image loadavg"
 
 
 def vmlinux(text: bytes = LINUX, **changes: int) -> bytes:

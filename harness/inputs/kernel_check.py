@@ -1,0 +1,116 @@
+"""Is this file a Linux kernel that we can enter, and whose boot can be proved? Asked once for all.
+
+Every command that takes a kernel asks here, so that none knows less than another. What the bytes
+say is bootproof.loader.provable's; this adds what our machines are.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bootproof.harness.arch.table import ARCHES
+from bootproof.harness.inputs import images
+from bootproof.harness.inputs.images import KernelFile
+from bootproof.loader.errors import LoaderError
+from bootproof.loader.identify import Format, identify
+from bootproof.loader.image import ImageSource, open_image
+from bootproof.loader.kconfig import COMMON, Need
+from bootproof.loader.provable import Problem, not_a_kernel, problem
+from bootproof.loader.unpack import uki_parts, unpack_fully
+
+_NARROW: Final = ("i386", "arm", "riscv32")
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a file holds: the format of the kernel in it and its architecture, as far as it says so;
+    and why its boot cannot be proved, None where nothing is known against it.
+    """
+
+    format: str
+    arch: str | None
+    problem: Problem | None
+
+
+@functools.cache
+def check(file: KernelFile) -> Checked:
+    """What is known of a kernel file before it is booted. Raises LoaderError when it is none."""
+    with open_image(file.path, file.name) as source:
+        found = identify(source)
+        if not found.format.loadable:
+            inner = unpack_fully(source)
+            return _checked(file, inner.format, inner.arch)
+    return _checked(file, found.format, found.arch)
+
+
+def refuse_unprovable(file: KernelFile) -> Checked:
+    """What is known of a kernel. Raises LoaderError unless its boot can be proved."""
+    found = check(file)
+    if found.problem is not None:
+        raise found.problem.error(file.name)
+    return found
+
+
+def _checked(file: KernelFile, format_: Format, arch: str | None) -> Checked:
+    if format_ is not Format.BZIMAGE:
+        return Checked(format_.value, arch, _problem(file, format_, arch))
+    outer = _asked(images.in_format(file, format_.value), not_a_kernel)
+    if outer is not None or arch in _NARROW:
+        return Checked(format_.value, arch, outer or _unknown_cpu(arch))
+    try:
+        vmlinux = images.in_format(file, Format.ELF.value)
+    except LoaderError as error:
+        why = f"no vmlinux can be had out of it: {error.detail or error.summary}"
+        return Checked(format_.value, arch, Problem(why, error.advice))
+    arch = arch or identify(vmlinux.path).arch  # headers before boot protocol 2.12 do not say
+    return Checked(format_.value, arch, _problem(file, Format.ELF, arch))
+
+
+def _problem(file: KernelFile, format_: Format, arch: str | None) -> Problem | None:
+    """The first of all questions that a kernel which is not packed has no good answer to."""
+    kernel = images.in_format(file, format_.value)
+    found = _asked(kernel, not_a_kernel) or _unknown_cpu(arch)
+    found = found or _asked(kernel, functools.partial(problem, needs=needs(arch)))
+    if found is None and arch and format_ not in ARCHES[arch].formats:
+        return Problem(f"a vmlinux of {arch} has no boot protocol; give its Image")
+    return found
+
+
+def _asked(kernel: KernelFile, question: Callable[[ImageSource], Problem | None]) -> Problem | None:
+    with open_image(kernel.path, kernel.name) as image:
+        return question(image)
+
+
+def needs(arch: str | None) -> tuple[Need, ...]:
+    """What the proof needs of a kernel for an architecture."""
+    machine = ARCHES.get(arch or "")
+    return (machine.console_driver, *COMMON) if machine else COMMON
+
+
+def _unknown_cpu(arch: str | None) -> Problem | None:
+    if arch in ARCHES:
+        return None
+    what = "a 32-bit kernel" if arch in _NARROW else f"a kernel for {arch or 'no known CPU'}"
+    return Problem(f"it is {what}; bootproof boots {', '.join(ARCHES)}")
+
+
+# --- what is in a file beside its kernel ---------------------------------------------------------
+
+
+def unused(path: Path, *, initrd: bool, cmdline: bool) -> Iterator[str]:
+    """What a unified kernel image holds beside its kernel and its guest does not get, and why.
+
+    `initrd` and `cmdline` say whether the user gave one.
+    """
+    if identify(path).format is not Format.UKI:
+        return
+    with open_image(path) as image:
+        parts = uki_parts(image)
+        if parts.initrd is not None and not initrd:
+            yield "the image's own .initrd: guests get bootproof's; give one by --initrd"
+        if parts.cmdline is not None and not cmdline:
+            yield "the image's own .cmdline: guests get bootproof's; give it by --cmdline"
