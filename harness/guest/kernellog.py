@@ -218,14 +218,14 @@ def init_end(text: bytes, began: int | None) -> InitEnd | None:
     killed = _KILLED.match(printable(found.group(1))) if found else None
     if found is None or killed is None or _DIED.search(text, 0, found.start()):
         return None
-    said = b"" if began is None else text[began : found.start()]
+    stamped = re.search(STAMP, text)  # else nothing tells whose words are whose
+    said = text[began : found.start()] if stamped and began is not None else b""
     return InitEnd(int(killed.group(1), 16), _last_words(said), printable(found.group(1)))
 
 
 def _last_words(text: bytes) -> str:
     """The last line that init itself printed: one without a time stamp."""
-    runs = _INIT_RUNS.search(text) if re.search(STAMP, text) else None
-    lines = text[runs.end() :][-_OWN_WORDS_WITHIN:].splitlines() if runs else []
+    lines = text[-_OWN_WORDS_WITHIN:].splitlines()
     own = [line for line in lines if line.strip() and not re.match(STAMP, line)]
     return f" after {quoted(printable(own[-1].strip()))}" if own else ""
 
