@@ -14,6 +14,7 @@ PACKAGES: Final = {
     "chromedriver": "chromium-driver",
     "chromium": "chromium",
     "dtc": "device-tree-compiler",
+    "gdb-multiarch": "gdb-multiarch",
     "iasl": "acpica-tools",
     "shellcheck": "shellcheck",
 }

@@ -19,6 +19,7 @@ from bootproof.harness.record import playback, qcow2, reverse
 from bootproof.harness.record.playback import Playback
 from bootproof.loader.address import GIB, MIB
 from tests.builders.guests import Arm64Program, Program, X86Program, boot, machine
+from tests.builders.programs import host_program
 
 PANIC = b"[    1.5] Kernel panic - not syncing: as a test\n"
 
@@ -110,6 +111,7 @@ def test_stop_that_is_asked_for(tmp_path: Path) -> None:
 
 def test_gdb_itself(tmp_path: Path) -> None:
     """The printed command, given to a shell; Ctrl-C ends it and leaves nothing."""
+    host_program("gdb-multiarch")
     code, _, last = fatal("aarch64")
     boot(code, tmp_path / "run")
     end = playback.open_recorded(tmp_path / "run").instructions
