@@ -17,7 +17,7 @@ from bootproof.harness.arch import DEFAULT_PROFILE, Arch
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.errors import UserError
-from bootproof.harness.evidence import nonce_for
+from bootproof.harness.guest.evidence import nonce_for
 from bootproof.harness.inputs import damage, images
 from bootproof.harness.inputs.images import KernelFile
 from bootproof.harness.inputs.symbols import Symbols

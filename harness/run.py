@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from bootproof.harness import evidence, verdict
-from bootproof.harness.guest import text_in_ram
+from bootproof.harness import verdict
+from bootproof.harness.guest import evidence, text_in_ram
 from bootproof.harness.guest.stages import Stage
 from bootproof.harness.host.files import disk_errors
 from bootproof.harness.host.process import STDERR, most_written

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from bootproof.harness import command_line, evidence
-from bootproof.harness.evidence import GuestEvidence
-from bootproof.harness.guest import aftermath, complaints, initrd_log, kernellog, options
+from bootproof.harness import command_line
+from bootproof.harness.guest import aftermath, complaints, evidence, initrd_log, kernellog, options
 from bootproof.harness.guest.aftermath import Aftermath
 from bootproof.harness.guest.complaints import Complaint, Kind
+from bootproof.harness.guest.evidence import GuestEvidence
 from bootproof.harness.observation import End, Observation, Probe
 from bootproof.harness.text import last_line, printable, quoted
 from bootproof.loader.address import Range, format_size, is_aligned, joined

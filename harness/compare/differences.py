@@ -14,9 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, replace
 from typing import Final
 
-from bootproof.harness import evidence
 from bootproof.harness.compare.memory_at_entry import MemoryAtEntry
-from bootproof.harness.guest import memory_map
+from bootproof.harness.guest import evidence, memory_map
 from bootproof.harness.guest.memory_map import MapEntry
 from bootproof.harness.registers import compare_registers
 from bootproof.harness.text import printable

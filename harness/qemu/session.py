@@ -14,8 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
-from bootproof.harness import evidence
-from bootproof.harness.guest import kernellog, logbuffer
+from bootproof.harness.guest import evidence, kernellog, logbuffer
 from bootproof.harness.host.files import file_for_qemu, given_to_qemu, has_room
 from bootproof.harness.host.process import QemuProcess
 from bootproof.harness.observation import Budget, End, Observation, Observer

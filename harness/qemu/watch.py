@@ -15,8 +15,8 @@ from typing import Any, Final
 import pexpect
 
 from bootproof.harness.arch.dump import DumpFormat, each_cpu
-from bootproof.harness.evidence import PROOF
 from bootproof.harness.guest import kernellog, logbuffer
+from bootproof.harness.guest.evidence import PROOF
 from bootproof.harness.guest.lockup import LockupReports
 from bootproof.harness.host.process import QemuProcess
 from bootproof.harness.observation import Budget, End, Observer, Place, Usage

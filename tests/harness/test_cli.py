@@ -20,7 +20,7 @@ import pytest
 
 from bootproof.harness import cli, places
 from bootproof.harness.case import Case
-from bootproof.harness.evidence import nonce_for
+from bootproof.harness.guest.evidence import nonce_for
 from bootproof.harness.qemu.binary import find_qemu
 from bootproof.kernels.cache import file_sha256
 from bootproof.loader import initramfs

@@ -12,7 +12,7 @@ import pytest
 
 from bootproof.harness.case import Case, Expectation
 from bootproof.harness.errors import UserError
-from bootproof.harness.evidence import GuestEvidence
+from bootproof.harness.guest.evidence import GuestEvidence
 from bootproof.harness.prove import prove
 from bootproof.harness.results import results
 from bootproof.harness.results.results import Check

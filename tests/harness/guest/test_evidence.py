@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bootproof.harness import evidence
-from bootproof.harness.evidence import GuestEvidence, nonce_for, parse, proof_for
+from bootproof.harness.guest import evidence
+from bootproof.harness.guest.evidence import GuestEvidence, nonce_for, parse, proof_for
 from bootproof.loader.address import Range
 from tests.builders.guests import framed
 from tests.builders.programs import host_program
