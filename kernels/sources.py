@@ -60,7 +60,7 @@ class Source:
     @property
     def is_file(self) -> bool:
         """Whether `shown` is the kernel's own file: not one of the catalogue, nor packed in one."""
-        return self.path == Path(self.shown).absolute()
+        return self.path == Path(self.shown)
 
 
 def name_of_url(what: str) -> str | None:
@@ -129,7 +129,7 @@ def _opened(path: Path, head: bytes, name: str, as_written: str) -> Source:
     for magic, members in _PACKAGES.items():
         if head.startswith(magic):
             return Source(_stem(name), as_written, _out_of_package(path, members, as_written))
-    return Source(name, as_written, path.absolute())
+    return Source(name, as_written, path)
 
 
 def _plain(name: str) -> str:

@@ -51,7 +51,9 @@ def commands(page: Path) -> list[Command]:
     for number, line in enumerate(lines[:-1], start=1):
         if line.startswith("```"):
             language = line[3:].strip() if language is None else None
-        elif language in _SHELL and (match := _COMMAND.fullmatch(line)):
+        elif language not in _SHELL or _REFUSAL.match(line):
+            continue
+        elif match := _COMMAND.fullmatch(line):
             words = tuple(shlex.split(match[1], comments=True))
             refusal = lines[number] if _REFUSAL.match(lines[number]) else None
             found.append(Command(page, number, words, reasons.pop(words, None), refusal))

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bootproof.harness import cli, prove
+from bootproof.harness import cli
 from bootproof.harness.inputs import images
+from bootproof.loader import initramfs
 from bootproof.loader.unpack import unpack_to
 from tests import ROOT
 from tests.builders import images as builder
@@ -105,7 +106,8 @@ def desk(tmp_path: Path) -> Path:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to(kernel)
     unpack_to(newer, tmp_path / "vmlinux")
-    (tmp_path / "my.cpio").write_bytes(prove.evidence_archive("x86_64"))
+    init = initramfs.file("init", b"#!/bootproof/busybox sh\n/bootproof/busybox reboot -f\n", 0o755)
+    (tmp_path / "my.cpio").write_bytes(initramfs.archive([init]))
     page = (ROOT / "docs" / "scenarios.md").read_text("utf-8")
     (tmp_path / "my.toml").write_text(re.findall(r"```toml\n(.*?)```", page, re.DOTALL)[0])
     (tmp_path / "notes.txt").write_text("hello\n")
