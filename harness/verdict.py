@@ -236,7 +236,9 @@ def _after_proof(
         stays = program is not None and seen.end is End.PROOF and ended is None
         return Verdict.BOOTED, f"{proved}; {program} did not end by itself" if stays else proved
     failed = _FAILED[then.failure] if program and then.failure else Verdict.BOOTED
-    return failed, f"{proved}; then {then.sentence}"
+    # Its archive is unpacked behind ours, which holds the proof: it may be what could not be.
+    cause = initrd_log.refusal(seen.transcript) if failed is Verdict.INIT_FAILED else None
+    return failed, f"{proved}; then {then.sentence}{f'; {cause}' if cause else ''}"
 
 
 _FAILED: Final = {

@@ -74,8 +74,7 @@ _FRAME_WITHIN: Final = 2500  # bytes from a lockup's line to the registers behin
 _REST: Final = rb"[^\r\n]{0,%d}" % _LONGEST
 _MESSAGES: Final = (
     (Kind.PANIC, rb"Kernel panic - not syncing: "),
-    (Kind.OOPS, rb"(?:Oops|general protection fault)[^\r\n]{0,120}? \[#\d+\]"),
-    (Kind.OOPS, rb"Internal error: [^\r\n]{0,120}? \[#\d+\]"),
+    (Kind.OOPS, kernellog.DIED),
     (Kind.LOCKUP, rb"(?:watchdog: |NMI watchdog: )?BUG: soft lockup "),
     (Kind.LOCKUP, rb"(?:watchdog: |NMI watchdog: )?(?:CPU\d+: )?Watchdog detected hard LOCKUP "),
     (Kind.LOCKUP, rb"BUG: workqueue lockup "),

@@ -43,12 +43,11 @@ def explanation(end: str, text: bytes) -> str | None:
     """Why a kernel whose panic says `end` has no init, as far as its log says; None otherwise."""
     if not end.startswith(_NO_ROOT):
         return None
+    refused = refusal(text)
+    if refused is not None:
+        return refused
     text = kernellog.without_echoes(text)
-    where = _RANGE.search(text)
-    place = f" at {where[1].decode()}-{where[2].decode()}" if where else ""
-    refused = _REFUSED.search(text)
-    if refused:
-        return f"{printable(refused[1])}{f' (the initrd{place})' if place else ''}"
+    where, place = _RANGE.search(text), _place(text)
     if _UNPACKS.search(text):
         return _unpacked(text, place)
     if where:
@@ -56,6 +55,20 @@ def explanation(end: str, text: bytes) -> str | None:
     if _TALKATIVE.search(text):
         return "the kernel logged no initrd: it was given none, or not where it looks for one"
     return None
+
+
+def refusal(text: bytes) -> str | None:
+    """What the kernel says is wrong with its initrd, and where it saw it; None for nothing."""
+    text = kernellog.without_echoes(text)
+    refused, place = _REFUSED.search(text), _place(text)
+    if refused is None:
+        return None
+    return f"{printable(refused[1])}{f' (the initrd{place})' if place else ''}"
+
+
+def _place(text: bytes) -> str:
+    where = _RANGE.search(text)
+    return f" at {where[1].decode()}-{where[2].decode()}" if where else ""
 
 
 def _unpacked(text: bytes, place: str) -> str:

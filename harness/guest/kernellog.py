@@ -27,11 +27,10 @@ _FRAME: Final = rb"(\w[\w.]*\+0x[0-9a-f]+/0x[0-9a-f]+)"
 _PANIC: Final = re.compile(_BEGIN + rb"Kernel panic - not syncing: ([^\r\n]*)", re.MULTILINE)
 END_OF_PANIC: Final = re.compile(_BEGIN + rb"---\[ end Kernel panic", re.MULTILINE)
 """What a kernel that stays after its panic prints last."""
-# With the error code of x86, or the syndrome of arm64, and then PREEMPT, SMP and their like only.
-_DIED: Final = re.compile(
-    _BEGIN + rb"([^\[\]\r\n][^\r\n]{0,200}?: [0-9a-f]{4,16} \[#\d+\])(?: [A-Z0-9_]+){0,12} *\r?$",
-    re.MULTILINE,
-)
+DIED: Final = rb"[^\[\]\r\n][^\r\n]{0,200}?: [0-9a-f]{4,16} \[#\d+\](?=(?: [A-Z0-9_]+){0,12} *\r?$)"
+"""The end of what ran, with the error code of x86 or the syndrome of arm64; then PREEMPT, SMP and
+their like only."""
+_DIED: Final = re.compile(_BEGIN + rb"(" + DIED + rb")", re.MULTILINE)
 _BUG: Final = re.compile(
     _BEGIN + rb"((?:BUG: |kernel BUG at |Unable to handle kernel )[^\r\n]*)", re.MULTILINE
 )

@@ -229,6 +229,14 @@ def test_the_end_of_the_users_program_is_part_of_the_verdict(
     assert (judgement.verdict, judgement.reason) == (wanted, reason)
 
 
+def test_a_program_that_could_not_be_unpacked_is_not_to_blame() -> None:
+    broken = b"[ 1.0] Initramfs unpacking failed: XZ-compressed data is corrupt\r\n"
+    seen = Observation(broken + NEXT.text() + KILLED % 0x7F00, End.GUEST_RESET)
+    judgement = judge(NEXT.expected, seen)
+    assert judgement.verdict is Verdict.INIT_FAILED
+    assert judgement.reason.endswith("; Initramfs unpacking failed: XZ-compressed data is corrupt")
+
+
 def test_a_shell_of_ours_after_the_proof_is_no_program_of_the_users() -> None:
     shell = dataclasses.replace(X86, cmdline=f"{X86.cmdline} bootproof.next=/bootproof/shell")
     judgement = judge(shell.expected, Observation(shell.text() + KILLED % 0x300, End.GUEST_RESET))

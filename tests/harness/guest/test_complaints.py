@@ -55,6 +55,12 @@ def lockup(second: int) -> bytes:
         (CANNOT_RUN, Kind.INIT, "Failed to execute /init (error -8)"),
         (PANIC, Kind.PANIC, "Kernel panic - not syncing: sysrq triggered crash"),
         (X86_OOPS, Kind.OOPS, "Oops: 0002 [#1] PREEMPT SMP PTI, in oops_thread+0x9/0x20"),
+        (b"[ 1.0] divide error: 0000 [#1] SMP\r\n", Kind.OOPS, "divide error: 0000 [#1] SMP"),
+        (
+            b"[ 1.0] Internal error: Oops - BUG: 00000000f2000800 [#1] SMP\r\n",
+            Kind.OOPS,
+            "Internal error: Oops - BUG: 00000000f2000800 [#1] SMP",
+        ),
         (
             b"[ 1.0] BUG: sleeping function called from invalid context at mm/slab.h:1\r\n",
             Kind.BUG,
