@@ -14,22 +14,28 @@ from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB, Range
 from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.arch.x86_64 import X86Registers
-from tests.builders.guests import flat32
+from tests.builders.guests import flat32, framed
 
 RAM = Range(0, 512 * MIB)
 KERNEL = Range(16 * MIB, 0x3000)
 
-LOG = (
+KERNEL_LOG = (
     b"[    0.000000] Linux version 6.1.0\r\n"
     b"[    0.000000] BIOS-e820: [mem 0x0000000000000000-0x000000000009fbff] usable\r\n"
     b"[    0.000000] BIOS-e820: [mem 0x0000000000100000-0x000000001fffffff] usable\r\n"
     b"[    0.100000] Memory: 219840K/523896K available (14343K kernel code, 2327K rwdata,"
     b" 53068K reserved, 0K cma-reserved)\r\n"
-    b"bootproof: cmdline console=ttyS0\n"
-    b"bootproof: ram 00001000-0009fbff\n"
-    b"bootproof: ram 00100000-1fffffff\n"
-    b"bootproof: proof " + b"0" * 64 + b"\n"
 )
+
+
+def console_log(*, low: str = "00001000-0009fbff", proof: str = "0" * 64) -> bytes:
+    """A console with evidence, as init prints it."""
+    said = (("cmdline", "console=ttyS0"), ("ram", low), ("ram", "00100000-1fffffff"))
+    lines = "".join(framed(number, *pair) for number, pair in enumerate(said, start=1))
+    return KERNEL_LOG + f"{lines}bootproof: proof {proof}\r\n".encode()
+
+
+LOG = console_log()
 
 
 def side(

@@ -28,7 +28,7 @@ from bootproof.loader import (
 from bootproof.loader.assemble import Assembly, Machine, assemble
 from bootproof.loader.device_tree import DeviceTree, Node
 from bootproof.loader.layout import LayoutError, Region
-from bootproof.loader.protocols import BootRequest
+from bootproof.loader.protocols import BootRequest, ProtocolError
 from bootproof.loader.protocols.table import PROTOCOLS
 from bootproof.loader.result import KernelLoaderResult
 from tests.builders import images
@@ -128,10 +128,10 @@ PLANS = st.one_of(x86_plans(), arm64_plans())
 def planned(
     name: str, ram: list[Range], kernel: KernelLoaderResult, request: BootRequest
 ) -> dict[str, Range]:
-    """The regions by name; a request without room is another test's business."""
+    """The regions by name; a request that is refused is another test's business."""
     try:
         regions = PROTOCOLS[name].plan(ram, kernel, request)
-    except LayoutError:
+    except (LayoutError, ProtocolError):
         assume(False)
         raise
     assert len({region.name for region in regions}) == len(regions)
