@@ -20,7 +20,7 @@ import zstandard
 COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     "": lambda data: data,
     ".xz": lambda data: lzma.compress(data, preset=0),
-    ".gz": lambda data: gzip.compress(data, 1),
+    ".gz": lambda data: gzip.compress(data, 1, mtime=0),
     ".zst": lambda data: zstandard.ZstdCompressor(level=1).compress(data),
 }
 

@@ -13,7 +13,7 @@ import zstandard
 
 REGULAR, DIRECTORY, LINK, DEVICE, FIFO = 0o100644, 0o040755, 0o120777, 0o020644, 0o010644
 COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
-    "gzip": lambda data: gzip.compress(data, 1),
+    "gzip": lambda data: gzip.compress(data, 1, mtime=0),
     "xz": lambda data: lzma.compress(data, preset=0),
     "lzma": lambda data: lzma.compress(data, format=lzma.FORMAT_ALONE, preset=0),
     "zstd": lambda data: zstandard.ZstdCompressor(level=1).compress(data),

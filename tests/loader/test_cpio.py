@@ -22,7 +22,7 @@ from tests.builders import packings
 
 PLAIN = archive([directory("bin"), file("init", b"#!/bin/sh\n"), file("bin/sh", bytes(5000))])
 PACKED = {
-    "gzip": gzip.compress(PLAIN),
+    "gzip": gzip.compress(PLAIN, mtime=0),
     "bzip2": bz2.compress(PLAIN),
     "xz": lzma.compress(PLAIN, check=lzma.CHECK_CRC32),
     "lzma": lzma.compress(PLAIN, format=lzma.FORMAT_ALONE),
@@ -56,7 +56,7 @@ def padded(data: bytes) -> bytes:
         PLAIN + PACKED["zstd"],
         padded(PACKED["gzip"]) + PLAIN + PACKED["xz"],
         PACKED["gzip"] + PACKED["gzip"] + bytes(3),
-        gzip.compress(PLAIN + PLAIN),
+        gzip.compress(PLAIN + PLAIN, mtime=0),
         WITH_BOOTCONFIG,
         bytes(512),
     ],
@@ -75,8 +75,16 @@ def test_what_kernels_unpack(data: bytes) -> None:
         (b"070707" + bytes(70), 0, "make it with cpio -H newc"),
         (b"\xc7\x71" + bytes(70), 0, "make it with cpio -H newc"),
         (lz4.frame.compress(PLAIN), 0, "pack it with lz4 -l"),
-        (gzip.compress(PLAIN + b"junk"), len(PLAIN), "in the gzip stream at 0x0: no cpio archive"),
-        (gzip.compress(b"hello\n"), 0, "in the gzip stream at 0x0: no cpio archive begins at 0x0"),
+        (
+            gzip.compress(PLAIN + b"junk", mtime=0),
+            len(PLAIN),
+            "in the gzip stream at 0x0: no cpio archive",
+        ),
+        (
+            gzip.compress(b"hello\n", mtime=0),
+            0,
+            "in the gzip stream at 0x0: no cpio archive begins at 0x0",
+        ),
         (PLAIN.replace(b"init\0", b"initX"), PLAIN.index(b"init\0"), "no cpio archive begins at"),
         (PLAIN[:8] + b"x" + PLAIN[9:], 0, "no cpio archive begins at 0x0"),
         (PLAIN + WITH_BOOTCONFIG[len(PLAIN) :][:-4], len(PLAIN), "no cpio archive begins at"),
@@ -126,7 +134,7 @@ def link(path: str, target: str) -> Entry:
 @pytest.mark.parametrize("packed", [False, True])
 def test_member_that_could_replace_our_init(entries: list[Entry], packed: bool) -> None:
     data = PLAIN + archive(entries)
-    error = refusal(gzip.compress(data) if packed else data)
+    error = refusal(gzip.compress(data, mtime=0) if packed else data)
     assert isinstance(error, Initramfs.Reserved)
     assert "could replace bootproof's own init, which is in /bootproof" in str(error)
 

@@ -19,7 +19,7 @@ NEEDS = (ARCHES["x86_64"].console_driver, *COMMON)
 def configured(options: dict[str, str]) -> bytes:
     """A kernel with its configuration inside."""
     text = "# a comment\n" + "".join(f"{name}={value}\n" for name, value in options.items())
-    packed = gzip.compress(f"{text}# CONFIG_OFF is not set\n".encode())
+    packed = gzip.compress(f"{text}# CONFIG_OFF is not set\n".encode(), mtime=0)
     return bytes(1000) + b"IKCFG_ST" + packed + b"IKCFG_ED" + b"x" * 1000
 
 
@@ -67,9 +67,9 @@ def test_the_configuration_inside_is_believed_before_the_texts() -> None:
     "broken",
     [
         b"IKCFG_ST",
-        b"IKCFG_ST" + gzip.compress(b"CONFIG_A=y\n")[:-9],
+        b"IKCFG_ST" + gzip.compress(b"CONFIG_A=y\n", mtime=0)[:-9],
         b"IKCFG_ST\x1f\x8b\x08" + b"\xff" * 99,
-        b"IKCFG_ST" + gzip.compress(bytes(5 << 20)),
+        b"IKCFG_ST" + gzip.compress(bytes(5 << 20), mtime=0),
     ],
     ids=["marker", "cut", "damaged", "bomb"],
 )

@@ -42,7 +42,7 @@ def vmlinux(text: bytes = LINUX, **changes: int) -> bytes:
 
 
 def packed(text: bytes, **fields: Any) -> bytes:
-    return packings.bzimage(gzip.compress(vmlinux(text), 1), **fields)
+    return packings.bzimage(gzip.compress(vmlinux(text), 1, mtime=0), **fields)
 
 
 NO_INITRAMFS = LINUX.replace(b"rootfs image", b"")

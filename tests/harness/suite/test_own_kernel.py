@@ -30,7 +30,7 @@ def arm64_image(text: bytes = LINUX, flags: int = 0xA) -> bytes:
 
 def packed(kernel: bytes, **fields: int) -> bytes:
     """A bzImage around a vmlinux."""
-    return packings.bzimage(gzip.compress(kernel, 1), release=b"6.1.0-own (x)", **fields)
+    return packings.bzimage(gzip.compress(kernel, 1, mtime=0), release=b"6.1.0-own (x)", **fields)
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +84,7 @@ def test_every_kind_of_file_comes_to_its_kernel(command: Command) -> None:
     for name, data, formats in (
         ("bzImage", big, "bzimage, elf of x86_64"),
         ("Image", arm, "image of aarch64"),
-        ("Image.gz", gzip.compress(arm), "image of aarch64"),
+        ("Image.gz", gzip.compress(arm, mtime=0), "image of aarch64"),
         (
             "vmlinuz.efi",
             packings.zboot(packings.gzip(arm), b"gzip", size_word=False),
@@ -160,7 +160,7 @@ def test_what_a_unified_kernel_image_holds_beside_its_kernel_is_left_out(command
         (b"#!/bin/sh\n" * 99, "it is in no format of Linux kernels"),
         (packed(vmlinux(), xloadflags=0), "it is a 32-bit kernel; bootproof boots x86_64, aarch64"),
         (vmlinux(machine=3), "it is a 32-bit kernel"),
-        (gzip.compress(vmlinux(machine=3, phentsize=32)), "it is a 32-bit kernel"),
+        (gzip.compress(vmlinux(machine=3, phentsize=32), mtime=0), "it is a 32-bit kernel"),
         (vmlinux(phentsize=32), "proved: e_phentsize is 0x20, not 0x38"),
         (vmlinux(machine=40), "it is a 32-bit kernel"),
         (vmlinux(machine=21), "it is a kernel for ppc64"),
