@@ -144,12 +144,12 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
 
     Raises LoaderError for a request that is refused, UserError and FetchError as `prove`.
     """
+    rundir.make_fresh(directory)  # first: of what is refused, no earlier run may seem to tell
     initrd = _initrd(case)
     base = _base_cmdline(case)
     following = command_line.next_init(
         base, initrd=case.initrd is not None, interactive=options.interactive
     )
-    rundir.make_fresh(directory)
     kernel = images.kernel_file(case.kernel_source)
     machine = machine_for(case, kernel, options)
     nonce = nonce_for(case.id, kernel.sha256)
@@ -183,8 +183,8 @@ def write_without_proof(case: Case, directory: Path, options: Options) -> tuple[
 
     For kernels that have no proof to give. Raises as `prepare`.
     """
-    initrd = None if case.initrd is None else images.read_initrd(Path(case.initrd))
     rundir.make_fresh(directory)
+    initrd = None if case.initrd is None else images.read_initrd(Path(case.initrd))
     kernel = images.kernel_file(case.kernel_source)
     machine = machine_for(case, kernel, options)
     assembly = _assembly(case, machine, kernel, _base_cmdline(case), initrd)

@@ -12,6 +12,7 @@ import pytest
 from bootproof.harness import prove
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case, Expectation, offset_label, short
+from bootproof.harness.errors import UserError
 from bootproof.harness.inputs import images, variants
 from bootproof.harness.observation import Placement
 from bootproof.harness.prove import expected_code
@@ -110,6 +111,23 @@ def test_result_of_a_boot(case: Case, tmp_path: Path) -> None:
     assert (entry["name"], output["name"]) == ("entry", "first-output")
     assert 0 < entry["instructions"] < output["instructions"] < result["instructions"]
     assert json.loads((tmp_path / "run" / "boot.json").read_text())["provenance"]["case"] == case.id
+
+
+@pytest.mark.parametrize("what", ["initrd", "cmdline"])
+def test_a_refusal_leaves_no_result_of_an_earlier_run(
+    case: Case, what: str, tmp_path: Path
+) -> None:
+    notes, run = tmp_path / "notes.txt", tmp_path / "run"
+    notes.write_text("no archive")
+    prove.prove(replace(case, memory=MIB), run)
+    assert (run / "result.json").exists()
+    bad = {
+        "initrd": replace(case, initrd=str(notes)),
+        "cmdline": replace(case, cmdline='open="quote'),
+    }
+    with pytest.raises(UserError):
+        prove.prepare(bad[what], run)
+    assert not (run / "result.json").exists()
 
 
 def test_result_of_a_refusal(case: Case, tmp_path: Path) -> None:
