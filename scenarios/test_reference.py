@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -132,6 +133,32 @@ def test_a_word_a_byte_and_a_memory_map_entry(run_directory: RunDirectory) -> No
 
 MTIME_OF_FIRST_MEMBER = 46  # of a newc header
 MEMMAP_ENTRIES = 48  # of struct hvm_start_info
+
+
+def test_ram_that_is_kept_back(run_directory: RunDirectory) -> None:
+    """A loader whose map is 1 MiB short: more than any firmware takes, and nothing else differs."""
+    case = Case("x86_64", X86_64[0], "bzimage", "linux64")
+    pair = both_ways.prepare(case, run_directory("reference-linux64"))
+    end = max(bank.end for bank in pair.prepared.assembled.image.ram)
+    page = pair.prepared.assembled.image.region("boot_params")
+    assert page is not None
+    with our_ram(pair) as ram:
+        count = ram.read(page.start + E820_ENTRIES, 1)[0]
+        last = page.start + E820_TABLE + 20 * (count - 1)
+        start, size = struct.unpack("<QQ", ram.read(last, 16))
+        assert start + size == end
+        ram.write(last, struct.pack("<QQ", start, size - MIB))
+    short = f"{end - MIB:#x}-{end - 0x20001:#x}"
+    assert unexplained(pair) >= {
+        (Section.VERDICT, "verdict"),
+        (Section.MEMORY_MAP, f"at the entry, {short}"),
+        (Section.MEMORY_MAP, f"in the log, {short}"),
+        (Section.EVIDENCE, "ram"),
+        (Section.MEMORY, "total"),
+    }
+
+
+E820_ENTRIES, E820_TABLE = 0x1E8, 0x2D0  # of struct boot_params
 
 
 def test_a_seed_and_another_place(run_directory: RunDirectory) -> None:

@@ -17,10 +17,12 @@ from bootproof.harness.compare import memory_at_entry, reasons, reference
 from bootproof.harness.compare.comparison import Comparison, Cost, ExplainedDifference
 from bootproof.harness.compare.differences import ComparedBoot, boot_differences
 from bootproof.harness.compare.memory_at_entry import MemoryAtEntry
+from bootproof.harness.compare.reasons import Facts
 from bootproof.harness.compare.reference import Plan
 from bootproof.harness.prove import Options, Prepared, Proven
 from bootproof.harness.qemu.placement import DEVICES_DIRECTORY
 from bootproof.harness.record import rundir
+from bootproof.harness.verdict import CodeAnywhere
 from bootproof.loader import bootimage
 from bootproof.loader.address import Range
 from bootproof.loader.arch import Registers
@@ -86,9 +88,7 @@ def run_pair(pair: Pair) -> Comparison:
     right = _boot(
         other.proven, pair.plan.protocol, other.registers, seen[0] if seen else MemoryAtEntry()
     )
-    ram = pair.prepared.assembled.image.ram
-    firmware = pair.prepared.start.machine.arch.firmware
-    facts = reasons.facts(left, ram, firmware=firmware)
+    facts = _facts(pair, left, right)
     comparison = Comparison(
         case=pair.case.id,
         differences=tuple(
@@ -107,6 +107,15 @@ def drop_large_files(directory: Path) -> None:
     """Removes what is large of a comparison's run directories: RAM, and the reference's kernel."""
     rundir.drop_ram(directory / OURS)
     shutil.rmtree(directory / REFERENCE / DEVICES_DIRECTORY, ignore_errors=True)
+
+
+def _facts(pair: Pair, ours: ComparedBoot, other: ComparedBoot) -> Facts:
+    start = pair.prepared.start
+    return reasons.facts(
+        *(ours, other, pair.prepared.assembled.image.ram),
+        firmware=start.machine.arch.firmware,
+        code_anywhere=isinstance(start.expected.code, CodeAnywhere),
+    )
 
 
 def _ours(pair: Pair, proven: Proven) -> ComparedBoot:

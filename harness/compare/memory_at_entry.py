@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from bootproof.harness.compare import firmware_tables
+from bootproof.harness.compare.firmware_tables import Table
 from bootproof.harness.guest.memory_map import USABLE, MapEntry
 from bootproof.loader.address import Range
 from bootproof.loader.arch import Registers
@@ -33,6 +35,8 @@ class MemoryAtEntry:
     # Where the kernel's file lies, and a checksum for each of its pages.
     kernel: Range | None = None
     pages: tuple[int, ...] = ()
+    # What firmware has left for the kernel to find.
+    tables: frozenset[Table] = frozenset()
 
 
 def look(protocol: str, registers: Registers, ram: Memory, kernel: Range) -> MemoryAtEntry:
@@ -53,6 +57,7 @@ def look(protocol: str, registers: Registers, ram: Memory, kernel: Range) -> Mem
             zlib.crc32(ram.read(address, min(_PAGE, kernel.end - address)))
             for address in range(kernel.start, kernel.end, _PAGE)
         ),
+        tables=firmware_tables.left_in(read),
     )
 
 

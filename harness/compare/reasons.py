@@ -1,7 +1,9 @@
 """Why our boots and those of QEMU's own -kernel differ: a table of reasons, one row per pattern.
 
 Every code stands in docs/compare.md with its reason. A row is as narrow as its reason: a difference
-that looks alike but has another cause must stay unexplained. Pure.
+that looks alike but has another cause must stay unexplained. What is handed over is compared value
+by value. A log line is told by what it is about, whatever kernel says it: by what firmware has left
+in this very boot, by the devices of the machine, or by the map. Pure.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from bootproof.harness.compare.differences import BootDifference, ComparedBoot, Section
+from bootproof.harness.compare.firmware_tables import Table
+from bootproof.harness.compare.memory_at_entry import MemoryAtEntry
 from bootproof.harness.guest.memory_map import ABSENT, USABLE
 from bootproof.loader.address import GIB, KIB, Range
 from bootproof.loader.protocols import linux32, linux64, pvh
@@ -29,8 +33,9 @@ class Facts:
     protocol: str  # of our boot
     ram: tuple[Range, ...]  # of the machine, guest-physical
     firmware: bool  # the reference ran one before the kernel
-    without_acpi: bool  # our kernel had no ACPI tables
+    tables: frozenset[Table]  # that only the reference's kernel could find
     without_seed: bool  # our kernel had no seed for KASLR
+    code_anywhere: bool = False  # the kernel takes a place of its own choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +55,33 @@ class Reason:
         )
 
 
-def facts(ours: ComparedBoot, ram: Sequence[Range], *, firmware: bool) -> Facts:
+def facts(
+    ours: ComparedBoot,
+    reference: ComparedBoot,
+    ram: Sequence[Range],
+    *,
+    firmware: bool,
+    code_anywhere: bool = False,
+) -> Facts:
     """The facts of a comparison; `ram` is the guest-physical RAM of the machine.
 
-    `firmware` says that the reference ran one before the kernel.
+    `firmware` says that the reference ran one before the kernel, `code_anywhere` that no one but
+    the kernel says where its code is to be.
     """
     return Facts(
         protocol=ours.protocol,
         ram=tuple(ram),
         firmware=firmware,
-        without_acpi=_NO_RSDP.search(ours.transcript) is not None,
+        tables=_tables(reference.memory) - _tables(ours.memory),
         without_seed="/chosen kaslr-seed" not in ours.memory.values,
+        code_anywhere=code_anywhere,
     )
+
+
+def _tables(memory: MemoryAtEntry) -> frozenset[Table]:
+    """What a kernel finds by looking, or is pointed to."""
+    pointed = any(memory.values.get(name, "0x0") not in _ZERO for name in _RSDP)
+    return memory.tables | ({Table.ACPI} if pointed else frozenset())
 
 
 def code_for(difference: BootDifference, facts: Facts) -> str | None:
@@ -69,7 +89,7 @@ def code_for(difference: BootDifference, facts: Facts) -> str | None:
     return next((row.code for row in REASONS if row.explains(difference, facts)), None)
 
 
-_NO_RSDP: Final = re.compile(rb"A valid RSDP was not found")
+_RSDP: Final = ("start_info.rsdp_paddr", "boot_params.acpi_rsdp_addr")
 _ARITHMETIC_FLAGS: Final = 0x8D5  # CF, PF, AF, ZF, SF, OF
 _CONDITION_FLAGS: Final = 0xF << 28  # N, Z, C, V of PSTATE
 _CR0_OF_THE_KERNEL: Final = 0x50022  # MP, NE, WP, AM
@@ -116,8 +136,14 @@ def _only_ours(difference: BootDifference, _facts: Facts) -> bool:
     return not difference.reference
 
 
-def _without_acpi(_difference: BootDifference, facts: Facts) -> bool:
-    return facts.without_acpi
+def _left(*tables: Table) -> Callable[[BootDifference, Facts], bool]:
+    """Firmware has left one of these, and we have not."""
+    return lambda _, facts: not facts.tables.isdisjoint(tables)
+
+
+def _device(difference: BootDifference, facts: Facts) -> bool:
+    """A device that does not work with us only is no matter of how it was found."""
+    return facts.firmware and _FAILURE.search(difference.ours) is None
 
 
 def _without_seed(_difference: BootDifference, facts: Facts) -> bool:
@@ -179,6 +205,32 @@ def _few_pages(difference: BootDifference, facts: Facts) -> bool:
 
 
 _SETUP: Final = (linux32.NAME, linux64.NAME)
+_acpi: Final = _left(Table.ACPI)
+_mp_table: Final = _left(Table.MULTIPROCESSOR)
+_routing: Final = _left(Table.ACPI, Table.MULTIPROCESSOR)
+
+# How Linux calls a device at the head of a line, behind the name of its driver.
+_DEVICES: Final = "|".join(
+    (
+        r"[0-9a-f]{4}:[0-9a-f]{2}(?::[0-9a-f]{2}\.[0-7])?",  # PCI: function, bus
+        r"[0-9a-f]{2}:[0-9a-f]{2}",  # PnP
+        r"(?:ata|hpet|host|i2c-|input|rtc|serio|tty\w|usb|virtio)\d[\d.:-]*",
+        r"i8042|rtc_cmos|serial8250|floppy|pcspkr",
+    )
+)
+_FAILURE: Final = re.compile(
+    r"(?i)fail|fatal|error|no space|can't|cannot|unable|tim(?:ed|e) ?out|conflict|invalid|collision"
+)
+# What the kernel's memory management says of the map, which is compared range by range.
+_MAP_IN_THE_LOG: Final = "|".join(
+    (
+        r"Built \d+ zonelists",
+        r"On node \d+,? ",
+        r"  \w+ zone: ",
+        r"PM: hibernation: Registered nosave memory: ",
+        r"e820: ",
+    )
+)
 _R = Section.REGISTERS
 _P = Section.PARAMETERS
 _T = Section.DEVICE_TREE
@@ -233,26 +285,28 @@ REASONS: Final = (
     # Evidence of the guest's init, and the kernel's figures.
     Reason("loader-id", _E, "bootloader_type", _values("255", "176")),
     Reason("request-label", _E, "request", _only_ours),
+    Reason("kaslr", _E, "code", lambda _, facts: facts.code_anywhere),
     Reason("firmware-top", _E, "ram", _ram_cut),
     Reason("firmware-top", _E, "memory", _within(FIRMWARE_TOP, firmware=True)),
     Reason("tree-padding", _E, "memory", _within(TREE_PADDING)),
     Reason("firmware-top", _F, "available|total|reserved", _within(FIRMWARE_TOP, firmware=True)),
     Reason("tree-padding", _F, "available|reserved", _within(TREE_PADDING + KASLR_TABLES)),
     # Log lines: of the reference, ours, and both.
-    Reason("acpi", _L, r".*(ACPI|acpi|PNP|PnP|IOAPIC|IO-APIC|\bhpet).*", _without_acpi),
-    Reason("acpi", _L, r"(APIC: Switch to|\.\.TIMER:|NR_IRQS:|smpboot:).*", _without_acpi),
-    Reason("acpi", _L, r"PCI: (MMCONFIG|ECAM|Probing|Using E820).*", _without_acpi),
-    Reason("acpi", _L, r"pci_bus 0000:00: .*(resource|busn_res).*", _without_acpi),
-    Reason("acpi", _L, r"(i8042:|input: AT|(platform )?rtc_cmos\b).*", _without_acpi),
-    Reason("acpi", _L, r"(serial8250|00:0\d): ttyS0 .*|system 00:0\d: .*", _without_acpi),
-    Reason("acpi", _L, r"tsc: Refined .*|clocksource: .*", _without_acpi),
-    Reason("pci-bars", _L, r"pci 0000:.* BAR \d .*", _firmware),
-    Reason("smbios", _L, r"DMI.*|SMBIOS .* present\.", _firmware),
-    Reason("mtrr", _L, r".*MTRR.*|x86/PAT: .*|Disabled", _firmware),
-    Reason(
-        "firmware-top", _L, r"Built \d+ zonelists.*|On node \d+, zone \w+: \d+ pages.*", _firmware
-    ),
-    Reason("firmware-top", _L, r"e820: register RAM buffer resource .*", _only_reference),
+    Reason("acpi", _L, r".*(ACPI|acpi|PNP|PnP|\bhpet).*", _acpi),
+    Reason("acpi", _L, r"(SFI|PnPBIOS|isapnp|EISA): .*", _acpi),
+    Reason("acpi", _L, r"tsc: Refined .*|clocksource: .*", _acpi),
+    Reason("mp-table", _L, r".*(\bMP-table|MPTABLE|MultiProcessor Spec).*", _mp_table),
+    Reason("mp-table", _L, r"Processor #\d+ .*|Processors: \d+|Bus #\d+ is .*", _mp_table),
+    Reason("interrupts", _L, r".*(IOAPIC|IO-APIC|I/O APIC|ExtINT).*", _routing),
+    Reason("interrupts", _L, r"(\w*APIC|\.\.TIMER|NR_IRQS|smpboot|Int): ?.*", _routing),
+    Reason("devices", _L, rf"(?:[\w.-]+ )?(?:{_DEVICES})\b.*", _device),
+    Reason("devices", _L, r"PCI: .*", _device),
+    Reason("devices", _L, r"input: .+ as /devices/.*", _device),
+    Reason("smbios", _L, r"DMI.*|SMBIOS .* present\.", _left(Table.SMBIOS, Table.SMBIOS_3)),
+    Reason("mtrr", _L, r".*MTRR.*|x86/PAT: .*|Disabled|Enabled", _firmware),
+    Reason("mtrr", _L, r"  [0-9A-F]+-[0-9A-F]+ (uncachable|write-\w+)", _firmware),
+    Reason("mtrr", _L, r"  \d+ (disabled|base [0-9A-F]+ mask .*)", _firmware),
+    Reason("firmware-top", _L, rf"(?:{_MAP_IN_THE_LOG}).*", _firmware),
     Reason("own-setup", _L, r"Console: colour .*|Probing EDD .*", _protocol(*_SETUP)),
     Reason("seed", _L, r"KASLR .*|CPU features: .*(KASLR|page table isolation).*", _without_seed),
     Reason("seed", _L, r"ASID allocator .*|\w+ pages in range .*|2G module .*", _without_seed),

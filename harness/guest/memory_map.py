@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Final
 
 from bootproof.loader.address import Range
@@ -13,8 +13,10 @@ from bootproof.loader.address import Range
 USABLE: Final = "usable"
 ABSENT: Final = "absent"
 _ENTRY: Final = re.compile(
-    rb"BIOS-e820: \[mem 0x([0-9a-f]{16})-0x([0-9a-f]{16})\] +([^\r\n]*?)\r?\n"
+    rb"BIOS-e820: \[mem 0x(?P<first>[0-9a-f]{16})-0x(?P<last>[0-9a-f]{16})\] +"
+    rb"(?P<kind>[^\r\n]{,80}?)\r?\n"
 )
+_MOST_ENTRIES: Final = 1024  # a kernel's own table has less (E820_MAX_ENTRIES, without NUMA)
 # Linux 7 has other words for the same types.
 _KINDS: Final = {"System RAM": USABLE, "device reserved": "reserved"}
 
@@ -37,13 +39,20 @@ class MapDifference:
 
 
 def logged(transcript: bytes) -> tuple[MapEntry, ...]:
-    """The firmware's map ("BIOS-e820") in a kernel's log; empty when there is none."""
+    """The firmware's map ("BIOS-e820") in a kernel's log; empty when there is none.
+
+    Anybody can print such lines: those that are no range, and what no kernel has room for, are left
+    out.
+    """
+    entries = (
+        (int(entry["first"], 16), int(entry["last"], 16) + 1, entry["kind"])
+        for entry in islice(_ENTRY.finditer(transcript), _MOST_ENTRIES)
+    )
     return tuple(
-        MapEntry(Range.between(int(first, 16), int(last, 16) + 1), _KINDS.get(kind, kind))
-        for first, last, kind in (
-            [part.decode("utf-8", "backslashreplace") for part in entry]
-            for entry in _ENTRY.findall(transcript)
-        )
+        MapEntry(Range.between(start, end), _KINDS.get(words, words))
+        for start, end, kind in entries
+        if start < end
+        for words in (kind.decode("utf-8", "backslashreplace"),)
     )
 
 

@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from bootproof.harness.compare.differences import (
-    BootDifference,
-    Section,
-)
+from bootproof.harness.compare.differences import BootDifference, ComparedBoot, Section
+from bootproof.harness.compare.firmware_tables import Table
 from bootproof.harness.compare.reasons import REASONS, Facts, code_for, facts
 from bootproof.harness.guest.memory_map import ABSENT, USABLE
 from bootproof.loader.address import Range
@@ -165,8 +163,7 @@ ROWS: list[tuple[str, str, list[BootDifference], list[BootDifference]]] = [
         [
             of(P, "start_info.rsdp_paddr", "0x0", "0xf59e0"),
             theirs_only("ACPI: FACP 0x# 0000F4 (v03 BOCHS)"),
-            theirs_only("00:02: ttyS0 at I/O 0x# (irq = 4, base_baud = 115200) is a 16550A"),
-            ours_only("smpboot: SMP disabled"),
+            ours_only("SFI: Simple Firmware Interface v0.81 http://simplefirmware.org"),
         ],
         [
             of(P, "start_info.rsdp_paddr", "0xe0000", "0xf59e0"),
@@ -174,7 +171,52 @@ ROWS: list[tuple[str, str, list[BootDifference], list[BootDifference]]] = [
             ours_only("Unknown kernel command line parameters"),
         ],
     ),
-    ("pci-bars", "pvh", [ours_only("pci 0000:00:1f.2: BAR 5 [mem 0x#-0x#]: assigned")], []),
+    (
+        "mp-table",
+        "linux64",
+        [
+            theirs_only("found SMP MP-table at [mem 0x#-0x#]"),
+            theirs_only("MPTABLE: OEM ID: BOCHSCPU"),
+            theirs_only("Processor #0 (Bootup-CPU)"),
+        ],
+        [theirs_only("Processor is broken")],
+    ),
+    (
+        "interrupts",
+        "pvh",
+        [
+            ours_only("smpboot: SMP disabled"),
+            theirs_only("IOAPIC[0]: apic_id 0, version 32, address 0x#, GSI 0-23"),
+            ours_only("Not enabling interrupt remapping due to skipped IO-APIC setup"),
+        ],
+        [ours_only("do_IRQ: 0.55 No irq handler for vector")],
+    ),
+    (
+        "devices",
+        "pvh",
+        [
+            ours_only("pci 0000:00:1f.2: BAR 5 [mem 0x#-0x#]: assigned"),
+            ours_only("pci 0000:00:1f.3: BAR 4: assigned [io  0x#-0x#]"),
+            theirs_only("00:02: ttyS0 at I/O 0x# (irq = 4, base_baud = 115200) is a 16550A"),
+            theirs_only("input: Power Button as /devices/LNXSYSTM:00/LNXPWRBN:00/input/input0"),
+            theirs_only("ahci 0000:00:1f.2: AHCI 0001.0000 32 slots 6 ports 1.5 Gbps"),
+            theirs_only("input: ImExPS/2 Generic Explorer Mouse as /devices/platform/input/input3"),
+            theirs_only("ata1: SATA max UDMA/133 abar m4096@0x# port 0x# irq 16"),
+        ],
+        [
+            ours_only("pci 0000:00:1f.2: BAR 5: no space for [mem size 0x#]"),
+            ours_only("ata1: SRST failed (errno=-16)"),
+            ours_only("PCI: Fatal: No config space access function found"),
+            theirs_only("CPU0: Thermal monitoring enabled"),
+            ours_only("RAMDISK: [mem 0x#-0x#]"),
+        ],
+    ),
+    (
+        "kaslr",
+        "linux32",
+        [of(E, "code", "12c00000-13801f41", "18c00000-19801f41")],
+        [of(E, "cmdline", "one", "two")],
+    ),
     ("smbios", "pvh", [theirs_only("SMBIOS 2.8 present.")], []),
     ("mtrr", "pvh", [ours_only("MTRRs disabled by BIOS")], []),
     (
@@ -257,10 +299,11 @@ ROWS: list[tuple[str, str, list[BootDifference], list[BootDifference]]] = [
             of(F, "total", "523896", "523768"),
             theirs_only("On node 0, zone DMA32: 32 pages in unavailable ranges"),
             theirs_only("e820: register RAM buffer resource [mem 0x#-0x#]"),
+            theirs_only("PM: hibernation: Registered nosave memory: [mem 0x#-0x#]"),
         ],
         [
             of(M, "in the log, 0x1ff00000-0x1fffffff", USABLE, "reserved"),
-            ours_only("e820: register RAM buffer resource [mem 0x#-0x#]"),
+            ours_only("RAMDISK: [mem 0x#-0x#]"),
             of(M, "in the log, 0x1f000000-0x1f00ffff", USABLE, "reserved"),
             of(M, "in the log, 0x1ffe0000-0x1fffffff", USABLE, ABSENT),
             of(E, "ram", "00100000-1ffdffff", "00100000-1fffffff"),
@@ -287,9 +330,14 @@ ROWS: list[tuple[str, str, list[BootDifference], list[BootDifference]]] = [
 ]
 
 
+BROUGHT = frozenset({Table.ACPI, Table.MULTIPROCESSOR, Table.SMBIOS})
+
+
 def facts_for(protocol: str) -> Facts:
     firmware = protocol != "arm64"
-    return Facts(protocol, (RAM,), firmware, without_acpi=True, without_seed=True)
+    brought = BROUGHT if firmware else frozenset()
+    anywhere = protocol == "linux32"
+    return Facts(protocol, (RAM,), firmware, brought, without_seed=True, code_anywhere=anywhere)
 
 
 def _examples(explained: bool) -> list[object]:
@@ -314,20 +362,31 @@ def test_near_miss_stays_unexplained(code: str, protocol: str, difference: BootD
 
 
 # Log lines, and the change after which they are explained no more.
-WITH_ACPI, WITH_SEED = {"without_acpi": False}, {"without_seed": False}
+WITH_SEED = {"without_seed": False}
 WITHOUT_FIRMWARE = {"firmware": False}
+NO_ACPI, NO_MP = {"tables": BROUGHT - {Table.ACPI}}, {"tables": BROUGHT - {Table.MULTIPROCESSOR}}
+NO_TABLES: dict[str, Any] = {"tables": frozenset()}
 LINES: list[tuple[str, str, BootDifference, dict[str, Any]]] = [
-    ("acpi", "pvh", theirs_only("hpet0: at MMIO 0x#, IRQs 2, 8, 0"), WITH_ACPI),
-    ("acpi", "pvh", theirs_only("..TIMER: vector=0x# apic1=0 pin1=2"), WITH_ACPI),
-    ("acpi", "pvh", theirs_only("PCI: ECAM [mem 0x#-0x#] reserved as E820 entry"), WITH_ACPI),
-    ("acpi", "pvh", ours_only("pci_bus 0000:00: root bus resource [io  0x#-0x#]"), WITH_ACPI),
-    ("acpi", "pvh", ours_only("rtc_cmos rtc_cmos: registered as rtc0"), WITH_ACPI),
-    ("acpi", "pvh", ours_only("serial8250: ttyS0 at I/O 0x# is a 16550A"), WITH_ACPI),
-    ("acpi", "pvh", theirs_only("clocksource: hpe: mask: 0x#"), WITH_ACPI),
-    ("pci-bars", "pvh", ours_only("pci 0000:00:1f.3: BAR 4 [io  0x#-0x#]"), WITHOUT_FIRMWARE),
-    ("smbios", "pvh", ours_only("DMI not present or invalid."), WITHOUT_FIRMWARE),
+    ("acpi", "pvh", theirs_only("ACPI: FACP 0x# 0000F4"), NO_ACPI),
+    ("acpi", "pvh", theirs_only("clocksource: hpe: mask: 0x#"), NO_ACPI),
+    ("acpi", "pvh", ours_only("SFI: Simple Firmware Interface v0.81"), NO_ACPI),
+    ("mp-table", "pvh", theirs_only("found SMP MP-table at [mem 0x#-0x#]"), NO_MP),
+    ("interrupts", "pvh", theirs_only("..TIMER: vector=0x# apic1=0 pin1=2"), NO_TABLES),
+    (
+        "devices",
+        "pvh",
+        ours_only("input: AT Raw Set 2 keyboard as /devices/platform/i8042/x"),
+        WITHOUT_FIRMWARE,
+    ),
+    ("devices", "pvh", theirs_only("PCI: ECAM [mem 0x#-0x#] reserved"), WITHOUT_FIRMWARE),
+    ("devices", "pvh", ours_only("pci_bus 0000:00: root bus resource [io ]"), WITHOUT_FIRMWARE),
+    ("devices", "pvh", ours_only("rtc_cmos rtc_cmos: registered as rtc0"), WITHOUT_FIRMWARE),
+    ("devices", "pvh", ours_only("serial8250: ttyS0 at I/O 0x# is a 16550A"), WITHOUT_FIRMWARE),
+    ("devices", "pvh", ours_only("pci 0000:00:1f.3: BAR 4 [io  0x#-0x#]"), WITHOUT_FIRMWARE),
+    ("smbios", "pvh", ours_only("DMI not present or invalid."), NO_TABLES),
     ("mtrr", "pvh", ours_only("x86/PAT: Configuration [0-7]: WB"), WITHOUT_FIRMWARE),
     ("firmware-top", "pvh", ours_only("Built 1 zonelists, more"), WITHOUT_FIRMWARE),
+    ("kaslr", "linux32", of(E, "code", "1", "2"), {"code_anywhere": False}),
     ("own-setup", "linux32", theirs_only("Probing EDD (edd=off to disable)"), {"protocol": "pvh"}),
     ("seed", "arm64", ours_only("KASLR disabled due to lack of seed"), WITH_SEED),
     ("seed", "arm64", theirs_only("ASID allocator initialised with 32768 entries"), WITH_SEED),
@@ -355,17 +414,33 @@ def test_codes_and_documentation_agree() -> None:
     assert documented == sorted({row.code for row in REASONS})
 
 
-def test_acpi_is_no_excuse_once_we_bring_tables() -> None:
-    line = theirs_only("ACPI: FACP 0x# 0000F4")
-    with_tables = facts(side(log=b"ACPI: RSDP 0x0"), [RAM], firmware=True)
-    without = facts(
-        side(log=b"ACPI BIOS Error (bug): A valid RSDP was not found\n"), [RAM], firmware=True
-    )
-    assert (code_for(line, with_tables), code_for(line, without)) == (None, "acpi")
+def with_tables(tables: frozenset[Table], **values: str) -> ComparedBoot:
+    boot = side(values={f"start_info.{name}": value for name, value in values.items()})
+    return replace(boot, memory=replace(boot.memory, tables=tables))
+
+
+@pytest.mark.parametrize(
+    ("ours", "reference", "code"),
+    [
+        (with_tables(frozenset()), with_tables(BROUGHT), "acpi"),
+        (with_tables(frozenset()), with_tables(frozenset(), rsdp_paddr="0xf59e0"), "acpi"),
+        (with_tables(BROUGHT), with_tables(BROUGHT), None),
+        (with_tables(frozenset(), rsdp_paddr="0xe0000"), with_tables(BROUGHT), None),
+        (with_tables(frozenset()), with_tables(frozenset(), rsdp_paddr="0x0"), None),
+    ],
+    ids=["firmware's only", "pointed to", "in both", "we point to ours", "in neither"],
+)
+def test_tables_are_an_excuse_where_only_firmware_brings_them(
+    ours: ComparedBoot, reference: ComparedBoot, code: str | None
+) -> None:
+    found = facts(ours, reference, [RAM], firmware=True)
+    assert code_for(theirs_only("ACPI: FACP 0x# 0000F4"), found) == code
 
 
 def test_a_seed_is_no_excuse_when_ours_has_one() -> None:
     line = theirs_only("KASLR enabled")
-    with_seed = facts(side("arm64", values={"/chosen kaslr-seed": "0x1"}), [RAM], firmware=False)
-    without = facts(side("arm64"), [RAM], firmware=False)
+    with_seed = facts(
+        side("arm64", values={"/chosen kaslr-seed": "0x1"}), side("arm64"), [RAM], firmware=False
+    )
+    without = facts(side("arm64"), side("arm64"), [RAM], firmware=False)
     assert (code_for(line, with_seed), code_for(line, without)) == (None, "seed")
