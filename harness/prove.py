@@ -40,7 +40,6 @@ from bootproof.loader.arch import to_json
 from bootproof.loader.assemble import Assembled, Assembly
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.identify import Format, identify
-from bootproof.loader.image import open_image
 from bootproof.loader.protocols import BootRequest
 from bootproof.loader.protocols.table import PROTOCOLS
 from bootproof.loader.result import KernelLoaderResult
@@ -155,7 +154,8 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
     nonce = nonce_for(case.id, kernel.sha256)
     cmdline = command_line.complete(base, nonce, following)
     with rundir.no_image_left(directory):
-        assembled = _assembled(case, _assembly(case, machine, kernel, cmdline, initrd), directory)
+        assembly = _assembly(case, machine, kernel, cmdline, initrd)
+        assembled = _assembled(case, kernel, assembly, directory)
         if case.damage is not None:
             damaged = damage.inflict(case.damage, assembled.image, directory)
             assembled = replace(assembled, image=damaged)
@@ -163,7 +163,7 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
     start = Start(
         image=assembled.image,
         machine=machine,
-        expected=_expected(case, machine, assembled, nonce, cmdline),
+        expected=_expected(case, kernel, machine, assembled, nonce, cmdline),
         placement=case.placement,
         budget=_budget(case, options),
         on_console=options.on_console,
@@ -189,12 +189,11 @@ def write_without_proof(case: Case, directory: Path, options: Options) -> tuple[
     machine = machine_for(case, kernel, options)
     assembly = _assembly(case, machine, kernel, _base_cmdline(case), initrd)
     with rundir.no_image_left(directory):
-        return _assembled(case, assembly, directory), machine
+        return _assembled(case, kernel, assembly, directory), machine
 
 
-def _assembled(case: Case, assembly: Assembly, directory: Path) -> Assembled:
-    kernel = images.kernel_file(case.kernel_source)
-    with open_image(_in_format(kernel, case).path, kernel.name) as source:
+def _assembled(case: Case, kernel: KernelFile, assembly: Assembly, directory: Path) -> Assembled:
+    with _in_format(kernel, case).open() as source:
         return assemble.assemble(source, assembly, directory)
 
 
@@ -213,7 +212,7 @@ def machine_for(case: Case, kernel: KernelFile, options: Options) -> Machine:
         return replace(machine, realtime="interactive console")
     if case.realtime:
         return replace(machine, realtime="asked for")
-    return machine.for_kernel(lambda: images.release(kernel))
+    return machine.for_kernel(lambda: next(iter(images.releases(kernel, case.format)), None))
 
 
 def _page_size(case: Case, kernel: KernelFile) -> str | None:
@@ -361,7 +360,7 @@ def _lacks(case: Case, file: KernelFile) -> tuple[str, ...]:
     """What the kernel of a case needs for a proof and was built without."""
     needs = (ARCHES[case.arch].console_driver, *kconfig.COMMON)
     try:
-        with open_image(_running(case, file).path) as kernel:
+        with _running(case, file).open() as kernel:
             return tuple(kconfig.lacking(kernel.data, needs))
     except (LoaderError, UserError, OSError):  # nothing is known
         return ()
@@ -370,7 +369,7 @@ def _lacks(case: Case, file: KernelFile) -> tuple[str, ...]:
 def _running(case: Case, file: KernelFile) -> KernelFile:
     """A case's kernel as it is once it runs: out of its bzImage, if it is in one."""
     image = file if case.format == "file" else images.in_format(file, case.format)
-    bzimage = identify(image.path).format is Format.BZIMAGE
+    bzimage = identify(image.content.path).format is Format.BZIMAGE
     return images.in_format(file, "elf") if bzimage else image
 
 
@@ -378,7 +377,7 @@ def _unpacked(case: Case, file: KernelFile, kernel: KernelLoaderResult) -> Unpac
     """What a bzImage unpacks to; None for kernels that lie in RAM as they are."""
     if kernel.setup_header is None:
         return None
-    return Unpacked(images.in_format(file, "elf").path, kernel.setup_header.pref_address)
+    return Unpacked(images.in_format(file, "elf").content.path, kernel.setup_header.pref_address)
 
 
 def _probe_json(probe: Probe) -> Mapping[str, Any]:
@@ -449,7 +448,12 @@ def _budget(case: Case, options: Options) -> Budget:
 
 
 def _expected(
-    case: Case, machine: Machine, assembled: Assembled, nonce: str, cmdline: str
+    case: Case,
+    kernel: KernelFile,
+    machine: Machine,
+    assembled: Assembled,
+    nonce: str,
+    cmdline: str,
 ) -> Expected:
     banks, acpi = assembled.image.ram, assembled.image.region("acpi")
     return Expected(
@@ -461,6 +465,7 @@ def _expected(
         banks=banks,
         code=expected_code(assembled.kernel, machine.arch, cmdline, banks),
         bootloader_type=PROTOCOLS[assembled.protocol].bootloader_type,
+        releases=images.releases(kernel, case.format),
         request=case.id if machine.arch.device_tree else None,
         serial=machine.arch.serial.name,
         mode=assembled.image.cpus[0].mode,

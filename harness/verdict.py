@@ -141,6 +141,7 @@ class Expected:
     banks: tuple[Range, ...]  # all the RAM of the machine
     code: CodeAt | CodeAnywhere | CodeInside | None  # None: nothing is known of where it runs
     bootloader_type: int | None = None
+    releases: tuple[str, ...] = ()  # one of them is the kernel's; empty: its file does not tell
     request: str | None = None  # what the device tree calls this boot
     serial: str | None = None  # what console= calls the serial port that is read
     mode: str | None = None  # of the CPU at the entry
@@ -483,6 +484,7 @@ class _Comparison:
         self._cmdline = said.value("cmdline") or ""
         if not said.proves(expected.nonce):
             self._contradicts("the proof is not over this case's nonce and this evidence")
+        self._compare_release()
         self._compare_cmdline()
         self._compare_cpus()
         if said.value("machine") != expected.arch:
@@ -501,6 +503,14 @@ class _Comparison:
             self.explained.append(f"{sentence} ({' '.join(given)})")
         else:
             self._contradicts(f"{sentence}, not {wanted}")
+
+    def _compare_release(self) -> None:
+        wanted, said = self._expected.releases, self._said.value("release")
+        if wanted and said not in wanted:
+            said = _value(self._said, "release")
+            self._contradicts(
+                f"the guest's kernel is {said}, not {quoted(printable(wanted[0].encode()))}"
+            )
 
     def _compare_cmdline(self) -> None:
         """A kernel may have words of its own (CONFIG_CMDLINE, a boot configuration)."""

@@ -4,13 +4,16 @@ Owns the layout below one directory, what is atomic in it, and what keeps two bo
 
     files/KEY/           one file out of one package, with meta.json;
                          KEY is the hash of the package's SHA-256 and the file's name in it
+    derived/KEY/         likewise, one file that was made of a kernel; KEY is the hash of the
+                         kernel's SHA-256 and of what was made of it
     parts/SHA256.part    a download under way, or broken off; not used before its hash is right
     indexes/             the newest package index of each suite and architecture
     locks/               empty files for flock; never removed: a new one would not keep out
                          those who wait on the old
     resolved.json        what was resolved beyond the committed lock (see records.py)
 
-A directory below files/ appears whole or not at all. Must not know the network or the catalogue.
+A directory below files/ or derived/ appears whole or not at all. Must not know the network or the
+catalogue.
 """
 
 from __future__ import annotations
@@ -26,9 +29,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bootproof.kernels import scratch
 from bootproof.kernels.errors import CacheUnusable, DiskFull, FetchError
 
 ENVIRONMENT = "BOOTPROOF_CACHE"
+FILES, DERIVED = "files", "derived"
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -100,18 +105,19 @@ class Cache:
         except OSError as error:
             raise disk_error(error, self.root) from error
 
-    def find(self, package_sha256: str, member: str) -> CachedFile | None:
-        """The file `member` of a package if it is here and unchanged since it was checked.
+    def find(self, source_sha256: str, member: str, room: str = FILES) -> CachedFile | None:
+        """The file `member` of a package, or what was made of a kernel, if it is here and unchanged
+        since it was checked.
 
-        Size and time of change stand for the content, as in git's index; when they differ, the
+        Size and times of change stand for the content, as in git's index; when they differ, the
         content is hashed again.
         """
-        folder = self._folder(package_sha256, member)
+        folder = self._folder(source_sha256, member, room)
         path = folder / Path(member).name
         try:
-            meta = json.loads((folder / "meta.json").read_text("utf-8"))
+            meta = dict(json.loads((folder / "meta.json").read_text("utf-8")))
             stat = path.stat()
-            if [stat.st_size, stat.st_mtime_ns] != [meta["size"], meta["mtime_ns"]]:
+            if _times(stat) != {name: meta.get(name) for name in _times(stat)}:
                 if file_sha256(path) != meta["sha256"]:
                     return None
                 with contextlib.suppress(OSError):  # a read-only cache is only slower
@@ -122,42 +128,40 @@ class Cache:
 
     def file(
         self,
-        package_sha256: str,
+        source_sha256: str,
         member: str,
         write: Callable[[Path], object],
         on_wait: Callable[[], None] = lambda: None,
+        room: str = FILES,
     ) -> CachedFile:
-        """The file `member` of a package. Unless it is here, `write` makes it at the path that it
-        is given, and it appears in the cache in one step.
+        """The file `member` of a package, or what is made of a kernel. Unless it is here, `write`
+        makes it at the path that it is given, and it appears in the cache in one step.
 
         `on_wait` is called once if another process works on the package. Raises as `locked`, and
         what `write` raises; nothing is left then.
         """
-        with self.locked(package_sha256, on_wait):
-            return self.find(package_sha256, member) or self._made(package_sha256, member, write)
+        if found := self.find(source_sha256, member, room):
+            return found
+        folder = self._folder(source_sha256, member, room)
+        with self.locked(source_sha256 if room == FILES else folder.name, on_wait):
+            return self.find(source_sha256, member, room) or _made(folder, member, write)
 
-    def _made(
-        self, package_sha256: str, member: str, write: Callable[[Path], object]
-    ) -> CachedFile:
-        folder = self._folder(package_sha256, member)
-        draft = folder.with_name(f".{folder.name}")
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        try:
-            path = draft / Path(member).name
-            write(path)
-            sha256 = file_sha256(path)
-            _write_meta(draft, path, sha256)
-            shutil.rmtree(folder, ignore_errors=True)
-            draft.rename(folder)
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise
-        return CachedFile(folder / Path(member).name, sha256)
+    def _folder(self, source_sha256: str, member: str, room: str) -> Path:
+        key = hashlib.sha256(f"{source_sha256}\0{member}".encode()).hexdigest()
+        return self.root / room / key[:32]
 
-    def _folder(self, package_sha256: str, member: str) -> Path:
-        key = hashlib.sha256(f"{package_sha256}\0{member}".encode()).hexdigest()
-        return self.root / "files" / key[:32]
+
+def _made(folder: Path, member: str, write: Callable[[Path], object]) -> CachedFile:
+    name = Path(member).name
+    with scratch.directory(folder.parent) as draft:
+        made = draft / "made"
+        made.mkdir()
+        write(made / name)
+        sha256 = file_sha256(made / name)
+        _write_meta(made, made / name, sha256)
+        shutil.rmtree(folder, ignore_errors=True)
+        made.rename(folder)
+    return CachedFile(folder / name, sha256)
 
 
 def file_sha256(path: Path) -> str:
@@ -167,8 +171,16 @@ def file_sha256(path: Path) -> str:
 
 
 def _write_meta(folder: Path, path: Path, sha256: str) -> None:
-    stat = path.stat()
-    meta = {"sha256": sha256, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    meta = {"sha256": sha256, **_times(path.stat())}
     draft = folder / f".meta-{os.getpid()}"
     draft.write_text(json.dumps(meta), "utf-8")
     draft.replace(folder / "meta.json")
+
+
+def _times(status: os.stat_result) -> dict[str, int]:
+    """What changes with the content; the last also where somebody puts the others back."""
+    return {
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "ctime_ns": status.st_ctime_ns,
+    }

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bootproof.kernels import scratch
 from bootproof.kernels.errors import BadSignature
 
 ENVIRONMENT = "BOOTPROOF_KEYRING"
@@ -66,7 +66,7 @@ def check_signature(signed: bytes, keyring: Path | None) -> SignedText:
 
 def _run_gpgv(gpgv: str, signed: bytes, keyring: Path) -> tuple[set[str], str, str]:
     """The status keywords, the signed text, and what gpgv told people, in one line."""
-    with tempfile.TemporaryDirectory(prefix="bootproof-") as folder:
+    with scratch.directory() as folder:
         text = Path(folder) / "text"
         argv: Sequence[str | Path] = (
             gpgv,

@@ -10,14 +10,15 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urldefrag, urlsplit
 
-from bootproof.kernels import deb, rpm, unpacking
-from bootproof.kernels.cache import Cache, default_cache_dir, file_sha256
+from bootproof.kernels import content, deb, rpm, unpacking
+from bootproof.kernels.cache import Cache, CachedFile, default_cache_dir
 from bootproof.kernels.catalog import Kind, load_catalog
+from bootproof.kernels.content import Content
 from bootproof.kernels.download import Downloader, RetryPolicy, shown
 from bootproof.kernels.errors import BadSource, FetchError
 from bootproof.kernels.progress import Progress, console_progress
@@ -56,6 +57,8 @@ class Source:
     path: Path | None
     # What the user might not expect of what was taken.
     remark: str = ""
+    # What is in it, or in the package; None for a name of the catalogue.
+    content: Content | None = field(default=None, compare=False, repr=False)
 
     @property
     def is_file(self) -> bool:
@@ -91,19 +94,18 @@ def find(what: str, progress: Progress | None = None, retry: RetryPolicy | None 
         if path.is_dir():
             path = built(path)
             what = str(path)
-        if path.exists() and not path.is_file():
-            raise BadSource(f"{what}: is not a regular file; copy its content into a file first")
-        with path.open("rb") as file:
-            head = file.read(8)
+        path.stat()
     except (FileNotFoundError, NotADirectoryError):
         raise BadSource(_no_such(what)) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no file can have this name"
         raise BadSource(f"{what}: {reason}") from error
+    as_written = what if named is None else f"./{what}"
+    found = _opened(path, content.of_file(path, what), path.name, as_written)
     if named is None:
-        return _opened(path, head, path.name, what)
+        return found
     remark = f"{what}: the file is taken, not the kernel of that name in the catalogue"
-    return replace(_opened(path, head, path.name, f"./{what}"), remark=remark)
+    return replace(found, remark=remark)
 
 
 def _no_such(what: str) -> str:
@@ -124,12 +126,16 @@ def built(directory: Path) -> Path:
     raise BadSource(f"{directory}: is a directory without {', '.join(_BUILT)}; name the kernel")
 
 
-def _opened(path: Path, head: bytes, name: str, as_written: str) -> Source:
+def _opened(path: Path, whole: Content, name: str, as_written: str) -> Source:
     """A kernel file as it is, or the one in a package."""
+    with whole.path.open("rb") as file:
+        head = file.read(8)
     for magic, members in _PACKAGES.items():
         if head.startswith(magic):
-            return Source(_stem(name), as_written, _out_of_package(path, members, as_written))
-    return Source(name, as_written, path)
+            kernel = _out_of_package(whole, members, as_written)
+            inner = content.of_cached(kernel)
+            return Source(_stem(name), as_written, kernel.path, content=inner)
+    return Source(name, as_written, path, content=whole)
 
 
 def _plain(name: str) -> str:
@@ -143,13 +149,13 @@ def _stem(name: str) -> str:
 
 
 def _out_of_package(
-    package: Path, members: Callable[[Path], Iterator[Member]], as_written: str
-) -> Path:
+    package: Content, members: Callable[[Path], Iterator[Member]], as_written: str
+) -> CachedFile:
     def write(target: Path) -> None:
-        unpacking.take_kernel(members(package), target)
+        unpacking.take_kernel(members(package.path), target)
 
     try:
-        return Cache(default_cache_dir()).file(file_sha256(package), _KERNEL, write).path
+        return Cache(default_cache_dir()).file(package.sha256, _KERNEL, write)
     except FetchError as error:
         raise BadSource(f"{as_written}: {error}") from error
     except OSError as error:
@@ -177,7 +183,5 @@ def _download(what: str, progress: Progress, retry: RetryPolicy) -> Source:
         downloader.save_hashed(url, target, sha256, MOST_DOWNLOADED)
 
     with contextlib.closing(downloader):
-        path = Cache(default_cache_dir()).file(sha256, _DOWNLOAD, write).path
-    with path.open("rb") as file:
-        head = file.read(8)
-    return _opened(path, head, name, shown(url))
+        file = Cache(default_cache_dir()).file(sha256, _DOWNLOAD, write)
+    return _opened(file.path, content.of_cached(file), name, shown(url))

@@ -10,6 +10,7 @@ and Documentation/arch/riscv/boot-image-header.rst.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import astuple, dataclass, replace
 from itertools import islice
 from typing import Final
@@ -313,15 +314,19 @@ def _release(source: ImageSource, outer: Format, unpacked: Unpacked) -> str | No
 
 
 def banner_release(data: memoryview) -> str | None:
-    """The kernel release in the banner "Linux version 6.1.0 …" of an uncompressed kernel.
+    """The kernel release in the banner "Linux version 6.1.0 …" of an uncompressed kernel."""
+    return next(banner_releases(data), None)
+
+
+def banner_releases(data: memoryview) -> Iterator[str]:
+    """What may be one: another kernel's banner may lie in a kernel as data.
 
     Only the first 256 MiB are searched.
     """
     searched = data[:_BANNER_SEARCHED]
     for at in islice(find(searched, BANNER), _BANNER_TRIES):
         if release := _RELEASE.match(searched, at + len(BANNER)):
-            return release[0].decode("ascii")
-    return None
+            yield release[0].decode("ascii")
 
 
 def _header(kernel: ImageSource, kind: Format) -> dict[str, HeaderValue]:

@@ -28,11 +28,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
     _, file = images.find(arguments.kernel)
     problem = kernel_check.check(file).problem
-    seen = inspect(file.path)
+    with file.open() as image:
+        seen = inspect(image)
     if words := case_options.words(arguments, "inspect"):
         ram = RAM_BASE.get(seen.arch or "", 0)
         asked = schema.read_table(schema.options("inspect"), words, (), ram)
-        seen = inspect(file.path, offset=asked["offset"])
+        with file.open() as image:
+            seen = inspect(image, offset=asked["offset"])
     seen = replace(seen, unprovable=None if problem is None else str(problem))
     if arguments.json:
         print(json.dumps(asdict(seen), indent=2, default=str))

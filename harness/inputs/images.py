@@ -8,38 +8,42 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from bootproof.harness.errors import UserError
 from bootproof.harness.inputs import symbols, variants
 from bootproof.harness.inputs.symbols import Symbols
-from bootproof.kernels import FetchedKernel, Fetcher, load_catalog, sources
-from bootproof.kernels.cache import Cache, default_cache_dir, file_sha256
+from bootproof.kernels import FetchedKernel, Fetcher, content, load_catalog, sources
+from bootproof.kernels.cache import DERIVED, Cache, CachedFile, default_cache_dir
+from bootproof.kernels.content import Content
 from bootproof.kernels.sources import Source
 from bootproof.loader import cpio, initramfs, pe
 from bootproof.loader.errors import LoaderError, one_line
 from bootproof.loader.identify import Format, identify
-from bootproof.loader.image import open_image
-from bootproof.loader.inspect import inspect
+from bootproof.loader.image import ImageSource, open_image
+from bootproof.loader.inspect import banner_releases
 from bootproof.loader.unpack import unpack_to
-
-_DERIVED: Final = "derived"
 
 
 @dataclass(frozen=True, slots=True)
 class KernelFile:
-    """A kernel image on disk."""
+    """A kernel image, whose bytes stay as they were when it was first looked at."""
 
     # As the user knows it.
     name: str
+    # Where it was found; another kernel may be there by now.
     path: Path
     # Of the file that was first named, whatever was made of it.
     sha256: str
+    content: Content = field(compare=False, repr=False)
+
+    def open(self) -> ImageSource:
+        """Its bytes. Raises LoaderError."""
+        return open_image(self.content.path, self.name)
 
 
 @functools.cache
@@ -48,9 +52,8 @@ def catalogue_file(name: str) -> FetchedKernel:
     return Fetcher().fetch([name])[0]
 
 
-@functools.cache
 def kernel_file(name: str) -> KernelFile:
-    """A kernel as a case names it: the catalogue's, or else as `find` finds it.
+    """A kernel as a case names it: the catalogue's, or else as `find` finds it, as it is now.
 
     Raises FetchError, UserError.
     """
@@ -70,14 +73,17 @@ def find(what: str) -> tuple[Source, KernelFile]:
 
 
 def _opened(source: Source) -> KernelFile:
-    path = catalogue_file(source.name).path if source.path is None else source.path
+    if source.path is None or source.content is None:
+        fetched = catalogue_file(source.name)
+        path, held = fetched.path, content.of_cached(CachedFile(fetched.path, fetched.sha256))
+    else:
+        path, held = source.path, source.content
+    kernel = KernelFile(source.shown, path, held.sha256, held)
     try:
-        open_image(path, source.shown).close()
-        return KernelFile(source.shown, path, file_sha256(path))
+        kernel.open().close()
     except LoaderError as error:
         raise UserError(str(error)) from error
-    except OSError as error:
-        raise UserError(f"{source.shown}: {error.strerror}") from error
+    return kernel
 
 
 @functools.cache
@@ -115,40 +121,48 @@ def in_format(kernel: KernelFile, format_: str) -> KernelFile:
 
     Raises LoaderError when it cannot be unpacked, UserError when something else comes out.
     """
-    outer = identify(kernel.path).format
+    outer = _format(kernel)
     steps = 0
     while outer.value != format_:
         steps += 1
         if outer is Format.UNKNOWN or steps > 3:
             raise UserError(f"{kernel.name}: no {format_} kernel in it (it is: {outer})")
-        inner = _derive(kernel, f"{outer}-{steps}", functools.partial(_unpack, kernel.path))
-        kernel = KernelFile(kernel.name, inner, kernel.sha256)
-        outer = identify(kernel.path).format
+        kernel = _derive(kernel, f"{outer}-{steps}", functools.partial(_unpack, kernel))
+        outer = _format(kernel)
     return kernel
 
 
 @functools.cache
-def release(kernel: KernelFile) -> str | None:
-    """What `uname -r` will say in the guest, when the file tells."""
-    return inspect(kernel.path).release
+def releases(kernel: KernelFile, format_: str) -> tuple[str, ...]:
+    """What `uname -r` may say in the guest, likeliest first; empty when the file does not tell.
+
+    A bzImage says it in its header. Raises as `in_format`.
+    """
+    for file in (kernel, kernel if format_ == "file" else in_format(kernel, format_)):
+        with file.open() as image:
+            found = identify(image)
+            if found.release:
+                return (found.release,)
+            if found.format in (Format.ELF, Format.IMAGE):
+                return tuple(dict.fromkeys(banner_releases(image.data)))
+    return ()
 
 
 @functools.cache
 def page_size(kernel: KernelFile) -> str | None:
     """The size of the kernel's pages, "16K", where its header says one."""
-    with open_image(kernel.path, kernel.name) as image:
+    with kernel.open() as image:
         return pe.page_size(image.data)
 
 
 @functools.cache
 def symbols_of(kernel: KernelFile) -> Symbols | None:
     """The names in an ELF kernel or an Image: its own, else those that vmlinux-to-elf finds."""
-    own = symbols.read(kernel.path)
+    own = symbols.read(kernel.content.path)
     if own is not None or not symbols.can_be_found():
         return own
-    format_ = identify(kernel.path).format
-    find = functools.partial(symbols.find, kernel.path)
-    return symbols.read(_derive(kernel, f"{format_}-symbols", find))
+    find = functools.partial(symbols.find, kernel.content.path)
+    return symbols.read(_derive(kernel, f"{_format(kernel)}-symbols", find).content.path)
 
 
 @functools.cache
@@ -157,28 +171,21 @@ def variant(kernel: KernelFile, name: str) -> KernelFile:
     change = variants.VARIANTS[name]
 
     def write(path: Path) -> None:
-        path.write_bytes(change(kernel.path.read_bytes()))
+        path.write_bytes(change(kernel.content.path.read_bytes()))
 
-    format_ = identify(kernel.path).format
-    return KernelFile(kernel.name, _derive(kernel, f"{format_}-{name}", write), kernel.sha256)
-
-
-def _unpack(packed: Path, target: Path) -> None:
-    unpack_to(packed, target)
+    return _derive(kernel, f"{_format(kernel)}-{name}", write)
 
 
-def _derive(kernel: KernelFile, what: str, write: Callable[[Path], None]) -> Path:
-    cache = Cache(default_cache_dir())
-    path = cache.root / _DERIVED / f"{kernel.sha256}-{what}"
-    if path.exists():
-        return path
-    with cache.locked(f"derived-{kernel.sha256[:32]}-{what}"):
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_name(f".{path.name}.{os.getpid()}")
-            try:
-                write(draft)
-                draft.replace(path)
-            finally:
-                draft.unlink(missing_ok=True)
-    return path
+def _format(kernel: KernelFile) -> Format:
+    return identify(kernel.content.path).format
+
+
+def _unpack(packed: KernelFile, target: Path) -> None:
+    with packed.open() as image:
+        unpack_to(image, target)
+
+
+def _derive(kernel: KernelFile, what: str, write: Callable[[Path], None]) -> KernelFile:
+    """What is made of a kernel, out of the cache if it is there and as it was made."""
+    made = Cache(default_cache_dir()).file(kernel.sha256, what, write, room=DERIVED)
+    return KernelFile(kernel.name, made.path, kernel.sha256, content.of_cached(made))

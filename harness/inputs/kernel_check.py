@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from bootproof.harness.arch.table import ARCHES
@@ -17,7 +16,7 @@ from bootproof.harness.inputs import images
 from bootproof.harness.inputs.images import KernelFile
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.identify import Format, identify
-from bootproof.loader.image import ImageSource, open_image
+from bootproof.loader.image import ImageSource
 from bootproof.loader.kconfig import COMMON, Need
 from bootproof.loader.provable import Problem, not_a_kernel, problem
 from bootproof.loader.unpack import uki_parts, unpack_fully
@@ -39,7 +38,7 @@ class Checked:
 @functools.cache
 def check(file: KernelFile) -> Checked:
     """What is known of a kernel file before it is booted. Raises LoaderError when it is none."""
-    with open_image(file.path, file.name) as source:
+    with file.open() as source:
         found = identify(source)
         if not found.format.loadable:
             inner = unpack_fully(source)
@@ -66,7 +65,9 @@ def _checked(file: KernelFile, format_: Format, arch: str | None) -> Checked:
     except LoaderError as error:
         why = f"no vmlinux can be had out of it: {error.detail or error.summary}"
         return Checked(format_.value, arch, Problem(why, error.advice))
-    arch = arch or identify(vmlinux.path).arch  # headers before boot protocol 2.12 do not say
+    arch = (
+        arch or identify(vmlinux.content.path).arch
+    )  # headers before boot protocol 2.12 do not say
     return Checked(format_.value, arch, _problem(file, Format.ELF, arch))
 
 
@@ -81,7 +82,7 @@ def _problem(file: KernelFile, format_: Format, arch: str | None) -> Problem | N
 
 
 def _asked(kernel: KernelFile, question: Callable[[ImageSource], Problem | None]) -> Problem | None:
-    with open_image(kernel.path, kernel.name) as image:
+    with kernel.open() as image:
         return question(image)
 
 
@@ -101,14 +102,14 @@ def _unknown_cpu(arch: str | None) -> Problem | None:
 # --- what is in a file beside its kernel ---------------------------------------------------------
 
 
-def unused(path: Path, *, initrd: bool, cmdline: bool) -> Iterator[str]:
+def unused(file: KernelFile, *, initrd: bool, cmdline: bool) -> Iterator[str]:
     """What a unified kernel image holds beside its kernel and its guest does not get, and why.
 
     `initrd` and `cmdline` say whether the user gave one.
     """
-    if identify(path).format is not Format.UKI:
-        return
-    with open_image(path) as image:
+    with file.open() as image:
+        if identify(image).format is not Format.UKI:
+            return
         parts = uki_parts(image)
         if parts.initrd is not None and not initrd:
             yield "the image's own .initrd: guests get bootproof's; give one by --initrd"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import subprocess
-import tempfile
 from pathlib import Path
 
 from bootproof.harness.errors import UserError
 from bootproof.harness.qemu.argv import machine_words
 from bootproof.harness.qemu.machine import Machine
+from bootproof.kernels import scratch
 
 
 @functools.cache
@@ -20,7 +20,7 @@ def device_tree(machine: Machine) -> bytes | None:
     """
     if not machine.arch.device_tree:
         return None
-    with tempfile.TemporaryDirectory(prefix="bootproof-") as directory:
+    with scratch.directory() as directory:
         path = Path(directory) / "machine.dtb"
         command = [*machine_words(machine, dumpdtb=str(path)), "-display", "none"]
         run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

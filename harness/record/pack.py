@@ -12,7 +12,6 @@ import contextlib
 import re
 import shutil
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +28,7 @@ from bootproof.harness.qemu.session import CONSOLE, RUN_LOG
 from bootproof.harness.record import playback, recording
 from bootproof.harness.record.rundir import RECORD, RESULT, TRANSCRIPT
 from bootproof.harness.text import printable
+from bootproof.kernels import scratch
 from bootproof.loader import bootimage
 from bootproof.loader.address import format_size
 from bootproof.loader.errors import LoaderError
@@ -133,7 +133,7 @@ def run_directory(path: Path) -> Iterator[Path]:
     if not path.is_file():
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="bootproof-") as name:
+    with scratch.directory() as name:
         unpack(path, Path(name) / "run")
         yield Path(name) / "run"
 

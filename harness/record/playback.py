@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from bootproof.harness.record import recording, replaylog
 from bootproof.harness.record.recording import Record
 from bootproof.harness.record.replaylog import ReplayLogError
 from bootproof.harness.text import printable
+from bootproof.kernels import scratch
 from bootproof.loader import bootimage
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.memory import GuestMemory
@@ -165,7 +165,7 @@ def started(
     to go back to.
     """
     with (
-        tempfile.TemporaryDirectory(prefix="bootproof-") as name,
+        scratch.directory() as name,
         GuestMemory.open(recorded.ram, recorded.image.banks) as memory,
     ):
         directory = Path(name)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import shlex
 import socket
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from bootproof.harness.qemu.monitor import MonitorError
 from bootproof.harness.record import playback, qcow2
 from bootproof.harness.record.playback import Playback, Recorded
 from bootproof.harness.record.replaylog import read
+from bootproof.kernels import scratch
 
 _PANIC: Final = b"Kernel panic - not syncing"
 # Instructions before the point where it stops: steps back are quick from there.
@@ -123,7 +123,7 @@ def listening(where: str) -> Iterator[tuple[socket.socket, str]]:
         return
     with contextlib.ExitStack() as stack:
         if not where:
-            where = f"{stack.enter_context(tempfile.TemporaryDirectory(prefix='bootproof-'))}/gdb"
+            where = f"{stack.enter_context(scratch.directory())}/gdb"
         path = Path(where).absolute()
         if len(str(path).encode()) > _LONGEST_SOCKET_PATH:
             raise UserError(f"--gdb: {path}: longer than {_LONGEST_SOCKET_PATH} bytes")

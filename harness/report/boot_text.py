@@ -60,7 +60,7 @@ def print_left_out(case: Case) -> None:
     """A line for each part of the kernel's file that the guest does not get."""
     kernel = images.kernel_file(case.kernel_source)
     asked = {"initrd": case.initrd is not None, "cmdline": case.cmdline is not None}
-    for item in kernel_check.unused(kernel.path, **asked):
+    for item in kernel_check.unused(kernel, **asked):
         print(f"left out  {item}")
 
 

@@ -57,8 +57,9 @@ def run(kernels: Sequence[str], words: Mapping[str, Any], selection: Selection) 
 
 def look_at(name: str, file: KernelFile) -> Kernel:
     """What the file says of itself in each format that it holds. Raises UserError, LoaderError."""
-    if identify(file.path).format is Format.UNKNOWN:
-        what = identify(file.path).remark
+    known = identify(file.content.path)
+    if known.format is Format.UNKNOWN:
+        what = known.remark
         raise _refusal(file, f"it is {what}" if what else "it is in no format of Linux kernels")
     found = refuse_unprovable(file)
     assert found.arch is not None  # or it could not be proved
@@ -73,9 +74,11 @@ def _forms(file: KernelFile, found: Checked) -> Iterator[Inspection]:
     """The formats in a file, outermost first: a bzImage, then the vmlinux in it."""
     image, elf = Format.IMAGE.value, Format.ELF.value
     offset = RAM_BASE[found.arch] if found.format == image and found.arch in RAM_BASE else None
-    yield inspect(images.in_format(file, found.format).path, offset=offset)
+    with images.in_format(file, found.format).open() as source:
+        yield inspect(source, offset=offset)
     if found.format == Format.BZIMAGE.value:
-        yield inspect(images.in_format(file, elf).path)
+        with images.in_format(file, elf).open() as source:
+            yield inspect(source)
 
 
 def _refusal(file: KernelFile, why: str) -> UserError:
@@ -113,5 +116,5 @@ def _about(kernel: Kernel, derived: Derived, given: Given) -> str:
     ]
     asked = {name: name in given.values for name in ("initrd", "cmdline")}
     lines += [f"left out  {item.what}: {item.why}" for item in derived.left_out]
-    lines += [f"left out  {item}" for item in unused(Path(kernel.path), **asked)]
+    lines += [f"left out  {item}" for item in unused(images.kernel_file(kernel.path), **asked)]
     return "\n".join(lines)

@@ -339,6 +339,7 @@ class Claim:
             bootloader_type=255 if x86 else None,
             request=None if x86 else "a request",
             serial=self.machine.arch.serial.name,
+            releases=("6.1.0-test", "another in it"),
         )
 
 

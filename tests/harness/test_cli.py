@@ -124,7 +124,7 @@ def test_boot_that_proves_itself(bootproof: Run, tmp_path: Path) -> None:
         *("boot", path, "--protocol", "linux64", "--memory", "32M", "--cmdline", "quiet"),
         *("--initrd", tmp_path / "initrd", "--out", tmp_path / "run"),
     )
-    assert (said.code, said.err) == (0, "")
+    assert (said.code, said.err) == (0, ""), said.out
     lines = said.out.splitlines()
     assert f"kernel    {path} (elf)" in lines
     assert "protocol  linux64, entered at 0x1000000" in lines
@@ -401,7 +401,7 @@ def test_command_that_cannot_be(arguments: tuple[str, ...], bootproof: Run) -> N
 @pytest.mark.parametrize("command", ["", "matrix", "boot", "inspect", "fetch", "run", "image"])
 def test_help_tells_of_itself(command: str, bootproof: Run) -> None:
     said = bootproof(*[command] * bool(command), "--help")
-    assert (said.code, said.err) == (0, "")
+    assert (said.code, said.err) == (0, ""), said.out
     assert said.out.startswith("usage: ")
 
 

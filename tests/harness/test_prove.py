@@ -13,7 +13,7 @@ from bootproof.harness import prove
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case, Expectation, offset_label, short
 from bootproof.harness.errors import UserError
-from bootproof.harness.inputs import images, variants
+from bootproof.harness.inputs import variants
 from bootproof.harness.observation import Placement
 from bootproof.harness.prove import expected_code
 from bootproof.harness.report import failure
@@ -153,7 +153,6 @@ def test_nonce_is_of_this_case_and_this_kernel(case: Case, tmp_path: Path) -> No
         [(VMLINUX, None), (VMLINUX, 0), (VMLINUX + b"\0", None), (VMLINUX, None)]
     ):
         Path(case.kernel).write_bytes(content)
-        images.kernel_file.cache_clear()
         prepared = prove.prepare(replace(case, offset=offset), tmp_path / str(number))
         expected: Any = prepared.start.expected
         assert f"bootproof.nonce={expected.nonce} " in expected.cmdline + " "

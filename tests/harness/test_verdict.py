@@ -403,6 +403,7 @@ def test_end_of_the_log_buffer_is_quoted_where_the_console_lacks_it() -> None:
 
 LEFT_OUT = {
     "cmdline": "the command line is None, not 'console=ttyS0 ",
+    "release": "the guest's kernel is None, not '6.1.0-test'",
     "cpus": "the guest has None CPUs, not 1",
     "machine": "the guest is a None, not x86_64",
     "code": "the guest did not say where its kernel code is",
@@ -419,8 +420,15 @@ def test_a_line_left_out_is_a_contradiction(key: str) -> None:
     assert reason.startswith(LEFT_OUT[key]) and "; " not in reason
 
 
-def test_every_line_is_needed_but_the_release() -> None:
-    assert set(LEFT_OUT) == set(X86.lines) - {"release"}
+def test_every_line_is_needed() -> None:
+    assert set(LEFT_OUT) == set(X86.lines)
+
+
+def test_a_guest_of_another_kernel_than_was_asked_for() -> None:
+    found, reason = verdict(X86.text(release="6.1.0-other"), End.GUEST_RESET)
+    assert found is Verdict.BOOTED_WRONG
+    assert reason == "the guest's kernel is '6.1.0-other', not '6.1.0-test'"
+    assert verdict(X86.text(release="another in it"), End.GUEST_RESET)[0] is Verdict.BOOTED
 
 
 def test_contradictions_are_all_named() -> None:
@@ -751,5 +759,5 @@ def test_expected_fields_are_all_judged() -> None:
     """A new field of Expected needs a contradiction above, and then a name here."""
     assert {field.name for field in dataclasses.fields(Expected)} == {
         *("arch", "nonce", "cmdline", "cpus", "ram", "code", "bootloader_type", "request"),
-        *("mode", "mode_log", "banks", "serial"),
+        *("mode", "mode_log", "banks", "serial", "releases"),
     }

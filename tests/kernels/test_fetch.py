@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bootproof.kernels import FetchError, FetchErrors, Kind, LockMode, errors, load_catalog
+from bootproof.kernels import FetchError, FetchErrors, Kind, LockMode, errors, load_catalog, scratch
 from bootproof.kernels.cache import default_cache_dir
 from bootproof.kernels.fetch import Fetcher
 from bootproof.kernels.lock import read_lock
@@ -365,7 +365,7 @@ def test_half_written_leftovers_are_not_used(bench: Bench) -> None:
     locked_at(bench, "6.1-amd64")
     [kernel] = bench.fetcher().fetch(["6.1-amd64"])
     folder = kernel.path.parent
-    draft = folder.with_name(f".{folder.name}")
+    draft = folder.with_name(f"{scratch.PREFIX}of-a-dead-process")
     folder.rename(draft)
     (draft / kernel.path.name).write_bytes(b"half")
     package = read_lock(bench.lock)["6.1-amd64"]

@@ -30,7 +30,7 @@ def arm64_image(text: bytes = LINUX, flags: int = 0xA) -> bytes:
 
 def packed(kernel: bytes, **fields: int) -> bytes:
     """A bzImage around a vmlinux."""
-    return packings.bzimage(gzip.compress(kernel, 1, mtime=0), release=b"6.1.0-own (x)", **fields)
+    return packings.bzimage(gzip.compress(kernel, 1, mtime=0), release=b"6.1.0-test (x)", **fields)
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +71,8 @@ def command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
 def test_dry_run_says_what_must_happen_and_why(command: Command) -> None:
     shown = command("--kernel", command.file("vmlinux", vmlinux()))
     assert (
-        "kernel    vmlinux: elf of x86_64, 6.1.0-own\ncases     13, of which 7 must boot\n" in shown
+        "kernel    vmlinux: elf of x86_64, 6.1.0-test\ncases     13, of which 7 must boot\n"
+        in shown
     )
     assert "vmlinux, elf, pvh\n  x86_64-vmlinux-elf-pvh-none " in shown
     assert "booted, pvh present, through pvh: its note names the entry 0x1000000" in shown
@@ -94,7 +95,7 @@ def test_every_kind_of_file_comes_to_its_kernel(command: Command) -> None:
         ("kernel-core-6.1.rpm", rpm_of({"lib/modules/6/vmlinuz": arm}), "image of aarch64"),
     ):
         shown = command("--kernel", command.file(name, data))
-        assert f": {formats}, 6.1.0-own" in shown, name
+        assert f": {formats}, 6.1.0-test" in shown, name
 
 
 def test_several_kernels_have_names_of_their_own_and_each_counts_once(command: Command) -> None:

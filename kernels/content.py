@@ -1,0 +1,121 @@
+"""What is in a kernel's file, for as long as this process runs: the same bytes, whatever becomes of
+the name.
+
+A file of the user's may be replaced or written to at any time, as make does. So it is read once,
+into a copy that has no name, and all that is done with it (hashing, unpacking, loading) is done
+with the copy. A file of the cache is held open, since another process may remove it. Must not know
+what a kernel looks like inside.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from bootproof.kernels.cache import CachedFile, default_cache_dir
+from bootproof.kernels.errors import BadSource
+
+MOST: Final = (
+    4 << 30
+)  # bytes of a file that a user names; a vmlinux with debug data has under 1 GiB
+_BLOCK: Final = 1 << 20
+_TRIES: Final = 3
+_RECENT: Final = 2.0  # seconds, in which the time of change may not tell of another change
+_State = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Bytes that nothing changes any more, under a name that this process's children can open."""
+
+    path: Path
+    sha256: str
+
+
+def of_file(path: Path, shown: str) -> Content:
+    """The content of a user's file as it is now. Raises `BadSource`; `shown` names it there."""
+    with _reading(path, shown) as file:
+        changed, state = os.fstat(file.fileno()).st_mtime, _state(file)
+    if abs(time.time() - changed) < _RECENT:
+        return _copied.__wrapped__(path, shown, state)
+    return _copied(path, shown, state)
+
+
+def of_cached(cached: CachedFile) -> Content:
+    """The content of a file of the cache. Raises `BadSource`."""
+    with _reading(cached.path, str(cached.path)) as file:
+        return _held(os.fstat(file.fileno()).st_ctime_ns, file.fileno(), cached)
+
+
+def _held(changed: int, descriptor: int, cached: CachedFile) -> Content:
+    key = changed, cached
+    if key not in _HELD:
+        _HELD[key] = Content(_named(os.dup(descriptor)), cached.sha256)
+    return _HELD[key]
+
+
+_HELD: Final[dict[tuple[int, CachedFile], Content]] = {}
+
+
+@functools.lru_cache(maxsize=64)  # of one state of a file, one copy
+def _copied(path: Path, shown: str, state: _State) -> Content:
+    for _ in range(_TRIES):
+        with _reading(path, shown) as file, _scratch() as copy:
+            before = _state(file)
+            digest = hashlib.sha256()
+            while block := file.read(_BLOCK):
+                digest.update(block)
+                copy.write(block)
+            if before == _state(file):
+                copy.flush()
+                return Content(_named(os.dup(copy.fileno())), digest.hexdigest())
+    raise BadSource(f"{shown}: is being written to; name it again when it is whole")
+
+
+def _scratch() -> BinaryIO:
+    """A file without a name, on the cache's disk where that can be: nothing of it ever stays."""
+    for directory in (default_cache_dir(), None):
+        try:
+            return tempfile.TemporaryFile(dir=directory)
+        except OSError:
+            if directory is None:
+                raise
+    raise AssertionError
+
+
+@contextmanager
+def _reading(path: Path, shown: str) -> Iterator[BinaryIO]:
+    """A regular file within bounds; opening it never blocks. Raises `BadSource`."""
+    try:
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+        with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BadSource(
+                    f"{shown}: is not a regular file; copy its content into a file first"
+                )
+            if status.st_size > MOST:
+                raise BadSource(
+                    f"{shown}: has {status.st_size} bytes; no kernel has more than {MOST}"
+                )
+            yield file
+    except OSError as error:
+        raise BadSource(f"{shown}: {error.strerror}") from error
+
+
+def _state(file: BinaryIO) -> _State:
+    status = os.fstat(file.fileno())
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _named(descriptor: int) -> Path:
+    return Path(f"/proc/{os.getpid()}/fd/{descriptor}")

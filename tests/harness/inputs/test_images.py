@@ -1,0 +1,100 @@
+"""What is hashed is what is unpacked, whatever becomes of the file meanwhile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bootproof.harness.inputs import images
+from bootproof.harness.inputs.images import KernelFile
+from bootproof.kernels.cache import file_sha256
+from tests.builders import packings
+from tests.kernels.debian import deb_of
+
+OURS, OTHER = packings.elf(8192), packings.elf(4096)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / "cache"))
+    images.in_format.cache_clear()
+    return tmp_path / "cache"
+
+
+def packed(path: Path, kernel: bytes) -> Path:
+    path.write_bytes(packings.bzimage(packings.gzip(kernel)))
+    return path
+
+
+def vmlinux(kernel: KernelFile) -> bytes:
+    with images.in_format(kernel, "elf").open() as image:
+        return bytes(image.data)
+
+
+def renamed_over(path: Path) -> None:
+    packed(path.with_name("new"), OTHER).replace(path)
+
+
+def written_over(path: Path) -> None:
+    packed(path, OTHER)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+@pytest.mark.parametrize("change", [renamed_over, written_over, cut, Path.unlink])
+def test_a_kernel_that_is_replaced_while_it_is_looked_at(
+    change: Callable[[Path], None], tmp_path: Path
+) -> None:
+    path = packed(tmp_path / "bzImage", OURS)
+    looked_at = images.kernel_file(str(path))
+    change(path)
+    assert vmlinux(looked_at) == OURS
+    # And under our hash the cache has nothing else, for anybody who names our kernel again.
+    images.in_format.cache_clear()
+    again = images.kernel_file(str(packed(tmp_path / "again", OURS)))
+    assert (again.sha256, vmlinux(again)) == (looked_at.sha256, OURS)
+
+
+def test_a_kernel_that_is_built_anew_is_another_one(tmp_path: Path) -> None:
+    path = packed(tmp_path / "bzImage", OURS)
+    first = images.kernel_file(str(path))
+    for change in (renamed_over, lambda path: packed(path, OURS), written_over):
+        change(path)
+        assert images.kernel_file(str(path)).sha256 == file_sha256(path)
+    assert vmlinux(images.kernel_file(str(path))) == OTHER != vmlinux(first)
+
+
+def test_a_package_that_is_replaced_while_it_is_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "linux.deb"
+    path.write_bytes(deb_of({"boot/vmlinuz-1": packed(tmp_path / "a", OURS).read_bytes()}))
+    looked_at = images.kernel_file(str(path))
+    path.write_bytes(deb_of({"boot/vmlinuz-1": packed(tmp_path / "a", OTHER).read_bytes()}))
+    assert vmlinux(looked_at) == OURS
+    assert vmlinux(images.kernel_file(str(path))) == OTHER
+
+
+@pytest.mark.parametrize("put_back", [False, True])
+def test_a_damaged_file_of_the_cache_is_made_anew(put_back: bool, tmp_path: Path) -> None:
+    kernel = images.kernel_file(str(packed(tmp_path / "bzImage", OURS)))
+    path = images.in_format(kernel, "elf").path
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.seek(5000)
+        file.write(b"damaged")
+    if put_back:
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    images.in_format.cache_clear()
+    assert vmlinux(kernel) == OURS
+
+
+def test_nothing_but_whole_files_is_in_the_cache(tmp_path: Path, cache: Path) -> None:
+    kernel = images.kernel_file(str(packed(tmp_path / "bzImage", OURS)))
+    vmlinux(kernel)
+    kept = [path.name for path in (cache / "derived").rglob("*") if path.is_file()]
+    assert sorted(kept) == ["bzimage-1", "meta.json"]
+    assert len(list((cache / "derived").iterdir())) == 1
