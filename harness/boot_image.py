@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bootproof.harness import command_line, prove
+from bootproof.harness.arch import Arch
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.cases import qemus, schema
 from bootproof.harness.command_line import NONCE
@@ -26,7 +27,7 @@ from bootproof.harness.run import AnyStart, Outcome, Start, run_with
 from bootproof.harness.text import printable
 from bootproof.harness.verdict import CodeInside, Expected, ExpectedHandover, Verdict
 from bootproof.loader import bootimage, pe
-from bootproof.loader.address import MIB, Range, format_size, joined
+from bootproof.loader.address import MIB, Range, align_up, format_size, joined
 from bootproof.loader.boot_parameters import BootParameters
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.errors import LoaderError, one_line
@@ -114,41 +115,56 @@ def _machine(
             f"{file}: $.cpus: registers for {len(image.cpus)} CPUs, but machines start CPU 0 only;"
             " the guest starts the others"
         )
-    size, limit = image.memory_size, ARCHES[image.arch].memory_limit
-    if size % MIB or size > limit:
-        raise UserError(
-            f"{file}: $.banks: {size:#x} bytes of RAM; machines have a whole number of MiB, at most"
-            f" {format_size(limit)}"
-        )
-    cpus = request.smp or told.cpus or 1
+    board, size = _room_for(file, image, request.board)
     machine = Machine.with_defaults(
         image.arch,
         memory=size,
-        board=request.board,
+        board=board,
         cpu=request.cpu,
-        cpus=cpus,
+        cpus=request.smp or told.cpus or 1,
         binary=request.qemu_path,
         page_size=_page_size(image, memory),
     )
-    _check_banks(file, image, machine)
     return machine.for_kernel(lambda: _release(image, memory))
 
 
-def _check_banks(file: Path, image: BootImage, machine: Machine) -> None:
-    """Raises UserError when the image's RAM is not where the machine has its own."""
+def _room_for(file: Path, image: BootImage, board: str | None) -> tuple[str, int]:
+    """A board, and how much memory it needs to have RAM wherever the image has some.
+
+    Raises UserError when `board`, or without one every board, has RAM elsewhere.
+    """
+    arch = ARCHES[image.arch]
+    Machine.check_board(arch, board)
     wanted = joined(image.ram)
-    if wanted == joined(_ranges(machine.banks)):
-        return
-    others = [
-        name
-        for name, board in machine.arch.boards.items()
-        if joined(_ranges(board.banks(machine.memory))) == wanted
-    ]
-    hint = f"; --machine {others[0]} has the banks asked for" if others else ""
+    fits = {name: size for name in arch.boards if (size := _memory_for(arch, name, wanted))}
+    if board is None:
+        best = sorted(fits, key=lambda name: (fits[name], name != arch.board))
+        if best:
+            return best[0], fits[best[0]]
+    elif board in fits:
+        return board, fits[board]
+    name = board or arch.board
+    has = _listed(_ranges(arch.boards[name].banks(arch.memory_limit)))
+    hint = f"; --machine {next(iter(fits))} has RAM there" if fits else ""
     raise UserError(
-        f"{file}: $.banks: RAM at {_listed(wanted)}, but {machine.board} with"
-        f" {format_size(machine.memory)} has it at {_listed(_ranges(machine.banks))}{hint}"
+        f"{file}: $.banks: RAM at {_listed(wanted)}, but {name} with the most it can have,"
+        f" {format_size(arch.memory_limit)}, has it at {has}{hint}"
     )
+
+
+def _memory_for(arch: Arch, board: str, wanted: Sequence[Range]) -> int | None:
+    """The least memory with which a board has RAM at all of `wanted`, which are in order."""
+    banks, end = arch.boards[board].banks, wanted[-1].end
+    before, sizes = 0, []
+    for base, size in banks(arch.memory_limit):
+        sizes += [end - base, before + end - base]  # with one bank, and with as many as it has
+        before += size
+    for size in sorted(align_up(size, MIB) for size in sizes):
+        if MIB <= size <= arch.memory_limit:
+            ram = joined(_ranges(banks(size)))
+            if all(any(bank.contains(part) for bank in ram) for part in wanted):
+                return size
+    return None
 
 
 def _release(image: BootImage, memory: GuestMemory) -> str | None:

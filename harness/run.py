@@ -170,7 +170,7 @@ def _run_once(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
             write(placed, memory, directory)
         qemu_began = time.monotonic()
         with (
-            guest_ram(memory, mapped=placed.launch.mapped) as ram,
+            guest_ram(memory, start.machine.banks, mapped=placed.launch.mapped) as ram,
             Session(
                 *(start.machine, placed.launch, ram, directory),
                 budget=start.budget,
@@ -271,10 +271,11 @@ class _Course:
         """Looks for the kernel's code in RAM where the guest says it is, if it says so."""
         ram, unpacked = self._guest.ram, self._start.unpacked
         code = evidence.parse(transcript).code if self._start.check_text else None
-        if code is None or not ram.contains(code.start, code.size):
+        written = self._guest.written
+        if code is None or not written.contains(code.start, code.size):
             return None
         if unpacked is None:
-            return text_in_ram.check(self._guest.written, ram, code)
+            return text_in_ram.check(written, ram, code)
         banks = [(bank.base, bank.size) for bank in ram.banks]
         offset = code.start - unpacked.linked_at
         with text_in_ram.unpacked(unpacked.vmlinux, offset, banks) as reference:

@@ -8,16 +8,14 @@ are guest-physical.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Final, Protocol
 
 from bootproof.loader.address import Range
+from bootproof.loader.arch import Read as Read
 from bootproof.loader.declared import Declared
 from bootproof.loader.structures import E820Entry
-
-# Guest-physical memory: address and size to bytes, None where that is not all RAM.
-Read = Callable[[int, int], bytes | None]
 
 _PAGE: Final = 0x1000
 _TEXT_LIMIT: Final = 1 << 16

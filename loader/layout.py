@@ -102,9 +102,10 @@ def _first_fit(ram: Sequence[Range], occupied: Sequence[Region], piece: Wanted) 
 
 def _gaps(ram: Sequence[Range], occupied: Sequence[Region], *, reverse: bool) -> list[Range]:
     gaps = []
+    in_order = sorted(occupied, key=lambda region: region.range)
     for bank in ram:
         cursor = bank.start
-        for region in sorted(occupied, key=lambda region: region.range):
+        for region in in_order:
             if region.range.end <= cursor or region.range.start >= bank.end:
                 continue
             if region.range.start > cursor:

@@ -31,6 +31,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _CHUNK = MIB
+_PAGE = 4096
+_ZEROS, _ZERO_PAGE = bytes(_CHUNK), bytes(_PAGE)
 # Beyond this, "give the guest more memory" is no advice.
 _MOST_ADVISED = TIB
 # sendfile(2) and copy_file_range(2) move at most this many bytes at a time.
@@ -258,6 +260,34 @@ class GuestMemory:
             extents = _data(self._fd, bank.file_offset, bank.file_offset + bank.size)
             for start, end in self._io(list, extents):
                 yield Range(bank.base + start - bank.file_offset, end - start)
+
+    def nonzero_extents(self) -> Iterator[Range]:
+        """The guest-physical runs of 4 KiB pages with a byte that is not zero, bank by bank.
+
+        Where the file is sparse does not matter, nor is a hole read.
+        """
+        for extent in self.data_extents():
+            start = None
+            for page in self._pages_of(extent):
+                if page.size and start is None:
+                    start = page.start
+                elif not page.size and start is not None:
+                    yield Range.between(start, page.start)
+                    start = None
+            if start is not None:
+                yield Range.between(start, extent.end)
+
+    def _pages_of(self, extent: Range) -> Iterator[Range]:
+        """The pages of an extent of one bank; one that is all zero is given as empty."""
+        for at in range(extent.start, extent.end, _CHUNK):
+            data = self.read(at, min(_CHUNK, extent.end - at))
+            if data == _ZEROS[: len(data)]:
+                yield Range(at, 0)
+                continue
+            for offset in range(0, len(data), _PAGE):
+                size = min(_PAGE, len(data) - offset)
+                empty = data.startswith(_ZERO_PAGE[:size], offset)
+                yield Range(at + offset, 0 if empty else size)
 
     def save(self, path: Path) -> None:
         """Writes the RAM as a new sparse file. Raises GuestMemoryError; leaves no partial file."""

@@ -38,6 +38,9 @@ class Board:
     banks: Callable[[int], Banks]
     # RAM that the machine does not leave alone.
     reserved: tuple[Region, ...] = ()
+    # Whether it writes there itself at every reset. Else loader devices reach it, through ROM too,
+    # and what the CPU sees there need not be in the RAM's own bytes.
+    writes_reserved: bool = False
 
 
 @dataclass(frozen=True, slots=True)

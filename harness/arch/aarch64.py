@@ -68,7 +68,7 @@ AARCH64: Final = Arch(
     emulator="qemu-system-aarch64",
     packages=("qemu-system-arm", "qemu-system-aarch64", "qemu-system-aarch64"),
     # QEMU puts its own device tree at the start of RAM, as a ROM, at every reset.
-    boards={"virt": Board(_banks, _RESERVED)},
+    boards={"virt": Board(_banks, _RESERVED, writes_reserved=True)},
     board="virt",
     cpu="cortex-a57",
     page_cpus={"16K": "neoverse-n1"},

@@ -20,13 +20,13 @@ from bootproof.harness.case import RAM_BASE, Case
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest import memory_map
 from bootproof.harness.guest.stages import ENTRY, Stage
-from bootproof.harness.host.files import read_from_qemu
 from bootproof.harness.inputs import images
 from bootproof.harness.prove import Prepared, Proven, expected_code, result_json
 from bootproof.harness.qemu.argv import DirectKernel
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.placement import DEVICES_DIRECTORY
 from bootproof.harness.qemu.session import RUN_LOG, Session
+from bootproof.harness.qemu.standing import StandingMemory
 from bootproof.harness.qemu.watch import Ending, Watch
 from bootproof.harness.record import artifacts, recording, reproduce, rundir
 from bootproof.harness.run import Costs, Outcome
@@ -43,7 +43,6 @@ from bootproof.loader.result import KernelLoaderResult, PvhState
 
 _KERNEL: Final = f"{DEVICES_DIRECTORY}/kernel"
 _INITRD: Final = f"{DEVICES_DIRECTORY}/initrd"
-_PEEK: Final = "peek.bin"
 # QEMU keeps the first page of RAM for its own boot code, and moves an Image that would lie there.
 _BOOT_CODE: Final = 0x1000
 
@@ -167,30 +166,6 @@ def _expected(ours: Expected, plan: Plan, machine: Machine, transcript: bytes) -
     )
 
 
-class _GuestView:
-    """Guest-physical memory as the CPU sees it: where the machine lays ROM over RAM, QEMU is asked,
-    since the RAM file does not tell the truth there.
-    """
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._reserved = [region.range for region in session.machine.reserved]
-
-    def contains(self, address: int, size: int) -> bool:
-        return self._session.ram.contains(address, size)
-
-    def read(self, address: int, size: int) -> bytes:
-        if not any(Range(address, max(1, size)).overlaps(hole) for hole in self._reserved):
-            return self._session.ram.read(address, size)
-        arguments = {"val": address, "size": size, "filename": _PEEK}
-        peek = self._session.directory / _PEEK
-        try:
-            self._session.monitor.execute("pmemsave", arguments)
-            return read_from_qemu(peek, size)
-        finally:
-            peek.unlink(missing_ok=True)
-
-
 class _Course:
     """The course of a reference boot: to the entry, where one looks, and on to the end."""
 
@@ -205,6 +180,6 @@ class _Course:
         if not there:
             return watch.not_entered()
         self.registers, self.instructions = registers, session.monitor.instructions()
-        self._look(registers, _GuestView(session))
+        self._look(registers, StandingMemory(session))
         session.gdb.detach()
         return watch.until_the_end()

@@ -49,10 +49,7 @@ class Machine:
         Raises UserError.
         """
         arch = ARCHES[arch_name]
-        if board is not None and board not in arch.boards:
-            raise UserError(
-                f"machine {board!r} is not known for {arch.name}; known: {', '.join(arch.boards)}"
-            )
+        Machine.check_board(arch, board)
         if memory % MIB or not MIB <= memory <= arch.memory_limit:
             raise UserError(
                 f"memory: {format_size(memory)} is not a whole number of MiB from 1 MiB to"
@@ -65,6 +62,14 @@ class Machine:
         default_cpu = arch.page_cpus.get(page_size or "", quirk.cpu if quirk else arch.cpu)
         model = without_entropy(arch, cpu) if cpu else default_cpu
         return cls(arch, qemu, board or arch.board, model, memory, cpus, realtime)
+
+    @staticmethod
+    def check_board(arch: Arch, board: str | None) -> None:
+        """Raises UserError for a board that the architecture has not got."""
+        if board is not None and board not in arch.boards:
+            raise UserError(
+                f"machine {board!r} is not known for {arch.name}; known: {', '.join(arch.boards)}"
+            )
 
     def for_kernel(self, release: Callable[[], str | None]) -> Machine:
         """This machine, in real time when a kernel of this release boots on it in no other way.
@@ -109,6 +114,10 @@ class Machine:
     @property
     def reserved(self) -> tuple[Region, ...]:
         return self.arch.boards[self.board].reserved
+
+    @property
+    def writes_reserved(self) -> bool:
+        return self.arch.boards[self.board].writes_reserved
 
     def banks_with(self, memory: int) -> Banks:
         """The banks of the same board with another memory size in bytes."""

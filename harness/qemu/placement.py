@@ -1,8 +1,9 @@
 """A BootImage on a machine: reset stubs, and how QEMU's generic loader puts the bytes in place.
 
 With DEVICES every run of data in ram.img has a generic loader device, and a file, of its own; with
-MAPPED ram.img itself is the guest's RAM (a private mapping, the file never changes). What the
-machine itself overwrites at reset is staged elsewhere and moved into place by the stub.
+MAPPED ram.img itself is the guest's RAM (a private mapping, the file never changes). Either way
+devices write what lies under ROM, and what the machine itself overwrites at reset is staged
+elsewhere and moved into place by the stub. Data is what is not zero.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from pathlib import Path
 from bootproof.harness.observation import Placement
 from bootproof.harness.qemu.argv import Blob, Launch
 from bootproof.harness.qemu.machine import Machine
-from bootproof.loader.address import Range, align_up
+from bootproof.loader.address import Banks, Range, align_up, format_size
 from bootproof.loader.arch import Copy, Stub
 from bootproof.loader.arch.table import ARCHITECTURES, AnyArchitecture
+from bootproof.loader.boot_parameters import reader
 from bootproof.loader.bootimage import BootImage
-from bootproof.loader.layout import Region, Wanted, place
+from bootproof.loader.layout import LayoutError, Region, Wanted, place
 from bootproof.loader.memory import GuestMemory
 
 DEVICES_DIRECTORY = "devices"
@@ -49,6 +51,8 @@ class PlacedImage:
     # Guest-physical RAM that is not as the boot image says at the entry: stubs, staging areas, and
     # what the machine fills by itself.
     working_areas: tuple[Range, ...]
+    # Guest-physical data that may lie under ROM, where the RAM's own bytes tell nothing.
+    covered: tuple[Range, ...] = ()
     # Those of them that are ours.
     added: tuple[Region, ...] = ()
 
@@ -56,40 +60,55 @@ class PlacedImage:
 def place_image(
     image: BootImage, memory: GuestMemory, machine: Machine, placement: Placement
 ) -> PlacedImage:
-    """Plans the start of `image`, whose RAM is `memory`. Pure but for reading the RAM's extents.
+    """Plans the start of `image`, whose RAM is `memory`. Pure but for reading the RAM.
 
     Raises LayoutError when there is no room for stub or staging area, StubError when the registers
     cannot be brought about.
     """
     arch = ARCHITECTURES[image.arch]
     reserved = [region.range for region in machine.reserved]
-    extents = _extents(memory, reserved)
-    staged = [part for extent in extents for part in _inside(extent, reserved)]
-    taken = [*image.regions, *machine.reserved, *(Region("data", extent) for extent in extents)]
+    data = list(memory.nonzero_extents())
+    together = _extents(memory, data, reserved)
+    staged = _each_inside(together, reserved) if machine.writes_reserved else []
+    taken = [*machine.reserved, *(Region("data", extent) for extent in data)]
     stub_places, staging = _room(image, arch, taken, staged)
+    extents = _extents(memory, data, [*reserved, *stub_places, *staging])
+    covered = [] if machine.writes_reserved else _each_inside(extents, reserved)
     moved = list(zip(staged, staging, strict=True))
-    copies = tuple(Copy(area.start, part.start, area.size) for part, area in moved)
-    stubs = [
-        arch.stub(registers, place.start, copies if number == 0 else ())
-        for number, (registers, place) in enumerate(zip(image.cpus, stub_places, strict=True))
-    ]
-    parts = [(part, area.start) for part, area in moved]
+    stubs = _stubs(image, memory, stub_places, moved)
+    parts = [*((part, part.start) for part in covered), *((part, a.start) for part, a in moved)]
     if placement is Placement.DEVICES:
         direct = (part for extent in extents for part in _outside(extent, reserved))
         parts = [*((part, part.start) for part in direct), *parts]
     files = tuple(_device_file(image, part, address) for part, address in parts)
     mapped = placement is Placement.MAPPED
-    untouched = [part for hole in reserved for part in _outside(hole, staged)]
+    untouched = [part for hole in reserved for part in _outside(hole, [*staged, *covered])]
     return PlacedImage(
         launch=_launch(files, stubs, mapped=mapped),
         files=files,
         stubs=tuple((_stub_file(number), stub.code) for number, stub in enumerate(stubs)),
         working_areas=(*(Range(s.address, arch.stub_size) for s in stubs), *staging, *untouched),
+        covered=tuple(covered),
         added=(
             *(Region("reset stub", Range(s.address, len(s.code))) for s in stubs),
             *(Region("staging area", area) for area in staging),
         ),
     )
+
+
+def _stubs(
+    image: BootImage,
+    memory: GuestMemory,
+    places: Sequence[Range],
+    moved: Sequence[tuple[Range, Range]],
+) -> list[Stub]:
+    """A stub for each CPU; the first one moves what is staged."""
+    copies = tuple(Copy(area.start, part.start, area.size) for part, area in moved)
+    stub = ARCHITECTURES[image.arch].stub
+    return [
+        stub(registers, place.start, copies if number == 0 else (), reader(memory))
+        for number, (registers, place) in enumerate(zip(image.cpus, places, strict=True))
+    ]
 
 
 def _launch(files: Sequence[DeviceFile], stubs: Sequence[Stub], *, mapped: bool) -> Launch:
@@ -102,13 +121,12 @@ def _stub_file(number: int) -> str:
     return f"stub{number}.bin"
 
 
-def _extents(memory: GuestMemory, reserved: Sequence[Range]) -> list[Range]:
-    """Where the RAM holds data, in not too many parts, none of them across banks."""
-    extents = list(memory.data_extents())
+def _extents(memory: GuestMemory, data: Sequence[Range], apart: Sequence[Range]) -> list[Range]:
+    """Where the RAM holds `data`, in not too many parts, none across banks or over `apart`."""
     most = max(1, _MOST_DEVICES // len(memory.banks))
     banks = (bank.range for bank in memory.banks)
-    parts = ([extent for extent in extents if bank.contains(extent)] for bank in banks)
-    return [extent for inside in parts for extent in _merged(inside, reserved, most)]
+    parts = ([extent for extent in data if bank.contains(extent)] for bank in banks)
+    return [extent for inside in parts for extent in _merged(inside, apart, most)]
 
 
 def write(placed: PlacedImage, memory: GuestMemory, directory: Path) -> None:
@@ -122,15 +140,16 @@ def write(placed: PlacedImage, memory: GuestMemory, directory: Path) -> None:
             memory.copy_out(part.source, part.size, file.fileno())
 
 
-def guest_ram(memory: GuestMemory, *, mapped: bool) -> GuestMemory:
+def guest_ram(memory: GuestMemory, banks: Banks, *, mapped: bool) -> GuestMemory:
     """RAM for QEMU to map and for us to look into: anonymous, so that nothing of it can stay.
 
-    Empty, or with `mapped` a sparse copy of the boot image's RAM; that itself is never changed.
+    `banks` are the machine's, in which those of the boot image lie. Empty, or with `mapped` as the
+    boot image has it; that itself is never changed.
     """
-    ram = GuestMemory((bank.base, bank.size) for bank in memory.banks)
+    ram = GuestMemory(banks)
     if mapped:
         try:
-            for extent in memory.data_extents():
+            for extent in memory.nonzero_extents():
                 ram.write_file(
                     extent.start, memory.fileno(), file_offset(memory, extent.start), extent.size
                 )
@@ -156,8 +175,31 @@ def _room(
     wanted += [
         Wanted(f"staging area for {part}", align_up(part.size, 0x1000), 0x1000) for part in staged
     ]
-    places = [region.range for region in place(image.ram, taken, wanted)]
+    kernel = [region for region in image.regions if region.name == "kernel"]
+    try:
+        placed = place(image.ram, [*image.regions, *taken], wanted)
+    except LayoutError:  # what is called a region may still be empty; but the kernel's will not be
+        placed = _place_anywhere(image, [*kernel, *taken], wanted)
+    places = [region.range for region in placed]
     return places[: len(image.cpus)], places[len(image.cpus) :]
+
+
+def _place_anywhere(
+    image: BootImage, taken: Sequence[Region], wanted: Sequence[Wanted]
+) -> list[Region]:
+    """Raises LayoutError that says what would help."""
+    try:
+        return place(image.ram, taken, wanted)
+    except LayoutError as error:
+        piece = next(piece for piece in wanted if piece.name == error.field)
+        window = min(piece.window.end, max(bank.end for bank in image.ram))
+        raise LayoutError(
+            f"guest RAM is full: to start it, bootproof needs {format_size(piece.size)} of its own"
+            f" there for the {piece.name}, between {piece.window.start:#x} and {window - 1:#x},"
+            " beside the kernel and all that is not zero",
+            field=error.field,
+            advice="leave as much zero, at a multiple of 4 KiB, or give the guest more RAM",
+        ) from error
 
 
 def _device_file(image: BootImage, part: Range, address: int) -> DeviceFile:
@@ -167,16 +209,16 @@ def _device_file(image: BootImage, part: Range, address: int) -> DeviceFile:
     return DeviceFile(f"{DEVICES_DIRECTORY}/{name}", part.start, part.size, address)
 
 
-def _merged(extents: Sequence[Range], reserved: Sequence[Range], most: int) -> Iterator[Range]:
+def _merged(extents: Sequence[Range], apart: Sequence[Range], most: int) -> Iterator[Range]:
     """Extents with small gaps between them put together, so that there are at most `most`.
 
-    The largest gaps stay, of equal ones the lower: a stub needs room at low addresses. Large gaps
-    with reserved RAM in them stay in any case.
+    The largest gaps stay, of equal ones the lower. Gaps with something of `apart` stay in any case,
+    except small ones within one of them.
     """
     gaps = [Range.between(left.end, right.start) for left, right in pairwise(extents)]
     large = sorted((gap for gap in gaps if gap.size > _MERGE_GAP), key=lambda gap: -gap.size)
     kept = {gap.start for gap in large[: most - 1]}
-    kept |= {gap.start for gap in large if any(gap.overlaps(area) for area in reserved)}
+    kept |= {gap.start for gap in gaps if any(_keeps_apart(area, gap) for area in apart)}
     start = extents[0].start if extents else 0
     for extent, following in zip_longest(extents, extents[1:]):
         if following is None or extent.end in kept:
@@ -184,8 +226,16 @@ def _merged(extents: Sequence[Range], reserved: Sequence[Range], most: int) -> I
             start = following.start if following else 0
 
 
-def _inside(extent: Range, reserved: Sequence[Range]) -> Iterator[Range]:
-    for hole in reserved:
+def _keeps_apart(area: Range, gap: Range) -> bool:
+    return gap.contains(area) or (gap.size > _MERGE_GAP and gap.overlaps(area))
+
+
+def _each_inside(extents: Sequence[Range], areas: Sequence[Range]) -> list[Range]:
+    return [part for extent in extents for part in _inside(extent, areas)]
+
+
+def _inside(extent: Range, areas: Sequence[Range]) -> Iterator[Range]:
+    for hole in areas:
         if extent.overlaps(hole):
             yield Range.between(max(extent.start, hole.start), min(extent.end, hole.end))
 

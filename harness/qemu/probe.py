@@ -1,12 +1,11 @@
 """The entry probe: CPU and RAM at the kernel's first instruction, held against what was asked.
 
 Runs the guest to its entry under the gdbstub, reads registers and RAM while it stands there, and
-lets it go on. RAM is looked at through the file that QEMU has mapped. Compares; judges nothing.
+lets it go on. Compares; judges nothing.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -14,11 +13,13 @@ from typing import Final
 from bootproof.harness.observation import Difference, Probe
 from bootproof.harness.qemu.placement import PlacedImage
 from bootproof.harness.qemu.session import Session
+from bootproof.harness.qemu.standing import StandingMemory
 from bootproof.harness.registers import compare_registers
-from bootproof.loader.address import Range
+from bootproof.loader.address import Range, align_down, align_up
 from bootproof.loader.arch import Registers
+from bootproof.loader.boot_parameters import reader
 from bootproof.loader.bootimage import BootImage
-from bootproof.loader.memory import Bank, GuestMemory
+from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols.table import broken_rules
 from bootproof.loader.rules import Hardware
 
@@ -26,7 +27,6 @@ _CHUNK: Final = 1 << 20
 _PAGE: Final = 0x1000
 _SHOWN: Final = 8  # differences that are listed; the rest is counted
 _ACCESSED_DIRTY: Final = 0x60  # of a page-table entry: the CPU sets them
-_PRESENT: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +49,14 @@ def at_entry(
     there, registers = session.run_to(guest.image.entry, given_up)
     if not there:
         return Probe(None, f"the CPU was at {registers.pc:#x} in {registers.mode}")
+    memory = StandingMemory(session)
     differences = [
         *compare_registers(guest.image.cpus[0], registers),
-        *compare_memory(guest, registers),
+        *compare_memory(guest, memory, registers),
     ]
     system = session.gdb.system_registers(session.machine.arch.dump.system)
     instructions = session.monitor.instructions()
-    hardware = Hardware(registers, _reader(guest), guest.image.region("kernel"), system)
+    hardware = Hardware(registers, _reader(memory), guest.image.region("kernel"), system)
     findings = broken_rules(guest.image.protocol, hardware)
     if go_on:
         session.gdb.detach()
@@ -68,46 +69,50 @@ def at_entry(
     )
 
 
-def compare_memory(guest: Guest, registers: Registers) -> Iterator[Difference]:
+def compare_memory(
+    guest: Guest, memory: StandingMemory, registers: Registers
+) -> Iterator[Difference]:
     """Every byte the loader wrote is there and everything else is zero, but for a named list.
 
     The list: the reset stubs and staging areas; RAM that the machine does not leave alone; accessed
     and dirty bits of the page tables in use.
     """
     exempt = guest.placed.working_areas
-    tables = set(_page_tables(guest, registers))
-    for banks in zip(guest.written.banks, guest.ram.banks, strict=True):
-        sides = tuple(zip((guest.written.fileno(), guest.ram.fileno()), banks, strict=True))
-        for chunk in _chunks_with_data(sides):
-            written, seen = (
-                os.pread(fd, chunk.size, bank.file_offset + chunk.start) for fd, bank in sides
-            )
-            if written != seen:
-                base = banks[0].base + chunk.start
-                yield from _pages_that_differ(base, written, seen, exempt, tables)
+    tables = set(registers.page_tables(reader(guest.written)))
+    covered = guest.placed.covered
+    for chunk in _chunks_with_data(guest):
+        written, seen = _written(guest, chunk), guest.ram.read(chunk.start, chunk.size)
+        if written != seen:
+            yield from _pages_that_differ(chunk.start, written, seen, exempt + covered, tables)
+    for area in covered:
+        written, seen = _written(guest, area), memory.read(area.start, area.size)
+        if written != seen:
+            yield from _pages_that_differ(area.start, written, seen, exempt, tables)
 
 
-def _chunks_with_data(sides: tuple[tuple[int, Bank], ...]) -> Iterator[Range]:
-    """Parts of a bank, relative to its start, in which either file has data; 1 MiB at most."""
-    end = sides[0][1].size
+def _chunks_with_data(guest: Guest) -> Iterator[Range]:
+    """Parts of the machine's RAM in which either side has data, in order; 1 MiB at most."""
+    parts = sorted([*guest.written.nonzero_extents(), *guest.ram.data_extents()])
+    ends = [bank.range.end for bank in guest.ram.banks]
     cursor = 0
-    while cursor < end:
-        starts = [_next_data(fd, bank, cursor) for fd, bank in sides]
-        start = min((at for at in starts if at is not None), default=end)
-        if start >= end:
-            return
-        start = max(cursor, start & ~(_PAGE - 1))
-        size = min(_CHUNK, end - start)
-        yield Range(start, size)
-        cursor = start + size
+    for part in parts:
+        start = max(cursor, align_down(part.start, _PAGE))
+        while start < part.end:
+            end = min(start + _CHUNK, align_up(part.end, _PAGE), *(e for e in ends if e > start))
+            yield Range.between(start, end)
+            start = cursor = end
 
 
-def _next_data(fd: int, bank: Bank, start: int) -> int | None:
-    """Where data begins at or after `start` in the bank (or behind it), relative to its start."""
-    try:
-        return os.lseek(fd, bank.file_offset + start, os.SEEK_DATA) - bank.file_offset
-    except OSError:  # no data from here to the end
-        return None
+def _written(guest: Guest, part: Range) -> bytes:
+    """What the boot image has in a part of the machine's RAM; zeros where it has no RAM."""
+    if guest.written.contains(part.start, part.size):
+        return guest.written.read(part.start, part.size)
+    data = bytearray(part.size)
+    for bank in guest.written.banks:
+        start, end = max(part.start, bank.base), min(part.end, bank.range.end)
+        if start < end:
+            data[start - part.start : end - part.start] = guest.written.read(start, end - start)
+    return bytes(data)
 
 
 def _pages_that_differ(
@@ -137,34 +142,12 @@ def _only_accessed_dirty(left: bytes, right: bytes) -> bool:
     return not changed & ~allowed
 
 
-def _page_tables(guest: Guest, registers: Registers) -> Iterator[int]:
-    """Guest-physical pages of the page tables the loader wrote (SDM vol. 3A 4.5).
-
-    Each level is a set: tables may be shared, or point at themselves.
-    """
-    root = registers.page_table_root
-    level = set() if root is None else {root}
-    for _ in range(4):
-        yield from level
-        following: set[int] = set()
-        for table in level:
-            if guest.written.contains(table, _PAGE):
-                raw = guest.written.read(table, _PAGE)
-                entries = (int.from_bytes(raw[i : i + 8], "little") for i in range(0, _PAGE, 8))
-                following.update(
-                    entry & 0x000FFFFFFFFFF000
-                    for entry in entries
-                    if entry & _PRESENT and not entry & 0x80
-                )
-        level = following
-
-
-def _reader(guest: Guest) -> Callable[[int, int], bytes | None]:
-    """Reads the guest's own RAM at guest-physical addresses; no rule needs more than 1 MiB."""
+def _reader(memory: StandingMemory) -> Callable[[int, int], bytes | None]:
+    """Reads the guest's memory at guest-physical addresses; no rule needs more than 1 MiB."""
 
     def read(address: int, size: int) -> bytes | None:
-        if size > _CHUNK or not guest.ram.contains(address, size):
+        if size > _CHUNK or not memory.contains(address, size):
             return None
-        return guest.ram.read(address, size)
+        return memory.read(address, size)
 
     return read

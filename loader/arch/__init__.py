@@ -6,11 +6,12 @@ is. Must not know any architecture, kernel or boot protocol. All addresses are g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import (
     Any,
     ClassVar,
+    Final,
     Generic,
     NoReturn,
     Protocol,
@@ -23,6 +24,9 @@ from typing import (
 from bootproof.loader import strictjson
 from bootproof.loader.address import Range
 from bootproof.loader.errors import LoaderError
+
+# Guest-physical memory: address and size to bytes, None where that is not all RAM.
+Read = Callable[[int, int], bytes | None]
 
 
 class Registers(Protocol):
@@ -44,9 +48,8 @@ class Registers(Protocol):
         """The CPU's mode in words."""
         ...
 
-    @property
-    def page_table_root(self) -> int | None:
-        """Guest-physical address of the top page table, None without paging."""
+    def page_tables(self, read: Read) -> Iterator[int]:
+        """The guest-physical pages of the page tables in use; none without paging."""
         ...
 
     def entered_at(self, address: int) -> Self:
@@ -99,13 +102,20 @@ class Architecture(Generic[R]):
     # Where a reset stub can lie: what the CPU reaches straight from its reset.
     stub_window: Range
     # The stub at a 16-byte-aligned address that makes the copies, then brings one CPU from its
-    # reset to the registers. Raises StubError for a state that cannot be reached this way.
-    stub: Callable[[R, int, Sequence[Copy]], Stub]
+    # reset to the registers, and leaves guest RAM, which it is given to read, as it is. Raises
+    # StubError for a state that cannot be reached this way.
+    stub: Callable[[R, int, Sequence[Copy], Read], Stub]
+
+
+_ADVICE: Final = (
+    "a guest starts with registers that instructions can load after a CPU's reset"
+    " (docs/boot-image.md)"
+)
 
 
 def refuse(name: str, value: object, why: str) -> NoReturn:
     """Raises StubError naming a register."""
-    raise StubError(f"{name} {value}: {why}", field=name, value=value)
+    raise StubError(f"{name} {value}: {why}", field=name, value=value, advice=_ADVICE)
 
 
 def check_width(name: str, value: int, bits: int, *, part: str = "") -> None:

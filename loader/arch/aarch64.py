@@ -11,12 +11,12 @@ Source: Arm ARM (DDI 0487) C5.2 (PSTATE and SPSR), C6.2 (instructions).
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from bootproof.loader.address import U64_MAX, Range
-from bootproof.loader.arch import Architecture, Copy, Stub, StubError, check_width, refuse
+from bootproof.loader.arch import Architecture, Copy, Read, Stub, StubError, check_width, refuse
 
 PSTATE_DAIF: Final = 0x3C0  # debug, SError, IRQ and FIQ masked
 PSTATE_EL1H: Final = 0x5
@@ -54,10 +54,9 @@ class Arm64Registers:
         """The CPU's mode in words."""
         return f"EL{self.exception_level}"
 
-    @property
-    def page_table_root(self) -> int | None:
+    def page_tables(self, read: Read) -> Iterator[int]:
         """None: the boot protocol has the MMU off."""
-        return None
+        return iter(())
 
     def with_x(self, **values: int) -> Self:
         """A copy with the named registers changed, for example `with_x(x0=dtb)`."""
@@ -93,7 +92,7 @@ _COPY_LOOP: Final = (
 )
 
 
-def _stub(registers: Arm64Registers, address: int, copies: Sequence[Copy]) -> Stub:
+def _stub(registers: Arm64Registers, address: int, copies: Sequence[Copy], _read: Read) -> Stub:
     _check(registers)
     code = _Assembler(address)
     for copy in copies:

@@ -14,12 +14,22 @@ long mode).
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final, Self
 
-from bootproof.loader.address import Range, align_up
-from bootproof.loader.arch import Architecture, Copy, Stub, StubError, check_width, refuse
+from bootproof.loader.address import GIB, Range, align_up
+from bootproof.loader.arch import (
+    Architecture,
+    Copy,
+    Read,
+    Stub,
+    StubError,
+    check_width,
+    refuse,
+    x86_paging,
+)
 
 CR0_PE = 1 << 0
 CR0_ET = 1 << 4  # hard-wired to 1 since the i486
@@ -36,6 +46,7 @@ ATTR_DATA = 0xC093  # present, read/write, accessed, 32-bit, 4 KiB granularity
 ATTR_TSS_BUSY = 0x008B
 ATTR_LDT = 0x0082
 ATTR_LONG = 0x2000
+_ATTRIBUTES: Final = 0xF0FF
 ATTR_GRANULARITY = 0x8000
 
 
@@ -44,6 +55,7 @@ class Segment:
     """A segment register with its hidden cache.
 
     `limit` is the offset of the last byte, already scaled; `attributes` as the ATTR_* constants.
+    Bits 8 to 11 of them, where a descriptor has a part of its limit, say nothing.
     """
 
     selector: int
@@ -51,11 +63,28 @@ class Segment:
     limit: int = 0xFFFFFFFF
     attributes: int = ATTR_DATA
 
+    @property
+    def is_tss(self) -> bool:
+        """Whether it is a task state segment, of 16 or 32 bits, busy or not."""
+        return self.attributes & 0x95 == 0x81
+
+    @property
+    def unused(self) -> bool:
+        """Whether a null selector leaves nothing of it that a program could notice."""
+        local = self.attributes & 0x9F == ATTR_LDT
+        return not self.selector and not self.base and (local or not self.attributes & 0x80)
+
     def parts(self) -> Mapping[str, int]:
-        """What an entry probe can see of it: whether a TSS is busy is not shown by TCG."""
-        system, type_ = not self.attributes & 0x10, self.attributes & 0xF
-        busy = 0x2 if system and type_ & 0x5 == 0x1 else 0
-        cache = {"base": self.base, "limit": self.limit, "attributes": self.attributes & ~busy}
+        """What an entry probe can see of it.
+
+        Whether a TSS is busy is not shown by TCG; and every other descriptor that is loaded, is
+        accessed.
+        """
+        if self.unused:
+            return {"selector": self.selector, "base": 0, "limit": 0, "attributes": 0}
+        attributes = self.attributes & _ATTRIBUTES
+        attributes = attributes & ~0x2 if self.is_tss else attributes | attributes >> 4 & 0x1
+        cache = {"base": self.base, "limit": self.limit, "attributes": attributes}
         return {"selector": self.selector} | cache
 
     def descriptor(self) -> int:
@@ -65,7 +94,7 @@ class Segment:
         """
         limit = self.limit >> 12 if self.attributes & ATTR_GRANULARITY else self.limit
         attributes = self.attributes
-        if attributes & 0x1F == ATTR_TSS_BUSY & 0x1F:
+        if self.is_tss:
             attributes &= ~0x2
         return (
             limit & 0xFFFF
@@ -153,10 +182,9 @@ class X86Registers:
             return "64-bit mode"
         return "protected mode" if self.cr0 & CR0_PE else "real mode"
 
-    @property
-    def page_table_root(self) -> int | None:
-        """Guest-physical address of the top page table (64-bit paging), None without paging."""
-        return self.cr3 & 0x000FFFFFFFFFF000 if self.long_mode else None
+    def page_tables(self, read: Read) -> Iterator[int]:
+        """The guest-physical pages of the page tables in use, in 64-bit mode."""
+        return x86_paging.tables(read, self.cr3, self.cr4) if self.long_mode else iter(())
 
 
 # --- which states a stub can bring about: any other would end as a guest that resets without a word
@@ -169,11 +197,9 @@ _CR4_PCIDE: Final = 1 << 17  # cannot be set outside of long mode
 _FLAGS: Final = 0x247ED5 | RFLAGS_RESERVED
 
 # Descriptor bits: type, then S, DPL and P; bit 14 is D/B.
-_ACCESSED, _READ_WRITE, _CODE = 0x1, 0x2, 0x8
+_READ_WRITE, _CODE = 0x2, 0x8
 _NOT_SYSTEM, _PRIVILEGE, _PRESENT = 0x10, 0x60, 0x80
 _DEFAULT_32: Final = 0x4000
-_ATTRIBUTES: Final = 0xF0FF
-_NULL: Final = Segment(0, limit=0, attributes=0)
 
 
 def _check(r: X86Registers) -> None:
@@ -183,9 +209,13 @@ def _check(r: X86Registers) -> None:
     for name in ("ds", "es", "fs", "gs", "ss"):
         _check_data(name, getattr(r, name), r.long_mode)
     if r.tr != TR_AT_RESET:
-        _check_system("tr", r.tr, ATTR_TSS_BUSY)
-    if r.ldtr != LDTR_AT_RESET:
-        _check_system("ldtr", r.ldtr, ATTR_LDT)
+        _check_descriptor("tr", r.tr)
+        if not r.tr.is_tss:
+            refuse("tr", r.tr, "must be a task state segment that is present, such as 0x8b")
+    if not r.ldtr.unused:
+        _check_descriptor("ldtr", r.ldtr)
+        if r.ldtr.attributes & 0x9F != ATTR_LDT:
+            refuse("ldtr", r.ldtr, f"must be of type {ATTR_LDT:#x}")
     width = 64 if r.long_mode else 32
     _check_table("gdtr", r.gdtr, width)
     _check_table("idtr", r.idtr, width)
@@ -225,7 +255,7 @@ def _check_code(cs: Segment) -> None:
 
 
 def _check_data(name: str, segment: Segment, long_mode: bool) -> None:
-    if segment == _NULL and (long_mode or name != "ss"):
+    if segment.unused and (long_mode or name != "ss"):
         return
     _check_loadable(name, segment)
     if segment.attributes & (_CODE | _READ_WRITE) == _CODE:
@@ -237,15 +267,9 @@ def _check_data(name: str, segment: Segment, long_mode: bool) -> None:
 
 def _check_loadable(name: str, segment: Segment) -> None:
     _check_descriptor(name, segment)
-    needed = _PRESENT | _NOT_SYSTEM | _ACCESSED
+    needed = _PRESENT | _NOT_SYSTEM
     if segment.attributes & needed != needed:
-        refuse(name, segment, "must be present and, as loading makes it, accessed")
-
-
-def _check_system(name: str, segment: Segment, attributes: int) -> None:
-    _check_descriptor(name, segment)
-    if segment.attributes & 0xFF & ~_PRIVILEGE != attributes:
-        refuse(name, segment, f"must be of type {attributes:#x}")
+        refuse(name, segment, "must be a present code or data segment (bits 7 and 4)")
 
 
 def _check_descriptor(name: str, segment: Segment) -> None:
@@ -255,8 +279,7 @@ def _check_descriptor(name: str, segment: Segment) -> None:
     check_width(name, segment.limit, 32, part="limit")
     if segment.selector & 7 or not segment.selector:
         refuse(name, segment, "must have a GDT selector of privilege level 0 that is not null")
-    if segment.attributes & ~_ATTRIBUTES:
-        refuse(name, segment, "has attributes that no descriptor has")
+    check_width(name, segment.attributes, 16, part="attributes")
     coarse = segment.attributes & ATTR_GRANULARITY
     if segment.limit & 0xFFF != 0xFFF if coarse else segment.limit >> 20:
         refuse(name, segment, "has a limit that its granularity cannot express")
@@ -272,20 +295,114 @@ def _check_table(name: str, table: DescriptorTable, width: int) -> None:
 _SEGMENT_REGISTERS: Final = ("es", "cs", "ss", "ds", "fs", "gs")  # by MOV Sreg's encodings
 _MSR_EFER: Final = 0xC0000080
 _RESET_CS_BASE: Final = 0xFFFF0000
-_STUB_LIMIT: Final = 0x10000  # 16-bit addressing and a DS limit of 64 KiB after reset
 _STUB_SIZE: Final = 0x1000
+# TCG checks no segment limit, so that the CPU reaches more than 64 KiB from its reset; absolute
+# addresses in 64-bit code are 32 bits wide and signed.
+_STUB_LIMIT: Final = 2 * GIB
 _STUB_HIGHEST: Final = _STUB_LIMIT - _STUB_SIZE
 
 
-def _stub(registers: X86Registers, address: int, copies: Sequence[Copy]) -> Stub:
+def _stub(registers: X86Registers, address: int, copies: Sequence[Copy], read: Read) -> Stub:
     if copies:
         raise StubError("the x86 stub does not copy memory", field="copies", value=len(copies))
     if address % 16 or not 0 <= address <= _STUB_HIGHEST:
-        what, limit = "an x86 stub must be 16-byte aligned and end below 64 KiB", hex(_STUB_HIGHEST)
+        what, limit = "an x86 stub must be 16-byte aligned and end below 2 GiB", hex(_STUB_HIGHEST)
         raise StubError(what, field="stub address", value=hex(address), limit=limit)
     _check(registers)
-    code = _Assembler(registers, address).assemble()
-    return Stub(address, code, (address - _RESET_CS_BASE) & 0xFFFFFFFF)
+    own = _own_mapping(registers, address, read)
+    code = _Assembler(registers, own.blob if own else address, own).assemble()
+    start = (own.blob if own else address) - _RESET_CS_BASE
+    return Stub(address, own.page(code) if own else code, start & 0xFFFFFFFF)
+
+
+@dataclass(frozen=True, slots=True)
+class _OwnMapping:
+    """How a stub runs whose page the guest's page tables do not map to itself.
+
+    One page is table of every level and code at once: each of its entries leads to the page itself,
+    so that whatever level is asked, the stub's linear address leads back to it. The first entry of
+    the top table is lent for that; once it is put back, the translation only lives in the TLB.
+    """
+
+    address: int
+    cr3: int
+    # The top table's entry that is lent, as it is and must be again.
+    lent: int
+    value: int
+    levels: int
+
+    @property
+    def _selected(self) -> list[int]:
+        return [x86_paging.index(self.address, level) for level in range(self.levels - 1, 0, -1)]
+
+    @property
+    def _alias(self) -> int:
+        """The entry that maps the top table; beside the others, so that they part the page less."""
+        lowest = x86_paging.index(self.address, 1)
+        near = sorted(range(512), key=lambda entry: abs(entry - lowest))
+        return next(entry for entry in near if entry not in self._selected)
+
+    @property
+    def entries(self) -> dict[int, int]:
+        """The page's entries, by index."""
+        itself = dict.fromkeys(self._selected, self.address | _OWN_ENTRY)
+        return itself | {self._alias: self.cr3 & x86_paging.ADDRESS | _OWN_ENTRY}
+
+    @property
+    def lent_seen_at(self) -> int:
+        """The linear address of the lent entry, as long as it is lent."""
+        place = self.address & ~0x1FFFFF | self._alias << 12
+        return place + (self.lent & 0xFFF)
+
+    @property
+    def blob(self) -> int:
+        """Where code and data begin: in the largest room between entries."""
+        taken = sorted(self.entries)
+        gaps = pairwise([-1, *taken, 512])
+        low, _ = max(((low + 1, high) for low, high in gaps), key=lambda gap: gap[1] - gap[0])
+        return self.address + align_up(8 * low, 16)
+
+    @property
+    def room(self) -> int:
+        """Bytes for code and data, from `blob` on."""
+        after = [8 * entry for entry in self.entries if 8 * entry >= self.blob - self.address]
+        return min([*after, _STUB_SIZE]) - (self.blob - self.address)
+
+    def page(self, blob: bytes) -> bytes:
+        """The whole page."""
+        if len(blob) > self.room - _STACK:
+            raise StubError(
+                "the page tables map no page for the code that sets the registers, and the"
+                " selectors are too high for it to do without",
+                field="cr3",
+                value=hex(self.cr3),
+                advice="use selectors below 0x100, or map a free page below 2 GiB to itself",
+            )
+        page = bytearray(_STUB_SIZE)
+        for entry, value in self.entries.items():
+            struct.pack_into("<Q", page, 8 * entry, value)
+        start = self.blob - self.address
+        page[start : start + len(blob)] = blob
+        return bytes(page)
+
+
+_OWN_ENTRY: Final = 0x63  # present, writable, accessed, dirty
+_STACK: Final = 64
+
+
+def _own_mapping(r: X86Registers, address: int, read: Read) -> _OwnMapping | None:
+    """What is needed where the guest's own tables do not map the stub; None where they do."""
+    if not r.long_mode:
+        return None
+    found = x86_paging.walk(read, r.cr3, r.cr4, address)
+    if found and found.physical == address and found.writable and found.executable:
+        return None
+    count = x86_paging.levels(r.cr4)
+    lent = (r.cr3 & x86_paging.ADDRESS) + 8 * x86_paging.index(address, count)
+    value = read(lent, 8)
+    if value is None:  # no tables at all: the CPU will not get far
+        return None
+    return _OwnMapping(address, r.cr3, lent, int.from_bytes(value, "little"), count)
 
 
 class _Assembler:
@@ -297,9 +414,10 @@ class _Assembler:
 
     CODE_SIZE = 0x200
 
-    def __init__(self, registers: X86Registers, address: int) -> None:
+    def __init__(self, registers: X86Registers, address: int, own: _OwnMapping | None) -> None:
         self.r = registers
         self.address = address
+        self.own = own
         self.out = bytearray()
         self.gdt, self.code32, self.data32 = self._own_gdt()
         gdt_at = address + self.CODE_SIZE
@@ -307,7 +425,7 @@ class _Assembler:
         self.own_gdtr_at, self.gdtr_at, self.idtr_at, self.target_at = (
             pointers_at + 16 * index for index in range(4)
         )
-        self.scratch_stack = address + _STUB_SIZE
+        self.scratch_stack = address + (own.room if own else _STUB_SIZE) & ~0xF
         tables = DescriptorTable(gdt_at, len(self.gdt) - 1), registers.gdtr, registers.idtr
         self.data = self.gdt + b"".join(map(_pointer, tables)) + struct.pack("<Q", registers.rip)
 
@@ -353,7 +471,7 @@ class _Assembler:
 
     def _real_mode(self) -> None:
         self.emit("fa fc")  # cli; cld
-        self.emit("66 0f 01 16", _u16(self.own_gdtr_at))  # lgdt
+        self.emit("67 66 0f 01 15", _u32(self.own_gdtr_at))  # lgdt [disp32]
         self.emit("66 b8", _u32(CR0_PE | CR0_ET))  # mov eax, imm32
         self.emit("0f 22 c0")  # mov cr0, eax
         self.emit("66 ea", _u32(self.here() + 8), _u16(self.code32))  # jmp code32:next
@@ -364,9 +482,11 @@ class _Assembler:
         if self.r.tr != TR_AT_RESET:
             self.emit("66 b8", _u16(self.r.tr.selector))
             self.emit("0f 00 d8")  # ltr ax
-        if self.r.ldtr != LDTR_AT_RESET:
+        if not self.r.ldtr.unused:
             self.emit("66 b8", _u16(self.r.ldtr.selector))
             self.emit("0f 00 d0")  # lldt ax
+        if self.own:
+            self._lend(self.own)
         self._mov_cr(4, self.r.cr4)
         self._mov_cr(2, self.r.cr2)
         self._mov_cr(3, self.r.cr3)
@@ -377,6 +497,16 @@ class _Assembler:
             self.emit("0f 30")  # wrmsr
         self._mov_cr(0, self.r.cr0)
         self.emit("ea", _u32(self.here() + 7), _u16(self.r.cs.selector))  # jmp cs:next
+
+    def _lend(self, own: _OwnMapping) -> None:
+        """Paging is still off."""
+        for half in (0, 4):
+            value = (own.address | _OWN_ENTRY) >> 8 * half
+            self.emit("c7 05", _u32(own.lent + half), _u32(value))  # mov dword [disp32], imm32
+
+    def _give_back(self, own: _OwnMapping) -> None:
+        self.emit("48 b8", struct.pack("<Q", own.value))  # mov rax, imm64
+        self.emit("48 a3", struct.pack("<Q", own.lent_seen_at))  # mov [moffs64], rax
 
     def _mov_cr(self, number: int, value: int) -> None:
         self.emit("b8", _u32(value))
@@ -408,6 +538,8 @@ class _Assembler:
         self.emit("bc", _u32(self.scratch_stack))  # mov esp, imm32
         self.emit("68", _u32(self.r.rflags))  # push imm32
         self.emit("9d")  # popfq
+        if self.own:
+            self._give_back(self.own)
         for number, name in enumerate(_GENERAL):
             self.emit(f"48 {0xB8 + number:02x}", struct.pack("<Q", getattr(self.r, name)))
         for number, name in enumerate(_EXTENDED):

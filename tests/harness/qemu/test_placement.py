@@ -158,15 +158,16 @@ def test_mapped_ram_needs_no_files() -> None:
 
 @pytest.mark.parametrize("mapped", [True, False])
 def test_ram_for_qemu(mapped: bool) -> None:
+    banks = ((0, MIB), (GIB, MIB))
     with (
-        GuestMemory([(0, MIB), (GIB, MIB)]) as memory,
-        guest_ram(memory, mapped=mapped) as empty,
+        GuestMemory(banks) as memory,
+        guest_ram(memory, banks, mapped=mapped) as empty,
     ):
         assert list(empty.data_extents()) == []
-    with GuestMemory([(0, MIB), (GIB, MIB)]) as memory:
+    with GuestMemory(banks) as memory:
         memory.write(0x3000, b"low")
         memory.write(GIB + 0x8000, b"high")
-        with guest_ram(memory, mapped=mapped) as ram:
+        with guest_ram(memory, banks, mapped=mapped) as ram:
             assert ram.banks == memory.banks
             wanted = (b"low", b"high") if mapped else (bytes(3), bytes(4))
             assert (ram.read(0x3000, 3), ram.read(GIB + 0x8000, 4)) == wanted
@@ -215,25 +216,55 @@ def test_what_the_machine_overwrites_is_staged(placement: Placement) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arch", "regions", "what"),
+    ("arch", "regions", "contents"),
     [
-        ("x86_64", (Region("all", Range(0, MIB)),), "reset stub of CPU 0"),
-        ("aarch64", (Region("all", Range(GIB, 16 * MIB)),), "reset stub of CPU 0"),
+        ("x86_64", (Region("kernel", Range(0, 16 * MIB)),), {}),
+        ("x86_64", (), {PAGE: full(0x9F), MIB: full(0xF00)}),
+        ("aarch64", (Region("kernel", Range(GIB, 16 * MIB)),), {}),
     ],
 )
-def test_no_room_for_the_stub(arch: str, regions: Any, what: str) -> None:
-    with pytest.raises(LayoutError) as refused, placing(arch, {}, regions=regions):
+def test_no_room_for_the_stub(arch: str, regions: Any, contents: dict[int, bytes]) -> None:
+    with pytest.raises(LayoutError) as refused, placing(arch, contents, regions=regions):
         pass
-    assert refused.value.field == what
+    assert refused.value.field == "reset stub of CPU 0"
+    assert "leave as much zero" in str(refused.value)
+
+
+@pytest.mark.parametrize("page", [0x7000, 0xF000, 0x10000, 0x9F000, MIB, 15 * MIB])
+def test_one_free_page_is_enough(page: int) -> None:
+    """Also where all of RAM is some region's."""
+    contents = {PAGE: full(0x9F), MIB: full(0xF00)}
+    below, above = (
+        {address: data for address, data in contents.items() if address < MIB},
+        {address: data for address, data in contents.items() if address >= MIB},
+    )
+    area = below if page < MIB else above
+    ((start, data),) = area.items()
+    area.clear()
+    area |= {start: data[: page - start], page + PAGE: data[page + PAGE - start :]}
+    regions = (Region("all", Range(0, 16 * MIB)),)
+    with placing("x86_64", below | above, regions=regions) as (placed, _):
+        assert placed.launch.blobs[-1].address == page
 
 
 def test_no_room_for_staging() -> None:
-    regions = (Region("all but a page", Range(GIB + MIB + PAGE, 15 * MIB - PAGE)),)
+    regions = (Region("kernel", Range(GIB + MIB + PAGE, 15 * MIB - PAGE)),)
     with (
-        pytest.raises(LayoutError, match="no room for staging area for 0x40008000-0x40009fff"),
+        pytest.raises(LayoutError, match="staging area for 0x40008000-0x40009fff"),
         placing("aarch64", {GIB + 0x8000: full(2)}, regions=regions),
     ):
         pass
+
+
+@pytest.mark.parametrize("placement", Placement)
+def test_what_may_lie_under_rom_is_written_by_devices(placement: Placement) -> None:
+    contents = {0xA0000: full(1), 0xE0000: full(2)}
+    with placing("x86_64", contents, placement) as (placed, _):
+        assert files(placed) == [
+            (0xA0000, PAGE, 0xA0000),
+            (0xE0000, 2 * PAGE, 0xE0000),
+        ]
+        assert placed.covered == (Range(0xA0000, PAGE), Range(0xE0000, 2 * PAGE))
 
 
 def test_state_that_no_stub_reaches() -> None:
