@@ -25,7 +25,13 @@ from bootproof.harness.record import interrupted, rundir
 from bootproof.harness.report import boot_text
 from bootproof.harness.run import AnyStart, Outcome, Start, run_with
 from bootproof.harness.text import printable
-from bootproof.harness.verdict import CodeInside, Expected, ExpectedHandover, Verdict
+from bootproof.harness.verdict import (
+    CodeInside,
+    Expected,
+    ExpectedHandover,
+    Judgement,
+    Verdict,
+)
 from bootproof.loader import bootimage, pe
 from bootproof.loader.address import MIB, Range, align_up, format_size, joined
 from bootproof.loader.boot_parameters import BootParameters
@@ -95,6 +101,15 @@ def boot_image(request: Request) -> Outcome:
     rundir.write_result(out, _result(request, image, machine, outcome, time.monotonic() - began))
     _print_outcome(outcome, start)
     return outcome
+
+
+def problem(request: Request, judgement: Judgement) -> str | None:
+    """What is not as it was asked for, in one sentence; None when all is."""
+    if not judgement.verdict.passed:
+        return f"{judgement.verdict.value}: {judgement.reason}"
+    if judgement.complaints and request.fail_on_complaints:
+        return f"the kernel complained: {judgement.complaints[0]}"
+    return None
 
 
 # --- the machine -------------------------------------------------------------------------------
@@ -335,6 +350,7 @@ def _result(
         "image": str(request.directory.absolute()),
         "verdict": outcome.judgement.verdict.value,
         "reason": outcome.judgement.reason,
+        "problem": problem(request, outcome.judgement),
         "host_seconds": round(seconds, 3),
         "protocol": image.protocol,
         "entry": hex(image.entry),

@@ -59,6 +59,8 @@ class Key:
     path: bool = False
     # A text that is a part of ids, which are names of directories.
     plain: bool = False
+    # Seldom needed: --help only names it.
+    rare: bool = False
 
 
 def key(about: str, *commands: str, **others: Any) -> Mapping[str, Key]:
@@ -134,6 +136,7 @@ class Case:
             *_OUR_GUESTS,
             help="devices: QEMU's loader devices fill the RAM; mapped: the image's ram.img is it",
             metavar="WAY",
+            rare=True,
         ),
     )
     variant: str | None = field(default=None, metadata=key("a changed copy of the kernel"))
@@ -144,12 +147,14 @@ class Case:
         ),
     )
     unsafe: bool = field(
-        default=False, metadata=key("start what the loader would refuse", *_OUR_LOADER)
+        default=False, metadata=key("start what the loader would refuse", *_OUR_LOADER, rare=True)
     )
     pvh_relocate: bool = field(
         default=False,
         metadata=key(
-            "enter through PVH at an offset where the kernel's note allows it", *_OUR_LOADER
+            "enter through PVH at an offset where the kernel's note allows it",
+            *_OUR_LOADER,
+            rare=True,
         ),
     )
     label: str | None = field(
@@ -169,6 +174,7 @@ class Case:
             "stop at the first instruction and check the hand-over; false: run on",
             *_OUR_GUESTS,
             help="check the hand-over at the first instruction",
+            rare=True,
         ),
     )
     budget: int | None = field(
@@ -180,6 +186,7 @@ class Case:
             "CPU seconds of QEMU by which the verdict must be there",
             *(BOOT, MATRIX, RUN),
             help=f"CPU seconds of QEMU for the verdict (default: {Budget().cpu_seconds:g})",
+            rare=True,
         ),
     )
     qemu: str | None = field(

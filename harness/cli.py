@@ -1,28 +1,41 @@
 """The `bootproof` command: arguments in, exit code out; bootproof.harness.commands does the rest.
 
 Exit codes: 0 as expected, 1 a case is not as expected, 2 usage or environment, 130 interrupted
-(143 by SIGTERM, 129 by SIGHUP). A reader of standard output that goes away changes none of them.
+(143 by SIGTERM, 129 by SIGHUP); those of a bisection are bootproof.harness.marks'. A reader of
+standard output that goes away changes none of them.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from bootproof.harness import VERSION, commands
+from bootproof.harness import VERSION, commands, marks
 from bootproof.harness.commands import INTERRUPTED, USAGE, Command
 from bootproof.harness.commands.parser import Parser
-from bootproof.harness.errors import UserError
+from bootproof.harness.errors import UsageError, UserError
 from bootproof.harness.host import signals
 from bootproof.harness.host.stdout import StandardOutput
 from bootproof.loader.errors import one_line
 
 # In the order of `bootproof --help`.
 _NAMES: Final = (
-    *("matrix", "boot", "compare", "image", "run", "replay", "pack", "unpack", "initramfs"),
+    *(
+        "matrix",
+        "boot",
+        "bisect",
+        "compare",
+        "image",
+        "run",
+        "replay",
+        "pack",
+        "unpack",
+        "initramfs",
+    ),
     *("inspect", "report", "history", "fetch", "fuzz", "setup", "doctor", "test", "completion"),
 )
 COMMANDS: Final[Mapping[str, Command]] = {
@@ -32,37 +45,56 @@ COMMANDS: Final[Mapping[str, Command]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Mistakes of the user's side are one line on stderr and exit code 2."""
+    words = list(sys.argv[1:] if argv is None else argv)
     handlers = signals.obey_signals()
     output = StandardOutput()
     output.install()
     try:
-        code = _run(argv)
+        code = _run(words)
     finally:
         output.finish()
         signals.obey_no_more(handlers)
     if output.error is not None:
         _complain(f"standard output: {output.error.strerror}")
-        return code or USAGE
+        return code or marks.code_of_environment(words, USAGE)
     return code
 
 
-def _run(argv: Sequence[str] | None) -> int:
-    argv = sys.argv[1:] if argv is None else argv
-    arguments = whole_parser(argv).parse_args(argv)
+def _run(words: Sequence[str]) -> int:
+    arguments = _understood(words)
     try:
         code = COMMANDS[arguments.command].run(arguments)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception as error:
-        if not _is_users(error):
-            raise
-        _complain(str(error))
-        return USAGE
+        return _code_of_error(error, words)
     if code == INTERRUPTED:
         code = signals.exit_code(INTERRUPTED)
         if code == INTERRUPTED:
             _complain("interrupted")
     return code
+
+
+def _understood(words: Sequence[str]) -> argparse.Namespace:
+    try:
+        return whole_parser(words).parse_args(words)
+    except SystemExit as end:
+        if end.code == USAGE:
+            sys.exit(marks.code_of_mistake(words, USAGE))
+        raise
+
+
+def _code_of_error(error: Exception, words: Sequence[str]) -> int:
+    """Tells what is the user's to mend; anything else is a mistake of ours, with its traceback."""
+    if not _is_users(error):
+        if marks.BISECT not in words:
+            raise error
+        sys.excepthook(type(error), error, error.__traceback__)
+        return int(marks.Mark.STOP)
+    _complain(str(error))
+    if isinstance(error, UsageError):
+        return marks.code_of_mistake(words, USAGE)
+    return marks.code_of_environment(words, USAGE)
 
 
 def _complain(text: str) -> None:

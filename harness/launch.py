@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bootproof.harness import cli
+from bootproof.harness import cli, marks
+from bootproof.harness.commands import USAGE
 from bootproof.harness.errors import UserError
 from bootproof.harness.host import signals
 from bootproof.harness.host.packages import SystemPackage, installing
@@ -62,7 +63,9 @@ def main() -> int:
                 _set_up(venv, complete, may_install)
         except UserError as error:
             say(str(error))
-            return 2
+            return marks.code_of_mistake(words, USAGE)
+        except SystemExit:  # told already
+            return marks.code_of_mistake(words, USAGE)
     return venv.start(words)
 
 

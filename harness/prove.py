@@ -253,6 +253,7 @@ def result_json(proven: Proven, machine: Machine | None) -> dict[str, Any]:
         "case": proven.case.id,
         "verdict": proven.verdict.value,
         "reason": proven.reason,
+        "problem": proven.problem,
         "code": proven.code,
         "profile": _profile(proven.case),
         "host_seconds": round(proven.host_seconds, 3),

@@ -14,6 +14,7 @@ _CUT_CHARACTER: Final = re.compile(
 _REST_OF_CHARACTER: Final = re.compile(rb"\A[\x80-\xbf]{0,3}")
 _LONGEST_SEQUENCE: Final = 32
 _LAST_LINE: Final = 4096  # bytes of it that are quoted at most
+_NUMBERS: Final = re.compile(r"\b(?=[a-f]*\d)[0-9a-f]{8,}\b|0x[0-9a-f]+|\d[\d,.]*")
 
 
 def printable(line: bytes | bytearray) -> str:
@@ -31,6 +32,11 @@ def quoted(text: str) -> str:
     mark = '"' if "'" in text and '"' not in text else "'"
     shown = text.replace("\t", r"\t")
     return f"{mark}{shown}{mark}"
+
+
+def without_numbers(text: str) -> str:
+    """Text in which any two numbers look alike: addresses, sizes, counts, times, versions."""
+    return _NUMBERS.sub("#", text)
 
 
 def last_line(transcript: bytes | bytearray) -> str:

@@ -22,7 +22,7 @@ from bootproof.harness import command_line
 from bootproof.harness.arch import DEFAULT_PROFILE, PROFILES
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import KEY, RAM_BASE, Case, Expectation, Key, short
-from bootproof.harness.errors import UserError
+from bootproof.harness.errors import UsageError
 from bootproof.harness.inputs import damage, variants
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB, parse_size
@@ -40,7 +40,7 @@ _RAM: Final = "ram+"
 _MOST_DIGITS: Final = 20
 
 
-class SchemaError(UserError):
+class SchemaError(UsageError):
     """A value that a case cannot have. `path` leads to it, as ("expect", "verdict"); `at` also to
     a key that should not be there.
     """

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bootproof.harness import places
-from bootproof.harness.commands import NOT_AS_EXPECTED, OK, Command
+from bootproof.harness.commands import NOT_AS_EXPECTED, OK, Command, bisect_options
 from bootproof.harness.errors import UserError
 from bootproof.harness.text import printable
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from bootproof.harness.prove import Options, Proven
     from bootproof.harness.run import Outcome
 
+# How a run ended: a verdict, and what is not as it had to be.
+_End = tuple[str, str | None]
 _CENTURY: Final = 1 << 62  # instructions, or seconds
 
 
@@ -35,6 +38,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--console", action="store_true", help="talk to the guest (real time, not reproducible)"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory")
+    bisect_options.add(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -45,6 +49,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     if arguments.console and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UserError("--console needs a terminal for input and output")
+    sought = bisect_options.sought(arguments)
     case, qemus = case_options.case(arguments, "boot")
     directory = (arguments.out or places.output() / "boot" / case.id).absolute()
     options = Options(
@@ -52,10 +57,12 @@ def _run(arguments: argparse.Namespace) -> int:
         budget=_for_ever() if arguments.console else Budget(),
         qemus=qemus,
     )
-    if arguments.twice:
-        return _boot_twice(case, directory, options)
-    proven = _boot(case, directory, options)
-    return OK if proven.problem is None else NOT_AS_EXPECTED
+    ends = [*(_boot_twice if arguments.twice else _boot_once)(case, directory, options)]
+    if sought is not None:
+        from bootproof.harness.results.bisection import failure
+
+        return bisect_options.code(sought, (failure(*end) for end in ends))
+    return OK if all(problem is None for _, problem in ends) else NOT_AS_EXPECTED
 
 
 def _for_ever() -> Budget:
@@ -79,8 +86,13 @@ def _boot(case: Case, directory: Path, options: Options) -> Proven:
     return proven
 
 
-def _boot_twice(case: Case, directory: Path, options: Options) -> int:
-    """Two boots below `directory`; OK when both booted and were the same."""
+def _boot_once(case: Case, directory: Path, options: Options) -> Iterator[_End]:
+    proven = _boot(case, directory, options)
+    yield proven.verdict.value, proven.problem
+
+
+def _boot_twice(case: Case, directory: Path, options: Options) -> Iterator[_End]:
+    """Two boots below `directory`, and whether they were the same."""
     from bootproof.harness import prove
     from bootproof.harness.inputs import images
 
@@ -94,8 +106,8 @@ def _boot_twice(case: Case, directory: Path, options: Options) -> int:
     differs = difference(first, second, case.smp)
     same = "transcript" if case.smp > 1 else "transcript and number of instructions"
     print(f"twice     {differs or f'the same {same}'}")
-    booted = all(proven.problem is None for proven in runs)
-    return OK if booted and differs is None else NOT_AS_EXPECTED
+    yield from ((proven.verdict.value, proven.problem) for proven in runs)
+    yield "not deterministic", differs
 
 
 def difference(first: Outcome, second: Outcome, cpus: int) -> str | None:

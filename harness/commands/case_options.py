@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from bootproof.harness.case import Case, short
@@ -31,17 +31,30 @@ def add_kernel(
 
 def add_brief_options(parser: argparse.ArgumentParser, title: str, command: str) -> None:
     """The same options for where --help has no room to tell of each."""
-    known = schema.options(command)
-    names = [schema.option(entry.name) for entry in known]
-    group = parser.add_argument_group(f"{title} (see `bootproof boot --help`)", ", ".join(names))
-    add_options(group, command, {entry.name: Brief(_help(entry)) for entry in known})
+    _add_briefly(parser, f"{title} (see `bootproof boot --help`)", schema.options(command))
 
 
 def add_options(
-    parser: argparse._ActionsContainer, command: str, helps: Mapping[str, str] = {}
+    parser: argparse.ArgumentParser, command: str, helps: Mapping[str, str] = {}
 ) -> None:
     """The options that `command` has of a case; `helps` are words of its own for some of them."""
-    for entry in schema.options(command):
+    known = schema.options(command)
+    _add(parser, [entry for entry in known if not entry.key.rare], helps)
+    rare = [entry for entry in known if entry.key.rare]
+    if rare:
+        _add_briefly(parser, "seldom needed (docs/scenarios.md)", rare)
+
+
+def _add_briefly(parser: argparse.ArgumentParser, title: str, entries: Sequence[Entry]) -> None:
+    names = [schema.option(entry.name) for entry in entries]
+    group = parser.add_argument_group(title, ", ".join(names))
+    _add(group, entries, {entry.name: Brief(_help(entry)) for entry in entries})
+
+
+def _add(
+    parser: argparse._ActionsContainer, entries: Iterable[Entry], helps: Mapping[str, str]
+) -> None:
+    for entry in entries:
         name = schema.option(entry.name)
         told = helps.get(entry.name) or _help(entry)
         if entry.type is bool:

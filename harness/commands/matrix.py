@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bootproof.harness import places
-from bootproof.harness.commands import Command
+from bootproof.harness.commands import (
+    INTERRUPTED,
+    NOT_AS_EXPECTED,
+    OK,
+    Command,
+    bisect_options,
+)
 from bootproof.harness.commands import parser as words
 from bootproof.harness.errors import UserError
 
 if TYPE_CHECKING:
+    from bootproof.harness.results.bisection import Failure
     from bootproof.harness.suite.options import MatrixOptions
 
 _FILTERS: Final = {
@@ -27,13 +35,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     from bootproof.harness.commands import case_options
 
     _add_choice(parser)
+    _add_filters(parser)
     case_options.add_brief_options(parser, "for every guest, with --kernel", "matrix")
     _add_ways(parser)
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:
-    from bootproof.harness.commands import case_options
-
     which = parser.add_argument_group("which cases")
     which.add_argument(
         "--scenarios",
@@ -41,18 +48,17 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=[],
         metavar="FILE",
-        help="your own claims instead of the default matrix (docs/scenarios.md)",
+        help="your own claims instead (docs/scenarios.md)",
     )
     which.add_argument(
         "--kernel",
         action="append",
         default=[],
         metavar="WHAT",
-        help=f"all that applies to your own kernel instead: {case_options.KERNEL_HELP};"
-        " may be repeated",
+        help="all that applies to your own kernel instead, by file, package, build directory,"
+        " URL or name; may be repeated",
     )
     which.add_argument("-k", metavar="EXPR", help="only cases whose id matches, as in pytest")
-    _add_filters(which)
     which.add_argument("--lf", action="store_true", help="only what failed the last time")
     which.add_argument(
         "--shard", type=words.shard, metavar="N/OF", help="one of several equal parts: 1/4"
@@ -68,7 +74,8 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_filters(which: argparse._ArgumentGroup) -> None:
+def _add_filters(parser: argparse.ArgumentParser) -> None:
+    which = parser.add_argument_group("only cases with one VALUE of a kind", ", ".join(_FILTERS))
     for option, key in _FILTERS.items():
         which.add_argument(
             option,
@@ -77,7 +84,7 @@ def _add_filters(which: argparse._ArgumentGroup) -> None:
             type=f"{key}={{}}".format,
             default=[],
             metavar="VALUE",
-            help=f"only this {key}",
+            help=words.Brief(f"only this {key}"),
         )
 
 
@@ -114,9 +121,39 @@ def _add_ways(parser: argparse.ArgumentParser) -> None:
         "--baseline", type=words.path, metavar="FILE", help="compare with an earlier results.json"
     )
     words.add_threshold(how)
+    bisect_options.add(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    sought = bisect_options.sought(arguments)
+    if sought is None or arguments.list_only:
+        return _matrix(arguments)
+    from bootproof.harness.results.results import RESULTS
+
+    file = arguments.out / RESULTS
+    file.unlink(missing_ok=True)  # what there is then is of this run
+    code = _matrix(arguments)
+    if code == INTERRUPTED:
+        return code
+    known = code in (OK, NOT_AS_EXPECTED) and file.exists()
+    return bisect_options.code(sought, _failures(arguments, file) if known else ())
+
+
+def _failures(arguments: argparse.Namespace, file: Path) -> Iterator[Failure | None]:
+    """What became of each case, beside the baseline where there is one."""
+    from bootproof.harness.results import bisection, changes, results
+
+    run = results.read(file)
+    if arguments.baseline is not None:
+        before = results.read(arguments.baseline)
+        run = changes.judged(run, changes.compare(before, run, arguments.threshold))
+    yield from map(bisection.failure_of, run.cases)
+    yield from map(bisection.failure_of, run.checks)
+    if not run.complete:
+        yield bisection.NOT_COMPLETE
+
+
+def _matrix(arguments: argparse.Namespace) -> int:
     from bootproof.harness.cases import schema
     from bootproof.harness.commands import case_options
     from bootproof.harness.suite import matrix, own_kernel

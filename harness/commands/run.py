@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.harness import places
-from bootproof.harness.commands import NOT_AS_EXPECTED, OK, Command
+from bootproof.harness.commands import NOT_AS_EXPECTED, OK, Command, bisect_options
 from bootproof.harness.text import printable
 
 _HELPS: Final = {
@@ -35,13 +35,15 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="stop at the first instruction: registers, RAM and the protocol's rules",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory")
+    bisect_options.add(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     """0 when the guest booted or, if it has no proof, was handed over."""
-    from bootproof.harness.boot_image import boot_image, request_of
+    from bootproof.harness.boot_image import boot_image, problem, request_of
     from bootproof.harness.commands import case_options
 
+    sought = bisect_options.sought(arguments)
     name = arguments.directory.resolve().name.encode("utf-8", "surrogateescape")
     request = request_of(
         case_options.words(arguments, "run"),
@@ -51,9 +53,12 @@ def _run(arguments: argparse.Namespace) -> int:
         out=arguments.out or places.output() / "run" / (printable(name) or "image"),
     )
     judgement = boot_image(request).judgement
-    if judgement.complaints and request.fail_on_complaints:
-        return NOT_AS_EXPECTED
-    return OK if judgement.verdict.passed else NOT_AS_EXPECTED
+    wrong = problem(request, judgement)
+    if sought is not None:
+        from bootproof.harness.results.bisection import failure
+
+        return bisect_options.code(sought, [failure(judgement.verdict.value, wrong)])
+    return OK if wrong is None else NOT_AS_EXPECTED
 
 
 COMMAND: Final = Command(

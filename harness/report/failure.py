@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 from bootproof.harness.results.results import CaseResult, Check
-
-_NUMBERS: Final = re.compile(r"0x[0-9a-f]+|\d[\d,.]*")
+from bootproof.harness.text import without_numbers
 
 
 def lines(item: CaseResult | Check) -> list[str]:
@@ -33,7 +30,7 @@ def alike(items: Iterable[CaseResult | Check]) -> list[list[CaseResult | Check]]
     """Failures by what is wrong, numbers in it aside; each group where its first one is."""
     groups: dict[str, list[CaseResult | Check]] = {}
     for item in items:
-        key = item.name if isinstance(item, Check) else _NUMBERS.sub("#", item.problem or "")
+        key = item.name if isinstance(item, Check) else without_numbers(item.problem or "")
         groups.setdefault(key, []).append(item)
     return list(groups.values())
 
