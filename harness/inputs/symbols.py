@@ -23,9 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from elftools.common.exceptions import ELFError
-from elftools.elf.elffile import ELFFile
-
 from bootproof.harness.host import confined
 from bootproof.loader.address import GIB, MIB
 
@@ -85,6 +82,10 @@ class Symbols:
 
 def read(path: Path) -> Symbols | None:
     """The symbols of a 64-bit ELF file; None when it has none, or is no such file."""
+    # Only a failure needs names: what they cost to import is not for every boot.
+    from elftools.common.exceptions import ELFError
+    from elftools.elf.elffile import ELFFile
+
     with path.open("rb") as file:
         try:
             elf = ELFFile(file)
