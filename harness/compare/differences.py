@@ -151,6 +151,7 @@ def _evidence(boot: ComparedBoot) -> Mapping[str, str]:
 
 _MEMORY_LINE: Final = re.compile(rb"Memory: (\d+)K/(\d+)K available \(([^)]*)\)")
 _FIGURE: Final = re.compile(r"(\d+)K ([a-z-]+(?: [a-z]+)?)")
+_TAKEN_OVER_LATER: Final = 16  # a part of all RAM that no bookkeeping of a kernel comes to
 _TIME: Final = re.compile(r"^\[ *\d+\.\d+\] ?")
 # Compared by their meaning elsewhere.
 _ELSEWHERE: Final = re.compile(r"BIOS-e820: |bootproof: |Memory: \d+K/")
@@ -190,10 +191,17 @@ def _lines(transcript: bytes) -> Counter[str]:
 
 
 def _memory(transcript: bytes) -> Mapping[str, str]:
-    """The figures of the kernel's "Memory:" line by name, in KiB."""
+    """The figures of the kernel's "Memory:" line by name, in KiB.
+
+    "available" is another figure, "available so far", where much of the rest is not reserved
+    either: the kernel takes over the struct pages of the other RAM later, in the background.
+    """
     line = _MEMORY_LINE.search(transcript)
     if line is None:
         return {}
     available, total, rest = (group.decode() for group in line.groups())
     figures = {name: number for number, name in _FIGURE.findall(rest)}
-    return {"available": available, "total": total} | figures
+    held = sum(int(figures.get(name, "0")) for name in ("reserved", "cma-reserved"))
+    later = int(total) - int(available) - held
+    name = "available so far" if later > int(total) // _TAKEN_OVER_LATER else "available"
+    return {name: available, "total": total} | figures

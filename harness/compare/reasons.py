@@ -91,7 +91,7 @@ def code_for(difference: BootDifference, facts: Facts) -> str | None:
 
 _RSDP: Final = ("start_info.rsdp_paddr", "boot_params.acpi_rsdp_addr")
 _ARITHMETIC_FLAGS: Final = 0x8D5  # CF, PF, AF, ZF, SF, OF
-_CONDITION_FLAGS: Final = 0xF << 28  # N, Z, C, V of PSTATE
+_CONDITION_FLAGS: Final = 0xF << 28 | 3 << 10  # N, Z, C, V and BTYPE of PSTATE
 _CR0_OF_THE_KERNEL: Final = 0x50022  # MP, NE, WP, AM
 _ACCESSED: Final = 1
 _CAN_USE_HEAP: Final = 0x80  # of loadflags; the heap is that of the 16-bit setup code
@@ -290,6 +290,7 @@ REASONS: Final = (
     Reason("firmware-top", _E, "memory", _within(FIRMWARE_TOP, firmware=True)),
     Reason("tree-padding", _E, "memory", _within(TREE_PADDING)),
     Reason("firmware-top", _F, "available|total|reserved", _within(FIRMWARE_TOP, firmware=True)),
+    Reason("deferred-memory", _F, "available so far", _always),
     Reason("tree-padding", _F, "available|reserved", _within(TREE_PADDING + KASLR_TABLES)),
     # Log lines: of the reference, ours, and both.
     Reason("acpi", _L, r".*(ACPI|acpi|PNP|PnP|\bhpet).*", _acpi),

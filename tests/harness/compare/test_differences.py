@@ -110,6 +110,19 @@ def test_evidence_and_memory_figures() -> None:
     ]
 
 
+@pytest.mark.parametrize(("reserved", "name"), [(304056, "available"), (53068, "available so far")])
+def test_memory_that_is_taken_over_later(reserved: int, name: str) -> None:
+    """Where much is neither available nor reserved, the figure says how far the kernel has come."""
+    logs = [
+        console_log()
+        .replace(b"219840K", b"%dK" % available)
+        .replace(b"53068K reserved", b"%dK reserved" % reserved)
+        for available in (219840, 219000)
+    ]
+    found = boot_differences(side(log=logs[0]), side(log=logs[1]))
+    assert found == [BootDifference(Section.MEMORY, name, "219840", "219000")]
+
+
 def test_the_proof_line_is_no_difference() -> None:
     """It is over all the other evidence, which is compared by itself."""
     assert boot_differences(side(), side(log=console_log(proof="1" * 64))) == []

@@ -103,7 +103,7 @@ ROWS: list[tuple[str, str, list[BootDifference], list[BootDifference]]] = [
     (
         "flags",
         "arm64",
-        [of(R, "pstate", "0x3c5", "0x400003c5")],
+        [of(R, "pstate", "0x3c5", "0x400003c5"), of(R, "pstate", "0x3c5", "0x400007c5")],
         [of(R, "pstate", "0x3c5", "0x3c9")],
     ),
     (
@@ -314,6 +314,12 @@ ROWS: list[tuple[str, str, list[BootDifference], list[BootDifference]]] = [
             of(E, "cmdline", "one", "two"),
             of(F, "kernel code", "14343", "14344"),
         ],
+    ),
+    (
+        "deferred-memory",
+        "arm64",
+        [of(F, "available so far", "3112972", "3110020")],
+        [of(F, "available", "3112972", "3110020"), of(F, "total", "3112972", "3110020")],
     ),
     (
         "legacy-hole",
