@@ -6,7 +6,8 @@ refused, nothing stays there. Knows no QEMU.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,7 @@ from bootproof.loader.errors import Facts, LoaderError
 from bootproof.loader.identify import Format, identify_bytes
 from bootproof.loader.image import ImageLike, ImageSource, open_image
 from bootproof.loader.layout import smallest_memory
-from bootproof.loader.memory import GuestMemory
+from bootproof.loader.memory import AddressSpace, GuestMemory
 from bootproof.loader.pe import Pe
 from bootproof.loader.pecoff import PeFile
 from bootproof.loader.protocols import BootRequest, ProtocolError
@@ -93,14 +94,22 @@ def assemble(kernel: ImageLike, assembly: Assembly, directory: Path) -> Assemble
     do.
     """
     path = directory / bootimage.RAM
-    with open_image(kernel) as source, GuestMemory(assembly.machine.banks, path=path) as memory:
-        try:
-            return _assemble_into(memory, source, assembly, directory)
-        except BaseException as error:
-            path.unlink(missing_ok=True)
-            if isinstance(error, LoaderError):
-                _add_memory_advice(error, source, assembly)
-            raise
+    with open_image(kernel) as source, _memory_advice(source, assembly):
+        _foresee(source, assembly)
+        with GuestMemory(assembly.machine.banks, path=path) as memory:
+            try:
+                return _assemble_into(memory, source, assembly, directory)
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
+
+
+def _foresee(source: ImageSource, assembly: Assembly) -> None:
+    """Raises what `_assemble_into` would refuse, before a byte of RAM is written."""
+    space = AddressSpace(assembly.machine.banks)
+    kernel = load(space, source, assembly)
+    ram = [bank.range for bank in space.banks]
+    choose_protocol(kernel, assembly.protocol).plan(ram, kernel, assembly.request)
 
 
 def load(memory: GuestMemory, source: ImageSource, assembly: Assembly) -> KernelLoaderResult:
@@ -173,6 +182,16 @@ def _assemble_into(
     return Assembled(image, kernel, protocol.name)
 
 
+@contextlib.contextmanager
+def _memory_advice(source: ImageSource, assembly: Assembly) -> Iterator[None]:
+    """Has a refusal say what memory would do, if that is all that is in the way."""
+    try:
+        yield
+    except LoaderError as error:
+        _add_memory_advice(error, source, assembly)
+        raise
+
+
 def _add_memory_advice(error: LoaderError, source: ImageSource, assembly: Assembly) -> None:
     """Says which guest memory would do, or that none would, when memory is all that is in the way.
 
@@ -184,8 +203,7 @@ def _add_memory_advice(error: LoaderError, source: ImageSource, assembly: Assemb
     everywhere = Range(0, max(base + size for base, size in most))
     request = replace(assembly.request, unsafe=False)
     try:
-        with GuestMemory([(everywhere.start, everywhere.size)]) as memory:
-            kernel = load(memory, source, assembly)
+        kernel = load(AddressSpace([(everywhere.start, everywhere.size)]), source, assembly)
         protocol = choose_protocol(kernel, assembly.protocol)
         protocol.plan([everywhere], kernel, request)
     except LoaderError:

@@ -25,7 +25,7 @@ from bootproof.loader.identify import Format, identify_bytes
 from bootproof.loader.ikconfig import find
 from bootproof.loader.image import ImageLike, ImageSource, open_image
 from bootproof.loader.kconfig import BANNER
-from bootproof.loader.memory import GuestMemory
+from bootproof.loader.memory import AddressSpace
 from bootproof.loader.payload import locate
 from bootproof.loader.provable import problem
 from bootproof.loader.result import Finding, KernelLoaderResult, PvhBootCapability
@@ -221,24 +221,12 @@ def inspect(
         )
 
 
-class _AddressSpace(GuestMemory):
-    """RAM wherever a kernel wants it, into which nothing is written.  A loader that is given
-    this checks and computes as always, and copies nothing.
-    """
-
-    def __init__(self) -> None:
-        self._layout([(0, U64_MAX)])
-
-    def write(self, address: int, data: object) -> None:
-        """Drops what is written."""
-
-
 def _ask(
     kernel: ImageSource, kind: Format, offset: int | None
 ) -> tuple[Placement | None, Refusal | None, tuple[Finding, ...]]:
     """What the loader of `kind` says about `kernel` at `offset`."""
     try:
-        result = LOADERS[kind]().load(_AddressSpace(), kernel, kernel_offset=offset)
+        result = LOADERS[kind]().load(AddressSpace([(0, U64_MAX)]), kernel, kernel_offset=offset)
     except LoaderError as error:
         return None, Refusal(error.code, str(error)), ()
     return _placement(result, offset), None, result.findings

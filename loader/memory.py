@@ -360,6 +360,24 @@ class GuestMemory:
             raise GuestMemoryError(f"the RAM file failed: {error.strerror}") from error
 
 
+class AddressSpace(GuestMemory):
+    """RAM at these addresses with nothing in it, and no file.
+
+    A loader that is given this checks and computes as always, and copies nothing.
+    """
+
+    def __init__(self, banks: Iterable[AnyBank]) -> None:
+        self._layout(banks)
+
+    def write(self, address: int, data: Buffer) -> None:
+        """Drops what is written. Raises as any guest memory."""
+        self._pieces(address, memoryview(data).nbytes)
+
+    def write_file(self, address: int, fd: int, file_offset: int, size: int) -> None:
+        """Drops what is written. Raises as any guest memory."""
+        self._pieces(address, size)
+
+
 def _create(path: Path | None) -> int:
     """A descriptor of a new file, anonymous without a path."""
     try:
