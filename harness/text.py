@@ -52,3 +52,12 @@ def last_line(transcript: bytes | bytearray) -> str:
         tail = rest.sub(b"", tail)
     lines = (line.strip() for line in reversed(tail.splitlines()))
     return printable(next((line for line in lines if line), b""))
+
+
+def duration(seconds: float) -> str:
+    """A time for people: "4.2 s", "3 min 5 s", "2 h 11 min"."""
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{seconds:.1f} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -14,7 +14,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -114,15 +114,18 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise UserError(f"{error.filename or path}: {error.strerror}") from error
 
 
-def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Writes a file whole or not at all, in place of whatever has that name. Raises UserError."""
+def write_whole(path: Path, data: bytes | Iterable[bytes], mode: int = 0o644) -> None:
+    """Writes a file whole or not at all, in place of whatever has that name. Raises UserError.
+
+    `data` may come in parts, so that all of it never is in memory at once.
+    """
     part = path.with_name(f"{path.name}.part")
     with disk_errors(path):
         part.unlink(missing_ok=True)
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN
             with open(part, "wb", opener=lambda name, _: os.open(name, flags, mode)) as file:
-                file.write(data)
+                file.writelines([data] if isinstance(data, bytes) else data)
             part.replace(path)
         except BaseException:
             part.unlink(missing_ok=True)

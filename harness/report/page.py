@@ -1,8 +1,10 @@
 """report.html: a matrix run on one page that opens from disk and asks the network for nothing.
 
-Makes the page's view of the results and renders it. Everything in the results may come from a
-hostile guest: the template escapes all of it, transcripts travel as base64, and the page's own
-policy allows no script but the one that is in it.
+Makes the page's view of the results and renders it. What it says without a script: how every case
+ended and why, and all of the first failures; the rest of a case is unpacked when it is opened
+(bootproof.harness.report.details). Everything in the results may come from a hostile guest: the
+templates escape all of it, packed text is base64, and the page's own policy allows no script but
+the one that is in it.
 """
 
 from __future__ import annotations
@@ -17,11 +19,10 @@ from typing import Any, Final
 
 import jinja2
 
-from bootproof.harness.report import picture, timeline, transcripts
+from bootproof.harness.report import details, failure, picture, timeline
 from bootproof.harness.report.grid import grids
-from bootproof.harness.report.picture import Bar
-from bootproof.harness.report.timeline import Timeline
-from bootproof.harness.results.results import CaseResult, Reference, Results
+from bootproof.harness.results.results import CaseResult, Results
+from bootproof.harness.text import duration
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 
@@ -29,14 +30,17 @@ TEMPLATES: Final = Path(__file__).parent / "templates"
 _QEMUS_OWN: Final = "QEMU's own -kernel with the same kernel, initrd and command line"
 
 
+_SHOWN_WITHOUT_SCRIPT: Final = 20  # failures whose details stand in the page as they are
+
+
 @dataclass(frozen=True, slots=True)
 class View:
-    """A case with what is drawn of it."""
+    """A case as it is drawn."""
 
     case: CaseResult
-    bars: Sequence[Bar]
-    timeline: Timeline | None
-    beside: str | None  # what the reference is, where it is not the run before
+    # Its details where they stand in the page itself; the block that has the case, its place there.
+    body: str | None
+    place: tuple[int, int]
 
     @property
     def state(self) -> str:
@@ -50,29 +54,78 @@ class View:
         return "✗" if self.state == "bad" else "✓"
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Failures that are alike."""
+
+    problem: str  # of the first of them
+    views: Sequence[View]
+
+
 def render(results: Results, baseline: Results | None = None) -> str:
     """The page; `baseline` is an earlier run whose stages are drawn beside these."""
-    before = {case.case: case for case in baseline.cases} if baseline else {}
-    views = [
-        _view(case, before.get(case.case), results.references.get(case.case))
-        for case in _ordered(results.cases)
+    body = functools.partial(_body, results, baseline, _before(baseline))
+    alike = [
+        cases
+        for group in failure.alike(results.unexpected)
+        if (cases := [case for case in group if isinstance(case, CaseResult)])
     ]
+    whole = {case.case: body(case) for group in alike[:_SHOWN_WITHOUT_SCRIPT] for case in group[:1]}
+    packed = details.packed(results.cases, lambda case: "" if case.case in whole else body(case))
+    views = {
+        case.case: View(case, whole.get(case.case), packed.places[case.case])
+        for case in results.cases
+    }
     script = (TEMPLATES / "report.js").read_text()
     return (
         environment()
         .get_template("report.html.j2")
         .render(
             results=results,
-            views=views,
-            view_of={view.case.case: view for view in views},
+            groups=[Group(g[0].problem or "", [views[case.case] for case in g]) for g in alike],
+            views=[views[case.case] for case in _ordered(results.cases) if not case.bad],
+            view_of=views,
             grids=grids(results.cases),
             verdicts=sorted({case.verdict for case in results.cases}),
             qemus=sorted({case.key.qemu for case in results.cases if case.key}),
-            transcripts=transcripts.packed(view.case for view in views),
-            reference=baseline.started if baseline else None,
+            blocks=packed.blocks,
             script=script,
             script_hash=policy_hash(script),
             style=(TEMPLATES / "report.css").read_text(),
+        )
+    )
+
+
+def _before(baseline: Results | None) -> Mapping[str, CaseResult]:
+    return {case.case: case for case in baseline.cases} if baseline else {}
+
+
+def _body(
+    results: Results,
+    baseline: Results | None,
+    before: Mapping[str, CaseResult],
+    case: CaseResult,
+) -> str:
+    """The details of a case as HTML, beside the run before, where the two can be compared, else
+    beside the reference.
+    """
+    earlier = before.get(case.case)
+    comparable = (
+        earlier is not None
+        and earlier.key is not None
+        and case.key is not None
+        and not any(case.key.other_surroundings(earlier.key))
+    )
+    reference = earlier if comparable else results.references.get(case.case)
+    return (
+        environment()
+        .get_template("case.html.j2")
+        .render(
+            case=case,
+            bars=picture.bars(case.memory) if case.memory else (),
+            line=timeline.timeline(case, reference),
+            beside=None if comparable else _QEMUS_OWN,
+            reference=baseline.started if baseline else None,
         )
     )
 
@@ -99,40 +152,16 @@ def environment() -> jinja2.Environment:
         "millions": _millions,
         "percent": lambda ratio: f"{ratio:+.2%}",
         "hex": lambda value: f"{value:#x}",
-        "duration": _duration,
+        "duration": duration,
     }
     made.filters.update(filters)
     return made
 
 
-def _view(case: CaseResult, before: CaseResult | None, reference: Reference | None) -> View:
-    """A case beside the run before, where the two can be compared, else beside the reference."""
-    comparable = (
-        before is not None
-        and before.key is not None
-        and case.key is not None
-        and not any(case.key.other_surroundings(before.key))
-    )
-    return View(
-        case,
-        picture.bars(case.memory) if case.memory else (),
-        timeline.timeline(case, before if comparable else reference),
-        None if comparable else _QEMUS_OWN,
-    )
-
-
 def _ordered(cases: Sequence[CaseResult]) -> list[CaseResult]:
-    """What needs a look first; then by architecture, claim and kernel."""
-    return sorted(cases, key=lambda c: (c.as_expected, c.arch, c.claim, c.kernel.name))
+    """By architecture, claim and kernel."""
+    return sorted(cases, key=lambda c: (c.arch, c.claim, c.kernel.name))
 
 
 def _millions(value: int) -> str:
     return f"{value / 1e6:,.1f} M" if value >= 100_000 else f"{value:,}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    if not minutes:
-        return f"{seconds:.1f} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -82,5 +82,5 @@ def summary(results: Results, *, colour: bool = False) -> str:
     if harness:
         median, worst = harness[len(harness) // 2], harness[-1]
         summary += f"; harness time per case besides QEMU: median {median:.2f} s"
-        summary += f", at most {worst:.2f} s"
+        summary += f", at most {worst:.2f} s; {results.totals.words}"
     return rendered(Text(summary, _GOOD if results.success else _BAD), colour=colour)

@@ -15,8 +15,8 @@ END = "end"
 class Step:
     """What one stage took, in guest instructions."""
 
-    number: int
     name: str
+    colour: int  # from 0: the same for the same stage of both boots, and of no other stage
     cost: int  # since the stage before
     reached: int  # since the start
     guest_seconds: float | None
@@ -49,12 +49,13 @@ def timeline(case: CaseResult, reference: CaseResult | Reference | None) -> Time
     comparable = reference is not None and reference.instructions is not None
     other = _costs(reference) if reference is not None and comparable else {}
     whole = max(total, sum(other.values()), 1)
+    colours = {name: number for number, name in enumerate(dict.fromkeys((*costs, *other)))}
     seconds = {stage.name: stage.guest_seconds for stage in case.stages}
     return Timeline(
         total=total,
         reference=reference.instructions if reference is not None and comparable else None,
-        steps=_steps(costs, seconds, other, whole),
-        reference_steps=_steps(other, {}, {}, whole),
+        steps=_steps(costs, colours, seconds, other, whole),
+        reference_steps=_steps(other, colours, {}, {}, whole),
     )
 
 
@@ -67,17 +68,18 @@ def _costs(case: CaseResult | Reference) -> dict[str, int]:
 
 def _steps(
     costs: Mapping[str, int],
+    colours: Mapping[str, int],
     seconds: Mapping[str, float | None],
     reference: Mapping[str, int],
     whole: int,
 ) -> tuple[Step, ...]:
     steps, reached = [], 0
-    for number, (name, cost) in enumerate(costs.items(), 1):
+    for name, cost in costs.items():
         left, width = round(reached * 100 / whole, 4), round(cost * 100 / whole, 4)
         reached += cost
         steps.append(
             Step(
-                *(number, name, cost, reached, seconds.get(name)),
+                *(name, colours[name], cost, reached, seconds.get(name)),
                 *(reference.get(name), left, width),
             )
         )

@@ -1,50 +1,58 @@
-"""All transcripts of a report in one small text that a page can unpack.
+"""The transcripts of some cases in few bytes, for a page to put together again.
 
 The lines of a kernel are nearly the same in all its boots but for their time stamps. So each text
-is kept once, without its stamp; a transcript is a list of stamps and of places in that list; and
-all of it is deflated. Base64, so that nothing in it can end a script element. Pure.
+is kept once, without its stamp, and a transcript is a list of stamps and of places in that list.
+Pure.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 import re
-import zlib
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from bootproof.harness.guest.stages import marks
 from bootproof.harness.results.results import CaseResult, Transcript
 
 _MOST_LINES: Final = 4000  # of one transcript, half from each end; results.json has more
 _LINE_LIMIT: Final = 2000  # characters
-_STAMP: Final = re.compile(r"\[ *[0-9]{1,8}\.[0-9]{1,9}\] ?")
+_STAMP: Final = re.compile(r"\[ *([0-9]{1,8})\.([0-9]{1,9})\] ?")
+_MICROSECONDS: Final = 1_000_000
 
 
-def packed(cases: Iterable[CaseResult]) -> str:
-    """The transcripts by case id: {"texts": [...], "cases": {id: [stamps, steps, stages]}}.
+def packed(cases: Iterable[CaseResult]) -> dict[str, Any]:
+    """The transcripts in the order of the cases: {"texts": [...], "transcripts": [...]}.
 
-    `steps` are the distances from one place in `texts` to the next: mostly 1. `stages` are the
-    lines, from 0, at which a stage is reached, with its name.
+    Each is [stamps, steps, stages], or None. A stamp of the kernel is a number: microseconds since
+    the last such one; any other is as it is, or "". `steps` are the distances from one place in
+    `texts` to the next: mostly 1. `stages` are the lines, from 0, at which a stage is reached, with
+    its name.
     """
     texts: dict[str, int] = {}
-    places = {}
-    for case in cases:
-        if case.transcript is None:
-            continue
-        stamps, steps, last = [], [], 0
-        lines, stages = _shown(case.transcript)
-        for line in lines:
-            stamp = _STAMP.match(line)
-            text = line[stamp.end() :] if stamp else line
-            place = texts.setdefault(text, len(texts))
-            stamps.append(stamp.group() if stamp else "")
-            steps.append(place - last)
-            last = place
-        places[case.case] = [stamps, steps, stages]
-    data = json.dumps({"texts": list(texts), "cases": places}, separators=(",", ":"))
-    return base64.b64encode(zlib.compress(data.encode(), 9)).decode()
+    found = [None if c.transcript is None else _packed(c.transcript, texts) for c in cases]
+    return {"texts": list(texts), "transcripts": found}
+
+
+def _packed(transcript: Transcript, texts: dict[str, int]) -> list[Any]:
+    stamps: list[int | str] = []
+    steps, last, clock = [], 0, 0
+    lines, stages = _shown(transcript)
+    for line in lines:
+        stamp = _STAMP.match(line)
+        text = line[stamp.end() :] if stamp else line
+        place = texts.setdefault(text, len(texts))
+        now = _of_the_kernel(stamp) if stamp else None
+        stamps.append(now - clock if now is not None else stamp.group() if stamp else "")
+        steps.append(place - last)
+        last, clock = place, clock if now is None else now
+    return [stamps, steps, stages]
+
+
+def _of_the_kernel(stamp: re.Match[str]) -> int | None:
+    """The microseconds of a stamp that is written as printk does it; None for any other."""
+    seconds, parts = int(stamp[1]), int(stamp[2])
+    written = f"[{seconds:5}.{parts:06}] "
+    return seconds * _MICROSECONDS + parts if written == stamp.group() else None
 
 
 def _shown(transcript: Transcript) -> tuple[list[str], list[tuple[int, str]]]:

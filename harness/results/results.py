@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,7 @@ from bootproof.harness.errors import UserError
 from bootproof.harness.guest.stages import Stage
 from bootproof.harness.host.files import disk_errors, write_whole
 from bootproof.harness.results.key import Key
-from bootproof.harness.text import printable
+from bootproof.harness.text import duration, printable
 from bootproof.harness.typedjson import about
 from bootproof.harness.verdict import Verdict
 from bootproof.loader import strictjson
@@ -29,6 +29,8 @@ RESULTS: Final = "results.json"
 FORMAT: Final = "bootproof results"
 VERSION: Final = 2
 _FILE_LIMIT: Final = 1 << 30
+_CASES: Final = "cases"
+_TOTALS: Final = "totals"
 _TRANSCRIPT_LIMIT: Final = 1 << 20  # characters kept of one; half from each end
 _TAIL: Final = 10
 BAD: Final = ("failed", "error")  # outcomes of a test
@@ -221,6 +223,21 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class Totals:
+    """What all boots of a run cost together."""
+
+    seconds: float = about("wall time of the boots on the host, as if one after the other")
+    cpu_seconds: float = about("CPU time of QEMU")
+    instructions: int = about("guest instructions executed, of the boots that count them")
+
+    @property
+    def words(self) -> str:
+        """The cost in a few words, the same in every output."""
+        spent = duration(self.cpu_seconds)
+        return f"QEMU: {spent} of CPU time, {self.instructions / 1e9:,.1f} G instructions"
+
+
+@dataclass(frozen=True, slots=True)
 class Results:
     """A whole matrix run."""
 
@@ -250,6 +267,14 @@ class Results:
         return [*self.unexpected, *self.bad_checks]
 
     @property
+    def totals(self) -> Totals:
+        return Totals(
+            seconds=round(sum(case.seconds for case in self.cases), 3),
+            cpu_seconds=round(sum(case.cpu_seconds or 0.0 for case in self.cases), 3),
+            instructions=sum(case.instructions or 0 for case in self.cases),
+        )
+
+    @property
     def success(self) -> bool:
         """Whether all was run that was to be run, and nothing is wrong with it."""
         return self.complete and not self.wrong
@@ -275,8 +300,30 @@ def transcript(raw: bytes) -> Transcript:
 
 def write(results: Results, path: Path) -> None:
     """Writes all of the file or nothing. Raises UserError."""
-    data = {"$schema": SCHEMA_ID} | typedjson.to_json(results)
-    write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, (part.encode() for part in _parts(results)))
+
+
+def _parts(results: Results) -> Iterator[str]:
+    """The text of the file, a case at a time: of thousands it is not in memory at once."""
+    root = {"$schema": SCHEMA_ID} | typedjson.to_json(replace(results, cases=()))
+    before = "{"
+    for key, value in (root | {_TOTALS: typedjson.to_json(results.totals)}).items():
+        yield f"{before}\n {json.dumps(key)}: "
+        before = ","
+        if key == _CASES and results.cases:
+            for number, case in enumerate(results.cases):
+                yield "[\n  " if number == 0 else ",\n  "
+                yield _json(typedjson.to_json(case), "  ")
+            yield "\n ]"
+        else:
+            yield _json(value, " ")
+    yield "\n}\n"
+
+
+def _json(value: object, indent: str) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False).replace("\n", f"\n{indent}")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -321,6 +368,7 @@ def _parse(raw: bytes) -> Results:
     if version != VERSION:
         raise ValueError(f"$.version: {strictjson.shown(version)} is not {VERSION}")
     root.pop("$schema", None)
+    root.pop(_TOTALS, None)  # follows from the cases
     results = typedjson.from_json(Results, root)
     seen: set[str] = set()
     for number, case in enumerate(results.cases):
@@ -357,6 +405,8 @@ def schema() -> dict[str, Any]:
     made = typedjson.schema(Results, "bootproof results", SCHEMA_ID)
     properties = made["properties"]
     properties["$schema"] = {"type": "string"}
+    totals = typedjson.schema(Totals, "what all boots cost together", SCHEMA_ID)
+    properties[_TOTALS] = {k: v for k, v in totals.items() if not k.startswith("$")}
     properties["format"]["const"] = FORMAT
     properties["version"]["const"] = VERSION
     return made

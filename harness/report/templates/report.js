@@ -6,19 +6,26 @@
   const rows = [...document.querySelectorAll(".grid tbody tr")];
   const text = byId("text"), verdict = byId("verdict"), bad = byId("bad");
 
+  const words = new Map();
+  function wordsOf(item) {
+    if (!words.has(item)) words.set(item, `${item.querySelector("summary").textContent} ${item.closest(".alike")?.querySelector(".problem").textContent ?? ""}`.toLowerCase());
+    return words.get(item);
+  }
+
   function filter() {
-    const words = text.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const wanted = text.value.toLowerCase().split(/\s+/).filter(Boolean);
     let shown = 0;
     for (const item of cases) {
-      const fits = words.every((word) => item.dataset.words.includes(word))
-        && (!verdict.value || item.dataset.verdict === verdict.value)
-        && (!bad.checked || item.classList.contains("bad"));
-      item.hidden = !fits;
+      const fits = (!verdict.value || item.dataset.verdict === verdict.value)
+        && (!bad.checked || item.classList.contains("bad"))
+        && wanted.every((word) => wordsOf(item).includes(word));
+      if (item.hidden === fits) item.hidden = !fits;
       cells.get(item.id)?.classList.toggle("out", !fits);
       shown += fits;
     }
     for (const row of rows) row.hidden = !row.querySelector("td[data-cell]:not(.out)");
     for (const grid of document.querySelectorAll(".grid")) grid.hidden = !grid.querySelector("tbody tr:not([hidden])");
+    for (const group of document.querySelectorAll(".alike")) group.hidden = !group.querySelector("details.case:not([hidden])");
     byId("shown").textContent = shown === cases.length ? `${shown} cases` : `${shown} of ${cases.length} cases`;
     byId("nothing").hidden = shown > 0;
   }
@@ -34,43 +41,70 @@
     item.querySelector("summary").focus({preventScroll: true});
   }
 
-  let unpacked;
-  async function unpack() {
-    const raw = Uint8Array.from(atob(byId("transcripts").textContent), (c) => c.charCodeAt(0));
+  const blocks = document.getElementsByClassName("block"), unpacked = new Map();
+  async function unpack(number) {
+    const raw = Uint8Array.from(atob(blocks[number].textContent), (c) => c.charCodeAt(0));
     const stream = new Blob([raw]).stream().pipeThrough(new DecompressionStream("deflate"));
     return JSON.parse(await new Response(stream).text());
   }
 
-  async function showTranscript(details) {
+  async function detailsOf(item) {
+    const [block, place] = item.dataset.place.split(" ").map(Number);
+    if (!unpacked.has(block)) unpacked.set(block, unpack(block));
+    return {place, ...await unpacked.get(block)};
+  }
+
+  async function fill(item) {
+    if (!item.open || item.querySelector(".body")) return;
+    const holder = document.createElement("template");
+    try {
+      const {bodies, place} = await detailsOf(item);
+      holder.innerHTML = bodies[place];  // escaped by what made the page, and no script runs in it
+    } catch {
+      holder.innerHTML = '<div class="body"><p class="notice">This browser cannot unpack the details; results.json has them.</p></div>';
+    }
+    if (item.querySelector(".body")) return;
+    item.append(holder.content);
+    listen(item);
+  }
+
+  async function showTranscript(item, details) {
     const target = details.querySelector("pre.console");
     if (!details.open || target.childNodes.length) return;
-    unpacked ??= unpack();
-    const {texts, cases: all} = await unpacked;
-    const [stamps, steps, stages] = all[details.dataset.transcript];
+    const {texts, transcripts, place: number} = await detailsOf(item);
+    const [stamps, steps, stages] = transcripts[number];
     const marks = new Map();
     for (const [line, name] of stages) marks.set(line, [...(marks.get(line) ?? []), name]);
     const parts = document.createDocumentFragment();
-    let place = 0;
+    let place = 0, clock = 0;
     steps.forEach((step, line) => {
       place += step;
+      let stamp = stamps[line];
+      if (typeof stamp === "number") {
+        clock += stamp;
+        stamp = `[${String(Math.floor(clock / 1e6)).padStart(5)}.${String(clock % 1e6).padStart(6, "0")}] `;
+      }
       if (marks.has(line)) {
         const mark = document.createElement("span");
         mark.className = "stage";
         mark.textContent = `stage: ${marks.get(line).join(", ")}`;
         parts.append(mark, "\n");
       }
-      parts.append(stamps[line] + texts[place] + "\n");
+      parts.append(stamp + texts[place] + "\n");
     });
     target.replaceChildren(parts);
   }
 
   for (const event of ["input", "change"]) byId("filters").addEventListener(event, filter);
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
-  for (const item of document.querySelectorAll("details.transcript")) {
-    item.addEventListener("toggle", () => showTranscript(item));
+  function listen(item) {
+    const details = item.querySelector("details.transcript");
+    details?.addEventListener("toggle", () => showTranscript(item, details));
   }
   for (const item of cases) {
+    listen(item);
     item.addEventListener("toggle", () => {
+      fill(item);
       if (item.open) history.replaceState(null, "", `#${encodeURIComponent(item.id)}`);
     });
   }

@@ -122,6 +122,56 @@ def test_wide_tables_scroll_in_themselves(browser: Chrome, tmp_path: Path) -> No
     assert js(browser, "document.documentElement.scrollWidth") <= 390
 
 
+def test_every_verdict_and_kernel_is_seen_on_a_small_screen(
+    browser: Chrome, tmp_path: Path
+) -> None:
+    kernels = [f"6.{minor}-of-somebody-with-a-long-name-{'x' * 40}" for minor in range(4)]
+    files.write(builder.run(*(builder.failed(kernel=kernel) for kernel in kernels)), tmp_path, None)
+    opened(browser, (tmp_path / files.PAGE).as_uri(), 390)
+    edges = "[...document.querySelectorAll('.cell')].map(x => x.getBoundingClientRect().right)"
+    assert len(js(browser, edges)) == 4
+    assert max(js(browser, edges)) <= 390
+    named = "getComputedStyle(document.querySelector('.grid td'), '::before').content"
+    assert js(browser, named) == f'"{kernels[0]}"'
+
+
+def test_reason_is_seen_before_a_case_is_opened(browser: Chrome, report: str) -> None:
+    opened(browser, report)
+    shown = "[...document.querySelectorAll('details.case .why')].map(x => x.innerText)"
+    assert js(browser, shown).count("it proved its boot") == 2
+    assert "the offset is no multiple of 2 MiB" in js(browser, shown)
+    assert js(browser, "document.querySelectorAll('details.case[open]').length") == 0
+
+
+def test_details_are_made_when_a_case_is_opened(browser: Chrome, report: str) -> None:
+    """And no sooner, but for the failures; a block that is damaged is said."""
+    opened(browser, report)
+    bodies = "document.querySelectorAll('details.case .body').length"
+    assert js(browser, bodies) == 1
+    case = "document.getElementById('x86_64-6.12-elf-pvh-none')"
+    browser.execute_script(f"{case}.open = true")
+    wait(browser, f"{case}.querySelector('.body') !== null")
+    assert "0x1000850" in js(browser, f"{case}.innerText")
+    assert js(browser, bodies) == 2
+    opened(browser, report)
+    browser.execute_script("document.querySelector('.block').textContent = 'eA=='")
+    browser.execute_script(f"{case}.open = true")
+    wait(browser, f"{case}.querySelector('.body') !== null")
+    assert "results.json has them" in js(browser, f"{case}.innerText")
+
+
+def test_alike_failures_are_filtered_by_what_is_said_of_all(
+    browser: Chrome, tmp_path: Path
+) -> None:
+    bad = [builder.failed(f"c{n}", problem="the same of all") for n in range(3)]
+    files.write(builder.run(builder.case(), *bad), tmp_path, None)
+    opened(browser, (tmp_path / files.PAGE).as_uri())
+    type_text(browser, "same of all")
+    assert len(visible_cases(browser)) == 3
+    type_text(browser, "pvh")
+    assert js(browser, "document.querySelector('.alike').hidden") is True
+
+
 def test_asks_nobody_for_anything(browser: Chrome, report: str) -> None:
     opened(browser, report)
     assert js(browser, "performance.getEntriesByType('resource').map(x => x.name)") == []
@@ -191,6 +241,7 @@ def test_by_keyboard(browser: Chrome, report: str) -> None:
 def test_hostile_transcript_is_shown_and_does_nothing(browser: Chrome, report: str) -> None:
     opened(browser, f"{report}#x86_64-6.1-elf-pvh-none")
     pre = "document.querySelector('details.case[open] .transcript pre')"
+    wait(browser, f"{pre} !== null")
     browser.execute_script(f"{pre}.parentElement.open = true")
     wait(browser, f"{pre}.childNodes.length > 0")
     text: str = js(browser, f"{pre}.textContent")
@@ -208,7 +259,10 @@ def test_hostile_transcript_is_shown_and_does_nothing(browser: Chrome, report: s
 def test_accessible(width: int, scheme: str, browser: Chrome, report: str) -> None:
     """Nothing that axe-core calls serious, with everything opened."""
     opened(browser, report, width, scheme)
-    browser.execute_script("document.querySelectorAll('details').forEach(x => x.open = true)")
+    opening = "document.querySelectorAll('details').forEach(x => x.open = true)"
+    browser.execute_script(opening)
+    wait(browser, "document.querySelectorAll('.case:not(:has(.body))').length === 0")
+    browser.execute_script(opening)
     wait(browser, "document.querySelector('.transcript pre').childNodes.length > 0")
     assert _violations(browser) == []
 

@@ -9,6 +9,7 @@ from typing import Any
 from bootproof.harness.report import failure, junit, ktap, page, step_summary, terminal
 from bootproof.harness.results import results
 from tests.builders import results as builder
+from tests.builders.pages import opened
 
 
 def test_silent_guest_is_told_of_by_its_log_buffer() -> None:
@@ -58,7 +59,7 @@ def test_complaints_are_in_every_output() -> None:
     assert f"# complaint: {said}" in ktap.result(1, "x", found.cases)
     assert "the kernel complained: WARNING: CPU: 0" in terminal.line(found.cases[0], 1, 1)
     assert "; the kernel complained in 1 that booted" in terminal.summary(found)
-    shown = page.render(found)
+    shown = opened(page.render(found))
     assert "<strong>warning</strong>: WARNING: CPU: 0 PID: 1 at init/fault.c:31 (2 times)" in shown
     assert ">1 complaint<" in shown
 

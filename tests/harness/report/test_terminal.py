@@ -71,7 +71,8 @@ def test_summary() -> None:
     assert terminal.summary(builder.mixed()) == (
         "2 of 3 cases as expected in 12 s; 1 other test: failed; 1 other test: error;"
         " 1 other test: skipped;"
-        " harness time per case besides QEMU: median 0.25 s, at most 0.25 s\n"
+        " harness time per case besides QEMU: median 0.25 s, at most 0.25 s;"
+        " QEMU: 1.8 s of CPU time, 2.6 G instructions\n"
     )
     broken = terminal.summary(builder.run(builder.case(), complete=False))
     assert "1 of 1 cases as expected in 12 s, and the run did not come to its end" in broken

@@ -26,3 +26,13 @@ def test_time_line_with_a_reference() -> None:
         *(650_000_000, 400_000_000, 0.0),
     )
     assert found.reference_steps[-1].left + found.reference_steps[-1].width == pytest.approx(50)
+
+
+def test_a_stage_has_one_colour_and_no_other_has_it() -> None:
+    """Also where one of the boots lacks a stage."""
+    before = builder.case(stages=builder.STAGES[1:])
+    found = timeline.timeline(builder.case(), before)
+    assert found is not None
+    colours = {step.name: step.colour for step in found.steps}
+    assert len(set(colours.values())) == len(colours)
+    assert all(colours[step.name] == step.colour for step in found.reference_steps)

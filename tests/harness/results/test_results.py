@@ -48,6 +48,17 @@ def test_there_and_back(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
 
+def test_totals_are_said_and_follow_from_the_cases(tmp_path: Path) -> None:
+    run = builder.run(builder.case("a"), builder.case("b"), builder.refused("c"))
+    results.write(run, tmp_path / "results.json")
+    data = json.loads((tmp_path / "results.json").read_text())
+    assert data["totals"] == {"seconds": 3.75, "cpu_seconds": 1.8, "instructions": 2_600_000_000}
+    assert run.totals.words == "QEMU: 1.8 s of CPU time, 2.6 G instructions"
+    data["totals"]["instructions"] = 1
+    (tmp_path / "results.json").write_text(json.dumps(data))
+    assert results.read(tmp_path) == run
+
+
 def test_published_schema_is_the_one_of_the_types() -> None:
     """To renew it: write bootproof.harness.results.results.schema_text() there."""
     assert SCHEMA.read_text() == results.schema_text()
