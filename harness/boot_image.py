@@ -329,6 +329,7 @@ def _print_outcome(outcome: Outcome, start: AnyStart) -> None:
     judgement = outcome.judgement
     print(f"verdict   {judgement.verdict.value}: {judgement.reason}")
     boot_text.print_complaints(outcome)
+    boot_text.print_tests(outcome)
     boot_text.print_probe(outcome.observation.probe)
     boot_text.print_cost(outcome)
     boot_text.print_record(outcome)

@@ -59,6 +59,8 @@ class Key:
     path: bool = False
     # A text that is a part of ids, which are names of directories.
     plain: bool = False
+    # A text of a line for each time that the option is given.
+    lines: bool = False
     # Seldom needed: --help only names it.
     rare: bool = False
 
@@ -211,6 +213,28 @@ class Case:
             *_KERNELS,
             help="its /init runs after the proof",
             path=True,
+        ),
+    )
+    test: str | None = field(
+        default=None,
+        metadata=key(
+            "shell commands that are run in the guest after the proof, a test for each line; one"
+            " that fails, also in TAP or KTAP, makes the verdict tests-failed",
+            *_OUR_GUESTS,
+            help="run in the guest after the proof (docs/guest-tests.md)",
+            metavar="COMMAND",
+            lines=True,
+        ),
+    )
+    overlay: str | None = field(
+        default=None,
+        metadata=key(
+            "directories whose files are put into the guest's root, a line each",
+            *_OUR_GUESTS,
+            help="its files are put into the guest's root",
+            metavar="DIR",
+            path=True,
+            lines=True,
         ),
     )
     smp: int = field(

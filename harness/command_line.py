@@ -19,6 +19,7 @@ NEXT: Final = "bootproof.next="
 INIT_OF_INITRD: Final = "/init"
 _OUR_PROGRAMS: Final = "/bootproof/"
 SHELL: Final = f"{_OUR_PROGRAMS}shell"
+TESTS: Final = f"{_OUR_PROGRAMS}run-tests"
 _OURS: Final = re.compile(rf'(?<![^\s"])({re.escape(NONCE)}|{re.escape(NEXT)})')
 _OTHER_LINE: Final = re.compile(r"[\r\n\0]")
 _SHOWN: Final = 40  # characters of the user's that a refusal quotes
@@ -39,18 +40,32 @@ def complete(text: str, nonce: str, next_init: str | None) -> str:
     return " ".join(word for word in words if word)
 
 
-def next_init(text: str, *, initrd: bool, interactive: bool) -> str | None:
-    """What runs after the proof: the user's rdinit, his initrd's /init, a shell, or nothing."""
+def next_init(text: str, *, initrd: bool, interactive: bool, tests: bool = False) -> str | None:
+    """What runs after the proof: tests, the user's rdinit, his initrd's /init, a shell, nothing."""
+    if tests:
+        return TESTS
     if initrd:
         return _own_program(text, "rdinit") or INIT_OF_INITRD
     return SHELL if interactive else None
 
 
 def users_program(text: str) -> str | None:
-    """The user's program that a guest with this command line runs after its proof."""
+    """What of the user's a guest with this command line runs after its proof: a program, or tests
+    by way of one of ours.
+    """
+    program = _following(text)
+    ours = program.startswith(_OUR_PROGRAMS) and program != TESTS
+    return program if program and not ours else None
+
+
+def runs_tests(text: str) -> bool:
+    """Whether a guest with this command line runs tests after its proof."""
+    return _following(text) == TESTS
+
+
+def _following(text: str) -> str:
     value = kernelargs.last_value(text.encode(), NEXT.rstrip("=").encode()) or b""
-    program = value.decode("utf-8", "backslashreplace")
-    return program if program and not program.startswith(_OUR_PROGRAMS) else None
+    return value.decode("utf-8", "backslashreplace")
 
 
 def problem(text: str, *, initrd: bool) -> str | None:

@@ -139,13 +139,17 @@ _REFUSED: Final = "load-refused"
 
 
 def _asked(words: Mapping[str, Any]) -> dict[str, Any]:
-    """A test's words as scenario files have them: None is as if nothing were said."""
-    given = {
-        name: os.fspath(value) if isinstance(value, os.PathLike) else value
-        for name, value in words.items()
-        if value is not None
-    }
+    """A test's words as scenario files have them: None is as if nothing were said, and a list is of
+    what an option may be repeated for.
+    """
+    given = {name: _word(value) for name, value in words.items() if value is not None}
     return {**given, "offset": "none"} if words.get("offset", ...) is None else given
+
+
+def _word(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return "\n".join(str(_word(item)) for item in value)
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _result(verdict: str, reason: str, directory: Path, console: bytes) -> BootResult:

@@ -18,7 +18,7 @@ from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest.evidence import nonce_for
-from bootproof.harness.inputs import damage, images
+from bootproof.harness.inputs import damage, images, overlay
 from bootproof.harness.inputs.images import KernelFile
 from bootproof.harness.inputs.symbols import Symbols
 from bootproof.harness.judgement import CaseEnd, judge_case
@@ -145,14 +145,10 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
     """
     rundir.make_fresh(directory)  # first: of what is refused, no earlier run may seem to tell
     initrd = _initrd(case)
-    base = _base_cmdline(case)
-    following = command_line.next_init(
-        base, initrd=case.initrd is not None, interactive=options.interactive
-    )
     kernel = images.kernel_file(case.kernel_source)
     machine = machine_for(case, kernel, options)
     nonce = nonce_for(case.id, kernel.sha256)
-    cmdline = command_line.complete(base, nonce, following)
+    cmdline = _cmdline(case, nonce, options)
     with rundir.no_image_left(directory):
         assembly = _assembly(case, machine, kernel, cmdline, initrd)
         assembled = _assembled(case, kernel, assembly, directory)
@@ -227,6 +223,18 @@ def _binary(name: str | None, qemus: Mapping[str, str]) -> str | None:
     if name not in qemus:
         raise UserError(f"no QEMU is called {name!r}; name one with --qemu {name}=PATH")
     return qemus[name]
+
+
+def _cmdline(case: Case, nonce: str, options: Options) -> str:
+    """All of the guest's command line. Raises UserError."""
+    base = _base_cmdline(case)
+    following = command_line.next_init(
+        base,
+        initrd=case.initrd is not None,
+        interactive=options.interactive,
+        tests=case.test is not None,
+    )
+    return command_line.complete(base, nonce, following)
 
 
 def _base_cmdline(case: Case) -> str:
@@ -319,6 +327,7 @@ def outcome_json(outcome: Outcome) -> Mapping[str, Any]:
         "console_bytes": len(seen.transcript),
         "evidence": dict(outcome.judgement.evidence.to_json()),
         "complaints": [dict(item.to_json()) for item in outcome.judgement.complaints],
+        "tests": typedjson.to_json(outcome.judgement.tests),
         "registers": seen.registers.splitlines(),
         "place": None if seen.place is None else _place_json(seen.place),
         "reset": seen.reset or None,
@@ -430,17 +439,31 @@ def evidence_archive(arch: str, init: str = "init") -> bytes:
 
 
 def _initrd(case: Case) -> bytes:
-    """Our archive, and then the user's when there is one.
+    """Our archive, then the user's own and those of his tests, where there are any.
 
     A kernel that cannot unpack the user's has ours by then, and says so behind it. Raises
     UserError.
     """
-    ours = evidence_archive(case.arch, case.init)
-    return ours if case.initrd is None else ours + images.read_initrd(Path(case.initrd))
+    parts = [evidence_archive(case.arch, case.init)]
+    if case.initrd is not None:
+        parts.append(images.read_initrd(Path(case.initrd)))
+    if case.test is not None or case.overlay is not None:
+        parts.append(overlay.archive(_lines(case.overlay), _lines(case.test)))
+    return b"".join(parts)
+
+
+def _lines(text: str | None) -> list[str]:
+    return [line for line in (text or "").split("\n") if line.strip()]
 
 
 def _budget(case: Case, options: Options) -> Budget:
     budget = options.budget
+    if case.test is not None:  # what comes after the proof is no longer only an end
+        budget = replace(
+            budget,
+            proven_instructions=budget.quiet_instructions,
+            proven_cpu_seconds=budget.quiet_cpu_seconds,
+        )
     return replace(
         budget,
         instructions=case.budget or budget.instructions,

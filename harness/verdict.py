@@ -14,10 +14,19 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from bootproof.harness import command_line
-from bootproof.harness.guest import aftermath, complaints, evidence, initrd_log, kernellog, options
+from bootproof.harness.guest import (
+    aftermath,
+    complaints,
+    evidence,
+    guest_tests,
+    initrd_log,
+    kernellog,
+    options,
+)
 from bootproof.harness.guest.aftermath import Aftermath
 from bootproof.harness.guest.complaints import Complaint, Kind
 from bootproof.harness.guest.evidence import GuestEvidence
+from bootproof.harness.guest.tap import GuestTest
 from bootproof.harness.observation import End, Observation, Probe
 from bootproof.harness.text import last_line, printable, quoted
 from bootproof.loader.address import Range, format_size, is_aligned, joined
@@ -29,6 +38,7 @@ class Verdict(enum.Enum):
 
     BOOTED = "booted"
     HANDED_OVER = "handed-over"
+    TESTS_FAILED = "tests-failed"
     BOOTED_WRONG = "booted-wrong"
     LOAD_REFUSED = "load-refused"
     ENTRY_NOT_REACHED = "entry-not-reached"
@@ -165,17 +175,36 @@ class Judgement:
     reason: str
     evidence: GuestEvidence
     complaints: tuple[Complaint, ...] = ()  # of the kernel, whatever the verdict
+    tests: tuple[GuestTest, ...] = ()  # that ran in the guest
 
 
 def judge(expected: Expected | ExpectedHandover, seen: Observation) -> Judgement:
     """The verdict on one run."""
     said = evidence.parse(seen.transcript)
-    verdict, reason = _verdict(expected, seen, said)
+    tests = guest_tests.find(seen.transcript, asked=_tests_asked(expected, said))
+    verdict, reason = _with_tests(*_verdict(expected, seen, said), tests)
     if seen.console_lost and not _stands_without_console(verdict):
         lost = "the host had no room for all that the console said (is the disk full?)"
         verdict, reason = Verdict.INCONCLUSIVE, f"{lost}; without the rest: {reason}"
     found = _complaints(seen)
-    return Judgement(verdict, one_line(reason), said, found)  # it may quote guest and QEMU
+    return Judgement(verdict, one_line(reason), said, found, tests)  # it may quote guest and QEMU
+
+
+def _tests_asked(expected: Expected | ExpectedHandover, said: GuestEvidence) -> bool:
+    """Whether a guest was to run tests, and got as far as beginning with them."""
+    if isinstance(expected, ExpectedHandover) or said.proof is None:
+        return False
+    return command_line.runs_tests(expected.cmdline)
+
+
+def _with_tests(verdict: Verdict, reason: str, tests: Sequence[GuestTest]) -> tuple[Verdict, str]:
+    """A boot that went well is as good as the tests in it; what failed before them counts first."""
+    if not tests:
+        return verdict, reason
+    failed = guest_tests.failures(tests)
+    if verdict.passed and failed:
+        return Verdict.TESTS_FAILED, f"{failed} ({reason})"
+    return verdict, f"{reason}; {failed or f'tests: {guest_tests.summary(tests)}'}"
 
 
 def _complaints(seen: Observation) -> tuple[Complaint, ...]:

@@ -78,6 +78,21 @@ def evidence_entries(busybox: bytes, serial: tuple[int, int], init: str = "init"
     ]
 
 
+def test_entries(tests: Iterable[str]) -> list[Entry]:
+    """What runs these commands after the proof, for `bootproof.next=/bootproof/run-tests`: goes
+    behind `evidence_entries`. Each test is the text of a shell script.
+    """
+    program = resources.files(__package__).joinpath("guest", "run-tests")
+    return [
+        file(f"{OURS}/run-tests", program.read_bytes(), 0o755),
+        directory(f"{OURS}/tests"),
+        *(
+            file(f"{OURS}/tests/{number:06}", f"{test}\n".encode())
+            for number, test in enumerate(tests, start=1)
+        ),
+    ]
+
+
 def _member(inode: int, entry: Entry) -> bytes:
     name = entry.path.encode() + b"\0"
     links = 2 if stat.S_ISDIR(entry.mode) else 1

@@ -173,13 +173,18 @@ def read(entry: Entry, value: Any, path: Path = (), ram: int = 0) -> Any:
         raise SchemaError(path, f"must be more than 0, not {value}")
     if type(value) is int and value < 1:
         raise SchemaError(path, f"must be at least 1, not {value}")
-    if wanted is str and not entry.key.path and not str(value).replace("\t", " ").isprintable():
+    allowed = "\t\n" if entry.key.lines else "\t"
+    if wanted is str and not entry.key.path and not _printable(str(value), allowed):
         raise SchemaError(path, f"{value!r} has characters that cannot be printed")
     if entry.key.plain and not PLAIN.fullmatch(str(value)):
         raise SchemaError(path, f"{value!r} must be of letters, digits and . + _ -")
     if entry.choices is not None and value not in entry.choices:
         raise SchemaError(path, unknown("value", str(value), entry.choices))
     return entry.type(value)
+
+
+def _printable(text: str, allowed: str) -> bool:
+    return all(c in allowed or c.isprintable() for c in text)
 
 
 def from_text(entry: Entry, text: str) -> Any:

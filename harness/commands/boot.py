@@ -32,7 +32,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--twice",
         action="store_true",
-        help="boot twice; transcripts and, with one CPU, instruction counts must be the same",
+        help="boot twice: both boots must be the same",
     )
     parser.add_argument(
         "--console", action="store_true", help="talk to the guest (real time, not reproducible)"

@@ -63,6 +63,7 @@ def _add(
         else:
             parser.add_argument(
                 name,
+                action="append" if entry.key.lines else "store",
                 type=_value_of(entry),
                 choices=entry.choices,
                 metavar=entry.key.metavar or _metavar(entry),
@@ -74,16 +75,27 @@ def _add(
 def words(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
     """What was asked for, by the name of the option."""
     names = (entry.name for entry in schema.options(command))
-    return {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+    asked = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+    return {
+        name: "\n".join(value) if isinstance(value, list) else value
+        for name, value in asked.items()
+    }
 
 
 def typed(asked: Mapping[str, Any]) -> str:
     """The words of `words` as they are typed again, each behind a blank."""
     text = ""
     for name, value in asked.items():
-        text += f" {schema.option(name, no=value is False)}"
-        text += "" if isinstance(value, bool) else f" {shlex.quote(str(value))}"
+        option = schema.option(name, no=value is False)
+        if isinstance(value, bool):
+            text += f" {option}"
+        else:
+            many = str(value).split("\n") if name in _LINES else [str(value)]
+            text += "".join(f" {option} {shlex.quote(each)}" for each in many)
     return text
+
+
+_LINES: Final = frozenset(entry.name for entry in schema.CASE if entry.key.lines)
 
 
 def case(

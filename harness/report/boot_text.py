@@ -7,6 +7,7 @@ from typing import Final
 
 from bootproof.harness.arch import DEFAULT_PROFILE
 from bootproof.harness.case import Case
+from bootproof.harness.guest import guest_tests
 from bootproof.harness.guest.stages import Stage
 from bootproof.harness.inputs import images, kernel_check
 from bootproof.harness.observation import Probe
@@ -89,6 +90,16 @@ def print_complaints(outcome: Outcome) -> None:
             print(f"complaint {item.kind.value}: {item}{after}")
 
 
+def print_tests(outcome: Outcome) -> None:
+    """How many tests in the guest ended how, and a line for each that failed."""
+    tests = outcome.judgement.tests
+    if tests:
+        print(f"tests     {guest_tests.summary(tests)}")
+    for test in tests:
+        if test.failed:
+            print(f"test      failed: {test}")
+
+
 _PANIC: Final = "Kernel panic - not syncing: "  # the verdict has its own words for it
 
 
@@ -128,6 +139,7 @@ def print_verdict(proven: Proven) -> None:
     outcome = proven.outcome
     if outcome is not None:
         print_complaints(outcome)
+        print_tests(outcome)
         print_probe(outcome.observation.probe)
         print_cost(outcome)
         print_record(outcome)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from bootproof.harness.results.results import CaseResult, Check
 from bootproof.harness.text import without_numbers
+
+_MOST_TESTS: Final = 50  # of a guest, that are named
 
 
 def lines(item: CaseResult | Check) -> list[str]:
@@ -17,7 +20,10 @@ def lines(item: CaseResult | Check) -> list[str]:
         words = ["last console lines:", *(f"  | {line}" for line in item.tail)]
     elif item.log:
         words = ["the log buffer in RAM ends:", *(f"  | {line}" for line in item.log.tail)]
-    return [*words, f"reproduce: {item.reproduce}", f"run directory: {item.directory}"]
+    failed = [f"test failed: {test}" for test in item.failed_tests[:_MOST_TESTS]]
+    more = len(item.failed_tests) - len(failed)
+    failed += [f"and {more} more tests"] if more else []
+    return [*failed, *words, f"reproduce: {item.reproduce}", f"run directory: {item.directory}"]
 
 
 def complaints(item: CaseResult | Check) -> list[str]:

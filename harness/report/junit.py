@@ -1,8 +1,9 @@
 """junit.xml as GitLab, Jenkins and the reporters of GitHub read it.
 
-A suite for each kernel, a test for each case. Their readers agree on little: no attribute and no
-element is used that one of them refuses, so what there is to say of a case beyond its failure
-stands in its output, and in properties of the suite (`CLAIM.verdict`). Pure.
+A suite for each kernel, a test for each case and for each test that ran in its guest. Their readers
+agree on little: no attribute and no element is used that one of them refuses, so what there is to
+say of a case beyond its failure stands in its output, and in properties of the suite
+(`CLAIM.verdict`). Pure.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from bootproof.harness.report import failure
-from bootproof.harness.results.results import CaseResult, Check, Results
+from bootproof.harness.results.results import CaseResult, Check, GuestTest, Results
 
 # What XML 1.0 cannot hold, not even escaped (section 2.2).
 _INVALID: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -29,6 +30,9 @@ def render(results: Results) -> str:
         suite = _suite(root, results, name, items)
         for item in items:
             _test(suite, name, item)
+            if isinstance(item, CaseResult):
+                for test in item.tests:
+                    _guest_test(suite, f"{name}.{item.claim}", test)
     for count in ("tests", "failures", "errors"):
         root.set(count, str(sum(int(suite.get(count, "0")) for suite in root)))
     root.set("time", _seconds(results.seconds))
@@ -47,13 +51,15 @@ def _suite(
     root: ET.Element, results: Results, name: str, items: Sequence[CaseResult | Check]
 ) -> ET.Element:
     outcomes = Counter(item.outcome for item in items)
+    cases = [item for item in items if isinstance(item, CaseResult)]
+    outcomes += Counter(_GUEST_OUTCOMES[test.status] for case in cases for test in case.tests)
     counts = {"failures": outcomes["failed"], "errors": outcomes["error"]}
-    counts |= {"tests": len(items), "skipped": outcomes["skipped"]}
+    counts |= {"tests": outcomes.total(), "skipped": outcomes["skipped"]}
     when = {"timestamp": _text(results.started.removesuffix("Z"))}
     seconds = {"time": _seconds(sum(item.seconds for item in items))}
     attributes = {key: str(count) for key, count in counts.items()} | when | seconds
     suite = ET.SubElement(root, "testsuite", {"name": _text(name)} | attributes)
-    if cases := [item for item in items if isinstance(item, CaseResult)]:
+    if cases:
         properties = ET.SubElement(suite, "properties")
         for key, value in _facts(cases):
             ET.SubElement(properties, "property", {"name": _text(key), "value": _text(value)})
@@ -74,6 +80,26 @@ def _test(suite: ET.Element, class_: str, item: CaseResult | Check) -> None:
         ET.SubElement(test, tag, kind | message).text = _text(_failure(item))
     if case:
         ET.SubElement(test, "system-out").text = _text(_output(case))
+
+
+def _guest_test(suite: ET.Element, class_: str, guest: GuestTest) -> None:
+    """A test that ran in a guest; how long it took is part of its case's time."""
+    attributes = {"classname": f"bootproof.{_text(class_)}", "time": _seconds(0)}
+    test = ET.SubElement(suite, "testcase", attributes | {"name": _text(guest.name)})
+    message = {"message": _text(guest.why)}
+    if _GUEST_OUTCOMES[guest.status] == "skipped":
+        ET.SubElement(test, "skipped", message)
+    elif guest.failed:
+        ET.SubElement(test, "failure", {"type": guest.status} | message).text = _text(str(guest))
+
+
+# A failure that was expected is no pass either: readers have no third word.
+_GUEST_OUTCOMES: Final = {
+    "passed": "passed",
+    "failed": "failed",
+    "skipped": "skipped",
+    "expected-failure": "skipped",
+}
 
 
 def _facts(cases: Sequence[CaseResult]) -> Iterator[tuple[str, str]]:

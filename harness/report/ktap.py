@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bootproof.harness.report import failure
-from bootproof.harness.results.results import CaseResult, Check
+from bootproof.harness.results.results import CaseResult, Check, GuestTest
 from bootproof.loader.errors import one_line
 
 _DIRECTIVES: Final = {"error": "ERROR", "skipped": "SKIP"}
@@ -26,10 +26,27 @@ def result(number: int, name: str, items: Sequence[CaseResult | Check]) -> str:
     bad = [item for item in items if item.bad]
     lines = [f"# {line}" for item in bad for line in failure.lines(item)]
     lines += [f"# {line}" for item in items for line in failure.complaints(item)]
+    lines += _guest_tests([item for item in items if isinstance(item, CaseResult)])
     shown = [*bad, *items][:1]
     word = "not ok" if bad or not items else "ok"
     said = _said(shown[0]) if shown else "ERROR no result"
     return "\n".join([*lines, f"{word} {number} {_plain(name)} # {_plain(said)}"])
+
+
+def _guest_tests(cases: Sequence[CaseResult]) -> list[str]:
+    """What ran in the guests, as a test of its own inside of this one."""
+    tests = [test for case in cases for test in case.tests]
+    if not tests:
+        return []
+    results = (_guest_test(number, test) for number, test in enumerate(tests, start=1))
+    return ["  KTAP version 1", f"  1..{len(tests)}", *(f"  {line}" for line in results)]
+
+
+def _guest_test(number: int, test: GuestTest) -> str:
+    word = "not ok" if test.status in ("failed", "expected-failure") else "ok"
+    directive = {"skipped": "SKIP ", "expected-failure": "XFAIL "}.get(test.status, "")
+    remark = f" # {directive}{_plain(test.why)}" if directive or test.why else ""
+    return f"{word} {number} {_plain(test.name)}{remark}".rstrip()
 
 
 def _said(item: CaseResult | Check) -> str:

@@ -126,6 +126,22 @@ class Complaint:
 
 
 @dataclass(frozen=True, slots=True)
+class GuestTest:
+    """A test that ran in the guest, whatever printed its result."""
+
+    name: str = about("with the names of the groups that it is in before it: suite / test")
+    status: str = about("passed, failed, skipped or expected-failure")
+    why: str = about("of a failure what was said of it, of a test that was skipped why", default="")
+
+    @property
+    def failed(self) -> bool:
+        return self.status == "failed"
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.why}" if self.why else self.name
+
+
+@dataclass(frozen=True, slots=True)
 class CaseResult:
     """How one case ended, and all that it rests on."""
 
@@ -164,6 +180,7 @@ class CaseResult:
     complaints: tuple[Complaint, ...] = about(
         "of the kernel, in the order in which they first came", default=()
     )
+    tests: tuple[GuestTest, ...] = about("that ran in the guest, in order", default=())
 
     @property
     def name(self) -> str:
@@ -196,6 +213,10 @@ class CaseResult:
     def complaints_of_boot(self) -> tuple[Complaint, ...]:
         """The complaints of a kernel that booted all the same; those of another are its verdict."""
         return self.complaints if self.passed else ()
+
+    @property
+    def failed_tests(self) -> tuple[GuestTest, ...]:
+        return tuple(test for test in self.tests if test.failed)
 
     @property
     def tail(self) -> list[str]:

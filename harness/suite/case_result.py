@@ -15,6 +15,7 @@ from bootproof.harness.results.results import (
     CaseResult,
     Complaint,
     Expected,
+    GuestTest,
     Kernel,
     Memory,
     Reference,
@@ -70,6 +71,7 @@ def case_result(proven: Proven, reproduce: str) -> CaseResult:
         directory=str(proven.directory),
         exact_end=outcome is None or outcome.observation.end.of_guest,
         complaints=_complaints(outcome),
+        tests=_tests(outcome),
     )
 
 
@@ -78,6 +80,11 @@ def _complaints(outcome: Outcome | None) -> tuple[Complaint, ...]:
     return tuple(
         Complaint(item.kind.value, item.words, item.count, item.after_proof) for item in found
     )
+
+
+def _tests(outcome: Outcome | None) -> tuple[GuestTest, ...]:
+    ran = outcome.judgement.tests if outcome else ()
+    return tuple(GuestTest(test.name, test.status.value, test.why) for test in ran)
 
 
 def reference_result(cost: Cost) -> Reference:

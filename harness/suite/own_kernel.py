@@ -18,7 +18,7 @@ from bootproof.harness.cases import qemus
 from bootproof.harness.cases.derive import Derived, Given, Kernel, derive
 from bootproof.harness.cases.schema import contradiction, options, read_table
 from bootproof.harness.errors import UserError
-from bootproof.harness.inputs import images
+from bootproof.harness.inputs import images, overlay
 from bootproof.harness.inputs.images import KernelFile
 from bootproof.harness.inputs.kernel_check import Checked, refuse_unprovable, unused
 from bootproof.harness.suite import matrix
@@ -98,11 +98,16 @@ def _looked_at(wanted: Sequence[str]) -> Iterator[Kernel]:
 
 
 def _given(words: Mapping[str, Any]) -> Given:
-    values = read_table(options("matrix"), words, ())
-    if "initrd" not in values:
-        return Given(values)
-    initrd = Path(values["initrd"]).absolute()
-    return Given({**values, "initrd": str(initrd)}, len(images.read_initrd(initrd)))
+    values, size = read_table(options("matrix"), words, ()), 0
+    if "initrd" in values:
+        initrd = Path(values["initrd"]).absolute()
+        values["initrd"] = str(initrd)
+        size += len(images.read_initrd(initrd))
+    if "overlay" in values:
+        directories = [str(Path(line).absolute()) for line in values["overlay"].split("\n")]
+        values["overlay"] = "\n".join(directories)
+        size += len(overlay.archive(directories, ()))
+    return Given(values, size)
 
 
 def _about(kernel: Kernel, derived: Derived, given: Given) -> str:

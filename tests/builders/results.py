@@ -14,6 +14,7 @@ from bootproof.harness.results.results import (
     CaseResult,
     Check,
     Expected,
+    GuestTest,
     Kernel,
     Memory,
     Register,
@@ -83,6 +84,19 @@ def failed(claim: str = "elf-linux64-none", kernel: str = "6.1", **others: Any) 
     reason = "kernel panic: VFS: Unable to mount root fs"
     wrong = {"verdict": "panic", "reason": reason, "problem": f"panic instead of booted: {reason}"}
     return case(claim, kernel, **(wrong | others))
+
+
+def tested(claim: str = "elf-pvh-tests", **others: Any) -> CaseResult:
+    """A case in whose guest four tests ran, one of which failed."""
+    tests = (
+        GuestTest("suite / one", "passed"),
+        GuestTest("suite / two", "failed", "EXPECTATION FAILED at x.c:1"),
+        GuestTest("suite / three", "skipped", "no RTC"),
+        GuestTest("four", "expected-failure", ""),
+    )
+    problem = "tests-failed instead of booted: 1 of 4 tests failed"
+    known = {"verdict": "tests-failed", "problem": problem, "tests": tests}
+    return case(claim, **{**known, **others})
 
 
 def refused(claim: str = "elf-linux64-+1M", kernel: str = "6.1", **others: Any) -> CaseResult:

@@ -110,6 +110,11 @@ def desk(tmp_path: Path) -> Path:
     (tmp_path / "my.cpio").write_bytes(initramfs.archive([init]))
     page = (ROOT / "docs" / "scenarios.md").read_text("utf-8")
     (tmp_path / "my.toml").write_text(re.findall(r"```toml\n(.*?)```", page, re.DOTALL)[0])
+    (tmp_path / "rootfs" / "opt").mkdir(parents=True)
+    (tmp_path / "rootfs" / "opt" / "run.sh").write_text(
+        "#!/bin/sh\necho TAP version 13\necho 1..0\n"
+    )
+    (tmp_path / "rootfs" / "opt" / "run.sh").chmod(0o755)
     (tmp_path / "notes.txt").write_text("hello\n")
     (tmp_path / "cut").write_bytes(x86.read_bytes()[:100_000])
     u_boot = builder.load(0x111_0000, b"U-Boot 2023.01 (x)")

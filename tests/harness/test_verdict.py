@@ -249,6 +249,39 @@ def test_a_shell_of_ours_after_the_proof_is_no_program_of_the_users() -> None:
 WARN = b"[ 0.5] WARNING: CPU: 0 PID: 1 at x.c:1 f+0x1/0x2\r\n"
 
 
+@pytest.mark.parametrize(
+    ("said", "wanted", "reason"),
+    [
+        (b"TAP version 13\n1..1\nok 1 a\n", Verdict.BOOTED, "; tests: 1 passed"),
+        (
+            b"TAP version 13\n1..1\nnot ok 1 a\n",
+            Verdict.TESTS_FAILED,
+            "1 of 1 tests failed: a (",
+        ),
+        (b"TAP version 13\n1..2\nok 1 a\n", Verdict.TESTS_FAILED, "1 of 2 tests were run"),
+        # The crash is the verdict, and what it kept from ending is told.
+        (b"TAP version 13\n1..2\nok 1 a\n" + PANIC, Verdict.PANIC, "1 of 2 tests were run"),
+    ],
+)
+def test_tests_in_the_guest_are_part_of_the_verdict(
+    said: bytes, wanted: Verdict, reason: str
+) -> None:
+    program = "bootproof.next=/init"
+    claim = dataclasses.replace(X86, cmdline=f"{X86.cmdline} {program}")
+    seen = Observation(b"[ 0.1] Linux version 6\n" + claim.text() + said, End.GUEST_RESET)
+    found = judge(claim.expected, seen)
+    assert found.verdict is wanted
+    assert reason in found.reason
+    assert found.tests
+
+
+def test_tests_that_were_asked_for_and_never_began() -> None:
+    claim = dataclasses.replace(X86, cmdline=f"{X86.cmdline} bootproof.next=/bootproof/run-tests")
+    found = judge(claim.expected, Observation(claim.text(), End.GUEST_RESET))
+    assert found.verdict is Verdict.TESTS_FAILED
+    assert found.reason.startswith("1 of 1 tests failed: --test: no test began")
+
+
 def test_complaints_are_told_whatever_the_verdict_is() -> None:
     booted = judge(X86.expected, Observation(WARN + X86.text() + PANIC, End.GUEST_RESET))
     told = [(item.kind.value, item.after_proof) for item in booted.complaints]
@@ -742,7 +775,8 @@ def test_handover(
 def test_values_are_stable() -> None:
     """They stand in JSON files."""
     assert [verdict.value for verdict in Verdict] == [
-        *("booted", "handed-over", "booted-wrong", "load-refused", "entry-not-reached"),
+        *("booted", "handed-over", "tests-failed", "booted-wrong", "load-refused"),
+        "entry-not-reached",
         *("protocol-violation", "handover-wrong", "cpu-reset", "panic", "oops", "init-failed"),
         *("stuck", "silent", "over-budget", "console-limit", "guest-shutdown-early"),
         *("qemu-failed", "inconclusive", "interrupted"),

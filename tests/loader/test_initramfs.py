@@ -132,7 +132,10 @@ def test_busybox_lists_it() -> None:
 # --- what every guest is given -----------------------------------------------------------------
 
 GUEST = resources.files("loader").joinpath("guest")
-PROGRAMS = ("init", "shell", "init-exits", "init-fails", "init-restarts", "init-sleeps")
+PROGRAMS = (
+    *("init", "shell", "run-tests"),
+    *("init-exits", "init-fails", "init-restarts", "init-sleeps"),
+)
 
 
 def test_evidence_entries() -> None:

@@ -8,7 +8,7 @@
 
   const words = new Map();
   function wordsOf(item) {
-    if (!words.has(item)) words.set(item, `${item.querySelector("summary").textContent} ${item.closest(".alike")?.querySelector(".problem").textContent ?? ""}`.toLowerCase());
+    if (!words.has(item)) words.set(item, `${item.querySelector("summary").textContent} ${item.dataset.tests ?? ""} ${item.closest(".alike")?.querySelector(".problem").textContent ?? ""}`.toLowerCase());
     return words.get(item);
   }
 

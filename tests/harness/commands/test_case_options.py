@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,8 @@ VALUES: dict[str, Any] = {
     "probe": False,
     "budget_seconds": 2.5,
     "initrd": "/tmp/caf\udce9",
+    "test": "true\n[ -d '/a b' ]",
+    "overlay": "/tmp/caf\udce9\n/tmp/b",
     "smp": 2,
     "realtime": True,
     "fail_on_complaints": True,
@@ -50,6 +53,8 @@ def typed(entry: Entry) -> list[str]:
     value = VALUES[entry.name]
     if isinstance(value, bool):
         return [schema.option(entry.name, no=not value)]
+    if entry.key.lines:
+        return [word for line in value.split("\n") for word in (schema.option(entry.name), line)]
     return [schema.option(entry.name), str(value)]
 
 
@@ -75,6 +80,8 @@ def test_every_option_means_what_it_means_in_a_file_of_cases(entry: Entry, kerne
     for command in ("boot", "image", "compare"):
         if command in entry.key.commands:
             assert asked(kernel, command, *typed(entry)) == (in_a_file, {})
+    again = shlex.split(case_options.typed({entry.name: VALUES[entry.name]}))
+    assert again == typed(entry)
     words = {entry.name: VALUES[entry.name]}  # of a fixture
     assert from_kernel.case_of(kernel, words, "boot") == in_a_file
     assert schema.case_from_data(schema.case_to_data(in_a_file)) == in_a_file

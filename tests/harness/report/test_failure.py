@@ -8,6 +8,7 @@ from typing import Any
 
 from bootproof.harness.report import failure, junit, ktap, page, step_summary, terminal
 from bootproof.harness.results import results
+from bootproof.harness.results.results import GuestTest
 from tests.builders import results as builder
 from tests.builders.pages import opened
 
@@ -77,3 +78,13 @@ def test_results_of_before_there_were_complaints_are_read(tmp_path: Path) -> Non
     del data["cases"][0]["complaints"]
     path.write_text(json.dumps(data))
     assert results.read(path).cases[0].complaints == ()
+
+
+def test_tests_of_the_guest_that_failed_are_named() -> None:
+    told = failure.text(builder.tested())
+    assert "\ntest failed: suite / two: EXPECTATION FAILED at x.c:1\n" in told
+    many = tuple(GuestTest(f"test {n}", "failed") for n in range(60))
+    assert failure.lines(builder.tested(tests=many))[49:51] == [
+        "test failed: test 49",
+        "and 10 more tests",
+    ]

@@ -52,3 +52,21 @@ def test_junit_of_hostile_text() -> None:
 
 def test_junit_of_nothing() -> None:
     SCHEMA.validate(junit.render(builder.run()))
+
+
+def test_tests_in_a_guest_are_tests_of_their_own() -> None:
+    text = junit.render(builder.run(builder.tested()))
+    SCHEMA.validate(text)
+    root = ET.fromstring(text)
+    counts = {name: root.get(name) for name in ("tests", "failures", "errors")}
+    assert counts == {"tests": "5", "failures": "2", "errors": "0"}
+    assert {test.get("name"): [child.tag for child in test] for test in root.iter("testcase")} == {
+        "elf-pvh-tests": ["failure", "system-out"],
+        "suite / one": [],
+        "suite / two": ["failure"],
+        "suite / three": ["skipped"],
+        "four": ["skipped"],
+    }
+    failed = next(t for t in root.iter("testcase") if t.get("name") == "suite / two")
+    assert failed.get("classname") == "bootproof.x86_64.6.1.elf-pvh-tests"
+    assert failed[0].get("message") == "EXPECTATION FAILED at x.c:1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from bootproof.harness.guest import tap
 from bootproof.harness.report import ktap
 from bootproof.harness.results.results import CaseResult, Check
 from tests.builders import results as builder
@@ -41,3 +42,21 @@ def test_ktap_of_hostile_text() -> None:
 
 def test_ktap_of_a_test_that_came_to_no_result() -> None:
     assert ktap.result(3, "a", []) == "not ok 3 a # ERROR no result"
+
+
+def test_tests_in_a_guest_are_nested_in_its_own() -> None:
+    """As the kernel's tools, and our own reader, take them."""
+    case = builder.tested()
+    text = f"{ktap.header(1)}\n{ktap.result(1, case.name, [case])}\n"
+    lines = text.splitlines()
+    assert lines[-7:-1] == [
+        "  KTAP version 1",
+        "  1..4",
+        "  ok 1 suite / one",
+        "  not ok 2 suite / two # EXPECTATION FAILED at x.c:1",
+        "  ok 3 suite / three # SKIP no RTC",
+        "  not ok 4 four # XFAIL",
+    ]
+    assert lines[-1].startswith(f"not ok 1 {case.name} # tests-failed instead of booted")
+    read = [test for test in tap.read(text) if test.failed]
+    assert [test.name for test in read] == [f"{case.name} / suite / two"]

@@ -54,6 +54,15 @@ def test_page_has_every_case_with_all_that_is_known() -> None:
     assert "Unable to mount root" in text and "multiple of 2 MiB" in text
 
 
+def test_tests_in_the_guest_are_listed_and_found_by_their_names() -> None:
+    text = opened(page.render(builder.run(builder.tested())))
+    assert "<strong>suite / two</strong>: EXPECTATION FAILED at x.c:1" in text
+    assert "4 tests, 1 failed" in text and ">expected failure<" in text
+    assert [d["data-tests"] for d in Page(text).all("details") if "data-tests" in d] == [
+        "suite / two"
+    ]
+
+
 def test_nothing_comes_from_elsewhere() -> None:
     text = opened(page.render(builder.run(builder.case())))
     assert not re.search(r"https?:|\burl\(|@import|src=", text)

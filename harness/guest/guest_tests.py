@@ -1,0 +1,128 @@
+"""The tests that ran in a guest: those of `--test`, of the user's own init, of the kernel. Pure.
+
+The kernel's own (KUnit) are among its messages, with a time stamp before each line, from its first
+word on. All others are what came after the proof without the kernel's messages: those of `--test`
+stand between the lines with which loader/guest/run-tests frames them; without those it is TAP or
+KTAP that names its version, since anything else may say `ok`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from bootproof.harness.guest import evidence, kernellog, tap
+from bootproof.harness.guest.tap import GuestTest, Status
+from bootproof.harness.text import printable
+
+_MESSAGE: Final = re.compile(kernellog.STAMP + rb"[^\n]*\n?")
+_STAMPED: Final = re.compile(rb"^" + kernellog.STAMP + rb"([^\n]*)", re.MULTILINE)
+_FRAME: Final = re.compile(
+    rb"^bootproof: test (\d{1,6})/(\d{1,6}) (?:begins: ([^\r\n]*)|ended with (\d{1,3}))\r?$",
+    re.MULTILINE,
+)
+_SKIPS: Final = 4  # KSFT_SKIP of tools/testing/selftests/kselftest.h
+_MOST: Final = 10_000  # that are kept of each kind; failures come first
+_NAMED: Final = 3
+_KERNEL: Final = "tests of the kernel"
+_USER: Final = "tests"
+
+
+def find(transcript: bytes, *, asked: bool = False) -> tuple[GuestTest, ...]:
+    """Every test that a guest ran. `asked` says that there must have been some of `--test`."""
+    if not asked and b"TAP version" not in transcript:
+        return ()
+    after = transcript[evidence.proof_end(transcript) :]
+    tests = [*_of_kernel(transcript), *_of_user(_MESSAGE.sub(b"", after), asked)]
+    return tuple(_kept([test if test.name else _unnamed(test) for test in tests]))
+
+
+def failures(tests: Sequence[GuestTest]) -> str | None:
+    """How many of the tests failed, and the first of them; None when none did."""
+    failed = [str(test) for test in tests if test.failed]
+    if not failed:
+        return None
+    more = f"; and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
+    return f"{len(failed)} of {len(tests)} tests failed: {'; '.join(failed[:_NAMED])}{more}"
+
+
+def summary(tests: Sequence[GuestTest]) -> str:
+    """How many tests ended how: `12 passed, 1 failed`."""
+    counts = Counter(test.status for test in tests)
+    return ", ".join(
+        f"{counts[status]} {status.replace('-', ' ')}" for status in Status if counts[status]
+    )
+
+
+def _of_kernel(transcript: bytes) -> list[GuestTest]:
+    """Those whose results are messages of the kernel; without stamps, what came before init."""
+    said = b"\n".join([line[1] for line in _STAMPED.finditer(transcript)])
+    said = said or transcript[: evidence.proof_start(transcript)]
+    text = _text(said)
+    at = text.find("TAP version")  # what came before may look like anything
+    text = text[text.rfind("\n", 0, at) + 1 :] if at >= 0 else ""
+    return [_in(_KERNEL, test) for test in tap.read(text)] if tap.begins(text, sure=False) else []
+
+
+def _of_user(said: bytes, asked: bool) -> Iterator[GuestTest]:
+    frames = [*_FRAME.finditer(said)]
+    if asked and not frames:
+        yield GuestTest("--test", Status.FAILED, "no test began")
+    if not frames and not asked:
+        text = _text(said)
+        yield from tap.read(text) if tap.begins(text, sure=False) else ()
+    begins = {int(f[1]): f for f in reversed(frames) if f[3] is not None}
+    ends = {int(f[1]): f for f in frames if f[4] is not None}
+    total = max((int(frame[2]) for frame in frames), default=0)
+    for number in sorted({*begins, *ends}):
+        start, end = begins.get(number), ends.get(number)
+        following = begins.get(number + 1)
+        stop = end.start() if end else following.start() if following else len(said)
+        between = said[start.end() if start else stop : stop]
+        name = _text(start[3]).strip() if start else f"test {number}"
+        yield from _of_command(name, _text(_FRAME.sub(b"", between)), int(end[4]) if end else None)
+    if missing := total - len({*begins, *ends}):
+        yield GuestTest("--test", Status.FAILED, f"{missing} of {total} never began")
+
+
+def _of_command(name: str, said: str, code: int | None) -> Iterator[GuestTest]:
+    """The tests of one command; it is one itself where it prints none, or fails beside them."""
+    tests = [_in(name, test) for test in tap.read(said)] if tap.begins(said, sure=True) else []
+    yield from tests
+    words = "" if tests else _last_words(said)
+    if code is None:
+        yield GuestTest(name, Status.FAILED, f"did not end{f', after {words!r}' if words else ''}")
+    elif code == _SKIPS and tests and not any(test.failed for test in tests):
+        yield GuestTest(name, Status.SKIPPED, f"exit code {code}")
+    elif code and not any(test.failed for test in tests):
+        yield GuestTest(name, Status.FAILED, f"exit code {code}{f': {words}' if words else ''}")
+    elif not tests and not code:
+        yield GuestTest(name, Status.PASSED)
+
+
+def _last_words(said: str) -> str:
+    return next((line.strip() for line in reversed(said.split("\n")) if line.strip()), "")
+
+
+def _in(name: str, test: GuestTest) -> GuestTest:
+    return GuestTest(
+        f"{name}{tap.SEPARATOR}{test.name}" if test.name else name, test.status, test.why
+    )
+
+
+def _unnamed(test: GuestTest) -> GuestTest:
+    return GuestTest(_USER, test.status, test.why)
+
+
+def _kept(tests: Sequence[GuestTest]) -> Sequence[GuestTest]:
+    """Of too many, the first failures and the first of the others."""
+    if len(tests) <= _MOST:
+        return tests
+    failed = [test for test in tests if test.failed][:_MOST]
+    return [*failed, *[test for test in tests if not test.failed][: _MOST - len(failed)]]
+
+
+def _text(said: bytes) -> str:
+    return "\n".join(printable(line.removesuffix(b"\r")) for line in said.split(b"\n"))

@@ -1,0 +1,81 @@
+"""Directories of the user's in a guest: what goes in, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bootproof.harness.errors import UserError
+from bootproof.harness.inputs import overlay
+from bootproof.loader import cpio, initramfs
+from tests.builders.programs import host_program
+
+
+def unpacked(data: bytes, directory: Path) -> Path:
+    """What busybox makes of an archive, a second opinion."""
+    directory.mkdir()
+    command = [host_program("busybox"), "cpio", "-id"]
+    subprocess.run(command, cwd=directory, input=data, check=True, capture_output=True)
+    return directory
+
+
+def test_files_links_and_permissions(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    (first / "opt" / "empty").mkdir(parents=True)
+    (first / "opt" / "run").write_bytes(b"one")
+    (first / "opt" / "run").chmod(0o755)
+    (first / "link").symlink_to("opt/run")
+    (first / "dir-link").symlink_to("opt")
+    (first / "ünï").write_bytes(b"name")
+    (second / "opt").mkdir(parents=True)
+    (second / "opt" / "run").write_bytes(b"two")
+    (second / "opt" / "run").chmod(0o750)
+    data = overlay.archive([str(first), str(second)], ["echo hello"])
+    cpio.check(data.replace(b"bootproof/", b"elsewhere/"), "it", initramfs.OURS)
+    found = unpacked(data, tmp_path / "found")
+    assert (found / "opt" / "run").read_bytes() == b"two"  # the later one wins
+    assert (found / "opt" / "run").stat().st_mode & 0o7777 == 0o750
+    assert (found / "opt" / "empty").is_dir()
+    assert [str((found / name).readlink()) for name in ("link", "dir-link")] == ["opt/run", "opt"]
+    assert (found / "ünï").read_bytes() == b"name"
+    assert (found / "bootproof" / "tests" / "000001").read_text() == "echo hello\n"
+    assert os.access(found / "bootproof" / "run-tests", os.X_OK)
+
+
+def test_the_same_files_are_the_same_bytes(tmp_path: Path) -> None:
+    archives = set()
+    for name, order in (("a", (1, 2, 3)), ("b", (3, 1, 2))):
+        for number in order:
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / f"f{number}").write_bytes(b"%d" % number)
+        archives.add(overlay.archive([str(tmp_path / name)], []))
+    assert len(archives) == 1
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("missing", "is no directory"),
+        ("file", "is no directory"),
+        ("fifo", "is no file, directory or link"),
+        ("ours", "is where the proof's own files are"),
+        ("bytes", "has a name that is not in UTF-8"),
+    ],
+)
+def test_what_is_refused(what: str, words: str, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    if what == "file":
+        root.write_bytes(b"")
+    elif what != "missing":
+        root.mkdir()
+    if what == "fifo":
+        os.mkfifo(root / "fifo")
+    elif what == "ours":
+        (root / "bootproof").mkdir()
+    elif what == "bytes":
+        (root / "caf\udce9").write_bytes(b"")
+    with pytest.raises(UserError, match=f"{words}.*--overlay"):
+        overlay.archive([str(root)], [])
