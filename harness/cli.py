@@ -30,6 +30,7 @@ _NAMES: Final = (
         "bisect",
         "compare",
         "image",
+        "check",
         "run",
         "replay",
         "pack",

@@ -397,9 +397,7 @@ def _probe_json(probe: Probe) -> Mapping[str, Any]:
         "registers": None if probe.registers is None else to_json(probe.registers),
         "differences": [str(difference) for difference in probe.differences],
         "more_differences": probe.more,
-        "findings": [
-            {"code": f.code, "grade": f.grade.value, "sentence": f.sentence} for f in probe.findings
-        ],
+        "findings": [finding.as_dict() for finding in probe.findings],
     }
 
 

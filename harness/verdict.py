@@ -281,12 +281,12 @@ _FAILED: Final = {
 
 def _handover(probe: Probe, seen: Observation) -> tuple[Verdict, str] | None:
     """What the entry probe found wrong, if anything; nothing after it counts then."""
+    broken = [f"{rule.code}: {rule.sentence}" for rule in probe.violations]
     if not probe.reached:
         if seen.end.of_host:
             return None
-        return Verdict.ENTRY_NOT_REACHED, f"{seen.end.value}; {probe.where}"
-    if probe.violations:
-        broken = (f"{rule.code}: {rule.sentence}" for rule in probe.violations)
+        return Verdict.ENTRY_NOT_REACHED, "; ".join([seen.end.value, probe.where, *broken])
+    if broken:
         return Verdict.PROTOCOL_VIOLATION, "; ".join(broken)
     if probe.differences:
         text = "; ".join(map(str, probe.differences))

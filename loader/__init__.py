@@ -6,8 +6,8 @@
 
 The semantics are those of rust-vmm's linux-loader 0.14; docs/differences.md lists where and why
 they are not. Every refusal is a LoaderError. Importing this package costs little: what few need
-(identify, unpack, inspect, protocols, assemble) are modules of their own, and `configurators` is
-imported when it is first asked for.
+(identify, unpack, inspect, protocols, assemble) are modules of their own, and `configurators` and
+`check` are imported when they are first asked for.
 """
 
 from __future__ import annotations
@@ -53,10 +53,14 @@ from bootproof.loader.structures import SetupHeader as SetupHeader
 if TYPE_CHECKING:
     from bootproof.loader import configurators as configurators
     from bootproof.loader.configurators import BootParams as BootParams
+    from bootproof.loader.conformance import check as check
+
+
+_LATER = {"configurators": "configurators", "BootParams": "configurators", "check": "conformance"}
 
 
 def __getattr__(name: str) -> object:
-    if name not in ("configurators", "BootParams"):
+    if name not in _LATER:
         raise AttributeError(f"module 'loader' has no attribute {name!r}")
-    package = importlib.import_module(f"{__name__}.configurators")
-    return package if name == "configurators" else package.BootParams
+    module = importlib.import_module(f"{__name__}.{_LATER[name]}")
+    return module if name == _LATER[name] else getattr(module, name)

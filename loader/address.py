@@ -99,14 +99,30 @@ class Range:
 
 
 def joined(ranges: Iterable[Range]) -> tuple[Range, ...]:
-    """The ranges in order, those that touch put together: a bank may be told in several parts."""
+    """The ranges in order, those that touch or overlap put together."""
     whole: list[Range] = []
     for part in sorted(ranges):
-        if whole and whole[-1].end == part.start:
-            whole[-1] = Range.between(whole[-1].start, part.end)
+        if whole and whole[-1].end >= part.start:
+            whole[-1] = Range.between(whole[-1].start, max(whole[-1].end, part.end))
         else:
             whole.append(part)
     return tuple(whole)
+
+
+def without(area: Range, holes: Iterable[Range]) -> list[Range]:
+    """What is left of a range, in order."""
+    left, cursor = [], area.start
+    for hole in sorted(holes):
+        if hole.end <= cursor or not hole.size:
+            continue
+        if hole.start >= area.end:
+            break
+        if hole.start > cursor:
+            left.append(Range.between(cursor, hole.start))
+        cursor = hole.end
+    if cursor < area.end:
+        left.append(Range.between(cursor, area.end))
+    return left
 
 
 def parse_size(text: str) -> int:

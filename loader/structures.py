@@ -79,6 +79,15 @@ class E820Entry(Declared):
 
 
 @dataclass(frozen=True, slots=True)
+class SetupData(Declared):
+    """struct setup_data: the head of a node of the list; `len` bytes follow it."""
+
+    next: U64
+    type: U32
+    len: U32
+
+
+@dataclass(frozen=True, slots=True)
 class ZeroPage(Declared):
     """struct boot_params: `hdr` is a SetupHeader, `e820_table` has room for 128 entries."""
 

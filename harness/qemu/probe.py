@@ -15,13 +15,13 @@ from bootproof.harness.qemu.placement import PlacedImage
 from bootproof.harness.qemu.session import Session
 from bootproof.harness.qemu.standing import StandingMemory
 from bootproof.harness.registers import compare_registers
+from bootproof.loader import conformance
 from bootproof.loader.address import Range, align_down, align_up
 from bootproof.loader.arch import Registers
 from bootproof.loader.boot_parameters import reader
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.protocols.table import broken_rules
-from bootproof.loader.rules import Hardware
+from bootproof.loader.rules import RuleFinding
 
 _CHUNK: Final = 1 << 20
 _PAGE: Final = 0x1000
@@ -47,26 +47,34 @@ def at_entry(
     Raises GdbError and MonitorError when QEMU goes away.
     """
     there, registers = session.run_to(guest.image.entry, given_up)
-    if not there:
-        return Probe(None, f"the CPU was at {registers.pc:#x} in {registers.mode}")
     memory = StandingMemory(session)
+    if not there:
+        where = f"the CPU was at {registers.pc:#x} in {registers.mode}"
+        return Probe(None, where, findings=_findings(guest, session, memory))
     differences = [
         *compare_registers(guest.image.cpus[0], registers),
         *compare_memory(guest, memory, registers),
     ]
-    system = session.gdb.system_registers(session.machine.arch.dump.system)
     instructions = session.monitor.instructions()
-    hardware = Hardware(registers, _reader(memory), guest.image.region("kernel"), system)
-    findings = broken_rules(guest.image.protocol, hardware)
+    findings = _findings(guest, session, memory, registers)
     if go_on:
         session.gdb.detach()
     return Probe(
         registers,
         differences=tuple(differences[:_SHOWN]),
         more=max(0, len(differences) - _SHOWN),
-        findings=tuple(findings),
+        findings=findings,
         instructions=instructions,
     )
+
+
+def _findings(
+    guest: Guest, session: Session, memory: StandingMemory, registers: Registers | None = None
+) -> tuple[RuleFinding, ...]:
+    """The rules that do not hold: for these registers, else for those that the image asks for."""
+    system = session.gdb.system_registers(session.machine.arch.dump.system) if registers else {}
+    cpus = session.machine.cpus
+    return conformance.findings(guest.image, _reader(memory), registers, system=system, cpus=cpus)
 
 
 def compare_memory(

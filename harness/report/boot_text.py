@@ -74,9 +74,9 @@ def print_probe(probe: Probe | None) -> None:
         return
     if not probe.reached:
         print(f"entry     not reached; {probe.where}")
-        return
-    said = "are as the boot image says" if probe.clean else "are wrong, see the verdict"
-    print(f"entry     registers and RAM at the first instruction {said}")
+    else:
+        said = "are as the boot image says" if probe.clean else "are wrong, see the verdict"
+        print(f"entry     registers and RAM at the first instruction {said}")
     for finding in probe.findings:
         print(f"entry     {finding.grade.value} {finding.code}: {finding.sentence}")
 

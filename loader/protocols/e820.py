@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from bootproof.loader.address import Range
+from bootproof.loader.address import Range, without
 from bootproof.loader.structures import E820Entry
 
 E820_RAM: Final = 1
@@ -35,7 +35,7 @@ def _with_acpi(entries: Iterable[E820Entry], acpi: Range) -> Iterable[E820Entry]
         if not entry.range.contains(acpi):
             yield entry
             continue
-        parts = [(part, entry.type) for part in _without(entry.range, acpi)]
+        parts = [(part, entry.type) for part in without(entry.range, [acpi])]
         yield from (_entry(*part) for part in sorted([*parts, (acpi, E820_ACPI)]))
 
 
@@ -60,13 +60,5 @@ def system_ram(entries: Iterable[E820Entry]) -> tuple[Range, ...]:
     """RAM as x86 kernels take it: without page 0 and what lies below 1 MiB for VGA and ROMs."""
     found = [entry.range for entry in entries if entry.type == E820_RAM and entry.size]
     for hole in (FIRST_PAGE, LEGACY_HOLE):
-        found = [part for area in found for part in _without(area, hole)]
+        found = [part for area in found for part in without(area, [hole])]
     return tuple(sorted(found))
-
-
-def _without(area: Range, hole: Range) -> list[Range]:
-    if not area.overlaps(hole):
-        return [area]
-    below = Range(area.start, max(0, hole.start - area.start))
-    above = Range.between(min(hole.end, area.end), area.end)
-    return [part for part in (below, above) if part.size]

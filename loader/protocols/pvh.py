@@ -121,7 +121,7 @@ def _read(registers: X86Registers, read: Read) -> BootParameters:
         memory_map=entries,
         system_ram=system_ram(entries),
         bootloader_type=BOOTLOADER_TYPE,
-        cpus=x86.acpi_cpus(read, info.rsdp_paddr),
+        cpus=x86.cpus_told(read, info.rsdp_paddr),
     )
 
 

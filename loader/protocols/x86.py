@@ -25,7 +25,7 @@ from bootproof.loader.protocols import (
     region,
 )
 from bootproof.loader.result import KernelLoaderResult
-from bootproof.loader.rules.acpi import follow
+from bootproof.loader.rules import firmware
 from bootproof.loader.structures import E820Entry, SetupHeader
 
 PAGE: Final = 0x1000
@@ -163,6 +163,8 @@ def below_4_gib(protocol: str, entry: int) -> int:
     return entry
 
 
-def acpi_cpus(read: Read, rsdp: int) -> int | None:
-    """How many CPUs the tables at a guest-physical address tell of; None without tables."""
-    return follow(read, rsdp).cpus if rsdp else None
+def cpus_told(read: Read, rsdp: int) -> int | None:
+    """How many CPUs firmware tables tell of: those that a kernel finds which is told this RSDP
+    address, or 0; None without tables.
+    """
+    return firmware.look(read, rsdp).cpus

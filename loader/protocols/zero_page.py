@@ -89,7 +89,7 @@ def read(address: int, read_: Read) -> BootParameters:
         system_ram=system_ram(page.memory_map),
         bootloader_type=kind,
         unpacks=bool(header.payload_length),
-        cpus=x86.acpi_cpus(read_, page.acpi_rsdp_addr),
+        cpus=x86.cpus_told(read_, page.acpi_rsdp_addr),
     )
 
 

@@ -11,13 +11,14 @@ same: it is reported and fails nothing.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeAlias
 
-from bootproof.loader.address import Range
+from bootproof.loader.address import Range, joined
 from bootproof.loader.arch import R
 from bootproof.loader.boot_parameters import Read
+from bootproof.loader.layout import Region
 
 
 class Grade(enum.Enum):
@@ -32,6 +33,19 @@ class RuleFinding:
     code: str
     grade: Grade
     sentence: str
+    # The document that asks for it, and where in it.
+    section: str = ""
+    # Guest-physical, of what is wrong; what was found there, and what would have been allowed.
+    address: int | None = None
+    value: int | None = None
+    limit: int | None = None
+
+    def as_dict(self) -> dict[str, str | None]:
+        """For programs: numbers are hexadecimal strings, as in a boot image."""
+        numbers = {"address": self.address, "value": self.value, "limit": self.limit}
+        words = {"code": self.code, "grade": self.grade.value, "sentence": self.sentence}
+        found = {name: None if number is None else hex(number) for name, number in numbers.items()}
+        return {**words, "section": self.section, **found}
 
 
 Findings: TypeAlias = Iterator[RuleFinding]
@@ -39,21 +53,52 @@ Findings: TypeAlias = Iterator[RuleFinding]
 
 @dataclass(frozen=True, slots=True)
 class Hardware(Generic[R]):
-    """What a rule may look at.
-
-    `footprint` is the RAM the kernel uses before it has a memory map, when that is known; `system`
-    holds system registers by name (aarch64: SCTLR, SCTLR_EL2), as far as they are known.
-    """
+    """What a rule may look at: a CPU, and what is in the machine."""
 
     registers: R
     read: Read
+    # The RAM that the kernel uses before it has a memory map, when that is known.
     footprint: Range | None = None
+    # System registers by name (aarch64: SCTLR, SCTLR_EL2), as far as they are known.
     system: Mapping[str, int] = field(default_factory=dict)
+    # The machine's RAM, and how many CPUs it has; rules that need either leave out what is unknown.
+    ram: Sequence[Range] = ()
+    cpus: int | None = None
+    # What the loader says lies where.
+    regions: Sequence[Region] = ()
+
+    def in_ram(self, place: Range) -> bool:
+        """Whether all of a guest-physical range is RAM."""
+        if self.ram:
+            return any(bank.contains(place) for bank in joined(self.ram))
+        ends = (place.start, max(place.start, place.end - 1))
+        return all(self.read(address, 1) is not None for address in ends)
+
+    @property
+    def ram_text(self) -> str:
+        """The machine's RAM in words for a finding."""
+        return f"; RAM is {', '.join(map(str, joined(self.ram)))}" if self.ram else ""
 
 
-def violation(code: str, sentence: str) -> RuleFinding:
-    return RuleFinding(code, Grade.VIOLATION, sentence)
+def violation(
+    code: str,
+    sentence: str,
+    section: str = "",
+    *,
+    address: int | None = None,
+    value: int | None = None,
+    limit: int | None = None,
+) -> RuleFinding:
+    return RuleFinding(code, Grade.VIOLATION, sentence, section, address, value, limit)
 
 
-def tolerated(code: str, sentence: str) -> RuleFinding:
-    return RuleFinding(code, Grade.TOLERATED, sentence)
+def tolerated(
+    code: str,
+    sentence: str,
+    section: str = "",
+    *,
+    address: int | None = None,
+    value: int | None = None,
+    limit: int | None = None,
+) -> RuleFinding:
+    return RuleFinding(code, Grade.TOLERATED, sentence, section, address, value, limit)

@@ -7,33 +7,43 @@ from __future__ import annotations
 
 from typing import Final
 
+from bootproof.loader.address import GIB, Range, align_down, format_size
 from bootproof.loader.arch.aarch64 import PSTATE_DAIF, Arm64Registers
-from bootproof.loader.device_tree import MAGIC, Header
 from bootproof.loader.pe import ARM64_MAGIC, ImageHeader
-from bootproof.loader.rules import Findings, Hardware, violation
+from bootproof.loader.rules import (
+    Findings,
+    Hardware,
+    RuleFinding,
+    device_tree,
+    documents,
+    pieces,
+    violation,
+)
+from bootproof.loader.rules.entry import held_at
+from bootproof.loader.rules.pieces import INITRD, KERNEL, Piece
 
-_DTB_MAX: Final = 2 << 20
 _BASE_ALIGNMENT: Final = 2 << 20
+_INITRD_WINDOW: Final = 32 * GIB
+_SETUP_DTB: Final = f"{documents.ARM64}, section 2"
+_CALL: Final = f"{documents.ARM64}, section 4"
 
 
 def arm64(hardware: Hardware[Arm64Registers]) -> Findings:
     r = hardware.registers
-    yield from _dtb(hardware, r.x[0])
     for number in (1, 2, 3):
         if r.x[number]:
-            yield violation(f"x{number}-zero", f"x{number} is {r.x[number]:#x}, not 0")
+            what, value = f"x{number} is {r.x[number]:#x}, not 0", r.x[number]
+            yield violation(f"x{number}-zero", what, _CALL, value=value, limit=0)
     if r.pstate & PSTATE_DAIF != PSTATE_DAIF:
-        yield violation("interrupts", f"not all interrupts are masked (pstate {r.pstate:#x})")
+        what = f"not all interrupts are masked (pstate {r.pstate:#x})"
+        yield violation("interrupts", what, _CALL, value=r.pstate)
     if r.exception_level not in (1, 2):
-        yield violation("exception-level", f"the CPU is at EL{r.exception_level}, not EL1 or EL2")
+        what = f"the CPU is at EL{r.exception_level}, not EL1 or EL2"
+        yield violation("exception-level", what, _CALL, value=r.exception_level)
     yield from _mmu_and_caches(hardware, r)
-    raw = hardware.read(r.pc, ImageHeader.SIZE)
-    if raw is None:
-        yield violation("image-header", f"pc {r.pc:#x} is not in RAM")
-        return
-    header = ImageHeader.from_bytes(raw)
-    if header.magic == ARM64_MAGIC and (r.pc - header.text_offset) % _BASE_ALIGNMENT:
-        yield violation("image-base", f"the image at {r.pc:#x} is not 2 MiB-aligned + text_offset")
+    yield from held_at(hardware, r.pc, _CALL)
+    yield from _image_base(hardware)
+    yield from _device_tree(hardware, r.x[0])
 
 
 def _mmu_and_caches(hardware: Hardware[Arm64Registers], r: Arm64Registers) -> Findings:
@@ -41,19 +51,58 @@ def _mmu_and_caches(hardware: Hardware[Arm64Registers], r: Arm64Registers) -> Fi
     name = "SCTLR_EL2" if r.exception_level == 2 else "SCTLR"
     control = hardware.system.get(name, 0)
     if control & 1:
-        yield violation("mmu-off", f"the MMU is on ({name} {control:#x})")
+        yield violation("mmu-off", f"the MMU is on ({name} {control:#x})", _CALL, value=control)
     if control & 4:
-        yield violation("dcache-off", f"the data cache is on ({name} {control:#x})")
+        what = f"the data cache is on ({name} {control:#x})"
+        yield violation("dcache-off", what, _CALL, value=control)
 
 
-def _dtb(hardware: Hardware[Arm64Registers], address: int) -> Findings:
-    raw = hardware.read(address, Header.SIZE)
-    header = Header.from_bytes(raw) if raw else None
-    if header is None or header.magic != MAGIC:
-        yield violation("dtb", f"x0 {address:#x} does not point to a device tree in RAM")
+def _header(hardware: Hardware[Arm64Registers]) -> ImageHeader | None:
+    """The header of an Image, which begins with the first instruction."""
+    raw = hardware.read(hardware.registers.pc, ImageHeader.SIZE)
+    header = ImageHeader.from_bytes(raw) if raw else None
+    return header if header and header.magic == ARM64_MAGIC else None
+
+
+def _image_base(hardware: Hardware[Arm64Registers]) -> Findings:
+    header, pc = _header(hardware), hardware.registers.pc
+    if header and (pc - header.text_offset) % _BASE_ALIGNMENT:
+        what = f"the image at {pc:#x} is not 2 MiB-aligned + text_offset"
+        yield violation("image-base", what, _CALL, address=pc, value=header.text_offset)
+
+
+def _kernel(hardware: Hardware[Arm64Registers]) -> list[Piece]:
+    header, pc = _header(hardware), hardware.registers.pc
+    size = header.image_size if header else 0
+    needs = [(Range(pc, size), "image_size of its header", _CALL)] if size else []
+    return list(pieces.kernel(hardware, needs))
+
+
+def _device_tree(hardware: Hardware[Arm64Registers], address: int) -> Findings:
+    tree = device_tree.look(hardware.read, address, "x0", _SETUP_DTB)
+    found = _kernel(hardware)
+    if isinstance(tree, RuleFinding):
+        yield tree
+        yield from pieces.check(hardware, found)
         return
     if address % 8:
-        yield violation("dtb-alignment", f"the device tree at {address:#x} is not 8-byte aligned")
-    if header.totalsize > _DTB_MAX:
-        size = header.totalsize
-        yield violation("dtb-size", f"the device tree has {size:#x} bytes, more than 2 MiB")
+        what = f"the device tree at {address:#x} is not 8-byte aligned"
+        yield violation("dtb-alignment", what, _SETUP_DTB, address=address)
+    found += device_tree.pieces(hardware.read, address, tree, "x0", _SETUP_DTB)
+    yield from pieces.check(hardware, found)
+    yield from device_tree.check(hardware, tree, found)
+    yield from _initrd_window(found)
+
+
+def _initrd_window(found: list[Piece]) -> Findings:
+    """Section 2: initrd and Image within a window of 32 GiB from a multiple of 1 GiB."""
+    kernel = [piece.range for piece in found if piece.name == KERNEL]
+    for place in (piece.range for piece in found if piece.name == INITRD):
+        start = align_down(min([place.start, *(area.start for area in kernel)]), GIB)
+        end = max([place.end, *(area.end for area in kernel)])
+        if kernel and end - start > _INITRD_WINDOW:
+            what = (
+                f"initrd {place} and kernel {kernel[0]} are not within"
+                f" {format_size(_INITRD_WINDOW)} from a multiple of 1 GiB"
+            )
+            yield violation("initrd-window", what, _SETUP_DTB, address=place.start)

@@ -5,112 +5,127 @@ Source: Documentation/arch/x86/boot.rst ("32-bit Boot Protocol", "64-bit Boot Pr
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from bootproof.loader.address import Range
 from bootproof.loader.arch import x86_64
 from bootproof.loader.arch.x86_64 import X86Registers
-from bootproof.loader.boot_parameters import text_at
-from bootproof.loader.rules import Findings, Hardware, tolerated, violation, x86
-from bootproof.loader.structures import ZeroPage
+from bootproof.loader.rules import (
+    Findings,
+    Hardware,
+    documents,
+    paging,
+    tolerated,
+    violation,
+    x86,
+    zero_page,
+)
+from bootproof.loader.rules.paging import Walker, Wanted
+from bootproof.loader.rules.pieces import Piece
+from bootproof.loader.rules.zero_page import Told
 
 _BOOT_CS: Final = 0x10
 _BOOT_DS: Final = 0x18
+_CODE, _DATA, _PRESENT = 0x1A, 0x12, 0x80  # of a descriptor's access byte, without accessed
+_TABLES: Final = "page table"
 
 
 def linux64(hardware: Hardware[X86Registers]) -> Findings:
-    r = hardware.registers
+    r, section = hardware.registers, documents.LINUX64
     if not (r.cr0 & x86_64.CR0_PG and r.cr0 & x86_64.CR0_PE and r.cr4 & x86_64.CR4_PAE):
-        yield violation("paging", f"64-bit paging is off (cr0 {r.cr0:#x}, cr4 {r.cr4:#x})")
+        what = f"64-bit paging is off (cr0 {r.cr0:#x}, cr4 {r.cr4:#x})"
+        yield violation("paging", what, section, value=r.cr0)
     if r.efer & (x86_64.EFER_LME | x86_64.EFER_LMA) != x86_64.EFER_LME | x86_64.EFER_LMA:
-        yield violation("long-mode", f"the CPU is not in long mode (efer {r.efer:#x})")
+        what = f"the CPU is not in long mode (efer {r.efer:#x})"
+        yield violation("long-mode", what, section, value=r.efer)
     if not r.cs.attributes & x86_64.ATTR_LONG:
-        yield violation("cs-64-bit", "CS is not a 64-bit code segment")
-    yield from x86.code_and_data(r)
-    yield from _linux_selectors(r)
-    yield from _interrupts_off(r)
-    yield from _zero_page(hardware, r.rsi)
-    yield from _identity_mapped(hardware, r)
+        yield violation("cs-64-bit", "CS is not a 64-bit code segment", section)
+    yield from x86.code_and_data(r, section)
+    yield from _linux_selectors(hardware, section)
+    yield from _interrupts_off(r, section)
+    yield from x86.entry(hardware, section)
+    told = zero_page.look(hardware, r.rsi, in_64_bits=True)
+    walker = Walker(r, hardware.read)
+    pages = [
+        Piece(_TABLES, place, "CR3", section, "identity-map", group=_TABLES)
+        for place in (walker.tables() if r.cr0 & x86_64.CR0_PG else ())
+    ]
+    if told is None:
+        yield from zero_page.missing("RSI", r.rsi)
+    else:
+        yield from zero_page.check(hardware, told, "RSI", [*_gdt(r, section), *pages])
+    if pages:
+        yield from paging.check(walker, _to_be_mapped(hardware, told))
 
 
 def linux32(hardware: Hardware[X86Registers]) -> Findings:
-    r = hardware.registers
-    yield from x86.protected_mode_without_paging(r)
-    yield from x86.flat_segments(r)
-    yield from x86.code_and_data(r)
-    yield from _linux_selectors(r)
-    yield from _interrupts_off(r)
+    r, section = hardware.registers, documents.LINUX32
+    yield from x86.protected_mode_without_paging(r, section)
+    yield from x86.flat_segments(r, section)
+    yield from x86.code_and_data(r, section)
+    yield from _linux_selectors(hardware, section)
+    yield from _interrupts_off(r, section)
     for name in ("rbp", "rdi", "rbx"):
         value = getattr(r, name)
         if value & 0xFFFFFFFF:
-            yield violation(f"{name}-zero", f"{name} is {value:#x}, not 0")
-    yield from _zero_page(hardware, r.rsi & 0xFFFFFFFF)
+            yield violation(f"{name}-zero", f"{name} is {value:#x}, not 0", section, value=value)
+    yield from x86.entry(hardware, section)
+    told = zero_page.look(hardware, r.rsi & 0xFFFFFFFF, in_64_bits=False)
+    if told is None:
+        yield from zero_page.missing("ESI", r.rsi)
+    else:
+        yield from zero_page.check(hardware, told, "ESI", list(_gdt(r, section)))
 
 
-def _linux_selectors(r: X86Registers) -> Findings:
-    """boot.rst names the selectors; kernels load their own at once."""
+def _linux_selectors(hardware: Hardware[X86Registers], section: str) -> Findings:
+    """boot.rst names the selectors and wants their descriptors; kernels load their own at once."""
+    r = hardware.registers
     if r.cs.selector != _BOOT_CS:
-        yield tolerated("cs-selector", f"CS is {r.cs.selector:#x}, not __BOOT_CS {_BOOT_CS:#x}")
+        what = f"CS is {r.cs.selector:#x}, not __BOOT_CS {_BOOT_CS:#x}"
+        yield tolerated("cs-selector", what, section, value=r.cs.selector, limit=_BOOT_CS)
     for name in ("ds", "es", "ss"):
         selector = getattr(r, name).selector
         if selector != _BOOT_DS:
-            yield tolerated(
-                f"{name}-selector", f"{name} is {selector:#x}, not __BOOT_DS {_BOOT_DS:#x}"
-            )
+            what = f"{name} is {selector:#x}, not __BOOT_DS {_BOOT_DS:#x}"
+            yield tolerated(f"{name}-selector", what, section, value=selector, limit=_BOOT_DS)
     if r.gdtr.limit < _BOOT_DS + 7:
-        yield tolerated("gdt", f"the GDT ends at offset {r.gdtr.limit:#x}, before __BOOT_DS")
-
-
-def _interrupts_off(r: X86Registers) -> Findings:
-    if r.rflags & x86.RFLAGS_IF:
-        yield violation("interrupts", f"interrupts are on (rflags {r.rflags:#x})")
-
-
-def _zero_page(hardware: Hardware[X86Registers], address: int) -> Findings:
-    raw = hardware.read(address, ZeroPage.SIZE)
-    if raw is None:
-        yield violation("zero-page", f"RSI {address:#x} does not point to 4096 bytes of RAM")
+        what = f"the GDT ends at offset {r.gdtr.limit:#x}, before __BOOT_DS"
+        yield tolerated("gdt", what, section, value=r.gdtr.limit, limit=_BOOT_DS + 7)
         return
-    page = ZeroPage.from_bytes(raw)
-    header = page.setup_header
-    if not page.e820_entries or not any(page.e820_table[:20]):
-        yield violation("e820", f"the zero page at {address:#x} has no E820 map")
-    cmdline = header.cmd_line_ptr
-    if cmdline and text_at(hardware.read, cmdline) is None:
-        yield violation("cmdline", f"cmd_line_ptr {cmdline:#x} does not point to a string in RAM")
-    ramdisk, size = header.ramdisk_image, header.ramdisk_size
-    if size and hardware.read(ramdisk + size - 1, 1) is None:
-        yield violation("ramdisk", f"the initrd at {ramdisk:#x} with {size:#x} bytes leaves RAM")
-    if size and not header.type_of_loader:
-        yield violation("type-of-loader", "type_of_loader is 0: the kernel ignores the initrd")
-    yield from x86.acpi_tables(hardware, page.acpi_rsdp_addr)
+    for selector, name, wanted in (
+        (_BOOT_CS, "__BOOT_CS", _PRESENT | _CODE),
+        (_BOOT_DS, "__BOOT_DS", _PRESENT | _DATA),
+    ):
+        place = r.gdtr.base + selector
+        raw = hardware.read(place, 8)
+        found = int.from_bytes(raw or b"", "little")
+        if found >> 40 & (_PRESENT | _CODE) != wanted:
+            seen = "is not in RAM" if raw is None else f"is {found:#x}"
+            what = f"the descriptor of {name} at {place:#x} {seen}, no flat segment of its kind"
+            yield tolerated("gdt", what, section, address=place, value=found)
 
 
-def _identity_mapped(hardware: Hardware[X86Registers], r: X86Registers) -> Findings:
+def _gdt(r: X86Registers, section: str) -> Iterator[Piece]:
+    """As much of the GDT as boot.rst asks for."""
+    place = Range(r.gdtr.base, min(r.gdtr.limit + 1, _BOOT_DS + 8))
+    yield Piece("gdt", place, "GDTR", section, "gdt", dispensable=True)
+
+
+def _interrupts_off(r: X86Registers, section: str) -> Findings:
+    if r.rflags & x86.RFLAGS_IF:
+        what = f"interrupts are on (rflags {r.rflags:#x})"
+        yield violation("interrupts", what, section, value=r.rflags)
+
+
+def _to_be_mapped(hardware: Hardware[X86Registers], told: Told | None) -> Iterator[Wanted]:
     """boot.rst: the range of the kernel, zero page and command line must be identity mapped."""
-    wanted = [Range(r.rip, 1), Range(r.rsi, 0x1000)]
-    wanted += [hardware.footprint] if hardware.footprint else []
-    for area in wanted:
-        for address in range(area.start & ~0x1FFFFF, area.end, 0x200000):
-            probe = max(address, area.start)
-            physical = _translate(hardware, r.cr3, probe)
-            if physical != probe:
-                where = "nothing" if physical is None else f"{physical:#x}"
-                yield violation("identity-map", f"{probe:#x} is mapped to {where}")
-                return
-
-
-def _translate(hardware: Hardware[X86Registers], cr3: int, address: int) -> int | None:
-    """Walks four-level page tables (SDM vol. 3A 4.5.4): the physical address, or None."""
-    table = cr3 & 0x000FFFFFFFFFF000
-    for shift in (39, 30, 21, 12):
-        raw = hardware.read(table + 8 * (address >> shift & 0x1FF), 8)
-        entry = int.from_bytes(raw, "little") if raw else 0
-        if not entry & 1:
-            return None
-        base = entry & 0x000FFFFFFFFFF000
-        if shift == 12 or (shift < 39 and entry & 0x80):
-            size = 1 << shift
-            return base & ~(size - 1) | address & (size - 1)
-        table = base
-    return None
+    yield Wanted("the first instruction", Range(hardware.registers.rip, 1), written=False)
+    if told is None:
+        return
+    yield Wanted("the zero page", Range(told.address, 0x1000))
+    for piece in told.kernel(hardware):
+        yield Wanted("the kernel", piece.range)
+    if told.cmdline is not None and told.cmdline_ptr:
+        place = Range(told.cmdline_ptr, len(told.cmdline) + 1)
+        yield Wanted("the command line", place, written=False)

@@ -1,52 +1,206 @@
 """What the x86/HVM direct boot ABI demands.
 
-Source: Xen's docs/misc/pvh.pandoc.
+Sources: Xen's docs/misc/pvh.pandoc and public/arch-x86/hvm/start_info.h; what Linux has no room for
+is that of arch/x86/platform/pvh/enlighten.c.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Final
+
+from bootproof.loader.address import U32_MAX, Range
 from bootproof.loader.arch.x86_64 import X86Registers
 from bootproof.loader.boot_parameters import text_at
-from bootproof.loader.rules import Findings, Hardware, violation, x86
-from bootproof.loader.structures import START_INFO_MAGIC, MemmapEntry, ModlistEntry, StartInfo
+from bootproof.loader.rules import (
+    Findings,
+    Hardware,
+    RuleFinding,
+    documents,
+    firmware,
+    initrd,
+    memory_map,
+    pieces,
+    tolerated,
+    violation,
+    x86,
+    zero_page,
+)
+from bootproof.loader.rules.memory_map import Map
+from bootproof.loader.rules.pieces import INITRD, Piece
+from bootproof.loader.structures import (
+    START_INFO_MAGIC,
+    E820Entry,
+    MemmapEntry,
+    ModlistEntry,
+    StartInfo,
+)
+
+_MOST_READ: Final = 1024  # entries of a list
+_MOST_ENTRIES: Final = 128  # that Linux has room for
+_COMMAND_LINE_SIZE: Final = 2048  # of Linux, with the NUL
 
 
 def pvh(hardware: Hardware[X86Registers]) -> Findings:
-    r = hardware.registers
-    yield from x86.protected_mode_without_paging(r)
+    r, section = hardware.registers, documents.PVH
+    yield from x86.protected_mode_without_paging(r, section)
     if r.cr4:
-        yield violation("cr4-zero", f"cr4 is {r.cr4:#x}, not 0")
-    yield from x86.flat_segments(r)
-    yield from x86.code_and_data(r)
+        yield violation("cr4-zero", f"cr4 is {r.cr4:#x}, not 0", section, value=r.cr4, limit=0)
+    yield from x86.flat_segments(r, section)
+    yield from x86.code_and_data(r, section)
     base, limit, kind = r.tr.base, r.tr.limit, r.tr.attributes & 0xF
     if base or limit != 0x67 or kind not in (0x9, 0xB):
         found = f"TR is base {base:#x}, limit {limit:#x}, type {kind:#x}"
         wanted = "it must be a 32-bit TSS at 0 with limit 0x67"
-        yield violation("task-register", f"{found}; {wanted}")
+        yield violation("task-register", f"{found}; {wanted}", section, value=limit, limit=0x67)
     for name, bit in (("VM", x86.RFLAGS_VM), ("IF", x86.RFLAGS_IF), ("TF", x86.RFLAGS_TF)):
         if r.rflags & bit:
-            yield violation(f"eflags-{name.lower()}", f"EFLAGS.{name} is set ({r.rflags:#x})")
-    yield from _start_info(hardware, r.rbx & 0xFFFFFFFF)
+            what = f"EFLAGS.{name} is set ({r.rflags:#x})"
+            yield violation(f"eflags-{name.lower()}", what, section, value=r.rflags)
+    yield from x86.entry(hardware, section)
+    yield from _start_info(hardware, r.rbx & U32_MAX)
 
 
 def _start_info(hardware: Hardware[X86Registers], address: int) -> Findings:
-    raw = hardware.read(address, StartInfo.SIZE)
+    raw, section = hardware.read(address, StartInfo.SIZE), documents.START_INFO
     if raw is None:
-        yield violation("start-info", f"EBX {address:#x} does not point to hvm_start_info in RAM")
+        what = f"EBX {address:#x} does not point to hvm_start_info in RAM"
+        yield violation("start-info", what, documents.PVH, address=address)
         return
     info = StartInfo.from_bytes(raw)
     if info.magic != START_INFO_MAGIC:
-        yield violation("start-info-magic", f"the magic of hvm_start_info is {info.magic:#x}")
+        what = f"the magic of hvm_start_info is {info.magic:#x}"
+        yield violation(
+            "start-info-magic",
+            *(what, section),
+            address=address,
+            value=info.magic,
+            limit=START_INFO_MAGIC,
+        )
         return
     if info.version > 1:
-        yield violation("start-info-version", f"the version of hvm_start_info is {info.version}")
-    at, entries = info.memmap_paddr, info.memmap_entries
-    has_map = entries and hardware.read(at, MemmapEntry.SIZE * entries) is not None
-    if info.version >= 1 and not has_map:
-        yield violation("memmap", f"the memory map at {at:#x} has {entries} entries in RAM")
-    at = info.modlist_paddr
-    if info.nr_modules and hardware.read(at, ModlistEntry.SIZE * info.nr_modules) is None:
-        yield violation("modlist", f"the module list at {at:#x} is not in RAM")
-    if info.cmdline_paddr and text_at(hardware.read, info.cmdline_paddr) is None:
-        yield violation("cmdline", f"cmdline_paddr {info.cmdline_paddr:#x} is no string in RAM")
-    yield from x86.acpi_tables(hardware, info.rsdp_paddr)
+        what = f"the version of hvm_start_info is {info.version}"
+        yield violation("start-info-version", what, section, value=info.version, limit=1)
+    yield from _references(hardware, address, info)
+
+
+def _references(hardware: Hardware[X86Registers], address: int, info: StartInfo) -> Findings:
+    """Everything that the structure leads to."""
+    size = StartInfo.SIZE if info.version else StartInfo.OFFSETS["memmap_paddr"]
+    place = Range(address, size)
+    found = list(pieces.kernel(hardware, ()))
+    found.append(Piece("start_info", place, "EBX", documents.START_INFO, "start-info"))
+    rows = _map_rows(hardware, info)
+    if rows:
+        size = MemmapEntry.SIZE * len(rows)
+        place = Range(info.memmap_paddr, size)
+        found.append(Piece("memmap", place, "memmap_paddr", documents.START_INFO, "memmap"))
+    modules = _module_list(hardware, info)
+    if modules:
+        place = Range(info.modlist_paddr, ModlistEntry.SIZE * len(modules))
+        found.append(Piece("modlist", place, "modlist_paddr", documents.START_INFO, "modlist"))
+        found += _modules(hardware, modules)
+        yield from _module_findings(hardware, modules)
+    found += _cmdline_piece(hardware, "cmdline", info.cmdline_paddr, "cmdline_paddr")
+    tables = firmware.look(hardware.read, info.rsdp_paddr)
+    found += tables.pieces()
+    yield from _lists(info, rows, modules)
+    yield from _cmdline(hardware, info)
+    yield from pieces.check(hardware, found)
+    if rows:
+        entries = [E820Entry(row.addr, row.size, row.type) for row in rows]
+        told = Map(entries, "the memory map", documents.START_INFO, zero_page.ROM)
+        yield from memory_map.check(hardware, told, found)
+    yield from firmware.check(hardware, tables)
+
+
+def _map_rows(hardware: Hardware[X86Registers], info: StartInfo) -> tuple[MemmapEntry, ...]:
+    place = Range(info.memmap_paddr, MemmapEntry.SIZE * info.memmap_entries)
+    if not info.version or not hardware.in_ram(place):
+        return ()
+    size = min(place.size, MemmapEntry.SIZE * _MOST_READ)
+    return MemmapEntry.all_from(hardware.read(place.start, size) or b"")
+
+
+def _module_list(hardware: Hardware[X86Registers], info: StartInfo) -> tuple[ModlistEntry, ...]:
+    place = Range(info.modlist_paddr, ModlistEntry.SIZE * info.nr_modules)
+    if info.nr_modules > _MOST_READ or not hardware.in_ram(place):
+        return ()
+    return ModlistEntry.all_from(hardware.read(place.start, place.size) or b"")
+
+
+def _lists(
+    info: StartInfo, rows: tuple[MemmapEntry, ...], modules: tuple[ModlistEntry, ...]
+) -> Findings:
+    section, at, entries = documents.START_INFO, info.memmap_paddr, info.memmap_entries
+    if info.version and not rows:
+        what = f"the memory map at {at:#x} has {entries} entries in RAM"
+        yield violation("memmap", what, section, address=at, value=entries)
+    elif info.version and entries > _MOST_ENTRIES:
+        what = f"the memory map has {entries} entries; Linux has room for {_MOST_ENTRIES}"
+        yield violation("map-count", what, section, value=entries, limit=_MOST_ENTRIES)
+    if len(modules) != info.nr_modules:
+        at, count = info.modlist_paddr, info.nr_modules
+        what = f"the module list at {at:#x} is not in RAM"
+        yield violation("modlist", f"{what} with {count} modules", section, address=at, value=count)
+
+
+def _cmdline(hardware: Hardware[X86Registers], info: StartInfo) -> Findings:
+    text = text_at(hardware.read, info.cmdline_paddr)
+    at, section = info.cmdline_paddr, documents.START_INFO
+    if at and text is None:
+        what = f"cmdline_paddr {at:#x} is no string in RAM"
+        yield violation("cmdline", what, section, address=at)
+    if len(text or b"") >= _COMMAND_LINE_SIZE:
+        size, limit = len(text or b""), _COMMAND_LINE_SIZE - 1
+        what = f"the command line has {size} bytes; Linux keeps {limit} of them"
+        yield violation("cmdline-size", what, documents.COMMAND_LINE, value=size, limit=limit)
+    if at > U32_MAX:
+        yield _beyond("cmdline_paddr", at)
+
+
+def _cmdline_piece(
+    hardware: Hardware[X86Registers], name: str, at: int, pointer: str
+) -> Iterator[Piece]:
+    text = text_at(hardware.read, at)
+    if text is not None:
+        yield Piece(name, Range(at, len(text) + 1), pointer, documents.START_INFO, "cmdline")
+
+
+def _modules(
+    hardware: Hardware[X86Registers], modules: tuple[ModlistEntry, ...]
+) -> Iterator[Piece]:
+    for number, module in enumerate(modules):
+        name = f"module {number}" if number else INITRD
+        place, pointer = Range(module.paddr, module.size), f"modlist[{number}].paddr"
+        yield Piece(name, place, pointer, documents.START_INFO, "module")
+        pointer = f"modlist[{number}].cmdline_paddr"
+        yield from _cmdline_piece(
+            hardware, f"command line of module {number}", module.cmdline_paddr, pointer
+        )
+
+
+def _module_findings(
+    hardware: Hardware[X86Registers], modules: tuple[ModlistEntry, ...]
+) -> Findings:
+    section = documents.START_INFO
+    for number, module in enumerate(modules):
+        at = module.cmdline_paddr
+        if at and text_at(hardware.read, at) is None:
+            what = f"modlist[{number}].cmdline_paddr {at:#x} is no string in RAM"
+            yield violation("cmdline", what, section, address=at)
+        if not module.size:
+            what = f"modlist[{number}] at {module.paddr:#x} has no bytes"
+            yield tolerated("module", what, section, address=module.paddr, value=0)
+    first = Range(modules[0].paddr, modules[0].size)
+    if first.end > U32_MAX + 1:
+        yield _beyond("modlist[0].paddr", first.start)
+    if first.size and hardware.in_ram(first):
+        yield from initrd.check(hardware.read, first, "modlist[0].paddr", tolerated)
+
+
+def _beyond(name: str, value: int) -> RuleFinding:
+    what = (
+        f"{name} is {value:#x}: Linux keeps its lower 32 bits only when it is entered through PVH"
+    )
+    return violation("above-4-gib", what, documents.START_INFO, address=value, limit=U32_MAX)

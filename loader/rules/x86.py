@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from bootproof.loader.arch.x86_64 import ATTR_LONG, CR0_PE, CR0_PG, Segment, X86Registers
-from bootproof.loader.rules import Findings, Hardware, acpi, violation
+from bootproof.loader.rules import Findings, Hardware, violation
+from bootproof.loader.rules.entry import held_at
 
 _FLAT: Final = 0xFFFFFFFF
 RFLAGS_TF: Final = 1 << 8
@@ -23,38 +24,38 @@ _ATTR_P: Final = 1 << 7
 _ATTR_DB: Final = 1 << 14
 
 
-def protected_mode_without_paging(r: X86Registers) -> Findings:
+def entry(hardware: Hardware[X86Registers], section: str) -> Findings:
+    """There is something at the first instruction, and it is the kernel's."""
+    yield from held_at(hardware, hardware.registers.pc, section)
+
+
+def protected_mode_without_paging(r: X86Registers, section: str) -> Findings:
     if not r.cr0 & CR0_PE:
-        yield violation("protected-mode", f"protected mode is off (cr0 {r.cr0:#x})")
+        what = f"protected mode is off (cr0 {r.cr0:#x})"
+        yield violation("protected-mode", what, section, value=r.cr0)
     if r.cr0 & CR0_PG:
-        yield violation("paging-off", f"paging is on (cr0 {r.cr0:#x})")
+        yield violation("paging-off", f"paging is on (cr0 {r.cr0:#x})", section, value=r.cr0)
     if not r.cs.attributes & _ATTR_DB or r.cs.attributes & ATTR_LONG:
-        yield violation("cs-32-bit", "CS is not a 32-bit code segment")
+        yield violation("cs-32-bit", "CS is not a 32-bit code segment", section)
 
 
-def flat_segments(r: X86Registers) -> Findings:
+def flat_segments(r: X86Registers, section: str) -> Findings:
     for name in ("cs", "ds", "es", "ss"):
         segment: Segment = getattr(r, name)
         if segment.base or segment.limit != _FLAT:
-            yield violation(
-                f"{name}-flat", f"{name} is base {segment.base:#x}, limit {segment.limit:#x}"
-            )
+            what = f"{name} is base {segment.base:#x}, limit {segment.limit:#x}"
+            value, limit = segment.limit, _FLAT
+            yield violation(f"{name}-flat", what, section, value=value, limit=limit)
 
 
-def code_and_data(r: X86Registers) -> Findings:
+def code_and_data(r: X86Registers, section: str) -> Findings:
     usable = _ATTR_P | _ATTR_S
-    if r.cs.attributes & (usable | _TYPE_MASK) != usable | _CODE_READABLE:
-        yield violation("cs-type", f"CS has attributes {r.cs.attributes:#x}, not execute/read")
+    attributes = r.cs.attributes
+    if attributes & (usable | _TYPE_MASK) != usable | _CODE_READABLE:
+        what = f"CS has attributes {attributes:#x}, not execute/read"
+        yield violation("cs-type", what, section, value=attributes)
     for name in ("ds", "es", "ss"):
         attributes = getattr(r, name).attributes
         if attributes & (usable | _TYPE_MASK) != usable | _DATA_WRITABLE:
-            yield violation(
-                f"{name}-type", f"{name} has attributes {attributes:#x}, not read/write"
-            )
-
-
-def acpi_tables(hardware: Hardware[X86Registers], rsdp: int) -> Findings:
-    """Tables are not asked for; what is there must hold (ACPI 6.5 section 5.2)."""
-    problem = acpi.follow(hardware.read, rsdp).problem if rsdp else None
-    if problem:
-        yield violation("acpi", problem)
+            what = f"{name} has attributes {attributes:#x}, not read/write"
+            yield violation(f"{name}-type", what, section, value=attributes)

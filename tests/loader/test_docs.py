@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bootproof import loader
+from bootproof.loader import initramfs
 from tests import ROOT
 from tests.builders import images, packings
 
@@ -41,7 +42,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "bzImage": images.bzimage(),
         "Image": images.image(),
         "Image.gz": packings.gzip(packings.image()),
-        "initrd": bytes(5000),
+        "initrd": initramfs.archive([initramfs.file("hello", b"world")]),
     }.items():
         (tmp_path / name).write_bytes(content)
     monkeypatch.chdir(tmp_path)

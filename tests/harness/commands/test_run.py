@@ -20,7 +20,7 @@ from bootproof.harness import run as run_module
 from bootproof.harness.commands import USAGE
 from bootproof.harness.observation import Placement
 from bootproof.harness.qemu.placement import PlacedImage, place_image
-from bootproof.loader import bootimage
+from bootproof.loader import bootimage, initramfs
 from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.arch import Registers
 from bootproof.loader.bootimage import BootImage
@@ -366,6 +366,9 @@ def test_image_with_our_init_and_a_nonce_proves_its_boot(tmp_path: Path, run: Ru
     assert result.said("cmdline") == PROVING
 
 
+RAM_SEEN = "the guest sees RAM 0x1000-0x9fbff, 0x100000-0xffffff"
+
+
 @pytest.mark.parametrize(
     ("image", "reason"),
     [
@@ -391,8 +394,8 @@ def test_image_with_our_init_and_a_nonce_proves_its_boot(tmp_path: Path, run: Ru
             "the kernel runs at 0x400000, outside of its region 0x200000-0x3fffff",
         ),
         (
-            proving(page=zero_page(ram=((0, 0x9FC00),))),
-            "the guest sees RAM 0x1000-0x9fbff, 0x100000-0xffffff, not 0x1000-0x9fbff",
+            proving(page=zero_page(ram=((0, 0x9FC00), (MIB, 3 * MIB)))),
+            f"{RAM_SEEN}, not 0x1000-0x9fbff, 0x100000-0x3fffff",
         ),
     ],
     ids=range(7),
@@ -648,15 +651,23 @@ def test_regions_outside_of_ram_are_left_out(area: Range, tmp_path: Path, run: R
     assert result.said("memory") == ""
 
 
-@pytest.mark.parametrize("entries", [0xFFFFFFFF, 12 * MIB // 24])
-def test_memory_map_with_a_great_many_entries(entries: int, tmp_path: Path, run: Run) -> None:
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        (0xFFFFFFFF, "memmap: the memory map at 0x1000 has 4294967295 entries in RAM"),
+        (12 * MIB // 24, "map-count: the memory map has 524288 entries; Linux has room for 128"),
+    ],
+)
+def test_memory_map_with_a_great_many_entries(
+    entries: int, said: str, tmp_path: Path, run: Run
+) -> None:
     """Not even those that RAM has room for are read."""
     info = struct.pack("<IIIIQQQQII", 0x336EC578, 1, 0, 0, 0, 0, 0, 0x1000, entries, 0)
     registers = flat32(ENTRY, rbx=0x6000)
     guest = Image(says(b"x"), "pvh", registers, extra={0x6000: info})
     result = run(guest.write(tmp_path / "image"))
     assert result.code == 1
-    assert f"memmap: the memory map at 0x1000 has {entries} entries in RAM" in result.verdict
+    assert said in result.verdict
 
 
 def test_names_and_text_never_reach_a_shell(tmp_path: Path) -> None:
@@ -740,7 +751,8 @@ def written_in_c(tmp_path: Path, guest: Program, cmdline: str, *options: str) ->
     directory.mkdir()
     loads = [images.load(address, data) for address, data in guest.contents.items()]
     (tmp_path / "vmlinux").write_bytes(images.elf(*loads, entry=guest.entry))
-    (tmp_path / "initrd").write_bytes(b"an initrd" * 1000)
+    archive = initramfs.archive([initramfs.file("hello", b"an initrd" * 1000)])
+    (tmp_path / "initrd").write_bytes(archive)
     writer = compiled(tmp_path, *options)
     words = [writer, tmp_path / "vmlinux", tmp_path / "initrd", cmdline, directory]
     subprocess.run([str(word) for word in words], check=True)

@@ -22,7 +22,7 @@ from bootproof.harness.qemu.devicetree import device_tree
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.run import Outcome, Start, run
 from bootproof.harness.verdict import CodeAt, Expected, Verdict
-from bootproof.loader import bootimage
+from bootproof.loader import bootimage, initramfs
 from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.arch import Registers, Stub
 from bootproof.loader.arch.aarch64 import Arm64Registers
@@ -328,7 +328,7 @@ def request_for(protocol: str) -> BootRequest:
     machine = machine_for(protocol)
     return BootRequest(
         cmdline=b"console=ttyS0",
-        initrd=b"initrd" * 1000,
+        initrd=initramfs.archive([initramfs.file("hello", b"initrd" * 1000)]),
         dtb=device_tree(machine),
         reserved=machine.reserved,
     )

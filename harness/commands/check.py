@@ -1,0 +1,34 @@
+"""`bootproof check`: a boot image against the rules of its protocol, without starting anything."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+from bootproof.harness.commands import NOT_AS_EXPECTED, OK, Command
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", metavar="DIR", type=Path, help="holds boot.json and ram.img")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """0 when no rule is broken, whatever is tolerated."""
+    from bootproof.harness.report import rules
+    from bootproof.loader.conformance import check
+    from bootproof.loader.rules import Grade
+
+    found = check(arguments.directory)
+    print(rules.as_json(found) if arguments.json else rules.text(arguments.directory, found))
+    broken = any(finding.grade is Grade.VIOLATION for finding in found)
+    return NOT_AS_EXPECTED if broken else OK
+
+
+COMMAND: Final = Command(
+    "hold a boot image against the rules of its boot protocol, starting nothing",
+    "check build/image",
+    _run,
+    _add_options,
+)

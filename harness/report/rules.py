@@ -1,0 +1,26 @@
+"""What `bootproof check` prints: each finding with what breaks it and where the rule is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from bootproof.loader.errors import one_line
+from bootproof.loader.rules import RuleFinding
+
+
+def text(image: Path, found: Sequence[RuleFinding]) -> str:
+    """Lines for people; the document's section stands below its finding."""
+    lines = []
+    for finding in found:
+        lines.append(f"{finding.grade.value:<9} {finding.code}: {one_line(finding.sentence)}")
+        lines.append(f"{'':<9} {finding.section}")
+    if not found:
+        lines.append(f"{one_line(str(image))}: every rule of its protocol holds")
+    return "\n".join(lines)
+
+
+def as_json(found: Sequence[RuleFinding]) -> str:
+    """The findings as an array."""
+    return json.dumps([finding.as_dict() for finding in found], indent=2)

@@ -1,0 +1,53 @@
+"""A boot image held against the rules of its protocol, without starting anything.
+
+Registers and RAM are all in the image, so that nothing else is needed: `bootproof check`, and the
+unit tests of a VMM. What the entry probe sees of a real CPU is judged by the same rules. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from bootproof.loader import bootimage
+from bootproof.loader.arch import Registers
+from bootproof.loader.boot_parameters import Read, reader
+from bootproof.loader.bootimage import BootImage
+from bootproof.loader.protocols.table import broken_rules
+from bootproof.loader.rules import Hardware, RuleFinding
+
+
+def check(directory: Path | str) -> tuple[RuleFinding, ...]:
+    """What is wrong with the boot image in a directory; nothing for one that is right.
+
+    Raises BootImageError for a directory that is no boot image, GuestMemoryError.
+    """
+    image = bootimage.open_boot_image(Path(directory))
+    with bootimage.open_ram(image, Path(directory)) as memory:
+        return findings(image, reader(memory))
+
+
+def findings(
+    image: BootImage,
+    read: Read,
+    registers: Registers | None = None,
+    *,
+    system: Mapping[str, int] | None = None,
+    cpus: int | None = None,
+) -> tuple[RuleFinding, ...]:
+    """The rules that do not hold for an image whose memory is read by `read`.
+
+    `registers` are those that were seen of CPU 0 when they are not the image's own, `system` those
+    that no image has, `cpus` how many CPUs the machine has.
+    """
+    told = len(image.cpus) if len(image.cpus) > 1 else None
+    hardware = Hardware(
+        registers or image.cpus[0],
+        read,
+        image.region("kernel"),
+        system or {},
+        image.ram,
+        cpus or told,
+        image.regions,
+    )
+    return tuple(broken_rules(image.protocol, hardware))

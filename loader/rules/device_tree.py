@@ -1,0 +1,155 @@
+"""What a device tree tells of memory, initrd and CPUs, against the machine. For every architecture
+that has device trees; where a kernel may lie is the protocol's. Pure.
+
+Sources: Devicetree Specification v0.4, sections 2.3.5 (cells), 3.4 (/memory), 3.5
+(/reserved-memory), 3.6 (/chosen), 3.8 (/cpus); Documentation/devicetree/bindings/chosen.txt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from bootproof.loader import device_tree
+from bootproof.loader.address import Range
+from bootproof.loader.arch import R
+from bootproof.loader.boot_parameters import Read
+from bootproof.loader.device_tree import DeviceTree, DeviceTreeError, Header, Node
+from bootproof.loader.rules import (
+    Findings,
+    Hardware,
+    RuleFinding,
+    documents,
+    firmware,
+    initrd,
+    memory_map,
+    tolerated,
+    violation,
+)
+from bootproof.loader.rules.memory_map import Map
+from bootproof.loader.rules.pieces import INITRD, Piece
+from bootproof.loader.structures import E820Entry
+
+DTB: Final = "dtb"
+_RAM: Final = 1
+_CHOSEN: Final = f"{documents.CHOSEN} (linux,initrd-start and -end)"
+
+
+def look(read: Read, address: int, pointer: str, section: str) -> DeviceTree | RuleFinding:
+    """The tree at a guest-physical address, or why there is none."""
+    raw = read(address, Header.SIZE)
+    header = Header.from_bytes(raw) if raw else None
+    if header is None or header.magic != device_tree.MAGIC:
+        what = f"{pointer} {address:#x} does not point to a device tree in RAM"
+        return violation(DTB, what, section, address=address)
+    size, limit = header.totalsize, device_tree.DTB_MAX
+    if size > limit:
+        what = f"the device tree has {size:#x} bytes, more than 2 MiB"
+        return violation("dtb-size", what, section, address=address, value=size, limit=limit)
+    try:
+        return DeviceTree.parse(read(address, size) or b"")
+    except DeviceTreeError as error:
+        what = f"{pointer} {address:#x}: {error}"
+        return violation(DTB, what, section, address=address, value=size)
+
+
+def size(read: Read, address: int) -> int:
+    """Bytes of the tree at a guest-physical address, by its header; 0 outside of RAM."""
+    raw = read(address, Header.SIZE)
+    return Header.from_bytes(raw).totalsize if raw else 0
+
+
+def initrd_of(tree: DeviceTree) -> tuple[int, int] | None:
+    """Start and end as /chosen has them, as far as both are there."""
+    ends = [tree.chosen.get(name) for name in device_tree.INITRD]
+    if any(end is None or len(end) not in (4, 8) for end in ends):
+        return None
+    start, end = (int.from_bytes(end or b"", "big") for end in ends)
+    return start, end
+
+
+def pieces(read: Read, address: int, tree: DeviceTree, pointer: str, section: str) -> list[Piece]:
+    """The tree itself, and the initrd that it tells of."""
+    found = [Piece(DTB, Range(address, size(read, address)), pointer, section, DTB)]
+    told = initrd_of(tree)
+    if told and told[1] > told[0]:
+        place = Range.between(*told)
+        found.append(Piece(INITRD, place, "linux,initrd-start and -end", _CHOSEN, "ramdisk"))
+    return found
+
+
+def check(hardware: Hardware[R], tree: DeviceTree, found: Iterable[Piece]) -> Findings:
+    """Memory, initrd and CPUs; `found` are the pieces that the kernel is pointed to."""
+    found = list(found)
+    yield from _initrd(hardware, tree)
+    entries = tuple(_memory(tree))
+    if not entries:
+        what = "the device tree has no memory node with a reg"
+        yield violation("memory-node", what, documents.MEMORY_NODE)
+    else:
+        told = Map(entries, "/memory", documents.MEMORY_NODE)
+        yield from memory_map.check(hardware, told, found)
+    yield from _reserved(tree, found)
+    if tree.cpus:
+        yield from firmware.cpus(hardware, tree.cpus, "/cpus", documents.CPUS_NODE)
+
+
+def _initrd(hardware: Hardware[R], tree: DeviceTree) -> Findings:
+    values = [tree.chosen.get(name) for name in device_tree.INITRD]
+    told = initrd_of(tree)
+    if told is None:
+        if any(value is not None for value in values):
+            shown = " and ".join("none" if v is None else f"{len(v)} bytes" for v in values)
+            what = f"/chosen has linux,initrd-start and -end of {shown}; each must be 4 or 8 bytes"
+            yield violation("chosen-initrd", what, _CHOSEN)
+        return
+    start, end = told
+    if end < start or (start and end == start):
+        what = f"linux,initrd-end {end:#x} is not behind linux,initrd-start {start:#x}"
+        yield violation("chosen-initrd", what, _CHOSEN, address=start, value=end)
+    elif end > start and hardware.in_ram(Range.between(start, end)):
+        yield from initrd.check(hardware.read, Range.between(start, end), "/chosen")
+
+
+def _memory(tree: DeviceTree) -> Iterator[E820Entry]:
+    root = next((node for node in tree.nodes if node.depth == 0), None)
+    cells = _cells(root)
+    for node in tree.nodes:
+        kind = node.properties.get(b"device_type", b"").rstrip(b"\0")
+        named = node.name.partition(b"@")[0] == b"memory"
+        if node.depth == 1 and (kind == b"memory" or (named and not kind)):
+            for place in _places(node.properties.get(b"reg", b""), cells):
+                yield E820Entry(place.start, place.size, _RAM)
+
+
+def _reserved(tree: DeviceTree, found: Iterable[Piece]) -> Findings:
+    """What the kernel is not to map at all must hold nothing that it is pointed to."""
+    parent: Node | None = None
+    for node in tree.nodes:
+        if node.depth == 1:
+            parent = node
+        if node.depth != 2 or parent is None or parent.name != b"reserved-memory":
+            continue
+        for place in _places(node.properties.get(b"reg", b""), _cells(parent)):
+            for piece in found:
+                if piece.range.overlaps(place):
+                    name = node.name.decode("ascii", "backslashreplace")
+                    what = f"/reserved-memory/{name} {place} has the {piece} in it"
+                    grade = violation if b"no-map" in node.properties else tolerated
+                    section = documents.RESERVED_MEMORY
+                    yield grade("reserved-memory", what, section, address=place.start)
+
+
+def _cells(node: Node | None) -> tuple[int, int]:
+    """#address-cells and #size-cells for the nodes below; 2 and 1 where they are not given."""
+    values = node.properties if node else {}
+    names = ((b"#address-cells", 2), (b"#size-cells", 1))
+    found = [int.from_bytes(values.get(name, b""), "big") or default for name, default in names]
+    return min(found[0], 4), min(found[1], 4)
+
+
+def _places(reg: bytes, cells: tuple[int, int]) -> Iterator[Range]:
+    address, length = (4 * count for count in cells)
+    for at in range(0, len(reg) - address - length + 1, address + length):
+        start = int.from_bytes(reg[at : at + address], "big")
+        yield Range(start, int.from_bytes(reg[at + address : at + address + length], "big"))

@@ -1,0 +1,209 @@
+"""The setup header in a zero page: what the kernel, or its own unpacking code, reads of it. Pure.
+
+A bzImage is told from the header itself: a vmlinux has none, and its loader makes one up, of which
+the kernel reads little.
+
+Source: Documentation/arch/x86/boot.rst ("The Real-Mode Kernel Header").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Self
+
+from bootproof.loader.address import U32_MAX, Range, align_up
+from bootproof.loader.boot_parameters import Read
+from bootproof.loader.packing.kinds import LONGEST_MAGIC, sniff
+from bootproof.loader.rules import Findings, documents, tolerated, violation
+from bootproof.loader.structures import SetupHeader, ZeroPage
+
+_HDRS: Final = 0x53726448
+_BOOT_FLAG: Final = 0xAA55
+_WITH_RELOCATION, _WITH_CMDLINE_SIZE, _WITH_INIT_SIZE, _WITH_XLOADFLAGS = 0x205, 0x206, 0x20A, 0x20C
+_LOADED_HIGH: Final = 1 << 0
+_XLF_KERNEL_64, _XLF_ABOVE_4G = 1 << 0, 1 << 1
+_HIGH_MEMORY: Final = 0x100000
+_ENTRY_64: Final = 0x200
+_COMMAND_LINE_SIZE: Final = 2048  # of Linux on x86 (arch/x86/include/asm/setup.h), with the NUL
+_ELF: Final = b"\x7fELF"
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """How a kernel with a setup header is entered."""
+
+    header: SetupHeader
+    # Guest-physical, of the first instruction.
+    entry: int
+    in_64_bits: bool
+    # Where the protected-mode code begins; None when it is not the kernel of the header.
+    load: int | None
+
+    @classmethod
+    def at(cls, header: SetupHeader, entry: int, in_64_bits: bool, read: Read) -> Self:
+        """The packed kernel tells where its code begins: payload_offset before it."""
+        supposed = max(entry - (_ENTRY_64 if in_64_bits else 0), 0)
+        if not header.payload_length:
+            return cls(header, entry, in_64_bits, supposed)
+        starts = (supposed, supposed + _ENTRY_64, max(supposed - _ENTRY_64, 0))
+        found = (at for at in starts if _is_payload(read, at + header.payload_offset))
+        return cls(header, entry, in_64_bits, next(found, None))
+
+    @property
+    def is_bzimage(self) -> bool:
+        """Whether the header came with the kernel."""
+        header = self.header
+        return bool(header.payload_length or header.setup_sects or header.syssize)
+
+    @property
+    def right_entry(self) -> int:
+        """Where the kernel is to be entered."""
+        return (self.load or 0) + (_ENTRY_64 if self.in_64_bits else 0)
+
+    @property
+    def needs(self) -> Range | None:
+        """What the kernel uses from its first instruction on: its file, and init_size bytes from
+        where it unpacks itself to; None for what is no bzImage.
+        """
+        header, load = self.header, self.load
+        if not self.is_bzimage or load is None:
+            return None
+        runtime, preferred = load, header.pref_address
+        if header.version >= _WITH_INIT_SIZE or not header.version:
+            relocatable = header.relocatable_kernel and header.kernel_alignment
+            aligned = align_up(max(load, preferred), header.kernel_alignment or 1)
+            runtime = aligned if relocatable else preferred or load
+        end = max(load + 16 * header.syssize, runtime + header.init_size)
+        return Range.between(min(load, runtime), max(end, load, runtime))
+
+
+def check(entered: Entered, page: ZeroPage, cmdline: bytes | None) -> Findings:
+    """`cmdline` is the command line as it lies in memory, without its NUL."""
+    if page.sentinel:
+        yield violation(
+            "sentinel",
+            f"the sentinel at 0x1ef of the zero page is {page.sentinel:#x}, not 0: the page was not"
+            " zeroed, and kernels drop acpi_rsdp_addr, ext_ramdisk_* and ext_cmd_line_ptr",
+            f"{documents.ZERO_PAGE}, sentinel",
+            value=page.sentinel,
+            limit=0,
+        )
+    yield from _magic(entered.header)
+    yield from _sizes(entered, cmdline)
+    if entered.is_bzimage:
+        yield from _entry(entered)
+        yield from _bzimage(entered)
+    yield from _initrd(entered, page)
+
+
+def _magic(header: SetupHeader) -> Findings:
+    for name, found, wanted in (
+        ("header", header.header, _HDRS),
+        ("boot_flag", header.boot_flag, _BOOT_FLAG),
+    ):
+        if found != wanted:
+            what = f"{name} of the setup header is {found:#x}, not {wanted:#x}"
+            section = f"{documents.HEADER}, {name}"
+            yield tolerated("setup-header-magic", what, section, value=found, limit=wanted)
+
+
+def _sizes(entered: Entered, cmdline: bytes | None) -> Findings:
+    header, size = entered.header, len(cmdline or b"")
+    if header.version >= _WITH_CMDLINE_SIZE and 0 < header.cmdline_size < size:
+        what = f"the command line has {size} bytes, more than cmdline_size {header.cmdline_size}"
+        section = f"{documents.HEADER}, cmdline_size"
+        yield violation("cmdline-size", what, section, value=size, limit=header.cmdline_size)
+    elif size >= _COMMAND_LINE_SIZE:
+        what = f"the command line has {size} bytes; Linux keeps {_COMMAND_LINE_SIZE - 1} of them"
+        limit = _COMMAND_LINE_SIZE - 1
+        yield violation("cmdline-size", what, documents.COMMAND_LINE, value=size, limit=limit)
+
+
+def _bzimage(entered: Entered) -> Findings:
+    header, load = entered.header, entered.load or 0
+    modern = header.version >= _WITH_INIT_SIZE or not header.version
+    for name in ("init_size", "kernel_alignment"):
+        if modern and not getattr(header, name):
+            what = f"{name} of the setup header is 0, but the kernel's own unpacking code reads it"
+            yield violation("setup-header", f"{what}: was the header copied whole?", _field(name))
+    if header.version and not header.loadflags & _LOADED_HIGH and load >= _HIGH_MEMORY:
+        what = f"loadflags {header.loadflags:#x} lacks LOADED_HIGH, but the kernel is at {load:#x}"
+        yield tolerated("loadflags", what, _field("loadflags"), value=header.loadflags)
+    if header.version >= _WITH_XLOADFLAGS:
+        yield from _xloadflags(entered)
+    if header.version >= _WITH_RELOCATION and not header.relocatable_kernel:
+        wanted = header.pref_address if header.version >= _WITH_INIT_SIZE else _HIGH_MEMORY
+        if load not in (wanted, _HIGH_MEMORY):
+            what = f"relocatable_kernel is 0, but the kernel is at {load:#x}, not at {wanted:#x}"
+            section = _field("relocatable_kernel")
+            yield violation("not-relocatable", what, section, address=load, limit=wanted)
+    if not entered.in_64_bits and header.code32_start not in (0, load):
+        what = f"code32_start is {header.code32_start:#x}, but the kernel is entered at {load:#x}"
+        section = _field("code32_start")
+        yield tolerated("code32-start", what, section, value=header.code32_start, limit=load)
+
+
+def _xloadflags(entered: Entered) -> Findings:
+    header = entered.header
+    flags, section = header.xloadflags, _field("xloadflags")
+    if entered.in_64_bits and not flags & _XLF_KERNEL_64:
+        what = f"xloadflags {flags:#x} lacks XLF_KERNEL_64: the kernel has no 64-bit entry at 0x200"
+        yield violation("xloadflags", what, section, value=flags)
+    needs = entered.needs
+    if needs and needs.end > U32_MAX + 1 and not flags & _XLF_ABOVE_4G:
+        what = (
+            f"xloadflags {flags:#x} lacks XLF_CAN_BE_LOADED_ABOVE_4G, but the kernel uses {needs}"
+        )
+        yield violation("xloadflags", what, section, address=needs.start, value=flags)
+
+
+def _entry(entered: Entered) -> Findings:
+    """The kernel is entered where it begins, or 0x200 further in 64-bit mode."""
+    header, load = entered.header, entered.load
+    bits, section = (
+        ("64-bit", documents.LINUX64) if entered.in_64_bits else ("32-bit", documents.LINUX32)
+    )
+    if load is None:
+        where = f"payload_offset {header.payload_offset:#x} behind the kernel's start"
+        what = f"no packed kernel is {where}, which the entry {entered.entry:#x} leads to"
+        yield violation("payload", what, _field("payload_offset"), address=entered.entry)
+    elif entered.entry != entered.right_entry:
+        what = f"the CPU starts at {entered.entry:#x}, but the {bits} entry of this bzImage is"
+        right = entered.right_entry
+        yield violation("entry", f"{what} {right:#x}", section, address=entered.entry, limit=right)
+
+
+def _is_payload(read: Read, address: int) -> bool:
+    data = read(address, LONGEST_MAGIC) or b""
+    return sniff(memoryview(data)) is not None or data.startswith(_ELF)
+
+
+def _initrd(entered: Entered, page: ZeroPage) -> Findings:
+    """Where an initrd may end. Above 4 GiB the ext_ fields and xloadflags say whether it may."""
+    header = entered.header
+    start = header.ramdisk_image | page.ext_ramdisk_image << 32
+    size = header.ramdisk_size | page.ext_ramdisk_size << 32
+    end = start + size
+    if not size:
+        return
+    if not header.type_of_loader:
+        section = _field("type_of_loader")
+        yield violation(
+            "type-of-loader", "type_of_loader is 0: the kernel ignores the initrd", section
+        )
+    highest = header.initrd_addr_max
+    if highest and highest < end - 1 <= U32_MAX:
+        what = f"the initrd ends at {end - 1:#x}, above initrd_addr_max {highest:#x}"
+        section = _field("initrd_addr_max")
+        yield tolerated(
+            "initrd-addr-max", what, section, address=start, value=end - 1, limit=highest
+        )
+    above = end - 1 > U32_MAX and header.version >= _WITH_XLOADFLAGS
+    if above and entered.is_bzimage and not header.xloadflags & _XLF_ABOVE_4G:
+        what = f"the initrd ends at {end - 1:#x}, but xloadflags {header.xloadflags:#x} lacks"
+        what += " XLF_CAN_BE_LOADED_ABOVE_4G"
+        yield violation("xloadflags", what, _field("xloadflags"), address=start, value=end - 1)
+
+
+def _field(name: str) -> str:
+    return f"{documents.HEADER}, {name}"

@@ -1,0 +1,216 @@
+"""Exhibits of the boot protocol of arm64 Linux."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.device_tree import DeviceTree, Node
+from bootproof.scenarios.museum import Exhibit
+from bootproof.scenarios.museum.scene import (
+    BOARD,
+    FOOTPRINT,
+    Change,
+    Scene,
+    Setting,
+    arm,
+    arm64_image,
+)
+
+ARM64: Final = Setting("arm64", banks=BOARD)
+HIGH: Final = Setting("arm64", banks=((GIB, 5 * GIB),))
+FAR: Final = Setting("arm64", banks=((GIB, 40 * GIB),))
+TWO: Final = Setting("arm64", banks=BOARD, cpus=2)
+KERNEL: Final = GIB + 16 * MIB
+END: Final = GIB + 64 * MIB
+
+
+def image_at(address: int) -> Change:
+    def change(scene: Scene) -> None:
+        scene.write(KERNEL, bytes(0x1000))
+        scene.write(address, arm64_image())
+        scene.regions["kernel"] = Range(address, min(FOOTPRINT, END - address))
+        scene.change(pc=address)
+
+    return change
+
+
+def dtb_at(address: int) -> Change:
+    def change(scene: Scene) -> None:
+        scene.move("dtb", address)
+        scene.registers = arm(scene).with_x(x0=address)
+
+    return change
+
+
+def told_initrd(start: int, end: int, *, size: int = 8) -> Change:
+    """The range of the initrd in /chosen, each address in `size` bytes."""
+
+    def change(scene: Scene) -> None:
+        mask = (1 << 8 * size) - 1
+        values = {
+            name: (at & mask).to_bytes(size, "big")
+            for name, at in (("initrd_start", start), ("initrd_end", end))
+        }
+        scene.chosen(**values)
+
+    return change
+
+
+def initrd_at(address: int, *, size: int = 8) -> Change:
+    def change(scene: Scene) -> None:
+        scene.move("initrd", address)
+        told_initrd(address, scene.regions["initrd"].end, size=size)(scene)
+
+    return change
+
+
+def end_moved(by: int) -> Change:
+    def change(scene: Scene) -> None:
+        place = scene.regions["initrd"]
+        told_initrd(place.start, place.end + by)(scene)
+
+    return change
+
+
+def reserved(address: int) -> Change:
+    """A range that the kernel is not to map."""
+
+    def change(tree: DeviceTree) -> None:
+        cells = {b"#address-cells": struct.pack(">I", 2), b"#size-cells": struct.pack(">I", 2)}
+        tree.nodes.append(Node(b"reserved-memory", 1, {**cells, b"ranges": b""}))
+        reg = struct.pack(">2Q", address, MIB)
+        tree.nodes.append(Node(b"firmware@0", 2, {b"reg": reg, b"no-map": b""}))
+
+    return lambda scene: scene.tree(change)
+
+
+def memory(*places: tuple[int, int]) -> Change:
+    """The memory node."""
+
+    def change(tree: DeviceTree) -> None:
+        node = tree.child(b"memory@40000000")
+        assert node is not None
+        node.properties[b"reg"] = b"".join(struct.pack(">2Q", *place) for place in places)
+
+    return lambda scene: scene.tree(change)
+
+
+def broken_tree(scene: Scene) -> None:
+    """A tree whose nodes do not end."""
+    scene.write(scene.regions["dtb"].end - 0x100, b"\xff" * 0x100)
+
+
+EXHIBITS: Final = (
+    Exhibit(
+        "image-at-64-kib",
+        *(ARM64, "the kernel's buffer is aligned to 64 KiB only", "image-base"),
+        image_at(KERNEL + 0x10000),
+        "systemd PR #42542",
+    ),
+    Exhibit(
+        "image-at-4-kib",
+        *(ARM64, "the kernel's buffer is aligned to 4 KiB only", "image-base"),
+        image_at(KERNEL + 0x1000),
+        "systemd PR #42463",
+    ),
+    Exhibit(
+        "image-beyond-ram",
+        *(ARM64, "the file fits into a small guest, image_size does not", "kernel"),
+        image_at(END - 2 * MIB),
+        "libkrun PR #476",
+        fixed=initrd_at(GIB + 40 * MIB),
+    ),
+    Exhibit(
+        "exception-level-0",
+        *(ARM64, "the CPU is at EL0", "exception-level"),
+        lambda s: s.change(pstate=0x3C0),
+    ),
+    Exhibit(
+        "dtb-in-bss",
+        *(ARM64, "room for the file, not for image_size: the kernel clears the DTB", "overlap"),
+        dtb_at(KERNEL + FOOTPRINT - 0x60000),
+        "archlinuxarm/PKGBUILDs PR #2223",
+    ),
+    Exhibit(
+        "initrd-in-bss",
+        *(ARM64, "the initrd begins before the end of image_size", "overlap"),
+        initrd_at(KERNEL + FOOTPRINT - 0x1000),
+        "rhboot/grub2 PR #110",
+    ),
+    Exhibit(
+        "dtb-in-the-initrd",
+        *(ARM64, "the device tree lies in the initrd", "overlap"),
+        lambda s: dtb_at(s.regions["initrd"].start + 0x1000)(s),
+    ),
+    Exhibit(
+        "initrd-told-short",
+        *(ARM64, "the initrd is larger than its range in the device tree", "initrd"),
+        end_moved(-0x2000),
+        "au-ts/libvmm #384",
+    ),
+    Exhibit(
+        "initrd-told-long",
+        *(ARM64, "linux,initrd-end lies behind the end of RAM", "ramdisk"),
+        end_moved(16 * MIB),
+    ),
+    Exhibit(
+        "initrd-ends-before-it-begins",
+        *(ARM64, "linux,initrd-end is below linux,initrd-start", "chosen-initrd"),
+        end_moved(-4 * MIB),
+    ),
+    Exhibit(
+        "initrd-addresses-of-3-bytes",
+        *(ARM64, "linux,initrd-start has neither 4 nor 8 bytes", "chosen-initrd"),
+        lambda s: s.chosen(initrd_start=bytes(3)),
+    ),
+    Exhibit(
+        "initrd-end-missing",
+        *(ARM64, "there is a linux,initrd-start, and no linux,initrd-end", "chosen-initrd"),
+        lambda s: s.chosen(initrd_end=None),
+    ),
+    Exhibit(
+        "initrd-in-32-bits",
+        *(HIGH, "the initrd lies above 4 GiB, its addresses have 32 bits", "region"),
+        lambda s: told_initrd(s.regions["initrd"].start, s.regions["initrd"].end, size=4)(s),
+        "riscv-isa-sim PR #2301",
+        fixed=initrd_at(5 * GIB),
+    ),
+    Exhibit(
+        "initrd-too-far",
+        *(FAR, "initrd and Image are more than 32 GiB apart", "initrd-window"),
+        initrd_at(36 * GIB),
+    ),
+    Exhibit(
+        "dtb-does-not-end",
+        *(ARM64, "the device tree was overwritten at its end", "dtb"),
+        broken_tree,
+    ),
+    Exhibit(
+        "memory-node-missing",
+        *(ARM64, "the device tree tells of no memory", "memory-node"),
+        memory(),
+    ),
+    Exhibit(
+        "memory-node-has-more",
+        *(ARM64, "/memory says 1 GiB, the machine has 64 MiB", "map-no-ram"),
+        memory((GIB, GIB)),
+    ),
+    Exhibit(
+        "memory-node-has-less",
+        *(ARM64, "/memory ends before the initrd does", "map-misses"),
+        memory((GIB, 32 * MIB)),
+    ),
+    Exhibit(
+        "kernel-not-to-be-mapped",
+        *(ARM64, "a no-map range of /reserved-memory lies over the kernel", "reserved-memory"),
+        reserved(KERNEL + MIB),
+        fixed=reserved(GIB + 32 * MIB),
+    ),
+    Exhibit(
+        "one-cpu-of-two-told",
+        *(ARM64, "two CPUs are handed over, /cpus has one", "cpus"),
+        lambda s: s.more_cpus.append(s.registers),
+    ),
+)
