@@ -414,6 +414,7 @@ def _assembly(
         initrd=initrd,
         dtb=device_tree(machine),
         reserved=machine.reserved,
+        firmware=machine.firmware,
         label=case.id,
         cpus=machine.cpus,
         unsafe=case.unsafe,

@@ -6,10 +6,11 @@ unit tests of a VMM. What the entry probe sees of a real CPU is judged by the sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bootproof.loader import bootimage
+from bootproof.loader.address import Range
 from bootproof.loader.arch import Registers
 from bootproof.loader.boot_parameters import Read, reader
 from bootproof.loader.bootimage import BootImage
@@ -34,11 +35,12 @@ def findings(
     *,
     system: Mapping[str, int] | None = None,
     cpus: int | None = None,
+    resident: Sequence[Range] = (),
 ) -> tuple[RuleFinding, ...]:
     """The rules that do not hold for an image whose memory is read by `read`.
 
     `registers` are those that were seen of CPU 0 when they are not the image's own, `system` those
-    that no image has, `cpus` how many CPUs the machine has.
+    that no image has, `cpus` how many CPUs the machine has, `resident` where its firmware stays.
     """
     told = len(image.cpus) if len(image.cpus) > 1 else None
     hardware = Hardware(
@@ -49,5 +51,6 @@ def findings(
         image.ram,
         cpus or told,
         image.regions,
+        resident,
     )
     return tuple(broken_rules(image.protocol, hardware))

@@ -1,17 +1,17 @@
 """Flattened device trees: read within bounds, changed, and written. Pure: bytes only.
 
-Owns the format, and what /chosen is to tell a kernel. A tree may come from a stranger: reading it
-is one pass without recursion, and trusts no offset and no size.
+Owns the format, and what is to tell a kernel how it was loaded. A tree may come from a stranger:
+reading it is one pass without recursion, and trusts no offset and no size.
 
-Source: Devicetree Specification v0.4, section 3.6 (/chosen) and chapter 5 (flattened format);
-Documentation/devicetree/bindings/chosen.txt of the kernel for linux,initrd-*.
+Source: Devicetree Specification v0.4, sections 3.5 (/reserved-memory) and 3.6 (/chosen), chapter 5
+(flattened format); Documentation/devicetree/bindings/chosen.txt of the kernel for linux,initrd-*.
 """
 
 # No deferred annotations here: `Declared` reads the encodings from them.
 import hashlib
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -28,6 +28,7 @@ _BEGIN_NODE, _END_NODE, _PROPERTY, _NOP, _END = 1, 2, 3, 4, 9
 _TEXTS: Final = re.compile(rb"(?:[\t\v\f -~]+\0)+")
 _WORD, _PAIR, _RESERVATION = struct.Struct(">I"), struct.Struct(">2I"), struct.Struct(">2Q")
 
+RESERVED_MEMORY: Final = b"reserved-memory"
 INITRD: Final = (b"linux,initrd-start", b"linux,initrd-end")
 # Host entropy, which would make each boot a different one. A random pool that is not seeded at all
 # costs guest instructions, so that one is given the same bytes each time.
@@ -150,20 +151,34 @@ class DeviceTree:
 
     @property
     def cpus(self) -> int:
-        """How many CPUs are listed (section 3.8)."""
-        count, parent = 0, b""
+        """How many CPUs are listed."""
+        return len(self.cpu_numbers)
+
+    @property
+    def cpu_numbers(self) -> list[int]:
+        """What the listed CPUs are called: harts, on riscv64 (section 3.8)."""
+        numbers, parent = [], b""
         for node in self.nodes:
             if node.depth == 1:
                 parent = node.name
-            count += (node.depth, parent) == (2, b"cpus") and node.name.startswith(b"cpu@")
-        return count
+            if (node.depth, parent) == (2, b"cpus") and node.name.startswith(b"cpu@"):
+                numbers.append(int.from_bytes(node.properties.get(b"reg", b""), "big"))
+        return numbers
 
 
-def chosen(dtb: bytes, *, cmdline: bytes, initrd: Range | None, label: str = "") -> bytes:
-    """`dtb` with command line, initrd and label in /chosen, without another's initrd.
+def for_kernel(
+    dtb: bytes,
+    *,
+    cmdline: bytes,
+    initrd: Range | None,
+    label: str = "",
+    firmware: Sequence[Range] = (),
+) -> bytes:
+    """`dtb` with command line, initrd and label in /chosen, without another's initrd, and with the
+    RAM of a firmware reserved.
 
-    There is no kaslr-seed, and rng-seed is always the same. The initrd is a guest-physical range.
-    Raises DeviceTreeError.
+    There is no kaslr-seed, and rng-seed is always the same. Ranges are guest-physical. Raises
+    DeviceTreeError.
     """
     tree = DeviceTree.parse(dtb)
     node = tree.child(b"chosen")
@@ -179,11 +194,33 @@ def chosen(dtb: bytes, *, cmdline: bytes, initrd: Range | None, label: str = "")
     for name in (_KASLR_SEED, *INITRD, *values):
         node.properties.pop(name, None)
     node.properties |= values
+    _reserve(tree, firmware)
     patched = tree.to_bytes()
     if len(patched) > DTB_MAX:
         facts: Facts = {"field": "totalsize", "value": len(patched), "limit": DTB_MAX}
         raise DeviceTreeError("the device tree is too large", **facts)
     return patched
+
+
+def _reserve(tree: DeviceTree, firmware: Sequence[Range]) -> None:
+    """Adds to /reserved-memory, with no-map: nobody is to map it (section 3.5)."""
+    if not firmware:
+        return
+    parent = tree.child(RESERVED_MEMORY)
+    if parent is None:
+        two = _WORD.pack(2)
+        cells = {b"#address-cells": two, b"#size-cells": two, b"ranges": b""}
+        parent = Node(RESERVED_MEMORY, 1, cells)
+        tree.nodes.append(parent)
+    at = tree.nodes.index(parent) + 1
+    tree.nodes[at:at] = [
+        Node(b"firmware@%x" % area.start, 2, {b"reg": _reg(area), b"no-map": b""})
+        for area in firmware
+    ]
+
+
+def _reg(area: Range) -> bytes:
+    return struct.pack(">2Q", area.start, area.size)
 
 
 def _header(dtb: bytes) -> Header:

@@ -52,11 +52,13 @@ class Board:
 
     # Where RAM is, by its size in bytes.
     banks: Callable[[int], Banks]
-    # RAM that the machine does not leave alone.
-    reserved: tuple[Region, ...] = ()
+    # RAM that the machine does not leave alone, by the size of all of it.
+    reserved: Callable[[int], tuple[Region, ...]] = lambda memory: ()
     # Whether it writes there itself at every reset. Else loader devices reach it, through ROM too,
     # and what the CPU sees there need not be in the RAM's own bytes.
     writes_reserved: bool = False
+    # That of it where a firmware stays: nothing else can be there.
+    firmware: tuple[Region, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +76,13 @@ class Quirk:
 @dataclass(frozen=True, slots=True)
 class RealtimeQuirk:
     """Kernels before `kernel_fixed` that, with several CPUs, only boot in real time on a QEMU
-    before `fixed`. A kernel that does not say its release is taken to be one of them.
+    before `fixed`: all of them where it is not the kernel's doing. One that does not say its
+    release is taken to be one of them.
     """
 
     name: str
     fixed: Version
-    kernel_fixed: tuple[int, int]
+    kernel_fixed: tuple[int, int] | None
     reason: str
 
     def __str__(self) -> str:
@@ -89,6 +92,8 @@ class RealtimeQuirk:
         """`release` gives the kernel's `uname -r`; it is only asked when it decides."""
         if cpus == 1 or version >= self.fixed:
             return False
+        if self.kernel_fixed is None:
+            return True
         numbers = re.match(r"(\d+)\.(\d+)", release() or "")
         return not numbers or (int(numbers[1]), int(numbers[2])) < self.kernel_fixed
 
@@ -131,7 +136,10 @@ class Arch:
     cpu_limit: int
     # Whether guests with several CPUs were seen to run the same way each time.
     smp_repeats: bool
-    # Whether QEMU's own -kernel runs a firmware before the kernel; ours never does.
+    # The firmware that every guest needs beside its kernel, as QEMU's -bios names it, if it needs
+    # one.
+    bios: str | None = None
+    # Whether QEMU's own -kernel runs a firmware before the kernel that tells it of the machine.
     firmware: bool
     # What some QEMUs cannot do.
     quirks: tuple[Quirk, ...] = ()

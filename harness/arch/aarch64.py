@@ -7,7 +7,7 @@ function numbers from DEN0022.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from bootproof.harness.arch import FAST, Arch, Board, SerialPort
@@ -21,7 +21,10 @@ from bootproof.loader.layout import Region
 # --- memory --------------------------------------------------------------------------------------
 
 _RAM_BASE: Final = GIB
-_RESERVED: Final = (Region("QEMU's device tree", Range(_RAM_BASE, MIB)),)
+
+
+def _reserved(_memory: int) -> tuple[Region, ...]:
+    return (Region("QEMU's device tree", Range(_RAM_BASE, MIB)),)
 
 
 def _banks(memory: int) -> Banks:
@@ -35,7 +38,7 @@ def _system_ram(banks: Sequence[Range], _acpi_tables: Range | None) -> tuple[Ran
 # --- registers -----------------------------------------------------------------------------------
 
 
-def _parse(dump: str) -> Arm64Registers:
+def _parse(dump: str, _system: Mapping[str, int]) -> Arm64Registers:
     numbers = values(dump)
     try:
         return Arm64Registers(
@@ -68,7 +71,7 @@ AARCH64: Final = Arch(
     emulator="qemu-system-aarch64",
     packages=("qemu-system-arm", "qemu-system-aarch64", "qemu-system-aarch64"),
     # QEMU puts its own device tree at the start of RAM, as a ROM, at every reset.
-    boards={"virt": Board(_banks, _RESERVED, writes_reserved=True)},
+    boards={"virt": Board(_banks, _reserved, writes_reserved=True)},
     board="virt",
     cpu="cortex-a57",
     page_cpus={"16K": "neoverse-n1"},

@@ -8,7 +8,7 @@ descriptor-table registers.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,8 +19,9 @@ from bootproof.loader.arch import Registers
 class DumpFormat:
     """How an architecture's dump shows what is needed, and how the rest is read."""
 
-    # The registers of the first CPU. Raises ValueError for an incomplete dump.
-    parse: Callable[[str], Registers]
+    # The registers of the first CPU, with those of `system`. Raises ValueError for an incomplete
+    # dump.
+    parse: Callable[[str, Mapping[str, int]], Registers]
     # Its first group is the program counter, hexadecimal.
     pc: re.Pattern[str]
     # Its first group is a hexadecimal number; interrupts are off when, of `mask`, exactly the bits

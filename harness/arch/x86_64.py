@@ -22,7 +22,9 @@ from bootproof.loader.protocols.e820 import LEGACY_HOLE, memory_map, system_ram
 
 # --- memory --------------------------------------------------------------------------------------
 
-_RESERVED: Final = (Region("VGA memory and ROMs", LEGACY_HOLE),)
+
+def _reserved(_memory: int) -> tuple[Region, ...]:
+    return (Region("VGA memory and ROMs", LEGACY_HOLE),)
 
 
 def _split_at(threshold: int, low: int) -> Callable[[int], Banks]:
@@ -49,7 +51,7 @@ _TABLE: Final = re.compile(r"^([GI]DT)= +([0-9a-f]+) ([0-9a-f]{8})", re.MULTILIN
 _GPRS: Final = ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp")
 
 
-def _parse(dump: str) -> X86Registers:
+def _parse(dump: str, _system: Mapping[str, int]) -> X86Registers:
     text, numbers = each_cpu(dump)[0], values(dump)
     segments = {match[1].lower(): _segment(match) for match in _SEGMENT.finditer(text)}
     tables = {
@@ -124,9 +126,9 @@ X86_64: Final = Arch(
     emulator="qemu-system-x86_64",
     packages=("qemu-system-x86", "qemu-system-x86", "qemu-system-x86"),
     boards={
-        "q35": Board(_split_at(0xB0000000, 2 * GIB), _RESERVED),
-        "pc": Board(_split_at(0xE0000000, 3 * GIB), _RESERVED),
-        "microvm": Board(_split_at(3 * GIB + 1, 3 * GIB), _RESERVED),
+        "q35": Board(_split_at(0xB0000000, 2 * GIB), _reserved),
+        "pc": Board(_split_at(0xE0000000, 3 * GIB), _reserved),
+        "microvm": Board(_split_at(3 * GIB + 1, 3 * GIB), _reserved),
     },
     board="q35",
     cpu="qemu64",

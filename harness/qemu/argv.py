@@ -128,6 +128,7 @@ def machine_words(
         *("-m", size),
         *("-smp", str(machine.cpus)),
         *(word for setting in machine.arch.globals for word in ("-global", setting)),
+        *(("-bios", machine.arch.bios) if machine.arch.bios else ()),
         *_ram_backend(ram, size),
     ]
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 import re
 import select
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 
 _BREAKPOINT_SIZE = 1
 _PIECE = 0x800  # of a feature description
+_INCLUDE = re.compile(r'<xi:include href="([^"]+)"')
+_REGISTER = re.compile(r'<reg name="(\w+)" bitsize="\d+"[^>]*?(?: regnum="(\d+)"[^>]*)?/>')
 
 
 class GdbError(Exception):
@@ -28,6 +30,7 @@ class GdbStub:
         self._sock = sock
         self._wait = wait
         self._received = b""
+        self._numbers: dict[str, int] = {}
 
     def run_to(self, address: int, given_up: Callable[[], bool]) -> bool:
         """Lets the guest run to its first arrival at guest-virtual `address`; then it is stopped.
@@ -70,19 +73,29 @@ class GdbStub:
 
     def system_registers(self, names: Collection[str]) -> dict[str, int]:
         """The values of those of the named system registers that the stub knows of."""
-        if not names:
-            return {}
-        features = self._feature("system-registers.xml").decode("ascii", "replace")
-        registers = re.findall(r'<reg name="(\w+)" bitsize="\d+" regnum="(\d+)"', features)
-        return {name: self._register(int(number)) for name, number in registers if name in names}
+        if names and not self._numbers:
+            self._numbers.update(self._numbered())
+        known = self._numbers
+        return {name: self._register(known[name]) for name in names if name in known}
 
-    def _feature(self, name: str) -> bytes:
+    def _numbered(self) -> Iterator[tuple[str, int]]:
+        """Every register of the target description with its number: one that has none follows the
+        one before (GDB manual, "Target Description Format").
+        """
+        number = 0
+        for feature in _INCLUDE.findall(self._feature("target.xml")):
+            for name, own in _REGISTER.findall(self._feature(feature)):
+                number = int(own) if own else number
+                yield name, number
+                number += 1
+
+    def _feature(self, name: str) -> str:
         text = b""
         while True:
             answer = self._ask(f"qXfer:features:read:{name}:{len(text):x},{_PIECE:x}")
             text += answer[1:]
             if answer[:1] != b"m":  # "l" is the last piece, anything else is an error
-                return text
+                return text.decode("ascii", "replace")
 
     def _register(self, number: int) -> int:
         answer = self._ask(f"p{number:x}")

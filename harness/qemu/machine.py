@@ -113,7 +113,11 @@ class Machine:
 
     @property
     def reserved(self) -> tuple[Region, ...]:
-        return self.arch.boards[self.board].reserved
+        return self.arch.boards[self.board].reserved(self.memory)
+
+    @property
+    def firmware(self) -> tuple[Region, ...]:
+        return self.arch.boards[self.board].firmware
 
     @property
     def writes_reserved(self) -> bool:

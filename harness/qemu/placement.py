@@ -84,7 +84,7 @@ def place_image(
     mapped = placement is Placement.MAPPED
     untouched = [part for hole in reserved for part in _outside(hole, [*staged, *covered])]
     return PlacedImage(
-        launch=_launch(files, stubs, mapped=mapped),
+        launch=_launch(files, stubs, machine.cpus if arch.every_cpu else 0, mapped=mapped),
         files=files,
         stubs=tuple((_stub_file(number), stub.code) for number, stub in enumerate(stubs)),
         working_areas=(*(Range(s.address, arch.stub_size) for s in stubs), *staging, *untouched),
@@ -111,10 +111,15 @@ def _stubs(
     ]
 
 
-def _launch(files: Sequence[DeviceFile], stubs: Sequence[Stub], *, mapped: bool) -> Launch:
+def _launch(
+    files: Sequence[DeviceFile], stubs: Sequence[Stub], cpus: int, *, mapped: bool
+) -> Launch:
+    """Of `cpus`, those without a stub of their own begin in the first one's."""
     blobs = [Blob(file.path, file.address) for file in files]
     blobs += [Blob(_stub_file(number), stub.address) for number, stub in enumerate(stubs)]
-    return Launch(tuple(blobs), tuple(stub.loader_entry for stub in stubs), mapped)
+    entries = [stub.loader_entry for stub in stubs]
+    entries += entries[:1] * (cpus - len(stubs))
+    return Launch(tuple(blobs), tuple(entries), mapped)
 
 
 def _stub_file(number: int) -> str:

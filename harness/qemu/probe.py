@@ -73,8 +73,13 @@ def _findings(
 ) -> tuple[RuleFinding, ...]:
     """The rules that do not hold: for these registers, else for those that the image asks for."""
     system = session.gdb.system_registers(session.machine.arch.dump.system) if registers else {}
-    cpus = session.machine.cpus
-    return conformance.findings(guest.image, _reader(memory), registers, system=system, cpus=cpus)
+    machine = session.machine
+    return conformance.findings(
+        *(guest.image, _reader(memory), registers),
+        system=system,
+        cpus=machine.cpus,
+        resident=[region.range for region in machine.firmware],
+    )
 
 
 def compare_memory(

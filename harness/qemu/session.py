@@ -164,7 +164,9 @@ class Session:
         Raises GdbError and MonitorError when QEMU goes away.
         """
         stopped = self.gdb.run_to(entry, given_up)
-        registers = self.machine.arch.dump.parse(self.monitor.registers())
+        dump = self.machine.arch.dump
+        system = self.gdb.system_registers(dump.system) if stopped else {}
+        registers = dump.parse(self.monitor.registers(), system)
         return stopped and registers.pc == entry, registers
 
     def observe(

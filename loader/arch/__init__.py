@@ -105,6 +105,9 @@ class Architecture(Generic[R]):
     # reset to the registers, and leaves guest RAM, which it is given to read, as it is. Raises
     # StubError for a state that cannot be reached this way.
     stub: Callable[[R, int, Sequence[Copy], Read], Stub]
+    # Whether the stub is for every CPU of the machine: a firmware keeps the others then. Else they
+    # are off until the kernel asks for them.
+    every_cpu: bool = False
 
 
 _ADVICE: Final = (

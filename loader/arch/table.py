@@ -7,10 +7,11 @@ from typing import Any, Final, TypeAlias
 
 from bootproof.loader.arch import Architecture
 from bootproof.loader.arch.aarch64 import AARCH64
+from bootproof.loader.arch.riscv64 import RISCV64
 from bootproof.loader.arch.x86_64 import X86_64
 
 AnyArchitecture: TypeAlias = Architecture[Any]
 
 ARCHITECTURES: Final[Mapping[str, AnyArchitecture]] = {
-    arch.name: arch for arch in (X86_64, AARCH64)
+    arch.name: arch for arch in (X86_64, AARCH64, RISCV64)
 }

@@ -33,7 +33,8 @@ class BootRequest:
     """What is handed to the kernel beside its own image.
 
     `cmdline` is without the terminating NUL; `dtb` is the machine's own device tree (device-tree
-    architectures only); `reserved` is RAM that the machine will not leave alone; `label` is
+    architectures only); `reserved` is RAM that the machine will not leave alone, and
+    `firmware` that of it where a firmware stays, so that nothing else can be there; `label` is
     written where the protocol has a place for it, so that the guest can tell by which request it
     was made. `cpus` is how many the machine has; where no device tree says so, the kernel is told
     of more than one by tables. `unsafe` leaves out the checks of where the kernel may run, for
@@ -47,6 +48,7 @@ class BootRequest:
     label: str = ""
     cpus: int = 1
     unsafe: bool = False
+    firmware: tuple[Region, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,13 @@ from typing import Any, Final, TypeAlias
 
 from bootproof.loader.arch import Registers
 from bootproof.loader.boot_parameters import BootParameters, Memory, reader
-from bootproof.loader.protocols import BootProtocol, arm64, linux32, linux64, pvh
+from bootproof.loader.protocols import BootProtocol, arm64, linux32, linux64, pvh, riscv64
 from bootproof.loader.rules import Hardware, RuleFinding
 
 AnyProtocol: TypeAlias = BootProtocol[Any]
 
 PROTOCOLS: Final[Mapping[str, AnyProtocol]] = {
-    module.PROTOCOL.name: module.PROTOCOL for module in (linux64, linux32, pvh, arm64)
+    module.PROTOCOL.name: module.PROTOCOL for module in (linux64, linux32, pvh, arm64, riscv64)
 }
 
 

@@ -66,6 +66,8 @@ class Hardware(Generic[R]):
     cpus: int | None = None
     # What the loader says lies where.
     regions: Sequence[Region] = ()
+    # RAM where a firmware stays, out of which the kernel has to be kept.
+    resident: Sequence[Range] = ()
 
     def in_ram(self, place: Range) -> bool:
         """Whether all of a guest-physical range is RAM."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from bootproof.loader import device_tree
-from bootproof.loader.address import Range
+from bootproof.loader.address import Range, joined
 from bootproof.loader.arch import R
 from bootproof.loader.boot_parameters import Read
 from bootproof.loader.device_tree import DeviceTree, DeviceTreeError, Header, Node
@@ -32,6 +32,7 @@ from bootproof.loader.structures import E820Entry
 
 DTB: Final = "dtb"
 _RAM: Final = 1
+_NO_MAP: Final = b"no-map"
 _CHOSEN: Final = f"{documents.CHOSEN} (linux,initrd-start and -end)"
 
 
@@ -124,20 +125,35 @@ def _memory(tree: DeviceTree) -> Iterator[E820Entry]:
 
 def _reserved(tree: DeviceTree, found: Iterable[Piece]) -> Findings:
     """What the kernel is not to map at all must hold nothing that it is pointed to."""
+    for node, place in _reservations(tree):
+        for piece in found:
+            if piece.range.overlaps(place):
+                name = node.name.decode("ascii", "backslashreplace")
+                what = f"/reserved-memory/{name} {place} has the {piece} in it"
+                grade = violation if _NO_MAP in node.properties else tolerated
+                section = documents.RESERVED_MEMORY
+                yield grade("reserved-memory", what, section, address=place.start)
+
+
+def resident(hardware: Hardware[R], tree: DeviceTree, section: str) -> Findings:
+    """RAM where a firmware stays is either none that the kernel is told of, or not to be mapped."""
+    kept = joined(place for node, place in _reservations(tree) if _NO_MAP in node.properties)
+    told = [entry.range for entry in _memory(tree)]
+    for place in hardware.resident:
+        is_told = any(area.overlaps(place) for area in told)
+        if is_told and not any(area.contains(place) for area in kept):
+            what = f"the firmware's RAM {place} is not in /reserved-memory with no-map"
+            yield violation("firmware-reserved", what, section, address=place.start)
+
+
+def _reservations(tree: DeviceTree) -> Iterator[tuple[Node, Range]]:
     parent: Node | None = None
     for node in tree.nodes:
         if node.depth == 1:
             parent = node
-        if node.depth != 2 or parent is None or parent.name != b"reserved-memory":
-            continue
-        for place in _places(node.properties.get(b"reg", b""), _cells(parent)):
-            for piece in found:
-                if piece.range.overlaps(place):
-                    name = node.name.decode("ascii", "backslashreplace")
-                    what = f"/reserved-memory/{name} {place} has the {piece} in it"
-                    grade = violation if b"no-map" in node.properties else tolerated
-                    section = documents.RESERVED_MEMORY
-                    yield grade("reserved-memory", what, section, address=place.start)
+        if node.depth == 2 and parent is not None and parent.name == device_tree.RESERVED_MEMORY:
+            for place in _places(node.properties.get(b"reg", b""), _cells(parent)):
+                yield node, place
 
 
 def _cells(node: Node | None) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Guests without a kernel: a few hand-encoded instructions in a boot image, run by real QEMU.
 
 A program reads like what the guest does: `program("x86_64").say(b"hello\\n").halt()`. Encodings are
-spelled out here from the manuals (Intel SDM vol. 2, Arm ARM C6.2), independent of
+spelled out here from the manuals (Intel SDM vol. 2, Arm ARM C6.2, RISC-V vol. I), independent of
 bootproof.loader.arch. The x86 instructions used mean the same in 32-bit and 64-bit code.
 """
 
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.host.files import give_to_qemu
 from bootproof.harness.host.process import QemuProcess
 from bootproof.harness.observation import Budget, Placement
@@ -29,9 +30,10 @@ from bootproof.harness.qemu.session import CONSOLE
 from bootproof.harness.run import Outcome, Start, run
 from bootproof.harness.verdict import CodeAt, Expected
 from bootproof.loader import bootimage
-from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.address import MIB, Range
 from bootproof.loader.arch import Registers
 from bootproof.loader.arch.aarch64 import Arm64Registers
+from bootproof.loader.arch.riscv64 import RiscvRegisters
 from bootproof.loader.arch.x86_64 import (
     ATTR_CODE32,
     ATTR_CODE64,
@@ -51,6 +53,7 @@ BUDGET = Budget(parked_cpu_seconds=0.3, parked_looks=4, quiet_instructions=20_00
 PAGE_TABLES = 0x9000
 TEXT_DISTANCE = 0x10000  # the program's strings, behind its code
 PSCI_SYSTEM_OFF, PSCI_SYSTEM_RESET = 0x84000008, 0x84000009
+SBI_RESET, SBI_SHUTDOWN, SBI_REBOOT = 0x53525354, 0, 1  # SBI specification, chapter 10
 
 
 def flat32(rip: int, **changes: Any) -> X86Registers:
@@ -236,11 +239,78 @@ class Arm64Program(Program):
         return self
 
 
+class RiscvProgram(Program):
+    arch = "riscv64"
+
+    def wait(self) -> Self:
+        return self._emit(0x10500073, 0xFFDFF06F)  # wfi; j -4
+
+    def halt(self) -> Self:
+        self._emit(0x10017073)  # csrci sstatus, 2
+        return self.wait()
+
+    def spin(self) -> Self:
+        return self._emit(0x0000006F)  # j .
+
+    def count(self) -> Self:
+        return self._emit(0x00150513, 0xFFDFF06F)  # addi a0, a0, 1; j -4
+
+    def reset(self) -> Self:
+        return self.sbi(SBI_RESET, SBI_REBOOT)
+
+    def power_off(self) -> Self:
+        return self.sbi(SBI_RESET, SBI_SHUTDOWN)
+
+    def end_qemu(self, code: int) -> Self:
+        """Through the test device: hw/misc/sifive_test.c. Needs M-mode, or a firmware's leave."""
+        self._mov(5, 0x100000)
+        self._mov(6, code << 16 | 0x3333)
+        return self._emit(0x0062A023)  # sw t1, 0(t0)
+
+    def sbi(self, extension: int, first: int) -> Self:
+        """Function 0 of an extension, with 0 for its second argument."""
+        for register, value in {10: first, 11: 0, 16: 0, 17: extension}.items():
+            self._mov(register, value)
+        return self._emit(0x00000073)  # ecall
+
+    def undefined(self) -> Self:
+        """An exception that leads to the next one for ever: no vector is set up."""
+        return self._emit(0)
+
+    def _print(self, address: int, length: int) -> None:
+        self._mov(5, address)
+        self._mov(6, length)
+        self._mov(7, 0x10000000)  # 16550 of `virt`
+        self._emit(
+            0x0002CE03,  # lbu t3, 0(t0)
+            0x01C38023,  # sb t3, 0(t2)
+            0x00128293,  # addi t0, t0, 1
+            0xFFF30313,  # addi t1, t1, -1
+            0xFE0318E3,  # bnez t1, -16
+        )
+
+    def _jump_back(self, distance: int) -> None:
+        """j: its distance is scattered over the instruction, and less than 2 KiB here."""
+        self._emit(0x800FF06F | (-distance & 0x7FE) << 20 | (-distance >> 11 & 1) << 20)
+
+    def _mov(self, register: int, value: int) -> None:
+        """addi, and six times slli and ori: any 64-bit value without a literal."""
+        self._emit(register << 7 | 0x13)  # li register, 0
+        same = register << 15 | register << 7 | 0x13
+        for shift in range(55, -1, -11):
+            self._emit(same | 11 << 20 | 1 << 12, same | (value >> shift & 0x7FF) << 20 | 6 << 12)
+
+    def _emit(self, *words: int) -> Self:
+        self.code += struct.pack(f"<{len(words)}I", *words)
+        return self
+
+
+PROGRAMS = {kind.arch: kind for kind in (X86Program, Arm64Program, RiscvProgram)}
+
+
 def program(arch: str, entry: int | None = None) -> Program:
     """An empty program, by default for 2 MiB above the start of RAM."""
-    if arch == "x86_64":
-        return X86Program(2 * MIB if entry is None else entry)
-    return Arm64Program(GIB + 2 * MIB if entry is None else entry)
+    return PROGRAMS[arch](ARCHES[arch].ram_base + 2 * MIB if entry is None else entry)
 
 
 @dataclass(frozen=True)
@@ -254,11 +324,13 @@ class Guest:
 
     @property
     def cpu(self) -> Registers:
-        """As demanded; else 32-bit flat on x86 (with a stack), EL1 on aarch64."""
+        """As demanded; else 32-bit flat on x86 (with a stack), EL1 on arm64, S-mode on riscv64."""
         if self.registers is not None:
             return self.registers
-        entry = self.program.entry
-        return flat32(entry, rsp=0x8000) if self.program.arch == "x86_64" else Arm64Registers(entry)
+        entry, arch = self.program.entry, self.program.arch
+        if arch == "x86_64":
+            return flat32(entry, rsp=0x8000)
+        return Arm64Registers(entry) if arch == "aarch64" else RiscvRegisters(entry)
 
     def write(self, directory: Path, machine: Machine) -> BootImage:
         """The boot image, in `directory`, for a machine with this memory."""
@@ -304,6 +376,8 @@ class Claim:
         x86 = self.machine.arch.name == "x86_64"
         base, size = self.machine.banks[0]
         ram = ["1000-9fbff", f"100000-{size - 1:x}"] if x86 else [f"{base:x}-{base + size - 1:x}"]
+        if self.machine.firmware:
+            ram = [f"{self.machine.firmware[0].range.end:x}-{base + size - 1:x}"]
         return {
             "cmdline": self.cmdline,
             "release": "6.1.0-test",

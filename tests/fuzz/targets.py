@@ -37,7 +37,7 @@ from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.arch.x86_64 import ATTR_CODE64, DescriptorTable, Segment, X86Registers
 from bootproof.loader.bootimage import BootImageError
 from bootproof.loader.bootimage import parse as parse_boot_image
-from bootproof.loader.device_tree import DeviceTree, Node, chosen
+from bootproof.loader.device_tree import DeviceTree, Node, for_kernel
 from bootproof.loader.identify import identify
 from bootproof.loader.inspect import inspect
 from bootproof.loader.result import KernelLoaderResult
@@ -149,7 +149,7 @@ def _with_option(seeds: Callable[[], list[bytes]]) -> Callable[[], list[bytes]]:
 def _dtb(data: bytes) -> None:
     with GuestMemory(BANKS) as memory:
         load_dtb(memory, 0x1000, data)
-    chosen(data, cmdline=b"console=ttyAMA0", initrd=Range(0x1000, 0x1000), label="fuzz")
+    for_kernel(data, cmdline=b"console=ttyAMA0", initrd=Range(0x1000, 0x1000), label="fuzz")
 
 
 def _dtbs() -> list[bytes]:

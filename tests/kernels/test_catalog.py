@@ -14,7 +14,7 @@ from bootproof.kernels.lock import read_lock
 SHIPPED = load_catalog()
 
 
-def test_default_set_is_three_cloud_kernels_and_busybox_for_each_architecture() -> None:
+def test_default_set_is_the_kernels_of_each_architecture_and_its_busybox() -> None:
     assert [e.name for e in SHIPPED.default("x86_64")] == [
         "6.1-cloud-amd64",
         "6.12-cloud-amd64",
@@ -27,7 +27,13 @@ def test_default_set_is_three_cloud_kernels_and_busybox_for_each_architecture() 
         "newest-cloud-arm64",
         "busybox-arm64",
     ]
-    assert set(SHIPPED.default()) == {*SHIPPED.default("x86_64"), *SHIPPED.default("aarch64")}
+    assert [e.name for e in SHIPPED.default("riscv64")] == [
+        "6.12-riscv64",
+        "newest-riscv64",
+        "busybox-riscv64",
+    ]
+    arches = ("x86_64", "aarch64", "riscv64")
+    assert {*SHIPPED.default()} == {entry for arch in arches for entry in SHIPPED.default(arch)}
 
 
 def test_kernels_are_all_that_boots() -> None:
@@ -64,6 +70,18 @@ def test_kernels_are_all_that_boots() -> None:
             "8.0.1+deb13.1-cloud-arm64",
             "usr/lib/modules/8.0.1+deb13.1-cloud-arm64/vmlinuz",
         ),
+        (
+            "6.12-riscv64",
+            "linux-image-6.12.117+deb13-riscv64",
+            "6.12.117+deb13-riscv64",
+            "boot/vmlinux-6.12.117+deb13-riscv64",
+        ),
+        (
+            "newest-riscv64",
+            "linux-binary-7.2.13+deb14-riscv64",
+            "7.2.13+deb14-riscv64",
+            "usr/lib/modules/7.2.13+deb14-riscv64/vmlinuz",
+        ),
         ("busybox-amd64", "busybox-static", None, "usr/bin/busybox"),
     ],
 )
@@ -84,6 +102,8 @@ def test_pattern_takes_the_package_and_names_the_file(
         "linux-image-cloud-amd64",
         "linux-image-amd64",
         "linux-image-6.1.0-50-rt-amd64",
+        "linux-image-7.2.13+deb14-riscv64",
+        "linux-image-6.12.117+deb13-riscv64-dbg",
         "linux-binary-unsigned-7.3.4+deb13-cloud-amd64",
         "linux-image-7.3.4+deb13-cloud-amd64",
         "linux-binary-7.3.4+deb13-rt-arm64",

@@ -67,6 +67,16 @@ def arm64(**cpu: object) -> Document:
     }
 
 
+def riscv64(**cpu: object) -> Document:
+    return {
+        "version": 1,
+        "arch": "riscv64",
+        "protocol": "riscv64",
+        "banks": [{"address": "0x80000000", "size": RAM_SIZE, "offset": 0}],
+        "cpus": [{"pc": "0x80200000", **cpu}],
+    }
+
+
 def written(directory: Path, content: Document | bytes) -> Path:
     raw = content if isinstance(content, bytes) else json.dumps(content).encode()
     (directory / "boot.json").write_bytes(raw)
@@ -115,7 +125,7 @@ def test_everything_is_read(tmp_path: Path) -> None:
 
 
 def test_what_is_saved_reads_back_equal(tmp_path: Path) -> None:
-    for content in (document(), arm64(x=[hex(n) for n in range(31)], sp=16)):
+    for content in (document(), arm64(x=[hex(n) for n in range(31)], sp=16), riscv64(satp=16)):
         image = bootimage.open_boot_image(written(tmp_path, content))
         bootimage.save(image, tmp_path)
         assert bootimage.open_boot_image(tmp_path) == image
@@ -174,7 +184,7 @@ def drop(*path: str | int) -> Change:
     return change
 
 
-PROTOCOLS: Final = "linux64, linux32, pvh, arm64, none"
+PROTOCOLS: Final = "linux64, linux32, pvh, arm64, riscv64, none"
 KEYS: Final = "version, arch, protocol, banks, cpus, format, entry, regions, provenance"
 NUMBER: Final = 'expected a number such as 4096 or "0x1000", found '
 
@@ -187,9 +197,9 @@ REFUSED: Final[list[tuple[Change, str]]] = [
     (put("format", value="vmdk"), '$.format: "vmdk" is not one of bootproof boot image'),
     (
         put("arch", value="x86-64"),
-        '$.arch: "x86-64" is not one of x86_64, aarch64; did you mean x86_64?',
+        '$.arch: "x86-64" is not one of x86_64, aarch64, riscv64; did you mean x86_64?',
     ),
-    (put("arch", value=["x86_64"]), "$.arch: a list is not one of x86_64, aarch64"),
+    (put("arch", value=["x86_64"]), "$.arch: a list is not one of x86_64, aarch64, riscv64"),
     (
         put("protocol", value="linux46"),
         '$.protocol: "linux46" is not one of ' + PROTOCOLS + "; did you mean linux64?",
@@ -331,6 +341,7 @@ def test_arm64_has_31_registers(x: list[str], tmp_path: Path) -> None:
 def test_schema_accepts_what_the_reader_does(tmp_path: Path) -> None:
     """Each key that may be left out, left out; every way to write a number."""
     accepted = [document(), arm64(), arm64(x=[0] * 31, sp="16", pstate="0x3C9")]
+    accepted += [riscv64(), riscv64(x=[0] * 32, satp="0", sie=1, privilege="3")]
     for key in ("format", "entry", "regions", "provenance"):
         accepted.append(document())
         del accepted[-1][key]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bootproof.harness.qemu.devicetree import device_tree
 from bootproof.harness.qemu.machine import Machine
 from bootproof.loader.address import MIB, Range
-from bootproof.loader.device_tree import DeviceTree, DeviceTreeError, chosen
+from bootproof.loader.device_tree import DeviceTree, DeviceTreeError, for_kernel
 from tests.builders.programs import host_program
 
 # Everything that one might get wrong: reservations, a boot CPU, names with odd characters,
@@ -79,7 +79,7 @@ def tree() -> bytes:
 
 
 def test_only_chosen_changes(tree: bytes) -> None:
-    patched = chosen(
+    patched = for_kernel(
         tree, cmdline=b"quiet console=ttyAMA0", initrd=Range(0x48000000, 0x1234), label="a-b c"
     )
     assert decompiled(patched) == changed(
@@ -96,7 +96,7 @@ def test_only_chosen_changes(tree: bytes) -> None:
 
 
 def test_without_initrd_and_label(tree: bytes) -> None:
-    patched = chosen(tree, cmdline=b"x", initrd=None)
+    patched = for_kernel(tree, cmdline=b"x", initrd=None)
     wanted = changed(
         decompiled(tree), ("kaslr-seed", "rng-seed"), [RNG_SEED, '\t\tbootargs = "x";']
     )
@@ -105,14 +105,14 @@ def test_without_initrd_and_label(tree: bytes) -> None:
 
 def test_header(tree: bytes) -> None:
     """Version 17, readable by 16; boot CPU and size as they should be."""
-    patched = chosen(tree, cmdline=b"x", initrd=None)
+    patched = for_kernel(tree, cmdline=b"x", initrd=None)
     magic, total, *_, version, compatible, boot_cpu, _, _ = struct.unpack(">10I", patched[:40])
     assert (magic, total) == (0xD00DFEED, len(patched))
     assert (version, compatible, boot_cpu) == (17, 16, 3)
 
 
 def test_property_bytes_are_kept_exactly(tree: bytes) -> None:
-    patched = chosen(tree, cmdline=b"x", initrd=None)
+    patched = for_kernel(tree, cmdline=b"x", initrd=None)
     for name, data in {
         "bytes": b"\0\xff\x80\x7fA",
         "zero": b"\0",
@@ -128,7 +128,7 @@ def test_property_bytes_are_kept_exactly(tree: bytes) -> None:
 
 def test_old_values_are_replaced() -> None:
     source = '/dts-v1/; / { chosen { bootargs = "old", "er"; linux,initrd-start = <1>; }; };'
-    patched = chosen(dtc(source), cmdline=b"new", initrd=Range(0x10, 0x10))
+    patched = for_kernel(dtc(source), cmdline=b"new", initrd=Range(0x10, 0x10))
     assert {name: data for (_, name), data in properties(patched).items()} == {
         "bootargs": b"new\0",
         "rng-seed": SEED,
@@ -140,12 +140,12 @@ def test_old_values_are_replaced() -> None:
 def test_stale_initrd_is_taken_out() -> None:
     """A tree that names an initrd of somebody else's would have the kernel take it for its own."""
     source = "/dts-v1/; / { chosen { linux,initrd-start = <1>; linux,initrd-end = <2>; }; };"
-    patched = chosen(dtc(source), cmdline=b"new", initrd=None)
+    patched = for_kernel(dtc(source), cmdline=b"new", initrd=None)
     assert set(properties(patched)) == {("/chosen", "bootargs"), ("/chosen", "rng-seed")}
 
 
 def test_chosen_is_made_when_there_is_none() -> None:
-    patched = chosen(dtc("/dts-v1/; / { };"), cmdline=b"new", initrd=None)
+    patched = for_kernel(dtc("/dts-v1/; / { };"), cmdline=b"new", initrd=None)
     assert properties(patched) == {
         ("/chosen", "bootargs"): b"new\0",
         ("/chosen", "rng-seed"): SEED,
@@ -153,7 +153,7 @@ def test_chosen_is_made_when_there_is_none() -> None:
 
 
 def test_command_line_may_be_any_bytes(tree: bytes) -> None:
-    patched = chosen(tree, cmdline=b'\xff "quoted" \\', initrd=None)
+    patched = for_kernel(tree, cmdline=b'\xff "quoted" \\', initrd=None)
     assert properties(patched)[("/chosen", "bootargs")] == b'\xff "quoted" \\\0'
 
 
@@ -170,27 +170,27 @@ def test_nops_are_no_part_of_the_tree(tree: bytes) -> None:
     header[9] += added
     blob = struct.pack(">10I", *header) + tree[40:start] + structure + tree[start + size :]
     assert decompiled(blob) == decompiled(tree)
-    patched = chosen(blob, cmdline=b"x", initrd=None)
-    assert patched == chosen(tree, cmdline=b"x", initrd=None)
+    patched = for_kernel(blob, cmdline=b"x", initrd=None)
+    assert patched == for_kernel(tree, cmdline=b"x", initrd=None)
 
 
 @pytest.mark.parametrize("initrd", [None, Range(0x40000000, 1 << 40)])
 @pytest.mark.parametrize("label", ["", "label"])
 def test_size_is_known_before(tree: bytes, initrd: Range | None, label: str) -> None:
-    patched = chosen(tree, cmdline=b"x", initrd=initrd, label=label)
-    known = chosen(tree, cmdline=b"x", initrd=initrd and Range(0, 1), label=label)
+    patched = for_kernel(tree, cmdline=b"x", initrd=initrd, label=label)
+    known = for_kernel(tree, cmdline=b"x", initrd=initrd and Range(0, 1), label=label)
     assert len(known) == len(patched)
 
 
 def test_bytes_behind_the_tree_are_dropped(tree: bytes) -> None:
-    patched = chosen(tree, cmdline=b"x", initrd=None)
-    assert chosen(tree + bytes(1 << 20), cmdline=b"x", initrd=None) == patched
+    patched = for_kernel(tree, cmdline=b"x", initrd=None)
+    assert for_kernel(tree + bytes(1 << 20), cmdline=b"x", initrd=None) == patched
 
 
 def test_tree_of_a_real_machine() -> None:
     real = device_tree(Machine.with_defaults("aarch64", memory=512 * MIB))
     assert real is not None
-    patched = chosen(real, cmdline=b"quiet", initrd=Range(0x48000000, 0x1000), label="l")
+    patched = for_kernel(real, cmdline=b"quiet", initrd=Range(0x48000000, 0x1000), label="l")
     assert len(patched) < 64 << 10
     assert decompiled(patched) == changed(
         decompiled(real),
@@ -210,7 +210,7 @@ def test_tree_of_a_real_machine() -> None:
 
 def refused(data: bytes) -> str:
     with pytest.raises(DeviceTreeError) as error:
-        chosen(data, cmdline=b"x", initrd=None)
+        for_kernel(data, cmdline=b"x", initrd=None)
     assert str(error.value).isprintable()
     return str(error.value)
 
@@ -239,7 +239,7 @@ def test_any_value_in_a_header_field(tree: bytes, field: int, value: int) -> Non
 def survives(data: bytes) -> None:
     """Either a tree comes out, or the one error."""
     try:
-        chosen(data, cmdline=b"x", initrd=Range(1, 2), label="l")
+        for_kernel(data, cmdline=b"x", initrd=Range(1, 2), label="l")
     except DeviceTreeError as error:
         assert str(error).isprintable()
 

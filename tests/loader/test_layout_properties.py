@@ -94,7 +94,7 @@ def x86_plans(draw: st.DrawFn) -> tuple[str, list[Range], KernelLoaderResult, Bo
         header = replace(blank, version=0x20F, initrd_addr_max=draw(highest), cmdline_size=2047)
     start = draw(addresses(ram, 16 if header else 2 * MIB))
     kernel = kernel_at(Range(start, draw(SIZES)), name, header)
-    reserved = ARCHES["x86_64"].boards[board].reserved
+    reserved = ARCHES["x86_64"].boards[board].reserved(0)
     initrd = draw(st.none() | SIZES)
     request = BootRequest(
         cmdline=b"x" * draw(st.integers(0, 2047)),
@@ -117,7 +117,7 @@ def arm64_plans(draw: st.DrawFn) -> tuple[str, list[Range], KernelLoaderResult, 
         cmdline=b"x" * draw(st.integers(0, 2047)),
         initrd=None if initrd is None else bytes(initrd),
         dtb=device_tree(draw(st.sampled_from([8, 8 * KIB, MIB, 2 * MIB - 8 * KIB]))),
-        reserved=ARCHES["aarch64"].boards["virt"].reserved,
+        reserved=ARCHES["aarch64"].boards["virt"].reserved(0),
     )
     return "arm64", ram, kernel, request
 
@@ -260,7 +260,7 @@ def test_arm64_initrd_out_of_reach_is_refused(far: Range) -> None:
 
 def test_arm64_initrd_stays_off_reserved_ram() -> None:
     """The only room is where QEMU has its own device tree."""
-    ram, reserved = [Range(GIB, 8 * MIB)], ARCHES["aarch64"].boards["virt"].reserved
+    ram, reserved = [Range(GIB, 8 * MIB)], ARCHES["aarch64"].boards["virt"].reserved(0)
     kernel = kernel_at(Range(GIB + 2 * MIB, 6 * MIB), "arm64", None)
     request = BootRequest(initrd=bytes(MIB), dtb=device_tree(8))
     assert planned("arm64", ram, kernel, request)["initrd"].start == GIB + MIB
@@ -283,7 +283,7 @@ def assemblies(draw: st.DrawFn) -> tuple[bytes, Assembly]:
         b"console=x",
         initrd,
         device_tree(8 * KIB) if arch == "aarch64" else None,
-        ARCHES[arch].boards[board].reserved,
+        ARCHES[arch].boards[board].reserved(memory),
     )
     size = draw(st.integers(1, 300 * MIB))
     offset = draw(st.one_of(st.integers(0, 100), st.integers(900, 2600))) * 2 * MIB

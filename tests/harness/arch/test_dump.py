@@ -10,8 +10,9 @@ import pytest
 from bootproof.harness.arch.dump import DumpFormat, each_cpu
 from bootproof.loader.address import GIB, MIB
 from bootproof.loader.arch.aarch64 import Arm64Registers
+from bootproof.loader.arch.riscv64 import RiscvRegisters
 from bootproof.loader.arch.x86_64 import Segment, X86Registers
-from tests.builders.dumps import ARM64, X86, arm64_dump, x86_dump
+from tests.builders.dumps import ARM64, RISCV, X86, arm64_dump, riscv_dump, x86_dump
 from tests.builders.guests import Guest, flat32, flat64, live, machine, program
 
 # --- registers -----------------------------------------------------------------------------------
@@ -23,7 +24,7 @@ def test_x86_dump_of_a_real_cpu(make: type, tmp_path: Path) -> None:
     registers = make(2 * MIB, rax=0x11223344, rsp=0x8000, fs=Segment(0x28, 0x1234, 0xFFF, 0x93))
     with live(Guest(program("x86_64").wait(), registers), machine("x86_64"), tmp_path) as running:
         dump = running.registers(until="HLT=1")
-    found = X86.parse(dump)
+    found = X86.parse(dump, {})
     assert isinstance(found, X86Registers)
     assert (found.pc, found.rax, found.rsp, found.fs) == (
         *(2 * MIB + 1, 0x11223344, 0x8000),
@@ -39,19 +40,34 @@ def test_arm64_dump_of_a_real_cpu(tmp_path: Path) -> None:
     guest = Guest(program("aarch64").wait(), registers)
     with live(guest, machine("aarch64"), tmp_path) as running:
         dump = running.registers(until=f"PC={GIB + 2 * MIB + 4:016x}")
-    assert ARM64.parse(dump) == registers.__class__(
+    assert ARM64.parse(dump, {}) == registers.__class__(
         GIB + 2 * MIB + 4, registers.x, 5, registers.pstate
     )
     assert ARM64.program_counter(dump) == GIB + 2 * MIB + 4
     assert ARM64.interrupts_off(dump)
 
 
-@pytest.mark.parametrize("dump", ["", "garbage", x86_dump(0), arm64_dump(0)])
+def test_riscv_dump_of_a_real_cpu(tmp_path: Path) -> None:
+    entry = 2 * GIB + 2 * MIB
+    registers = RiscvRegisters(entry).with_x(x1=3, x10=7, x31=9)
+    guest = Guest(program("riscv64").wait(), registers)
+    with live(guest, machine("riscv64"), tmp_path) as running:
+        dump = running.registers(until=f"pc       {entry + 4:016x}")
+    assert (
+        RISCV.parse(dump, {"priv": 1}) == RISCV.parse(dump, {}) == replace(registers, pc=entry + 4)
+    )
+    assert RISCV.program_counter(dump) == entry + 4
+    assert RISCV.interrupts_off(dump)
+
+
+@pytest.mark.parametrize("dump", ["", "garbage", x86_dump(0), arm64_dump(0), riscv_dump(0)])
 def test_incomplete_dumps_are_named(dump: str) -> None:
     with pytest.raises(ValueError, match="QEMU's register dump shows no "):
-        X86.parse(dump)
+        X86.parse(dump, {})
     with pytest.raises(ValueError, match="QEMU's register dump shows no "):
-        ARM64.parse(dump)
+        ARM64.parse(dump, {})
+    with pytest.raises(ValueError, match="QEMU's register dump shows no "):
+        RISCV.parse(dump, {})
 
 
 @pytest.mark.parametrize("working", [False, True])
@@ -88,6 +104,9 @@ def test_only_the_first_cpu_counts() -> None:
         (ARM64, arm64_dump(0, 0x345), False),  # FIQs come through
         (ARM64, arm64_dump(0, 0x385), False),
         (ARM64, "", False),
+        (RISCV, riscv_dump(0, 0xA00000180), True),
+        (RISCV, riscv_dump(0, 0xA00000182), False),
+        (RISCV, "", False),
     ],
 )
 def test_interrupts_off(format_: DumpFormat, dump: str, off: bool) -> None:
@@ -102,6 +121,8 @@ def test_interrupts_off(format_: DumpFormat, dump: str, off: bool) -> None:
         (ARM64, "HLT=1", b"", False),
         (ARM64, "", bytes.fromhex("000000007f2003d5"), True),
         (ARM64, "", bytes.fromhex("7f2003d500000000"), False),
+        (RISCV, "", bytes.fromhex("0000000073005010"), True),
+        (RISCV, "", bytes.fromhex("7300501000000000"), False),
     ],
 )
 def test_halted(format_: DumpFormat, dump: str, before: bytes, halted: bool) -> None:
@@ -135,6 +156,9 @@ CALL = "the guest asked for it; the call is not the last thing it did"
         (ARM64, " X00=00000000c4000012 X01", "030000d4", "", "(PSCI SYSTEM_RESET2)"),
         (ARM64, " X00=0000000084000008 X01", "020000d4", "", CALL),
         (ARM64, " X00=0000000084000009 X01", "1f2003d5", "", CALL),
+        (RISCV, riscv_dump(0x80001234, mcause=9, mepc=0x8020), "", "", "(SBI call at 0x8020)"),
+        (RISCV, riscv_dump(0x80001234, mcause=2), "", "", "the guest wrote to the test device"),
+        (RISCV, riscv_dump(0x80201234, mcause=9), "", "", "the guest wrote to the test device"),
     ],
 )
 def test_reset_cause(format_: DumpFormat, dump: str, before: str, at: str, cause: str) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+
 import pytest
 
 from bootproof.harness.arch import PROFILES, Arch
 from bootproof.harness.arch.table import ARCHES
+from bootproof.harness.qemu.argv import machine_words
+from bootproof.harness.qemu.machine import Machine
 from bootproof.loader.address import GIB, MIB, Range
 
-X86, ARM64 = ARCHES["x86_64"], ARCHES["aarch64"]
+X86, ARM64, RISCV = (ARCHES[name] for name in ("x86_64", "aarch64", "riscv64"))
 
 
 @pytest.mark.parametrize("arch", ARCHES.values(), ids=lambda arch: arch.name)
@@ -48,6 +53,16 @@ def test_quirk_of_several_cpus(
     assert ARM64.realtime_quirks == ()
 
 
+@pytest.mark.parametrize(
+    ("cpus", "version", "applies"),
+    [(2, (7, 2, 22), True), (2, (9, 99, 99), True), (2, (10, 0, 0), False), (1, (7, 2, 22), False)],
+)
+def test_quirk_of_several_harts(cpus: int, version: tuple[int, int, int], applies: bool) -> None:
+    """Whatever the kernel is: it is not asked."""
+    (quirk,) = RISCV.realtime_quirks
+    assert quirk.applies(cpus, version, pytest.fail) is applies
+
+
 # --- RAM that a kernel shows -------------------------------------------------------------------
 
 
@@ -55,6 +70,8 @@ def test_quirk_of_several_cpus(
     ("arch", "banks", "wanted"),
     [
         ("aarch64", [(GIB, MIB)], [(GIB, MIB)]),
+        ("riscv64", [(2 * GIB, 4 * MIB)], [(2 * GIB + 2 * MIB, 2 * MIB)]),
+        ("riscv64", [(2 * GIB, MIB), (4 * GIB, MIB)], [(4 * GIB, MIB)]),
         ("x86_64", [(0, 16 * MIB)], [(0x1000, 0x9EC00), (MIB, 15 * MIB)]),
         ("x86_64", [(0, MIB)], [(0x1000, 0x9EC00)]),
         ("x86_64", [(0, 0x80000)], [(0x1000, 0x7F000)]),
@@ -75,3 +92,21 @@ def test_system_ram_without_acpi_tables() -> None:
     found = ARCHES["x86_64"].system_ram([Range(0, 16 * MIB)], Range(0x9E000, 0x1000))
     parts = [(0x1000, 0x9D000), (0x9F000, 0xC00), (MIB, 15 * MIB)]
     assert found == tuple(Range(*part) for part in parts)
+
+
+# --- RAM that a machine does not leave alone ---------------------------------------------------
+
+
+@pytest.mark.parametrize("memory", [4, 64, 129, 512, 1024, 1025, 4096])
+def test_what_the_riscv_machine_puts_into_ram_is_reserved(memory: int) -> None:
+    """Asked of a real one: `info roms`. It has all of them in RAM, and none elsewhere."""
+    machine = Machine.with_defaults("riscv64", memory=memory * MIB)
+    words = [*machine_words(machine), "-S", "-display", "none", "-monitor", "stdio"]
+    run = subprocess.run(
+        words, input="info roms\nquit\n", capture_output=True, text=True, check=True
+    )
+    found = re.findall(r"addr=(\w+) size=(\w+) mem=ram", run.stdout)
+    roms = [Range(int(address, 16), int(size, 16)) for address, size in found]
+    assert len(roms) == 2
+    kept = [region.range for region in machine.reserved]
+    assert [rom for rom in roms if not any(area.contains(rom) for area in kept)] == []

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -26,11 +27,14 @@ from bootproof.loader import bootimage, initramfs
 from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.arch import Registers, Stub
 from bootproof.loader.arch.aarch64 import Arm64Registers
+from bootproof.loader.arch.riscv64 import RiscvRegisters
 from bootproof.loader.arch.table import ARCHITECTURES
 from bootproof.loader.arch.x86_64 import DescriptorTable, Segment, X86Registers
 from bootproof.loader.bootimage import BootImage
+from bootproof.loader.device_tree import INITRD, DeviceTree
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.protocols import BootRequest, arm64, linux32, linux64, pvh
+from bootproof.loader.protocols import BootRequest, arm64, linux32, linux64, pvh, riscv64
+from bootproof.loader.protocols.table import PROTOCOLS as PROTOCOL_TABLE
 from bootproof.loader.protocols.table import broken_rules
 from bootproof.loader.result import KernelLoaderResult, PvhBootCapability, PvhState
 from bootproof.loader.rules import Grade, Hardware
@@ -39,11 +43,11 @@ from tests import ROOT
 TABLE: Final = ROOT / "docs" / "handover-mutations.md"
 UPDATE: Final = "BOOTPROOF_UPDATE_DOCS"
 
-PROTOCOLS: Final = {"linux64": linux64, "linux32": linux32, "pvh": pvh, "arm64": arm64}
+PROTOCOLS: Final = {module.NAME: module for module in (linux64, linux32, pvh, arm64, riscv64)}
 MEMORY: Final = 64 * MIB
 X86_ENTRY: Final = 16 * MIB
-ARM64_ENTRY: Final = GIB + 16 * MIB
-OUTSIDE: Final = 0x7000_0000  # no RAM there on either machine
+ENTRIES: Final = {"arm64": GIB + 16 * MIB, "riscv64": 2 * GIB + 16 * MIB}
+OUTSIDE: Final = 0x7000_0000  # no RAM there on any machine
 BUDGET: Final = Budget(parked_cpu_seconds=0.3, entry_cpu_seconds=1.0)
 
 READ_ONLY: Final = 0xC091
@@ -78,8 +82,27 @@ class Scene:
     def start_info(self, offset: int, data: bytes) -> None:
         self.poke(self.x86.rbx + offset, data)
 
+    @property
+    def riscv(self) -> RiscvRegisters:
+        assert isinstance(self.registers, RiscvRegisters)
+        return self.registers
+
+    @property
+    def dtb(self) -> int:
+        """Where the device tree is."""
+        return self.arm.x[0] if isinstance(self.registers, Arm64Registers) else self.riscv.x[11]
+
     def x(self, **values: int) -> None:
-        self.registers = self.arm.with_x(**values)
+        assert isinstance(self.registers, Arm64Registers | RiscvRegisters)
+        self.registers = self.registers.with_x(**values)
+
+    @contextmanager
+    def tree(self) -> Iterator[DeviceTree]:
+        """The device tree, to be changed: it is written back, and may be longer then."""
+        size = int.from_bytes(self.memory.read(self.dtb + 4, 4), "big")
+        tree = DeviceTree.parse(self.memory.read(self.dtb, size))
+        yield tree
+        self.poke(self.dtb, tree.to_bytes())
 
 
 @dataclass(frozen=True)
@@ -130,6 +153,16 @@ def has(**fields: Any) -> Callable[[Registers], Registers]:
     return lambda registers: replace(registers, **fields)
 
 
+def x_is(number: int) -> Callable[[Registers], Registers]:
+    """What a stub of riscv64 does that leaves 16 in a register."""
+
+    def change(registers: Registers) -> Registers:
+        assert isinstance(registers, RiscvRegisters)
+        return registers.with_x(**{f"x{number}": 16})
+
+    return change
+
+
 def page_table_entry(gib: int, index: int, value: int) -> Callable[[Scene], None]:
     """Writes entry `index` of the page directory for `gib`."""
 
@@ -146,16 +179,66 @@ def set_sctlr(bit: int) -> bytes:
     return struct.pack("<4I", 0xD5381000, orr, 0xD5181000, 0xD5033FDF)
 
 
-def misplaced_dtb(scene: Scene) -> None:
-    size = int.from_bytes(scene.memory.read(scene.arm.x[0] + 4, 4), "big")
-    data = scene.memory.read(scene.arm.x[0], size)
-    scene.poke(GIB + 8 * MIB + 4, data)
-    scene.x(x0=GIB + 8 * MIB + 4)
+def dtb_at(register: str, entry: int, distance: int) -> Callable[[Scene], None]:
+    """Has the device tree lie so far from the entry."""
+
+    def change(scene: Scene) -> None:
+        size = int.from_bytes(scene.memory.read(scene.dtb + 4, 4), "big")
+        scene.poke(entry + distance, scene.memory.read(scene.dtb, size))
+        scene.x(**{register: entry + distance})
+
+    return change
 
 
-def misplaced_image(scene: Scene) -> None:
-    scene.poke(ARM64_ENTRY + 0x1000, arm64_kernel())
-    scene.change(pc=ARM64_ENTRY + 0x1000)
+def misplaced_image(protocol: str) -> Callable[[Scene], None]:
+    def change(scene: Scene) -> None:
+        scene.poke(ENTRIES[protocol] + 0x1000, image_kernel(protocol))
+        scene.change(pc=ENTRIES[protocol] + 0x1000)
+
+    return change
+
+
+def chosen(properties: Mapping[bytes, bytes]) -> Callable[[Scene], None]:
+    def change(scene: Scene) -> None:
+        with scene.tree() as tree:
+            tree.chosen.update(properties)
+
+    return change
+
+
+def without_node(name: bytes) -> Callable[[Scene], None]:
+    """The node below the root of that name, and those below it, gone from the device tree."""
+
+    def change(scene: Scene) -> None:
+        with scene.tree() as tree:
+            inside = False
+            kept = []
+            for node in tree.nodes:
+                inside = (
+                    node.name.startswith(name) if node.depth == 1 else inside and node.depth > 1
+                )
+                kept += [] if inside else [node]
+            tree.nodes[:] = kept
+
+    return change
+
+
+def initrd_at(start: int) -> Callable[[Scene], None]:
+    ends = (start.to_bytes(8, "big"), (start + 0x1000).to_bytes(8, "big"))
+    return chosen(dict(zip(INITRD, ends, strict=True)))
+
+
+def map_free_firmware(scene: Scene) -> None:
+    with scene.tree() as tree:
+        for node in tree.nodes:
+            node.properties.pop(b"no-map", None)
+
+
+def sv39(scene: Scene) -> None:
+    """An identity map of 1 GiB pages, readable, writable and executable, and in use."""
+    table = ENTRIES["riscv64"] + 8 * MIB
+    scene.poke(table, b"".join((gib << 28 | 0xCF).to_bytes(8, "little") for gib in range(512)))
+    scene.change(satp=8 << 60 | table >> 12)
 
 
 def one_byte_of_the_kernel(files: Path) -> None:
@@ -171,6 +254,29 @@ def one_byte_behind_the_kernel(files: Path) -> None:
 
 
 WRONG: Final = Verdict.HANDOVER_WRONG
+
+RISCV_ENTRY: Final = ENTRIES["riscv64"]
+_RISCV64: Final = (
+    ("a0 of another hart", "hartid", lambda s: s.x(x10=1)),
+    ("device tree without this hart", "hart-in-dtb", without_node(b"cpus")),
+    ("a1 outside RAM", "dtb", lambda s: s.x(x11=OUTSIDE)),
+    ("a1 off by eight", "dtb", lambda s: s.x(x11=s.dtb + 8)),
+    ("no device tree", "dtb", lambda s: s.x(x11=0)),
+    ("device tree misaligned", "dtb-alignment", dtb_at("x11", RISCV_ENTRY, 8 * MIB + 4)),
+    ("device tree over 2 MiB", "dtb-size", lambda s: s.poke(s.dtb + 4, b"\0\x50\0\0")),
+    ("device tree in the kernel", "overlap", dtb_at("x11", RISCV_ENTRY, MIB)),
+    ("device tree cut short", "dtb", lambda s: s.poke(s.dtb + 4, b"\0\0\2\0")),
+    ("satp not zero", "satp-zero", sv39),
+    ("interrupts on", "interrupts", lambda s: s.change(sie=1)),
+    ("image base not aligned", "image-base", misplaced_image("riscv64")),
+    ("device tree without memory", "memory-node", without_node(b"memory@")),
+    ("firmware not reserved", "firmware-reserved", without_node(b"reserved-memory")),
+    ("firmware to be mapped", "firmware-reserved", map_free_firmware),
+    ("command line too long", "cmdline-size", chosen({b"bootargs": b"x" * 1024 + b"\0"})),
+    ("initrd outside RAM", "ramdisk", initrd_at(OUTSIDE)),
+    ("initrd in the kernel", "overlap", initrd_at(RISCV_ENTRY + MIB)),
+)
+RISCV64: Final = tuple(Mutation("riscv64", *words) for words in _RISCV64)
 
 MUTATIONS: Final = (
     Mutation("linux64", "RSI outside RAM", "zero-page", lambda s: s.change(rsi=OUTSIDE)),
@@ -247,16 +353,16 @@ MUTATIONS: Final = (
     Mutation("arm64", "x2 not zero", "x2-zero", lambda s: s.x(x2=1)),
     Mutation("arm64", "x3 not zero", "x3-zero", lambda s: s.x(x3=1)),
     Mutation("arm64", "x0 outside RAM", "dtb", lambda s: s.x(x0=OUTSIDE >> 4)),
-    Mutation("arm64", "x0 off by eight", "dtb", lambda s: s.x(x0=s.arm.x[0] + 8)),
-    Mutation("arm64", "device tree misaligned", "dtb-alignment", misplaced_dtb),
+    Mutation("arm64", "x0 off by eight", "dtb", lambda s: s.x(x0=s.dtb + 8)),
+    Mutation("arm64", "device tree misaligned", "dtb-alignment", dtb_at("x0", GIB, 8 * MIB + 4)),
     Mutation(
         "arm64",
         "device tree over 2 MiB",
         "dtb-size",
-        lambda s: s.poke(s.arm.x[0] + 4, struct.pack(">I", 3 << 20)),
+        lambda s: s.poke(s.dtb + 4, struct.pack(">I", 3 << 20)),
     ),
     Mutation("arm64", "IRQs not masked", "interrupts", lambda s: s.change(pstate=0x345)),
-    Mutation("arm64", "image base not aligned", "image-base", misplaced_image),
+    Mutation("arm64", "image base not aligned", "image-base", misplaced_image("arm64")),
     Mutation("arm64", "data cache on", "dcache-off", stub_first=set_sctlr(2)),
     Mutation(
         "arm64",
@@ -265,6 +371,7 @@ MUTATIONS: Final = (
         stub_first=set_sctlr(0),
         verdict=Verdict.ENTRY_NOT_REACHED,
     ),
+    *RISCV64,
     Mutation(
         "linux64",
         "stub leaves RAX at 1",
@@ -303,6 +410,19 @@ MUTATIONS: Final = (
         verdict=WRONG,
     ),
     Mutation("arm64", "stub leaves sp at 16", "sp", stub_does=has(sp=16), verdict=WRONG),
+    *(
+        Mutation("riscv64", f"stub leaves x{n} at 16", f"x{n}", stub_does=x_is(n), verdict=WRONG)
+        for n in (2, 12, 31)
+    ),
+    Mutation("riscv64", "a byte of the kernel", "RAM", ram=one_byte_of_the_kernel, verdict=WRONG),
+    Mutation("riscv64", "a byte of free RAM", "RAM", ram=one_byte_behind_the_kernel, verdict=WRONG),
+    Mutation(
+        "riscv64",
+        "stub jumps elsewhere",
+        "the CPU was at",
+        stub_does=has(pc=RISCV_ENTRY + 0x100),
+        verdict=Verdict.ENTRY_NOT_REACHED,
+    ),
     Mutation("arm64", "a byte of the kernel", "RAM", ram=one_byte_of_the_kernel, verdict=WRONG),
     Mutation(
         "linux64",
@@ -321,7 +441,7 @@ MUTATIONS: Final = (
 
 
 def machine_for(protocol: str) -> Machine:
-    return Machine.with_defaults("aarch64" if protocol == "arm64" else "x86_64", memory=MEMORY)
+    return Machine.with_defaults(PROTOCOL_TABLE[protocol].arch.name, memory=MEMORY)
 
 
 def request_for(protocol: str) -> BootRequest:
@@ -331,18 +451,27 @@ def request_for(protocol: str) -> BootRequest:
         initrd=initramfs.archive([initramfs.file("hello", b"initrd" * 1000)]),
         dtb=device_tree(machine),
         reserved=machine.reserved,
+        firmware=machine.firmware,
     )
 
 
-def arm64_kernel() -> bytes:
-    """An arm64 Image header that branches over itself to a WFI loop."""
-    header = struct.pack("<II QQQ QQQ 4sI", 0x14000010, 0, 0, MIB, 0, 0, 0, 0, b"ARM\x64", 0)
-    return (header + struct.pack("<II", 0xD503207F, 0x17FFFFFF)).ljust(0x1000, b"\x55")
+# The magic of an Image, a branch over its header, and a loop that waits for interrupts.
+IMAGES: Final = {
+    "arm64": (b"ARM\x64", 0x14000010, (0xD503207F, 0x17FFFFFF)),
+    "riscv64": (b"RSC\x05", 0x0400006F, (0x10500073, 0xFFDFF06F)),
+}
+
+
+def image_kernel(protocol: str) -> bytes:
+    """An Image header that branches over itself to a WFI loop."""
+    magic, branch, loop = IMAGES[protocol]
+    header = struct.pack("<II QQQ QQQ 4sI", branch, 0, 0, MIB, 0, 0, 0, 0, magic, 0)
+    return (header + struct.pack("<II", *loop)).ljust(0x1000, b"\x55")
 
 
 def kernel_for(protocol: str) -> KernelLoaderResult:
     """What a loader would say of the few bytes that stand for a kernel here; 4 MiB of footprint."""
-    entry = ARM64_ENTRY if protocol == "arm64" else X86_ENTRY
+    entry = ENTRIES.get(protocol, X86_ENTRY)
     return KernelLoaderResult(
         kernel_load=entry,
         kernel_end=entry + 0x1000,
@@ -357,9 +486,8 @@ def hand_over(mutation: Mutation, directory: Path) -> tuple[BootImage, Machine]:
     """Writes the boot image of a right hand-over, broken as the mutation says."""
     machine = machine_for(mutation.protocol)
     kernel = kernel_for(mutation.protocol)
-    code = (
-        arm64_kernel() if mutation.protocol == "arm64" else b"\xf4\xeb\xfd".ljust(0x1000, b"\x55")
-    )
+    halts = b"\xf4\xeb\xfd".ljust(0x1000, b"\x55")
+    code = image_kernel(mutation.protocol) if mutation.protocol in IMAGES else halts
     with GuestMemory(machine.banks, path=directory / bootimage.RAM) as memory:
         memory.write(kernel.kernel_load, code)
         handover = PROTOCOLS[mutation.protocol].configure(

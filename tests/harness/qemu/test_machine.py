@@ -23,6 +23,7 @@ from bootproof.loader.address import GIB, MIB, Banks
         ("x86_64", "pc", (512, 3071, 3072, 3583, 3584, 6000)),
         ("x86_64", "microvm", (512, 3071, 3072, 3073, 6000)),
         ("aarch64", "virt", (1, 512, 4096, 6000)),
+        ("riscv64", "virt", (4, 512, 4096, 6000)),
     ],
 )
 def test_banks_are_where_qemu_has_its_ram(arch: str, board: str, sizes: tuple[int, ...]) -> None:
@@ -40,7 +41,7 @@ def real_banks(machine: Machine) -> Banks:
     asked = "info mtree\nquit\n"
     run = subprocess.run(command, input=asked, capture_output=True, text=True, check=True)
     alias = r"^ +(\w+)-(\w+) \(prio 0, ram\): alias ram-(?:below|above)-4g @[\w.]+ (\w+)-"
-    plain = r"^ +(\w+)-(\w+) \(prio 0, ram\): mach-virt.ram()"
+    plain = r"^ +(\w+)-(\w+) \(prio 0, ram\): (?:mach-virt|riscv_virt_board).ram()"
     found = {
         tuple(int(digits or "0", 16) for digits in match)
         for pattern in (alias, plain)
@@ -58,6 +59,7 @@ def test_every_board_of_the_table_has_been_compared() -> None:
     assert {name: sorted(arch.boards) for name, arch in ARCHES.items()} == {
         "x86_64": ["microvm", "pc", "q35"],
         "aarch64": ["virt"],
+        "riscv64": ["virt"],
     }
 
 

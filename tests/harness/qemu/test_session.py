@@ -80,7 +80,7 @@ def test_stands_at_the_entry(tmp_path: Path) -> None:
 
 
 def running_at(running: Session) -> object:
-    return running.machine.arch.dump.parse(running.monitor.registers())
+    return running.machine.arch.dump.parse(running.monitor.registers(), {})
 
 
 def test_without_a_gdbstub(tmp_path: Path) -> None:

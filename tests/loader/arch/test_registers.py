@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bootproof.loader.arch import from_json, to_json
 from bootproof.loader.arch.aarch64 import Arm64Registers
+from bootproof.loader.arch.riscv64 import RiscvRegisters
 from bootproof.loader.arch.table import ARCHITECTURES
 from bootproof.loader.arch.x86_64 import (
     ATTR_LDT,
@@ -116,6 +117,20 @@ def test_arm64_has_31_registers(count: int) -> None:
         Arm64Registers(0, x=(0,) * count)
 
 
+def test_riscv64() -> None:
+    cpu = RiscvRegisters(0x80200000).with_x(x10=5, x31=6)
+    assert (cpu.x[10], cpu.x[31], sum(cpu.x)) == (5, 6, 11)
+    assert (cpu.mode, cpu.entered_at(4).pc) == ("S-mode", 4)
+    modes = [RiscvRegisters(0, privilege=number).mode for number in (0, 2, 3)]
+    assert modes == ["U-mode", "mode 2", "M-mode"]
+
+
+@pytest.mark.parametrize("count", [0, 31, 33])
+def test_riscv64_has_32_registers(count: int) -> None:
+    with pytest.raises(ValueError, match=f"riscv64 has x0 to x31: 32 values, not {count}"):
+        RiscvRegisters(0, x=(0,) * count)
+
+
 def test_states_are_values() -> None:
     assert flat32(1) == flat32(1)
     assert hash(flat64(1)) == hash(flat64(1))
@@ -141,6 +156,7 @@ x86 = st.builds(
     },
 )
 arm64 = st.builds(Arm64Registers, u64, st.tuples(*[u64] * 31), u64, u64)
+riscv64 = st.builds(RiscvRegisters, u64, st.tuples(*[u64] * 32), u64, u64, u64)
 
 
 @given(x86)
@@ -151,6 +167,11 @@ def test_x86_json_there_and_back(value: X86Registers) -> None:
 @given(arm64)
 def test_arm64_json_there_and_back(value: Arm64Registers) -> None:
     assert from_json(Arm64Registers, json.loads(json.dumps(to_json(value)))) == value
+
+
+@given(riscv64)
+def test_riscv64_json_there_and_back(value: RiscvRegisters) -> None:
+    assert from_json(RiscvRegisters, json.loads(json.dumps(to_json(value)))) == value
 
 
 def test_json_is_hexadecimal_text() -> None:

@@ -14,8 +14,9 @@ from bootproof.harness.observation import Placement
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.registers import compare_registers
 from bootproof.loader.address import GIB, MIB, Range
-from bootproof.loader.arch import Copy, StubError
+from bootproof.loader.arch import Copy, Registers, StubError
 from bootproof.loader.arch.aarch64 import AARCH64, Arm64Registers
+from bootproof.loader.arch.riscv64 import RISCV64, RiscvRegisters
 from bootproof.loader.arch.x86_64 import X86_64, DescriptorTable, Segment, X86Registers
 from bootproof.loader.layout import Region
 from bootproof.loader.protocols.linux64 import identity_map
@@ -132,7 +133,7 @@ def test_x86_segments_in_every_documented_form(wanted: dict[str, Any], tmp_path:
     guest = Guest(program("x86_64", registers.rip).wait(), registers, tables)
     computer = machine("x86_64")
     with live(guest, computer, tmp_path) as running:
-        found = computer.arch.dump.parse(running.registers(until="HLT=1"))
+        found = computer.arch.dump.parse(running.registers(until="HLT=1"), {})
     assert not list(compare_registers(registers.entered_at(found.pc), found))
 
 
@@ -322,6 +323,62 @@ def arm64_found(text: str) -> Arm64Registers:
     return Arm64Registers(found["PC"], x, found["SP"], found["PSTATE"])
 
 
+# --- riscv64 -----------------------------------------------------------------------------------
+
+RISCV_ENTRY = 2 * GIB + 4 * MIB
+DISTINCT_RISCV = (0, *DISTINCT_X)
+IDENTITY = 2 * GIB + 8 * MIB  # of a page table
+
+
+def sv39_identity() -> bytes:
+    """One table of 512 pages of 1 GiB: V, R, W, X, A and D (RISC-V vol. II, Sv39)."""
+    return b"".join((gib << 28 | 0xCF).to_bytes(8, "little") for gib in range(512))
+
+
+@pytest.mark.parametrize(
+    "registers",
+    [
+        pytest.param(RiscvRegisters(RISCV_ENTRY, DISTINCT_RISCV), id="s-mode"),
+        pytest.param(RiscvRegisters(RISCV_ENTRY, DISTINCT_RISCV, sie=1), id="interrupts"),
+        pytest.param(
+            RiscvRegisters(RISCV_ENTRY, DISTINCT_RISCV, satp=8 << 60 | IDENTITY >> 12), id="sv39"
+        ),
+    ],
+)
+def test_riscv_registers_are_as_demanded(registers: RiscvRegisters, tmp_path: Path) -> None:
+    extra = {IDENTITY: sv39_identity()}
+    guest = Guest(program("riscv64", RISCV_ENTRY).wait(), registers, extra)
+    with live(guest, machine("riscv64"), tmp_path) as running:
+        found = riscv_found(running.registers(until=f"pc       {RISCV_ENTRY + 4:016x}"))
+    assert found == replace(registers, pc=RISCV_ENTRY + 4)
+
+
+@pytest.mark.parametrize("placement", Placement)
+def test_riscv_copies_arrive_and_registers_are_as_demanded(
+    placement: Placement, tmp_path: Path
+) -> None:
+    """QEMU's own device tree takes a half of the last 2 MiB of RAM."""
+    end = 2 * GIB + 16 * MIB
+    parts = (bytes(n * k & 0xFF for n in range(0x5010)) for k in (3, 5, 7))
+    extra = dict(zip((end - 2 * MIB, end - MIB - 0x2000, end - 0x6000), parts, strict=True))
+    registers = RiscvRegisters(RISCV_ENTRY, DISTINCT_RISCV)
+    guest = Guest(program("riscv64", RISCV_ENTRY).wait(), registers, extra)
+    with live(guest, machine("riscv64"), tmp_path, placement=placement) as running:
+        found = riscv_found(running.registers(until=f"pc       {RISCV_ENTRY + 4:016x}"))
+        memory = {address: running.memory(address, len(data)) for address, data in extra.items()}
+    assert memory == extra
+    assert found == replace(registers, pc=RISCV_ENTRY + 4)
+
+
+def riscv_found(text: str) -> RiscvRegisters:
+    """`info registers` of a riscv64 CPU; which does not show its privilege."""
+    found = {name: int(digits, 16) for name, digits in re.findall(r"\b([\w/]+) +(\w{16})\b", text)}
+    x = {int(name[1:].partition("/")[0]): v for name, v in found.items() if re.match(r"x\d", name)}
+    return RiscvRegisters(
+        found["pc"], tuple(x[n] for n in range(32)), found["satp"], found["mstatus"] >> 1 & 1
+    )
+
+
 # --- what cannot be brought about --------------------------------------------------------------
 
 CODE, DATA = flat32(0).cs, flat32(0).ds
@@ -414,6 +471,26 @@ def test_arm64_states_that_no_stub_reaches(registers: Arm64Registers, field: str
     assert field in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("registers", "field"),
+    [
+        (RiscvRegisters(0x80200000, privilege=0), "privilege"),
+        (RiscvRegisters(0x80200000, privilege=3), "privilege"),
+        (RiscvRegisters(0x80200001), "pc"),
+        (RiscvRegisters(1 << 64), "pc"),
+        (RiscvRegisters(0x80200000, satp=1 << 64), "satp"),
+        (RiscvRegisters(0x80200000, sie=2), "sie"),
+        (RiscvRegisters(0x80200000).with_x(x0=1), "x0"),
+        (RiscvRegisters(0x80200000).with_x(x7=1 << 64), "x7"),
+    ],
+)
+def test_riscv_states_that_no_stub_reaches(registers: RiscvRegisters, field: str) -> None:
+    with pytest.raises(StubError) as refused:
+        RISCV64.stub(registers, 0x80400000, (), no_ram)
+    assert refused.value.field == field
+    assert field in str(refused.value)
+
+
 @pytest.mark.parametrize("address", [8, 0x1008, 2 * GIB - 0xFF0, 2 * GIB, -16])
 def test_x86_stub_must_lie_where_it_reaches_its_data(address: int) -> None:
     with pytest.raises(StubError, match="below 2 GiB"):
@@ -431,21 +508,27 @@ def test_x86_stub_refuses_copies() -> None:
         X86_64.stub(flat32(0), 0x1000, (Copy(0x2000, 0x3000, 16),), no_ram)
 
 
-def test_arm64_stub_must_be_aligned() -> None:
+ANYWHERE = ((AARCH64, Arm64Registers(0)), (RISCV64, RiscvRegisters(0)))
+
+
+@pytest.mark.parametrize(("arch", "registers"), ANYWHERE)
+def test_stub_must_be_aligned(arch: Any, registers: Registers) -> None:
     with pytest.raises(StubError, match="16-byte aligned"):
-        AARCH64.stub(Arm64Registers(0), 0x40000008, (), no_ram)
+        arch.stub(registers, 0x40000008, (), no_ram)
 
 
 @pytest.mark.parametrize("copy", [Copy(8, 0, 16), Copy(0, 8, 16), Copy(0, 0, 8), Copy(0, 0, 0)])
-def test_arm64_copies_must_be_aligned_and_not_empty(copy: Copy) -> None:
+@pytest.mark.parametrize(("arch", "registers"), ANYWHERE)
+def test_copies_must_be_aligned_and_not_empty(arch: Any, registers: Registers, copy: Copy) -> None:
     with pytest.raises(StubError, match="16-byte aligned"):
-        AARCH64.stub(Arm64Registers(0), 0x40000000, (copy,), no_ram)
+        arch.stub(registers, 0x40000000, (copy,), no_ram)
 
 
-def test_arm64_copies_must_fit_the_stub() -> None:
+@pytest.mark.parametrize(("arch", "registers"), ANYWHERE)
+def test_copies_must_fit_the_stub(arch: Any, registers: Registers) -> None:
     def copies(count: int) -> tuple[Copy, ...]:
         return tuple(Copy(i << 20, (i + 1) << 30, 0x1000) for i in range(count))
 
-    assert len(AARCH64.stub(Arm64Registers(0), 0, copies(50), no_ram).code) <= AARCH64.stub_size
+    assert len(arch.stub(registers, 0, copies(30), no_ram).code) <= arch.stub_size
     with pytest.raises(StubError, match="copies"):
-        AARCH64.stub(Arm64Registers(0), 0, copies(200), no_ram)
+        arch.stub(registers, 0, copies(200), no_ram)

@@ -1,0 +1,89 @@
+"""What the boot protocol of riscv64 Linux demands.
+
+Sources: Documentation/arch/riscv/boot.rst; RISC-V SBI Specification v2.0, section 9.1, for the
+state of a hart that is started; COMMAND_LINE_SIZE of arch/riscv/include/uapi/asm/setup.h.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bootproof.loader.address import Range
+from bootproof.loader.arch.riscv64 import A0, A1, PRIVILEGE_S, RiscvRegisters
+from bootproof.loader.device_tree import DeviceTree
+from bootproof.loader.pe import RISCV64_MAGIC, ImageHeader
+from bootproof.loader.rules import (
+    Findings,
+    Hardware,
+    RuleFinding,
+    device_tree,
+    documents,
+    pieces,
+    violation,
+)
+from bootproof.loader.rules.entry import held_at
+
+_PMD: Final = 2 << 20
+_COMMAND_LINE_MOST: Final = 1023  # without the NUL
+_REGISTERS: Final = f"{documents.RISCV}, Register state"
+_MMU: Final = f"{documents.RISCV}, MMU state"
+_FIRMWARE: Final = f"{documents.RISCV}, Reserved memory for resident firmware"
+_LOCATION: Final = f"{documents.RISCV}, Kernel location"
+
+
+def riscv64(hardware: Hardware[RiscvRegisters]) -> Findings:
+    r = hardware.registers
+    yield from _hart(hardware, r)
+    yield from held_at(hardware, r.pc, _LOCATION)
+    raw = hardware.read(r.pc, ImageHeader.SIZE)
+    header = ImageHeader.from_bytes(raw) if raw else None
+    is_image = header is not None and header.magic == RISCV64_MAGIC
+    if is_image and r.pc % _PMD:
+        what = f"the image at {r.pc:#x} is not 2 MiB-aligned"
+        yield violation("image-base", what, _LOCATION, address=r.pc)
+    yield from _device_tree(hardware, header.image_size if header and is_image else 0)
+
+
+def _hart(hardware: Hardware[RiscvRegisters], r: RiscvRegisters) -> Findings:
+    if r.privilege != PRIVILEGE_S:
+        what = f"the hart is in {r.mode}, not in S-mode"
+        yield violation("privilege", what, documents.SBI_HART_STATE, value=r.privilege)
+    if r.satp:
+        what = f"satp is {r.satp:#x}, not 0: the MMU is on"
+        yield violation("satp-zero", what, _MMU, value=r.satp, limit=0)
+    if r.sie:
+        what = "interrupts are on (sstatus.SIE)"
+        yield violation("interrupts", what, documents.SBI_HART_STATE, value=r.sie, limit=0)
+    hart = hardware.system.get("mhartid", r.x[A0])
+    if hart != r.x[A0]:
+        what = f"a0 is {r.x[A0]:#x}, but this is hart {hart}"
+        yield violation("hartid", what, _REGISTERS, value=r.x[A0], limit=hart)
+
+
+def _device_tree(hardware: Hardware[RiscvRegisters], image_size: int) -> Findings:
+    r = hardware.registers
+    tree = device_tree.look(hardware.read, r.x[A1], "a1", _REGISTERS)
+    needs = [(Range(r.pc, image_size), "image_size of its header", _LOCATION)]
+    found = list(pieces.kernel(hardware, needs if image_size else []))
+    if isinstance(tree, RuleFinding):
+        yield tree
+        yield from pieces.check(hardware, found)
+        return
+    if r.x[A1] % 8:
+        what = f"the device tree at {r.x[A1]:#x} is not 8-byte aligned"
+        yield violation("dtb-alignment", what, _REGISTERS, address=r.x[A1])
+    found += device_tree.pieces(hardware.read, r.x[A1], tree, "a1", _REGISTERS)
+    yield from pieces.check(hardware, found)
+    yield from device_tree.check(hardware, tree, found)
+    yield from device_tree.resident(hardware, tree, _FIRMWARE)
+    yield from _told(r, tree)
+
+
+def _told(r: RiscvRegisters, tree: DeviceTree) -> Findings:
+    if r.x[A0] not in tree.cpu_numbers:
+        what = f"the device tree has no hart {r.x[A0]:#x} (a0)"
+        yield violation("hart-in-dtb", what, documents.CPUS_NODE, value=r.x[A0])
+    size, limit = len(tree.chosen.get(b"bootargs", b"").rstrip(b"\0")), _COMMAND_LINE_MOST
+    if size > limit:
+        what = f"the command line has {size} bytes, more than {limit}"
+        yield violation("cmdline-size", what, documents.CHOSEN, value=size, limit=limit)
