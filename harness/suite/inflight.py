@@ -107,6 +107,7 @@ class InFlight:
                 _report(session, item)
             finally:
                 del item.stash[BOOTING]
+                item.user_properties.clear()
 
 
 def _report(session: pytest.Session, item: pytest.Item) -> None:

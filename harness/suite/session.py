@@ -71,6 +71,7 @@ class MatrixSession:
             shown.append(check)
         if report.when not in ("setup", "call", "teardown"):  # the process of the test has died
             self._end(report.nodeid)
+        _slim(report)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -160,6 +161,14 @@ class MatrixSession:
         write(terminal.summary(shown, colour=self._colour))
         names = ", ".join(path.name for path in written)
         terminalreporter.write_line(f"run directories, {names}: {self._out}")
+
+
+def _slim(report: pytest.TestReport) -> None:
+    """pytest keeps all reports to the end; what has been taken out of one is not kept twice."""
+    report.user_properties = [
+        each for each in report.user_properties if each[0] not in (PROPERTY, REFERENCE_PROPERTY)
+    ]
+    report.keywords = {}
 
 
 def _cases_of(report: pytest.TestReport) -> Iterator[CaseResult]:

@@ -210,6 +210,17 @@ def test_a_ram_image_that_is_there_already_is_not_touched(exists: str, tmp_path:
     assert exists != "link" or (tmp_path / "precious").read_text() == "somebody's"
 
 
+def test_what_is_refused_is_refused_before_ram_is_written(tmp_path: Path) -> None:
+    """Into no directory: a kernel that can be loaded says so, one that is refused does not."""
+    nowhere = tmp_path / "nowhere"
+    with pytest.raises(LoaderError, match="multiple of 2 MiB"):
+        assembled(VMLINUX, nowhere, kernel_offset=MIB)
+    with pytest.raises(LoaderError, match="--memory"):
+        assembled(VMLINUX, nowhere, x86(memory=8 * MIB))
+    with pytest.raises(LoaderError, match="cannot create the RAM file"):
+        assembled(VMLINUX, nowhere)
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_a_disk_that_is_full_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -99,6 +99,21 @@ def test_selection(options: list[str], kept: list[int], suite: Path) -> None:
     assert collected(suite, *files, *options) == [IDS[number] for number in kept]
 
 
+KEPT = """
+def pytest_terminal_summary(terminalreporter):
+    kept = [r for all in terminalreporter.stats.values() for r in all if hasattr(r, "when")]
+    print("kept", len(kept), sum(len(r.user_properties) + len(r.keywords) for r in kept))
+"""
+
+
+def test_results_are_not_kept_twice(suite: Path) -> None:
+    """pytest has all reports in memory to the end: of thousands of cases, with all they printed."""
+    (suite / "kept.py").write_text(KEPT)
+    done = run(suite, "my.toml", "-k", "1M", "-p", "kept")
+    assert "kept 3 0\n" in done.stdout
+    assert "1 of 1 cases as expected" in done.stdout
+
+
 def test_every_test_is_in_exactly_one_shard(suite: Path) -> None:
     parts = [
         collected(suite, "my.toml", "test_other.py", f"--bootproof=shard={number}/3")
