@@ -37,7 +37,18 @@ _NAMES: Final = (
         "unpack",
         "initramfs",
     ),
-    *("inspect", "report", "history", "fetch", "fuzz", "setup", "doctor", "test", "completion"),
+    *(
+        "inspect",
+        "report",
+        "history",
+        "fetch",
+        "cache",
+        "fuzz",
+        "setup",
+        "doctor",
+        "test",
+        "completion",
+    ),
 )
 COMMANDS: Final[Mapping[str, Command]] = {
     name: importlib.import_module(f"{commands.__name__}.{name}").COMMAND for name in _NAMES

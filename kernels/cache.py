@@ -12,7 +12,8 @@ Owns the layout below one directory, what is atomic in it, and what keeps two bo
                          those who wait on the old
     resolved.json        what was resolved beyond the committed lock (see records.py)
 
-A directory below files/ or derived/ appears whole or not at all. Must not know the network or the
+A directory below files/ or derived/ appears whole or not at all; its time of change is when it was
+last used (see pruning.py). Must not know the network or the
 catalogue.
 """
 
@@ -29,7 +30,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bootproof.kernels import scratch
+from bootproof.kernels import pruning, scratch
 from bootproof.kernels.errors import CacheUnusable, DiskFull, FetchError
 
 ENVIRONMENT = "BOOTPROOF_CACHE"
@@ -122,6 +123,7 @@ class Cache:
                     return None
                 with contextlib.suppress(OSError):  # a read-only cache is only slower
                     _write_meta(folder, path, meta["sha256"])
+            pruning.used(folder)
             return CachedFile(path, str(meta["sha256"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from bootproof.kernels import pruning
 from bootproof.kernels.cache import CachedFile, default_cache_dir
 from bootproof.kernels.errors import BadSource
 
@@ -59,6 +60,7 @@ def of_cached(cached: CachedFile) -> Content:
 def _held(changed: int, descriptor: int, cached: CachedFile) -> Content:
     key = changed, cached
     if key not in _HELD:
+        pruning.hold(descriptor)
         _HELD[key] = Content(_named(os.dup(descriptor)), cached.sha256)
     return _HELD[key]
 

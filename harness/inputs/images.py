@@ -15,9 +15,16 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.harness.errors import UserError
-from bootproof.harness.inputs import symbols, variants
+from bootproof.harness.inputs import cache_limit, symbols, variants
 from bootproof.harness.inputs.symbols import Symbols
-from bootproof.kernels import FetchedKernel, Fetcher, content, load_catalog, sources
+from bootproof.kernels import (
+    FetchedKernel,
+    Fetcher,
+    content,
+    load_catalog,
+    pruning,
+    sources,
+)
 from bootproof.kernels.cache import DERIVED, Cache, CachedFile, default_cache_dir
 from bootproof.kernels.content import Content
 from bootproof.kernels.sources import Source
@@ -187,5 +194,8 @@ def _unpack(packed: KernelFile, target: Path) -> None:
 
 def _derive(kernel: KernelFile, what: str, write: Callable[[Path], None]) -> KernelFile:
     """What is made of a kernel, out of the cache if it is there and as it was made."""
-    made = Cache(default_cache_dir()).file(kernel.sha256, what, write, room=DERIVED)
-    return KernelFile(kernel.name, made.path, kernel.sha256, content.of_cached(made))
+    cache = Cache(default_cache_dir())
+    made = cache.file(kernel.sha256, what, write, room=DERIVED)
+    held = content.of_cached(made)
+    pruning.prune(cache.root / DERIVED, cache_limit.limit())
+    return KernelFile(kernel.name, made.path, kernel.sha256, held)

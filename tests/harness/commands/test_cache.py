@@ -1,0 +1,101 @@
+"""`bootproof cache`: what it shows, what it removes, and the bound that every run keeps."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from bootproof.harness import cli
+from bootproof.harness.errors import UserError
+from bootproof.harness.inputs import images
+from bootproof.kernels.cache import DERIVED
+from tests.builders import packings
+
+LONG_AGO = time.time() - 10_000
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / "cache"))
+    for room in (DERIVED, "files"):
+        for number in range(3):
+            folder = tmp_path / "cache" / room / f"entry{number}"
+            folder.mkdir(parents=True)
+            (folder / "kernel").write_bytes(bytes(64 << 10))
+            os.utime(folder, (LONG_AGO + number, LONG_AGO + number))
+    return tmp_path / "cache"
+
+
+def rooms(cache: Path) -> dict[str, list[str]]:
+    return {room: sorted(p.name for p in (cache / room).iterdir()) for room in (DERIVED, "files")}
+
+
+def test_shows_what_is_there(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (cache / "elsewhere").mkdir()
+    assert cli.main(["cache"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{cache}\n")
+    assert [line.split()[0] for line in said.splitlines()[2:-2]] == [
+        *("derived", "files", "parts", "indexes", "elsewhere"),
+    ]
+    assert said.endswith(
+        "each run keeps at most 2 GiB in derived (BOOTPROOF_CACHE_LIMIT),"
+        " the longest unused goes first\n"
+    )
+    assert sum(map(len, rooms(cache).values())) == 6
+
+
+def test_shows_a_cache_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / "none"))
+    assert cli.main(["cache"]) == cli.main(["cache", "--prune"]) == 0
+    assert "derived: removed 0" in capsys.readouterr().out
+    assert not (tmp_path / "none").exists()
+
+
+def test_prunes_what_can_be_made_again(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["cache", "--prune", "--limit", "100K"]) == 0
+    assert rooms(cache) == {DERIVED: ["entry2"], "files": ["entry0", "entry1", "entry2"]}
+    assert "derived: removed 2" in capsys.readouterr().out
+    assert cli.main(["cache", "--prune", "--limit", "0", "--downloads"]) == 0
+    assert rooms(cache) == {DERIVED: [], "files": []}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--limit", "1G"], "give it, too"),
+        (["--downloads"], "give it, too"),
+        (["--prune", "--limit", "much"], "--limit: 'much' is neither a size nor an address"),
+    ],
+)
+def test_mistakes(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["cache", *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+def test_every_run_keeps_the_bound(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BOOTPROOF_CACHE_LIMIT", "100K")
+    file = tmp_path / "bzImage"
+    file.write_bytes(packings.bzimage(packings.gzip(packings.elf(48 << 10))))
+    kernel = images.kernel_file(str(file))
+    images.in_format.cache_clear()
+    made = images.in_format(kernel, "elf")
+    assert rooms(cache)[DERIVED] == [made.path.parent.name]
+    assert len(rooms(cache)["files"]) == 3
+
+
+def test_bound_that_is_none(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOOTPROOF_CACHE_LIMIT", "plenty")
+    file = tmp_path / "bzImage"
+    file.write_bytes(packings.bzimage(packings.gzip(packings.elf(4096))))
+    images.in_format.cache_clear()
+    with pytest.raises(UserError, match="BOOTPROOF_CACHE_LIMIT: 'plenty' is neither"):
+        images.in_format(images.kernel_file(str(file)), "elf")
