@@ -48,6 +48,8 @@ def test_reference(case: Case, run_directory: RunDirectory, request: pytest.Fixt
     found = both_ways.compare(case, run_directory(f"reference-{case.id}"))
     assert not found.unexplained, f"\n{render(found)}"
     assert (found.ours.verdict, found.reference.verdict) == ("booted", "booted")
+    for side in (found.ours, found.reference):
+        assert [rule for rule in side.rules if rule.startswith("violation")] == []
     result = typedjson.to_json(reference_result(found.reference))
     request.node.user_properties.append(
         (REFERENCE_PROPERTY, {"case": case.id, "reference": result})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -26,9 +27,11 @@ from bootproof.harness.verdict import CodeAnywhere
 from bootproof.loader import bootimage
 from bootproof.loader.address import Range
 from bootproof.loader.arch import Registers
-from bootproof.loader.boot_parameters import Memory
+from bootproof.loader.boot_parameters import Memory, reader
 from bootproof.loader.memory import GuestMemory
+from bootproof.loader.protocols.table import broken_rules
 from bootproof.loader.result import KernelLoaderResult
+from bootproof.loader.rules import Hardware, RuleFinding
 
 OURS: Final = "ours"
 REFERENCE: Final = "reference"
@@ -78,10 +81,12 @@ def run_pair(pair: Pair) -> Comparison:
     """
     ours = prove.run_prepared(pair.case, pair.prepared, pair.ours)
     seen: list[MemoryAtEntry] = []
+    findings: list[RuleFinding] = []
 
     def look(registers: Registers, ram: Memory) -> None:
         file = _file_range(pair.plan.kernel)
         seen.append(memory_at_entry.look(pair.plan.protocol, registers, ram, file))
+        findings.extend(_rules_of_reference(pair, registers, ram))
 
     other = reference.run(pair.case, pair.plan, pair.prepared, pair.directory / REFERENCE, look)
     left = _ours(pair, ours)
@@ -95,8 +100,8 @@ def run_pair(pair: Pair) -> Comparison:
             ExplainedDifference(item, reasons.code_for(item, facts))
             for item in boot_differences(left, right)
         ),
-        ours=_cost(ours, left.protocol),
-        reference=_cost(other.proven, right.protocol),
+        ours=_cost(ours, left.protocol, _findings(ours)),
+        reference=_cost(other.proven, right.protocol, findings),
         directory=pair.directory,
     )
     (pair.directory / _RESULT).write_text(json.dumps(comparison.to_json(), indent=2) + "\n")
@@ -143,11 +148,30 @@ def _file_range(kernel: KernelLoaderResult) -> Range:
     return Range.between(kernel.footprint.start, kernel.kernel_end)
 
 
-def _cost(proven: Proven, protocol: str) -> Cost:
+def _rules_of_reference(pair: Pair, registers: Registers, ram: Memory) -> Sequence[RuleFinding]:
+    """The protocol's rules that QEMU's own loader does not keep."""
+    machine = pair.prepared.start.machine
+    hardware = Hardware(
+        registers,
+        reader(ram),
+        pair.plan.kernel.footprint,
+        ram=[Range(*bank) for bank in machine.banks],
+        cpus=machine.cpus,
+    )
+    return broken_rules(pair.plan.protocol, hardware)
+
+
+def _findings(proven: Proven) -> Sequence[RuleFinding]:
+    probe = proven.outcome.observation.probe if proven.outcome else None
+    return probe.findings if probe else ()
+
+
+def _cost(proven: Proven, protocol: str, findings: Sequence[RuleFinding]) -> Cost:
     assert proven.outcome is not None
     return Cost(
         proven.verdict.value,
         protocol,
         proven.outcome.costs.instructions,
         proven.outcome.stages,
+        tuple(f"{finding.grade.value} {finding.code}" for finding in findings),
     )

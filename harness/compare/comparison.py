@@ -29,6 +29,8 @@ class Cost:
     protocol: str
     instructions: int | None
     stages: tuple[Stage, ...]
+    # Rules of the protocol that did not hold at the entry: grade and code of each.
+    rules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,7 @@ def _costs(ours: Cost, reference: Cost) -> Table:
     rows.add_row("verdict", ours.verdict, reference.verdict)
     rows.add_row("entered through", ours.protocol, reference.protocol)
     rows.add_row("guest instructions", *map(_count, (ours.instructions, reference.instructions)))
+    rows.add_row("rules not kept", *(", ".join(side.rules) or "none" for side in (ours, reference)))
     sides = [{stage.name: stage for stage in side.stages} for side in (ours, reference)]
     names = dict.fromkeys((*sides[0], *sides[1]))
     for what, text in (("instructions", _instructions), ("seconds", _seconds)):

@@ -6,6 +6,7 @@ Source: Documentation/arch/x86/boot.rst ("32-bit Boot Protocol", "64-bit Boot Pr
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from bootproof.loader.address import Range
@@ -22,7 +23,7 @@ from bootproof.loader.rules import (
     zero_page,
 )
 from bootproof.loader.rules.paging import Walker, Wanted
-from bootproof.loader.rules.pieces import Piece
+from bootproof.loader.rules.pieces import KERNEL, Piece
 from bootproof.loader.rules.zero_page import Told
 
 _BOOT_CS: Final = 0x10
@@ -47,15 +48,12 @@ def linux64(hardware: Hardware[X86Registers]) -> Findings:
     yield from x86.entry(hardware, section)
     told = zero_page.look(hardware, r.rsi, in_64_bits=True)
     walker = Walker(r, hardware.read)
-    pages = [
-        Piece(_TABLES, place, "CR3", section, "identity-map", group=_TABLES)
-        for place in (walker.tables() if r.cr0 & x86_64.CR0_PG else ())
-    ]
+    paged = bool(r.cr0 & x86_64.CR0_PG)
     if told is None:
         yield from zero_page.missing("RSI", r.rsi)
     else:
-        yield from zero_page.check(hardware, told, "RSI", [*_gdt(r, section), *pages])
-    if pages:
+        yield from zero_page.check(hardware, told, "RSI", _own_tables(told, walker, paged))
+    if paged:
         yield from paging.check(walker, _to_be_mapped(hardware, told))
 
 
@@ -104,6 +102,17 @@ def _linux_selectors(hardware: Hardware[X86Registers], section: str) -> Findings
             seen = "is not in RAM" if raw is None else f"is {found:#x}"
             what = f"the descriptor of {name} at {place:#x} {seen}, no flat segment of its kind"
             yield tolerated("gdt", what, section, address=place, value=found)
+
+
+def _own_tables(told: Told, walker: Walker, paged: bool) -> list[Piece]:
+    """GDT and page tables; a kernel that came here from its 32-bit entry has them in itself."""
+    r = walker.registers
+    group = KERNEL if told.entered.file.contains(Range(r.gdtr.base, 1)) else _TABLES
+    pages = (
+        Piece(_TABLES, place, "CR3", documents.LINUX64, "identity-map", group=group)
+        for place in (walker.tables() if paged else ())
+    )
+    return [*(replace(gdt, group=group) for gdt in _gdt(r, documents.LINUX64)), *pages]
 
 
 def _gdt(r: X86Registers, section: str) -> Iterator[Piece]:

@@ -56,6 +56,11 @@ class Entered:
         return bool(header.payload_length or header.setup_sects or header.syssize)
 
     @property
+    def file(self) -> Range:
+        """Where the bytes of the bzImage's protected-mode code lie."""
+        return Range(self.load or 0, 16 * self.header.syssize)
+
+    @property
     def right_entry(self) -> int:
         """Where the kernel is to be entered."""
         return (self.load or 0) + (_ENTRY_64 if self.in_64_bits else 0)
@@ -73,7 +78,7 @@ class Entered:
             relocatable = header.relocatable_kernel and header.kernel_alignment
             aligned = align_up(max(load, preferred), header.kernel_alignment or 1)
             runtime = aligned if relocatable else preferred or load
-        end = max(load + 16 * header.syssize, runtime + header.init_size)
+        end = max(self.file.end, runtime + header.init_size)
         return Range.between(min(load, runtime), max(end, load, runtime))
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from bootproof.loader.address import GIB, MIB
+from bootproof.loader.arch.x86_64 import TR_AT_RESET
 from bootproof.scenarios.museum import Exhibit
 from bootproof.scenarios.museum.machine import LOW, RIGHT
 from bootproof.scenarios.museum.scene import SPLIT, Change, Scene, Setting
@@ -67,6 +68,13 @@ def modlist_in_initrd(scene: Scene) -> None:
 
 
 EXHIBITS: Final = (
+    Exhibit(
+        "pvh-no-task-register",
+        *(PVH, "TR is as after reset, no TSS with limit 0x67: so QEMU's own -kernel leaves it"),
+        "task-register",
+        lambda s: s.change(tr=TR_AT_RESET),
+        tolerated=True,
+    ),
     Exhibit(
         "pvh-real-mode",
         *(PVH, "the CPU is in real mode", "protected-mode"),

@@ -315,18 +315,6 @@ MUTATIONS: Final = (
     Mutation("pvh", "EBX outside RAM", "start-info", lambda s: s.change(rbx=OUTSIDE)),
     Mutation("pvh", "CR4.PAE set", "cr4-zero", lambda s: s.change(cr4=0x20)),
     Mutation("pvh", "CR0.PG set", "paging-off", other_state("linux64")),
-    Mutation(
-        "pvh",
-        "no task register loaded",
-        "task-register",
-        lambda s: s.change(tr=X86Registers.__dataclass_fields__["tr"].default),
-    ),
-    Mutation(
-        "pvh",
-        "TR limit 0xffff",
-        "task-register",
-        lambda s: s.change(tr=replace(s.x86.tr, limit=0xFFFF)),
-    ),
     Mutation("pvh", "interrupts on", "eflags-if", lambda s: s.change(rflags=0x202)),
     Mutation("pvh", "ES with a base", "es-flat", segment("es", base=0x1000)),
     Mutation("pvh", "start_info version 2", "start-info-version", lambda s: s.start_info(4, b"\2")),
