@@ -19,6 +19,7 @@ from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.cases import qemus, schema
 from bootproof.harness.command_line import NONCE
 from bootproof.harness.errors import UserError
+from bootproof.harness.inputs import handed_kernel
 from bootproof.harness.observation import Budget
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.record import interrupted, rundir
@@ -57,6 +58,8 @@ class Request:
     until: bytes | None = None
     # Whether to stop at the first instruction.
     only_handover: bool = False
+    # What the image's kernel is said to be, by any name of a kernel.
+    kernel: str | None = None
     board: str | None = None
     cpu: str | None = None
     memory: int | None = None
@@ -89,6 +92,9 @@ def boot_image(request: Request) -> Outcome:
             machine = _machine(image, memory, request, told)
             show = boot_text.Console()
             start = _start(image, machine, request, show, told)
+            if request.kernel is not None:
+                found = handed_kernel.findings(image, reader(memory), request.kernel)
+                start = replace(start, findings=found)
             out = _run_directory(request)
             _print_request(request, image, machine, start)
             bootimage.save(image, out)

@@ -53,6 +53,7 @@ class BootTheImage(Protocol):
         *,
         until: str | None = None,
         only_handover: bool = False,
+        kernel: str | Path | None = None,
         **words: Any,
     ) -> BootResult: ...
 
@@ -109,6 +110,7 @@ def boot_image(request: pytest.FixtureRequest, tmp_path: Path) -> BootTheImage:
         *,
         until: str | None = None,
         only_handover: bool = False,
+        kernel: str | Path | None = None,
         **words: Any,
     ) -> BootResult:
         from bootproof.harness.boot_image import boot_image, request_of
@@ -122,6 +124,7 @@ def boot_image(request: pytest.FixtureRequest, tmp_path: Path) -> BootTheImage:
                 directory=Path(directory),
                 until=str(until).encode() if until else None,
                 only_handover=only_handover,
+                kernel=None if kernel is None else str(kernel),
                 out=out,
             )
             try:

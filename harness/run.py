@@ -43,6 +43,7 @@ from bootproof.loader.address import format_size
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
+from bootproof.loader.rules import RuleFinding
 
 _Asked = TypeVar("_Asked", bound=Expected | ExpectedHandover, covariant=True)
 
@@ -115,6 +116,8 @@ class Start(Generic[_Asked]):
     kill_at: bytes | None = None
     # The run ends with the hand-over.
     stop_at_entry: bool = False
+    # What is known of the boot image before it is started.
+    findings: tuple[RuleFinding, ...] = ()
 
 
 AnyStart = Start[Expected | ExpectedHandover]
@@ -257,7 +260,8 @@ class _Course:
             session.monitor.execute("cont")
         else:
             go_on = not start.stop_at_entry
-            self._probe = probe.at_entry(self._guest, session, watch.given_up, go_on=go_on)
+            seen = probe.at_entry(self._guest, session, watch.given_up, go_on=go_on)
+            self._probe = replace(seen, findings=(*seen.findings, *start.findings))
             if not self._probe.reached:
                 return watch.not_entered()
             if not self._probe.clean:

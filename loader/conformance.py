@@ -14,18 +14,30 @@ from bootproof.loader.address import Range
 from bootproof.loader.arch import Registers
 from bootproof.loader.boot_parameters import Read, reader
 from bootproof.loader.bootimage import BootImage
+from bootproof.loader.image import ImageLike
 from bootproof.loader.protocols.table import broken_rules
 from bootproof.loader.rules import Hardware, RuleFinding
 
 
-def check(directory: Path | str) -> tuple[RuleFinding, ...]:
+def check(directory: Path | str, kernel: ImageLike | None = None) -> tuple[RuleFinding, ...]:
     """What is wrong with the boot image in a directory; nothing for one that is right.
 
-    Raises BootImageError for a directory that is no boot image, GuestMemoryError.
+    With `kernel`, a file or its bytes, also what in memory is not as in that kernel, and whether it
+    is entered where it asks for it. Raises BootImageError for a directory that is no boot image,
+    GuestMemoryError, and another LoaderError for a file that is no kernel.
     """
     image = bootimage.open_boot_image(Path(directory))
     with bootimage.open_ram(image, Path(directory)) as memory:
-        return findings(image, reader(memory))
+        found = findings(image, reader(memory))
+        return found if kernel is None else (*found, *of_kernel(image, reader(memory), kernel))
+
+
+def of_kernel(image: BootImage, read: Read, kernel: ImageLike) -> tuple[RuleFinding, ...]:
+    """What of a kernel file is not in memory, or not entered, as it should be."""
+    # What it needs is far more to import than all rules.
+    from bootproof.loader import same_kernel
+
+    return same_kernel.check(image, read, kernel)
 
 
 def findings(

@@ -11,6 +11,7 @@ from bootproof.harness import places
 from bootproof.harness.commands import NOT_AS_EXPECTED, OK, Command, bisect_options
 from bootproof.harness.text import printable
 
+KERNEL_HELP: Final = "hold what is in RAM, and where it is entered, against this kernel"
 _HELPS: Final = {
     "memory": "checked: the banks must be as large",
     "smp": "CPUs (default: as many as its ACPI tables or its device tree tell of)",
@@ -34,6 +35,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="stop at the first instruction: registers, RAM and the protocol's rules",
     )
+    parser.add_argument("--kernel", metavar="KERNEL", help=KERNEL_HELP)
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory")
     bisect_options.add(parser)
 
@@ -50,6 +52,7 @@ def _run(arguments: argparse.Namespace) -> int:
         directory=arguments.directory,
         until=arguments.until or None,
         only_handover=arguments.only_handover,
+        kernel=arguments.kernel,
         out=arguments.out or places.output() / "run" / (printable(name) or "image"),
     )
     judgement = boot_image(request).judgement

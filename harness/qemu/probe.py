@@ -75,7 +75,7 @@ def _findings(
     system = session.gdb.system_registers(session.machine.arch.dump.system) if registers else {}
     machine = session.machine
     return conformance.findings(
-        *(guest.image, _reader(memory), registers),
+        *(guest.image, _reader(guest, memory), registers),
         system=system,
         cpus=machine.cpus,
         resident=[region.range for region in machine.firmware],
@@ -155,12 +155,22 @@ def _only_accessed_dirty(left: bytes, right: bytes) -> bool:
     return not changed & ~allowed
 
 
-def _reader(memory: StandingMemory) -> Callable[[int, int], bytes | None]:
-    """Reads the guest's memory at guest-physical addresses; no rule needs more than 1 MiB."""
+def _reader(guest: Guest, memory: StandingMemory) -> Callable[[int, int], bytes | None]:
+    """Reads the guest's memory at guest-physical addresses; no rule needs more than 1 MiB.
+
+    Where a reset stub lies it gives what the boot image has there: the rules are for that.
+    """
+    ours = [region.range for region in guest.placed.added]
 
     def read(address: int, size: int) -> bytes | None:
         if size > _CHUNK or not memory.contains(address, size):
             return None
-        return memory.read(address, size)
+        data = bytearray(memory.read(address, size))
+        for area in ours:
+            start, end = max(address, area.start), min(address + size, area.end)
+            if start < end:
+                part = _written(guest, Range.between(start, end))
+                data[start - address : end - address] = part
+        return bytes(data)
 
     return read

@@ -1,0 +1,86 @@
+"""`bootproof check`: exit code, text and JSON of a boot image that nobody starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bootproof.harness import cli
+from bootproof.scenarios.museum import Exhibit
+from bootproof.scenarios.museum.table import EXHIBITS
+from tests.builders import images
+
+
+def exhibit(name: str) -> Exhibit:
+    return next(item for item in EXHIBITS if item.name == name)
+
+
+def checked(
+    name: str, directory: Path, capsys: pytest.CaptureFixture[str], *words: str, fixed: bool = False
+) -> tuple[int, str, str]:
+    exhibit(name).write(directory, fixed=fixed)
+    code = cli.main(["check", str(directory), *words])
+    return code, *capsys.readouterr()
+
+
+def test_a_broken_rule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said, _ = checked("cmdline-upper-half-of-ones", tmp_path, capsys)
+    first, where, *_ = said.splitlines()
+    assert code == 1
+    assert first.startswith("violation cmdline: cmd_line_ptr 0xffffffff")
+    assert where.strip() == (
+        "Documentation/arch/x86/boot.rst, The Real-Mode Kernel Header, cmd_line_ptr"
+    )
+
+
+def test_what_is_tolerated_fails_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said, _ = checked("initrd-above-its-limit", tmp_path, capsys, "--json")
+    (finding,) = json.loads(said)
+    assert code == 0
+    assert finding == {
+        "code": "initrd-addr-max",
+        "grade": "tolerated",
+        "sentence": finding["sentence"],
+        "section": "Documentation/arch/x86/boot.rst, The Real-Mode Kernel Header, initrd_addr_max",
+        "address": "0x90000000",
+        "value": finding["value"],
+        "limit": "0x7fffffff",
+    }
+
+
+def test_a_right_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said, _ = checked("entry-in-nothing", tmp_path, capsys, fixed=True)
+    assert (code, said) == (0, f"{tmp_path}: every rule of its protocol holds\n")
+    assert checked_json(tmp_path, capsys) == []
+
+
+def checked_json(directory: Path, capsys: pytest.CaptureFixture[str]) -> object:
+    assert cli.main(["check", str(directory), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_no_boot_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", str(tmp_path)]) == 2
+    assert f"{tmp_path}/boot.json: no boot image" in capsys.readouterr().err
+
+
+def test_nothing_is_left_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checked("entry-in-nothing", tmp_path, capsys)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["boot.json", "ram.img"]
+
+
+def test_another_kernel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A museum's kernel is a few bytes, which are no file's."""
+    kernel = tmp_path / "vmlinux"
+    kernel.write_bytes(images.elf(images.load(16 << 20, b"\1" * 0x4000), entry=16 << 20))
+    image = tmp_path / "image"
+    image.mkdir()
+    code, said, _ = checked(
+        *("entry-in-nothing", image, capsys, "--kernel", str(kernel)), fixed=True
+    )
+    assert code == 1
+    assert f"violation kernel-file: the kernel in RAM is not {kernel}" in said
