@@ -23,7 +23,7 @@ from bootproof.harness.inputs import handed_kernel
 from bootproof.harness.observation import Budget
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.record import interrupted, rundir
-from bootproof.harness.report import boot_text
+from bootproof.harness.report import boot_text, rules
 from bootproof.harness.run import AnyStart, Outcome, Start, run_with
 from bootproof.harness.text import printable
 from bootproof.harness.verdict import (
@@ -327,15 +327,16 @@ def _run_directory(request: Request) -> Path:
 
 
 def _print_request(request: Request, image: BootImage, machine: Machine, start: AnyStart) -> None:
-    rules = "" if image.protocol != bootimage.NO_PROTOCOL else " (no rules to check)"
+    unruled = "" if image.protocol != bootimage.NO_PROTOCOL else " (no rules to check)"
     print(f"image     {one_line(str(request.directory))}")
-    print(f"protocol  {image.protocol}{rules}, entered at {image.entry:#x}")
+    print(f"protocol  {image.protocol}{unruled}, entered at {image.entry:#x}")
     print(
         f"machine   {machine.qemu}, {machine.board}, {machine.cpu},"
         f" {format_size(machine.memory)}, {boot_text.cpus_text(machine.cpus)}, {machine.mode}"
     )
     for region in image.regions:
         print(f"memory    {region.range!s:<24} {region.name}")
+    rules.print_marks(image)
     expected = start.expected
     if isinstance(expected, Expected):
         print(f"cmdline   {printable(expected.cmdline.encode())}")
@@ -374,6 +375,7 @@ def _result(
         "host_seconds": round(seconds, 3),
         "protocol": image.protocol,
         "entry": hex(image.entry),
+        "unseen": [{"field": u.field, "how": str(u)} for u in image.unseen],
         "machine": prove.machine_json(machine),
         **prove.outcome_json(outcome),
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import keyword
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
@@ -24,34 +25,19 @@ from bootproof.loader.errors import one_line
 
 # In the order of `bootproof --help`.
 _NAMES: Final = (
-    *(
-        "matrix",
-        "boot",
-        "bisect",
-        "compare",
-        "image",
-        "check",
-        "run",
-        "replay",
-        "pack",
-        "unpack",
-        "initramfs",
-    ),
-    *(
-        "inspect",
-        "report",
-        "history",
-        "fetch",
-        "cache",
-        "fuzz",
-        "setup",
-        "doctor",
-        "test",
-        "completion",
-    ),
+    *("matrix", "boot", "bisect", "compare", "image", "import", "check", "run", "replay"),
+    *("pack", "unpack", "initramfs", "inspect", "report", "history", "fetch", "cache", "fuzz"),
+    *("setup", "doctor", "test", "completion"),
 )
+
+
+def _module(name: str) -> str:
+    """The module of a command; a word of Python's own has a stroke behind it."""
+    return f"{name}_" if keyword.iskeyword(name) else name
+
+
 COMMANDS: Final[Mapping[str, Command]] = {
-    name: importlib.import_module(f"{commands.__name__}.{name}").COMMAND for name in _NAMES
+    name: importlib.import_module(f"{commands.__name__}.{_module(name)}").COMMAND for name in _NAMES
 }
 
 

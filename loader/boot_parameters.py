@@ -10,23 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Final, Protocol
+from typing import Final
 
 from bootproof.loader.address import Range
+from bootproof.loader.arch import Memory as Memory
 from bootproof.loader.arch import Read as Read
 from bootproof.loader.declared import Declared
 from bootproof.loader.structures import E820Entry
 
 _PAGE: Final = 0x1000
 _TEXT_LIMIT: Final = 1 << 16
-
-
-class Memory(Protocol):
-    """Guest-physical memory: RAM in a file, or a guest that is asked."""
-
-    def contains(self, address: int, size: int) -> bool: ...
-
-    def read(self, address: int, size: int) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +31,8 @@ class BootParameters:
     initrd: Range | None = None
     # As the loader tells it, None where the kernel reads it elsewhere; and what kernels make of it.
     memory_map: tuple[E820Entry, ...] | None = None
+    # The RAM that any kernel is told of, whatever it may use of it.
+    ram: tuple[Range, ...] | None = None
     system_ram: tuple[Range, ...] | None = None
     # How /proc/sys/kernel/bootloader_type must read.
     bootloader_type: int | None = None

@@ -23,7 +23,7 @@ from typing import Final, TypeVar
 
 from bootproof.loader import strictjson
 from bootproof.loader.address import U64_MAX, Range, is_aligned
-from bootproof.loader.arch import Registers, from_json, to_json
+from bootproof.loader.arch import How, Registers, from_json, to_json
 from bootproof.loader.arch.table import ARCHITECTURES
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.layout import Region
@@ -41,7 +41,9 @@ NO_PROTOCOL: Final = "none"
 _DESCRIPTION_LIMIT: Final = 1 << 20
 _PAGE: Final = 0x1000
 _MOST_BANKS, _MOST_CPUS, _MOST_REGIONS, _MOST_PROVENANCE = 64, 256, 256, 256
+_MOST_UNSEEN: Final = 1024
 _TEXT_LIMIT: Final = 65536
+_FIELD_LIMIT: Final = 256
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}", re.ASCII)
 
 
@@ -55,12 +57,27 @@ class BootImageError(LoaderError):
 
 
 @dataclass(frozen=True, slots=True)
+class Unseen:
+    """A part of an imported boot image that whoever imported it did not see."""
+
+    # As boot.json names it: "cpus[0].efer".
+    field: str
+    how: How
+    # What it was derived from, or whose word it is: "cs and cr0", "linux64".
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.how.value} {'from' if self.how is How.DERIVED else 'by'} {self.source}"
+
+
+@dataclass(frozen=True, slots=True)
 class BootImage:
     """A guest that is ready to be started.
 
     `cpus` holds the registers of CPU 0, 1, …; CPUs beyond are left as the machine resets them.
     `regions` names what lies where in guest-physical RAM. `provenance` is free-form text about
-    where it comes from (kernel, digests, offset, command line).
+    where it comes from (kernel, digests, offset, command line). `unseen` is empty unless it was
+    imported: then all else was seen.
     """
 
     arch: str
@@ -69,6 +86,7 @@ class BootImage:
     cpus: tuple[Registers, ...]
     regions: tuple[Region, ...] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
+    unseen: tuple[Unseen, ...] = ()
 
     @property
     def entry(self) -> int:
@@ -83,13 +101,21 @@ class BootImage:
     def memory_size(self) -> int:
         return sum(bank.size for bank in self.banks)
 
+    @property
+    def marks(self) -> dict[str, list[str]]:
+        """The registers that were not seen, by why they are known: "assumed by linux64"."""
+        found: dict[str, list[str]] = {}
+        for item in self.unseen:
+            found.setdefault(str(item), []).append(item.field.rpartition(".")[2])
+        return found
+
     def region(self, name: str) -> Range | None:
         return next((item.range for item in self.regions if item.name == name), None)
 
 
 def save(image: BootImage, directory: Path) -> None:
     """Writes boot.json into `directory`, in which ram.img already is. Atomic."""
-    data = {
+    data: dict[str, object] = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "arch": image.arch,
@@ -106,6 +132,10 @@ def save(image: BootImage, directory: Path) -> None:
         ],
         "provenance": dict(image.provenance),
     }
+    if image.unseen:
+        data["unseen"] = [
+            {"field": u.field, "how": u.how.value, "source": u.source} for u in image.unseen
+        ]
     part = directory / f"{DESCRIPTION}.part"
     try:
         part.write_text(json.dumps(data, indent=2) + "\n")
@@ -138,7 +168,7 @@ def parse(raw: bytes) -> BootImage:
         strictjson.parse(raw),
         "$",
         ("version", "arch", "protocol", "banks", "cpus"),
-        ("format", "entry", "regions", "provenance"),
+        ("format", "entry", "regions", "provenance", "unseen"),
     )
     if "format" in root:
         strictjson.one_of(root["format"], "$.format", (FORMAT,))
@@ -157,6 +187,7 @@ def parse(raw: bytes) -> BootImage:
         cpus=_items(root, "cpus", (1, _MOST_CPUS), lambda item, path: from_json(kind, item, path)),
         regions=_items(root, "regions", (0, _MOST_REGIONS), _region),
         provenance=_provenance(root.get("provenance", {})),
+        unseen=_items(root, "unseen", (0, _MOST_UNSEEN), _unseen),
     )
     if "entry" in root and strictjson.number(root["entry"], "$.entry") != image.entry:
         raise ValueError(
@@ -236,6 +267,15 @@ def _region(data: object, path: str) -> Region:
             " and . _ + -, the first a letter or digit"
         )
     return Region(name, _range(item, "address", path))
+
+
+def _unseen(data: object, path: str) -> Unseen:
+    item = strictjson.record(data, path, ("field", "how", "source"))
+    how = strictjson.one_of(item["how"], f"{path}.how", tuple(how.value for how in How))
+    field_, source = (
+        strictjson.text(item[key], f"{path}.{key}", _FIELD_LIMIT) for key in ("field", "source")
+    )
+    return Unseen(field_, How(how), source)
 
 
 def _range(item: Mapping[str, object], start: str, path: str) -> Range:

@@ -15,6 +15,7 @@ from bootproof.loader.arch import Registers
 from bootproof.loader.boot_parameters import Read, reader
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.image import ImageLike
+from bootproof.loader.imports import marked
 from bootproof.loader.protocols.table import broken_rules
 from bootproof.loader.rules import Hardware, RuleFinding
 
@@ -65,4 +66,4 @@ def findings(
         image.regions,
         resident,
     )
-    return tuple(broken_rules(image.protocol, hardware))
+    return tuple(marked(broken_rules(image.protocol, hardware), image.unseen))

@@ -150,6 +150,25 @@ class DeviceTree:
         return node.properties if node else {}
 
     @property
+    def memory(self) -> tuple[Range, ...]:
+        """The RAM that its memory nodes tell of (section 3.4), guest-physical, in order."""
+        root = self.nodes[0].properties if self.nodes else {}
+        address, size = (
+            4 * int.from_bytes(root.get(name, default), "big")
+            for name, default in ((b"#address-cells", b"\2"), (b"#size-cells", b"\1"))
+        )
+        found = []
+        for node in self.nodes:
+            if node.depth == 1 and node.name.partition(b"@")[0] == b"memory" and address and size:
+                reg = node.properties.get(b"reg", b"")
+                for at in range(0, len(reg) - address - size + 1, address + size):
+                    start = int.from_bytes(reg[at : at + address], "big")
+                    found.append(
+                        Range(start, int.from_bytes(reg[at + address : at + address + size], "big"))
+                    )
+        return tuple(sorted(area for area in found if area.size))
+
+    @property
     def cpus(self) -> int:
         """How many CPUs are listed."""
         return len(self.cpu_numbers)

@@ -217,6 +217,23 @@ class GuestMemory:
                 done += self._io(os.pwrite, self._fd, piece, offset + done)
             start += length
 
+    def write_sparse(self, address: int, data: bytes) -> None:
+        """Writes the pages of `data` that are not all zero: RAM that is new stays sparse.
+
+        Raises GuestMemoryError when not all of it lies in RAM; nothing is written then.
+        """
+        if not self.contains(address, len(data)):
+            self.write(address, data)  # which says why it cannot
+        if data == _ZEROS[: len(data)]:
+            return
+        start = 0
+        for at in range(0, len(data) + _PAGE, _PAGE):
+            size = min(_PAGE, len(data) - at)
+            if size <= 0 or data.startswith(_ZERO_PAGE[:size], at):
+                if start < min(at, len(data)):
+                    self.write(address + start, memoryview(data)[start:at])
+                start = at + _PAGE
+
     def write_file(self, address: int, fd: int, file_offset: int, size: int) -> None:
         """Copies `size` bytes at `file_offset` of the file `fd` to guest-physical `address`.
 

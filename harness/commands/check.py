@@ -22,12 +22,15 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     """0 when no rule is broken, whatever is tolerated."""
     from bootproof.harness.report import rules
+    from bootproof.loader import bootimage
     from bootproof.loader.conformance import check
     from bootproof.loader.rules import Grade
 
     found = check(arguments.directory)
     if arguments.kernel is not None:
         found += _of_kernel(arguments.directory, arguments.kernel)
+    if not arguments.json:
+        rules.print_marks(bootimage.open_boot_image(arguments.directory))
     print(rules.as_json(found) if arguments.json else rules.text(arguments.directory, found))
     broken = any(finding.grade is Grade.VIOLATION for finding in found)
     return NOT_AS_EXPECTED if broken else OK

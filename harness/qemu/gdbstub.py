@@ -12,9 +12,11 @@ import re
 import select
 import socket
 from collections.abc import Callable, Collection, Iterator
+from typing import Self
 
 _BREAKPOINT_SIZE = 1
 _PIECE = 0x800  # of a feature description
+_MOST = 1 << 20  # bytes that nobody has asked for
 _INCLUDE = re.compile(r'<xi:include href="([^"]+)"')
 _REGISTER = re.compile(r'<reg name="(\w+)" bitsize="\d+"[^>]*?(?: regnum="(\d+)"[^>]*)?/>')
 
@@ -104,7 +106,7 @@ class GdbStub:
         except ValueError as error:
             raise GdbError(f"gdbstub: register {number} was answered with {answer!r}") from error
 
-    def __enter__(self) -> GdbStub:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -124,8 +126,7 @@ class GdbStub:
             )
 
     def _send(self, packet: str) -> None:
-        data = packet.encode()
-        self._say(b"$%s#%02x" % (data, sum(data) & 0xFF))
+        self._say(framed(packet))
 
     def _say(self, data: bytes) -> None:
         try:
@@ -143,6 +144,8 @@ class GdbStub:
             if not data:
                 raise GdbError("gdbstub: the connection was closed")
             self._received += data
+            if len(self._received) > _MOST:
+                raise GdbError(f"gdbstub: sent {len(self._received)} bytes that are no answer")
         end = self._received.find(b"#")
         return end >= 0 and len(self._received) >= end + 3
 
@@ -151,3 +154,9 @@ class GdbStub:
         self._received = rest[2:]
         self._say(b"+")
         return packet.rpartition(b"$")[2]
+
+
+def framed(packet: str) -> bytes:
+    """A packet with its checksum."""
+    data = packet.encode()
+    return b"$%s#%02x" % (data, sum(data) & 0xFF)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from bootproof.loader.bootimage import BootImage
 from bootproof.loader.errors import one_line
 from bootproof.loader.rules import RuleFinding
 
@@ -24,3 +25,11 @@ def text(image: Path, found: Sequence[RuleFinding]) -> str:
 def as_json(found: Sequence[RuleFinding]) -> str:
     """The findings as an array."""
     return json.dumps([finding.as_dict() for finding in found], indent=2)
+
+
+def print_marks(image: BootImage) -> None:
+    """Of an imported image, the registers that were not seen, and how they are known."""
+    for how, names in image.marks.items():
+        way, _, source = how.partition(" ")
+        nothing = "; rules on them tell nothing of the VMM" if way == "assumed" else ""
+        print(f"{way:<10}{', '.join(names)}: {one_line(source)}{nothing}")

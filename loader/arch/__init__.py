@@ -6,8 +6,10 @@ is. Must not know any architecture, kernel or boot protocol. All addresses are g
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import field as dataclass_field
 from typing import (
     Any,
     ClassVar,
@@ -23,6 +25,7 @@ from typing import (
 
 from bootproof.loader import strictjson
 from bootproof.loader.address import Range
+from bootproof.loader.corefile import Note
 from bootproof.loader.errors import LoaderError
 
 # Guest-physical memory: address and size to bytes, None where that is not all RAM.
@@ -91,6 +94,75 @@ class Stub:
     loader_entry: int
 
 
+class Memory(Protocol):
+    """Guest-physical memory: RAM in a file, or a guest that is asked."""
+
+    def contains(self, address: int, size: int) -> bool: ...
+
+    def read(self, address: int, size: int) -> bytes: ...
+
+
+class RamFile(Memory, Protocol):
+    """All of a guest's RAM, to look for something in it."""
+
+    def nonzero_extents(self) -> Iterator[Range]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen of a CPU: registers by the names of their fields.
+
+    Of some segment registers only the selector may have been seen.
+    """
+
+    values: Mapping[str, Any]
+    selectors: Mapping[str, int] = dataclass_field(default_factory=dict)
+
+
+class SeenError(LoaderError):
+    """Registers that were not seen, and that nothing tells."""
+
+    code = "Import::Registers"
+
+
+class How(enum.Enum):
+    """Why something is known of a CPU that was not seen."""
+
+    DERIVED = "derived"  # from something that was seen
+    ASSUMED = "assumed"  # because a protocol or a CPU's reset has it so
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """A register that was not seen."""
+
+    field: str
+    value: Any
+    how: How
+    # What it was derived from; empty when a protocol demands it.
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Importing(Generic[R]):
+    """How CPUs of other programs are read."""
+
+    # The field of the program counter.
+    counter: str
+    # The fields that tell the CPU's mode.
+    tells_mode: tuple[str, ...]
+    # e_machine of their cores.
+    machines: tuple[int, ...]
+    # The CPUs that a core's notes show.
+    from_notes: Callable[[Sequence[Note]], list[Seen]]
+    # The registers that every debugger shows, in their order, with their bits.
+    debugger: tuple[tuple[str, int], ...]
+    # What a debugger shows, by its names.
+    from_debugger: Callable[[Mapping[str, int]], Seen]
+    # What follows from what was seen, from RAM, and from what a protocol demands.
+    conclude: Callable[[Seen, R | None, RamFile], Iterator[Conclusion]]
+
+
 @dataclass(frozen=True, slots=True)
 class Architecture(Generic[R]):
     """Everything the loader knows about an architecture."""
@@ -148,6 +220,17 @@ def from_json(kind: type[R], data: object, path: str = "$") -> R:
             for name, item in items.items()
         }
     )
+
+
+def some_from_json(kind: type[R], data: object, path: str = "$") -> dict[str, Any]:
+    """As many of the registers as there are, by the names of their fields. Raises ValueError."""
+    types = get_type_hints(kind)
+    known = {field.name: field for field in fields(kind)}
+    items = strictjson.record(data, path, (), tuple(known))
+    return {
+        name: _from_json(types[name], known[name].default, item, f"{path}.{name}")
+        for name, item in items.items()
+    }
 
 
 def _to_json(value: Any) -> object:

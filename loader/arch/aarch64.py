@@ -5,18 +5,30 @@ exception return installs PSTATE and pc together, so no register has to hold the
 no memory but its own bytes and the copies it is asked to make. Knows nothing of kernels or
 protocols.
 
-Source: Arm ARM (DDI 0487) C5.2 (PSTATE and SPSR), C6.2 (instructions).
+Sources: Arm ARM (DDI 0487) C5.2 (PSTATE and SPSR), C6.2 (instructions); Linux's struct
+user_pt_regs (cores).
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from bootproof.loader.address import U64_MAX, Range
-from bootproof.loader.arch import Architecture, Copy, Read, Stub, StubError, check_width, refuse
+from bootproof.loader.arch import (
+    Architecture,
+    Copy,
+    Importing,
+    Read,
+    Seen,
+    Stub,
+    StubError,
+    check_width,
+    refuse,
+)
+from bootproof.loader.corefile import NT_PRSTATUS, CoreError, Note
 
 PSTATE_DAIF: Final = 0x3C0  # debug, SError, IRQ and FIQ masked
 PSTATE_EL1H: Final = 0x5
@@ -143,6 +155,49 @@ class _Assembler:
         code = struct.pack(f"<{len(self.words)}I", *self.words).ljust(pool_at * 4, b"\0")
         return code + struct.pack(f"<{len(pool)}Q", *pool)
 
+
+# --- what others show of a CPU -------------------------------------------------------------------
+
+_PRSTATUS_AT: Final = 112  # of struct elf_prstatus: x0 to x30, sp, pc, pstate
+_PRSTATUS: Final = struct.Struct("<34Q")
+
+
+def _from_notes(notes: Sequence[Note]) -> list[Seen]:
+    """The CPUs of a core: Linux's struct user_pt_regs. Raises CoreError."""
+    return [
+        _from_prstatus(note.content)
+        for note in notes
+        if (note.name, note.type) == (b"CORE", NT_PRSTATUS)
+    ]
+
+
+def _from_prstatus(content: bytes) -> Seen:
+    if len(content) < _PRSTATUS_AT + _PRSTATUS.size:
+        what = f"the note of a CPU has {len(content)} bytes"
+        raise CoreError(what, field="n_descsz", limit=_PRSTATUS_AT + _PRSTATUS.size)
+    *x, sp, pc, pstate = _PRSTATUS.unpack_from(content, _PRSTATUS_AT)
+    return Seen({"x": tuple(x), "sp": sp, "pc": pc, "pstate": pstate})
+
+
+def _from_debugger(found: Mapping[str, int]) -> Seen:
+    """By the names of GDB's aarch64-core.xml."""
+    values: dict[str, Any] = {name: found[name] for name in ("sp", "pc") if name in found}
+    if all(f"x{number}" in found for number in range(31)):
+        values["x"] = tuple(found[f"x{number}"] for number in range(31))
+    if "cpsr" in found:
+        values["pstate"] = found["cpsr"]
+    return Seen(values)
+
+
+IMPORTING: Final[Importing[Arm64Registers]] = Importing(
+    counter="pc",
+    tells_mode=("pstate",),
+    machines=(183,),  # EM_AARCH64
+    from_notes=_from_notes,
+    debugger=(*((f"x{number}", 64) for number in range(31)), ("sp", 64), ("pc", 64), ("cpsr", 32)),
+    from_debugger=_from_debugger,
+    conclude=lambda seen, demanded, memory: iter(()),
+)
 
 AARCH64: Final = Architecture(
     name="aarch64",

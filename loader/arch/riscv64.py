@@ -19,12 +19,23 @@ address of the firmware's device tree.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from bootproof.loader.address import MIB, U64_MAX, Range
-from bootproof.loader.arch import Architecture, Copy, Read, Stub, StubError, check_width, refuse
+from bootproof.loader.arch import (
+    Architecture,
+    Copy,
+    Importing,
+    Read,
+    Seen,
+    Stub,
+    StubError,
+    check_width,
+    refuse,
+)
+from bootproof.loader.corefile import NT_PRSTATUS, CoreError, Note
 from bootproof.loader.layout import Region
 
 PRIVILEGE_S, PRIVILEGE_M = 1, 3
@@ -216,6 +227,55 @@ class _Assembler:
         code = struct.pack(f"<{len(self.words)}I", *self.words).ljust(pool_at * 4, b"\0")
         return code + struct.pack(f"<{len(pool)}Q", *pool)
 
+
+# --- what others show of a hart ------------------------------------------------------------------
+
+_PRSTATUS_AT: Final = 112  # of struct elf_prstatus: pc, x1 to x31
+_PRSTATUS: Final = struct.Struct("<32Q")
+_NAMES: Final = (
+    *("zero", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "fp", "s1"),
+    *(f"a{number}" for number in range(8)),
+    *(f"s{number}" for number in range(2, 12)),
+    *(f"t{number}" for number in range(3, 7)),
+)
+
+
+def _from_notes(notes: Sequence[Note]) -> list[Seen]:
+    """The harts of a core: Linux's struct user_regs_struct. Raises CoreError."""
+    return [
+        _from_prstatus(note.content)
+        for note in notes
+        if (note.name, note.type) == (b"CORE", NT_PRSTATUS)
+    ]
+
+
+def _from_prstatus(content: bytes) -> Seen:
+    if len(content) < _PRSTATUS_AT + _PRSTATUS.size:
+        what = f"the note of a hart has {len(content)} bytes"
+        raise CoreError(what, field="n_descsz", limit=_PRSTATUS_AT + _PRSTATUS.size)
+    pc, *x = _PRSTATUS.unpack_from(content, _PRSTATUS_AT)
+    return Seen({"pc": pc, "x": (0, *x)})
+
+
+def _from_debugger(found: Mapping[str, int]) -> Seen:
+    """By the names of GDB's 64bit-cpu.xml."""
+    values: dict[str, Any] = {"pc": found["pc"]} if "pc" in found else {}
+    if all(name in found for name in _NAMES):
+        values["x"] = tuple(found[name] for name in _NAMES)
+    if "satp" in found:
+        values["satp"] = found["satp"]
+    return Seen(values)
+
+
+IMPORTING: Final[Importing[RiscvRegisters]] = Importing(
+    counter="pc",
+    tells_mode=("privilege",),
+    machines=(243,),  # EM_RISCV
+    from_notes=_from_notes,
+    debugger=(*((name, 64) for name in _NAMES), ("pc", 64)),
+    from_debugger=_from_debugger,
+    conclude=lambda seen, demanded, memory: iter(()),
+)
 
 RISCV64: Final = Architecture(
     name="riscv64",

@@ -8,9 +8,9 @@ share. All addresses are guest-physical.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic
+from typing import Any, Generic
 
 from bootproof.loader.address import Range
 from bootproof.loader.arch import Architecture, R, Registers
@@ -60,6 +60,30 @@ class Handover:
 
 
 @dataclass(frozen=True, slots=True)
+class Pointer:
+    """The register that leads to what a kernel is told, and how that is known in RAM."""
+
+    # Its field, and where this holds several, which of them.
+    register: str
+    # What it leads to, and the bytes that this has at an offset.
+    what: str
+    magic: bytes
+    offset: int = 0
+    # What its address is a multiple of.
+    alignment: int = 4
+    index: int | None = None
+
+    def of(self, values: Mapping[str, Any]) -> int | None:
+        """Its value, if it is among registers by the names of their fields."""
+        found = values.get(self.register)
+        return found if found is None or self.index is None else found[self.index]
+
+    @property
+    def name(self) -> str:
+        return self.register if self.index is None else f"{self.register}{self.index}"
+
+
+@dataclass(frozen=True, slots=True)
 class BootProtocol(Generic[R]):
     """A way to enter a kernel."""
 
@@ -71,6 +95,10 @@ class BootProtocol(Generic[R]):
     plan: Callable[[Sequence[Range], KernelLoaderResult, BootRequest], list[Region]]
     # Writes every piece and gives the register state. Raises as `plan`; memory is unchanged then.
     configure: Callable[[GuestMemory, KernelLoaderResult, BootRequest], Handover]
+    # The state that is demanded at an entry, with what the kernel is told at a place; all other
+    # places are 0. Both are guest-physical.
+    state: Callable[[int, int], R]
+    pointer: Pointer
     # What does not hold at the kernel's first instruction. Written from the document.
     rules: Callable[[Hardware[R]], Iterator[RuleFinding]]
     # What a kernel that is entered with these registers is told, also by another loader.

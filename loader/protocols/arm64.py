@@ -41,8 +41,12 @@ def configure(memory: GuestMemory, kernel: KernelLoaderResult, request: BootRequ
     regions = plan([bank.range for bank in memory.banks], kernel, request)
     by_tree.write(memory, regions, request)
     tree = region(regions, "dtb")
-    registers = Arm64Registers(pc=entry_point(kernel, NAME))
-    return Handover(registers.with_x(x0=tree.start if tree else 0), tuple(regions))
+    return Handover(state(entry_point(kernel, NAME), tree.start if tree else 0), tuple(regions))
+
+
+def state(entry: int, address: int) -> Arm64Registers:
+    """See BootProtocol.state."""
+    return Arm64Registers(pc=entry).with_x(x0=address)
 
 
 def initrd_window(footprint: Range) -> Range:
@@ -62,6 +66,8 @@ PROTOCOL: Final = BootProtocol(
     rank=0,
     plan=plan,
     configure=configure,
+    state=state,
+    pointer=by_tree.pointer(0),
     rules=arm64,
     read=lambda registers, read: by_tree.read_back(registers.x[0], read),
     fields=lambda registers, read: by_tree.fields(registers.x[0], read),

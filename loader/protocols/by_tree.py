@@ -16,8 +16,20 @@ from bootproof.loader.boot_parameters import BootParameters, Read, decoded
 from bootproof.loader.device_tree import DeviceTree, DeviceTreeError
 from bootproof.loader.layout import LayoutError, Region, Wanted, check_inside, place
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.protocols import BootRequest, ProtocolError, check_cmdline, region
+from bootproof.loader.protocols import (
+    BootRequest,
+    Pointer,
+    ProtocolError,
+    check_cmdline,
+    region,
+)
 from bootproof.loader.result import KernelLoaderResult
+
+
+def pointer(index: int) -> Pointer:
+    """General register number `index` leads to the device tree."""
+    magic = device_tree.MAGIC.to_bytes(4, "big")
+    return Pointer("x", "device tree", magic, alignment=8, index=index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +122,7 @@ def read_back(address: int, read: Read) -> BootParameters:
         cmdline=decoded(tree.chosen.get(b"bootargs")),
         initrd=Range.between(start, end) if end > start else None,
         label=decoded(tree.chosen.get(device_tree.LABEL)),
+        ram=tree.memory,
         cpus=tree.cpus,
     )
 

@@ -21,12 +21,12 @@ HIGH_MEMORY: Final = 0x100000
 LEGACY_HOLE: Final = Range.between(0xA0000, HIGH_MEMORY)  # VGA memory and option ROMs
 
 
-def memory_map(ram: Sequence[Range], acpi: Range | None = None) -> tuple[E820Entry, ...]:
+def memory_map(banks: Sequence[Range], acpi: Range | None = None) -> tuple[E820Entry, ...]:
     """The map of a machine with these banks: low RAM, the reserved legacy area, the rest.
 
     `acpi` is the part of the RAM that holds ACPI tables: an entry of its own.
     """
-    entries = tuple(_entries(ram))
+    entries = tuple(_entries(banks))
     return entries if acpi is None else tuple(_with_acpi(entries, acpi))
 
 
@@ -39,8 +39,8 @@ def _with_acpi(entries: Iterable[E820Entry], acpi: Range) -> Iterable[E820Entry]
         yield from (_entry(*part) for part in sorted([*parts, (acpi, E820_ACPI)]))
 
 
-def _entries(ram: Iterable[Range]) -> Iterable[E820Entry]:
-    for bank in ram:
+def _entries(banks: Iterable[Range]) -> Iterable[E820Entry]:
+    for bank in banks:
         if bank.start != 0:
             yield _entry(bank, E820_RAM)
             continue
@@ -54,6 +54,11 @@ def _entries(ram: Iterable[Range]) -> Iterable[E820Entry]:
 
 def _entry(place: Range, kind: int) -> E820Entry:
     return E820Entry(place.start, place.size, kind)
+
+
+def all_ram(entries: Iterable[E820Entry]) -> tuple[Range, ...]:
+    """All that a memory map calls RAM, in order."""
+    return tuple(sorted(entry.range for entry in entries if entry.type == E820_RAM and entry.size))
 
 
 def system_ram(entries: Iterable[E820Entry]) -> tuple[Range, ...]:

@@ -6,11 +6,10 @@ Source: Documentation/arch/x86/boot.rst, section "32-bit Boot Protocol".
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 from bootproof.loader.address import Range
-from bootproof.loader.arch.x86_64 import ATTR_CODE32, X86_64
+from bootproof.loader.arch.x86_64 import ATTR_CODE32, X86_64, X86Registers
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import (
@@ -38,8 +37,13 @@ def configure(memory: GuestMemory, kernel: KernelLoaderResult, request: BootRequ
     """See BootProtocol.configure. EBP, EDI and EBX are zero, as the protocol demands."""
     regions = plan([bank.range for bank in memory.banks], kernel, request)
     address = zero_page.write(memory, regions, kernel, request)
-    flat = zero_page.flat_registers(memory, regions, _entry(kernel), ATTR_CODE32)
-    return Handover(replace(flat, rsi=address), tuple(regions))
+    registers = state(_entry(kernel), address)
+    return Handover(zero_page.with_gdt(memory, regions, registers), tuple(regions))
+
+
+def state(entry: int, address: int) -> X86Registers:
+    """See BootProtocol.state."""
+    return zero_page.state(entry, address, ATTR_CODE32)
 
 
 def _entry(kernel: KernelLoaderResult) -> int:
@@ -52,6 +56,8 @@ PROTOCOL: Final = BootProtocol(
     rank=2,
     plan=plan,
     configure=configure,
+    state=state,
+    pointer=zero_page.POINTER,
     rules=linux.linux32,
     read=lambda registers, read: zero_page.read(registers.rsi & _32_BITS, read),
     fields=lambda registers, read: zero_page.fields(registers.rsi & _32_BITS, read),

@@ -48,16 +48,18 @@ def configure(memory: GuestMemory, kernel: KernelLoaderResult, request: BootRequ
     address = zero_page.write(memory, regions, kernel, request)
     tables = placed(regions, "page tables").start
     memory.write(tables, identity_map(tables, _identity_gib(ram)))
-    flat = zero_page.flat_registers(memory, regions, entry_point(kernel, NAME), x86_64.ATTR_CODE64)
-    registers = replace(
-        flat,
-        rsi=address,
+    registers = replace(state(entry_point(kernel, NAME), address), cr3=tables)
+    return Handover(zero_page.with_gdt(memory, regions, registers), tuple(regions))
+
+
+def state(entry: int, address: int) -> x86_64.X86Registers:
+    """See BootProtocol.state."""
+    return replace(
+        zero_page.state(entry, address, x86_64.ATTR_CODE64),
         cr0=x86_64.CR0_PG | x86_64.CR0_PE | x86_64.CR0_ET,
-        cr3=tables,
         cr4=x86_64.CR4_PAE,
         efer=x86_64.EFER_LME | x86_64.EFER_LMA,
     )
-    return Handover(registers, tuple(regions))
 
 
 def identity_map(address: int, gib: int) -> bytes:
@@ -87,6 +89,8 @@ PROTOCOL: Final = BootProtocol(
     rank=1,
     plan=plan,
     configure=configure,
+    state=state,
+    pointer=zero_page.POINTER,
     rules=linux.linux64,
     read=lambda registers, read: zero_page.read(registers.rsi, read),
     fields=lambda registers, read: zero_page.fields(registers.rsi, read),

@@ -10,7 +10,14 @@ from dataclasses import replace
 from typing import Final
 
 from bootproof.loader.address import Range
-from bootproof.loader.arch.x86_64 import ATTR_CODE32, ATTR_TSS_BUSY, X86_64, Segment, X86Registers
+from bootproof.loader.arch.x86_64 import (
+    ATTR_CODE32,
+    ATTR_TSS_BUSY,
+    X86_64,
+    DescriptorTable,
+    Segment,
+    X86Registers,
+)
 from bootproof.loader.boot_parameters import BootParameters, Read, decoded, text_at, values
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
@@ -18,12 +25,13 @@ from bootproof.loader.protocols import (
     BootProtocol,
     BootRequest,
     Handover,
+    Pointer,
     ProtocolError,
     placed,
     region,
     x86,
 )
-from bootproof.loader.protocols.e820 import memory_map, system_ram
+from bootproof.loader.protocols.e820 import all_ram, memory_map, system_ram
 from bootproof.loader.result import KernelLoaderResult, PvhState
 from bootproof.loader.rules.pvh import pvh
 from bootproof.loader.structures import E820Entry, MemmapEntry, ModlistEntry, StartInfo
@@ -68,12 +76,18 @@ def configure(memory: GuestMemory, kernel: KernelLoaderResult, request: BootRequ
     """See BootProtocol.configure."""
     regions = plan([bank.range for bank in memory.banks], kernel, request)
     start_info = _write_start_info(memory, regions, request)
+    flat = state(entry_point(kernel), start_info)
+    table = x86.write_gdt(memory, regions, [flat.cs, flat.ds, flat.tr])
+    return Handover(replace(flat, gdtr=table), tuple(regions))
+
+
+def state(entry: int, address: int) -> X86Registers:
+    """See BootProtocol.state."""
     code = Segment(_SELECTOR_CS, attributes=ATTR_CODE32)
     data = Segment(_SELECTOR_DS)
     tss = Segment(_SELECTOR_TSS, limit=0x67, attributes=ATTR_TSS_BUSY)
-    table = x86.write_gdt(memory, regions, [code, data, tss])
-    flat = X86Registers.with_segments(entry_point(kernel), code, data, table)
-    return Handover(replace(flat, rbx=start_info, tr=tss), tuple(regions))
+    table = DescriptorTable(0, _SELECTOR_TSS + 7)
+    return replace(X86Registers.with_segments(entry, code, data, table), rbx=address, tr=tss)
 
 
 def _write_start_info(memory: GuestMemory, regions: Sequence[Region], request: BootRequest) -> int:
@@ -119,6 +133,7 @@ def _read(registers: X86Registers, read: Read) -> BootParameters:
         cmdline=decoded(text_at(read, info.cmdline_paddr)),
         initrd=Range(module.paddr, module.size) if module.size else None,
         memory_map=entries,
+        ram=all_ram(entries),
         system_ram=system_ram(entries),
         bootloader_type=BOOTLOADER_TYPE,
         cpus=x86.cpus_told(read, info.rsdp_paddr),
@@ -142,6 +157,8 @@ PROTOCOL: Final = BootProtocol(
     rank=0,
     plan=plan,
     configure=configure,
+    state=state,
+    pointer=Pointer("rbx", "hvm_start_info", StartInfo().to_bytes()[:4]),
     rules=pvh,
     read=_read,
     fields=_fields,

@@ -43,9 +43,12 @@ def configure(memory: GuestMemory, kernel: KernelLoaderResult, request: BootRequ
     regions = plan([bank.range for bank in memory.banks], kernel, request)
     by_tree.write(memory, regions, request)
     tree = region(regions, "dtb")
-    registers = RiscvRegisters(pc=entry_point(kernel, NAME))
-    told = registers.with_x(x10=_BOOT_HART, x11=tree.start if tree else 0)
-    return Handover(told, tuple(regions))
+    return Handover(state(entry_point(kernel, NAME), tree.start if tree else 0), tuple(regions))
+
+
+def state(entry: int, address: int) -> RiscvRegisters:
+    """See BootProtocol.state."""
+    return RiscvRegisters(pc=entry).with_x(x10=_BOOT_HART, x11=address)
 
 
 PROTOCOL: Final = BootProtocol(
@@ -54,6 +57,8 @@ PROTOCOL: Final = BootProtocol(
     rank=0,
     plan=plan,
     configure=configure,
+    state=state,
+    pointer=by_tree.pointer(A1),
     rules=riscv64,
     read=lambda registers, read: by_tree.read_back(registers.x[A1], read),
     fields=lambda registers, read: by_tree.fields(registers.x[A1], read),

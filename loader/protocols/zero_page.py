@@ -10,12 +10,13 @@ from dataclasses import replace
 from typing import Final
 
 from bootproof.loader.address import Range
-from bootproof.loader.arch.x86_64 import Segment, X86Registers
+from bootproof.loader.arch.x86_64 import DescriptorTable, Segment, X86Registers
 from bootproof.loader.boot_parameters import BootParameters, Read, decoded, text_at, values
+from bootproof.loader.bzimage import HDRS_MAGIC
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.protocols import BootRequest, placed, region, x86
-from bootproof.loader.protocols.e820 import system_ram
+from bootproof.loader.protocols import BootRequest, Pointer, placed, region, x86
+from bootproof.loader.protocols.e820 import all_ram, system_ram
 from bootproof.loader.result import KernelLoaderResult
 from bootproof.loader.structures import E820Entry, SetupHeader, ZeroPage
 
@@ -59,13 +60,26 @@ def boot_params(header: SetupHeader, entries: Sequence[E820Entry], rsdp: int = 0
     return page.to_bytes()
 
 
-def flat_registers(
-    memory: GuestMemory, regions: Sequence[Region], entry: int, code_attributes: int
-) -> X86Registers:
-    """Writes the GDT; registers with its segments, entered at `entry`."""
+POINTER: Final = Pointer(
+    "rsi",
+    "boot_params",
+    HDRS_MAGIC.to_bytes(4, "little"),
+    ZeroPage.OFFSETS["hdr"] + SetupHeader.OFFSETS["header"],
+)
+
+
+def state(entry: int, address: int, code_attributes: int) -> X86Registers:
+    """Registers with the segments of boot.rst, entered at `entry`; the GDT lies nowhere yet."""
     code, data = Segment(BOOT_CS, attributes=code_attributes), Segment(BOOT_DS)
-    table = x86.write_gdt(memory, regions, [code, data])
-    return X86Registers.with_segments(entry, code, data, table)
+    table = DescriptorTable(0, BOOT_DS + 7)
+    return replace(X86Registers.with_segments(entry, code, data, table), rsi=address)
+
+
+def with_gdt(
+    memory: GuestMemory, regions: Sequence[Region], registers: X86Registers
+) -> X86Registers:
+    """Writes the GDT for the segments of `state`."""
+    return replace(registers, gdtr=x86.write_gdt(memory, regions, [registers.cs, registers.ds]))
 
 
 def read(address: int, read_: Read) -> BootParameters:
@@ -86,6 +100,7 @@ def read(address: int, read_: Read) -> BootParameters:
         cmdline=decoded(text_at(read_, header.cmd_line_ptr | page.ext_cmd_line_ptr << 32)),
         initrd=initrd if initrd.size else None,
         memory_map=page.memory_map,
+        ram=all_ram(page.memory_map),
         system_ram=system_ram(page.memory_map),
         bootloader_type=kind,
         unpacks=bool(header.payload_length),

@@ -13,10 +13,11 @@ import pytest
 
 from bootproof.loader import bootimage
 from bootproof.loader.address import MIB, Range
+from bootproof.loader.arch import How
 from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.arch.table import ARCHITECTURES
 from bootproof.loader.arch.x86_64 import DescriptorTable, Segment, X86Registers
-from bootproof.loader.bootimage import BootImage, BootImageError
+from bootproof.loader.bootimage import BootImage, BootImageError, Unseen
 from bootproof.loader.errors import GuestMemoryError
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import Bank, GuestMemory
@@ -54,6 +55,7 @@ def document() -> Document:
         ],
         "regions": [{"name": "zero page", "address": "0x7000", "size": "0x1000"}],
         "provenance": {"kernel": "vmlinux", "cmdline": "console=ttyS0 ä"},
+        "unseen": [{"field": "cpus[0].cr4", "how": "assumed", "source": "linux64"}],
     }
 
 
@@ -121,6 +123,7 @@ def test_everything_is_read(tmp_path: Path) -> None:
         ),
         regions=(Region("zero page", Range(0x7000, 0x1000)),),
         provenance={"kernel": "vmlinux", "cmdline": "console=ttyS0 ä"},
+        unseen=(Unseen("cpus[0].cr4", How.ASSUMED, "linux64"),),
     )
 
 
@@ -185,7 +188,7 @@ def drop(*path: str | int) -> Change:
 
 
 PROTOCOLS: Final = "linux64, linux32, pvh, arm64, riscv64, none"
-KEYS: Final = "version, arch, protocol, banks, cpus, format, entry, regions, provenance"
+KEYS: Final = "version, arch, protocol, banks, cpus, format, entry, regions, provenance, unseen"
 NUMBER: Final = 'expected a number such as 4096 or "0x1000", found '
 
 # What a schema can say too, and what the reader says.

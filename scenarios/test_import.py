@@ -1,0 +1,125 @@
+"""QEMU's own -kernel boots, imported at their entry: as they were seen, and booting again.
+
+QEMU's loader stands for somebody else's VMM here: what it prepares is dumped and asked for by gdb.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from bootproof.harness import cli, prove
+from bootproof.harness.case import RAM_BASE, Case
+from bootproof.harness.cases.kernels import default_kernels
+from bootproof.harness.compare import reference
+from bootproof.harness.host.files import read_from_qemu
+from bootproof.harness.prove import Prepared
+from bootproof.harness.qemu.argv import DirectKernel
+from bootproof.harness.qemu.session import Session
+from bootproof.harness.qemu.standing import StandingMemory
+from bootproof.harness.registers import compare_registers
+from bootproof.loader import bootimage
+from bootproof.loader.address import MIB, Range
+from bootproof.loader.arch import Registers
+from bootproof.loader.memory import GuestMemory
+
+RunDirectory = Callable[[str], Path]
+
+X86_64, AARCH64, RISCV64 = (default_kernels(arch)[0] for arch in ("x86_64", "aarch64", "riscv64"))
+CASES = {
+    "bzimage-linux32": Case("x86_64", X86_64, "bzimage", "linux32", board="pc"),
+    "elf-pvh": Case("x86_64", X86_64, "elf", "pvh"),
+    "arm64": Case("aarch64", AARCH64, "image", "arm64", RAM_BASE["aarch64"] + 2 * MIB),
+    "riscv64": Case("riscv64", RISCV64, "image", "riscv64", RAM_BASE["riscv64"]),
+}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A guest of QEMU's loader that stands at its entry."""
+
+    session: Session
+    plan: reference.Plan
+    registers: Registers
+    debugger: str
+
+    def compare(self, image: Path) -> None:
+        """Everything that the boot image says is as it is in the guest."""
+        found = bootimage.open_boot_image(image)
+        assert found.protocol == self.plan.protocol
+        assert [str(d) for d in compare_registers(self.registers, found.cpus[0])] == []
+        memory = StandingMemory(self.session)
+        with bootimage.open_ram(found, image) as ram:
+            for bank in self.session.ram.banks:
+                for start in range(bank.base, bank.range.end, MIB):
+                    part = Range(start, min(MIB, bank.range.end - start))
+                    if not overlaps_rom(part) and ram.contains(part.start, part.size):
+                        seen = memory.read(part.start, part.size)
+                        assert ram.read(part.start, part.size) == seen, part
+
+    def core(self) -> Path:
+        arguments = {"paging": False, "protocol": "file:guest.core"}
+        self.session.monitor.execute("dump-guest-memory", arguments)
+        return self.session.directory / "guest.core"
+
+
+def overlaps_rom(part: Range) -> bool:
+    return part.overlaps(Range.between(0xA0000, MIB))
+
+
+@contextmanager
+def standing(case: Case, prepared: Prepared, directory: Path) -> Iterator[Standing]:
+    machine = prepared.start.machine
+    plan = reference.plan(case, machine, prepared.assembled.protocol)
+    reference.prepare(plan, prepared, directory / "ours", directory / "theirs")
+    kernel = DirectKernel("devices/kernel", "devices/initrd", prepared.start.expected.cmdline)
+    listener = socket.create_server(("127.0.0.1", 0))
+    with (
+        listener,
+        GuestMemory(machine.banks) as ram,
+        Session(
+            machine, kernel, ram, directory / "theirs", with_gdb=False, debugger=listener
+        ) as session,
+    ):
+        session.connect()
+        where = f"127.0.0.1:{listener.getsockname()[1]}"
+        out = directory / "by-gdb"
+        entry = hex(plan.entry)
+        words = ["--arch", case.arch, "--gdb", where, "--break", entry, "--out", str(out)]
+        assert cli.main(["import", *words]) == 0
+        registers = machine.arch.dump.parse(session.monitor.registers(), {})
+        assert registers.pc == plan.entry
+        yield Standing(session, plan, registers, where)
+        assert not session.monitor.execute("query-status")["running"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_import(name: str, run_directory: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    """By core and by gdb: the same registers, the same RAM; and it boots."""
+    case = replace(CASES[name], profile="fast", memory=96 * MIB)
+    directory = run_directory(f"import-{name}")
+    shutil.rmtree(directory, ignore_errors=True)
+    prepared = prove.prepare(case, directory / "ours")
+    core = directory / "guest.core"
+    with standing(case, prepared, directory) as guest:
+        guest.compare(directory / "by-gdb")
+        dumped = guest.core()
+        core.write_bytes(read_from_qemu(dumped, dumped.stat().st_size))
+        assert cli.main(["import", str(core), "--out", str(directory / "by-core")]) == 0
+        guest.compare(directory / "by-core")
+    assert (directory / "by-core" / "ram.img").stat().st_blocks * 512 < core.stat().st_size / 2
+    core.unlink()
+    board = prepared.start.machine.board
+    for image in ("by-core", "by-gdb"):
+        capsys.readouterr()
+        words = [str(directory / image), "--machine", board, "--out", str(directory / "run")]
+        assert cli.main(["run", *words]) == 0
+        verdict = re.search(r"^verdict +(.*)$", capsys.readouterr().out, re.MULTILINE)
+        assert verdict and verdict[1].startswith("booted: "), verdict
