@@ -26,8 +26,8 @@ from bootproof.loader.errors import one_line
 # In the order of `bootproof --help`.
 _NAMES: Final = (
     *("matrix", "boot", "bisect", "compare", "image", "import", "check", "run", "replay"),
-    *("pack", "unpack", "initramfs", "inspect", "report", "history", "fetch", "cache", "fuzz"),
-    *("setup", "doctor", "test", "completion"),
+    *("profile", "pack", "unpack", "initramfs", "inspect", "report", "history", "fetch", "cache"),
+    *("fuzz", "setup", "doctor", "test", "completion"),
 )
 
 

@@ -39,7 +39,6 @@ from bootproof.loader.address import Range, align_up
 from bootproof.loader.arch import to_json
 from bootproof.loader.assemble import Assembled, Assembly
 from bootproof.loader.errors import LoaderError
-from bootproof.loader.identify import Format, identify
 from bootproof.loader.protocols import BootRequest
 from bootproof.loader.protocols.table import PROTOCOLS
 from bootproof.loader.result import KernelLoaderResult
@@ -361,7 +360,7 @@ def _log_json(seen: Observation) -> Mapping[str, Any] | None:
 def _symbols(case: Case, file: KernelFile) -> Symbols | None:
     """The names of what a case's kernel is once it runs."""
     try:
-        return images.symbols_of(_running(case, file))
+        return images.symbols_of(images.running(file, case.format))
     except (LoaderError, UserError, OSError):  # no names are no failure
         return None
 
@@ -370,17 +369,10 @@ def _lacks(case: Case, file: KernelFile) -> tuple[str, ...]:
     """What the kernel of a case needs for a proof and was built without."""
     needs = (ARCHES[case.arch].console_driver, *kconfig.COMMON)
     try:
-        with _running(case, file).open() as kernel:
+        with images.running(file, case.format).open() as kernel:
             return tuple(kconfig.lacking(kernel.data, needs))
     except (LoaderError, UserError, OSError):  # nothing is known
         return ()
-
-
-def _running(case: Case, file: KernelFile) -> KernelFile:
-    """A case's kernel as it is once it runs: out of its bzImage, if it is in one."""
-    image = file if case.format == "file" else images.in_format(file, case.format)
-    bzimage = identify(image.content.path).format is Format.BZIMAGE
-    return images.in_format(file, "elf") if bzimage else image
 
 
 def _unpacked(case: Case, file: KernelFile, kernel: KernelLoaderResult) -> Unpacked | None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from bootproof.harness.arch import FAST, Arch, Board, SerialPort
-from bootproof.harness.arch.dump import DumpFormat, incomplete, values
+from bootproof.harness.arch.dump import DumpFormat, FrameRecord, incomplete, values
 from bootproof.loader.address import GIB, MIB, Banks, Range
 from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.identify import Format
@@ -101,6 +101,7 @@ AARCH64: Final = Arch(
         masked=0xC0,
         reset_cause=_reset_cause,
         sleep=bytes.fromhex("7f2003d5"),  # wfi
+        frames=FrameRecord("X29", caller=0, return_address=8),  # AAPCS64, 6.4.6
         system=("SCTLR", "SCTLR_EL2"),
     ),
 )

@@ -16,6 +16,17 @@ from bootproof.loader.arch import Registers
 
 
 @dataclass(frozen=True, slots=True)
+class FrameRecord:
+    """Where kernels that keep frame pointers put the caller's, and the address to return to."""
+
+    # The register that points to the record, as dumps call it.
+    register: str
+    # Of two 64-bit values, relative to that.
+    caller: int
+    return_address: int
+
+
+@dataclass(frozen=True, slots=True)
 class DumpFormat:
     """How an architecture's dump shows what is needed, and how the rest is read."""
 
@@ -35,6 +46,8 @@ class DumpFormat:
     # interrupt comes, even a masked one: its bytes are then just before the program counter.
     halt: str | None = None
     sleep: bytes | None = None
+    # None where kernels keep no frame pointers.
+    frames: FrameRecord | None = None
     # Registers that only the gdbstub shows, by its names.
     system: tuple[str, ...] = ()
 

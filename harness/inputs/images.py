@@ -139,6 +139,15 @@ def in_format(kernel: KernelFile, format_: str) -> KernelFile:
     return kernel
 
 
+def running(kernel: KernelFile, format_: str) -> KernelFile:
+    """A kernel as it is once it runs: out of its bzImage, if a case's format leaves it in one.
+
+    Raises as `in_format`.
+    """
+    image = kernel if format_ == "file" else in_format(kernel, format_)
+    return in_format(kernel, "elf") if _format(image) is Format.BZIMAGE else image
+
+
 @functools.cache
 def releases(kernel: KernelFile, format_: str) -> tuple[str, ...]:
     """What `uname -r` may say in the guest, likeliest first; empty when the file does not tell.

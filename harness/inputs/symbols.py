@@ -51,6 +51,11 @@ class Symbols:
 
         `displacement` is how far the image was loaded from where it may move by itself.
         """
+        place = self.place(pc, before, at, displacement)
+        return None if place is None else self._named(place)
+
+    def place(self, pc: int, before: bytes, at: bytes, displacement: int = 0) -> int | None:
+        """Where in the image a program counter is; None where that cannot be told."""
         window = before + at
         if len(window) < _FEWEST_BYTES or len(set(window)) < _FEWEST_VALUES:
             return None
@@ -61,7 +66,14 @@ class Symbols:
             for place in range(residue, self._end, _MOVED_BY)
             if self._alike(place - len(before), window)
         ]
-        return self._named(places[0]) if len(places) == 1 else None
+        return places[0] if len(places) == 1 else None
+
+    def function(self, place: int) -> str | None:
+        """The function at a place in the image; None beside all of it."""
+        if not any(start <= place < start + len(data) for start, data in self.segments):
+            return None
+        index = bisect.bisect_right(self.addresses, place) - 1
+        return None if index < 0 else self.names[index]
 
     @property
     def _end(self) -> int:

@@ -35,6 +35,7 @@ from bootproof.loader.memory import GuestMemory
 # A replay that executes nothing for so long waits for ever: busily, or asleep in so many looks.
 _STILL_CPU_SECONDS: Final = 20.0
 _STILL_LOOKS: Final = 60
+_SHORTEST_WAIT: Final = 0.002  # seconds; the next one is twice as long
 _DESCRIPTION_LIMIT: Final = 1 << 20
 _ROOM: Final = 1 << 20  # for what a replay may say beyond what was recorded
 _CONSOLE_LIMIT: Final = 17 << 20  # what a run's console is cut to, and some
@@ -137,9 +138,10 @@ class Playback:
     def _go_on(self, names: tuple[str, ...], most: int) -> None:
         self.monitor.events()
         self.monitor.execute("cont")
-        last, since, asleep = -1, 0.0, 0
+        last, since, asleep, pause = -1, 0.0, 0, _SHORTEST_WAIT
         while not any(event.name in names for event in self._events()):
-            self.monitor.wait(POLL_SECONDS)
+            self.monitor.wait(pause)
+            pause = min(2 * pause, POLL_SECONDS)
             asleep = asleep + 1 if self.process.asleep() else 0
             executed, used = self.instructions, self.process.cpu_seconds()
             if executed > most:

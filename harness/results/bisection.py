@@ -149,13 +149,12 @@ class Search:
         self.first_bad = count  # none
 
     def next(self) -> int | None:
-        """Which image to test: of those that are left the nearest to the middle; None at the end.
+        """Which image to test: the middle one of those that are left; None at the end.
 
-        One that cannot be tested is left out: the nearest one is tested in its place.
+        One that cannot be tested is left out, as if it were not there.
         """
         left = [at for at in self._between if at not in self._marks]
-        middle = (self.last_good + self.first_bad) / 2
-        return min(left, key=lambda at: abs(at - middle), default=None)
+        return left[len(left) // 2] if left else None
 
     def tell(self, at: int, mark: Mark) -> None:
         """What came of a test."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import enum
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Final
 
+from bootproof.harness import places
 from bootproof.harness.results.key import Key
 from bootproof.harness.results.results import CaseResult, Check, Reference, Results
 
@@ -183,11 +185,18 @@ def _other_image(before: CaseResult, now: CaseResult, threshold: float) -> Chang
     # A thousand instructions are a lot for a short stage and nothing for a boot.
     matters = threshold * _SHARE * (before.instructions or 0)
     if any(cost.ratio > threshold and cost.now - cost.before > matters for cost in costs):
-        return Change(now.case, Kind.REGRESSED, tuple(told))
+        return Change(now.case, Kind.REGRESSED, (*told, *_where_it_grew(before, now)))
     if costs:
         better = all(cost.ratio < 0 for cost in costs)
         return Change(now.case, Kind.IMPROVED if better else Kind.CHANGED, tuple(told))
     return Change(now.case, Kind.CHANGED, tuple(told)) if told else Change(now.case, Kind.SAME)
+
+
+def _where_it_grew(before: CaseResult, now: CaseResult) -> Iterator[str]:
+    """The command that shows it, where the second run has not taken the place of the first."""
+    if before.directory != now.directory:
+        runs = " ".join(shlex.quote(case.directory) for case in (before, now))
+        yield f"what grew: {places.COMMAND} profile {runs}"
 
 
 def _costs(before: CaseResult, now: CaseResult) -> Iterator[CountChange]:

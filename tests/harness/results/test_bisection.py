@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bootproof.harness.errors import UsageError
@@ -124,6 +124,7 @@ def test_a_run_that_says_nothing(text: str | None, words: str, tmp_path: Path) -
 # --- the search ----------------------------------------------------------------------------------
 
 
+@settings(max_examples=1000)
 @given(st.data())
 def test_search(data: st.DataObject) -> None:
     """It names the first bad image, or the untestable ones before it, in as few tests as can be."""

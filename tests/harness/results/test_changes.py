@@ -209,3 +209,13 @@ def test_unknown_boot_image_is_another_one() -> None:
     key = replace(builder.KEY, boot_image=None)
     now = builder.case(key=key, instructions=1_300_000_001)
     assert change(builder.case(key=key), now).kind is Kind.SAME
+
+
+def test_what_grew_is_a_profile_away() -> None:
+    """Where the runs are not in one place: the second one has taken that of the first."""
+    for directory, wanted in (("/now/x y", True), (builder.case().directory, False)):
+        slower = builder.case(key=OTHER_IMAGE, instructions=1_400_000_000, directory=directory)
+        found = change(builder.case(), slower)
+        assert found.kind is Kind.REGRESSED
+        last = "what grew: ./bootproof profile build/matrix/x '/now/x y'"
+        assert (found.sentences[-1] == last) is wanted

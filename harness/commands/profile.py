@@ -1,0 +1,119 @@
+"""`bootproof profile`: where the instructions of a recorded boot went, or what grew between two."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from bootproof.harness import places
+from bootproof.harness.commands import OK, Command
+from bootproof.harness.errors import UsageError, UserError
+
+_SAMPLES: Final = 1000
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    from bootproof.harness.commands import case_options
+
+    parser.add_argument(
+        "what",
+        nargs="+",
+        metavar="RUN|KERNEL",
+        help="a run's directory or pack, or a kernel, which is booted first; of two, the"
+        " difference: what grew from the first to the second",
+    )
+    parser.add_argument(
+        "--samples",
+        type=_samples,
+        default=_SAMPLES,
+        metavar="N",
+        help="how often to look where the guest is (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--symbols", type=Path, metavar="VMLINUX", help="a kernel with symbols, for its names"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=places.output() / "profile",
+        metavar="DIR",
+        help="where profile.html and profile.folded go",
+    )
+    case_options.add_brief_options(parser, "for a KERNEL", "boot")
+
+
+def _samples(text: str) -> int:
+    from bootproof.harness.record.sampling import MOST
+
+    if not text.isascii() or not text.isdecimal() or not 0 < int(text[:20]) <= MOST:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MOST}")
+    return int(text)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from bootproof.harness.record.profile import Profile, profile
+    from bootproof.harness.report import profile_page, profile_text
+    from bootproof.harness.results.results import write_text
+
+    if len(arguments.what) > 2:
+        raise UsageError("profile: of one run, or the difference of two")
+    profiles: list[Profile] = []
+    for number, what in enumerate(arguments.what):
+        with _recorded(what, arguments, number) as directory:
+            profiles.append(profile(directory, arguments.samples, what, arguments.symbols))
+    out, (first, *rest) = arguments.out.absolute(), profiles
+    if rest:
+        page = profile_page.render_difference(first, rest[0])
+        print(profile_text.difference(first, rest[0]), end="")
+    else:
+        page = profile_page.render(first)
+        print(profile_text.summary(first), end="")
+        write_text(out / "profile.folded", profile_text.folded(first))
+    write_text(out / "profile.html", page)
+    print(f"page      {out / 'profile.html'}")
+    return OK
+
+
+@contextmanager
+def _recorded(what: str, arguments: argparse.Namespace, number: int) -> Iterator[Path]:
+    """The directory of a run: one that there is, or that of a kernel, which is booted for it."""
+    from bootproof.harness.record import pack
+    from bootproof.loader import bootimage
+
+    path = Path(what)
+    if (path / bootimage.DESCRIPTION).exists() or (
+        path.is_file() and path.name.endswith(pack.SUFFIX)
+    ):
+        with pack.run_directory(path) as directory:
+            yield directory
+        return
+    yield _booted(what, arguments, number)
+
+
+def _booted(kernel: str, arguments: argparse.Namespace, number: int) -> Path:
+    from bootproof.harness import prove
+    from bootproof.harness.cases import qemus
+    from bootproof.harness.cases.from_kernel import case_of
+    from bootproof.harness.commands import case_options
+
+    asked, paths = qemus.of_words(case_options.words(arguments, "boot"))
+    case = case_of(kernel, asked, "boot")
+    directory = Path(arguments.out / f"run-{number + 1}").absolute()
+    proven = prove.prove(case, directory, prove.Options(qemus=paths))
+    print(f"verdict   {proven.verdict.value}: {proven.reason}", flush=True)
+    if proven.outcome is None or proven.outcome.not_recorded is not None:
+        why = proven.outcome.not_recorded if proven.outcome else proven.reason
+        raise UserError(f"{kernel}: there is no record to profile: {why}")
+    return directory
+
+
+COMMAND: Final = Command(
+    "show where the instructions of a boot went, or what grew",
+    "profile build/boot/x86_64-vmlinux-elf-auto-none",
+    _run,
+    _add_options,
+    "[options] RUN|KERNEL [RUN|KERNEL]",
+)

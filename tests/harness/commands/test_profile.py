@@ -1,0 +1,67 @@
+"""`bootproof profile`: of a run, of a kernel, of two; what it leaves and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bootproof.harness import cli
+from bootproof.harness.record import pack
+from tests.builders.guests import X86Program, boot, program
+from tests.builders.processes import LOAD, vmlinux
+
+
+def profile(*words: str | Path) -> int:
+    try:
+        return cli.main(["profile", *map(str, words)])
+    except SystemExit as end:
+        return int(str(end.code))
+
+
+def test_runs_and_packs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, text in (("short", b"hello\n"), ("long", b"hello\n" * 50)):
+        boot(program("x86_64").say(text).reset(), tmp_path / name)
+    packed = tmp_path / f"long{pack.SUFFIX}"
+    pack.pack(tmp_path / "long", packed)
+    out = tmp_path / "out"
+    said = []
+    for run in (tmp_path / "long", packed):
+        assert profile(run, "--samples", "20", "--out", out) == 0
+        said.append(capsys.readouterr().out.replace(str(run), "RUN"))
+    assert said[0] == said[1]
+    assert "function " in said[0] and said[0].endswith(f"page      {out / 'profile.html'}\n")
+    assert {path.name for path in out.iterdir()} == {"profile.html", "profile.folded"}
+    assert profile(tmp_path / "short", packed, "--samples", "20", "--out", tmp_path / "two") == 0
+    told = capsys.readouterr().out
+    assert "change    +" in told and "stage " in told
+    assert [path.name for path in (tmp_path / "two").iterdir()] == ["profile.html"]
+
+
+def test_a_kernel_is_booted_first(
+    offline: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kernel = tmp_path / "vmlinux"
+    kernel.write_bytes(vmlinux(X86Program(LOAD).reset()))
+    out = tmp_path / "out"
+    assert profile(kernel, "--memory", "32M", "--samples", "5", "--out", out) == 0
+    assert capsys.readouterr().out.startswith("verdict   cpu-reset: ")
+    assert (out / "run-1" / "result.json").exists()
+    assert profile(kernel, "--memory", "32M", "--realtime", "--out", out) == 2
+    assert "there is no record to profile" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("a", "b", "c"), "of one run, or the difference of two"),
+        (("a", "--samples", "0"), "no number from 1 to"),
+        (("a", "--samples", "9" * 5000), "no number from 1 to"),
+        (("no such run",), "no such file"),
+    ],
+)
+def test_what_is_refused(
+    words: tuple[str, ...], told: str, offline: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert profile(*words) == 2
+    assert told in capsys.readouterr().err
