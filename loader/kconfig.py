@@ -27,9 +27,10 @@ class Need:
     what: str
 
 
-# init/initramfs.c, fs/proc/loadavg.c; the others are only known from a configuration.
+# init/initramfs.c, which says it whatever else is built in ("rootfs image" it says with
+# CONFIG_BLK_DEV_RAM only), fs/proc/loadavg.c; the others are only known from a configuration.
 COMMON: Final = (
-    Need("CONFIG_BLK_DEV_INITRD", b"rootfs image", "an initramfs, which holds the proof's init"),
+    Need("CONFIG_BLK_DEV_INITRD", b"no cpio magic", "an initramfs, which holds the proof's init"),
     Need("CONFIG_PROC_FS", b"loadavg", "procfs, where the guest reads its own address"),
     Need("CONFIG_PROC_SYSCTL", None, "/proc/sys, where the guest reads what booted it"),
     Need("CONFIG_BINFMT_ELF", None, "ELF programs, which busybox is"),

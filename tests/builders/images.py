@@ -241,6 +241,6 @@ def _padded(data: bytes) -> bytes:
     return data + bytes(-len(data) % 4)
 
 
-LINUX = b"Linux version 6.1.0-test (x) \0 serial8250 uart-pl011 rootfs image loadavg"
+LINUX = b"Linux version 6.1.0-test (x) \0 serial8250 uart-pl011 no cpio magic loadavg"
 """Texts that a kernel which can prove its boot cannot be without."""
 BUILD_ID = note(b"GNU\0", 3, bytes(range(20)))

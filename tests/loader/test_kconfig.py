@@ -10,7 +10,7 @@ from bootproof.harness.arch.table import ARCHES
 from bootproof.loader.ikconfig import embedded_config, find
 from bootproof.loader.kconfig import COMMON, Need, is_linux, lacking
 
-EVERYTHING = b"Linux version 6.1 \0 serial8250 uart-pl011 rootfs image loadavg"
+EVERYTHING = b"Linux version 6.1 \0 serial8250 uart-pl011 no cpio magic loadavg"
 SET = {need.option: "y" for need in COMMON} | {"CONFIG_SERIAL_8250_CONSOLE": "y"}
 SAYS = "its own configuration says"
 NEEDS = (ARCHES["x86_64"].console_driver, *COMMON)
@@ -36,7 +36,7 @@ def test_a_kernel_with_everything_lacks_nothing() -> None:
     ("gone", "sentence"),
     [
         (b"serial8250", "the driver of the serial port (8250): nothing of CONFIG_SERIAL_8250_CON"),
-        (b"rootfs image", "an initramfs, which holds the proof's init: nothing of CONFIG_BLK_DEV_"),
+        (b"no cpio magic", "an initramfs, which holds the proof's init: nothing of CONFIG_BLK_DEV_"),
         (b"loadavg", "procfs, where the guest reads its own address: nothing of CONFIG_PROC_FS"),
     ],
 )

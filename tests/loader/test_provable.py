@@ -14,7 +14,7 @@ from bootproof.loader.provable import problem
 from tests.builders import images, packings
 from tests.builders.images import Segment, elf, elf32, load, note, notes
 
-LINUX = b"Linux version 6.1.0 (x) #1\0rootfs image\0loadavg\0".ljust(4096, b"\0")
+LINUX = b"Linux version 6.1.0 (x) #1\0no cpio magic\0loadavg\0".ljust(4096, b"\0")
 START = 0x100_0000
 WAY_OUT = "bootproof image --no-proof"
 PT_DYNAMIC, PT_INTERP, PT_TLS = 2, 3, 7
@@ -73,7 +73,7 @@ INTERPRETER = segment(PT_INTERP, b"/lib64/ld-linux-x86-64.so.2\0")
             "it is GRUB, a 32-bit kernel (i386)",
         ),
         (
-            elf(load(START, LINUX.replace(b"rootfs image", b""))),
+            elf(load(START, LINUX.replace(b"no cpio magic", b""))),
             (
                 "it lacks an initramfs, which holds the proof's init: nothing of"
                 " CONFIG_BLK_DEV_INITRD is in it"

@@ -45,7 +45,7 @@ def packed(text: bytes, **fields: Any) -> bytes:
     return packings.bzimage(gzip.compress(vmlinux(text), 1, mtime=0), **fields)
 
 
-NO_INITRAMFS = LINUX.replace(b"rootfs image", b"")
+NO_INITRAMFS = LINUX.replace(b"no cpio magic", b"")
 NO_SERIAL_PORT = LINUX.replace(b"serial8250", b"")
 
 

@@ -180,7 +180,7 @@ def test_what_a_unified_kernel_image_holds_beside_its_kernel_is_left_out(command
             arm64_image(LINUX.replace(b"uart-pl011", b"")),
             "it lacks the driver of the serial port (pl011)",
         ),
-        (vmlinux(LINUX.replace(b"rootfs image", b"")), "it lacks an initramfs"),
+        (vmlinux(LINUX.replace(b"no cpio magic", b"")), "it lacks an initramfs"),
     ],
 )
 def test_what_cannot_be_proved_is_refused_in_one_sentence(
