@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, replace
 from typing import Final
 
@@ -155,6 +155,10 @@ _TAKEN_OVER_LATER: Final = 16  # a part of all RAM that no bookkeeping of a kern
 _TIME: Final = re.compile(r"^\[ *\d+\.\d+\] ?")
 # Compared by their meaning elsewhere.
 _ELSEWHERE: Final = re.compile(r"BIOS-e820: |bootproof: |Memory: \d+K/")
+_CUT_HERE: Final = "------------[ cut here ]------------"  # bug.h, kernel/panic.c
+_END_OF_TRACE: Final = re.compile(r"---\[ end trace ")
+_FUNCTION: Final = re.compile(r" *(?:\? )?([\w.]+)\+0x#/0x#")
+_LONGEST_TRACE: Final = 300  # lines
 # What differs from boot to boot by its nature, or counts instructions in disguise.
 _NATURE: Final = (
     (re.compile(r"0x[0-9a-fA-F]+"), "0x#"),
@@ -187,7 +191,30 @@ def _log(ours: bytes, reference: bytes) -> Iterator[BootDifference]:
 
 def _lines(transcript: bytes) -> Counter[str]:
     lines = (normalised(printable(line.rstrip(b"\r"))) for line in transcript.split(b"\n"))
-    return Counter(line for line in lines if line and not _ELSEWHERE.match(line))
+    return Counter(line for line in _whole(lines) if line and not _ELSEWHERE.match(line))
+
+
+def _whole(lines: Iterable[str]) -> Iterator[str]:
+    """The lines, but for a warning with its registers and trace: it is one, and says through which
+    functions the kernel came to it.
+    """
+    held: list[str] | None = None
+    for line in lines:
+        if line == _CUT_HERE:
+            yield from held or ()
+            held = []
+        elif held is None:
+            yield line
+        elif _END_OF_TRACE.match(line):
+            functions = (found[1] for each in held[1:] if (found := _FUNCTION.match(each)))
+            yield " < ".join([*held[:1], *functions])
+            held = None
+        else:
+            held.append(line)
+            if len(held) > _LONGEST_TRACE:
+                yield from held
+                held = None
+    yield from held or ()
 
 
 def _memory(transcript: bytes) -> Mapping[str, str]:

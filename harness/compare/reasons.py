@@ -36,6 +36,8 @@ class Facts:
     tables: frozenset[Table]  # that only the reference's kernel could find
     without_seed: bool  # our kernel had no seed for KASLR
     code_anywhere: bool = False  # the kernel takes a place of its own choice
+    # PCI devices that have no interrupt in our boot, and their drivers, as the kernel calls them.
+    unrouted: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,9 @@ def facts(
         tables=_tables(reference.memory) - _tables(ours.memory),
         without_seed="/chosen kaslr-seed" not in ours.memory.values,
         code_anywhere=code_anywhere,
+        unrouted=frozenset(
+            word.decode() for found in _UNROUTED.findall(ours.transcript) for word in found
+        ),
     )
 
 
@@ -90,6 +95,13 @@ def code_for(difference: BootDifference, facts: Facts) -> str | None:
 
 
 _RSDP: Final = ("start_info.rsdp_paddr", "boot_params.acpi_rsdp_addr")
+# pcibios_lookup_irq() and acpi_pci_irq_enable() of a device that nobody has routed.
+_UNROUTED: Final = re.compile(
+    rb"^(?:\[[ 0-9.]{,20}\] )?([\w-]{1,40}) ([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]): "
+    rb"(?:can't find IRQ for PCI INT [A-D]|PCI INT [A-D]: (?:no GSI|not connected))",
+    re.MULTILINE,
+)
+_PROBING: Final = re.compile(r"\b(?:local_pci_probe|pci_device_probe)\b")
 _ARITHMETIC_FLAGS: Final = 0x8D5  # CF, PF, AF, ZF, SF, OF
 _CONDITION_FLAGS: Final = 0xF << 28 | 3 << 10  # N, Z, C, V and BTYPE of PSTATE
 _CR0_OF_THE_KERNEL: Final = 0x50022  # MP, NE, WP, AM
@@ -144,6 +156,15 @@ def _left(*tables: Table) -> Callable[[BootDifference, Facts], bool]:
 def _device(difference: BootDifference, facts: Facts) -> bool:
     """A device that does not work with us only is no matter of how it was found."""
     return facts.firmware and _FAILURE.search(difference.ours) is None
+
+
+def _unrouted(difference: BootDifference, facts: Facts) -> bool:
+    """What a driver says and does of a device without an interrupt, also with a trace."""
+    if not facts.unrouted or not _routing(difference, facts):
+        return False
+    names = "|".join(map(re.escape, facts.unrouted))
+    named = re.search(rf"(?<![\w-])(?:{names})(?![\w-])", difference.ours)
+    return named is not None or _PROBING.search(difference.ours) is not None
 
 
 def _without_seed(_difference: BootDifference, facts: Facts) -> bool:
@@ -303,6 +324,7 @@ REASONS: Final = (
     Reason("devices", _L, rf"(?:[\w.-]+ )?(?:{_DEVICES})\b.*", _device),
     Reason("devices", _L, r"PCI: .*", _device),
     Reason("devices", _L, r"input: .+ as /devices/.*", _device),
+    Reason("interrupts", _L, r".*", _unrouted),
     Reason("smbios", _L, r"DMI.*|SMBIOS .* present\.", _left(Table.SMBIOS, Table.SMBIOS_3)),
     Reason("mtrr", _L, r".*MTRR.*|x86/PAT: .*|Disabled|Enabled", _firmware),
     Reason("mtrr", _L, r"  [0-9A-F]+-[0-9A-F]+ (uncachable|write-\w+)", _firmware),

@@ -36,7 +36,7 @@ def test_a_kernel_with_everything_lacks_nothing() -> None:
     ("gone", "sentence"),
     [
         (b"serial8250", "the driver of the serial port (8250): nothing of CONFIG_SERIAL_8250_CON"),
-        (b"no cpio magic", "an initramfs, which holds the proof's init: nothing of CONFIG_BLK_DEV_"),
+        (b"no cpio magic", "an initramfs, which holds the proof's init: nothing of CONFIG_BLK_DEV"),
         (b"loadavg", "procfs, where the guest reads its own address: nothing of CONFIG_PROC_FS"),
     ],
 )

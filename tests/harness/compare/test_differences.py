@@ -137,6 +137,34 @@ def test_log_lines_are_counted_whatever_their_order() -> None:
     ]
 
 
+TRACE = b"""[    1.0] ------------[ cut here ]------------
+[    1.0] WARNING: CPU: 0 PID: 1 at drivers/ata/libata-core.c:6158 ata_host_activate+0xf5/0x120
+[    1.0] RIP: 0010:ata_host_activate+0xf5/0x120
+[    1.0] RSP: 0018:ffffc9000000bc58 EFLAGS: 00000282
+[    1.0]  <TASK>
+[    1.0]  ? ahci_init_one+0x1/0x2
+[    1.0]  local_pci_probe+0x1/0x2
+[    1.0] ---[ end trace 0000000000000000 ]---
+"""
+WARNING = "WARNING: CPU: 0 PID: 1 at drivers/ata/libata-core.c:6158 ata_host_activate+0x#/0x#"
+
+
+def test_a_warning_with_its_trace_is_one_line() -> None:
+    ours = b"[    1.0] before\n" + TRACE + b"[    1.0] after\n"
+    text = f"{WARNING} < ahci_init_one < local_pci_probe"
+    assert boot_differences(side(log=ours), side(log=b"before\nafter\n")) == [
+        BootDifference(Section.LOG, text, text, "")
+    ]
+
+
+def test_a_trace_without_an_end_loses_nothing() -> None:
+    cut = TRACE[: TRACE.index(b"[    1.0] ---[")]
+    found = boot_differences(side(log=cut + TRACE), side(log=TRACE))
+    assert [item.name for item in found][:2] == [WARNING, "RIP: 0010:ata_host_activate+0x#/0x#"]
+    endless = TRACE[: TRACE.index(b"[    1.0] ---[")] + b"line\n" * 500
+    assert len(boot_differences(side(log=endless), side(log=b""))) > 500
+
+
 @pytest.mark.parametrize(
     ("line", "same"),
     [

@@ -189,7 +189,11 @@ ROWS: list[tuple[str, str, list[BootDifference], list[BootDifference]]] = [
             theirs_only("IOAPIC[0]: apic_id 0, version 32, address 0x#, GSI 0-23"),
             ours_only("Not enabling interrupt remapping due to skipped IO-APIC setup"),
         ],
-        [ours_only("do_IRQ: 0.55 No irq handler for vector")],
+        [
+            ours_only("do_IRQ: 0.55 No irq handler for vector"),
+            ours_only("WARNING: CPU: 0 PID: 1 at mm/x.c:1 x+0x#/0x# < start_kernel"),
+            ours_only("sata 0000:00:1f.2: Failed to allocate irq 0: -16"),
+        ],
     ),
     (
         "devices",
@@ -342,8 +346,12 @@ BROUGHT = frozenset({Table.ACPI, Table.MULTIPROCESSOR, Table.SMBIOS})
 def facts_for(protocol: str) -> Facts:
     firmware = protocol != "arm64"
     brought = BROUGHT if firmware else frozenset()
-    anywhere = protocol == "linux32"
-    return Facts(protocol, (RAM,), firmware, brought, without_seed=True, code_anywhere=anywhere)
+    return Facts(
+        *(protocol, (RAM,), firmware, brought),
+        without_seed=True,
+        code_anywhere=protocol == "linux32",
+        unrouted=frozenset({"i801_smbus", "0000:00:1f.3"}),
+    )
 
 
 def _examples(explained: bool) -> list[object]:
@@ -377,6 +385,21 @@ LINES: list[tuple[str, str, BootDifference, dict[str, Any]]] = [
     ("acpi", "pvh", theirs_only("clocksource: hpe: mask: 0x#"), NO_ACPI),
     ("acpi", "pvh", ours_only("SFI: Simple Firmware Interface v0.81"), NO_ACPI),
     ("mp-table", "pvh", theirs_only("found SMP MP-table at [mem 0x#-0x#]"), NO_MP),
+    (
+        *("interrupts", "pvh"),
+        ours_only("i801_smbus 0000:00:1f.3: Failed to allocate irq 0: -16"),
+        {"unrouted": frozenset()},
+    ),
+    (
+        *("interrupts", "pvh"),
+        ours_only("genirq: Flags mismatch irq 0. 00200080 (i801_smbus) vs. 00215a00 (timer)"),
+        NO_TABLES,
+    ),
+    (
+        *("interrupts", "pvh"),
+        ours_only("WARNING: CPU: 0 PID: 1 at x.c:1 x+0x#/0x# < ahci_init_one < pci_device_probe"),
+        {"unrouted": frozenset()},
+    ),
     ("interrupts", "pvh", theirs_only("..TIMER: vector=0x# apic1=0 pin1=2"), NO_TABLES),
     (
         "devices",
@@ -441,6 +464,19 @@ def test_tables_are_an_excuse_where_only_firmware_brings_them(
 ) -> None:
     found = facts(ours, reference, [RAM], firmware=True)
     assert code_for(theirs_only("ACPI: FACP 0x# 0000F4"), found) == code
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[    0.6] ahci 0000:00:1f.2: can't find IRQ for PCI INT A; please try using pci=biosirq",
+        b"[    0.6] ahci 0000:00:1f.2: PCI INT A: no GSI",
+    ],
+)
+def test_devices_without_an_interrupt_are_known_from_our_log(line: bytes) -> None:
+    found = facts(side(log=line + b"\r\n"), side(), [RAM], firmware=True)
+    assert found.unrouted == {"ahci", "0000:00:1f.2"}
+    assert not facts(side(), side(log=line), [RAM], firmware=True).unrouted
 
 
 def test_a_seed_is_no_excuse_when_ours_has_one() -> None:
