@@ -255,6 +255,8 @@ def _start(
         expected = ExpectedHandover(image.entry, request.until, machine.arch.serial.name)
     elif request.until is not None:
         raise UserError("--until: this boot image proves its boot; nothing else is waited for")
+    if request.only_handover and request.fail_on_complaints:
+        raise UserError("--fail-on-complaints: with --only-handover the kernel says nothing")
     _check_until(request.until, told)
     seconds = request.budget_seconds
     return Start(
@@ -342,7 +344,8 @@ def _print_request(request: Request, image: BootImage, machine: Machine, start: 
         print(f"cmdline   {printable(expected.cmdline.encode())}")
         print("proof     by the guest itself: it carries a nonce and our init", flush=True)
     else:
-        print("proof     of the hand-over only: the guest carries no nonce of ours", flush=True)
+        why = "as asked" if request.only_handover else "the guest carries no nonce of ours"
+        print(f"proof     of the hand-over only: {why}", flush=True)
 
 
 def _print_outcome(outcome: Outcome, start: AnyStart) -> None:

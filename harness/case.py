@@ -63,6 +63,8 @@ class Key:
     lines: bool = False
     # Seldom needed: --help only names it.
     rare: bool = False
+    # Follows from other keys, and no scenario file may name it.
+    derived: bool = False
 
 
 def key(about: str, *commands: str, **others: Any) -> Mapping[str, Key]:
@@ -97,7 +99,9 @@ class Case:
     """One boot. A field with commands is an option of theirs: nothing else has to name it."""
 
     arch: str = field(metadata=key("the architecture of the kernel and the guest"))
-    kernel: str = field(metadata=key("the kernel: a name of the catalogue, or the path of a file"))
+    kernel: str = field(
+        metadata=key("the kernel: a name of the catalogue, NAME=PATH, or the path of a file")
+    )
     format: str = field(
         metadata=key(
             "what the kernel is unpacked to before it is loaded; file: as it is",
@@ -205,6 +209,12 @@ class Case:
     kernel_path: str | None = field(
         default=None,
         metadata=key("where the kernel's file is; `kernel` then only names it", path=True),
+    )
+    kernel_role: str | None = field(
+        default=None,
+        metadata=key(
+            "of a kernel with the name of its file: that without the version", derived=True
+        ),
     )
     initrd: str | None = field(
         default=None,

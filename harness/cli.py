@@ -1,8 +1,7 @@
 """The `bootproof` command: arguments in, exit code out; bootproof.harness.commands does the rest.
 
-Exit codes: 0 as expected, 1 a case is not as expected, 2 usage or environment, 130 interrupted
-(143 by SIGTERM, 129 by SIGHUP); those of a bisection are bootproof.harness.marks'. A reader of
-standard output that goes away changes none of them.
+Its exit codes are in bootproof.harness.exitcode, those of a bisection in bootproof.harness.marks; a
+reader of standard output that goes away changes none.
 """
 
 from __future__ import annotations
@@ -16,9 +15,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from bootproof.harness import VERSION, commands, marks
-from bootproof.harness.commands import INTERRUPTED, USAGE, Command
+from bootproof.harness.commands import Command
 from bootproof.harness.commands.parser import Parser
 from bootproof.harness.errors import UsageError, UserError
+from bootproof.harness.exitcode import CANNOT_TELL, INTERRUPTED, TABLE, USAGE
 from bootproof.harness.host import signals
 from bootproof.harness.host.stdout import StandardOutput
 from bootproof.loader.errors import one_line
@@ -83,28 +83,33 @@ def _understood(words: Sequence[str]) -> argparse.Namespace:
 
 
 def _code_of_error(error: Exception, words: Sequence[str]) -> int:
-    """Tells what is the user's to mend; anything else is a mistake of ours, with its traceback."""
-    if not _is_users(error):
-        if marks.BISECT not in words:
-            raise error
+    """Tells what is the user's to mend; anything else is a mistake of ours, with its traceback,
+    and says nothing of a guest.
+    """
+    lines = _lines_of(error)
+    if not lines:
         sys.excepthook(type(error), error, error.__traceback__)
-        return int(marks.Mark.STOP)
-    _complain(str(error))
+        return marks.code_of_mistake(words, CANNOT_TELL)
+    _complain(*lines)
     if isinstance(error, UsageError):
         return marks.code_of_mistake(words, USAGE)
     return marks.code_of_environment(words, USAGE)
 
 
-def _complain(text: str) -> None:
+def _complain(*lines: str) -> None:
     with contextlib.suppress(OSError):  # nobody reads it
-        print(f"bootproof: {one_line(text)}", file=sys.stderr, flush=True)
+        for line in lines:
+            print(f"bootproof: {one_line(line)}", file=sys.stderr, flush=True)
 
 
-def _is_users(error: Exception) -> bool:
+def _lines_of(error: Exception) -> Sequence[str]:
+    """What is said of a mistake or a lack on the user's side; nothing of one of ours."""
     from bootproof.kernels.errors import FetchError
     from bootproof.loader.errors import LoaderError
 
-    return isinstance(error, UserError | FetchError | LoaderError)
+    if isinstance(error, FetchError):
+        return error.lines
+    return (str(error),) if isinstance(error, UserError | LoaderError) else ()
 
 
 def whole_parser(complete: Collection[str] = tuple(COMMANDS)) -> Parser:
@@ -113,7 +118,7 @@ def whole_parser(complete: Collection[str] = tuple(COMMANDS)) -> Parser:
         prog="bootproof",
         description="Proves that a kernel image boots: every offset, every boot protocol.",
         epilog="`bootproof --no-setup COMMAND` never installs anything."
-        " Exit codes: 0 as expected, 1 not, 2 usage or environment, 130 interrupted.",
+        f" Exit codes (docs/ci.md): {', '.join(f'{code} {said}' for code, said in TABLE.items())}.",
     )
     parser.add_argument("--version", action="version", version=f"bootproof {VERSION}")
     parser.set_defaults(whole_parser=whole_parser)

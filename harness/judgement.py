@@ -7,10 +7,26 @@ Terminal, page, JUnit, KTAP, summary and exit code show what is said here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from bootproof.harness.case import Expectation
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.result import PvhState
+
+PASSED: Final = "passed"
+FAILED: Final = "failed"
+ERROR: Final = "error"  # nobody can say whether the guest is to blame
+SKIPPED: Final = "skipped"
+BAD: Final = (FAILED, ERROR)
+
+_OF_HOST: Final = frozenset(verdict.value for verdict in Verdict if verdict.of_host)
+
+
+def came_to(verdict: str, problem: str | None) -> str:
+    """What a case came to, by its verdict and what `judge_case` says is wrong with it."""
+    if problem is None:
+        return PASSED
+    return ERROR if verdict in _OF_HOST else FAILED
 
 
 @dataclass(frozen=True, slots=True)

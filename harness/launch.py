@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.harness import cli, marks
-from bootproof.harness.commands import USAGE
 from bootproof.harness.errors import UserError
+from bootproof.harness.exitcode import CANNOT_TELL, USAGE
 from bootproof.harness.host import signals
 from bootproof.harness.host.packages import SystemPackage, installing
 from bootproof.harness.setup import environment, needs
@@ -66,6 +66,9 @@ def main() -> int:
             return marks.code_of_mistake(words, USAGE)
         except SystemExit:  # told already
             return marks.code_of_mistake(words, USAGE)
+        except Exception as error:  # a mistake of ours
+            sys.excepthook(type(error), error, error.__traceback__)
+            return marks.code_of_mistake(words, CANNOT_TELL)
     return venv.start(words)
 
 

@@ -7,6 +7,10 @@ never writes beside its own files: run directories go below bootproof-out in the
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +33,34 @@ INSTALLED: Final = CLONE is None
 PLUGIN: Final = "bootproof.harness.plugin"
 """Our pytest plugin, as pytest's -p takes it."""
 
-COMMAND: Final = "bootproof" if INSTALLED else "./bootproof"
+STARTED: Final = "BOOTPROOF_STARTED"
+"""The variable in which the launcher of a clone says its process and how it was called."""
+
+
+def _command() -> str:
+    """How the user started bootproof; where that was another program, how one does."""
+    process, _, typed = os.environ.get(STARTED, "").partition(" ")
+    words = sys.orig_argv[:_WORDS_OF_PYTHON]
+    module = words.index("-m") + 1 if "-m" in words else 0
+    if process == str(os.getpid()):  # and of no process above
+        return _shortest(typed)
+    if words[module : module + 1] in (["bootproof"], ["bootproof.harness.cli"]):
+        return shlex.join(words[: module + 1])
+    if Path(sys.argv[0]).name == "bootproof":
+        return _shortest(sys.argv[0])
+    return "bootproof" if INSTALLED else "./bootproof"
+
+
+def _shortest(program: str) -> str:
+    """Of a program on the path nobody types the path."""
+    found = shutil.which(Path(program).name)
+    on_path = found is not None and Path(found).absolute() == Path(program).absolute()
+    return shlex.quote(Path(program).name if on_path else program)
+
+
+_WORDS_OF_PYTHON: Final = 8  # before what it is to run
+
+COMMAND: Final = _command()
 """How the user starts bootproof, for what is printed to be copied."""
 
 SET_UP: Final = "bootproof doctor" if INSTALLED else "./bootproof setup"

@@ -5,7 +5,7 @@ Does nothing in a test suite that neither uses the `prove` fixture nor names a f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import fields
 from pathlib import Path
 
@@ -20,7 +20,14 @@ from bootproof.harness.suite import items as case_items
 from bootproof.harness.suite import live
 from bootproof.harness.suite.inflight import InFlight
 from bootproof.harness.suite.items import CaseItem
-from bootproof.harness.suite.options import OPTION, OPTIONS, SCENARIOS_INI, MatrixOptions, read
+from bootproof.harness.suite.options import (
+    NO_RESULT,
+    OPTION,
+    OPTIONS,
+    SCENARIOS_INI,
+    MatrixOptions,
+    read,
+)
 from bootproof.harness.suite.session import MatrixSession
 
 Prove = Callable[[Case], Proven]
@@ -73,9 +80,24 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Fil
     return case_items.collector(file_path, parent)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Filters and shards, after pytest's own selection."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Marks a test that came to no result: only what it asserts itself is a failure."""
+    failed = (AssertionError, pytest.fail.Exception, pytest.skip.Exception)
+    if call.excinfo is not None and not call.excinfo.errisinstance(failed):
+        item.user_properties.append((NO_RESULT, True))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None]:
+    """The QEMUs that all cases run on, then pytest's own selection, then filters and shards."""
+    try:
+        case_items.multiply(config, items)
+    except UserError as error:
+        raise pytest.UsageError(str(error)) from error
+    yield
     try:
         case_items.choose(config, items)
         if config.stash[OPTIONS].lines:  # elsewhere other tests may run without

@@ -21,7 +21,7 @@ from bootproof.harness.guest.evidence import nonce_for
 from bootproof.harness.inputs import damage, images, overlay
 from bootproof.harness.inputs.images import KernelFile
 from bootproof.harness.inputs.symbols import Symbols
-from bootproof.harness.judgement import CaseEnd, judge_case
+from bootproof.harness.judgement import CaseEnd, came_to, judge_case
 from bootproof.harness.observation import Budget, Observation, Observer, Place, Probe
 from bootproof.harness.qemu.argv import ICOUNT_SHIFT
 from bootproof.harness.qemu.binary import build_of
@@ -74,6 +74,11 @@ class Proven:
             pvh = self.assembled.kernel.pvh_boot_cap.state
             end = replace(end, pvh=pvh, protocol=self.assembled.protocol)
         return judge_case(self.case.expect, end)
+
+    @property
+    def came_to(self) -> str:
+        """What the case came to, as bootproof.harness.judgement calls it."""
+        return came_to(self.verdict.value, self.problem)
 
     @property
     def _complaint(self) -> str | None:

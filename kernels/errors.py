@@ -13,6 +13,11 @@ class FetchError(Exception):
 
     fatal = False
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What there is to say, a line each."""
+        return (str(self),)
+
 
 class UnknownKernel(FetchError):
     """The catalogue has no such name; the message suggests the nearest one."""

@@ -70,10 +70,14 @@ class FetchErrors(FetchError):
         self.errors = dict(errors)
         self.fetched = fetched
         self.skipped = skipped
+        super().__init__("\n".join(self.lines))
+
+    @property
+    def lines(self) -> tuple[str, ...]:
         lines = [f"{name}: {error}" for name, error in self.errors.items()]
-        if skipped:
-            lines.append(f"not tried after that: {', '.join(skipped)}")
-        super().__init__("\n".join(lines))
+        if self.skipped:
+            lines.append(f"not tried after that: {', '.join(self.skipped)}")
+        return tuple(lines)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """A kernel by whatever names it: a file, a package, a build directory, a URL, a catalogue name.
 
+NAME=PATH, and NAME= before any of these, gives it a name that stays when the file's changes.
+
 Owns telling these apart, and what has to be written for it: a file out of a package and a download
 are kept in the cache under their hash, whole or not at all. Must not know what a kernel looks like
 inside, nor the harness. A name of the catalogue is only recognised here: fetching has its own room.
@@ -34,6 +36,7 @@ _BUILT: Final = (
     "arch/arm64/boot/vmlinuz.efi",
     "vmlinux",
 )
+_NAMED: Final = re.compile(r"([A-Za-z0-9.+_-]{1,80})=(.+)", re.DOTALL)
 _URL: Final = re.compile(r"https?://", re.IGNORECASE)
 _DIGEST: Final = re.compile(r"sha256=([0-9a-fA-F]{64})")
 _PACKAGES: Final[dict[bytes, Callable[[Path], Iterator[Member]]]] = {
@@ -59,6 +62,8 @@ class Source:
     remark: str = ""
     # What is in it, or in the package; None for a name of the catalogue.
     content: Content | None = field(default=None, compare=False, repr=False)
+    # Whether the user gave it this name, as NAME=PATH: it stays when the file's changes.
+    named: bool = False
 
     @property
     def is_file(self) -> bool:
@@ -69,6 +74,14 @@ class Source:
 def name_of_url(what: str) -> str | None:
     """A short name for what a URL leads to; None for what is no URL. Raises `FetchError`."""
     return _address(what)[2] if _URL.match(what) else None
+
+
+def given_name(what: str) -> tuple[str, str] | None:
+    """The name, and what it is given to, of NAME=PATH, where there is no such file."""
+    match = _NAMED.fullmatch(what)
+    if match is None or Path(what).exists():
+        return None
+    return match[1], match[2]
 
 
 def in_catalogue(name: str) -> Source | None:
@@ -83,6 +96,8 @@ def find(what: str, progress: Progress | None = None, retry: RetryPolicy | None 
 
     Raises `FetchError`.
     """
+    if given := given_name(what):
+        return _given(*given, progress, retry)
     if _URL.match(what):
         return _download(what, progress or console_progress(), retry or RetryPolicy())
     if not what:
@@ -106,6 +121,14 @@ def find(what: str, progress: Progress | None = None, retry: RetryPolicy | None 
         return found
     remark = f"{what}: the file is taken, not the kernel of that name in the catalogue"
     return replace(found, remark=remark)
+
+
+def _given(name: str, what: str, progress: Progress | None, retry: RetryPolicy | None) -> Source:
+    """A kernel with a name of the user's."""
+    source = find(what, progress, retry)
+    if source.path is None:
+        raise BadSource(f"{name}={what}: a kernel of the catalogue has its own name")
+    return replace(source, name=name, shown=f"{name}={source.shown}", named=True)
 
 
 def _no_such(what: str) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 from bootproof.harness import cli, places
 from bootproof.harness.cases.kernels import default_kernels
-from bootproof.harness.commands import OK
+from bootproof.harness.exitcode import OK
 from bootproof.harness.inputs import images
 from bootproof.harness.suite.options import OPTIONS, Keep
 

@@ -49,6 +49,8 @@ class Kernel:
     arch: str
     # What each format in the file says of itself, outermost first.
     forms: tuple[Inspection, ...]
+    # What other runs are compared by, where the name is only that of its file.
+    role: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,7 @@ class _Plan:
             protocol,
             offset,
             kernel_path=self.kernel.path,
+            kernel_role=self.kernel.role,
             expect=expect,
             **{**self.given.values, **others},
         )

@@ -45,7 +45,7 @@ def case_of(
     asked = schema.read_table(_ASKED, data, (), ARCHES[arch].ram_base)
     if unprovable is not None:  # after all that is wrong with the words
         raise unprovable.error(file.name)
-    return Case(kernel=source.shown, **asked)
+    return Case(kernel=source.name if source.named else source.shown, **asked)
 
 
 def _arch_and_format(file: KernelFile, found: Checked, protocol: str | None) -> tuple[str, str]:

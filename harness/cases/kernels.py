@@ -1,22 +1,27 @@
 """Which kernels a word of a scenario file means: a name, a pattern, the default set, a path, a URL.
 
-A path stays below the directory of the file that says it, links included; a URL has the hash of
-what it leads to. Opens and fetches nothing.
+NAME=PATH and NAME=URL give a kernel a name that lasts. A path stays below the directory of the file
+that says it, links included; a URL has the hash of what it leads to. Opens and fetches nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
+from bootproof.harness.cases import schema
 from bootproof.harness.cases.schema import SchemaError, unknown
+from bootproof.harness.results.roles import role_of
 from bootproof.kernels import Catalog, FetchError, Kind, load_catalog, sources
 
 DEFAULT_SET: Final = "default"
 _WILDCARDS: Final = frozenset("*?[")
+_GIVEN: Final = re.compile(rf"({schema.PLAIN.pattern})=(.+)", re.ASCII)
 
 
 def default_kernels(arch: str, catalog: Catalog | None = None) -> list[str]:
@@ -25,38 +30,63 @@ def default_kernels(arch: str, catalog: Catalog | None = None) -> list[str]:
     return [entry.name for entry in entries if entry.kind is Kind.KERNEL]
 
 
-def named(text: str, arch: str, catalog: Catalog, directory: Path) -> Mapping[str, str | None]:
-    """The kernels by name, with the path of those that are files. Raises SchemaError."""
-    default = default_kernels(arch, catalog)
+@dataclass(frozen=True, slots=True)
+class NamedKernel:
+    """What there is to a kernel's name."""
+
+    # Of one that is a file, or a URL.
+    path: str | None = None
+    # What other runs are compared by, where the name is only that of the file.
+    role: str | None = None
+
+
+def named(text: str, arch: str, catalog: Catalog, directory: Path) -> Mapping[str, NamedKernel]:
+    """The kernels by name. Raises SchemaError."""
+    if match := _GIVEN.fullmatch(text):
+        ((_, kernel),) = _file(match[2], directory).items() or ((text, None),)
+        if kernel is None:
+            raise SchemaError((), f"kernel: {text!r} gives a name to what is no path and no URL")
+        return {match[1]: replace(kernel, role=None)}
+    if found := _file(text, directory):
+        return found
+    return dict.fromkeys(_of_catalogue(text, arch, catalog), NamedKernel())
+
+
+def _file(text: str, directory: Path) -> Mapping[str, NamedKernel]:
+    """The kernel that a URL or a path leads to; none for what is neither."""
     with _one_line():
         if name := sources.name_of_url(text):
-            return {name: text}
-    if "/" in text:
-        return _at_path(text, directory.resolve())
+            return {name: NamedKernel(text, role_of(name))}
+    return _at_path(text, directory.resolve()) if "/" in text else {}
+
+
+def _of_catalogue(text: str, arch: str, catalog: Catalog) -> list[str]:
+    default = default_kernels(arch, catalog)
     if text == DEFAULT_SET:
-        return dict.fromkeys(default)
+        return default
     if _WILDCARDS & set(text):
         names = [name for name in default if fnmatchcase(name, text)]
         if not names:
             raise SchemaError((), f"kernel: {text!r} matches none of {', '.join(default)}")
-        return dict.fromkeys(names)
+        return names
     kernels = [entry for entry in catalog if entry.kind is Kind.KERNEL]
     for kernel in kernels:
         if kernel.name == text and kernel.arch == arch:
-            return {text: None}
+            return [text]
         if kernel.name == text:
             raise SchemaError((), f"kernel {text!r} is of {kernel.arch}, not of {arch}")
     raise SchemaError((), unknown("kernel", text, [k.name for k in kernels if k.arch == arch]))
 
 
-def _at_path(text: str, directory: Path) -> dict[str, str | None]:
+def _at_path(text: str, directory: Path) -> dict[str, NamedKernel]:
     path = kernel = (directory / text).resolve()
     if path.is_relative_to(directory) and path.is_dir():
         with _one_line():
             kernel = sources.built(path).resolve()
     if not path.is_relative_to(directory) or not kernel.is_relative_to(directory):
         raise SchemaError((), f"kernel: {text!r} is not below the directory of this file")
-    return {str(path.relative_to(directory)): str(kernel)}
+    name = str(path.relative_to(directory))
+    return {name: NamedKernel(str(kernel), role_of(name))}
 
 
 @contextlib.contextmanager

@@ -34,9 +34,22 @@ def of_words(words: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     return {**words, "qemu": next(iter(by_name))}, by_name
 
 
-def check(cases: Iterable[Case], words: Sequence[str]) -> None:
-    """Raises UserError when a case names a QEMU that was not given."""
+def axis(cases: Iterable[Case], words: Sequence[str]) -> list[str]:
+    """The names of `words` that all cases run on which name no QEMU themselves: those that no case
+    names.
+
+    Raises UserError when a case names a QEMU that was not given, or nothing would run on one that
+    was.
+    """
     given = paths(words)
+    named: set[str] = set()
+    free = False
     for case in cases:
         if case.qemu is not None and case.qemu not in given:
             raise UserError(f"{case.id}: needs a QEMU; name it with --qemu {case.qemu}=PATH")
+        named |= {case.qemu} if case.qemu else set()
+        free = free or case.qemu is None
+    others = [name for name in given if name not in named]
+    if others and not free:
+        raise UserError(f"--qemu {others[0]}=…: no case runs on it: each names another QEMU")
+    return others

@@ -20,6 +20,7 @@ from typing import Any, Final
 from bootproof.harness.case import RAM_BASE, Case, Expectation
 from bootproof.harness.cases import kernels as kernel_names
 from bootproof.harness.cases import schema
+from bootproof.harness.cases.kernels import NamedKernel
 from bootproof.harness.cases.schema import Entry, SchemaError
 from bootproof.harness.cases.toml_lines import key_lines
 from bootproof.harness.errors import UserError
@@ -32,7 +33,9 @@ MOST_CASES: Final = 10_000  # of one claim
 
 # A path could be that of any file of its reader's; what is expected has a grammar of its own.
 AXES: Final[Mapping[str, Entry]] = {
-    entry.name: entry for entry in schema.CASE if not entry.key.path and entry.field != "expect"
+    entry.name: entry
+    for entry in schema.CASE
+    if not entry.key.path and not entry.key.derived and entry.field != "expect"
 }
 EXPECT: Final = tuple(entry for entry in schema.EXPECTATION if entry.field != "why")
 CLAIM_KEYS: Final[Mapping[str, str]] = {
@@ -250,7 +253,7 @@ class _ClaimReader:
     def _kernels(self, axis: list[tuple[schema.Path, Any]], arch: str) -> Iterator[dict[str, Any]]:
         """The kernels that a list of names, patterns and paths means, each once."""
         catalog, directory = self.file.catalog, self.file.path.absolute().parent
-        kernels: dict[str, str | None] = {}
+        kernels: dict[str, NamedKernel] = {}
         for where, value in axis:
             text = _value(AXES["kernel"], where, value)
             with _at(where):
@@ -258,10 +261,10 @@ class _ClaimReader:
             for name in named:
                 if text.startswith("!"):
                     kernels.pop(name, None)
-                else:
-                    kernels.setdefault(name, named[name])
-        for name, path in kernels.items():
-            yield {"kernel": name, "kernel_path": path}
+                elif kernels.setdefault(name, named[name]) != named[name]:
+                    raise SchemaError((), f"kernel: two different ones are called {name!r}", where)
+        for name, kernel in kernels.items():
+            yield {"kernel": name, "kernel_path": kernel.path, "kernel_role": kernel.role}
 
     # --- cases and exceptions ---
 

@@ -10,8 +10,6 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
-OK, NOT_AS_EXPECTED, USAGE, INTERRUPTED = 0, 1, 2, 130  # exit codes
-
 
 def no_options(_parser: argparse.ArgumentParser) -> None:
     """Of a command that has none."""

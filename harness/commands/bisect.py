@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bootproof.harness import places
-from bootproof.harness.commands import NOT_AS_EXPECTED, OK, Command, bisect_options
+from bootproof.harness.commands import Command, bisect_options
 from bootproof.harness.commands import parser as options
 from bootproof.harness.errors import UsageError, UserError
+from bootproof.harness.exitcode import CANNOT_TELL, OK
 
 if TYPE_CHECKING:
     from bootproof.harness.marks import Mark
@@ -42,7 +43,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """0 when one image is named, 1 when what could be tested does not tell."""
+    """0 when one image is named; else it cannot be told."""
     from bootproof.harness.cases import qemus, schema
     from bootproof.harness.commands import case_options
     from bootproof.harness.inputs import row
@@ -139,13 +140,13 @@ def _tell(search: Search, tester: _Tester, asked: str) -> int:
         print(f"untested  {', '.join(images[at] for at in untested)}")
     if bad is None:
         print("first bad none")
-        return NOT_AS_EXPECTED
+        return CANNOT_TELL
     named = good is not None and not untested
     print(f"first bad {'' if named else 'not known; no later than '}{bad}")
     print(f"reason    {ended[search.first_bad].what}")
     print(f"reproduce {places.COMMAND} boot {shlex.quote(bad)}{asked}")
     print(f"run       {ended[search.first_bad].directory}")
-    return OK if named else NOT_AS_EXPECTED
+    return OK if named else CANNOT_TELL
 
 
 COMMAND: Final = Command(

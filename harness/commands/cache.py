@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from bootproof.harness.commands import OK, Command
+from bootproof.harness.commands import Command
+from bootproof.harness.exitcode import OK
 
 # Rooms of the cache, and what they hold.
 _ROOMS: Final = {

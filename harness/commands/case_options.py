@@ -17,7 +17,7 @@ from bootproof.harness.commands.parser import Brief
 from bootproof.harness.errors import UserError
 
 KERNEL_HELP: Final = (
-    "a file, package (.deb, .rpm), build directory, URL#sha256=… or name of the catalogue"
+    "a [NAME=]file, package (.deb, .rpm), build directory, URL#sha256=… or name of the catalogue"
 )
 
 

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bootproof.harness.commands import NOT_AS_EXPECTED, OK, Command
+from bootproof.harness.commands import Command
 from bootproof.harness.commands.run import KERNEL_HELP
+from bootproof.harness.exitcode import NOT_AS_EXPECTED, OK
 
 if TYPE_CHECKING:
     from bootproof.loader.rules import RuleFinding

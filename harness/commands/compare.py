@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.harness import places
-from bootproof.harness.commands import NOT_AS_EXPECTED, OK, Command
+from bootproof.harness.commands import Command
+from bootproof.harness.exitcode import CANNOT_TELL, NOT_AS_EXPECTED, OK
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +20,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """0 when every difference is explained, 1 when one is not."""
+    """0 when every difference is explained, 1 when one is not, unless a boot came to no end."""
     import json
 
     from bootproof.harness.commands import case_options
@@ -37,6 +38,8 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         boot_text.print_left_out(case)
         print(render(comparison), end="")
+    if comparison.of_host:
+        return CANNOT_TELL
     return NOT_AS_EXPECTED if comparison.unexplained else OK
 
 

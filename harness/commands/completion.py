@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from bootproof.harness.commands import OK, Command
+from bootproof.harness.commands import Command
+from bootproof.harness.exitcode import OK
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:

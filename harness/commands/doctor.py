@@ -24,7 +24,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from bootproof.harness import places
-from bootproof.harness.commands import OK, USAGE, Command
+from bootproof.harness.commands import Command
+from bootproof.harness.exitcode import OK, USAGE
 from bootproof.harness.setup import needs
 from bootproof.harness.setup.needs import Component, State
 

@@ -6,7 +6,9 @@ import argparse
 from typing import TYPE_CHECKING, Final
 
 from bootproof.harness import places
-from bootproof.harness.commands import OK, Command
+from bootproof.harness.commands import Command
+from bootproof.harness.errors import UserError
+from bootproof.harness.exitcode import OK
 
 if TYPE_CHECKING:
     from bootproof.kernels import LockMode
@@ -30,6 +32,8 @@ def _run(arguments: argparse.Namespace) -> int:
     elif arguments.update:
         places.need_clone("fetch --update")
         mode = LockMode.UPDATE
+    if arguments.list and arguments.names:
+        raise UserError("--list: shows all that there is: leave out the names")
     if arguments.list:
         return _show_catalogue(arguments.mirror, mode)
     names = arguments.names or [entry.name for entry in load_catalog().default()]

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bootproof.harness.commands import OK, Command
+from bootproof.harness.commands import Command
 from bootproof.harness.errors import UserError
+from bootproof.harness.exitcode import OK
 
 if TYPE_CHECKING:
     from bootproof.harness.results.results import Results

@@ -8,7 +8,9 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bootproof.harness.commands import OK, Command
+from bootproof.harness import places
+from bootproof.harness.commands import Command
+from bootproof.harness.exitcode import OK
 
 if TYPE_CHECKING:
     from bootproof.harness.case import Case
@@ -47,12 +49,12 @@ def _run(arguments: argparse.Namespace) -> int:
                 out.rmdir()
         raise
     boot_text.print_request(case, assembled, machine)
-    words = ["bootproof", "run", one_line(str(out))]
+    words = ["run", one_line(str(out))]
     words += ["--machine", case.board] if case.board else []
     words += ["--cpu", case.cpu] if case.cpu else []
     words += ["--until", "TEXT"] if arguments.no_proof else []
     print(f"image     {one_line(str(out))}: {bootimage.DESCRIPTION}, {bootimage.RAM}")
-    print(f"run it    {shlex.join(words)}")
+    print(f"run it    {places.COMMAND} {shlex.join(words)}")
     return OK
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bootproof.harness.commands import OK, Command
+from bootproof.harness.commands import Command
+from bootproof.harness.exitcode import OK
 
 if TYPE_CHECKING:
     from bootproof.harness.imports import Imported

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from bootproof.harness.commands import OK, Command
+from bootproof.harness.commands import Command
 from bootproof.harness.errors import UserError
+from bootproof.harness.exitcode import OK
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:

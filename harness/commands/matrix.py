@@ -9,18 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bootproof.harness import places
-from bootproof.harness.commands import (
-    INTERRUPTED,
-    NOT_AS_EXPECTED,
-    OK,
-    Command,
-    bisect_options,
-)
+from bootproof.harness.commands import Command, bisect_options
 from bootproof.harness.commands import parser as words
 from bootproof.harness.errors import UserError
+from bootproof.harness.exitcode import INTERRUPTED
 
 if TYPE_CHECKING:
     from bootproof.harness.results.bisection import Failure
+    from bootproof.harness.results.results import Results
     from bootproof.harness.suite.options import MatrixOptions
 
 _FILTERS: Final = {
@@ -55,13 +51,21 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="WHAT",
-        help="all that applies to your own kernel instead, by file, package, build directory,"
+        help="all that applies to your own instead: a [NAME=]file, package, build directory,"
         " URL or name; may be repeated",
     )
     which.add_argument("-k", metavar="EXPR", help="only cases whose id matches, as in pytest")
     which.add_argument("--lf", action="store_true", help="only what failed the last time")
     which.add_argument(
-        "--shard", type=words.shard, metavar="N/OF", help="one of several equal parts: 1/4"
+        "--shard",
+        type=words.shard,
+        metavar="N/OF",
+        help="one of several equal parts: 1/4 (and --run-id ID)",
+    )
+    which.add_argument(
+        "--run-id",
+        metavar="ID",
+        help=words.Brief("the same for all shards of one run, and for no others"),
     )
     which.add_argument(
         "--costs", type=words.path, metavar="FILE", help="results.json that shards are balanced by"
@@ -104,7 +108,7 @@ def _add_ways(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=PATH",
-        help="a QEMU that scenarios may name; --kernel runs on it",
+        help="runs all cases, or those that name it (repeatable)",
     )
     how.add_argument(
         "--out", type=words.path, default=places.output() / "matrix", help="run directories"
@@ -128,25 +132,25 @@ def _run(arguments: argparse.Namespace) -> int:
     sought = bisect_options.sought(arguments)
     if sought is None or arguments.list_only:
         return _matrix(arguments)
-    from bootproof.harness.results.results import RESULTS
+    from bootproof.harness.results import changes, results
 
-    file = arguments.out / RESULTS
-    file.unlink(missing_ok=True)  # what there is then is of this run
+    baseline = None if arguments.baseline is None else results.read(arguments.baseline)
     code = _matrix(arguments)
     if code == INTERRUPTED:
         return code
-    known = code in (OK, NOT_AS_EXPECTED) and file.exists()
-    return bisect_options.code(sought, _failures(arguments, file) if known else ())
+    file = arguments.out / results.RESULTS  # where there is one, it is of this run
+    threshold = getattr(arguments, "threshold", changes.THRESHOLD)
+    known = _failures(file, baseline, threshold) if file.exists() else ()
+    return bisect_options.code(sought, known)
 
 
-def _failures(arguments: argparse.Namespace, file: Path) -> Iterator[Failure | None]:
+def _failures(file: Path, baseline: Results | None, threshold: float) -> Iterator[Failure | None]:
     """What became of each case, beside the baseline where there is one."""
     from bootproof.harness.results import bisection, changes, results
 
     run = results.read(file)
-    if arguments.baseline is not None:
-        before = results.read(arguments.baseline)
-        run = changes.judged(run, changes.compare(before, run, arguments.threshold))
+    if baseline is not None:
+        run = changes.judged(run, changes.compare(baseline, run, threshold))
     yield from map(bisection.failure_of, run.cases)
     yield from map(bisection.failure_of, run.checks)
     if not run.complete:
@@ -165,6 +169,7 @@ def _matrix(arguments: argparse.Namespace) -> int:
         stop_at_first=arguments.x,
         last_failed=arguments.lf,
     )
+    _refuse_unused(arguments)
     asked = case_options.words(arguments, "matrix")
     if not arguments.kernel:
         if asked:
@@ -174,6 +179,14 @@ def _matrix(arguments: argparse.Namespace) -> int:
     if arguments.scenarios:
         raise UserError("--kernel derives its own cases: leave out --scenarios")
     return own_kernel.run(arguments.kernel, asked, selection)
+
+
+def _refuse_unused(arguments: argparse.Namespace) -> None:
+    """Raises UserError for what would say nothing."""
+    if arguments.costs is not None and arguments.shard is None:
+        raise UserError("--costs: shards are balanced by it: give --shard")
+    if hasattr(arguments, "threshold") and arguments.baseline is None:
+        raise UserError("--threshold: is of a comparison: give --baseline")
 
 
 def _options(arguments: argparse.Namespace) -> MatrixOptions:

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from bootproof.harness.commands import OK, Command
+from bootproof.harness.commands import Command
+from bootproof.harness.exitcode import OK
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:

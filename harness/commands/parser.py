@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import textwrap
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from bootproof.harness.cases.shard import Shard
 from bootproof.harness.cases.shard import parse as parse_shard
-from bootproof.harness.commands import USAGE
+from bootproof.harness.exitcode import USAGE
 
 _MOST_GUESTS: Final = 256
 
@@ -47,6 +48,13 @@ def count(text: str) -> int:
     return int(text)
 
 
+def text(word: str) -> bytes:
+    """What a console has to show."""
+    if not word:
+        raise argparse.ArgumentTypeError("an empty text is on every console")
+    return os.fsencode(word)
+
+
 def path(text: str) -> Path:
     """A file or directory, wherever the command goes on."""
     return Path(text).absolute()
@@ -78,7 +86,7 @@ def add_threshold(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--threshold",
         type=ratio,
-        default=THRESHOLD,
+        default=argparse.SUPPRESS,
         metavar="PERCENT",
         help=f"change of counts that is still the same (default: {THRESHOLD:.1%}%)",
     )

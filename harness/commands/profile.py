@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.harness import places
-from bootproof.harness.commands import OK, Command
+from bootproof.harness.commands import Command
 from bootproof.harness.errors import UsageError, UserError
+from bootproof.harness.exitcode import OK
 
 _SAMPLES: Final = 1000
 

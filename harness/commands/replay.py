@@ -38,6 +38,8 @@ def _run(arguments: argparse.Namespace) -> int:
     wanted = (arguments.at, arguments.symbols)
     if arguments.gdb is None and wanted != (None, None):
         raise UserError("--at and --symbols go with --gdb")
+    if arguments.symbols is not None and not arguments.symbols.is_file():
+        raise UserError(f"--symbols: {arguments.symbols}: is no file")
     with pack.run_directory(arguments.directory) as directory:
         if arguments.gdb is not None:
             return reverse.run(directory, arguments.gdb, *wanted)

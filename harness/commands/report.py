@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bootproof.harness.commands import NOT_AS_EXPECTED, OK, Command
+from bootproof.harness import exitcode
+from bootproof.harness.commands import Command
 from bootproof.harness.commands import parser as words
 from bootproof.harness.errors import UserError
 
@@ -32,23 +33,34 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     """Compares two runs, or writes the reports of one or of several shards."""
     from bootproof.harness.report import changes as rendering
-    from bootproof.harness.results import changes, results
+    from bootproof.harness.report import terminal
+    from bootproof.harness.results import changes, results, shards
 
     out, merge = arguments.out, arguments.merge
+    threshold = getattr(arguments, "threshold", None)
+    if threshold is not None and (merge or len(arguments.runs) != 2):
+        raise UserError("--threshold: is of a comparison: give two runs, and no --merge")
     read = [results.read(path) for path in arguments.runs]
     if len(read) == 2 and not merge:
-        different = changes.compare(read[0], read[1], arguments.threshold)
+        different = changes.compare(
+            read[0], read[1], changes.THRESHOLD if threshold is None else threshold
+        )
         print(rendering.render(different), end="")
+        if not read[1].complete:
+            print(f"{arguments.runs[1]}: the run did not come to its end")
         if out is not None:
             _write(read[1], out, read[0], different)
-        return changes.exit_code(different)
+        codes = [changes.exit_code(different)]
+        codes += [] if read[1].complete else [exitcode.CANNOT_TELL]
+        return exitcode.worst(codes)
     if len(read) > 2 and not merge:
         raise UserError(f"{len(read)} runs: give two to compare, or --merge for shards of one run")
     if out is None:
         raise UserError("reports are written to a directory: name it with --out")
-    whole = results.merged(read, map(str, arguments.runs)) if merge else read[0]
+    whole = shards.merged(read, [*map(str, arguments.runs)]) if merge else read[0]
     _write(whole, out)
-    return OK if whole.success else NOT_AS_EXPECTED
+    print(terminal.failures(whole) + terminal.summary(whole), end="")
+    return whole.exit_code
 
 
 def _write(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Final
 
-from bootproof.harness import places
-from bootproof.harness.commands import NOT_AS_EXPECTED, OK, Command, bisect_options
+from bootproof.harness import exitcode, places
+from bootproof.harness.commands import Command, bisect_options
+from bootproof.harness.commands import parser as words
 from bootproof.harness.text import printable
 
 KERNEL_HELP: Final = "hold what is in RAM, and where it is entered, against this kernel"
@@ -27,7 +27,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--until",
         metavar="TEXT",
-        type=os.fsencode,
+        type=words.text,
         help="text the console must show, for a guest that cannot prove its boot",
     )
     what.add_argument(
@@ -44,13 +44,14 @@ def _run(arguments: argparse.Namespace) -> int:
     """0 when the guest booted or, if it has no proof, was handed over."""
     from bootproof.harness.boot_image import boot_image, problem, request_of
     from bootproof.harness.commands import case_options
+    from bootproof.harness.judgement import came_to
 
     sought = bisect_options.sought(arguments)
     name = arguments.directory.resolve().name.encode("utf-8", "surrogateescape")
     request = request_of(
         case_options.words(arguments, "run"),
         directory=arguments.directory,
-        until=arguments.until or None,
+        until=arguments.until,
         only_handover=arguments.only_handover,
         kernel=arguments.kernel,
         out=arguments.out or places.output() / "run" / (printable(name) or "image"),
@@ -61,7 +62,7 @@ def _run(arguments: argparse.Namespace) -> int:
         from bootproof.harness.results.bisection import failure
 
         return bisect_options.code(sought, [failure(judgement.verdict.value, wrong)])
-    return OK if wrong is None else NOT_AS_EXPECTED
+    return exitcode.of_outcome(came_to(judgement.verdict.value, wrong))
 
 
 COMMAND: Final = Command(

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from bootproof.harness.compare.differences import BootDifference
 from bootproof.harness.guest.stages import Stage
+from bootproof.harness.verdict import Verdict
 
 _VERSION: Final = 2
 
@@ -46,6 +47,11 @@ class Comparison:
     @property
     def unexplained(self) -> tuple[BootDifference, ...]:
         return tuple(item.difference for item in self.differences if item.code is None)
+
+    @property
+    def of_host(self) -> bool:
+        """Whether one of the boots says nothing of its guest, so that nothing was compared."""
+        return any(Verdict(boot.verdict).of_host for boot in (self.ours, self.reference))
 
     def to_json(self) -> Mapping[str, Any]:
         return {

@@ -20,6 +20,7 @@ from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
 from bootproof.harness.text import printable
 
+_OTHER: Final = re.compile(r"(qemu-system-[a-z0-9_]+)(?:\.exe)?")
 QEMU_MINIMUM: Final[Version] = (7, 2, 0)
 
 
@@ -55,6 +56,13 @@ def find_qemu(arch_name: str, binary: str | None = None) -> QemuBinary:
     named = binary or os.environ.get(variable)
     if named == "none" and not binary:
         raise UserError(f"QEMU for {arch_name} is switched off by {variable}=none")
+    if named and Path(named).is_dir():  # that of a build or an installation: one for each guest
+        named = str(Path(named) / arch.emulator)
+    other = _OTHER.fullmatch(Path(named or "").name)
+    if other and other[1] != arch.emulator:
+        raise UserError(
+            f"{named}: is no QEMU for {arch_name}; name the directory that has {arch.emulator} too"
+        )
     installed = shutil.which(named or arch.emulator)
     if installed is None and not named:
         raise UserError(

@@ -22,6 +22,7 @@ from typing import Final
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import disk_errors
 from bootproof.harness.qemu.monitor import MonitorError
+from bootproof.harness.qemu.watch import EXIT_SECONDS
 from bootproof.harness.record import playback, qcow2
 from bootproof.harness.record.playback import Playback, Recorded
 from bootproof.harness.record.replaylog import read
@@ -72,9 +73,19 @@ def run(directory: Path, where: str, asked: int | None, symbols: Path | None) ->
         print("then      reverse-stepi, reverse-continue, break *ADDRESS, info registers")
         print("end it    with Ctrl-C here", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
-            while not running.process.ended():
-                running.monitor.wait(_POLL)
+            _serve(running)
     return 0
+
+
+def _serve(running: Playback) -> None:
+    """Until QEMU has ended: a debugger that kills or leaves the guest ends it in order."""
+    try:
+        while not running.process.ended():
+            running.monitor.wait(_POLL)
+    except MonitorError:
+        if running.process.wait(EXIT_SECONDS) != 0:
+            raise
+    print("ended     by the debugger", flush=True)
 
 
 def attach_command(recorded: Recorded, address: str, symbols: Path | None) -> str:

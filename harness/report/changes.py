@@ -6,22 +6,22 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from bootproof.harness.results.changes import Change, Kind
+from bootproof.harness.results.changes import Change, Kind, any_compared
 
 _MARKS: Final = {
     Kind.NONDETERMINISTIC: "✗",
     Kind.REGRESSED: "✗",
     Kind.NOT_COMPARED: "✗",
+    Kind.NEW: "✗",
     Kind.CHANGED: "~",
     Kind.IMPROVED: "+",
     Kind.GONE: "-",
-    Kind.NEW: "*",
 }
 
 
 def render(changes: Sequence[Change]) -> str:
     """Every case that is not the same, with what is different, and how many there are of each."""
-    lines = []
+    lines = [*dict.fromkeys(str(change.role) for change in changes if change.role)]
     for change in changes:
         if change.kind is Kind.SAME:
             continue
@@ -34,4 +34,7 @@ def summary(changes: Sequence[Change]) -> str:
     """One line: `3 cases compared: 1 regressed, 2 same`."""
     counts = Counter(change.kind for change in changes)
     told = ", ".join(f"{counts[kind]} {kind.value}" for kind in Kind if counts[kind])
-    return f"{len(changes)} cases compared with the run before" + (f": {told}" if told else "")
+    if not any_compared(changes):
+        told = f"no case in common{f': {told}' if told else ''}"
+        return f"nothing was compared with the run before: {told}"
+    return f"{len(changes)} cases compared with the run before: {told}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from bootproof.harness.judgement import ERROR
 from bootproof.harness.results.results import CaseResult, Check
 from bootproof.harness.text import without_numbers
 
@@ -26,6 +27,11 @@ def lines(item: CaseResult | Check) -> list[str]:
     return [*failed, *words, f"reproduce: {item.reproduce}", f"run directory: {item.directory}"]
 
 
+def said(outcome: str) -> str:
+    """What a case is that is not as expected, in three words."""
+    return "cannot be told" if outcome == ERROR else "not as expected"
+
+
 def complaints(item: CaseResult | Check) -> list[str]:
     """What the kernel complained of, a line each."""
     found = item.complaints if isinstance(item, CaseResult) else ()
@@ -36,7 +42,8 @@ def alike(items: Iterable[CaseResult | Check]) -> list[list[CaseResult | Check]]
     """Failures by what is wrong, numbers in it aside; each group where its first one is."""
     groups: dict[str, list[CaseResult | Check]] = {}
     for item in items:
-        key = item.name if isinstance(item, Check) else without_numbers(item.problem or "")
+        same = item.text or item.name if isinstance(item, Check) else item.problem
+        key = without_numbers(same or "")
         groups.setdefault(key, []).append(item)
     return list(groups.values())
 

@@ -15,6 +15,7 @@ from bootproof.harness.results.results import RESULTS, Results
 
 PAGE: Final = "report.html"
 JUNIT: Final = "junit.xml"
+NAMES: Final = (PAGE, JUNIT, RESULTS)
 STEP_SUMMARY: Final = "GITHUB_STEP_SUMMARY"  # names a file that a job may append to
 
 
@@ -38,4 +39,4 @@ def write(
     if summary:
         with disk_errors(Path(summary)), Path(summary).open("a", encoding="utf-8") as file:
             file.write(step_summary.render(shown))
-    return [directory / name for name in (PAGE, JUNIT, RESULTS)]
+    return [directory / name for name in NAMES]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bootproof.harness.report import page
+from bootproof.harness.report.failure import said
 from bootproof.harness.results.history import History, Point, Trend
 
 _WIDTH, _HEIGHT, _MARGIN = 600.0, 64.0, 8.0
@@ -48,7 +49,7 @@ def text(history: History) -> str:
     for trend in history.trends:
         last = trend.points[-1]
         change = "" if trend.change is None else f"{trend.change:+.2%}"
-        mark = "ok" if last.as_expected else "NOT AS EXPECTED"
+        mark = "ok" if last.as_expected else said(last.outcome).upper()
         lines.append(f"{trend.case:<{width}} {_spark(trend)} {last.verdict} {change} {mark}")
     return "\n".join(lines) + "\n"
 

@@ -50,10 +50,10 @@ def _guest_test(number: int, test: GuestTest) -> str:
 
 
 def _said(item: CaseResult | Check) -> str:
-    if isinstance(item, CaseResult):
+    if isinstance(item, CaseResult) and item.outcome not in _DIRECTIVES:
         return item.summary
     word = _DIRECTIVES.get(item.outcome, item.outcome)
-    return f"{word} {item.summary}" if item.text else word
+    return f"{word} {item.summary}" if item.summary != item.outcome else word
 
 
 def _plain(text: str) -> str:

@@ -20,8 +20,10 @@ from typing import Any, Final
 import jinja2
 
 from bootproof.harness.report import details, failure, picture, timeline
+from bootproof.harness.report.failure import said
 from bootproof.harness.report.grid import grids
 from bootproof.harness.results.results import CaseResult, Results
+from bootproof.harness.results.roles import Earlier
 from bootproof.harness.text import duration
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -50,6 +52,11 @@ class View:
         return "booted" if self.case.passed else "failed"
 
     @property
+    def said(self) -> str:
+        """What is wrong with it, for those who do not see the colour."""
+        return said(self.case.outcome) if self.case.bad else ""
+
+    @property
     def mark(self) -> str:
         return "✗" if self.state == "bad" else "✓"
 
@@ -64,7 +71,8 @@ class Group:
 
 def render(results: Results, baseline: Results | None = None) -> str:
     """The page; `baseline` is an earlier run whose stages are drawn beside these."""
-    body = functools.partial(_body, results, baseline, _before(baseline))
+    earlier = Earlier(baseline.cases if baseline else ())
+    body = functools.partial(_body, results, baseline, earlier)
     alike = [
         cases
         for group in failure.alike(results.unexpected)
@@ -96,20 +104,16 @@ def render(results: Results, baseline: Results | None = None) -> str:
     )
 
 
-def _before(baseline: Results | None) -> Mapping[str, CaseResult]:
-    return {case.case: case for case in baseline.cases} if baseline else {}
-
-
 def _body(
     results: Results,
     baseline: Results | None,
-    before: Mapping[str, CaseResult],
+    before: Earlier,
     case: CaseResult,
 ) -> str:
     """The details of a case as HTML, beside the run before, where the two can be compared, else
     beside the reference.
     """
-    earlier = before.get(case.case)
+    earlier = before.of(case)
     comparable = (
         earlier is not None
         and earlier.key is not None
@@ -153,6 +157,7 @@ def environment() -> jinja2.Environment:
         "percent": lambda ratio: f"{ratio:+.2%}",
         "hex": lambda value: f"{value:#x}",
         "duration": duration,
+        "said": said,
     }
     made.filters.update(filters)
     return made

@@ -20,10 +20,9 @@ _MARKUP: Final = re.compile(r"([\\`*_{}\[\]()#+!|~<>&@-])")
 
 def render(results: Results) -> str:
     """The summary; failures first, then a table for each architecture."""
-    total, good = len(results.cases), len(results.cases) - len(results.unexpected)
     parts = [
         f"## bootproof: {'✓' if results.success else '✗'} {results.headline}\n",
-        f"{good} of {total} cases as expected in {results.seconds:.0f} s."
+        f"{results.counts} as expected in {results.seconds:.0f} s."
         + ("" if results.complete else " **The run did not come to its end.**")
         + "\n",
     ]
@@ -71,7 +70,7 @@ def _table(table: Grid) -> str:
 def _cell(case: CaseResult | None) -> str:
     if case is None:
         return ""
-    mark = "✓" if case.as_expected else "✗ **not as expected**"
+    mark = f"✗ **{failure.said(case.outcome)}**" if case.bad else "✓"
     return f"{mark} {_plain(case.verdict)} {case.seconds:.1f} s"
 
 

@@ -11,7 +11,9 @@ from typing import Final
 from rich.table import Table
 from rich.text import Text
 
+from bootproof.harness.judgement import SKIPPED
 from bootproof.harness.report import failure
+from bootproof.harness.report.failure import said
 from bootproof.harness.report.grid import Grid, grids
 from bootproof.harness.report.rendered import rendered, table
 from bootproof.harness.results.results import CaseResult, Check, Results
@@ -34,7 +36,7 @@ def line(result: CaseResult | Check, done: int, total: int, *, colour: bool = Fa
     if case and case.bad:
         same = case.verdict == case.expected.verdict
         why = case.summary.partition(": ")[0] if same else case.expected.verdict
-        text.append(f"   NOT AS EXPECTED ({why})", _BAD)
+        text.append(f"   {said(case.outcome).upper()} ({why})", _BAD)
     elif case and case.complaints_of_boot:
         text.append(f"   the kernel complained: {case.complaints_of_boot[0].text}", _BAD)
     return rendered(text, colour=colour).rstrip("\n")
@@ -64,20 +66,18 @@ def _cell(case: CaseResult | None) -> Text:
     if case is None:
         return Text("")
     text = f"{case.verdict} {case.seconds:.1f}s"
-    return Text(text, _GOOD) if case.as_expected else Text(f"✗ {text} (not as expected)", _BAD)
+    return Text(f"✗ {text} ({said(case.outcome)})", _BAD) if case.bad else Text(text, _GOOD)
 
 
 def summary(results: Results, *, colour: bool = False) -> str:
     """How many cases ended as expected, and the time it took."""
-    total, wrong = len(results.cases), len(results.unexpected)
-    summary = f"{total - wrong} of {total} cases as expected in {results.seconds:.0f} s"
+    summary = f"{results.counts} as expected in {results.seconds:.0f} s"
+    summary += f": {results.headline}" if results.wrong else ""
     summary += "" if results.complete else ", and the run did not come to its end"
     complaining = sum(bool(case.complaints_of_boot) for case in results.cases)
     summary += f"; the kernel complained in {complaining} that booted" if complaining else ""
-    for outcome in ("failed", "error", "skipped"):
-        count = sum(check.outcome == outcome for check in results.checks)
-        noun = "test" if count == 1 else "tests"
-        summary += f"; {count} other {noun}: {outcome}" if count else ""
+    skipped = sum(check.outcome == SKIPPED for check in results.checks)
+    summary += f"; {skipped} skipped" if skipped else ""
     harness = sorted(c.harness_seconds for c in results.cases if c.instructions is not None)
     if harness:
         median, worst = harness[len(harness) // 2], harness[-1]

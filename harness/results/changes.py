@@ -15,9 +15,11 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Final
 
-from bootproof.harness import places
+from bootproof.harness import exitcode, places
+from bootproof.harness.judgement import ERROR
 from bootproof.harness.results.key import Key
 from bootproof.harness.results.results import CaseResult, Check, Reference, Results
+from bootproof.harness.results.roles import Earlier, Role, role_between
 
 THRESHOLD: Final = 0.005  # of the instruction count
 _SHARE: Final = 0.1  # of the threshold: what a stage must add to the whole boot to be a regression
@@ -37,16 +39,21 @@ class Kind(enum.Enum):
     NONDETERMINISTIC = "not deterministic"
     REGRESSED = "regressed"
     NOT_COMPARED = "not compared"
+    NEW = "new"
     CHANGED = "changed"
     IMPROVED = "improved"
     GONE = "gone"
-    NEW = "new"
     SAME = "same"
 
     @property
     def bad(self) -> bool:
         """Whether a run with such a case is worse than the one before."""
         return self in (Kind.NONDETERMINISTIC, Kind.REGRESSED)
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the run before says nothing of such a case."""
+        return self in (Kind.NOT_COMPARED, Kind.NEW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,8 @@ class Change:
     case: str
     kind: Kind
     sentences: tuple[str, ...] = ()
+    # Where it was held against the case of another kernel.
+    role: Role | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +84,16 @@ class CountChange:
 
 
 def exit_code(changes: Sequence[Change]) -> int:
-    """0 when nothing is worse, 1 when something is, 2 when something could not be compared."""
+    """What is worse fails; so does what was not compared, in its own way."""
     if any(change.kind.bad for change in changes):
-        return 1
-    return 2 if any(change.kind is Kind.NOT_COMPARED for change in changes) else 0
+        return exitcode.NOT_AS_EXPECTED
+    unknown = any(change.kind.unknown for change in changes)
+    return exitcode.NOT_COMPARED if unknown or not any_compared(changes) else exitcode.OK
+
+
+def any_compared(changes: Sequence[Change]) -> bool:
+    """Whether the runs have anything in common."""
+    return any(not change.kind.unknown and change.kind is not Kind.GONE for change in changes)
 
 
 def judged(results: Results, changes: Sequence[Change]) -> Results:
@@ -100,30 +115,41 @@ def with_change(case: CaseResult, change: Change | None) -> tuple[CaseResult, Ch
     """A case after its comparison, and the error that this ended in, if it did."""
     if change is None:
         return case, None
-    told = "; ".join(change.sentences)
+    told = "; ".join([*change.sentences, *([str(change.role)] if change.role else [])])
     if change.kind.bad and case.as_expected:
         problem = f"{change.kind.value} since the run before: {told}"
         return replace(case, problem=problem), None
-    if change.kind is Kind.NOT_COMPARED:
+    if change.kind.unknown and not case.bad:
         return case, Check(f"{case.case} beside the run before", "error", told, 0.0)
     return case, None
 
 
 def compare(before: Results, now: Results, threshold: float = THRESHOLD) -> list[Change]:
     """The change of every case of either run: the worst first, then by case."""
-    old, new = ({case.case: case for case in run.cases} for run in (before, now))
-    changes = [compare_case(old.get(id_), new.get(id_), threshold) for id_ in {**old, **new}]
+    earlier = Earlier(before.cases)
+    changes = [compare_case(earlier, case, threshold) for case in now.cases]
+    again = {old.case for case in now.cases if (old := earlier.of(case)) is not None}
+    for case in before.cases:
+        if case.case not in again:
+            told = f"was {case.verdict}; it is not in this run"
+            changes.append(Change(case.case, Kind.GONE, (told,)))
     order = list(Kind)
     return sorted(changes, key=lambda change: (order.index(change.kind), change.case))
 
 
-def compare_case(before: CaseResult | None, now: CaseResult | None, threshold: float) -> Change:
-    """The change of one case, of which one side may be missing."""
+def compare_case(earlier: Earlier, now: CaseResult, threshold: float) -> Change:
+    """The change of one case since the earlier run, which may say nothing of it."""
+    before = earlier.of(now)
     if before is None:
-        assert now is not None
-        return Change(now.case, Kind.NEW, (f"{now.verdict}; it was not in the run before",))
-    if now is None:
-        return Change(before.case, Kind.GONE, (f"was {before.verdict}; it is not in this run",))
+        told = f"{now.verdict}; the run before says nothing of it: {earlier.why_none(now)}"
+        return Change(now.case, Kind.NEW, (told,))
+    return replace(_compare_pair(before, now, threshold), role=role_between(before, now))
+
+
+def _compare_pair(before: CaseResult, now: CaseResult, threshold: float) -> Change:
+    if ERROR in (before.outcome, now.outcome):
+        told = f"was {before.verdict}, is {now.verdict}: one of them says nothing of the guest"
+        return Change(now.case, Kind.NOT_COMPARED, (told,))
     if (before.verdict, before.code, before.as_expected) != (
         *(now.verdict, now.code, now.as_expected),
     ):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bootproof.harness.judgement import PASSED
 from bootproof.harness.results.results import CaseResult, Results
+from bootproof.harness.results.roles import Earlier
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,9 +16,13 @@ class Point:
 
     started: str  # the run
     verdict: str
-    as_expected: bool
+    outcome: str  # passed, failed or error
     instructions: int | None
     broken: bool  # its count may not be compared with the one before
+
+    @property
+    def as_expected(self) -> bool:
+        return self.outcome == PASSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +55,17 @@ class History:
 def trends(runs: Sequence[Results]) -> History:
     """The history of the cases of `runs`, which may come in any order."""
     ordered = sorted(runs, key=lambda run: run.started)
+    # By the id that a case had last: its kernel may have got another version since.
     seen: dict[str, list[tuple[str, CaseResult]]] = {}
     for run in ordered:
+        earlier = Earlier(cases[-1][1] for cases in seen.values())
+        ids = {case.case for case in run.cases}
         for case in run.cases:
-            seen.setdefault(case.case, []).append((run.started, case))
+            last = earlier.of(case)
+            before: list[tuple[str, CaseResult]] = []
+            if last is not None and (last.case == case.case or last.case not in ids):
+                before = seen.pop(last.case, [])
+            seen[case.case] = [*before, (run.started, case)]
     every = tuple(Trend(id_, tuple(_points(cases))) for id_, cases in sorted(seen.items()))
     return History(tuple(run.started for run in ordered), every)
 
@@ -62,6 +75,6 @@ def _points(cases: Sequence[tuple[str, CaseResult]]) -> list[Point]:
     last: CaseResult | None = None
     for started, case in cases:
         broken = bool(last and last.key and case.key and [*case.key.other_surroundings(last.key)])
-        points.append(Point(started, case.verdict, case.as_expected, case.instructions, broken))
+        points.append(Point(started, case.verdict, case.outcome, case.instructions, broken))
         last = case if case.key else last
     return points

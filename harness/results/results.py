@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from bootproof.harness import typedjson
+from bootproof.harness import exitcode, judgement, typedjson
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest.stages import Stage
 from bootproof.harness.host.files import disk_errors, write_whole
+from bootproof.harness.judgement import BAD, ERROR, FAILED, SKIPPED
 from bootproof.harness.results.key import Key
 from bootproof.harness.text import duration, printable
 from bootproof.harness.typedjson import about
@@ -33,7 +34,6 @@ _CASES: Final = "cases"
 _TOTALS: Final = "totals"
 _TRANSCRIPT_LIMIT: Final = 1 << 20  # characters kept of one; half from each end
 _TAIL: Final = 10
-BAD: Final = ("failed", "error")  # outcomes of a test
 _PASSED: Final = frozenset(verdict.value for verdict in Verdict if verdict.passed)
 
 
@@ -41,9 +41,13 @@ _PASSED: Final = frozenset(verdict.value for verdict in Verdict if verdict.passe
 class Kernel:
     """The kernel of a case."""
 
-    name: str = about("its name in the catalogue, or the path of the file")
+    name: str = about("as it was given, that of the catalogue, or else that of the file")
     sha256: str | None = about("of the file; null when it was not read")
     release: str | None = about("what the running kernel calls itself; null when it never said")
+    role: str | None = about(
+        "of one with the name of its file: that without the version; null: the name lasts",
+        default=None,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +196,8 @@ class CaseResult:
 
     @property
     def outcome(self) -> str:
-        """As of a `Check`."""
-        return "passed" if self.as_expected else "failed"
+        """As of a `Check`: an error where the verdict says nothing of the guest."""
+        return judgement.came_to(self.verdict, self.problem)
 
     @property
     def bad(self) -> bool:
@@ -259,6 +263,29 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Which shard of a run."""
+
+    number: int = about("from 1")
+    of: int = about("how many there are")
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Which run this is, and what was to be run."""
+
+    id: str = about("made for this run alone; of merged shards, that of the first")
+    shared_id: str | None = about("what --run-id says: all shards of one run have it")
+    selection: str = about("the command and what selects the cases, before sharding")
+    selected: str = about("SHA-256 over the ids of all that is selected, before sharding")
+    planned: int = about("how many cases and other tests were to be run here")
+    shard: Part | None = about("null: all that is selected")
+
+
+@dataclass(frozen=True, slots=True)
 class Results:
     """A whole matrix run."""
 
@@ -267,12 +294,13 @@ class Results:
     bootproof: str = about("version of the program that wrote it")
     started: str = about("when, in UTC: 2026-01-31T23:59:59Z")
     seconds: float = about("wall time on the host")
-    complete: bool = about("false when the run was interrupted or stopped at a failure")
+    complete: bool = about("false until all that was planned has been run")
     cases: tuple[CaseResult, ...] = about("by id; merged shards one after the other")
     checks: tuple[Check, ...] = about("what else was tested, and what came to no result")
     references: Mapping[str, Reference] = about(
         "reference boots by the case that they are beside", default_factory=dict
     )
+    run: Run | None = about("null in a file of an older bootproof", default=None)
 
     @property
     def unexpected(self) -> list[CaseResult]:
@@ -298,14 +326,57 @@ class Results:
     @property
     def success(self) -> bool:
         """Whether all was run that was to be run, and nothing is wrong with it."""
-        return self.complete and not self.wrong
+        return self.exit_code == exitcode.OK
+
+    @property
+    def exit_code(self) -> int:
+        """What a command that ran or read this ends with."""
+        codes = [exitcode.of_outcome(case.outcome) for case in self.cases]
+        for check in self.checks:  # which comes to no result where something is missing
+            error = check.outcome == ERROR
+            codes.append(exitcode.USAGE if error else exitcode.of_outcome(check.outcome))
+        whole = self.complete and any(self.ran)
+        return exitcode.worst([*codes, exitcode.OK if whole else exitcode.CANNOT_TELL])
+
+    @property
+    def ran(self) -> tuple[int, int]:
+        """How many cases and how many other tests were run."""
+        return len(self.cases), sum(check.outcome != SKIPPED for check in self.checks)
 
     @property
     def headline(self) -> str:
         """The whole run in a few words, the same in every output."""
-        if self.wrong:
-            return f"{len(self.wrong)} not as expected"
-        return f"All {len(self.cases)} cases as expected" if self.complete else "Not complete"
+        failed = sum(item.outcome == FAILED for item in self.wrong)
+        told = [f"{failed} not as expected"] if failed else []
+        if errors := len(self.wrong) - failed:
+            told.append(f"{errors} cannot be told")
+        told += [] if self.complete else ["not complete"]
+        told += [] if any(self.ran) else ["nothing was run"]
+        told = told or [f"All {self._all} as expected"]
+        shard = self.run and self.run.shard
+        told += [f"shard {shard}"] if shard else []
+        text = ", ".join(told)
+        return text[0].upper() + text[1:]
+
+    @property
+    def _all(self) -> str:
+        cases, others = self.ran
+        parts = [f"{cases} cases"] if cases else []
+        parts += [f"{others} {self._others}"] if others else []
+        return " and ".join(parts)
+
+    @property
+    def counts(self) -> str:
+        """How much of the run is as expected: `5 of 5 cases and 2 of 2 other tests`."""
+        cases, others = self.ran
+        good = cases - len(self.unexpected), others - len(self.bad_checks)
+        parts = [f"{good[0]} of {cases} cases"] if cases else []
+        parts += [f"{good[1]} of {others} {self._others}"] if others else []
+        return " and ".join(parts) or "nothing"
+
+    @property
+    def _others(self) -> str:
+        return "other tests" if self.cases else "tests"
 
 
 def transcript(raw: bytes) -> Transcript:
@@ -397,25 +468,6 @@ def _parse(raw: bytes) -> Results:
             raise ValueError(f"$.cases[{number}].case: {strictjson.shown(case.case)} occurs twice")
         seen.add(case.case)
     return results
-
-
-def merged(parts: Sequence[Results], names: Iterable[str]) -> Results:
-    """The results of the shards of one run as one. Raises UserError when a case occurs twice."""
-    owner: dict[str, str] = {}
-    for part, name in zip(parts, names, strict=True):
-        for case in part.cases:
-            if case.case in owner:
-                raise UserError(f"{name}: {case.case} is also in {owner[case.case]}")
-            owner[case.case] = name
-    return replace(
-        parts[0],
-        started=min(part.started for part in parts),
-        seconds=sum(part.seconds for part in parts),
-        complete=all(part.complete for part in parts),
-        cases=tuple(case for part in parts for case in part.cases),
-        checks=tuple(check for part in parts for check in part.checks),
-        references={case: boot for part in parts for case, boot in part.references.items()},
-    )
 
 
 SCHEMA_ID: Final = "urn:bootproof:results:2"

@@ -43,7 +43,7 @@ def case_result(proven: Proven, reproduce: str) -> CaseResult:
     return CaseResult(
         case=case.id,
         arch=case.arch,
-        kernel=Kernel(case.kernel, _origin(assembled, "kernel_sha256"), release),
+        kernel=Kernel(case.kernel, _origin(assembled, "kernel_sha256"), release, case.kernel_role),
         claim=replace(case, kernel="").id.removeprefix(f"{case.arch}--"),
         expected=Expected(case.expect.verdict.value, case.expect.why),
         verdict=proven.verdict.value,

@@ -8,6 +8,7 @@ file, claim and case: `x86_64.toml::pvh[x86_64-6.1-cloud-amd64-elf-pvh-none]`.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
@@ -30,7 +31,7 @@ from bootproof.harness.report import failure
 from bootproof.harness.report.listing import Listed
 from bootproof.harness.suite.case_result import case_result
 from bootproof.harness.suite.live import AREA
-from bootproof.harness.suite.options import OPTIONS, PROPERTY, Keep
+from bootproof.harness.suite.options import OPTIONS, PROPERTY, SELECTED, Keep
 from bootproof.harness.verdict import Verdict
 from bootproof.kernels.errors import FetchError
 
@@ -88,6 +89,17 @@ class CaseItem(pytest.Item):
     def case(self) -> Case:
         return self.listed.case
 
+    def on(self, qemu: str) -> CaseItem:
+        """The same on another QEMU."""
+        case = replace(self.case, qemu=qemu)
+        name = f"{self.name.partition('[')[0]}[{case.id}]"
+        listed = replace(self.listed, case=case)
+        assert isinstance(self.parent, pytest.File)
+        item = CaseItem.from_parent(self.parent, name=name, listed=listed, line=self._line)
+        item.own_markers += self.own_markers
+        item.keywords.update(dict.fromkeys((mark.name for mark in self.own_markers), True))
+        return item
+
     def boot(self) -> Proven:
         """Boots the case; judges nothing of how it ended."""
         return boot(self, self.case)
@@ -108,6 +120,23 @@ class CaseItem(pytest.Item):
         return self.path, self._line - 1, self.name
 
 
+def multiply(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Every case that names no QEMU, once for each that was given to all. Raises UserError."""
+    words = config.stash[OPTIONS].qemu
+    if not words:
+        return
+    names = qemus.axis((item.case for item in items if isinstance(item, CaseItem)), words)
+    items[:] = [
+        each
+        for item in items
+        for each in (
+            [item.on(name) for name in names]
+            if names and isinstance(item, CaseItem) and item.case.qemu is None
+            else [item]
+        )
+    ]
+
+
 def choose(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves in `items` what the filters let pass, of that this shard's part.
 
@@ -124,6 +153,8 @@ def choose(config: pytest.Config, items: list[pytest.Item]) -> None:
     if options.only:
         passes = select.filter_for(options.only)
         _keep(config, items, lambda item: isinstance(item, CaseItem) and passes(item.case))
+    ids = "\n".join(sorted(map(_name, items))).encode(errors="surrogateescape")
+    config.stash[SELECTED] = hashlib.sha256(ids).hexdigest()
     if part := options.shard:
         known = select.read_costs(options.costs) if options.costs else {}
         shards = shard.distribute({_name(item): _cost(item, known) for item in items}, part.count)
@@ -143,7 +174,9 @@ def check_emulators(config: pytest.Config, items: Iterable[pytest.Item]) -> None
     given = qemus.paths(config.stash[OPTIONS].qemu)
     cases = (item.case for item in items if isinstance(item, CaseItem))
     for case in cases:
-        if case.expect.verdict is not Verdict.LOAD_REFUSED and (case.qemu or "") in {"", *given}:
+        if case.qemu is None and case.expect.verdict is Verdict.LOAD_REFUSED:
+            continue
+        if case.qemu is None or case.qemu in given:
             find_qemu(case.arch, given.get(case.qemu or ""))
 
 

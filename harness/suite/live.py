@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import pytest
-from rich.console import Console, Group
+from rich.console import Console, ConsoleDimensions, Group
 from rich.live import Live
 from rich.text import Text
 
@@ -30,6 +30,7 @@ _PREPARING: Final = "preparing"  # before the guest's first instruction
 _TEST: Final = "test"  # not one boot, so it has no stages
 _G: Final = 1_000_000_000
 _ECHO: Final = 3  # columns left free at the end: terminals echo ^C there, which must not wrap
+_COLUMNS, _LINES = 80, 24  # of a terminal that does not know its size
 _LEAST: Final = 40  # columns; less is a terminal that does not know its size
 
 
@@ -121,7 +122,9 @@ class LiveArea:
 
     def _lines(self) -> Group:
         with contextlib.suppress(OSError):  # else the size that rich found is as good as any
-            self._console.size = os.get_terminal_size(self._terminal)
+            size = os.get_terminal_size(self._terminal)
+            # One that knows no size says 0: nothing would be shown of what has no room.
+            self._console.size = ConsoleDimensions(size.columns or _COLUMNS, size.lines or _LINES)
         with self._lock:
             flights = [*self._flights.values()]
         width, now = max(_LEAST, self._console.width - _ECHO), time.monotonic()

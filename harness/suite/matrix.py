@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from bootproof.harness import places
+import pytest
+
+from bootproof.harness import exitcode, places
 from bootproof.harness.case import Case
 from bootproof.harness.cases import case_file, qemus, select
 from bootproof.harness.cases.scenarios import SUFFIX, read_scenarios
 from bootproof.harness.errors import UserError
-from bootproof.harness.host.files import disk_errors
 from bootproof.harness.results import results
-from bootproof.harness.suite.options import MatrixOptions
+from bootproof.harness.suite import out
+from bootproof.harness.suite.options import EXIT_CODE, MatrixOptions
 from bootproof.kernels import Fetcher, load_catalog, sources
 
 SCENARIOS: Final = places.PACKAGES / "scenarios"
@@ -49,14 +52,14 @@ def run(selection: Selection) -> int:
     _check(selection, *selection.scenarios)
     files = selection.scenarios or sorted(SCENARIOS.glob(f"*{SUFFIX}"))
     claimed = (each.case for path in files for each in read_scenarios(path))
-    cases = [*filter(select.filter_for(selection.options.only), claimed)]
-    if not selection.options.list_only:
-        _check_out(selection.options.out)
-        qemus.check(cases, selection.options.qemu)
-        if not selection.scenarios:
-            Fetcher().fetch(entry.name for entry in load_catalog().default())
-        fetch_for(cases)
-    return _pytest(arguments(selection, *selection.scenarios), ktap=selection.options.ktap)
+    cases = [*claimed]
+    qemus.axis(cases, selection.options.qemu)
+    with _begun(selection) as begun:
+        if not begun.options.list_only:
+            if not begun.scenarios:
+                Fetcher().fetch(entry.name for entry in load_catalog().default())
+            fetch_for(filter(select.filter_for(begun.options.only), cases))
+        return _pytest(arguments(begun, *begun.scenarios), ktap=begun.options.ktap)
 
 
 def run_cases(cases: Sequence[Case], selection: Selection) -> int:
@@ -65,13 +68,25 @@ def run_cases(cases: Sequence[Case], selection: Selection) -> int:
     They are kept in `options.out`, as the JSON file that pytest collects. `kernel_path` must be
     absolute; `expect.why` is shown as the reason of an expectation.
     """
-    path = selection.options.out / f"generated{case_file.SUFFIX}"
-    _check(selection, path)
-    case_file.write_cases(path, cases)
-    if not selection.options.list_only:
-        _check_out(selection.options.out)
-        fetch_for(cases)
-    return _pytest(arguments(selection, path), ktap=selection.options.ktap)
+    _check(selection, selection.options.out)
+    qemus.axis(cases, selection.options.qemu)
+    with _begun(selection) as begun, tempfile.TemporaryDirectory(prefix="bootproof-") as nowhere:
+        place = Path(nowhere) if begun.options.list_only else begun.options.out
+        path = place / f"generated{case_file.SUFFIX}"
+        case_file.write_cases(path, cases)
+        if not begun.options.list_only:
+            fetch_for(cases)
+        return _pytest(arguments(begun, path), ktap=begun.options.ktap)
+
+
+@contextlib.contextmanager
+def _begun(selection: Selection) -> Iterator[Selection]:
+    """The directory of the run is its own in here, and has no results of another one."""
+    if selection.options.list_only:
+        yield selection
+        return
+    with out.begun(selection.options) as options:
+        yield replace(selection, options=options)
 
 
 def fetch_for(cases: Iterable[Case]) -> None:
@@ -103,40 +118,55 @@ def _check(selection: Selection, *files: Path) -> None:
         select.read_costs(options.costs)
 
 
-def _check_out(out: Path) -> None:
-    """Raises UserError when nothing can be written there: said once, and before anything runs."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is no directory (--out)")
-    with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()
+@contextlib.contextmanager
+def only_our_environment() -> Iterator[None]:
+    """What the user's environment says to pytest has no say in a matrix."""
+    users = {name: value for name, value in os.environ.items() if name.startswith(PYTESTS)}
+    for name in users:
+        del os.environ[name]
+    os.environ[_NO_OTHER_PLUGINS] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_NO_OTHER_PLUGINS]
+        os.environ.update(users)
 
 
-class _Interruption:
-    """pytest has one code for an interruption and for a file that could not be collected."""
+PYTESTS: Final = "PYTEST_"
+"""How the variables begin that pytest obeys."""
+_NO_OTHER_PLUGINS: Final = "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
 
-    seen = False
+
+class _Ending:
+    """How a session ended: pytest has one code for an interruption and for a file that could not be
+    collected, and one for all that failed.
+    """
+
+    interrupted = False
+    code: int | None = None
 
     def pytest_keyboard_interrupt(self) -> None:
-        self.seen = True
+        self.interrupted = True
+
+    def pytest_unconfigure(self, config: pytest.Config) -> None:
+        self.code = config.stash.get(EXIT_CODE, None)
 
 
 def _pytest(words: list[str], *, ktap: bool = False) -> int:
     """The exit code. Raises UserError when no case is selected."""
-    import pytest
-
-    interruption = _Interruption()
+    ending = _Ending()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(only_our_environment())
         if ktap:  # which then has stdout for itself
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-        code = int(pytest.main(words, plugins=[interruption]))
+        code = int(pytest.main(words, plugins=[ending]))
     if code == pytest.ExitCode.NO_TESTS_COLLECTED:
         raise UserError("no case is selected; `bootproof matrix --list` shows what there is")
-    return 130 if interruption.seen else _EXIT_CODES.get(code, 2)
-
-
-# pytest's own codes: 0 passed, 1 failed, 2 interrupted or not collected, 3 internal, 4 usage.
-_EXIT_CODES: Final = {0: 0, 1: 1}
+    if ending.interrupted:
+        return exitcode.INTERRUPTED
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        return exitcode.USAGE
+    return code if ending.code is None else ending.code
 
 
 def arguments(selection: Selection, *files: Path) -> list[str]:
@@ -146,10 +176,10 @@ def arguments(selection: Selection, *files: Path) -> list[str]:
     """
     args = [*map(str, files or [SCENARIOS]), f"--rootdir={SCENARIOS.parent}", "-c", str(_CONFIG)]
     args += ["--noconftest", "-p", places.PLUGIN, "--no-header", "-q"]
-    args += ["--tb=no", "-rN"]  # bootproof.harness.suite.session tells what failed
+    # bootproof.harness.suite.session tells what failed, and how many passed.
+    args += ["--tb=no", "-rN", "-q"]
     options = selection.options
     args += replace(options, lines=not options.list_only).words()
-    args += ["-q"] if options.list_only else []
     args += ["-k", selection.expression] if selection.expression else []
     args += ["-m", selection.markers] if selection.markers else []
     args += ["-x"] if selection.stop_at_first else []

@@ -25,6 +25,7 @@ from bootproof.harness.results.changes import THRESHOLD
 OPTION: Final = "--bootproof"
 SCENARIOS_INI: Final = "bootproof_scenarios"
 PROPERTY: Final = "bootproof"  # of a test report: the case's result
+NO_RESULT: Final = "bootproof-no-result"  # of a test that came to none
 REFERENCE_PROPERTY: Final = "bootproof-reference"  # a case's id, and its reference boot
 MATRIX_COMMAND: Final = f"{places.COMMAND} matrix"
 
@@ -45,6 +46,8 @@ class MatrixOptions:
     keep: Keep = Keep.ALL
     # Filters: KEY=VALUE, as in a scenario file.
     only: tuple[str, ...] = ()
+    # What the shards of one run have in common.
+    run_id: str | None = None
     # Which part of the cases runs.
     shard: Shard | None = None
     # A results.json to balance shards by.
@@ -78,6 +81,8 @@ class MatrixOptions:
 
 
 OPTIONS: Final = pytest.StashKey[MatrixOptions]()
+SELECTED: Final = pytest.StashKey[str]()  # SHA-256 over the ids of all that is selected
+EXIT_CODE: Final = pytest.StashKey[int]()  # of a whole matrix
 
 
 def read(words: Iterable[str]) -> MatrixOptions:

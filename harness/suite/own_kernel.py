@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from bootproof.harness.case import RAM_BASE, Case
-from bootproof.harness.cases import qemus
 from bootproof.harness.cases.derive import Derived, Given, Kernel, derive
 from bootproof.harness.cases.schema import contradiction, options, read_table
 from bootproof.harness.errors import UserError
 from bootproof.harness.inputs import images, overlay
 from bootproof.harness.inputs.images import KernelFile
 from bootproof.harness.inputs.kernel_check import Checked, refuse_unprovable, unused
+from bootproof.harness.results.roles import role_of
 from bootproof.harness.suite import matrix
 from bootproof.harness.suite.matrix import Selection
 from bootproof.harness.text import printable
 from bootproof.harness.verdict import Verdict
+from bootproof.loader.errors import one_line
 from bootproof.loader.identify import Format, identify
 from bootproof.loader.inspect import Inspection, inspect
 from bootproof.loader.provable import PREFIX
@@ -50,8 +51,6 @@ def run(kernels: Sequence[str], words: Mapping[str, Any], selection: Selection) 
                 flush=True,
             )
         cases += derived.cases
-    if names := qemus.paths(selection.options.qemu):
-        cases = [replace(case, qemu=name) for name in names for case in cases]
     return matrix.run_cases(cases, selection)
 
 
@@ -86,15 +85,20 @@ def _refusal(file: KernelFile, why: str) -> UserError:
 
 
 def _looked_at(wanted: Sequence[str]) -> Iterator[Kernel]:
-    """Every kernel once, with names that are unique in the matrix."""
+    """Every kernel once, with names that are unique in the matrix. Raises UserError."""
     seen: dict[str, str] = {}
     for what in wanted:
         source, file = images.find(what)
-        if file.sha256 in seen.values():
+        if source.named and source.name in seen:
+            raise UserError(f"--kernel: two kernels are called {source.name!r}")
+        same = next((name for name, sha256 in seen.items() if sha256 == file.sha256), None)
+        if same is not None and not source.named:
+            print(f"bootproof: {one_line(what)}: the same file as {same}", file=sys.stderr)
             continue
         name = source.name if source.name not in seen else f"{source.name}-{file.sha256[:8]}"
         seen[name] = file.sha256
-        yield look_at(name, file)
+        lasts = source.named or source.path is None
+        yield replace(look_at(name, file), role=None if lasts else role_of(source.name))
 
 
 def _given(words: Mapping[str, Any]) -> Given:
@@ -117,7 +121,7 @@ def _about(kernel: Kernel, derived: Derived, given: Given) -> str:
     boot = sum(case.expect.verdict is Verdict.BOOTED for case in derived.cases)
     lines = [
         f"kernel    {kernel.name}: {formats} of {kernel.arch}, {printable(release.encode())}",
-        f"cases     {len(derived.cases)}, of which {boot} must boot",
+        f"cases     {len(derived.cases)} apply to it, of which {boot} must boot",
     ]
     asked = {name: name in given.values for name in ("initrd", "cmdline")}
     lines += [f"left out  {item.what}: {item.why}" for item in derived.left_out]

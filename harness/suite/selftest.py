@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.harness.suite import matrix
+from bootproof.harness.suite.matrix import PYTESTS
 from bootproof.harness.suite.options import Keep, MatrixOptions
 
 # import-linter has a script, but no module to run.
@@ -35,4 +37,6 @@ def run(root: Path) -> int:
 
 def _step(root: Path, name: str, command: Sequence[str]) -> bool:
     print(f"bootproof test: {name}", flush=True)
-    return subprocess.run([sys.executable, *command], cwd=root, check=False).returncode == 0
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(PYTESTS)}
+    words = [sys.executable, *command]
+    return subprocess.run(words, cwd=root, env=ours, check=False).returncode == 0

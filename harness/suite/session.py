@@ -8,21 +8,33 @@ session without a case.
 from __future__ import annotations
 
 import datetime
+import shlex
 import sys
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
-from bootproof.harness import VERSION, typedjson
+from bootproof.harness import VERSION, exitcode, typedjson
+from bootproof.harness.judgement import ERROR
 from bootproof.harness.report import changes as rendering
 from bootproof.harness.report import files, ktap, terminal
 from bootproof.harness.results import changes, results
 from bootproof.harness.results.changes import Change, Kind
-from bootproof.harness.results.results import CaseResult, Check, Reference, Results
+from bootproof.harness.results.results import CaseResult, Check, Part, Reference, Results, Run
+from bootproof.harness.results.roles import Earlier
+from bootproof.harness.suite.items import CaseItem
 from bootproof.harness.suite.live import AREA
-from bootproof.harness.suite.options import OPTIONS, PROPERTY, REFERENCE_PROPERTY
+from bootproof.harness.suite.options import (
+    EXIT_CODE,
+    NO_RESULT,
+    OPTIONS,
+    PROPERTY,
+    REFERENCE_PROPERTY,
+    SELECTED,
+)
 
 
 class MatrixSession:
@@ -30,7 +42,8 @@ class MatrixSession:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        options = config.stash[OPTIONS]
+        self._options = options = config.stash[OPTIONS]
+        self._id = uuid.uuid4().hex
         self._lines, self._quiet = options.lines, options.quiet
         self._out = options.out.absolute()
         self._cases: dict[str, CaseResult] = {}
@@ -41,8 +54,9 @@ class MatrixSession:
         self._ended: set[str] = set()
         self._ktap = sys.__stdout__ if options.ktap else None
         self._total = 0
+        self._left_out: list[pytest.Item] = []
         self._baseline = None if options.baseline is None else results.read(options.baseline)
-        self._before = {case.case: case for case in self._baseline.cases} if self._baseline else {}
+        self._before = Earlier(self._baseline.cases if self._baseline else ())
         self._threshold = options.threshold
         self._began = time.monotonic()
         self._started = datetime.datetime.now(datetime.UTC)
@@ -51,8 +65,19 @@ class MatrixSession:
     def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
         self._total = len(ids)
 
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        self._left_out += items
+
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._total = max(self._total, len(session.items))
+        if self._lines and self._left_out and session.items and not self._quiet:
+            self._print(f"selected  {_selected(session.items, self._left_out)}")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self) -> None:
+        """From here on the results say that the run has not come to its end."""
+        if self._lines and self._total:
+            results.write(self.results(), self._out / results.RESULTS)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         cases = list(_cases_of(report))
@@ -75,7 +100,7 @@ class MatrixSession:
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
-            self._checks[report.nodeid] = Check(report.nodeid, "error", report.longreprtext, 0.0)
+            self._checks[report.nodeid] = Check(report.nodeid, ERROR, report.longreprtext, 0.0)
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         self._end(nodeid)
@@ -84,7 +109,7 @@ class MatrixSession:
         """A case as it is beside the baseline, if there is one."""
         if self._baseline is None:
             return [case]
-        change = changes.compare_case(self._before.get(case.case), case, self._threshold)
+        change = changes.compare_case(self._before, case, self._threshold)
         return [item for item in changes.with_change(case, change) if item is not None]
 
     def _end(self, nodeid: str) -> None:
@@ -128,7 +153,28 @@ class MatrixSession:
             cases=tuple(case for _, case in sorted(self._cases.items())),
             checks=tuple(check for _, check in sorted(self._checks.items())),
             references=self._references,
+            run=self._run(),
         )
+
+    def _run(self) -> Run:
+        options, shard = self._options, self._options.shard
+        return Run(
+            id=self._id,
+            shared_id=options.run_id,
+            selection=self._selection(),
+            selected=self._config.stash.get(SELECTED, ""),
+            planned=self._total,
+            shard=None if shard is None else Part(shard.number, shard.count),
+        )
+
+    def _selection(self) -> str:
+        """What selects the same again, but for the part that a shard has of it."""
+        option = self._config.option
+        words = [f"only {word}" for word in self._options.only]
+        words += [f"-k {shlex.quote(option.keyword)}"] if option.keyword else []
+        words += [f"-m {shlex.quote(option.markexpr)}"] if option.markexpr else []
+        words += ["--lf"] if getattr(option, "lf", False) else []
+        return " ".join([self._options.command, *words])
 
     def _changes(self, run: Results) -> list[Change]:
         """What became of the cases since the baseline; a run that was cut short says less."""
@@ -139,10 +185,19 @@ class MatrixSession:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """What became worse than the baseline fails the session."""
-        code = changes.exit_code(self._changes(self.results()))
-        if session.exitstatus == 0 and code:
-            session.exitstatus = 1 if code == 1 else pytest.ExitCode.USAGE_ERROR
+        """The exit code of the results, and of what became of them since the baseline."""
+        run = self.results()
+        codes = [run.exit_code] if self._lines else []  # elsewhere other tests may run without
+        if self._baseline is not None:
+            codes.append(changes.exit_code(self._changes(run)))
+        code = exitcode.worst(codes)
+        if self._lines:
+            self._config.stash[EXIT_CODE] = code
+        elif code and session.exitstatus == pytest.ExitCode.OK:
+            failed = code == exitcode.NOT_AS_EXPECTED
+            session.exitstatus = (
+                pytest.ExitCode.TESTS_FAILED if failed else pytest.ExitCode.USAGE_ERROR
+            )
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The grid of all cases, the failures, and the reports beside the run directories."""
@@ -171,6 +226,17 @@ def _slim(report: pytest.TestReport) -> None:
     report.keywords = {}
 
 
+def _selected(ran: Sequence[pytest.Item], left_out: Sequence[pytest.Item]) -> str:
+    """How much of what there is has been selected: `2 of 30 cases`."""
+    counts = []
+    for what, kind in (("cases", True), ("tests", False)):
+        here, there = (
+            sum(isinstance(item, CaseItem) is kind for item in items) for items in (ran, left_out)
+        )
+        counts += [f"{here} of {here + there} {what}"] if here + there else []
+    return ", ".join(counts)
+
+
 def _cases_of(report: pytest.TestReport) -> Iterator[CaseResult]:
     """What `prove` found in a test, out of the report of its call."""
     if report.when == "call":
@@ -192,8 +258,9 @@ def _check_of(report: pytest.TestReport) -> Check | None:
     if report.when != "call" and report.passed:
         return None
     outcome: Any = report.outcome
-    if report.failed and report.when != "call":
-        outcome = "error"
+    properties = [*map(tuple, report.user_properties)]
+    if report.failed and (report.when != "call" or (NO_RESULT, True) in properties):
+        outcome = ERROR
     return Check(
         name=report.nodeid.rpartition("/")[2],
         outcome=outcome,

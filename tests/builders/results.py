@@ -17,8 +17,10 @@ from bootproof.harness.results.results import (
     GuestTest,
     Kernel,
     Memory,
+    Part,
     Register,
     Results,
+    Run,
 )
 from bootproof.loader.address import MIB
 
@@ -99,6 +101,14 @@ def tested(claim: str = "elf-pvh-tests", **others: Any) -> CaseResult:
     return case(claim, **{**known, **others})
 
 
+def unknown(claim: str = "elf-linux64-none", kernel: str = "6.1", **others: Any) -> CaseResult:
+    """A case of which nobody can say how it would have ended."""
+    reason = "QEMU was stopped by a signal or a debugger"
+    problem = f"inconclusive instead of booted: {reason}"
+    wrong = {"verdict": "inconclusive", "reason": reason, "problem": problem}
+    return case(claim, kernel, **(wrong | others))
+
+
 def refused(claim: str = "elf-linux64-+1M", kernel: str = "6.1", **others: Any) -> CaseResult:
     """A case that was refused, as expected; nothing ran."""
     nothing = {
@@ -127,9 +137,24 @@ def run(*cases: CaseResult, checks: tuple[Check, ...] = (), **others: Any) -> Re
             complete=True,
             cases=cases,
             checks=checks,
+            run=Run("1f" * 16, None, "./bootproof matrix", "ee" * 32, len(cases), None),
         ),
         **others,
     )
+
+
+def shard(
+    number: int,
+    *cases: CaseResult,
+    of: int = 2,
+    shared_id: str | None = None,
+    selection: str = "./bootproof matrix",
+    selected: str = "ee" * 32,
+    **others: Any,
+) -> Results:
+    """A part of a run that came to its end."""
+    about = Run(f"{number:032x}", shared_id, selection, selected, len(cases), Part(number, of))
+    return run(*cases, **{"run": about, **others})
 
 
 def mixed(**others: Any) -> Results:

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bootproof.harness import cli, places
+from bootproof.harness import cli, exitcode, places
 from bootproof.harness.case import Case
 from bootproof.harness.guest.evidence import nonce_for
 from bootproof.harness.qemu.binary import find_qemu
@@ -145,7 +145,7 @@ def test_boot_that_fails(bootproof: Run, kernel: Path, tmp_path: Path) -> None:
 def test_boot_again_into_the_same_directory(bootproof: Run, kernel: Path, tmp_path: Path) -> None:
     for _ in range(2):
         said = bootproof("boot", kernel, "--memory", "32M", "--out", tmp_path / "run")
-        assert (said.code, said.err) == (1, "")
+        assert (said.code, said.err) == (exitcode.CANNOT_TELL, "")
 
 
 def test_guest_output_is_shown_not_obeyed(bootproof: Run, tmp_path: Path) -> None:
@@ -341,7 +341,7 @@ def test_request_that_cannot_be(
 ) -> None:
     said = bootproof("boot", kernel, "--memory", "32M", "--out", tmp_path / "run", *arguments)
     if arguments[0] == "--cpu":  # only QEMU can tell: a verdict
-        assert (said.code, said.err) == (1, "")
+        assert (said.code, said.err) == (exitcode.CANNOT_TELL, "")
         assert "verdict   qemu-failed: " in said.out and words in said.out
         return
     assert words in refusal(said)

@@ -16,9 +16,13 @@ PVH = Case("x86_64", "6.1", "elf", "pvh")
 def test_qemus_by_name() -> None:
     case = replace(PVH, qemu="old")
     assert qemus.paths(["old=/a=b", "new=c"]) == {"old": "/a=b", "new": "c"}
-    qemus.check([PVH, case], ["old=/a"])
+    assert qemus.axis([PVH, case], ["old=/a"]) == []
+    assert qemus.axis([PVH, case], ["old=/a", "new=/b"]) == ["new"]
+    assert qemus.axis([PVH], ["old=/a", "new=/b"]) == ["old", "new"]
     with pytest.raises(UserError, match=r"-old: needs a QEMU; name it with --qemu old=PATH$"):
-        qemus.check([PVH, case], ["new=/a"])
+        qemus.axis([PVH, case], ["new=/a"])
+    with pytest.raises(UserError, match=r"^--qemu new=…: no case runs on it: each names another"):
+        qemus.axis([case], ["old=/a", "new=/b"])
 
 
 @pytest.mark.parametrize("words", [["/a"], ["old="], ["=/a"], ["../old=/a"], ["a=/b", "a=/c"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,30 @@ def test_a_build_directory_and_a_url_are_kernels_too(tmp_path: Path) -> None:
         ("linux.deb", f"{tmp_path}/linux.deb"),
         ("bzImage", url),
     ]
+    named = read(tmp_path, CLAIM + f'kernel = ["mine=./linux", "theirs={url}", "!mine=./linux"]\n')
+    assert [(c.case.kernel, c.case.kernel_path, c.case.kernel_role) for c in named] == [
+        ("theirs", url, None)
+    ]
+
+
+def test_a_file_has_a_role_where_it_has_no_name(tmp_path: Path) -> None:
+    words = '["./vmlinuz-6.1.0-48-amd64", "mine=./vmlinuz-6.1.0-48-amd64", "6.1-amd64"]'
+    found = read(tmp_path, CLAIM + f"kernel = {words}\n")
+    assert [claimed.case.kernel_role for claimed in found] == ["vmlinuz-*-amd64", None, None]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "said"),
+    [
+        ('["a=./x", "a=./y"]', "two different ones are called 'a'"),
+        ('["6.1-amd64", "6.1-amd64=./x"]', "two different ones are called '6.1-amd64'"),
+        ('"a=6.1-amd64"', "'a=6.1-amd64' gives a name to what is no path and no URL"),
+        ('"a=../x"', "'../x' is not below the directory of this file"),
+    ],
+)
+def test_names_that_are_none(kernel: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        read(tmp_path, CLAIM + f"kernel = {kernel}\n")
 
 
 def test_a_kernel_of_the_catalogue_is_never_a_file(

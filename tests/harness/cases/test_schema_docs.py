@@ -11,7 +11,7 @@ from bootproof.harness import cli
 from bootproof.harness.cases import schema_docs
 from bootproof.harness.cases.scenarios import AXES, EXPECT
 from bootproof.harness.cases.schema import CASE
-from bootproof.harness.commands import USAGE
+from bootproof.harness.exitcode import USAGE
 from tests.builders.processes import CLI, python
 
 PAGE = schema_docs.PAGE.read_text()
@@ -28,7 +28,7 @@ def test_reference_has_every_key() -> None:
     rows = set(re.findall(r"^\| `(\w+)` \|", schema_docs.reference(), re.M))
     assert rows >= {entry.name for entry in (*AXES.values(), *EXPECT)}
     hidden = {entry.field for entry in CASE} - {entry.field for entry in AXES.values()}
-    assert hidden == {"expect", "initrd", "kernel_path", "overlay"}
+    assert hidden == {"expect", "initrd", "kernel_path", "kernel_role", "overlay"}
 
 
 def test_marks_that_are_lost() -> None:

@@ -227,7 +227,7 @@ def test_twelve_images_in_six_boots(
     assert cli.main(["boot", str(paths[-1]), *options[:2], "--out", str(tmp_path / "wanted")]) == 1
     same = ("--same-as", str(tmp_path / "wanted"), "--other-failures", "good")
     capsys.readouterr()
-    assert cli.main(["bisect", str(tmp_path / "builds"), *same, *options]) == 1
+    assert cli.main(["bisect", str(tmp_path / "builds"), *same, *options]) == 125
     said = capsys.readouterr().out
     assert "images    12, from " in said
     assert f"last good {paths[7]}\nuntested  {paths[8]}\nfirst bad not known; no later than" in said
@@ -249,7 +249,7 @@ def test_the_same_kernel_is_booted_once(
     kernel = tmp_path / "vmlinux"
     kernel.write_bytes(BAD)
     words = [str(kernel)] * 6
-    assert cli.main(["bisect", *words, "--memory", "32M", "--out", str(tmp_path / "out")]) == 1
+    assert cli.main(["bisect", *words, "--memory", "32M", "--out", str(tmp_path / "out")]) == 125
     said = capsys.readouterr().out
     assert "boots     1\nlast good none\nfirst bad not known; no later than" in said
 

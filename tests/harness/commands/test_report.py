@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bootproof.harness import cli
+from bootproof.harness import cli, exitcode
 from bootproof.harness.results import results
 from tests.builders import results as builder
 
@@ -31,19 +31,20 @@ def test_report_of_two_runs(tmp_path: Path, capsys: Capture) -> None:
     assert cli.main(["report", b, a]) == 0
     assert "+ improved" in capsys.readouterr().out
     c = builder.saved(tmp_path / "c.json", builder.case(key=builder.KEY_OF_ANOTHER_QEMU))
-    assert cli.main(["report", a, c]) == 2
+    assert cli.main(["report", a, c]) == exitcode.NOT_COMPARED
     assert "QEMU: 7.2.22 then, 10.0.2 now" in capsys.readouterr().out
 
 
 def test_report_of_shards(tmp_path: Path, capsys: Capture) -> None:
-    for name, case in (("one", builder.case("a")), ("two", builder.failed("b"))):
-        builder.saved(tmp_path / name / "results.json", case)
+    for number, name, case in ((1, "one", builder.case("a")), (2, "two", builder.failed("b"))):
+        results.write(builder.shard(number, case), tmp_path / name / "results.json")
     shards = [str(tmp_path / name) for name in ("one", "two")]
     out = tmp_path / "all"
     assert cli.main(["report", "--merge", *shards, "--out", str(out)]) == 1
     assert [case.claim for case in results.read(out).cases] == ["a", "b"]
     assert (out / "report.html").exists()
-    assert cli.main(["report", "--merge", shards[0], "--out", str(out)]) == 0
+    assert cli.main(["report", "--merge", shards[0], "--out", str(out)]) == exitcode.USAGE
+    assert "1 cannot be told, not complete" in (out / "report.html").read_text()
     capsys.readouterr()
     assert cli.main(["report", "--merge", shards[0], *shards, "--out", str(out)]) == 2
     assert "x86_64-6.1-a is also in" in capsys.readouterr().err
@@ -52,7 +53,7 @@ def test_report_of_shards(tmp_path: Path, capsys: Capture) -> None:
 def test_report_of_a_run_that_was_cut_short(tmp_path: Path) -> None:
     """The page says that it is not complete, so the exit code does."""
     run = builder.saved(tmp_path / "a", builder.case(), complete=False)
-    assert cli.main(["report", run, "--out", str(tmp_path / "out")]) == 1
+    assert cli.main(["report", run, "--out", str(tmp_path / "out")]) == exitcode.CANNOT_TELL
     assert "Not complete" in (tmp_path / "out" / "report.html").read_text()
 
 
@@ -62,6 +63,7 @@ def test_report_of_a_run_that_was_cut_short(tmp_path: Path) -> None:
         (["a", "a", "a"], "3 runs: give two to compare, or --merge for shards of one run"),
         (["a"], "reports are written to a directory: name it with --out"),
         (["a", "none"], "none: No such file or directory"),
+        (["a", "--threshold", "1%"], "--threshold: is of a comparison: give two runs"),
         (["a", "a", "--threshold", "x"], "'x' is no percentage; write it like 0.5%"),
         (["a", "a", "--threshold", "-1"], "'-1' is no percentage"),
     ],

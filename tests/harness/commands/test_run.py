@@ -17,7 +17,7 @@ import pytest
 
 from bootproof.harness import cli
 from bootproof.harness import run as run_module
-from bootproof.harness.commands import USAGE
+from bootproof.harness.exitcode import USAGE
 from bootproof.harness.observation import Placement
 from bootproof.harness.qemu.placement import PlacedImage, place_image
 from bootproof.loader import bootimage, initramfs
@@ -429,6 +429,7 @@ def test_hand_over_of_a_proving_image_alone(tmp_path: Path, run: Run) -> None:
     result = run(proving().write(tmp_path / "image"), "--only-handover")
     assert result.verdict.startswith("handed-over: ")
     assert result.said("|") == ""
+    assert result.said("proof") == "of the hand-over only: as asked"
 
 
 def test_banks_in_any_order_in_the_file(tmp_path: Path, run: Run) -> None:

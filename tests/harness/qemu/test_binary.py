@@ -71,6 +71,21 @@ def test_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(refused.value) == "QEMU for x86_64 is switched off by BOOTPROOF_QEMU_X86_64=none"
 
 
+def test_directory_has_one_for_each_guest(tmp_path: Path) -> None:
+    """Of one build: only so can a whole matrix run on it. One of another guest is refused."""
+    for name in ("qemu-system-x86_64", "qemu-system-aarch64"):
+        script(tmp_path / name, "echo QEMU emulator version 9.9.9")
+        assert find_qemu(name.removeprefix("qemu-system-"), str(tmp_path)).path == str(
+            tmp_path / name
+        )
+    with pytest.raises(UserError) as refused:
+        find_qemu("x86_64", str(tmp_path / "qemu-system-aarch64"))
+    assert str(refused.value) == (
+        f"{tmp_path}/qemu-system-aarch64: is no QEMU for x86_64; name the directory that has"
+        " qemu-system-x86_64 too"
+    )
+
+
 @pytest.mark.parametrize("version", ["7.1.0", "7.1.94", "2.12.1"])
 def test_too_old(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = script(tmp_path / "old", f"echo QEMU emulator version {version}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import subprocess
@@ -149,6 +150,29 @@ def test_gdb_itself(tmp_path: Path) -> None:
     assert psutil.wait_procs(children, timeout=10)[1] == []
     socket_path = Path(lines["attach"].rpartition("target remote ")[2].rstrip("'"))
     assert not socket_path.parent.exists()
+
+
+@pytest.mark.parametrize("end", ["kill", "detach"])
+def test_a_debugger_may_end_it(end: str, tmp_path: Path) -> None:
+    """By killing the guest; a guest that it leaves runs to its end. Neither is a failure."""
+    host_program("gdb-multiarch")
+    code, _, _ = fatal("x86_64")
+    boot(code, tmp_path / "run")
+    words = ["-m", "bootproof.harness.cli", "replay", str(tmp_path / "run"), "--gdb", "--at", "60"]
+    with subprocess.Popen(
+        [sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as serving:
+        assert serving.stdout is not None and serving.stderr is not None
+        attach = ""
+        while not attach:
+            attach = serving.stdout.readline().partition("attach")[2].strip()
+        command = f"{attach} -batch -ex {end}"
+        subprocess.run(command, shell=True, capture_output=True, timeout=100, check=True)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            serving.wait(10 if end == "kill" else 3)
+        serving.send_signal(signal.SIGINT)  # where it still serves
+        assert (serving.wait(60), serving.stderr.read()) == (0, "")
+        assert ("ended     by the debugger" in serving.stdout.read()) or end == "detach"
 
 
 # --- sockets and files -------------------------------------------------------------------------

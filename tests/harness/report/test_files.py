@@ -63,14 +63,43 @@ def test_a_case_that_could_not_be_compared_is_an_error_everywhere(
     root = ET.fromstring(told["junit.xml"].encode())
     assert (root.get("failures"), root.get("errors")) == ("0", "1")
     assert told["ktap"].splitlines()[-1].startswith("not ok 1 a test # ERROR the runs cannot")
-    assert "1 not as expected" in told["report.html"]
+    assert "1 cannot be told" in told["report.html"]
 
 
-def test_what_is_new_gone_or_better_is_no_failure(
+def test_a_case_that_the_baseline_does_not_have_is_an_error_everywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = builder.run(builder.case(), builder.case("new"))
+    now = builder.run(builder.case("new"), builder.case())
+    told = outputs(now, builder.run(builder.case()), tmp_path, monkeypatch)
+    for name in ("report.html", "junit.xml", "ktap", "summary.md", "terminal"):
+        text = html.unescape(told[name]).replace("\\", "")
+        assert "the run before says nothing of it: no kernel had this case in it" in text, name
+    assert ET.fromstring(told["junit.xml"].encode()).get("errors") == "1"
+    assert "## bootproof: ✗ 1 cannot be told" in told["summary.md"]
+
+
+def test_what_cannot_be_told_is_an_error_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a failure of the guest nor, beside a baseline, a regression."""
+    now = builder.run(builder.unknown())
+    told = outputs(now, builder.run(builder.case(builder.unknown().claim)), tmp_path, monkeypatch)
+    root = ET.fromstring(told["junit.xml"].encode())
+    assert (root.get("failures"), root.get("errors")) == ("0", "1")
+    assert told["ktap"].splitlines()[-1].startswith("not ok 1 a test # ERROR inconclusive")
+    assert "## bootproof: ✗ 1 cannot be told" in told["summary.md"]
+    assert "✗</span> 1 cannot be told</span>" in told["report.html"]
+    assert "Cannot be told: inconclusive instead" in told["report.html"]
+    assert "cases as expected in 12 s: 1 cannot be told" in told["terminal"]
+    assert "ERROR  inconclusive" in told["line"] and "CANNOT BE TOLD" in told["line"]
+    assert "egress" not in told["ktap"] + told["terminal"] + told["junit.xml"]
+
+
+def test_what_is_gone_or_better_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = builder.run(builder.case())
     before = builder.run(builder.failed(builder.case().claim), builder.case("gone"))
     told = outputs(now, before, tmp_path, monkeypatch)
-    assert "All 2 cases as expected" in told["report.html"]
+    assert "All 1 cases as expected" in told["report.html"]
     assert told["ktap"].startswith("ok 1")

@@ -50,6 +50,15 @@ def test_junit_of_hostile_text() -> None:
     assert "]]>[2J</failure>&<b>" in (failure.get("message") or "")
 
 
+def test_what_cannot_be_told_is_an_error() -> None:
+    text = junit.render(builder.run(builder.case(), builder.unknown()))
+    SCHEMA.validate(text)
+    root = ET.fromstring(text)
+    assert (root.get("failures"), root.get("errors")) == ("0", "1")
+    (error,) = root.iter("error")
+    assert error.get("type") == "inconclusive"
+
+
 def test_junit_of_nothing() -> None:
     SCHEMA.validate(junit.render(builder.run()))
 

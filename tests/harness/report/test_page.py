@@ -11,7 +11,7 @@ import pytest
 
 from bootproof.harness.guest.stages import Stage
 from bootproof.harness.report import page
-from bootproof.harness.results import results
+from bootproof.harness.results import results, shards
 from bootproof.harness.results.results import Area, Check, Memory, Reference, Transcript
 from bootproof.loader.address import KIB, MIB
 from tests.builders import results as builder
@@ -149,10 +149,10 @@ def test_baseline_is_drawn_beside_the_stages_where_it_can_be_compared() -> None:
 def test_reference_boot_is_drawn_beside_the_stages() -> None:
     """Of its own case only, and not where a baseline is: also from another shard."""
     stages = (Stage("entry", 7_070_503, None), Stage("banner", 430_000_000, 0.0))
-    cases = builder.run(builder.case("case-1"), builder.case("case-2"))
+    cases = builder.shard(1, builder.case("case-1"), builder.case("case-2"))
     references = {cases.cases[0].case: Reference(1_400_000_000, stages)}
-    shards = [cases, replace(builder.run(), references=references)]
-    text = opened(page.render(results.merged(shards, ("one", "two"))))
+    parts = [cases, replace(builder.shard(2), references=references)]
+    text = opened(page.render(shards.merged(parts, ("one", "two"))))
     assert text.count("below QEMU&#39;s own -kernel with the same kernel") == 1
     assert text.count("reference, entry: 7,070,503 instructions") == 1
     assert text.count('<td class="n">7,070,503</td>') == 1

@@ -19,7 +19,9 @@ def test_step_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(files.STEP_SUMMARY, str(summary))
     files.write(builder.mixed(), tmp_path / "out")
     text = summary.read_text()
-    assert text.startswith("what another step said\n## bootproof: ✗ 3 not as expected\n")
+    assert text.startswith(
+        "what another step said\n## bootproof: ✗ 2 not as expected, 1 cannot be told\n"
+    )
     assert "| elf\\-linux64\\-none | ✗ **not as expected** panic 1.2 s |" in text
     assert "\\x1b[31mred" in text
 

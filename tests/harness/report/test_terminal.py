@@ -69,10 +69,26 @@ def test_failures_have_all_a_reader_needs() -> None:
 
 def test_summary() -> None:
     assert terminal.summary(builder.mixed()) == (
-        "2 of 3 cases as expected in 12 s; 1 other test: failed; 1 other test: error;"
-        " 1 other test: skipped;"
+        "2 of 3 cases and 1 of 3 other tests as expected in 12 s:"
+        " 2 not as expected, 1 cannot be told; 1 skipped;"
         " harness time per case besides QEMU: median 0.25 s, at most 0.25 s;"
         " QEMU: 1.8 s of CPU time, 2.6 G instructions\n"
     )
     broken = terminal.summary(builder.run(builder.case(), complete=False))
     assert "1 of 1 cases as expected in 12 s, and the run did not come to its end" in broken
+
+
+def test_summary_of_other_tests_alone() -> None:
+    found = builder.run(checks=(Check("test_a.py::test_ok", "passed", "", 0.5),) * 6)
+    assert terminal.summary(found) == "6 of 6 tests as expected in 12 s\n"
+    assert found.headline == "All 6 tests as expected"
+
+
+def test_what_cannot_be_told_is_no_failure() -> None:
+    unknown = builder.unknown()
+    assert terminal.line(unknown, 3, 12) == (
+        f"[ 3/12] ERROR  inconclusive            1.2 s {WRONG}   CANNOT BE TOLD (booted)"
+    )
+    assert "✗ inconclusive 1.2s (cannot be told)" in terminal.grid(builder.run(unknown))
+    assert "inconclusive 1.2 s" in step_summary.render(builder.run(unknown)).replace("\\", "")
+    assert "✗ **cannot be told**" in step_summary.render(builder.run(unknown))

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from bootproof.harness import exitcode
 from bootproof.harness.guest.stages import Stage
+from bootproof.harness.report import changes as rendering
 from bootproof.harness.results import changes, results
 from bootproof.harness.results.changes import Change, Kind
-from bootproof.harness.results.results import CaseResult
+from bootproof.harness.results.results import CaseResult, Kernel
+from bootproof.harness.results.roles import role_of
 from tests.builders import results as builder
 
 OTHER_IMAGE = replace(builder.KEY, boot_image="22" * 32)
@@ -140,10 +143,92 @@ def test_verdicts() -> None:
 def test_cases_that_come_and_go() -> None:
     found = changes.compare(builder.run(builder.case("a")), builder.run(builder.case("b")))
     assert [(item.kind, item.case) for item in found] == [
-        (Kind.GONE, "x86_64-6.1-a"),
         (Kind.NEW, "x86_64-6.1-b"),
+        (Kind.GONE, "x86_64-6.1-a"),
     ]
-    assert changes.exit_code(found) == 0
+    assert changes.exit_code(found) == exitcode.NOT_COMPARED
+    fewer = changes.compare(
+        builder.run(builder.case("a"), builder.case("b")), builder.run(builder.case("b"))
+    )
+    assert changes.exit_code(fewer) == exitcode.OK
+    nothing = changes.compare(builder.run(builder.case("a")), builder.run())
+    assert changes.exit_code(nothing) == exitcode.NOT_COMPARED
+
+
+def test_verdict_that_says_nothing_of_the_guest_is_not_compared() -> None:
+    """It is no regression, and a baseline with one is none."""
+    claim = builder.unknown().claim
+    for before, now in (
+        (builder.case(claim), builder.unknown()),
+        (builder.unknown(), builder.case(claim)),
+        (builder.unknown(), builder.failed(claim)),
+        (builder.unknown(), builder.unknown()),
+    ):
+        assert change(before, now).kind is Kind.NOT_COMPARED
+    run = builder.run(builder.unknown())
+    judged = changes.judged(run, changes.compare(builder.run(builder.case(claim)), run))
+    assert (judged.headline, judged.exit_code) == ("1 cannot be told", exitcode.CANNOT_TELL)
+
+
+# --- kernels by name and by role ---------------------------------------------------------------
+
+
+def of_file(kernel: str, **others: Any) -> CaseResult:
+    """A case of a kernel that only has the name of its file."""
+    named = Kernel(kernel, "ab" * 32, None, role_of(kernel))
+    return replace(builder.case(kernel=kernel, **others), kernel=named)
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [
+        ("vmlinuz-6.1.0-48-amd64", "vmlinuz-*-amd64"),
+        ("vmlinuz-6.1.0-48-rt-amd64", "vmlinuz-*-rt-amd64"),
+        ("vmlinuz-6.8-rc3-00123-g0123456789ab-dirty", "vmlinuz-*"),
+        ("kernel-core-6.5.6-300.fc39.x86_64", "kernel-core-*.fc39.x86_64"),
+        ("linux-image-6.12.57+deb13-cloud-arm64", "linux-image-*+deb13-cloud-arm64"),
+        ("builds/6.1/bzImage", "builds/*/bzImage"),
+        ("6.1", "*"),
+        ("vmlinux", "vmlinux"),
+        ("", ""),
+    ],
+)
+def test_role(name: str, role: str) -> None:
+    assert role_of(name) == role
+
+
+def test_next_version_of_a_kernel_is_held_against_the_last() -> None:
+    before = builder.run(of_file("vmlinuz-6.1.0-48-amd64"), of_file("vmlinuz-6.1.0-48-rt-amd64"))
+    now = of_file("vmlinuz-6.1.0-49-amd64", instructions=1_400_000_000, key=OTHER_IMAGE)
+    run = builder.run(now)
+    found = changes.compare(before, run)
+    assert [item.kind for item in found] == [Kind.REGRESSED, Kind.GONE]
+    text = rendering.render(found)
+    assert text.startswith(
+        "vmlinuz-6.1.0-49-amd64 is held against vmlinuz-6.1.0-48-amd64: both are vmlinuz-*-amd64"
+    )
+    (judged,) = changes.judged(run, found).cases
+    assert "vmlinuz-6.1.0-48-amd64" in (judged.problem or "")
+
+
+def test_no_role_for_names_that_last_or_where_two_have_it() -> None:
+    """A name that was given, or is in the catalogue, is the kernel's; two of one role are none."""
+    two = (of_file("vmlinuz-6.1.0-47-amd64"), of_file("vmlinuz-6.1.0-48-amd64"))
+    (new,) = (
+        item
+        for item in changes.compare(builder.run(*two), builder.run(of_file("vmlinuz-9-amd64")))
+        if item.kind is not Kind.GONE
+    )
+    assert new.kind is Kind.NEW
+    assert "of the role vmlinuz-*-amd64 it has several: vmlinuz-6.1.0-47-amd64" in new.sentences[0]
+    named = changes.compare(
+        builder.run(builder.case(kernel="6.1-amd64")),
+        builder.run(builder.case(kernel="6.12-amd64")),
+    )
+    assert [item.kind for item in named] == [Kind.NEW, Kind.GONE]
+    assert rendering.summary(named) == (
+        "nothing was compared with the run before: no case in common: 1 new, 1 gone"
+    )
 
 
 # --- the key -----------------------------------------------------------------------------------
@@ -171,7 +256,7 @@ def test_other_surroundings_are_not_compared(field: str, value: Any, said: str) 
         Kind.NOT_COMPARED,
         (f"the runs cannot be compared: {said}",),
     )
-    assert changes.exit_code([found]) == 2
+    assert changes.exit_code([found]) == exitcode.NOT_COMPARED
     assert changes.exit_code([found, Change("x", Kind.REGRESSED)]) == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ from typing import Any
 import jsonschema
 import pytest
 
+from bootproof.harness import exitcode
 from bootproof.harness.case import Case, Expectation
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest.evidence import GuestEvidence
 from bootproof.harness.prove import prove
-from bootproof.harness.results import results
-from bootproof.harness.results.results import Check
+from bootproof.harness.results import results, shards
+from bootproof.harness.results.results import Check, Kernel, Results
 from bootproof.harness.suite.case_result import case_result
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB
@@ -178,10 +180,51 @@ def test_guest_that_says_too_much(case: Case, tmp_path: Path) -> None:
 
 
 def test_merging() -> None:
-    first = builder.run(builder.case(), started="2026-02-01T00:00:00Z")
-    second = builder.run(builder.failed(), seconds=2.5, complete=False)
-    found = results.merged([first, second], ["a", "b"])
+    first = builder.shard(1, builder.case(), started="2026-02-01T00:00:00Z")
+    second = builder.shard(2, builder.failed(), seconds=2.5, complete=False)
+    found = shards.merged([first, second], ["a", "b"])
     assert [item.case for item in found.cases] == [first.cases[0].case, second.cases[0].case]
     assert (found.started, found.seconds, found.complete) == (second.started, 15.0, False)
     with pytest.raises(UserError, match=r"b: x86_64-6\.1-elf-pvh-none is also in a"):
-        results.merged([first, first], ["a", "b"])
+        shards.merged([first, first], ["a", "b"])
+
+
+def test_a_shard_that_is_missing_is_an_error() -> None:
+    first, last = builder.shard(1, builder.case(), of=3), builder.shard(3, builder.failed(), of=3)
+    assert (first.headline, first.exit_code) == ("All 1 cases as expected, shard 1/3", 0)
+    found = shards.merged([last, first], ["c", "a"])
+    assert [check.name for check in found.bad_checks] == ["shard 2/3"]
+    assert not found.complete and found.run is not None and found.run.shard is None
+    alone = shards.merged([first], ["a"])
+    assert [check.name for check in alone.bad_checks] == ["shard 2/3", "shard 3/3"]
+    assert (alone.headline, alone.exit_code) == ("2 cannot be told, not complete", exitcode.USAGE)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (builder.shard(2, of=3), "b: is no shard of the same run as a: shards: 3, not 2"),
+        (builder.run(), "b: is no shard of the same run as a: shards: None, not 2"),
+        (builder.run(run=None), "b: does not say which shard it is"),
+        (builder.shard(1), "b: is shard 1/2, as is a"),
+        (builder.shard(2, shared_id="42"), "b: is no shard of the same run as a: run id: 42, not"),
+        (builder.shard(2, selected="ff" * 32), "cases selected (SHA-256): ffff"),
+        (builder.shard(2, selection="matrix -k x"), "selection: matrix -k x, not ./bootproof"),
+        (replace(builder.shard(2), bootproof="9"), "b: is of bootproof 9, a of 0.1.0"),
+        (
+            builder.shard(2, replace(builder.case("b"), kernel=Kernel("6.1", "cd" * 32, None))),
+            "b: 6.1 is another kernel than in a: they are not of one run",
+        ),
+    ],
+)
+def test_what_is_not_of_one_run_is_not_merged(other: Results, said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        shards.merged([builder.shard(1, builder.case()), other], ["a", "b"])
+
+
+def test_a_run_of_nothing_is_no_success() -> None:
+    assert (builder.run().headline, builder.run().exit_code) == ("Nothing was run", 125)
+    skipped = builder.run(checks=(Check("test_a.py::test_skipped", "skipped", "", 0.0),))
+    assert (skipped.headline, skipped.exit_code) == ("Nothing was run", 125)
+    cut = builder.run(builder.case(), complete=False)
+    assert (cut.headline, cut.exit_code) == ("Not complete", exitcode.CANNOT_TELL)

@@ -57,10 +57,10 @@ def on_terminal(directory: Path, **variables: str) -> dict[str, str]:
 class Terminal:
     """A matrix on a terminal, and what is to be seen there."""
 
-    def __init__(self, words: list[str], env: dict[str, str], width: int) -> None:
+    def __init__(self, words: list[str], env: dict[str, str], width: int, lines: int = 24) -> None:
         self.screen, self.raw = Screen(width), b""
         self.process: pexpect.spawn[bytes] = pexpect.spawn(
-            *(words[0], words[1:]), cwd=ROOT, env=env, dimensions=(24, width), timeout=120
+            *(words[0], words[1:]), cwd=ROOT, env=env, dimensions=(lines, width), timeout=120
         )
 
     def until(self, pattern: re.Pattern[str] | None) -> str:
@@ -82,6 +82,16 @@ class Terminal:
         self.process.close()
         assert self.process.exitstatus is not None
         return self.process.exitstatus
+
+
+def test_terminal_that_knows_no_size(tmp_path: Path) -> None:
+    """As a pty is made: what is in flight is shown all the same."""
+    words = command(tmp_path, endless=True)
+    terminal = Terminal(words, on_terminal(tmp_path), 0, lines=0)
+    terminal.screen = Screen(80)
+    assert len(terminal.until(IN_FLIGHT)) <= 80
+    terminal.process.sendintr()
+    assert terminal.end() == 130
 
 
 @pytest.mark.parametrize("width", [80, 120])

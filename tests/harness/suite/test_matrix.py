@@ -65,7 +65,7 @@ def test_cases_as_pytest_tests(tmp_path: Path) -> None:
     done = run(tmp_path, "-n", "2", f"--bootproof=out={tmp_path}/out", "--bootproof=keep=failed")
     assert (done.returncode, done.stderr) == (1, "")
     out = done.stdout
-    assert "2 of 3 cases as expected" in out
+    assert "2 of 3 cases and 1 of 1 other tests as expected" in out
     assert "cpu-reset instead of booted: the CPU was reset at 0x1000" in out
     assert "reproduce: ./bootproof matrix -k " in out
     assert "Traceback" not in out

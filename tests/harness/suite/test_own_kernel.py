@@ -70,10 +70,8 @@ def command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
 
 def test_dry_run_says_what_must_happen_and_why(command: Command) -> None:
     shown = command("--kernel", command.file("vmlinux", vmlinux()))
-    assert (
-        "kernel    vmlinux: elf of x86_64, 6.1.0-test\ncases     13, of which 7 must boot\n"
-        in shown
-    )
+    assert "kernel    vmlinux: elf of x86_64, 6.1.0-test\n" in shown
+    assert "\ncases     13 apply to it, of which 7 must boot\n" in shown
     assert "vmlinux, elf, pvh\n  x86_64-vmlinux-elf-pvh-none " in shown
     assert "booted, pvh present, through pvh: its note names the entry 0x1000000" in shown
     assert 'load-refused (Protocol::Refused), saying "multiple of 2 MiB": the kernel' in shown
@@ -108,6 +106,21 @@ def test_several_kernels_have_names_of_their_own_and_each_counts_once(command: C
     names = [line.split()[1] for line in shown.splitlines() if line.startswith("kernel ")]
     assert names == ["bzImage:", f"bzImage-{second}:"]
     assert f"x86_64-bzImage-{second}-elf-pvh-none" in shown
+
+
+def test_a_kernel_has_the_name_that_it_is_given(command: Command) -> None:
+    """A file that has such a name comes first, as everywhere; and a name is for one kernel."""
+    path = command.file("bzImage", packed(vmlinux()))
+    shown = command("--kernel", f"mine={path}", "--kernel", path)
+    assert "kernel    mine: bzimage, elf of x86_64, " in shown
+    assert "x86_64-mine-elf-pvh-none" in shown and "bzImage:" not in shown
+    twice = command("--kernel", f"mine={path}", "--kernel", f"mine={path}", code=2)
+    assert twice == "bootproof: --kernel: two kernels are called 'mine'\n"
+    catalogue = command("--kernel", "mine=6.1-amd64", code=2)
+    assert "mine=6.1-amd64: a kernel of the catalogue has its own name" in catalogue
+    assert "none: no such file" in command("--kernel", "mine=none", code=2)
+    own = command.file("a=b", packed(vmlinux()))
+    assert "kernel    a=b: bzimage" in command("--kernel", own)
 
 
 def test_filters_narrow_what_was_derived(command: Command) -> None:

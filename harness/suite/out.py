@@ -1,0 +1,91 @@
+"""The directory of a matrix run: one run at a time, and from its start nothing of an earlier one.
+
+Owns the lock, and what leaves first: whoever reads the results after a run that was killed, refused
+or selected nothing must not take an old one's for its own. The run directories of cases stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from bootproof.harness.errors import UserError
+from bootproof.harness.host.files import disk_errors
+from bootproof.harness.report import files
+from bootproof.harness.results.results import RESULTS
+from bootproof.harness.suite.options import MatrixOptions
+
+BEFORE: Final = "results.before.json"
+"""Where the results of the run before are, when they are the baseline and lay in the way."""
+
+
+@contextlib.contextmanager
+def begun(options: MatrixOptions) -> Iterator[MatrixOptions]:
+    """`options.out` is this run's own in here; gives the options that go on from there.
+
+    Raises UserError when nothing can be written there, or another run does.
+    """
+    out = options.out
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is no directory (--out)")
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    with locked(out):
+        kept = _set_aside(options)
+        remove_old(out)
+        yield kept
+
+
+@contextlib.contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Keeps every other run out of a directory. Raises UserError when one is there."""
+    with disk_errors(out):
+        fd = os.open(out, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{out}: another matrix is running there; give this one a directory of its own"
+                " (--out)"
+            ) from None
+        except OSError:  # a file system without locks of directories
+            pass
+        yield
+    finally:
+        os.close(fd)
+
+
+def remove_old(out: Path) -> None:
+    """Removes the results and reports of an earlier run. Raises UserError."""
+    with disk_errors(out):
+        for name in files.NAMES:
+            (out / name).unlink(missing_ok=True)
+
+
+def _set_aside(options: MatrixOptions) -> MatrixOptions:
+    """Gives results another name that are asked for and lie where this run's are going to be."""
+    old, kept = options.out / RESULTS, options.out / BEFORE
+    baseline, costs = (_is(path, old) for path in (options.baseline, options.costs))
+    if baseline or costs:
+        with disk_errors(options.out):
+            old.replace(kept)
+    return replace(
+        options,
+        baseline=kept if baseline else options.baseline,
+        costs=kept if costs else options.costs,
+    )
+
+
+def _is(asked: Path | None, results: Path) -> bool:
+    """Whether a results.json, or its directory, is a certain one."""
+    if asked is None:
+        return False
+    return (asked / RESULTS if asked.is_dir() else asked).resolve() == results.resolve()
