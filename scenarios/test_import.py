@@ -32,6 +32,8 @@ from bootproof.loader.memory import GuestMemory
 
 RunDirectory = Callable[[str], Path]
 
+ROM = Range.between(0xA0000, MIB)
+
 X86_64, AARCH64, RISCV64 = (default_kernels(arch)[0] for arch in ("x86_64", "aarch64", "riscv64"))
 CASES = {
     "bzimage-linux32": Case("x86_64", X86_64, "bzimage", "linux32", board="pc"),
@@ -56,11 +58,13 @@ class Standing:
         assert found.protocol == self.plan.protocol
         assert [str(d) for d in compare_registers(self.registers, found.cpus[0])] == []
         memory = StandingMemory(self.session)
+        machine = self.session.machine
+        apart = [ROM, *(firmware.range for firmware in machine.firmware)]
         with bootimage.open_ram(found, image) as ram:
             for bank in self.session.ram.banks:
                 for start in range(bank.base, bank.range.end, MIB):
                     part = Range(start, min(MIB, bank.range.end - start))
-                    if not overlaps_rom(part) and ram.contains(part.start, part.size):
+                    if not any(part.overlaps(area) for area in apart) and ram.contains(part.start, part.size):
                         seen = memory.read(part.start, part.size)
                         assert ram.read(part.start, part.size) == seen, part
 
@@ -68,10 +72,6 @@ class Standing:
         arguments = {"paging": False, "protocol": "file:guest.core"}
         self.session.monitor.execute("dump-guest-memory", arguments)
         return self.session.directory / "guest.core"
-
-
-def overlaps_rom(part: Range) -> bool:
-    return part.overlaps(Range.between(0xA0000, MIB))
 
 
 @contextmanager

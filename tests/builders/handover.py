@@ -45,6 +45,8 @@ def prepare(protocol: str, memory: GuestMemory) -> Handover:
         [
             Node(b"", 0, cells),
             Node(b"memory", 1, {b"device_type": b"memory\0", b"reg": reg}),
+            Node(b"cpus", 1, {b"#address-cells": bytes([0, 0, 0, 1])}),
+            Node(b"cpu@0", 2, {b"device_type": b"cpu\0", b"reg": bytes(4)}),
             Node(b"chosen", 1, {}),
         ]
     )
