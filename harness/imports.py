@@ -24,6 +24,7 @@ from bootproof.loader import bootimage, strictjson
 from bootproof.loader.address import Range, align_down, align_up, format_size, joined
 from bootproof.loader.arch import Seen, some_from_json
 from bootproof.loader.arch.table import ARCHITECTURES, IMPORTING
+from bootproof.loader.boot_parameters import BootParameters
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.corefile import CoreError, Load, is_core, read_core
 from bootproof.loader.image import ImageSource, open_image
@@ -35,6 +36,7 @@ _PAGE: Final = 0x1000
 _CHUNK: Final = 1 << 20
 _MOST_RAM: Final = 1 << 40
 _MOST_REGISTERS: Final = 1 << 16  # bytes of a registers file
+_MOST_TABLES: Final = 16 << 20
 _LOW: Final = Range(0, 1 << 20)  # what firmware tables and a zero page may be in, map or not
 
 
@@ -239,7 +241,7 @@ def _told_ram(request: Request, arch: str, seen: Seen, stub: RemoteStub) -> list
         pointer = PROTOCOLS[protocol].pointer
         if pointer.of(seen.values) is not None:
             demanded = PROTOCOLS[protocol].state(0, pointer.of(seen.values) or 0)
-            told = boot_parameters(protocol, demanded, asked).ram
+            told = _with_tables(boot_parameters(protocol, demanded, asked))
     if not told:
         raise UserError(
             f"--gdb {request.gdb}: which RAM the guest has is told by nothing that its registers"
@@ -247,6 +249,16 @@ def _told_ram(request: Request, arch: str, seen: Seen, stub: RemoteStub) -> list
         )
     low = any(area.overlaps(_LOW) for area in told) and asked.contains(_LOW.start, _LOW.size)
     return [*told, _LOW] if low else list(told)
+
+
+def _with_tables(told: BootParameters) -> tuple[Range, ...]:
+    """The RAM that a kernel is told of, and the tables that a firmware keeps right behind it."""
+    found = list(told.ram or ())
+    for entry in sorted(told.memory_map or (), key=lambda entry: entry.addr):
+        behind = any(area.end == entry.addr for area in found)
+        if behind and 0 < entry.size <= _MOST_TABLES:
+            found.append(entry.range)
+    return tuple(found)
 
 
 # --- what both need ------------------------------------------------------------------------------

@@ -153,20 +153,20 @@ class DeviceTree:
     def memory(self) -> tuple[Range, ...]:
         """The RAM that its memory nodes tell of (section 3.4), guest-physical, in order."""
         root = self.nodes[0].properties if self.nodes else {}
-        address, size = (
-            4 * int.from_bytes(root.get(name, default), "big")
-            for name, default in ((b"#address-cells", b"\2"), (b"#size-cells", b"\1"))
-        )
-        found = []
+        nodes = (node for node in self.nodes if node.depth == 1)
+        found = (_places(node, root) for node in nodes if node.name.startswith(b"memory"))
+        return tuple(sorted(place for places in found for place in places))
+
+    @property
+    def not_mapped(self) -> tuple[Range, ...]:
+        """The memory that no kernel maps, and calls no RAM of its own (section 3.5.4, no-map)."""
+        parent, found = None, []
         for node in self.nodes:
-            if node.depth == 1 and node.name.partition(b"@")[0] == b"memory" and address and size:
-                reg = node.properties.get(b"reg", b"")
-                for at in range(0, len(reg) - address - size + 1, address + size):
-                    start = int.from_bytes(reg[at : at + address], "big")
-                    found.append(
-                        Range(start, int.from_bytes(reg[at + address : at + address + size], "big"))
-                    )
-        return tuple(sorted(area for area in found if area.size))
+            if node.depth == 1:
+                parent = node.properties if node.name == b"reserved-memory" else None
+            elif parent is not None and node.depth == 2 and b"no-map" in node.properties:
+                found += _places(node, parent)
+        return tuple(sorted(found))
 
     @property
     def cpus(self) -> int:
@@ -240,6 +240,22 @@ def _reserve(tree: DeviceTree, firmware: Sequence[Range]) -> None:
 
 def _reg(area: Range) -> bytes:
     return struct.pack(">2Q", area.start, area.size)
+
+
+def _places(node: Node, parent: dict[bytes, bytes]) -> list[Range]:
+    """What the property reg of a node tells, as its parent has it read (section 2.3.6)."""
+    address, size = (
+        4 * int.from_bytes(parent.get(name, default), "big")
+        for name, default in ((b"#address-cells", b"\2"), (b"#size-cells", b"\1"))
+    )
+    reg, step = node.properties.get(b"reg", b""), address + size
+    if not address or not size:
+        return []
+    rows = (reg[at : at + step] for at in range(0, len(reg) - step + 1, step))
+    numbers = (
+        (int.from_bytes(row[:address], "big"), int.from_bytes(row[address:], "big")) for row in rows
+    )
+    return [Range(*pair) for pair in numbers if pair[1]]
 
 
 def _header(dtb: bytes) -> Header:

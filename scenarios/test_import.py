@@ -64,7 +64,9 @@ class Standing:
             for bank in self.session.ram.banks:
                 for start in range(bank.base, bank.range.end, MIB):
                     part = Range(start, min(MIB, bank.range.end - start))
-                    if not any(part.overlaps(area) for area in apart) and ram.contains(part.start, part.size):
+                    if not any(part.overlaps(area) for area in apart) and ram.contains(
+                        part.start, part.size
+                    ):
                         seen = memory.read(part.start, part.size)
                         assert ram.read(part.start, part.size) == seen, part
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from bootproof.loader import device_tree
-from bootproof.loader.address import Range
+from bootproof.loader.address import Range, without
 from bootproof.loader.boot_parameters import BootParameters, Read, decoded
 from bootproof.loader.device_tree import DeviceTree, DeviceTreeError
 from bootproof.loader.layout import LayoutError, Region, Wanted, check_inside, place
@@ -123,6 +123,7 @@ def read_back(address: int, read: Read) -> BootParameters:
         initrd=Range.between(start, end) if end > start else None,
         label=decoded(tree.chosen.get(device_tree.LABEL)),
         ram=tree.memory,
+        system_ram=tuple(p for area in tree.memory for p in without(area, tree.not_mapped)) or None,
         cpus=tree.cpus,
     )
 

@@ -32,6 +32,7 @@ from bootproof.loader.structures import E820Entry
 
 DTB: Final = "dtb"
 _RAM: Final = 1
+_OPENSBI: Final = b"mmode_resv"
 _NO_MAP: Final = b"no-map"
 _CHOSEN: Final = f"{documents.CHOSEN} (linux,initrd-start and -end)"
 
@@ -138,12 +139,16 @@ def _reserved(tree: DeviceTree, found: Iterable[Piece]) -> Findings:
 def resident(hardware: Hardware[R], tree: DeviceTree, section: str) -> Findings:
     """RAM where a firmware stays is either none that the kernel is told of, or not to be mapped."""
     kept = joined(place for node, place in _reservations(tree) if _NO_MAP in node.properties)
+    of_firmware = [place for node, place in _reservations(tree) if node.name.startswith(_OPENSBI)]
     told = [entry.range for entry in _memory(tree)]
     for place in hardware.resident:
         is_told = any(area.overlaps(place) for area in told)
         if is_told and not any(area.contains(place) for area in kept):
             what = f"the firmware's RAM {place} is not in /reserved-memory with no-map"
-            yield violation("firmware-reserved", what, section, address=place.start)
+            # OpenSBI reserves what it uses of it by itself, version 1.1 without no-map.
+            own = any(area.start == place.start for area in of_firmware)
+            grade = tolerated if own else violation
+            yield grade("firmware-reserved", what, section, address=place.start)
 
 
 def _reservations(tree: DeviceTree) -> Iterator[tuple[Node, Range]]:

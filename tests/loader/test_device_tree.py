@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bootproof.harness.qemu.devicetree import device_tree
 from bootproof.harness.qemu.machine import Machine
 from bootproof.loader.address import MIB, Range
-from bootproof.loader.device_tree import DeviceTree, DeviceTreeError, for_kernel
+from bootproof.loader.device_tree import DeviceTree, DeviceTreeError, Node, for_kernel
 from tests.builders.programs import host_program
 
 # Everything that one might get wrong: reservations, a boot CPU, names with odd characters,
@@ -332,3 +332,26 @@ def test_values_as_text(tree: bytes) -> None:
     assert [text[f"/ {name}"] for name in names] == values
     assert text["/ text-with-nul-in-the-middle"] == "61 00 00 62 00"
     assert text["/soc/serial@9000000 reg"] == "0x0 0x9000000 0x0 0x1000"
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+
+def test_memory_and_what_of_it_no_kernel_maps() -> None:
+    two = {b"#address-cells": bytes([0, 0, 0, 2]), b"#size-cells": bytes([0, 0, 0, 1])}
+    high = (1 << 32).to_bytes(8, "big") + (4096).to_bytes(4, "big")
+    low = bytes(8) + (8192).to_bytes(4, "big")
+    tree = DeviceTree(
+        [
+            Node(b"", 0, two),
+            Node(b"memory@0", 1, {b"reg": high + low + bytes(12) + b"cut"}),
+            Node(b"reserved-memory", 1, two),
+            Node(b"firmware@0", 2, {b"reg": low, b"no-map": b""}),
+            Node(b"ramoops@0", 2, {b"reg": high}),
+            Node(b"chosen", 1, {}),
+            Node(b"other@0", 2, {b"reg": high, b"no-map": b""}),
+        ]
+    )
+    assert tree.memory == (Range(0, 8192), Range(1 << 32, 4096))
+    assert tree.not_mapped == (Range(0, 8192),)
+    assert DeviceTree([Node(b"", 0), Node(b"memory", 1, {b"reg": b"short"})]).memory == ()
