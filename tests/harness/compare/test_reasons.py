@@ -377,7 +377,7 @@ def test_near_miss_stays_unexplained(code: str, protocol: str, difference: BootD
 
 # Log lines, and the change after which they are explained no more.
 WITH_SEED = {"without_seed": False}
-WITHOUT_FIRMWARE = {"firmware": False}
+WITHOUT_FIRMWARE: dict[str, Any] = {"firmware": False, "tables": frozenset()}
 NO_ACPI, NO_MP = {"tables": BROUGHT - {Table.ACPI}}, {"tables": BROUGHT - {Table.MULTIPROCESSOR}}
 NO_TABLES: dict[str, Any] = {"tables": frozenset()}
 LINES: list[tuple[str, str, BootDifference, dict[str, Any]]] = [
