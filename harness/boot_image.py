@@ -64,6 +64,7 @@ class Request:
     cpu: str | None = None
     memory: int | None = None
     smp: int | None = None
+    budget: int | None = None
     budget_seconds: float | None = None
     fail_on_complaints: bool = False
     qemu: str | None = None
@@ -258,12 +259,16 @@ def _start(
     if request.only_handover and request.fail_on_complaints:
         raise UserError("--fail-on-complaints: with --only-handover the kernel says nothing")
     _check_until(request.until, told)
-    seconds = request.budget_seconds
+    default = Budget()
     return Start(
         image=image,
         machine=machine,
         expected=expected,
-        budget=Budget() if seconds is None else Budget(cpu_seconds=seconds),
+        budget=replace(
+            default,
+            instructions=request.budget or default.instructions,
+            cpu_seconds=request.budget_seconds or default.cpu_seconds,
+        ),
         on_console=show,
         check_text=not told.unpacks,
         marker=request.until,

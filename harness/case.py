@@ -59,6 +59,10 @@ class Key:
     path: bool = False
     # A text that is a part of ids, which are names of directories.
     plain: bool = False
+    # A number of guest instructions, which may be written like 2G or 60s.
+    instructions: bool = False
+    # What users of a command line call it as well.
+    alias: str | None = None
     # A text of a line for each time that the option is given.
     lines: bool = False
     # Seldom needed: --help only names it.
@@ -106,7 +110,7 @@ class Case:
         metadata=key(
             "what the kernel is unpacked to before it is loaded; file: as it is",
             *(*_OUR_LOADER, COMPARE),
-            help="{words}: unpack to this first (default: as it is, elf for pvh)",
+            help="{words}: unpack to this first",
         )
     )
     protocol: str = field(
@@ -152,6 +156,10 @@ class Case:
             "the kernel command line instead of the default", *_KERNELS, metavar="CMDLINE"
         ),
     )
+    append: str | None = field(
+        default=None,
+        metadata=key("words that are added to the kernel command line", *_KERNELS, metavar="WORDS"),
+    )
     unsafe: bool = field(
         default=False, metadata=key("start what the loader would refuse", *_OUR_LOADER, rare=True)
     )
@@ -184,7 +192,16 @@ class Case:
         ),
     )
     budget: int | None = field(
-        default=None, metadata=key("guest instructions by which the verdict must be there")
+        default=None,
+        metadata=key(
+            "guest instructions by which the verdict must be there, like 2G, or guest seconds, like"
+            " 60s, as the instructions that the CPU executes in them; a busy host changes neither",
+            *(BOOT, MATRIX, RUN),
+            help="guest instructions (2G) or seconds (60s) for the verdict",
+            metavar="N",
+            instructions=True,
+            alias="timeout",
+        ),
     )
     budget_seconds: float | None = field(
         default=None,
@@ -203,6 +220,7 @@ class Case:
             help="another QEMU, with a name for the case's id",
             metavar="NAME=PATH",
             plain=True,
+            rare=True,
         ),
     )
     accel: str = field(default="tcg", metadata=key("QEMU's accelerator; only tcg"))
@@ -236,6 +254,16 @@ class Case:
             lines=True,
         ),
     )
+    dtb: str | None = field(
+        default=None,
+        metadata=key(
+            "a device tree instead of the machine's own; its /chosen is written anew",
+            *_OUR_LOADER,
+            help="a device tree instead of the machine's own",
+            path=True,
+            rare=True,
+        ),
+    )
     overlay: str | None = field(
         default=None,
         metadata=key(
@@ -244,6 +272,7 @@ class Case:
             help="its files are put into the guest's root",
             metavar="DIR",
             path=True,
+            rare=True,
             lines=True,
         ),
     )
@@ -252,7 +281,9 @@ class Case:
     )
     realtime: bool = field(
         default=False,
-        metadata=key("give up determinism: the guest has the host's clock", *_OUR_GUESTS),
+        metadata=key(
+            "give up determinism: the guest has the host's clock", *_OUR_GUESTS, rare=True
+        ),
     )
     fail_on_complaints: bool = field(
         default=False,

@@ -40,6 +40,16 @@ def complete(text: str, nonce: str, next_init: str | None) -> str:
     return " ".join(word for word in words if word)
 
 
+def appended(text: str, more: str | None) -> str:
+    """A command line and more words: before a `--`, behind which all is for init."""
+    if more is None:
+        return text
+    line = text.encode()
+    end = kernelargs.for_init(line)
+    words = (line[:end].decode().strip(), more.strip(), line[end:].decode().strip())
+    return " ".join(word for word in words if word)
+
+
 def next_init(text: str, *, initrd: bool, interactive: bool, tests: bool = False) -> str | None:
     """What runs after the proof: tests, the user's rdinit, his initrd's /init, a shell, nothing."""
     if tests:

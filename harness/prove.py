@@ -242,21 +242,21 @@ def _cmdline(case: Case, nonce: str, options: Options) -> str:
 
 
 def _base_cmdline(case: Case) -> str:
-    """The case's own command line, else its profile's.
+    """The case's own command line, else its profile's, and what is added to it.
 
     Raises UserError for both at once, and for one that cannot be right.
     """
-    if case.cmdline is None:
-        return ARCHES[case.arch].command_line(case.profile)
-    if case.profile != DEFAULT_PROFILE:
+    if case.cmdline is not None and case.profile != DEFAULT_PROFILE:
         raise UserError(
             f"the profile {case.profile!r} is a command line of ours, and you gave your own:"
             " leave out one of them (--profile, --cmdline)"
         )
-    problem = command_line.problem(case.cmdline, initrd=case.initrd is not None)
+    ours = ARCHES[case.arch].command_line(case.profile)
+    line = command_line.appended(ours if case.cmdline is None else case.cmdline, case.append)
+    problem = command_line.problem(line, initrd=case.initrd is not None)
     if problem is not None:
         raise UserError(f"the command line {problem}")
-    return case.cmdline
+    return line
 
 
 def result_json(proven: Proven, machine: Machine | None) -> dict[str, Any]:
@@ -409,7 +409,7 @@ def _assembly(
     request = BootRequest(
         cmdline=cmdline.encode(),
         initrd=initrd,
-        dtb=device_tree(machine),
+        dtb=_device_tree(case, machine),
         reserved=machine.reserved,
         firmware=machine.firmware,
         label=case.id,
@@ -446,6 +446,13 @@ def _initrd(case: Case) -> bytes:
     if case.test is not None or case.overlay is not None:
         parts.append(overlay.archive(_lines(case.overlay), _lines(case.test)))
     return b"".join(parts)
+
+
+def _device_tree(case: Case, machine: Machine) -> bytes | None:
+    """The user's, else the machine's own. Raises UserError."""
+    if case.dtb is not None and not machine.arch.device_tree:
+        raise UserError(f"--dtb: kernels of {machine.arch.name} are given no device tree")
+    return device_tree(machine) if case.dtb is None else images.read_dtb(Path(case.dtb))
 
 
 def _lines(text: str | None) -> list[str]:

@@ -28,15 +28,14 @@ from bootproof.kernels.unpacking import Member
 
 MOST_DOWNLOADED: Final = 1 << 30  # bytes; packages with debug symbols are larger, and no kernels
 
-# What a build leaves behind, best first: a bzImage holds its vmlinux, an Image.gz its Image.
+# What a build leaves behind. Of each group the first that there is: the others are made from it.
 _BUILT: Final = (
-    "arch/x86/boot/bzImage",
-    "arch/arm64/boot/Image",
-    "arch/arm64/boot/Image.gz",
-    "arch/arm64/boot/vmlinuz.efi",
-    "vmlinux",
+    ("arch/x86/boot/bzImage",),
+    ("arch/arm64/boot/Image", "arch/arm64/boot/Image.gz", "arch/arm64/boot/vmlinuz.efi"),
+    ("vmlinux",),
 )
 _NAMED: Final = re.compile(r"([A-Za-z0-9.+_-]{1,80})=(.+)", re.DOTALL)
+_ONE_BUILD: Final = 60.0  # seconds that lie between the files of one, at most
 _URL: Final = re.compile(r"https?://", re.IGNORECASE)
 _DIGEST: Final = re.compile(r"sha256=([0-9a-fA-F]{64})")
 _PACKAGES: Final[dict[bytes, Callable[[Path], Iterator[Member]]]] = {
@@ -142,11 +141,16 @@ def _no_such(what: str) -> str:
 
 
 def built(directory: Path) -> Path:
-    """The kernel in a build directory. Raises `BadSource`."""
-    for name in _BUILT:
-        if (directory / name).is_file():
-            return directory / name
-    raise BadSource(f"{directory}: is a directory without {', '.join(_BUILT)}; name the kernel")
+    """The kernel in a build directory: the newest of those that it holds, and of those that are of
+    one build the one that is named first here. Raises `BadSource`.
+    """
+    groups = (next((f for f in map(directory.joinpath, g) if f.is_file()), None) for g in _BUILT)
+    found = [file for file in groups if file is not None]
+    if not found:
+        names = ", ".join(name for group in _BUILT for name in group)
+        raise BadSource(f"{directory}: is a directory without {names}; name the kernel")
+    newest = max(file.stat().st_mtime for file in found)
+    return next(file for file in found if newest - file.stat().st_mtime < _ONE_BUILD)
 
 
 def _opened(path: Path, whole: Content, name: str, as_written: str) -> Source:

@@ -24,6 +24,7 @@ from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import KEY, RAM_BASE, Case, Expectation, Key, short
 from bootproof.harness.errors import UsageError
 from bootproof.harness.inputs import damage, variants
+from bootproof.harness.qemu.argv import ICOUNT_SHIFT
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB, parse_size
 from bootproof.loader.assemble import AUTO, LOADERS
@@ -166,6 +167,12 @@ def read(entry: Entry, value: Any, path: Path = (), ram: int = 0) -> Any:
         return Expectation(**read_table(EXPECTATION, value, path))
     if entry.key.size:
         return _read_size(entry, value, path, ram)
+    if entry.key.instructions:
+        return _read_instructions(entry, value, path)
+    return _read_plain(entry, value, path)
+
+
+def _read_plain(entry: Entry, value: Any, path: Path) -> Any:
     wanted = str if issubclass(entry.type, enum.Enum) else entry.type
     if type(value) is not wanted and not (wanted is float and type(value) is int):
         raise SchemaError(path, f"must be {_KINDS[wanted]}, not {described(value)}")
@@ -191,7 +198,8 @@ def from_text(entry: Entry, text: str) -> Any:
     """A word of a command line or a filter as `read` takes it: a number is no text there."""
     if entry.type is bool and text in ("true", "false"):
         return text == "true"
-    if entry.type is int and not entry.key.size and text.isascii() and text.isdecimal():
+    whole = entry.type is int and not (entry.key.size or entry.key.instructions)
+    if whole and text.isascii() and text.isdecimal():
         return int(text[:_MOST_DIGITS])
     if entry.type is float:
         with contextlib.suppress(ValueError):
@@ -212,6 +220,31 @@ def _read_size(entry: Entry, value: Any, path: Path, ram: int) -> int:
         )
     except ValueError as error:
         raise SchemaError(path, str(error)) from None
+
+
+def _read_instructions(entry: Entry, value: Any, path: Path) -> int:
+    """A number of guest instructions, or guest seconds as those that they take."""
+    if type(value) is int:
+        return int(_read_plain(entry, value, path))
+    match = _INSTRUCTIONS.fullmatch(value) if type(value) is str else None
+    if match is None:
+        raise SchemaError(path, f"must be instructions like 2G, or 60s, not {described(value)}")
+    number, unit = float(match[1]), match[2]
+    if not unit and number < _LEAST:
+        raise SchemaError(
+            path,
+            f"{value} what? Wall time ends no boot here, or a busy host would be a failing"
+            f" guest: write {value}s for guest seconds ({_A_SECOND // 10**6} million"
+            " instructions each), or instructions, like 2G",
+        )
+    count = int(number * (_A_SECOND if unit == "s" else _DECIMAL[unit]))
+    return int(_read_plain(entry, count, path))
+
+
+_INSTRUCTIONS: Final = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)([KMG]?|s)", re.ASCII)
+_DECIMAL: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+_A_SECOND: Final = 10**9 >> ICOUNT_SHIFT
+_LEAST: Final = 100_000  # instructions: in fewer no kernel does anything
 
 
 _KINDS: Final[Mapping[type, str]] = {
@@ -265,8 +298,11 @@ def contradiction(case: Case) -> tuple[str, str] | None:
         return "pvh_relocate", "needs an offset, and the protocol pvh"
     if case.expect.code is not None and case.expect.verdict is not Verdict.LOAD_REFUSED:
         return "expect", f"a code is of load-refused, not of {case.expect.verdict.value}"
-    why = command_line.problem(case.cmdline or "", initrd=case.initrd is not None)
-    return None if why is None else ("cmdline", why)
+    if case.dtb is not None and not arch.device_tree:
+        return "dtb", f"kernels of {arch.name} are given no device tree"
+    line = command_line.appended(case.cmdline or "", case.append)
+    why = command_line.problem(line, initrd=case.initrd is not None)
+    return None if why is None else ("append" if case.append else "cmdline", why)
 
 
 # --- writing -----------------------------------------------------------------------------------

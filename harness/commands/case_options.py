@@ -55,21 +55,28 @@ def _add(
     parser: argparse._ActionsContainer, entries: Iterable[Entry], helps: Mapping[str, str]
 ) -> None:
     for entry in entries:
-        name = schema.option(entry.name)
         told = helps.get(entry.name) or _help(entry)
-        if entry.type is bool:
-            action = argparse.BooleanOptionalAction if entry.default else "store_true"
-            parser.add_argument(name, action=action, default=argparse.SUPPRESS, help=told)
-        else:
-            parser.add_argument(
-                name,
-                action="append" if entry.key.lines else "store",
-                type=_value_of(entry),
-                choices=entry.choices,
-                metavar=entry.key.metavar or _metavar(entry),
-                default=argparse.SUPPRESS,
-                help=told,
-            )
+        _add_option(parser, entry, entry.name, told)
+        if entry.key.alias:
+            _add_option(parser, entry, entry.key.alias, Brief(told))
+
+
+def _add_option(parser: argparse._ActionsContainer, entry: Entry, called: str, told: str) -> None:
+    name = schema.option(called)
+    if entry.type is bool:
+        action = argparse.BooleanOptionalAction if entry.default else "store_true"
+        parser.add_argument(name, action=action, default=argparse.SUPPRESS, help=told)
+        return
+    parser.add_argument(
+        name,
+        dest=entry.name,
+        action="append" if entry.key.lines else "store",
+        type=_value_of(entry),
+        choices=entry.choices,
+        metavar=entry.key.metavar or _metavar(entry),
+        default=argparse.SUPPRESS,
+        help=told,
+    )
 
 
 def words(arguments: argparse.Namespace, command: str) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from bootproof.kernels.cache import DERIVED, Cache, CachedFile, default_cache_di
 from bootproof.kernels.content import Content
 from bootproof.kernels.sources import Source
 from bootproof.loader import cpio, initramfs, pe
+from bootproof.loader.device_tree import DeviceTree
 from bootproof.loader.errors import LoaderError, one_line
 from bootproof.loader.identify import Format, identify
 from bootproof.loader.image import ImageSource, open_image
@@ -120,6 +121,25 @@ def read_initrd(path: Path) -> bytes:
 
 
 _SOUND_ARCHIVES: Final[set[bytes]] = set()
+
+
+def read_dtb(path: Path) -> bytes:
+    """A user's device tree. Raises UserError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MOST_DTB + 1)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror} (--dtb)") from error
+    if len(data) > _MOST_DTB:
+        raise UserError(f"{path}: is larger than {_MOST_DTB >> 20} MiB (--dtb)")
+    try:
+        DeviceTree.parse(data)
+    except LoaderError as error:
+        raise UserError(f"{path}: {error} (--dtb)") from error
+    return data
+
+
+_MOST_DTB: Final = 2 << 20  # booting.rst of arm64: what kernels map of one
 
 
 @functools.cache

@@ -550,3 +550,11 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     missing = subprocess.run(words, cwd=ROOT, capture_output=True, check=False)
     text = refusal(Said(missing.returncode, missing.stdout.decode(), missing.stderr.decode()))
     assert "no such file" in text
+
+
+def test_a_device_tree_where_there_is_none(bootproof: Run, kernel: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.dtb").write_bytes(b"")
+    text = refusal(
+        bootproof("boot", kernel, "--dtb", tmp_path / "a.dtb", "--out", tmp_path / "run")
+    )
+    assert text == "bootproof: --dtb: kernels of x86_64 are given no device tree"

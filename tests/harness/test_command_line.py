@@ -124,3 +124,18 @@ def test_init_of_the_users_that_nothing_would_run(name: str) -> None:
 def test_init_with_a_blank_in_its_name() -> None:
     found = problem('rdinit="/a b"', initrd=True)
     assert found == "has rdinit='/a b': no program with blanks in its name is run"
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "wanted"),
+    [
+        ("console=ttyS0", None, "console=ttyS0"),
+        ("console=ttyS0", "quiet a=b", "console=ttyS0 quiet a=b"),
+        ("console=ttyS0 -- 5", " quiet ", "console=ttyS0 quiet -- 5"),
+        ("", "quiet", "quiet"),
+    ],
+)
+def test_words_are_added_where_the_kernel_reads_them(
+    text: str, more: str | None, wanted: str
+) -> None:
+    assert command_line.appended(text, more) == wanted

@@ -74,6 +74,18 @@ def test_a_build_directory(tmp_path: Path, there: tuple[str, ...], taken: str) -
     assert find(tmp_path).path == tmp_path / taken
 
 
+def test_the_newest_of_what_was_built_before(tmp_path: Path) -> None:
+    """A tree that was used for another architecture, or of which only a part was made again."""
+    names = ("arch/x86/boot/bzImage", "arch/arm64/boot/Image", "vmlinux")
+    for age, name in ((2000, names[0]), (1000, names[1]), (990, names[2])):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(KERNEL)
+        os.utime(tmp_path / name, times=(1e9 - age, 1e9 - age))
+    assert find(tmp_path).path == tmp_path / names[1]
+    os.utime(tmp_path / names[2], times=(1e9, 1e9))
+    assert find(tmp_path).path == tmp_path / names[2]
+
+
 def test_a_directory_without_a_kernel_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadSource, match="is a directory without arch/x86/boot/bzImage, "):
         find(tmp_path)

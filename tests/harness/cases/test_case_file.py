@@ -96,7 +96,7 @@ def test_every_field_says_what_it_means(cls: type[Case] | type[Expectation]) -> 
         ({"offset": [0]}, "offset: must be a size like 16M, none or ram+2M, not a list"),
         ({"unsafe": 1}, "unsafe: must be true or false, not the number 1"),
         ({"budget": 0}, "budget: must be at least 1, not 0"),
-        ({"budget": True}, "budget: must be a whole number, not true"),
+        ({"budget": True}, "budget: must be instructions like 2G, or 60s, not true"),
         ({"budget_seconds": 0}, "budget_seconds: must be more than 0, not 0"),
         ({"budget_seconds": float("nan")}, "budget_seconds: must be more than 0, not nan"),
         ({"qemu": "/usr/bin/evil"}, "qemu: '/usr/bin/evil' must be of letters, digits and . + _ -"),

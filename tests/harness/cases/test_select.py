@@ -14,7 +14,9 @@ from bootproof.harness.verdict import Verdict
 
 GIB, MIB = 1 << 30, 1 << 20
 PVH = Case("x86_64", "6.1-cloud-amd64", "elf", "pvh", memory=GIB, board="microvm")
-ARM = Case("aarch64", "6.12-cloud-arm64", "image", "arm64", GIB + 2 * MIB, unsafe=True, budget=7)
+ARM = Case(
+    "aarch64", "6.12-cloud-arm64", "image", "arm64", GIB + 2 * MIB, unsafe=True, budget=7_000_000
+)
 MAPPED = Case("x86_64", "newest-cloud-amd64", "elf", "linux64", 0, placement=Placement.MAPPED)
 
 
@@ -33,7 +35,7 @@ MAPPED = Case("x86_64", "newest-cloud-amd64", "elf", "linux64", 0, placement=Pla
         (["machine=microvm"], [PVH]),
         (["placement=mapped"], [MAPPED]),
         (["unsafe=true"], [ARM]),
-        (["budget=7"], [ARM]),
+        (["budget=7M"], [ARM]),
         (["label=*"], []),
     ],
 )
@@ -49,7 +51,7 @@ def test_what_a_filter_leaves(words: list[str], left: list[Case]) -> None:
         ("protocol=pvhh", "protocol: unknown value 'pvhh'; did you mean 'pvh'?"),
         ("offset=x", "offset: 'x' is neither a size nor an address"),
         ("unsafe=1", "unsafe: must be true or false, not the text '1'"),
-        ("budget=x", "budget: must be a whole number, not the text 'x'"),
+        ("budget=x", "budget: must be instructions like 2G, or 60s, not the text 'x'"),
     ],
 )
 def test_what_is_no_filter(word: str, said: str) -> None:

@@ -34,10 +34,13 @@ VALUES: dict[str, Any] = {
     "cpu": "max",
     "placement": "mapped",
     "cmdline": "console=ttyS0 a=b",
+    "append": "initcall_debug loglevel=8",
     "unsafe": True,
     "pvh_relocate": True,
     "probe": False,
+    "budget": "2G",
     "budget_seconds": 2.5,
+    "dtb": "/tmp/caf\udce9.dtb",
     "initrd": "/tmp/caf\udce9",
     "test": "true\n[ -d '/a b' ]",
     "overlay": "/tmp/caf\udce9\n/tmp/b",
@@ -132,6 +135,38 @@ def test_every_kind_of_kernel_is_taken(
     assert capfd.readouterr().err == (
         "bootproof: 6.1-amd64: the file is taken, not the kernel of that name in the catalogue\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("2G", 2_000_000_000),
+        ("1.5M", 1_500_000),
+        ("3000000000", 3_000_000_000),
+        ("60s", 7_500_000_000),
+        ("0.5s", 62_500_000),
+    ],
+)
+def test_a_budget_in_instructions_or_guest_seconds(text: str, wanted: int, kernel: str) -> None:
+    for option in ("--budget", "--timeout"):
+        assert asked(kernel, "boot", option, text)[0].budget == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("60", "60 what? Wall time ends no boot here, or a busy host would be a failing guest"),
+        ("5m", "must be instructions like 2G, or 60s"),
+        ("1h", "must be instructions like 2G, or 60s"),
+        ("-1", "must be instructions like 2G, or 60s"),
+        ("0s", "must be at least 1, not 0"),
+        ("9" * 5000, "must be instructions like 2G, or 60s"),
+    ],
+)
+def test_wall_time_is_refused_in_words(text: str, told: str, kernel: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        asked(kernel, "boot", f"--timeout={text}")
+    assert told in " ".join(capsys.readouterr().err.split())
 
 
 FIELD = """\

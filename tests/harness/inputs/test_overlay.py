@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bootproof.harness.errors import UserError
-from bootproof.harness.inputs import overlay
+from bootproof.harness.inputs import images, overlay
 from bootproof.loader import cpio, initramfs
 from tests.builders.programs import host_program
 
@@ -79,3 +79,20 @@ def test_what_is_refused(what: str, words: str, tmp_path: Path) -> None:
         (root / "caf\udce9").write_bytes(b"")
     with pytest.raises(UserError, match=f"{words}.*--overlay"):
         overlay.archive([str(root)], [])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "No such file"),
+        (b"", "no device tree|too short"),
+        (b"\xd0\x0d\xfe\xed" + bytes(60), "device tree"),
+        (bytes(3 << 20), "is larger than 2 MiB"),
+    ],
+)
+def test_device_trees_that_are_none(content: bytes | None, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.dtb"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=f"a.dtb: .*(?:{words}).*--dtb"):
+        images.read_dtb(path)
