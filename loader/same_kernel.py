@@ -19,6 +19,8 @@ from bootproof.loader.identify import Format, identify_bytes
 from bootproof.loader.image import ImageLike, ImageSource, open_image
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols.table import PROTOCOLS
+from bootproof.loader.protocols.x86 import VMLINUX_ALIGNMENT
+from bootproof.loader.result import PvhBootCapability
 from bootproof.loader.rules import RuleFinding, violation
 from bootproof.loader.segments import PT_LOAD, ProgramHeader
 from bootproof.loader.structures import SetupHeader
@@ -27,6 +29,7 @@ from bootproof.loader.unpack import unpack, unpack_fully
 CODE: Final = "kernel-file"
 ENTRY: Final = "kernel-entry"
 HEADER: Final = "kernel-header"
+PLACE: Final = "kernel-place"
 
 _HDR: Final = "boot_params.hdr."
 # What a loader may only read (boot.rst, "type" of each field), as far as kernels read it again.
@@ -61,6 +64,17 @@ class Layout:
     footprint: Range
     entries: Mapping[str, int]
     header: SetupHeader | None
+    # Of an ELF file for x86: it is linked to one place, and may be told to move.
+    linked: bool
+    pvh: PvhBootCapability
+
+    @property
+    def pvh_entry(self) -> int:
+        return -1 if self.pvh.entry is None else self.pvh.entry
+
+    @property
+    def pvh_moves(self) -> bool:
+        return self.pvh.relocation is not None
 
 
 def check(image: BootImage, read: Read, kernel: ImageLike) -> tuple[RuleFinding, ...]:
@@ -103,7 +117,14 @@ def _layout(source: ImageSource) -> Layout:
         start = bzimage.setup_size(loaded.setup_header) if loaded.setup_header else 0
         name = "the protected-mode code" if loaded.setup_header else "the Image"
         parts = (Part(name, loaded.kernel_load, source.data[start:]),)
-    return Layout(parts, loaded.footprint, loaded.entry_points, loaded.setup_header)
+    return Layout(
+        parts,
+        loaded.footprint,
+        loaded.entry_points,
+        loaded.setup_header,
+        linked=identity.format is Format.ELF,
+        pvh=loaded.pvh_boot_cap,
+    )
 
 
 def _segments(source: ImageSource) -> Iterator[Part]:
@@ -141,6 +162,7 @@ def _findings(
     for part in layout.parts:
         yield from _part(read, part, moved, name)
     yield from _header(image, read, layout, name)
+    yield from _place(image, layout, moved, name)
     right = layout.entries.get(image.protocol)
     if right is None:
         what = f"the kernel has no entry for {image.protocol}; it has: {_listed(layout, moved)}"
@@ -159,6 +181,21 @@ def _header(image: BootImage, read: Read, layout: Layout, name: str) -> Iterator
     if wrong:
         what = f"the setup header that was handed over is not the file's: {', '.join(wrong)}"
         yield violation(HEADER, what, name)
+
+
+def _place(image: BootImage, layout: Layout, moved: int, name: str) -> Iterator[RuleFinding]:
+    """Whether a kernel that does not unpack itself can run where it was put."""
+    if moved == 0 or not layout.linked:
+        return
+    start = layout.footprint.start + moved
+    if moved % VMLINUX_ALIGNMENT:
+        what = f"the kernel lies at {start:#x}, {moved:#x} from where it is linked: it runs only a"
+        what += f" multiple of {VMLINUX_ALIGNMENT:#x} away"
+        yield violation(PLACE, what, name, address=start, value=abs(moved))
+    elif image.entry == layout.pvh_entry + moved and not layout.pvh_moves:
+        what = f"the kernel lies at {start:#x}, {moved:#x} from where it is linked, but it has no"
+        what += " PVH relocation note: entered through PVH, it runs only there"
+        yield violation(PLACE, what, name, address=start, value=abs(moved))
 
 
 def _listed(layout: Layout, moved: int) -> str:

@@ -184,7 +184,9 @@ class X86Registers:
 
     def page_tables(self, read: Read) -> Iterator[int]:
         """The guest-physical pages of the page tables in use, in 64-bit mode."""
-        return x86_paging.tables(read, self.cr3, self.cr4) if self.long_mode else iter(())
+        if not self.long_mode:
+            return iter(())
+        return x86_paging.Walker(read, self.cr3, self.cr4, self.efer).tables()
 
 
 # --- which states a stub can bring about: any other would end as a guest that resets without a word
@@ -394,8 +396,8 @@ def _own_mapping(r: X86Registers, address: int, read: Read) -> _OwnMapping | Non
     """What is needed where the guest's own tables do not map the stub; None where they do."""
     if not r.long_mode:
         return None
-    found = x86_paging.walk(read, r.cr3, r.cr4, address)
-    if found and found.physical == address and found.writable and found.executable:
+    found = x86_paging.Walker(read, r.cr3, r.cr4, r.efer).walk(address)
+    if found.physical == address and found.writable and found.executable:
         return None
     count = x86_paging.levels(r.cr4)
     lent = (r.cr3 & x86_paging.ADDRESS) + 8 * x86_paging.index(address, count)

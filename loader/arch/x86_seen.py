@@ -250,12 +250,16 @@ def _is_top(read: Any, page: int) -> bool:
 
 
 def _identity(read: Any, root: int, address: int) -> bool:
-    found = x86_paging.walk(read, root, 0, address)
-    return found is not None and found.physical == address
+    return _walker(read, root).walk(address).physical == address
 
 
 def _below(read: Any, root: int) -> set[int]:
-    return set(x86_paging.tables(read, root, 0)) - {root}
+    return set(_walker(read, root).tables()) - {root}
+
+
+def _walker(read: Any, root: int) -> x86_paging.Walker:
+    """Four levels; whether bit 63 may be set is not known."""
+    return x86_paging.Walker(read, root, 0, x86_paging.EFER_NXE)
 
 
 IMPORTING: Final[Importing[X86Registers]] = Importing(

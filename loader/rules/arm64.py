@@ -23,6 +23,7 @@ from bootproof.loader.rules.entry import held_at
 from bootproof.loader.rules.pieces import INITRD, KERNEL, Piece
 
 _BASE_ALIGNMENT: Final = 2 << 20
+_COMMAND_LINE_MOST: Final = 2047  # arch/arm64/include/uapi/asm/setup.h, without the NUL
 _INITRD_WINDOW: Final = 32 * GIB
 _SETUP_DTB: Final = f"{documents.ARM64}, section 2"
 _CALL: Final = f"{documents.ARM64}, section 4"
@@ -91,6 +92,7 @@ def _device_tree(hardware: Hardware[Arm64Registers], address: int) -> Findings:
     found += device_tree.pieces(hardware.read, address, tree, "x0", _SETUP_DTB)
     yield from pieces.check(hardware, found)
     yield from device_tree.check(hardware, tree, found)
+    yield from device_tree.command_line(tree, _COMMAND_LINE_MOST)
     yield from _initrd_window(found)
 
 

@@ -96,6 +96,14 @@ def check(hardware: Hardware[R], tree: DeviceTree, found: Iterable[Piece]) -> Fi
         yield from firmware.cpus(hardware, tree.cpus, "/cpus", documents.CPUS_NODE)
 
 
+def command_line(tree: DeviceTree, most: int) -> Findings:
+    """`most` is how many bytes without the NUL kernels of the architecture keep."""
+    size = len(tree.chosen.get(b"bootargs", b"").rstrip(b"\0"))
+    if size > most:
+        what = f"the command line has {size} bytes, more than {most}"
+        yield violation("cmdline-size", what, documents.CHOSEN, value=size, limit=most)
+
+
 def _initrd(hardware: Hardware[R], tree: DeviceTree) -> Findings:
     values = [tree.chosen.get(name) for name in device_tree.INITRD]
     told = initrd_of(tree)

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
-from bootproof.loader.address import Range
+from bootproof.loader.address import Range, joined
 from bootproof.loader.arch import x86_64
 from bootproof.loader.arch.x86_64 import X86Registers
+from bootproof.loader.arch.x86_paging import Walker
 from bootproof.loader.rules import (
     Findings,
     Hardware,
@@ -22,7 +23,7 @@ from bootproof.loader.rules import (
     x86,
     zero_page,
 )
-from bootproof.loader.rules.paging import Walker, Wanted
+from bootproof.loader.rules.paging import Wanted
 from bootproof.loader.rules.pieces import KERNEL, Piece
 from bootproof.loader.rules.zero_page import Told
 
@@ -30,6 +31,7 @@ _BOOT_CS: Final = 0x10
 _BOOT_DS: Final = 0x18
 _CODE, _DATA, _PRESENT = 0x1A, 0x12, 0x80  # of a descriptor's access byte, without accessed
 _TABLES: Final = "page table"
+_PAGE: Final = 0x1000
 
 
 def linux64(hardware: Hardware[X86Registers]) -> Findings:
@@ -47,14 +49,14 @@ def linux64(hardware: Hardware[X86Registers]) -> Findings:
     yield from _interrupts_off(r, section)
     yield from x86.entry(hardware, section)
     told = zero_page.look(hardware, r.rsi, in_64_bits=True)
-    walker = Walker(r, hardware.read)
+    walker = Walker(hardware.read, r.cr3, r.cr4, r.efer)
     paged = bool(r.cr0 & x86_64.CR0_PG)
     if told is None:
         yield from zero_page.missing("RSI", r.rsi)
     else:
-        yield from zero_page.check(hardware, told, "RSI", _own_tables(told, walker, paged))
+        yield from zero_page.check(hardware, told, "RSI", _own_tables(r, told, walker, paged))
     if paged:
-        yield from paging.check(walker, _to_be_mapped(hardware, told))
+        yield from paging.check(r, walker, _to_be_mapped(hardware, told))
 
 
 def linux32(hardware: Hardware[X86Registers]) -> Findings:
@@ -104,13 +106,12 @@ def _linux_selectors(hardware: Hardware[X86Registers], section: str) -> Findings
             yield tolerated("gdt", what, section, address=place, value=found)
 
 
-def _own_tables(told: Told, walker: Walker, paged: bool) -> list[Piece]:
+def _own_tables(r: X86Registers, told: Told, walker: Walker, paged: bool) -> list[Piece]:
     """GDT and page tables; a kernel that came here from its 32-bit entry has them in itself."""
-    r = walker.registers
     group = KERNEL if told.entered.file.contains(Range(r.gdtr.base, 1)) else _TABLES
     pages = (
         Piece(_TABLES, place, "CR3", documents.LINUX64, "identity-map", group=group)
-        for place in (walker.tables() if paged else ())
+        for place in joined(Range(page, _PAGE) for page in (walker.tables() if paged else ()))
     )
     return [*(replace(gdt, group=group) for gdt in _gdt(r, documents.LINUX64)), *pages]
 

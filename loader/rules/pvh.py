@@ -79,6 +79,9 @@ def _start_info(hardware: Hardware[X86Registers], address: int) -> Findings:
             limit=START_INFO_MAGIC,
         )
         return
+    if info.version and info.reserved:
+        what = f"the last field of hvm_start_info, which must be 0, is {info.reserved:#x}"
+        yield tolerated("start-info-reserved", what, section, value=info.reserved, limit=0)
     if info.version > 1:
         what = f"the version of hvm_start_info is {info.version}"
         yield violation("start-info-version", what, section, value=info.version, limit=1)

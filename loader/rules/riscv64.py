@@ -83,7 +83,4 @@ def _told(r: RiscvRegisters, tree: DeviceTree) -> Findings:
     if r.x[A0] not in tree.cpu_numbers:
         what = f"the device tree has no hart {r.x[A0]:#x} (a0)"
         yield violation("hart-in-dtb", what, documents.CPUS_NODE, value=r.x[A0])
-    size, limit = len(tree.chosen.get(b"bootargs", b"").rstrip(b"\0")), _COMMAND_LINE_MOST
-    if size > limit:
-        what = f"the command line has {size} bytes, more than {limit}"
-        yield violation("cmdline-size", what, documents.CHOSEN, value=size, limit=limit)
+    yield from device_tree.command_line(tree, _COMMAND_LINE_MOST)

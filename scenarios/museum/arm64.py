@@ -11,11 +11,11 @@ from bootproof.scenarios.museum import Exhibit
 from bootproof.scenarios.museum.scene import (
     BOARD,
     FOOTPRINT,
+    IMAGES,
     Change,
     Scene,
     Setting,
     arm,
-    arm64_image,
 )
 
 ARM64: Final = Setting("arm64", banks=BOARD)
@@ -29,7 +29,7 @@ END: Final = GIB + 64 * MIB
 def image_at(address: int) -> Change:
     def change(scene: Scene) -> None:
         scene.write(KERNEL, bytes(0x1000))
-        scene.write(address, arm64_image())
+        scene.write(address, IMAGES["arm64"])
         scene.regions["kernel"] = Range(address, min(FOOTPRINT, END - address))
         scene.change(pc=address)
 
@@ -95,6 +95,16 @@ def memory(*places: tuple[int, int]) -> Change:
         node.properties[b"reg"] = b"".join(struct.pack(">2Q", *place) for place in places)
 
     return lambda scene: scene.tree(change)
+
+
+def bootargs(size: int) -> Change:
+    """A command line of that many bytes, in a tree that has room behind it."""
+
+    def change(scene: Scene) -> None:
+        dtb_at(GIB + 40 * MIB)(scene)
+        scene.tree(lambda tree: tree.chosen.update({b"bootargs": b"x" * size + b"\0"}))
+
+    return change
 
 
 def broken_tree(scene: Scene) -> None:
@@ -207,6 +217,11 @@ EXHIBITS: Final = (
         *(ARM64, "a no-map range of /reserved-memory lies over the kernel", "reserved-memory"),
         reserved(KERNEL + MIB),
         fixed=reserved(GIB + 32 * MIB),
+    ),
+    Exhibit(
+        "bootargs-too-long",
+        *(ARM64, "the command line is longer than kernels keep", "cmdline-size"),
+        bootargs(2500),
     ),
     Exhibit(
         "one-cpu-of-two-told",

@@ -88,6 +88,12 @@ EXHIBITS: Final = (
         "cloud-hypervisor #963",
     ),
     Exhibit(
+        "pvh-start-info-not-zeroed",
+        *(PVH, "the last field of hvm_start_info is not 0", "start-info-reserved"),
+        lambda s: s.start_info(reserved=1),
+        tolerated=True,
+    ),
+    Exhibit(
         "pvh-map-has-more",
         *(PVH, "the memory map's last entry says 1 GiB: the map is computed twice", "map-no-ram"),
         memory_map(*LOW, (MIB, GIB - MIB, 1)),

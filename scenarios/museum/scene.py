@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from bootproof.loader import initramfs
 from bootproof.loader.address import GIB, MIB, Banks, Range
-from bootproof.loader.arch import Registers
+from bootproof.loader.arch import Registers, riscv64
 from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.arch.x86_64 import X86Registers
 from bootproof.loader.bootimage import BootImage
@@ -33,7 +33,6 @@ CMDLINE: Final = b"console=ttyS0 root=/dev/ram0"
 _PAYLOAD: Final = 0x300
 _GZIP: Final = b"\x1f\x8b\x08"
 _HALTS: Final = b"\xf4\xeb\xfd"  # hlt; jmp to it
-_WAITS: Final = struct.pack("<2I", 0xD503207F, 0x17FFFFFF)  # wfi; b to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +152,15 @@ Change = Callable[[Scene], None]
 
 def set_up(setting: Setting, memory: GuestMemory) -> Scene:
     """Writes a right hand-over."""
-    arm = setting.protocol == "arm64"
-    kernel = _arm64_kernel(memory) if arm else _x86_kernel(setting, memory)
+    by_tree = setting.protocol in IMAGES
+    kernel = _image_kernel(setting, memory) if by_tree else _x86_kernel(setting, memory)
+    firmware = FIRMWARES.get(setting.protocol, ())
     request = BootRequest(
         cmdline=CMDLINE,
         initrd=initramfs.archive([initramfs.file("init", b"#!/bin/true\n" * 8000, 0o755)]),
-        dtb=_machine_tree(setting).to_bytes() if arm else None,
+        dtb=_machine_tree(setting).to_bytes() if by_tree else None,
+        reserved=firmware,
+        firmware=firmware,
         cpus=setting.cpus,
     )
     handover = PROTOCOLS[setting.protocol].configure(memory, kernel, request)
@@ -208,25 +210,32 @@ def _setup_header(load: int) -> SetupHeader:
     )
 
 
-def _arm64_kernel(memory: GuestMemory) -> KernelLoaderResult:
-    load = GIB + 16 * MIB
-    memory.write(load, arm64_image())
+def _image_kernel(setting: Setting, memory: GuestMemory) -> KernelLoaderResult:
+    load = setting.banks[0][0] + 16 * MIB
+    memory.write(load, IMAGES[setting.protocol])
     return KernelLoaderResult(
         kernel_load=load,
         kernel_end=load + 0x1000,
         setup_header=None,
         pvh_boot_cap=PvhBootCapability(PvhState.NOT_PRESENT),
         footprint=Range(load, FOOTPRINT),
-        entry_points={"arm64": load},
+        entry_points={setting.protocol: load},
     )
 
 
-def arm64_image() -> bytes:
-    """An Image whose first instruction goes over its header."""
-    header = struct.pack(
-        "<II QQQ QQQ 4sI", 0x14000010, 0, 0, FOOTPRINT, 0xA, 0, 0, 0, b"ARM\x64", 0
-    )
-    return (header + _WAITS).ljust(0x1000, b"\x55")
+def _image(magic: bytes, jump: int, *waits: int) -> bytes:
+    """An Image whose first instruction goes over its header, to a wait for ever."""
+    numbers = jump, 0, 0, FOOTPRINT, 0xA, 0, 0, 0
+    header = struct.pack("<II QQQ QQQ 4sI", *numbers, magic, 0)
+    return (header + struct.pack("<2I", *waits)).ljust(0x1000, b"\x55")
+
+
+IMAGES: Final = {
+    "arm64": _image(b"ARM\x64", 0x14000010, 0xD503207F, 0x17FFFFFF),
+    "riscv64": _image(b"RSC\x05", 0x0400006F, 0x10500073, 0xFFDFF06F),
+}
+# What stays in RAM beside the kernel.
+FIRMWARES: Final = {"riscv64": (riscv64.FIRMWARE,)}
 
 
 def _machine_tree(setting: Setting) -> DeviceTree:
@@ -241,7 +250,7 @@ def _machine_tree(setting: Setting) -> DeviceTree:
         [
             Node(b"", 0, {b"#address-cells": two, b"#size-cells": two}),
             Node(b"chosen"),
-            Node(b"memory@40000000", 1, {b"device_type": b"memory\0", b"reg": reg}),
+            Node(b"memory@%x" % setting.banks[0][0], 1, {b"device_type": b"memory\0", b"reg": reg}),
             Node(b"cpus", 1, {b"#address-cells": struct.pack(">I", 1), b"#size-cells": bytes(4)}),
             *cpus,
         ]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from bootproof.scenarios.museum import Exhibit, arm64, linux, machine, pvh
+from bootproof.scenarios.museum import Exhibit, arm64, linux, machine, pvh, riscv64
 
 EXHIBITS: Final[tuple[Exhibit, ...]] = (
     *linux.EXHIBITS,
     *machine.EXHIBITS,
     *pvh.EXHIBITS,
     *arm64.EXHIBITS,
+    *riscv64.EXHIBITS,
 )

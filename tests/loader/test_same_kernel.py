@@ -137,6 +137,32 @@ def test_bytes_that_are_not_the_files(spoil: Spoil, said: str, tmp_path: Path) -
     assert of_kernel(tmp_path, VMLINUX) == [f"kernel-file: {said}"]
 
 
+def test_a_kernel_where_it_cannot_run(tmp_path: Path) -> None:
+    """What a VMM does that moves a vmlinux by pages, as any file."""
+    image, memory = written(VMLINUX, "linux64", tmp_path)
+    low, high = (memory.read(start, 0x8000) for start in (16 * MIB, 20 * MIB))
+    for start, data in ((16 * MIB, low), (20 * MIB, high)):
+        memory.fill(start, 0x8000)
+        memory.write(start + 0x1000, data)
+    memory.close()
+    entry_at(image.entry + 0x1000, image, tmp_path)
+    (said,) = of_kernel(tmp_path, VMLINUX)
+    assert said.startswith("kernel-place: the kernel lies at 0x1001000, 0x1000 from where it is")
+    assert said.endswith(": it runs only a multiple of 0x200000 away")
+
+
+def test_a_pvh_kernel_that_cannot_move(tmp_path: Path) -> None:
+    """It has no relocation note, and a VMM moves it all the same."""
+    image, memory = written(VMLINUX, "pvh", tmp_path)
+    for start in (16 * MIB, 20 * MIB):
+        memory.write(start + 32 * MIB, memory.read(start, 0x8000))
+        memory.fill(start, 0x8000)
+    memory.close()
+    entry_at(image.entry + 32 * MIB, image, tmp_path)
+    (said,) = of_kernel(tmp_path, VMLINUX)
+    assert said.startswith("kernel-place: the kernel lies at 0x3000000, 0x2000000 from where it is")
+
+
 def test_another_setup_header(tmp_path: Path) -> None:
     image, memory = written(BZIMAGE, "linux64", tmp_path)
     page = image.region("boot_params")
