@@ -64,8 +64,23 @@ def pytest_configure(config: pytest.Config) -> None:
     if area is not None:
         config.stash[live.AREA] = area
         config.pluginmanager.register(area)
-    if options.jobs > 1:
+    if options.cluster is not None:
+        _use_cluster(config, options)
+    elif options.jobs > 1:
         config.pluginmanager.register(InFlight(options.jobs))
+
+
+def _use_cluster(config: pytest.Config, options: MatrixOptions) -> None:
+    from bootproof.harness.suite.cluster import client
+
+    assert options.cluster is not None
+    try:
+        cluster = client.connect(options.cluster)
+    except UserError as error:
+        raise pytest.UsageError(str(error)) from error
+    config.stash[case_items.CLUSTER] = cluster
+    config.add_cleanup(cluster.close)
+    config.pluginmanager.register(InFlight(cluster.slots))
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.File | None:
@@ -100,7 +115,10 @@ def pytest_collection_modifyitems(
     yield
     try:
         case_items.choose(config, items)
-        if config.stash[OPTIONS].lines:  # elsewhere other tests may run without
+        if case_items.CLUSTER in config.stash:
+            cases = [item.case for item in items if isinstance(item, CaseItem)]
+            config.stash[case_items.CLUSTER].prepare(cases)
+        elif config.stash[OPTIONS].lines:  # elsewhere other tests may run without
             case_items.check_emulators(config, items)
     except UserError as error:
         raise pytest.UsageError(str(error)) from error

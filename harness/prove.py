@@ -101,6 +101,8 @@ class Options:
     observer: Observer | None = None
     # The paths of the QEMUs that cases name, by those names.
     qemus: Mapping[str, str] = field(default_factory=dict)
+    # What the guest gets as its initrd, where it is not made here.
+    initrd: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
     Raises LoaderError for a request that is refused, UserError and FetchError as `prove`.
     """
     rundir.make_fresh(directory)  # first: of what is refused, no earlier run may seem to tell
-    initrd = _initrd(case)
+    initrd = initrd_of(case) if options.initrd is None else options.initrd
     kernel = images.kernel_file(case.kernel_source)
     machine = machine_for(case, kernel, options)
     nonce = nonce_for(case.id, kernel.sha256)
@@ -434,7 +436,7 @@ def evidence_archive(arch: str, init: str = "init") -> bytes:
     return initramfs.archive(initramfs.evidence_entries(images.busybox(arch), serial, init))
 
 
-def _initrd(case: Case) -> bytes:
+def initrd_of(case: Case) -> bytes:
     """Our archive, then the user's own and those of his tests, where there are any.
 
     A kernel that cannot unpack the user's has ours by then, and says so behind it. Raises

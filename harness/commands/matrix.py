@@ -102,6 +102,9 @@ def _add_ways(parser: argparse.ArgumentParser) -> None:
         default=2,
         help="how many guests at once (%(default)s)",
     )
+    how.add_argument(
+        "--cluster", metavar="ADDRESS", help="on a dask scheduler's workers (docs/scale.md)"
+    )
     how.add_argument("-x", action="store_true", help="stop at the first case not as expected")
     how.add_argument(
         "--qemu",

@@ -15,8 +15,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 import pytest
 
 from bootproof.harness.host.process import RUNNING
-from bootproof.harness.prove import Proven
-from bootproof.harness.suite.items import BOOTING, CaseItem
+from bootproof.harness.results.results import CaseResult
+from bootproof.harness.suite.items import BOOTING, CLUSTER, CaseItem
 
 
 class Slots:
@@ -68,6 +68,8 @@ class InFlight:
             self._run(session, pool)
         except BaseException:
             RUNNING.end()
+            if CLUSTER in session.config.stash:
+                session.config.stash[CLUSTER].cancel()
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -88,14 +90,14 @@ class InFlight:
         while waiting:
             self._hear(session, waiting)
 
-    def _boot(self, item: CaseItem) -> Proven:
+    def _boot(self, item: CaseItem) -> CaseResult:
         with self._slots.taken():
             return item.boot()
 
     def _hear(
         self,
         session: pytest.Session,
-        waiting: dict[Future[Proven], CaseItem],
+        waiting: dict[Future[CaseResult], CaseItem],
         seconds: float | None = None,
     ) -> None:
         """Lets pytest report the cases that have ended; none is kept in memory afterwards."""

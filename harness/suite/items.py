@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from _pytest._code.code import TerminalRepr, TracebackStyle
@@ -29,14 +29,20 @@ from bootproof.harness.qemu.binary import find_qemu
 from bootproof.harness.record import rundir
 from bootproof.harness.report import failure
 from bootproof.harness.report.listing import Listed
+from bootproof.harness.results.results import CaseResult
 from bootproof.harness.suite.case_result import case_result
 from bootproof.harness.suite.live import AREA
 from bootproof.harness.suite.options import OPTIONS, PROPERTY, SELECTED, Keep
 from bootproof.harness.verdict import Verdict
 from bootproof.kernels.errors import FetchError
 
+if TYPE_CHECKING:
+    from bootproof.harness.suite.cluster.client import Cluster
+
 # Where a case has been booted already, by another thread.
-BOOTING: Final = pytest.StashKey[Future[Proven]]()
+BOOTING: Final = pytest.StashKey[Future[CaseResult]]()
+# Where cases are booted, unless it is here.
+CLUSTER: Final[pytest.StashKey[Cluster]] = pytest.StashKey()
 
 
 def collector(path: Path, parent: pytest.Collector) -> pytest.File:
@@ -100,9 +106,15 @@ class CaseItem(pytest.Item):
         item.keywords.update(dict.fromkeys((mark.name for mark in self.own_markers), True))
         return item
 
-    def boot(self) -> Proven:
-        """Boots the case; judges nothing of how it ended."""
-        return boot(self, self.case)
+    def boot(self) -> CaseResult:
+        """Boots the case, here or on the session's cluster; judges nothing of how it ended."""
+        cluster = self.config.stash.get(CLUSTER, None)
+        if cluster is None:
+            return result_of(self, boot(self, self.case))
+        asked = self.config.stash[OPTIONS]
+        command = reproduce(self.name, asked.command)
+        directory = asked.out.absolute() / self.case.id
+        return cluster.boot(self.case, directory, command, keep_ram=asked.keep is Keep.ALL)
 
     def runtest(self) -> None:
         booting = self.stash.get(BOOTING, None)
@@ -191,7 +203,9 @@ def _keep(
 
 def prove_case(item: pytest.Item, case: Case) -> Proven:
     """Boots a case, hands the result to the reports, and fails unless it is as expected."""
-    return tell(item, boot(item, case))
+    proven = boot(item, case)
+    tell(item, result_of(item, proven))
+    return proven
 
 
 def boot(item: pytest.Item, case: Case) -> Proven:
@@ -211,13 +225,15 @@ def reproduce(test: str, command: str) -> str:
     return f"{command} -k {shlex.quote(test)}"
 
 
-def tell(item: pytest.Item, proven: Proven) -> Proven:
+def result_of(item: pytest.Item, proven: Proven) -> CaseResult:
+    """What is kept of a boot when it is over."""
+    return case_result(proven, reproduce(item.name, item.config.stash[OPTIONS].command))
+
+
+def tell(item: pytest.Item, result: CaseResult) -> None:
     """Hands a result to the reports, and fails unless it is as expected."""
-    options = item.config.stash[OPTIONS]
-    result = case_result(proven, reproduce(item.name, options.command))
     item.user_properties.append((PROPERTY, typedjson.to_json(result)))
     if not result.as_expected:
         pytest.fail(failure.text(result), pytrace=False)
-    if options.keep is Keep.FAILED:
-        rundir.drop_ram(proven.directory)
-    return proven
+    if item.config.stash[OPTIONS].keep is Keep.FAILED:
+        rundir.drop_ram(Path(result.directory))

@@ -62,6 +62,8 @@ class MatrixOptions:
     threshold: float = THRESHOLD
     # How many cases run at once, in one process.
     jobs: int = 1
+    # A scheduler of dask.distributed whose workers run them instead: tcp://HOST:PORT, tls://…
+    cluster: str | None = None
     # Whether there is a line for each case as it ends.
     lines: bool = False
     # Whether there are neither lines nor the table.

@@ -1,0 +1,207 @@
+"""A matrix on a real scheduler and real workers, all on this machine."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from bootproof.harness.case import Case, Expectation
+from bootproof.harness.errors import UserError
+from bootproof.harness.suite.cluster import client
+from bootproof.harness.verdict import Verdict
+from bootproof.loader.address import MIB
+from tests.builders.guests import X86Program
+from tests.builders.processes import LOAD, bootproof_matrix, environment, started, vmlinux
+
+SECONDS = 180
+
+
+@dataclass
+class Site:
+    """A scheduler, its workers, and where they leave their things."""
+
+    directory: Path
+    address: str
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self, program: str, *words: str, **variables: str) -> subprocess.Popen[bytes]:
+        with (self.directory / f"{len(self.processes)}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "distributed.cli.dask_" + program, *words, "--no-dashboard"],
+                cwd=self.directory,
+                env=environment(**variables),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self.processes.append(process)
+        return process
+
+    def worker(self, name: str, **variables: str) -> subprocess.Popen[bytes]:
+        cache = str(self.directory / f"cache-{name}")
+        place = str(self.directory / name)
+        words = (self.address, "--nthreads=1", "--no-nanny", f"--local-directory={place}")
+        return self.start("worker", *words, BOOTPROOF_CACHE=cache, **variables)
+
+    def wait_for(self, workers: int) -> None:
+        from distributed import Client
+
+        whole: Any = Client
+        with whole(self.address, timeout=SECONDS) as connection:
+            connection.wait_for_workers(workers, timeout=SECONDS)
+
+
+@pytest.fixture
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    site = Site(tmp_path_factory.mktemp("site"), f"tcp://127.0.0.1:{port}")
+    site.start("scheduler", "--host=127.0.0.1", f"--port={port}", "--no-show")
+    yield site
+    for process in reversed(site.processes):
+        process.kill()
+        process.wait()
+
+
+def cases(directory: Path, endless: int = 0) -> list[Case]:
+    """Guests that reset and that halt, and some that never end by themselves."""
+    resets, halts = X86Program(LOAD).say(b"one\n").reset(), X86Program(LOAD).say(b"two\n").halt()
+    kinds = [("resets", resets, Verdict.CPU_RESET), ("halts", halts, Verdict.STUCK)] * 2
+    kinds += [("never", X86Program(LOAD).say_for_ever(b"again\n"), Verdict.CONSOLE_LIMIT)] * endless
+    made = []
+    for number, (name, program, verdict) in enumerate(kinds):
+        path = directory / f"{name}.elf"
+        path.write_bytes(vmlinux(program))
+        wanted = Expectation(verdict, why="a test")
+        made.append(
+            Case(
+                *("x86_64", f"{name}{number}", "elf", "linux64"),
+                memory=32 * MIB,
+                kernel_path=str(path),
+                expect=wanted,
+            )
+        )
+    return made
+
+
+def matrix(directory: Path, chosen: Sequence[Case], **options: Any) -> subprocess.Popen[str]:
+    directory.mkdir(exist_ok=True)
+    return started(bootproof_matrix(directory, chosen, **options), directory)
+
+
+def results(directory: Path) -> Any:
+    """results.json without what no two runs share: times, and where they were."""
+    found = json.loads((directory / "out/results.json").read_text("utf-8"))
+    for case in found["cases"]:
+        for key in ("seconds", "harness_seconds", "cpu_seconds", "directory", "reproduce"):
+            case.pop(key)
+    return found["cases"]
+
+
+def test_a_run_on_two_workers_is_that_of_this_machine(site: Site, tmp_path: Path) -> None:
+    """All but times is the same, each worker got each file once, and run directories came back."""
+    chosen = cases(tmp_path)
+    alone = matrix(tmp_path / "alone", chosen, jobs=2)
+    said = alone.communicate(timeout=SECONDS)[0]
+    assert alone.returncode == 0, said
+    site.worker("first")
+    site.worker("second")
+    site.wait_for(2)
+    there = matrix(tmp_path / "there", chosen, cluster=site.address)
+    said = there.communicate(timeout=SECONDS)[0]
+    assert there.returncode == 0, said
+    assert "4 of 4 cases as expected" in re.sub(r"\s+", " ", said)
+    assert results(tmp_path / "there") == results(tmp_path / "alone")
+    for case in chosen:
+        here = tmp_path / "there/out" / case.id
+        other = tmp_path / "alone/out" / case.id
+        assert (here / "console.log").read_bytes() == (other / "console.log").read_bytes()
+        assert (here / "ram.img").stat().st_size == 32 * MIB
+    for name in ("first", "second"):
+        received = list((site.directory / f"cache-{name}/received").glob("*/*"))
+        assert len(received) == 3, received  # two kernels, and the archive of the proof
+
+
+def test_a_lost_worker_loses_and_doubles_nothing(site: Site, tmp_path: Path) -> None:
+    """One of two is killed while it boots: its case runs on the other one."""
+    lost = site.worker("lost")
+    site.wait_for(1)
+    process = matrix(tmp_path / "there", cases(tmp_path), cluster=site.address)
+    deadline = time.monotonic() + SECONDS
+    while not (guests := psutil.Process(lost.pid).children(recursive=True)):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    site.worker("left")
+    site.wait_for(2)
+    lost.kill()
+    said = process.communicate(timeout=SECONDS)[0]
+    assert process.returncode == 0, said
+    assert "4 of 4 cases as expected" in re.sub(r"\s+", " ", said)
+    assert not psutil.wait_procs(guests, timeout=10)[1]  # none outlived its worker
+
+
+def test_an_interruption_ends_the_guests_of_the_workers(site: Site, tmp_path: Path) -> None:
+    worker = site.worker("only")
+    site.wait_for(1)
+    endless = cases(tmp_path, endless=1)[-1:]
+    process = matrix(tmp_path / "there", endless, cluster=site.address)
+    deadline = time.monotonic() + SECONDS
+    while not (guests := psutil.Process(worker.pid).children(recursive=True)):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.terminate()
+    said = process.communicate(timeout=SECONDS)[0]
+    assert process.returncode in (130, 143), said
+    assert not psutil.wait_procs(guests, timeout=20)[1]
+    assert worker.poll() is None
+
+
+def test_a_case_that_no_worker_can_run_is_said_before_any_runs(site: Site, tmp_path: Path) -> None:
+    site.worker("only", BOOTPROOF_QEMU_X86_64="/nonexistent/qemu")
+    site.wait_for(1)
+    process = matrix(tmp_path / "there", cases(tmp_path), cluster=site.address)
+    said = process.communicate(timeout=SECONDS)[0]
+    assert process.returncode == 2, said
+    assert "no worker can run" in said
+    assert "none of 1 has a QEMU for x86_64" in said
+    assert not list((tmp_path / "there").glob("out/*/console.log"))
+
+
+def test_a_scheduler_without_a_worker(site: Site, tmp_path: Path) -> None:
+    process = matrix(tmp_path / "there", cases(tmp_path), cluster=site.address)
+    said = process.communicate(timeout=SECONDS)[0]
+    assert process.returncode == 2
+    assert "the scheduler has no worker" in said
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("127.0.0.1:8786", "must be tcp://HOST:PORT"),
+        ("http://127.0.0.1:8786", "must be tcp://HOST:PORT"),
+        ("tcp://127.0.0.1", "must be tcp://HOST:PORT"),
+        ("tcp://127.0.0.1:999999", "must be tcp://HOST:PORT"),
+        ("tcp://192.0.2.1:8786", "anybody there could run code"),
+    ],
+)
+def test_addresses_that_are_refused(address: str, said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        client.checked(address)
+
+
+def test_addresses_that_are_taken() -> None:
+    for address in ("tcp://127.0.0.1:8786", "tcp://[::1]:8786", "tls://192.0.2.1:8786"):
+        assert client.checked(address) == address
+    assert client.checked("plain+tcp://192.0.2.1:8786") == "tcp://192.0.2.1:8786"
