@@ -1,4 +1,5 @@
-"""The pytest plugin that an installed bootproof registers: `kernel`, `boot`, `boot_image`.
+"""The pytest plugin that an installed bootproof registers: `kernel`, `boot`, `boot_image`,
+`proof_initramfs`.
 
 For test suites of other repositories (docs/testing-your-loader.md). Adds no option and no hook,
 and imports nothing of bootproof before a test asks for a fixture, so a suite that uses none pays
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,6 +58,25 @@ class BootTheImage(Protocol):
         kernel: str | Path | None = None,
         **words: Any,
     ) -> BootResult: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ProofInitramfs:
+    """The initramfs whose init proves a boot, and the words of the kernel's command line for it.
+
+    `cmdline` has a nonce that no other boot image has.
+    """
+
+    path: Path
+    cmdline: str
+
+
+class MakeProofInitramfs(Protocol):
+    """proof_initramfs(ARCH, initrd=FILE): a user's own archive lies behind ours."""
+
+    def __call__(
+        self, arch: str | None = None, *, initrd: str | Path | None = None
+    ) -> ProofInitramfs: ...
 
 
 @pytest.fixture(scope="session")
@@ -136,6 +157,32 @@ def boot_image(request: pytest.FixtureRequest, tmp_path: Path) -> BootTheImage:
         return _result(judgement.verdict.value, judgement.reason, out, transcript)
 
     return run
+
+
+@pytest.fixture
+def proof_initramfs(tmp_path: Path) -> MakeProofInitramfs:
+    """Writes the initramfs that a boot image needs to prove its boot: another one each time."""
+    files = (tmp_path / f"proof-{number}.cpio" for number in itertools.count(1))
+
+    def make(arch: str | None = None, *, initrd: str | Path | None = None) -> ProofInitramfs:
+        from bootproof.harness import command_line, prove
+        from bootproof.harness.arch.table import ARCHES
+        from bootproof.harness.errors import UserError
+
+        arch = arch or next(iter(ARCHES))
+        with _one_line():
+            if arch not in ARCHES:
+                raise UserError(f"proof_initramfs: {arch!r} is not one of {', '.join(ARCHES)}")
+            file = next(files)
+            try:
+                own = Path(initrd).read_bytes() if initrd is not None else b""
+            except OSError as error:
+                raise UserError(f"{initrd}: {error.strerror}") from error
+            file.write_bytes(prove.evidence_archive(arch) + own)
+        words = f"{command_line.RDINIT} {command_line.NONCE}{secrets.token_hex(16)}"
+        return ProofInitramfs(file, words)
+
+    return make
 
 
 _REFUSED: Final = "load-refused"

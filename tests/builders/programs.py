@@ -16,6 +16,7 @@ PACKAGES: Final = {
     "dtc": "device-tree-compiler",
     "gdb-multiarch": "gdb-multiarch",
     "iasl": "acpica-tools",
+    "rustc": "rustc",
     "shellcheck": "shellcheck",
 }
 """The packages of Debian that bring them."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bootproof.harness.fixtures import Boot, BootTheImage
+from bootproof.harness.fixtures import Boot, BootTheImage, MakeProofInitramfs
 from tests.builders import images
 
 
@@ -59,3 +59,28 @@ def test_words_as_python_has_them(boot: Boot, tmp_path: Path) -> None:
     missing = f"bootproof: {tmp_path}/none: No such file or directory"
     with pytest.raises(pytest.fail.Exception, match=missing):
         boot(tmp_path / "vmlinux", memory=64 << 20, initrd=tmp_path / "none", cpu=None, offset=None)
+
+
+def test_initramfs_for_an_image_of_ones_own(
+    proof_initramfs: MakeProofInitramfs, tmp_path: Path
+) -> None:
+    first, second = proof_initramfs(), proof_initramfs("aarch64")
+    assert first.path != second.path and first.cmdline != second.cmdline
+    assert first.cmdline.startswith("rdinit=/bootproof/init bootproof.nonce=")
+    (tmp_path / "own.cpio").write_bytes(b"own")
+    both = proof_initramfs(initrd=tmp_path / "own.cpio")
+    assert both.path.read_bytes() == first.path.read_bytes() + b"own"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"arch": "arm64"}, "'arm64' is not one of x86_64, aarch64"),
+        ({"initrd": "/nosuch"}, "/nosuch: No such file or directory"),
+    ],
+)
+def test_wrong_words_about_an_initramfs_are_one_line(
+    words: dict[str, str], said: str, proof_initramfs: MakeProofInitramfs
+) -> None:
+    with pytest.raises(pytest.fail.Exception, match=said):
+        proof_initramfs(**words)

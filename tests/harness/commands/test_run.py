@@ -43,7 +43,8 @@ from tests.builders.guests import (
 )
 from tests.builders.programs import host_program
 
-WRITER: Final = ROOT / "examples" / "write_boot_image.c"
+WRITERS: Final = ROOT / "examples"
+LANGUAGES: Final = ("c", "rs")
 ZERO_PAGE, CMDLINE, ENTRY = 0x7000, 0x20000, 2 * MIB
 NONCE: Final = "0123456789abcdef0123456789abcdef"
 PROVING: Final = f"console=ttyS0 rdinit=/bootproof/init bootproof.nonce={NONCE}"
@@ -735,34 +736,48 @@ def test_terminal_is_not_obeyed(tmp_path: Path, run: Run) -> None:
     assert r"\x1b]0;evil\x07" in result.output
 
 
-# --- the second writer -------------------------------------------------------------------------
+# --- writers of others -------------------------------------------------------------------------
 
 
-def compiled(directory: Path, *options: str) -> Path:
-    """The example, as its first lines say it is built."""
-    compiler = host_program("cc")
-    program_ = directory / f"write_boot_image{''.join(options)}"
-    command = [compiler, "-O2", "-Wall", "-Wextra", "-Werror", *options, "-o", str(program_)]
-    subprocess.run([*command, str(WRITER)], check=True)
+def compiled(
+    language: str, directory: Path, *, mistake: bool = False, checked: bool = False
+) -> Path:
+    """An example, as its first lines say it is built."""
+    program_ = directory / f"write_boot_image{'-broken' if mistake else ''}"
+    source = WRITERS / f"write_boot_image.{language}"
+    if language == "c":
+        words = [host_program("cc"), "-O2", "-Wall", "-Wextra", "-Werror"]
+        words += ["-DBREAK_RSI"] * mistake
+        words += ["-fsanitize=undefined", "-fno-sanitize-recover"] * checked
+    else:
+        words = [host_program("rustc"), "-O", "-D", "warnings", "--edition", "2021"]
+        words += ["-C", "overflow-checks=on"] * checked
+    environment = {
+        **os.environ,
+        "TMPDIR": str(directory),
+        **({"BREAK_RSI": "1"} if mistake else {}),
+    }
+    subprocess.run([*words, "-o", str(program_), str(source)], check=True, env=environment)
     return program_
 
 
-def written_in_c(tmp_path: Path, guest: Program, cmdline: str, *options: str) -> Path:
+def written(language: str, tmp_path: Path, guest: Program, *, mistake: bool = False) -> Path:
     directory = tmp_path / "image"
     directory.mkdir()
     loads = [images.load(address, data) for address, data in guest.contents.items()]
     (tmp_path / "vmlinux").write_bytes(images.elf(*loads, entry=guest.entry))
     archive = initramfs.archive([initramfs.file("hello", b"an initrd" * 1000)])
     (tmp_path / "initrd").write_bytes(archive)
-    writer = compiled(tmp_path, *options)
-    words = [writer, tmp_path / "vmlinux", tmp_path / "initrd", cmdline, directory]
+    writer = compiled(language, tmp_path, mistake=mistake)
+    words = [writer, tmp_path / "vmlinux", tmp_path / "initrd", PROVING, directory]
     subprocess.run([str(word) for word in words], check=True)
     return directory
 
 
-def test_image_written_in_c_boots(tmp_path: Path, run: Run) -> None:
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_image_of_another_writer_boots(language: str, tmp_path: Path, run: Run) -> None:
     truth = Claim(machine("x86_64", memory=512 * MIB), ENTRY, NONCE, PROVING)
-    directory = written_in_c(tmp_path, says(truth.text()), PROVING)
+    directory = written(language, tmp_path, says(truth.text()))
     result = run(directory)
     assert result.verdict == "booted: 6.1.0-test proved its boot; kernel code at 0x200000"
     assert result.said("entry").endswith("are as the boot image says")
@@ -770,14 +785,16 @@ def test_image_written_in_c_boots(tmp_path: Path, run: Run) -> None:
     assert sparse.st_blocks * 512 < MIB < sparse.st_size
 
 
-def test_mistake_of_the_writer_in_c_is_named(tmp_path: Path, run: Run) -> None:
-    result = run(written_in_c(tmp_path, says(b"x"), PROVING, "-DBREAK_RSI"))
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_mistake_of_another_writer_is_named(language: str, tmp_path: Path, run: Run) -> None:
+    result = run(written(language, tmp_path, says(b"x"), mistake=True))
     assert result.code == 1
-    assert result.verdict == "protocol-violation: e820: the zero page at 0x8000 has no E820 map"
+    assert "e820: the zero page at 0x8000 has no E820 map" in result.verdict
 
 
-def test_writer_in_c_refuses_what_it_cannot_load(tmp_path: Path) -> None:
-    writer = compiled(tmp_path, "-fsanitize=undefined", "-fno-sanitize-recover")
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_another_writer_refuses_what_it_cannot_load(language: str, tmp_path: Path) -> None:
+    writer = compiled(language, tmp_path, checked=True)
     good = images.elf(images.load(MIB, b"code"), entry=MIB)
     bad = {
         "cut": good[:100],
