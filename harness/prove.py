@@ -5,9 +5,10 @@ What pytest and the command line both call; everything it does is done by other 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -119,11 +120,27 @@ def prove(case: Case, directory: Path, options: Options = Options()) -> Proven:
     Raises UserError and FetchError for what is not the case's own doing.
     """
     began = time.monotonic()
+    with _host_errors():
+        try:
+            prepared = prepare(case, directory, options)
+        except LoaderError as error:
+            if error.of_host:
+                raise
+            return _refused(case, error, directory, began)
+        return run_prepared(case, prepared, directory, began)
+
+
+@contextlib.contextmanager
+def _host_errors() -> Iterator[None]:
+    """What the host refuses is said of no kernel. Raises UserError."""
     try:
-        prepared = prepare(case, directory, options)
+        yield
     except LoaderError as error:
-        return _refused(case, error, directory, began)
-    return run_prepared(case, prepared, directory, began)
+        if not error.of_host:
+            raise
+        raise UserError(str(error)) from error
+    except MemoryError as error:
+        raise UserError("this process has no memory left") from error
 
 
 def run_prepared(

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from bootproof.kernels import pruning
-from bootproof.kernels.cache import CachedFile, default_cache_dir
-from bootproof.kernels.errors import BadSource
+from bootproof.kernels.cache import ENVIRONMENT, CachedFile, default_cache_dir
+from bootproof.kernels.errors import BadSource, DiskFull
 
 MOST: Final = (
     4 << 30
@@ -76,11 +76,21 @@ def _copied(path: Path, shown: str, state: _State) -> Content:
             digest = hashlib.sha256()
             while block := file.read(_BLOCK):
                 digest.update(block)
-                copy.write(block)
+                _write(copy, block, shown)
             if before == _state(file):
-                copy.flush()
                 return Content(_named(os.dup(copy.fileno())), digest.hexdigest())
     raise BadSource(f"{shown}: is being written to; name it again when it is whole")
+
+
+def _write(copy: BinaryIO, block: bytes, shown: str) -> None:
+    try:
+        copy.write(block)
+        copy.flush()
+    except OSError as error:
+        raise DiskFull(
+            f"{shown}: no room for a copy of it: {error.strerror}; free some space or set"
+            f" {ENVIRONMENT} to a directory on another disk"
+        ) from error
 
 
 def _scratch() -> BinaryIO:

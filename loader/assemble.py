@@ -188,7 +188,8 @@ def _memory_advice(source: ImageSource, assembly: Assembly) -> Iterator[None]:
     try:
         yield
     except LoaderError as error:
-        _add_memory_advice(error, source, assembly)
+        if not error.of_host:
+            _add_memory_advice(error, source, assembly)
         raise
 
 

@@ -56,6 +56,15 @@ class LoaderError(Exception):
         self.limit = limit
         self.advice = advice
 
+    @property
+    def of_host(self) -> bool:
+        """Whether the operating system refused something: the image is not to blame."""
+        cause = self.__cause__
+        while isinstance(cause, LoaderError):
+            cause = cause.__cause__
+        # bz2 and gzip call damaged data an OSError, without a number.
+        return isinstance(cause, OSError) and cause.errno is not None
+
     def __str__(self) -> str:
         parts = [self.detail or self._sentence()]
         if self.advice:

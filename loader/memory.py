@@ -374,7 +374,8 @@ class GuestMemory:
         try:
             return call(*args, **kwargs)
         except OSError as error:
-            raise GuestMemoryError(f"the RAM file failed: {error.strerror}") from error
+            what = f"the file of the guest's RAM: {error.strerror}"
+            raise GuestMemoryError(what) from error
 
 
 class AddressSpace(GuestMemory):

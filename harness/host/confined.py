@@ -21,6 +21,7 @@ import stat
 import struct
 import sys
 
+NAME = "confined"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 
@@ -57,7 +58,7 @@ def main(arguments: list[str]) -> None:
     try:
         os.execvp(command[0], command)
     except OSError as error:
-        sys.exit(f"{command[0]}: {error.strerror}")
+        sys.exit(f"{NAME}: {command[0]}: {error.strerror}")
 
 
 def behind_dashes(command: list[str]) -> list[str]:
@@ -99,7 +100,7 @@ def confine(programs: list[str], settings: list[str], work: list[str], devices: 
             allow(ruleset, path, granted)
     ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if _syscall(_RESTRICT_SELF, ruleset, 0) != 0:
-        sys.exit(f"landlock: {os.strerror(ctypes.get_errno())}")
+        sys.exit(f"{NAME}: landlock: {os.strerror(ctypes.get_errno())}")
     os.close(ruleset)
 
 

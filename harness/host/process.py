@@ -32,6 +32,7 @@ STDERR: Final = "qemu.stderr"
 MOST_WRITTEN: Final = 512 << 20
 _STDERR_KEPT: Final = 1 << 20
 _LAST_WORDS: Final = 16 << 10
+_BEFORE: Final = ("setpriv: ", f"{confined.NAME}: ")  # how these begin what they say
 
 
 class QemuProcess:
@@ -118,6 +119,11 @@ class QemuProcess:
     def stderr(self) -> str:
         """What QEMU has said, at most the last 16 KiB."""
         return self._tail(_LAST_WORDS).decode("utf-8", "backslashreplace").strip()
+
+    def not_started(self) -> str | None:
+        """Why the program was not even started: what those before it said; None when it was."""
+        said = self.stderr().splitlines()[:1]
+        return said[0] if said and said[0].startswith(_BEFORE) else None
 
     def _tail(self, size: int) -> bytes:
         """The last `size` bytes of stderr. Of our own descriptor: the name may be another file."""

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
+from bootproof.harness.errors import UserError
 from bootproof.harness.guest import evidence, kernellog, logbuffer
 from bootproof.harness.host.files import file_for_qemu, given_to_qemu, has_room
 from bootproof.harness.host.process import QemuProcess
@@ -31,7 +32,7 @@ from bootproof.harness.qemu.console import DEFAULT_LIMIT, ConsoleFile, timestamp
 from bootproof.harness.qemu.gdbstub import GdbError, GdbStub
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.monitor import Monitor, MonitorError
-from bootproof.harness.qemu.watch import Ending, Watch
+from bootproof.harness.qemu.watch import EXIT_SECONDS, Ending, Watch
 from bootproof.harness.qemu.watchdog import Watchdog
 from bootproof.loader.arch import Registers
 from bootproof.loader.memory import GuestMemory
@@ -153,6 +154,16 @@ class Session:
         """Waits for QEMU. Raises MonitorError."""
         self.monitor.connect(wake=self.machine.recorded)
 
+    def _connect_or_say_why(self) -> None:
+        """Raises MonitorError, or UserError where QEMU was never started."""
+        try:
+            self.connect()
+        except MonitorError as error:
+            self.process.wait(EXIT_SECONDS)
+            if why := self.process.not_started():
+                raise UserError(f"QEMU cannot be started: {why}") from error
+            raise
+
     @property
     def gdb(self) -> GdbStub:
         assert self._gdb is not None, "a session without a gdbstub"
@@ -181,7 +192,7 @@ class Session:
             *(self.machine.arch.dump, self.ram, observer),
         )
         try:
-            self.connect()
+            self._connect_or_say_why()
             ending = steps(watch)
         except (MonitorError, GdbError):
             # QEMU closes its channels when it ends; its exit says more than the broken connection.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +22,13 @@ from bootproof.harness.prove import expected_code
 from bootproof.harness.report import failure
 from bootproof.harness.suite.case_result import case_result
 from bootproof.harness.verdict import CodeAnywhere, CodeAt, Verdict
+from bootproof.kernels.errors import FetchError
 from bootproof.loader import BzImage, Elf, Pe
 from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.result import PvhState
 from tests.builders import images as builder
+from tests.builders import packings
 from tests.builders.guests import X86Program
 
 CODE = bytes(X86Program(16 * MIB).say(b"hello\n").reset().code).ljust(0x1000, b"\x90")
@@ -145,6 +150,58 @@ def test_earlier_result_is_gone_when_a_case_runs_again(case: Case, tmp_path: Pat
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["result.json"]
     prove.prove(case, tmp_path / "run")
     assert (tmp_path / "run" / "console.log").read_bytes() == TEXT
+
+
+# --- what is not the kernel's doing --------------------------------------------------------------
+
+
+@pytest.fixture
+def large(case: Case) -> Case:
+    data = builder.load(17 * MIB, bytes(range(256)) * 8192)
+    Path(case.kernel).write_bytes(builder.elf(builder.load(16 * MIB, CODE), data))
+    return replace(case, expect=Expectation(Verdict.LOAD_REFUSED))
+
+
+def test_a_full_disk_is_no_refusal(
+    large: Case, disk: Callable[[int], Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="No space left on device"):
+        prove.prove(large, disk(256) / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_that_may_not_grow_is_no_refusal(large: Case, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5 << 19, hard))
+    try:
+        with pytest.raises((UserError, FetchError), match="File too large"):
+            prove.prove(large, tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_disk_without_room_for_what_is_unpacked_is_no_refusal(
+    large: Case, disk: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = packings.bzimage(packings.gzip(Path(large.kernel).read_bytes()))
+    Path(large.kernel).write_bytes(packed)
+    monkeypatch.setenv("BOOTPROOF_CACHE", str(disk(256)))
+    with pytest.raises((UserError, FetchError), match="No space left on device"):
+        prove.prove(large, tmp_path / "run")
+
+
+def test_a_setpriv_that_fails_is_no_failure_of_qemu(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "bin" / "setpriv"
+    broken.parent.mkdir()
+    broken.write_text("#!/bin/sh\necho setpriv: setresuid failed: Not permitted >&2; exit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{broken.parent}:{os.environ['PATH']}")
+    with pytest.raises(UserError, match="QEMU cannot be started: setpriv: setresuid failed"):
+        prove.prove(case, tmp_path / "run")
+    assert not (tmp_path / "run" / "result.json").exists()
 
 
 def test_nonce_is_of_this_case_and_this_kernel(case: Case, tmp_path: Path) -> None:
