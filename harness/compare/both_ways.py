@@ -20,6 +20,7 @@ from bootproof.harness.compare.differences import ComparedBoot, boot_differences
 from bootproof.harness.compare.memory_at_entry import MemoryAtEntry
 from bootproof.harness.compare.reasons import Facts
 from bootproof.harness.compare.reference import Plan
+from bootproof.harness.host.files import write_whole
 from bootproof.harness.prove import Options, Prepared, Proven
 from bootproof.harness.qemu.placement import DEVICES_DIRECTORY
 from bootproof.harness.record import rundir
@@ -104,7 +105,8 @@ def run_pair(pair: Pair) -> Comparison:
         reference=_cost(other.proven, right.protocol, findings),
         directory=pair.directory,
     )
-    (pair.directory / _RESULT).write_text(json.dumps(comparison.to_json(), indent=2) + "\n")
+    text = json.dumps(comparison.to_json(), indent=2) + "\n"
+    write_whole(pair.directory / _RESULT, text.encode())
     return comparison
 
 

@@ -149,8 +149,9 @@ def _evidence(boot: ComparedBoot) -> Mapping[str, str]:
 
 # --- the log -----------------------------------------------------------------------------------
 
-_MEMORY_LINE: Final = re.compile(rb"Memory: (\d+)K/(\d+)K available \(([^)]*)\)")
-_FIGURE: Final = re.compile(r"(\d+)K ([a-z-]+(?: [a-z]+)?)")
+_MOST_LINES: Final = 50_000  # of one boot; kernels say a hundredth of that
+_MEMORY_LINE: Final = re.compile(rb"Memory: (\d{1,15})K/(\d{1,15})K available \(([^)]{0,2000})\)")
+_FIGURE: Final = re.compile(r"(\d{1,15})K ([a-z-]{1,40}(?: [a-z]{1,40})?)")
 _TAKEN_OVER_LATER: Final = 16  # a part of all RAM that no bookkeeping of a kernel comes to
 _TIME: Final = re.compile(r"^\[ *\d+\.\d+\] ?")
 # Compared by their meaning elsewhere.
@@ -167,7 +168,7 @@ _NATURE: Final = (
     (re.compile(r"(setting system clock to) .*"), r"\1 #"),
     (re.compile(r"(max_idle_ns:) \d+"), r"\1 #"),
     (re.compile(r"(initialised in) \d+ms"), r"\1 #ms"),
-    (re.compile(r"[0-9.]+ (BogoMIPS) \(lpj=\d+\)"), r"# \1"),
+    (re.compile(r"[0-9.]{1,20} (BogoMIPS) \(lpj=\d{1,20}\)"), r"# \1"),
     (re.compile(r"(calibration:|Detected) [0-9.]+ MHz"), r"\1 # MHz"),
 )
 
@@ -190,7 +191,8 @@ def _log(ours: bytes, reference: bytes) -> Iterator[BootDifference]:
 
 
 def _lines(transcript: bytes) -> Counter[str]:
-    lines = (normalised(printable(line.rstrip(b"\r"))) for line in transcript.split(b"\n"))
+    pieces = transcript.split(b"\n", _MOST_LINES)[:_MOST_LINES]  # the rest is in one piece
+    lines = (normalised(printable(line.rstrip(b"\r"))) for line in pieces)
     return Counter(line for line in _whole(lines) if line and not _ELSEWHERE.match(line))
 
 
@@ -226,7 +228,7 @@ def _memory(transcript: bytes) -> Mapping[str, str]:
     line = _MEMORY_LINE.search(transcript)
     if line is None:
         return {}
-    available, total, rest = (group.decode() for group in line.groups())
+    available, total, rest = (printable(group) for group in line.groups())
     figures = {name: number for number, name in _FIGURE.findall(rest)}
     held = sum(int(figures.get(name, "0")) for name in ("reserved", "cma-reserved"))
     later = int(total) - int(available) - held

@@ -111,6 +111,7 @@ def prepare(plan: Plan, prepared: Prepared, ours: Path, directory: Path) -> None
     `ours` is the directory of our boot image, not yet booted. Raises UserError.
     """
     rundir.make_fresh(directory)
+    rundir.mark(directory)
     image = prepared.assembled.image
     initrd = image.region("initrd")
     assert initrd is not None

@@ -21,7 +21,9 @@ from bootproof.harness.guest import kernellog
 from bootproof.loader.address import Range
 
 _BEGIN = rb"^(?:" + kernellog.STAMP + rb")?bootproof: "  # it may come by way of the kernel's log
-_LINE = re.compile(_BEGIN + rb"(\d{1,3}) ([0-9a-f]{8}) (\w+ [^\r\n]*)\r?\n", re.MULTILINE)
+_LINE = re.compile(
+    _BEGIN + rb"(\d{1,3}) ([0-9a-f]{8}) (\w{1,32} [^\r\n]{0,8192})\r?\n", re.MULTILINE
+)
 _PROOF = "proof"
 _PROOF_BEGINS = re.compile(_BEGIN + rb"proof ", re.MULTILINE)
 PROOF = re.compile(_BEGIN + rb"proof ([0-9a-f]{64})\r?\n", re.MULTILINE)
@@ -128,7 +130,7 @@ def _end(text: bytes, proof: re.Match[bytes] | None) -> int:
 
 
 def _iomem_range(text: str) -> Range | None:
-    match = re.fullmatch(r"([0-9a-f]+)-([0-9a-f]+)", text)
+    match = re.fullmatch(r"([0-9a-f]{1,16})-([0-9a-f]{1,16})", text)
     if match is None:
         return None
     first, last = (int(part, 16) for part in match.groups())

@@ -10,7 +10,10 @@ arch/x86/kernel/dumpstack.c and arch/arm64/kernel/traps.c.
 from __future__ import annotations
 
 import re
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from bootproof.harness.text import printable, quoted
@@ -19,27 +22,32 @@ _CALLER: Final = rb"(?:\[ *[TC]\d+\])? "  # with CONFIG_PRINTK_CALLER
 STAMP: Final = rb"(?<!\] )\[ *\d+\.\d+\]" + _CALLER
 """Before each line of the kernel's, unless printk.time is off. A stamp behind a stamp is part of a
 quotation."""
-SECOND: Final = rb"\[ *(\d+)\.\d+\]" + _CALLER
+SECOND: Final = rb"\[ *(\d{1,12})\.\d+\]" + _CALLER
 """The same at the beginning of a line, with the second as a group."""
 _BEGIN: Final = rb"(?:^|" + STAMP + rb")"
-_FRAME: Final = rb"(\w[\w.]*\+0x[0-9a-f]+/0x[0-9a-f]+)"
+_REST: Final = rb"[^\r\n]{0,1000}"  # of a message: LOG_LINE_MAX of kernel/printk/printk.c
+_FRAME: Final = rb"(\w[\w.]{0,500}\+0x[0-9a-f]{1,16}/0x[0-9a-f]{1,16})"
 
-_PANIC: Final = re.compile(_BEGIN + rb"Kernel panic - not syncing: ([^\r\n]*)", re.MULTILINE)
+_PANIC: Final = re.compile(_BEGIN + rb"Kernel panic - not syncing: (" + _REST + rb")", re.MULTILINE)
 END_OF_PANIC: Final = re.compile(_BEGIN + rb"---\[ end Kernel panic", re.MULTILINE)
 """What a kernel that stays after its panic prints last."""
-DIED: Final = rb"[^\[\]\r\n][^\r\n]{0,200}?: [0-9a-f]{4,16} \[#\d+\](?=(?: [A-Z0-9_]+){0,12} *\r?$)"
+DIED: Final = (
+    rb"[^\[\]\r\n][^\[\r\n]{0,200}?: [0-9a-f]{4,16} \[#\d+\](?=(?: [A-Z0-9_]+){0,12} *\r?$)"
+)
 """The end of what ran, with the error code of x86 or the syndrome of arm64; then PREEMPT, SMP and
 their like only."""
 _DIED: Final = re.compile(_BEGIN + rb"(" + DIED + rb")", re.MULTILINE)
 _BUG: Final = re.compile(
-    _BEGIN + rb"((?:BUG: |kernel BUG at |Unable to handle kernel )[^\r\n]*)", re.MULTILINE
+    _BEGIN + rb"((?:BUG: |kernel BUG at |Unable to handle kernel )" + _REST + rb")", re.MULTILINE
 )
 _TRACE: Final = re.compile(_BEGIN + rb"Call [Tt]race:", re.MULTILINE)
 _IN_TRACE: Final = re.compile(_BEGIN + rb" " + _FRAME, re.MULTILINE)
 _AT: Final = re.compile(rb"(?:RIP: \d+:|pc : )" + _FRAME)
 _ORDERLY: Final = re.compile(
     _BEGIN
-    + rb"(reboot: (?:Restarting system|Power down|System halted|Power off not available)[^\r\n]*)",
+    + rb"(reboot: (?:Restarting system|Power down|System halted|Power off not available)"
+    + _REST
+    + rb")",
     re.MULTILINE,
 )
 # What Linux says again of what it was given ("Kernel command line: …", "Unknown kernel command line
@@ -47,21 +55,21 @@ _ORDERLY: Final = re.compile(
 _ECHO: Final = re.compile(rb"(ommand line(?:: | parameters ))([^\r\n]*)")
 _BANNER: Final = re.compile(_BEGIN + rb"Linux version ", re.MULTILINE)
 # setup_arch() of init/main.c. Newer kernels part a long one into lines that end in a backslash.
-_COMMAND_LINE: Final = re.compile(
-    _BEGIN + rb"Kernel command line: ([^\r\n]*[^\r\n\\])\r?\n", re.MULTILINE
-)
+_COMMAND_LINE: Final = re.compile(_BEGIN + rb"Kernel command line: ", re.MULTILINE)
+_WHOLE_LINE: Final = re.compile(rb"([^\r\n]{0,8192}[^\r\n\\])\r?\n")
+_TIMES_LOOKED_AT: Final = 100
 _CONSOLE: Final = re.compile(
-    _BEGIN + rb"(?:printk: )?(?:legacy )?console \[(\w+)\] enabled", re.MULTILINE
+    _BEGIN + rb"(?:printk: )?(?:legacy )?console \[(\w{1,32})\] enabled", re.MULTILINE
 )
 _UNHEARD: Final = re.compile(
-    _BEGIN + rb"bootproof: no serial port for init; the console is (\w+)", re.MULTILINE
+    _BEGIN + rb"bootproof: no serial port for init; the console is (\w{1,32})", re.MULTILINE
 )
 _SGR: Final = rb"(?:\x1b\[[0-9;:]*m)*"  # ECMA-48, 8.3.117
-_INIT_RUNS: Final = re.compile(rb"Run /[^\r\n]* as init process\r?\n")
+_INIT_RUNS: Final = re.compile(rb"Run /[^\r\n]{0,200}? as init process\r?\n")
 _NOT_EXECUTED: Final = re.compile(
-    _BEGIN + rb"((?:Failed to execute /|Starting init: )[^\r\n]*)", re.MULTILINE
+    _BEGIN + rb"((?:Failed to execute /|Starting init: )" + _REST + rb")", re.MULTILINE
 )
-_KILLED: Final = re.compile(r"Attempted to kill init! *exitcode=0x([0-9a-f]+)")
+_KILLED: Final = re.compile(r"Attempted to kill init! *exitcode=0x([0-9a-f]{1,8})")
 _NO_INIT: Final = ("No working init found", "Requested init ")
 _OWN_WORDS_WITHIN: Final = 64 << 10  # bytes
 _BUG_REACH: Final = 2000  # bytes from "BUG: ..." to the line with the oops number
@@ -115,7 +123,7 @@ def without_echoes(text: bytes) -> bytes:
 def panic(text: bytes) -> Message | None:
     """The first panic; its frame is the first of the call trace that is not panic() itself."""
     text = without_echoes(text)
-    said = _PANIC.search(text)
+    said = _search(_PANIC, text)
     if said is None:
         return None
     reason = printable(said.group(1)).rstrip() or "without a reason"
@@ -125,7 +133,7 @@ def panic(text: bytes) -> Message | None:
 def oops(text: bytes) -> Message | None:
     """The first oops: an exception in the kernel that killed what ran (die(), "[#1]")."""
     text = without_echoes(text)
-    died = _DIED.search(text)
+    died = _search(_DIED, text)
     if died is None:
         return None
     bugs = list(_BUG.finditer(text, max(0, died.start() - _BUG_REACH), died.start()))
@@ -141,30 +149,33 @@ def faulting_function(text: bytes, start: int = 0, end: int | None = None) -> st
 
 def on_console(transcript: bytes) -> bool:
     """Whether a kernel has begun to tell the console what it does: its banner comes first."""
-    return _BANNER.search(transcript) is not None
+    return _search(_BANNER, transcript) is not None
 
 
 def consoles(text: bytes) -> tuple[str, ...]:
     """The consoles that the kernel opened, by the names that console= has for them."""
-    return tuple(match[1].decode() for match in _CONSOLE.finditer(without_echoes(text)))
+    opened = islice(_every(_CONSOLE, without_echoes(text)), _TIMES_LOOKED_AT)
+    return tuple(dict.fromkeys(match[1].decode() for match in opened))
 
 
 def unheard(text: bytes) -> str | None:
     """The console of a guest whose init, ours, found no serial port to prove its boot through."""
-    found = _UNHEARD.search(text)
+    found = _search(_UNHEARD, text)
     return found[1].decode() if found else None
 
 
 def command_line(text: bytes) -> str | None:
     """The command line that the kernel says it has, all of it on one line."""
-    found = _COMMAND_LINE.search(text)
-    return found[1].decode("utf-8", "backslashreplace") if found else None
+    for said in islice(_every(_COMMAND_LINE, text), _TIMES_LOOKED_AT):
+        if line := _WHOLE_LINE.match(text, said.end()):
+            return line[1].decode("utf-8", "backslashreplace")
+    return None
 
 
 def orderly_end(text: bytes) -> str | None:
     """The last message of a kernel that restarts or ends the machine because it was asked to."""
-    said = list(_ORDERLY.finditer(without_echoes(text)))
-    return printable(said[-1].group(1)) if said else None
+    said = deque(_every(_ORDERLY, without_echoes(text)), maxlen=1)
+    return printable(said[0].group(1)) if said else None
 
 
 def powered_down(text: bytes) -> str | None:
@@ -186,7 +197,7 @@ def init_failure(text: bytes) -> str | None:
     end = init_end(text, runs.end() if runs else None)
     if end is not None:
         return f"init {end.how} without its proof{end.last_words} ({end.reason})"
-    found = _PANIC.search(text)
+    found = _search(_PANIC, text)
     reason = printable(found.group(1)) if found else ""
     if reason.startswith(_NO_INIT):
         tried = _NOT_EXECUTED.search(text)
@@ -213,13 +224,36 @@ def init_end(text: bytes, began: int | None) -> InitEnd | None:
 
     What init says begins at `began`; None when that is not known.
     """
-    found = _PANIC.search(text)
+    found = _search(_PANIC, text)
     killed = _KILLED.match(printable(found.group(1))) if found else None
     if found is None or killed is None or _DIED.search(text, 0, found.start()):
         return None
     stamped = re.search(STAMP, text)  # else nothing tells whose words are whose
     said = text[began : found.start()] if stamped and began is not None else b""
     return InitEnd(int(killed.group(1), 16), _last_words(said), printable(found.group(1)))
+
+
+def _search(pattern: re.Pattern[bytes], text: bytes) -> re.Match[bytes] | None:
+    return next(_every(pattern, text), None)
+
+
+def _every(pattern: re.Pattern[bytes], text: bytes) -> Iterator[re.Match[bytes]]:
+    """The matches, in order. To look for a word first costs next to nothing, and most texts have
+    nothing to find.
+    """
+    return pattern.finditer(text) if _WORDS[pattern] in text else iter(())
+
+
+_WORDS: Final = {
+    _PANIC: b"Kernel panic - not syncing: ",
+    _DIED: b" [#",
+    _ORDERLY: b"reboot: ",
+    _BANNER: b"Linux version ",
+    _COMMAND_LINE: b"Kernel command line: ",
+    _CONSOLE: b"] enabled",
+    _UNHEARD: b"bootproof: no serial port for init",
+}
+"""What a text must have in it for a pattern to match."""
 
 
 def _last_words(text: bytes) -> str:

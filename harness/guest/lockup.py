@@ -22,6 +22,7 @@ _REPORT: Final = re.compile(
 )
 _LASTS: Final = 45  # seconds of the guest from the first report to one that ends the run
 _FORGOTTEN: Final = 100  # seconds without a report: what was told before was over
+_LONGEST: Final = 1 << 20  # bytes without an end of a line that are looked at again
 _REPORTS: Final = 3  # where the kernel does not stamp its messages
 
 
@@ -36,6 +37,7 @@ class LockupReports:
 
     def lasting(self, transcript: bytes | bytearray) -> bool:
         """Whether the lines that came since it was asked last say that a lockup goes on."""
+        self._read = max(self._read, len(transcript) - _LONGEST)
         end = transcript.rfind(b"\n", self._read) + 1
         reports = list(_REPORT.finditer(transcript, self._read, max(end, self._read)))
         self._read = max(end, self._read)

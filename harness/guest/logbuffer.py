@@ -8,11 +8,13 @@ RAM is only read, through the file that QEMU has mapped. Judges nothing.
 
 from __future__ import annotations
 
+import functools
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import Final
 
 from bootproof.loader.address import GIB, MIB, Range
@@ -34,6 +36,8 @@ _FEWEST: Final = 3  # records in a row
 _CHUNK: Final = 4 * MIB
 _MOST_BYTES: Final = GIB  # of touched RAM that are looked through
 _MOST_WORDS: Final = 1 << 20
+_MOST_RECORDS: Final = 1 << 18  # of the largest ring that anybody asks for (log_buf_len=)
+_MOST_TEXT: Final = 16 * MIB
 _CONTINUED: Final = b"\x01c\n"  # what printk leaves of a KERN_CONT that only ended the line
 _LEVELS: Final = tuple(b"\x01" + bytes([level]) for level in b"01234567dc")  # kern_levels.h
 
@@ -54,7 +58,14 @@ def read(memory: GuestMemory) -> bytes:
     if records[-1].id in _LAST_OF_FIRST:
         rows += _rows(_later_words(memory, extents, records))
         records = _joined(rows)
-    return b"".join(text + b"\n" for text in _texts(memory, records))
+    texts: deque[bytes] = deque()
+    left = _MOST_TEXT
+    for text in _texts(memory, records, _lengths(memory, extents, records[-1])):
+        texts.append(text + b"\n")
+        left -= len(texts[-1])
+        while left < 0:  # what was said last is what counts
+            left += len(texts.popleft())
+    return b"".join(texts)
 
 
 def _words(memory: GuestMemory, extents: Sequence[Range]) -> Iterator[_Record]:
@@ -127,34 +138,96 @@ def _joined(rows: Sequence[list[_Record]]) -> list[_Record]:
 
     A kernel that moves to a larger buffer leaves the records of the first one behind.
     """
-    joined = max(rows, key=len)
+    longest = max(rows, key=len)
     by_first = {row[0].id: row for row in rows}
     by_last = {row[-1].id: row for row in rows}
-    while (following := by_first.pop(joined[-1].id + 1 & _ID_MASK, None)) is not None:
-        joined = [*joined, *following]
-    while (before := by_last.pop(joined[0].id - 1 & _ID_MASK, None)) is not None:
-        joined = [*before, *joined]
-    return joined
+    joined = deque([longest])
+    while (following := by_first.pop(joined[-1][-1].id + 1 & _ID_MASK, None)) is not None:
+        joined.append(following)
+    while (before := by_last.pop(joined[0][0].id - 1 & _ID_MASK, None)) is not None:
+        joined.appendleft(before)
+    return [*chain.from_iterable(joined)][-_MOST_RECORDS:]
 
 
-def _texts(memory: GuestMemory, records: Sequence[_Record]) -> Iterator[bytes]:
+def _texts(
+    memory: GuestMemory,
+    records: Sequence[_Record],
+    length: Callable[[int], int | None] = lambda _: None,
+) -> Iterator[bytes]:
     for index, record in enumerate(records):
-        yield _text(memory, record, records[index + 1] if index + 1 < len(records) else None)
+        raw = _raw(memory, record, records[index + 1] if index + 1 < len(records) else None)
+        size = length(record.id)
+        yield _as_printed(raw) if size is None or size > len(raw) else raw[:size]
 
 
-def _text(memory: GuestMemory, record: _Record, following: _Record | None) -> bytes:
+def _raw(memory: GuestMemory, record: _Record, following: _Record | None) -> bytes:
     start = record.address + _WORD
     end = start + _LONGEST
     if following is not None and start < following.address < end:
         end = following.address
     bank = next(b.range for b in memory.banks if b.range.contains(Range(start, 1)))
-    return _as_printed(memory.read(start, min(end, bank.end) - start).partition(b"\0")[0])
+    return memory.read(start, min(end, bank.end) - start).partition(b"\0")[0]
+
+
+# --- how long a text is -------------------------------------------------------------------------
+
+# printk_info of printk_ringbuffer.h: number of the message, nanoseconds, length of its text. They
+# lie in an array of their own, by the lower bits of the record's id.
+_INFO: Final = struct.Struct("<QQH")
+_INFO_SIZE: Final = 88
+_DESCRIPTORS: Final = tuple(1 << shift for shift in range(8, 20))
+_MOST_PLACES: Final = 100_000
+
+
+def _lengths(
+    memory: GuestMemory, extents: Sequence[Range], last: _Record
+) -> Callable[[int], int | None]:
+    """The length of a record's text by its id, as far as the kernel's own notes are found."""
+    earlier = range(last.id - _FEWEST, last.id)
+    numbers = {count: _number(last.id, count) for count in _DESCRIPTORS}
+    # Numbers that are too small stand everywhere.
+    wanted = {count: number for count, number in numbers.items() if number >= 2 * _FEWEST}
+    for count, place in islice(_places(memory, extents, wanted), _MOST_PLACES):
+        base = place - _INFO_SIZE * (last.id % count)
+        if all(_length(memory, base, count, id_) is not None for id_ in earlier):
+            return functools.partial(_length, memory, base, count)
+    return lambda _: None
+
+
+def _number(id_: int, count: int) -> int:
+    """Which message it is, from 0, of a ring with `count` descriptors; negative for none of it."""
+    number = (id_ + count) & _ID_MASK
+    return number if number < 1 << 31 else number - (1 << 32)
+
+
+def _places(
+    memory: GuestMemory, extents: Sequence[Range], numbers: Mapping[int, int]
+) -> Iterator[tuple[int, int]]:
+    """Where words with these values lie, each with the key of its value."""
+    for part in chain.from_iterable(map(_chunks, extents)):
+        data = memory.read(part.start, part.size)
+        for key, number in numbers.items():
+            wanted = number.to_bytes(_WORD, "little")
+            at = data.find(wanted)
+            while at >= 0:
+                if not at % _WORD:
+                    yield key, part.start + at
+                at = data.find(wanted, at + 1)
+
+
+def _length(memory: GuestMemory, base: int, count: int, id_: int) -> int | None:
+    place = base + _INFO_SIZE * (id_ % count)
+    if not memory.contains(place, _INFO.size):
+        return None
+    number, _, length = _INFO.unpack(memory.read(place, _INFO.size))
+    return length if number == _number(id_, count) and length <= _LONGEST else None
 
 
 def _as_printed(raw: bytes) -> bytes:
     """A record's text without what printk leaves behind it (printk_sprint in printk.c).
 
-    It moves a text down over its log level, so that two bytes of the original stay behind it.
+    It moves a text down over its log level, so that two bytes of the original stay behind it. A
+    text without a level (of a program, say) that ends in a pair of the same looks alike.
     """
     if raw.endswith(_CONTINUED):
         return raw.removesuffix(_CONTINUED)

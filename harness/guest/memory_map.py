@@ -13,7 +13,7 @@ from bootproof.loader.address import Range
 USABLE: Final = "usable"
 ABSENT: Final = "absent"
 _ENTRY: Final = re.compile(
-    rb"BIOS-e820: \[mem 0x(?P<first>[0-9a-f]{16})-0x(?P<last>[0-9a-f]{16})\] +"
+    rb"BIOS-e820: \[mem 0x(?P<first>[0-9a-f]{16})-0x(?P<last>[0-9a-f]{16})\] {1,40}"
     rb"(?P<kind>[^\r\n]{,80}?)\r?\n"
 )
 _MOST_ENTRIES: Final = 1024  # a kernel's own table has less (E820_MAX_ENTRIES, without NUMA)

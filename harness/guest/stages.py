@@ -23,7 +23,7 @@ _MARKS: Final = (
     ("proof", rb"bootproof: proof "),
 )
 _WINDOW: Final = 1 << 16  # bytes of a transcript that a follower looks back
-_TIME: Final = re.compile(rb"^\[ *(\d+\.\d+)\]")
+_TIME: Final = re.compile(rb"^\[ *(\d{1,12}\.\d{1,12})\]")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pexpect
@@ -23,8 +23,10 @@ else:  # generic in its stubs only
     _Spawn = SpawnBase
 
 _CHUNK = 64 << 10
+_HALF = 100_000  # lines of a transcript with times, from each end
 _WINDOW = 2 * _CHUNK  # a read, and a pattern that began in the one before
 _PAUSE = 0.005
+_LONGEST_LINE = 8192  # bytes that are looked at
 DEFAULT_LIMIT = 16 << 20
 
 
@@ -77,10 +79,12 @@ class ConsoleFile(_Spawn):
         return len(self.transcript) >= self._limit
 
     def line_before_match(self) -> bytes:
-        """What stands before the last match on its line."""
+        """What stands before the last match on its line, as far as lines are read."""
         matched = self.after if isinstance(self.after, bytes) else b""
         begin = len(self.transcript) - len(self.buffer) - len(matched)
-        return bytes(self.transcript[self.transcript.rfind(b"\n", 0, begin) + 1 : begin])
+        start = max(0, begin - _LONGEST_LINE)
+        start = max(start, self.transcript.rfind(b"\n", start, begin) + 1)
+        return bytes(self.transcript[start:begin])
 
     def drain(self) -> None:
         """Reads all that is there, without looking for anything."""
@@ -116,16 +120,31 @@ class ConsoleFile(_Spawn):
 
 
 def timestamped(transcript: bytes | bytearray, arrivals: list[tuple[float, int]]) -> str:
-    """The transcript with host seconds before each line; control characters are made visible."""
+    """The transcript with host seconds before each line; control characters are made visible.
+
+    Of a flood of lines, the beginning and the end.
+    """
     lines = []
-    position, index = 0, 0
-    for line in transcript.split(b"\n"):
+    index = 0
+    for position, line in _lines(bytes(transcript)):
         while index + 1 < len(arrivals) and arrivals[index + 1][1] <= position:
             index += 1
         seconds = arrivals[index][0] if arrivals else 0.0
-        text = printable(line.rstrip(b"\r"))
-        lines.append(f"[{seconds:8.3f}] {text}")
+        lines.append(f"[{seconds:8.3f}] {line}\n")
+    return "".join(lines)
+
+
+def _lines(transcript: bytes) -> Iterator[tuple[int, str]]:
+    """Each line with its place in bytes; what stands for those that are left out."""
+    begin = transcript.split(b"\n", _HALF)
+    end: list[bytes] = []
+    position, gone = 0, 0
+    if len(begin) > _HALF and begin[-1].count(b"\n") > _HALF:
+        end = begin.pop().rsplit(b"\n", _HALF)
+        gone = end[0].count(b"\n") + 1
+    for number, line in enumerate([*begin, *end]):
+        if gone and number == len(begin):
+            yield position, f"[… {gone} lines left out, see console.log …]"
+        elif line or position < len(transcript):
+            yield position, printable(line.rstrip(b"\r"))
         position += len(line) + 1
-    if lines and not transcript.rpartition(b"\n")[2]:
-        lines.pop()
-    return "".join(f"{line}\n" for line in lines)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import time
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -125,10 +126,8 @@ class Watch:
         patterns = self._console.compile_pattern_list([*awaited.values()])
         proven = False
         while True:
-            sign = [*awaited][self._console.expect_list(patterns, timeout=POLL_SECONDS)]
-            if self._is_command_line(sign, marker):
-                sign = Sign.NOTHING_NEW
-            if sign is Sign.PROOF and proof and not proven:
+            sign = self._next_sign([*awaited], patterns, marker, proven=proven)
+            if sign is Sign.PROOF and proof:
                 proven = True
                 self._budget = self._budget.after_proof()
             if sign is Sign.END_OF_PANIC:
@@ -146,6 +145,21 @@ class Watch:
             )
             if end is not None:
                 return self.stop(End.PROOF if proven and end.given_up else end)
+
+    def _next_sign(
+        self, awaited: list[Sign], patterns: list[Any], marker: bytes | None, *, proven: bool
+    ) -> Sign:
+        """What comes next on the console, if it is of interest: a guest may say a proof again, or
+        its command line, as often as it likes.
+        """
+        deadline = time.monotonic() + POLL_SECONDS
+        while True:
+            sign = awaited[self._console.expect_list(patterns, timeout=POLL_SECONDS)]
+            again = proven and sign is Sign.PROOF
+            if not again and not self._is_command_line(sign, marker):
+                return sign
+            if time.monotonic() > deadline:
+                return Sign.NOTHING_NEW
 
     def _is_command_line(self, sign: Sign, marker: bytes | None) -> bool:
         """Whether what was found is, or for the marker has once been, in the command line that a

@@ -8,9 +8,11 @@ come. Tests that are Python functions run in between, in the main thread, in the
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Final
 
 import pytest
 
@@ -50,12 +52,52 @@ class Slots:
                 self._changed.notify_all()
 
 
+class Threads:
+    """The threads that work on a case: to be interrupted as the main thread is by a signal, where
+    the end of their QEMUs does not end them. To read what a guest has said may take long.
+    """
+
+    def __init__(self) -> None:
+        self._working: set[int] = set()
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def here(self) -> Iterator[None]:
+        """Counts the thread that works in the block."""
+        with self._changed:
+            self._working.add(threading.get_ident())
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._working.discard(threading.get_ident())
+                self._changed.notify_all()
+
+    def end(self, seconds: float) -> None:
+        """Waits for them, and from then on interrupts those that are still there."""
+        with self._changed:
+            while not self._changed.wait_for(lambda: not self._working, seconds):
+                self._working = {thread for thread in self._working if _interrupted(thread)}
+
+
+def _interrupted(thread: int) -> bool:
+    """Raises KeyboardInterrupt in a thread, as soon as it is between two steps; False when it has
+    ended.
+    """
+    interrupt = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    return bool(interrupt(ctypes.c_ulong(thread), ctypes.py_object(KeyboardInterrupt)))
+
+
+_JUDGING_SECONDS: Final = 2.0
+
+
 class InFlight:
     """A pytest plugin of one session; `jobs` is how many guests run at once."""
 
     def __init__(self, jobs: int) -> None:
         self._jobs = jobs
         self._slots = Slots(jobs)
+        self._judging = Threads()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
@@ -70,6 +112,8 @@ class InFlight:
             RUNNING.end()
             if CLUSTER in session.config.stash:
                 session.config.stash[CLUSTER].cancel()
+            pool.shutdown(wait=False, cancel_futures=True)
+            self._judging.end(_JUDGING_SECONDS)
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -91,7 +135,7 @@ class InFlight:
             self._hear(session, waiting)
 
     def _boot(self, item: CaseItem) -> CaseResult:
-        with self._slots.taken():
+        with self._slots.taken(), self._judging.here():
             return item.boot()
 
     def _hear(

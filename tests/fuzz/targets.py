@@ -17,9 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bootproof.harness import typedjson
 from bootproof.harness.cases.scenarios import parse_scenarios
 from bootproof.harness.cases.schema import case_from_data, case_to_data
+from bootproof.harness.compare.differences import ComparedBoot, boot_differences
+from bootproof.harness.compare.memory_at_entry import MemoryAtEntry
+from bootproof.harness.compare.reasons import code_for, facts
 from bootproof.harness.errors import UserError
+from bootproof.harness.guest.lockup import LockupReports
+from bootproof.harness.guest.stages import stages
+from bootproof.harness.observation import End, Observation
+from bootproof.harness.results import results
+from bootproof.harness.verdict import ExpectedHandover, Verdict, judge
 from bootproof.kernels import load_catalog, sources
 from bootproof.loader import (
     BzImage,
@@ -43,6 +52,7 @@ from bootproof.loader.inspect import inspect
 from bootproof.loader.result import KernelLoaderResult
 from bootproof.loader.unpack import uki_parts, unpack, unpack_fully
 from tests.builders import images, packings
+from tests.builders.guests import Claim, machine
 
 MIB: Final = 1 << 20
 BANKS: Final = ((0, 0x8000), (0x8000, 0x8000), (0x20_0000, 0x8000), (1 << 40, 0x1000))
@@ -330,6 +340,49 @@ def _no_kernels() -> list[bytes]:
     ]
 
 
+# guests -------------------------------------------------------------------------------------------
+
+
+def _guest(data: bytes) -> None:
+    """All that reads what a guest says: its console, its log buffer, and two boots compared."""
+    console, _, log = data.partition(b"\0\0")
+    for expected in (_CLAIM.expected, ExpectedHandover(0x1000, b"login:")):
+        for end in (End.GUEST_RESET, End.PARKED, End.BUDGET):
+            judgement = judge(expected, Observation(console, end, log=log))
+            check(judgement.reason.isprintable(), f"not one line: {judgement.reason!r}")
+            for complaint in judgement.complaints:
+                shown = str(complaint).replace("\t", " ")
+                check(shown.isprintable(), f"not one line: {complaint}")
+    json.dumps(typedjson.to_json((results.transcript(console), *stages(console))), allow_nan=False)
+    LockupReports().lasting(console)
+    ours, other = (
+        ComparedBoot(Verdict.BOOTED, "", "linux64", None, MemoryAtEntry(), text)
+        for text in (console, log)
+    )
+    told = facts(ours, other, [Range(*bank) for bank in BANKS], firmware=True)
+    for difference in boot_differences(ours, other):
+        code_for(difference, told)
+
+
+_CLAIM: Final = Claim(machine("x86_64"), 2 * MIB)
+
+
+def _consoles() -> list[bytes]:
+    log = (
+        b"[    0.000000] Linux version 6.1\n[    0.000000] BIOS-e820: [mem 0x0000000000000000"
+        b"-0x000000000009fbff] usable\n[    0.1] Memory: 1K/2K available (3K kernel code, 4K x)\n"
+        b"[    0.2] Kernel command line: quiet\n[    0.3] Run /init as init process\n"
+    )
+    ends = (
+        b"[    1.0] Oops: 0000 [#1] SMP\n[    1.0] RIP: 0010:f+0x1/0x2\n",
+        b"[    1.0] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100\n",
+        b"[    1.0] watchdog: BUG: soft lockup - CPU#0 stuck for 22s!\n[ 9.0] reboot: Power down\n",
+        b"[    1.0] Initramfs unpacking failed: junk\n[    1.0] RAMDISK: [mem 0x1-0x2]\n",
+        _CLAIM.text(),
+    )
+    return [log + end + b"\0\0" + log + other for end in ends for other in ends[:2]]
+
+
 def _look(data: bytes) -> None:
     option, content = (data[:1] or b"\0")[0], data[1:]
     identify(content)
@@ -347,6 +400,7 @@ TARGETS: Final = {
         Target("boot-json", _boot_image, _boot_images),
         Target("scenarios", _scenarios, _scenario_files),
         Target("inspect", _look, _with_option(_everything)),
+        Target("guest", _guest, _consoles),
         *(
             Target(f"unpack-{name}", _unpacks, _streams(pack))
             for name, (_, pack) in packings.COMPRESSORS.items()

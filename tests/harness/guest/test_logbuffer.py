@@ -59,6 +59,20 @@ def test_text_without_a_level_and_text_that_repeats(memory: GuestMemory) -> None
     assert lines(memory) == [b"some text", b"x", b"papa", b"a", b"b", b"", b"12"]
 
 
+@pytest.mark.parametrize("first", [FIRST, FIRST_62])
+def test_length_of_a_text_is_what_the_kernel_notes(first: int, memory: GuestMemory) -> None:
+    """A program's text has no level: of one that ends in a pair twice, nothing was left behind."""
+    said = [(b"%d fine" % number, True) for number in range(6)]
+    said += [(b"code 1fffffff", False), (b"code 1fffffff", True), (b"end", True)]
+    blocks = [block(first + number, *text) for number, text in enumerate(said)]
+    memory.write(GIB + 0x8000, b"".join(blocks))
+    assert lines(memory)[6:8] == [b"code 1fffff", b"code 1fffffff"]
+    for number, (text, _) in enumerate(said):
+        info = struct.pack("<QQH", number, number * 1000, len(text))
+        memory.write(GIB + 0x40_0000 + 88 * ((first + number) % 4096), info)
+    assert lines(memory) == [text for text, _ in said]
+
+
 def test_line_that_was_continued(memory: GuestMemory) -> None:
     data = ring(FIRST, b"one", b"two", b"three")
     memory.write(GIB, data + block(FIRST + 3, b"BIOS-e820: usable\x01c", level=False))
