@@ -9,8 +9,9 @@ this order, so that there is no path, link or device in it to follow, and nothin
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import re
-import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ import zstandard
 
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
-from bootproof.harness.host.files import disk_errors
+from bootproof.harness.host.files import disk_errors, open_given
 from bootproof.harness.host.process import MOST_WRITTEN
 from bootproof.harness.qemu.session import CONSOLE, RUN_LOG
 from bootproof.harness.record import playback, recording
@@ -108,23 +109,23 @@ def unpack(path: Path, directory: Path) -> None:
 
     Raises UserError naming the file and the reason, and LoaderError.
     """
-    with disk_errors(path), path.open("rb") as raw:
-        with disk_errors(directory):
-            directory.mkdir(mode=0o700)
+    if os.path.lexists(directory):
+        raise UserError(f"{directory}: {os.strerror(errno.EEXIST)}")
+    with (
+        disk_errors(path),
+        open_given(path) as raw,
+        disk_errors(directory),
+        scratch.directory(directory.absolute().parent) as draft,
+    ):
+        (draft / "run").mkdir(mode=0o700)
         try:
             reader = zstandard.ZstdDecompressor(max_window_size=_WINDOW).stream_reader(raw)
-            _unpack(_Archive(reader), directory)
+            _unpack(_Archive(reader), draft / "run")
         except (ValueError, zstandard.ZstdError) as error:
             raise UserError(f"{path}: {printable(str(error).encode())}") from error
         except LoaderError as error:
             raise UserError(f"{path}: {error}") from error
-        finally:
-            if not (directory / _DONE).exists():
-                shutil.rmtree(directory, ignore_errors=True)
-        (directory / _DONE).unlink()
-
-
-_DONE: Final = ".unpacked"
+        (draft / "run").rename(directory)
 
 
 @contextlib.contextmanager
@@ -151,7 +152,6 @@ def _unpack(archive: _Archive, directory: Path) -> None:
     extra = dict(_EXTRA)
     with GuestMemory(image.banks, path=directory / bootimage.RAM) as memory:
         _unpack_rest(archive, members, extra, memory, directory)
-    (directory / _DONE).touch()
 
 
 def _unpack_rest(

@@ -76,17 +76,30 @@ def _boot_image(directory: Path) -> tuple[BootImage, Path]:
     description, ram = directory / bootimage.DESCRIPTION, directory / bootimage.RAM
     if not description.exists():
         raise UserError(f"{directory}: is not the directory of a run: no {bootimage.DESCRIPTION}")
-    if ram.is_symlink():
-        ram = ram.resolve()
     if not ram.exists():
         raise UserError(
             f"{directory}: guest RAM was not kept ({bootimage.RAM}), and nothing can be replayed"
             " without it; run the case again (with --keep all)"
         )
     try:
-        return bootimage.parse(recording.read_small(description, _DESCRIPTION_LIMIT)), ram
+        image = bootimage.parse(recording.read_small(description, _DESCRIPTION_LIMIT))
     except ValueError as error:
         raise UserError(f"{description}: {error}") from error
+    return image, _linked(ram, image) if ram.is_symlink() else ram
+
+
+def _linked(link: Path, image: BootImage) -> Path:
+    """The RAM that a link leads to: that of the boot image that was run, and nobody else's file.
+
+    Raises UserError and LoaderError.
+    """
+    ram = link.resolve()
+    if ram.name == bootimage.RAM:
+        found = bootimage.open_boot_image(ram.parent)
+        same = (found.arch, found.cpus) == (image.arch, image.cpus)
+        if same and {*found.banks} == {*image.banks}:
+            return ram
+    raise UserError(f"{link}: is a link to {ram}, which is not the RAM of this boot image")
 
 
 def _machine(record: Record, image: BootImage, directory: Path) -> Machine:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bootproof.harness.record import playback
 from bootproof.harness.record.playback import Recorded
-from bootproof.harness.text import printable
+from bootproof.harness.text import printable, safe
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ def run(directory: Path) -> int:
     """Plays back and prints; 0 when everything was the same, else 1. Raises UserError."""
     recorded = playback.open_recorded(directory)
     machine = recorded.machine
-    print(f"record    {directory}")
+    print(f"record    {safe(str(directory))}")
     print(f"machine   {machine.qemu}, {machine.board}, {machine.cpu}, {machine.mode}")
     print(f"recorded  {_extent(recorded.transcript, recorded.instructions)}", flush=True)
     replayed = play(recorded)

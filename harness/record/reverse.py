@@ -26,6 +26,7 @@ from bootproof.harness.qemu.watch import EXIT_SECONDS
 from bootproof.harness.record import playback, qcow2
 from bootproof.harness.record.playback import Playback, Recorded
 from bootproof.harness.record.replaylog import read
+from bootproof.harness.text import safe
 from bootproof.kernels import scratch
 
 _PANIC: Final = b"Kernel panic - not syncing"
@@ -67,7 +68,7 @@ def run(directory: Path, where: str, asked: int | None, symbols: Path | None) ->
     recorded = playback.open_recorded(directory)
     stop = stop_at(recorded, asked)
     with listening(where) as (listener, address), opened(recorded, stop, listener) as running:
-        print(f"record    {directory}")
+        print(f"record    {safe(str(directory))}")
         print(f"stopped   after {stop.instructions:,} guest instructions: {stop.words}")
         print(f"attach    {attach_command(recorded, address, symbols)}")
         print("then      reverse-stepi, reverse-continue, break *ADDRESS, info registers")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bootproof.harness.errors import UserError
-from bootproof.harness.host.files import take_back, write_whole
+from bootproof.harness.host.files import open_regular, take_back, write_whole
 from bootproof.harness.host.process import STDERR
 from bootproof.harness.qemu.placement import DEVICES_DIRECTORY
 from bootproof.harness.qemu.session import CONSOLE, RUN_LOG
@@ -22,11 +22,15 @@ TRANSCRIPT: Final = "transcript.log"
 DMESG: Final = "dmesg.log"  # the log buffer as it lay in guest RAM
 RESULT: Final = "result.json"
 _RESULT_VERSION: Final = 2
+_LARGEST_RESULT: Final = 64 << 20
 RECORD: Final = "replay.json"  # what it takes to play the log back
 
 _DIRECTORIES: Final = (DEVICES_DIRECTORY, "pieces")  # the second is what it was called before
 # By these a run is told from somebody's own directory; no other program makes such files.
-_MARKS: Final = re.compile("|".join(map(re.escape, (bootimage.DESCRIPTION, bootimage.RAM, SCRIPT))))
+_UNDER_WAY: Final = "under-way"  # of a run that makes none of the others before it ends
+_MARKS: Final = re.compile(
+    "|".join(map(re.escape, (bootimage.DESCRIPTION, bootimage.RAM, SCRIPT, _UNDER_WAY)))
+)
 _WRITTEN_WHOLE: Final = "|".join(map(re.escape, (TRANSCRIPT, DMESG, RESULT, RECORD)))
 _ARTIFACTS: Final = re.compile(
     rf"(?:{_MARKS.pattern}|{_WRITTEN_WHOLE})(?:\.part)?|stub[0-9]+\.bin|"
@@ -49,13 +53,19 @@ def make_fresh(directory: Path) -> None:
                 raise UserError(
                     f"{directory}: holds {path.name}, which no run has made; take another one"
                 )
-        for path in paths:
+        # What tells that it is ours goes last: one that is killed here leaves no stranger's.
+        for path in sorted(paths, key=lambda path: _MARKS.fullmatch(path.name) is not None):
             if path.name in _DIRECTORIES:
                 shutil.rmtree(path)
             else:
                 path.unlink()
     except OSError as error:
         raise UserError(f"{error.filename or directory}: {error.strerror}") from error
+
+
+def mark(directory: Path) -> None:
+    """Makes a run directory known as one from its first file on. Raises UserError."""
+    write_whole(directory / _UNDER_WAY, b"")
 
 
 @contextlib.contextmanager
@@ -84,8 +94,9 @@ def _made_by_a_run(path: Path, marked: bool) -> bool:
 def _is_result(path: Path) -> bool:
     """A refused request leaves nothing but its result."""
     try:
-        data = json.loads(path.read_text())
-    except ValueError:
+        with open_regular(path) as file:
+            data = json.loads(file.read(_LARGEST_RESULT))
+    except (ValueError, RecursionError):
         return False
     return isinstance(data, dict) and {"version", "case", "verdict"} <= set(data)
 
@@ -94,6 +105,7 @@ def write_result(directory: Path, result: Mapping[str, Any]) -> None:
     """Writes result.json. Its other keys are stable within a version."""
     whole = {"version": _RESULT_VERSION, **result}
     write_whole(directory / RESULT, f"{json.dumps(whole, indent=2)}\n".encode())
+    (directory / _UNDER_WAY).unlink(missing_ok=True)
 
 
 def drop_ram(directory: Path) -> None:

@@ -13,6 +13,7 @@ import zstandard
 
 from bootproof.harness.errors import UserError
 from bootproof.harness.record import pack, replay
+from bootproof.loader.errors import LoaderError
 from tests.builders.guests import Guest, boot, program
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
@@ -95,6 +96,27 @@ def test_what_cannot_be_replayed_is_not_packed(recorded: Path, tmp_path: Path) -
     with pytest.raises(UserError, match=r"No such file or directory"):
         pack.pack(recorded, tmp_path / "none" / "out.tar.zst")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_the_ram_is_that_of_the_boot_image_and_no_other_file(
+    recorded: Path, tmp_path: Path
+) -> None:
+    """`bootproof run` leaves a link to the RAM of the image that was run; so may a stranger."""
+    shutil.copytree(recorded, tmp_path / "image")
+    shutil.copytree(recorded, tmp_path / "run")
+    link, private = tmp_path / "run" / "ram.img", tmp_path / "private" / "ram.img"
+    link.unlink()
+    link.symlink_to(tmp_path / "image" / "ram.img")
+    pack.pack(tmp_path / "run", tmp_path / "good.tar.zst")
+    private.parent.mkdir()
+    shutil.copy(recorded / "ram.img", private)
+    for target in (private, private.with_name("secret")):
+        target.touch()
+        link.unlink()
+        link.symlink_to(target)
+        with pytest.raises((UserError, LoaderError), match=r"no boot image|is not the RAM of this"):
+            pack.pack(tmp_path / "run", tmp_path / "out.tar.zst")
+    assert not (tmp_path / "out.tar.zst").exists()
 
 
 def refused(packed: Path, content: Members | bytes, reason: str) -> None:

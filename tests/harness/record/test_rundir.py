@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -142,3 +144,42 @@ def test_ram_is_dropped_once(tmp_path: Path) -> None:
     rundir.drop_ram(tmp_path)
     rundir.drop_ram(tmp_path)
     assert tree(tmp_path) == {"boot.json": "{}"}
+
+
+# --- one that was killed ------------------------------------------------------------------------
+
+
+def test_an_earlier_run_whose_removal_was_killed_is_no_strangers(tmp_path: Path) -> None:
+    """Killed at any of its files: what is left is known as a run's."""
+    names = ("boot.json", "console.log", "qemu.sh", "qemu.stderr", "ram.img", "replay.bin")
+    removed: list[str] = []
+    unlink = Path.unlink
+    for most in range(len(names) + 1):
+        directory = tmp_path / str(most)
+        directory.mkdir()
+        for name in names:
+            (directory / name).touch()
+        left = iter(range(most))
+
+        def killed(path: Path, missing_ok: bool = False, left: Iterator[int] = left) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            removed.append(path.name)
+            unlink(path, missing_ok)
+
+        with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            patch.setattr(Path, "unlink", killed)
+            make_fresh(directory)
+        make_fresh(directory)
+        assert not list(directory.iterdir())
+    assert set(removed) == {*names}
+
+
+def test_a_run_that_makes_nothing_else_first_is_known_by_its_mark(tmp_path: Path) -> None:
+    make_fresh(tmp_path / "run")
+    rundir.mark(tmp_path / "run")
+    (tmp_path / "run" / "replay.bin").touch()
+    make_fresh(tmp_path / "run")
+    rundir.mark(tmp_path / "run")
+    rundir.write_result(tmp_path / "run", {"case": "a", "verdict": "booted"})
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["result.json"]
