@@ -6,6 +6,8 @@ reader of standard output that goes away changes none.
 
 from __future__ import annotations
 
+from bootproof.harness.host import early  # isort: split
+
 import argparse
 import contextlib
 import importlib
@@ -39,6 +41,7 @@ def _module(name: str) -> str:
 COMMANDS: Final[Mapping[str, Command]] = {
     name: importlib.import_module(f"{commands.__name__}.{_module(name)}").COMMAND for name in _NAMES
 }
+early.over()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
-    arguments = _understood(words)
     try:
+        arguments = _understood(words)
         code = COMMANDS[arguments.command].run(arguments)
     except KeyboardInterrupt:
         code = INTERRUPTED
@@ -109,6 +112,8 @@ def _lines_of(error: Exception) -> Sequence[str]:
 
     if isinstance(error, FetchError):
         return error.lines
+    if isinstance(error, MemoryError):
+        return ("this process has no memory left",)
     return (str(error),) if isinstance(error, UserError | LoaderError) else ()
 
 

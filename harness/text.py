@@ -19,8 +19,16 @@ _NUMBERS: Final = re.compile(r"\b(?=[a-f]*\d)[0-9a-f]{8,}\b|0x[0-9a-f]+|\d[\d,.]
 
 def printable(line: bytes | bytearray) -> str:
     """One line of guest output, safe for a terminal: control characters become \\x1b and so on."""
-    text = line.decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() or c == "\t" else _escaped(c) for c in text)
+    return safe(line.decode("utf-8", "backslashreplace"))
+
+
+def safe(text: str, also: str = "\t") -> str:
+    """Text of a stranger's, as a terminal may show it; of what is not printable only `also` stays
+    as it is.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in also else _escaped(c) for c in text)
 
 
 def _escaped(character: str) -> str:

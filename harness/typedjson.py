@@ -16,18 +16,20 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, field
 from typing import Any, Final, TypeVar
 
+from bootproof.harness.text import safe
 from bootproof.loader import strictjson
 
 _ABOUT: Final = "about"
+_LINES: Final = "lines"
 _MOST_ITEMS: Final = 1_000_000
-_TEXT_LIMIT: Final = 64 << 20  # characters
+_TEXT_LIMIT: Final = 8 << 20  # characters
 _INTEGER_LIMIT: Final = 1 << 64
 T = TypeVar("T")
 
 
-def about(text: str, **others: Any) -> Any:
-    """A dataclass field that says what it means."""
-    return field(metadata={_ABOUT: text}, **others)
+def about(text: str, *, lines: bool = False, **others: Any) -> Any:
+    """A dataclass field that says what it means; `lines` allows text of more than one line."""
+    return field(metadata={_ABOUT: text, _LINES: lines}, **others)
 
 
 def to_json(value: object) -> Any:
@@ -48,7 +50,24 @@ def from_json(cls: type[T], data: object, path: str = "$") -> T:
     required = [f.name for f in known if not _has_default(f)]
     optional = [f.name for f in known if _has_default(f)]
     items = strictjson.record(data, path, required, optional)
-    return cls(**{k: _read(hints[k], v, strictjson.below(path, k)) for k, v in items.items()})
+    lines = {f.name for f in known if f.metadata.get(_LINES)}
+    return cls(
+        **{
+            name: _shown(_read(hints[name], value, strictjson.below(path, name)), name in lines)
+            for name, value in items.items()
+        }
+    )
+
+
+def _shown(value: Any, lines: bool) -> Any:
+    """Text as what we write is: the file may be a stranger's, and is going to be shown."""
+    if isinstance(value, str):
+        return safe(value, "\t\n" if lines else "\t")
+    if isinstance(value, tuple) and value and isinstance(value[0], str):
+        return tuple(_shown(item, lines) for item in value)
+    if isinstance(value, dict):
+        return {safe(key): _shown(item, lines) for key, item in value.items()}
+    return value
 
 
 def schema(cls: type[Any], title: str, identity: str) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from bootproof.kernels import pruning
+from bootproof.kernels import given, pruning
 from bootproof.kernels.cache import ENVIRONMENT, CachedFile, default_cache_dir
 from bootproof.kernels.errors import BadSource, DiskFull
 
@@ -106,19 +105,9 @@ def _scratch() -> BinaryIO:
 
 @contextmanager
 def _reading(path: Path, shown: str) -> Iterator[BinaryIO]:
-    """A regular file within bounds; opening it never blocks. Raises `BadSource`."""
+    """A file of the user's or of the cache. Raises `BadSource`."""
     try:
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-        with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise BadSource(
-                    f"{shown}: is not a regular file; copy its content into a file first"
-                )
-            if status.st_size > MOST:
-                raise BadSource(
-                    f"{shown}: has {status.st_size} bytes; no kernel has more than {MOST}"
-                )
+        with given.opened(path, MOST) as file:
             yield file
     except OSError as error:
         raise BadSource(f"{shown}: {error.strerror}") from error

@@ -138,7 +138,7 @@ def save(image: BootImage, directory: Path) -> None:
         ]
     part = directory / f"{DESCRIPTION}.part"
     try:
-        part.write_text(json.dumps(data, indent=2) + "\n")
+        part.write_text(json.dumps(data, indent=2) + "\n", "utf-8")
         part.replace(directory / DESCRIPTION)
     except OSError as error:
         part.unlink(missing_ok=True)

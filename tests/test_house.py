@@ -111,3 +111,32 @@ def test_the_recipes_name_every_file_that_knows_of_an_architecture_and_its_proto
 
 def test_the_recipe_for_an_option_is_two_files() -> None:
     assert touched("Add an option") == {"harness/case.py", "harness/prove.py"}
+
+
+# --- encodings -----------------------------------------------------------------------------------
+
+
+def _without_encoding(tree: ast.AST) -> Iterator[int]:
+    """The lines of calls that read or write text in whatever encoding the user's locale has."""
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+        words = {word.arg: word.value for word in call.keywords}
+        needed = {"read_text": 1, "write_text": 2}.get(name, 0)
+        text = getattr(words.get("text"), "value", None) is True
+        modes = [
+            a.value for a in [*call.args[:2], words.get("mode")] if isinstance(a, ast.Constant)
+        ]
+        opens = name == "open" and any(re.fullmatch("[rwax]+[+]?", str(mode)) for mode in modes)
+        if "encoding" in words or not (needed > len(call.args) or text or opens):
+            continue
+        yield call.lineno
+
+
+def test_no_text_is_in_the_encoding_of_a_locale() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for folder in ("harness", "kernels", "loader")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for line in _without_encoding(ast.parse(path.read_bytes()))
+    ]
+    assert found == []

@@ -14,10 +14,12 @@ from typing import Final
 from bootproof.harness.case import Case
 from bootproof.harness.cases.schema import SchemaError, case_from_data, case_to_data
 from bootproof.harness.errors import UserError
+from bootproof.harness.host.files import read_given
 from bootproof.harness.results.results import write_text
 
 SUFFIX: Final = ".cases.json"
 _VERSION: Final = 1
+_MOST_BYTES: Final = 64 << 20
 
 
 def write_cases(path: Path, cases: Sequence[Case]) -> None:
@@ -29,9 +31,7 @@ def write_cases(path: Path, cases: Sequence[Case]) -> None:
 def read_cases(path: Path) -> list[Case]:
     """The cases of a file, in its order. Raises UserError."""
     try:
-        data = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
+        data = json.loads(read_given(path, _MOST_BYTES))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is no JSON: {error}") from error
     if not isinstance(data, dict) or not isinstance(data.get("cases"), list):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
@@ -24,12 +24,13 @@ from bootproof.harness.cases.kernels import NamedKernel
 from bootproof.harness.cases.schema import Entry, SchemaError
 from bootproof.harness.cases.toml_lines import key_lines
 from bootproof.harness.errors import UserError
+from bootproof.harness.host.files import read_given
 from bootproof.kernels import Catalog, load_catalog
 from bootproof.loader.errors import one_line
 
 SUFFIX: Final = ".toml"
 MOST_BYTES: Final = 1 << 20
-MOST_CASES: Final = 10_000  # of one claim
+MOST_CASES: Final = 10_000  # of one file, those that an exception leaves out too
 
 # A path could be that of any file of its reader's; what is expected has a grammar of its own.
 AXES: Final[Mapping[str, Entry]] = {
@@ -87,21 +88,9 @@ def expand(
 
 def _text(path: Path) -> str:
     try:
-        if not path.is_file():
-            raise UserError(f"{path}: is not a regular file" if path.exists() else _gone(path))
-        with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-        if len(data) > MOST_BYTES:
-            raise UserError(f"{path}: is larger than {MOST_BYTES} bytes")
-        return data.decode()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
+        return read_given(path, MOST_BYTES).decode()
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: byte {error.start} is not UTF-8") from error
-
-
-def _gone(path: Path) -> str:
-    return f"{path}: no such file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +111,7 @@ class _Reader:
     document: Mapping[str, Any]
     lines: Mapping[schema.Path, int]
     catalog: Catalog
+    combinations: list[int] = field(default_factory=list)  # of each claim so far
 
     def file(self) -> list[Claimed]:
         """All claims; every SchemaError becomes one line that says where."""
@@ -220,8 +210,9 @@ class _ClaimReader:
         count = 1
         for values in axes.values():
             count *= len(values)
-        if count > MOST_CASES:
-            self._refuse(None, f"{count} combinations are more than {MOST_CASES}")
+        self.file.combinations.append(count)
+        if (total := sum(self.file.combinations)) > MOST_CASES:
+            self._refuse(None, f"{total} combinations in this file are more than {MOST_CASES}")
         for arch_at in axes.pop("arch"):
             arch = _value(AXES["arch"], *arch_at)
             ram = RAM_BASE[arch]

@@ -98,5 +98,5 @@ def updated(page: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(updated(PAGE.read_text()))
+    PAGE.write_text(updated(PAGE.read_text("utf-8")), "utf-8")
     sys.exit(0)

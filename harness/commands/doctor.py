@@ -146,14 +146,17 @@ def _python_package(text: str) -> Component:
 
 
 def _user() -> Iterator[Component]:
-    from bootproof.harness.host.files import NOBODY, is_root
+    from bootproof.harness.host.files import NOBODY, is_root, why_powerless
 
     uid = NOBODY if is_root() else os.geteuid()
     try:
         name = pwd.getpwuid(uid).pw_name
     except KeyError:
         name = f"user {uid}"
-    yield Component("QEMU runs as", State.OK, name, "because you are root" if is_root() else "you")
+    why = "because you are root" if is_root() else "you"
+    if os.geteuid() == 0 and (lacking := why_powerless()):
+        why = lacking
+    yield Component("QEMU runs as", State.OK, name, why)
 
 
 def _confinement() -> Iterator[Component]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from bootproof.harness.commands import Command
 from bootproof.harness.errors import UserError
 from bootproof.harness.exitcode import OK
+from bootproof.harness.text import safe
 
 if TYPE_CHECKING:
     from bootproof.harness.results.results import Results
@@ -45,7 +46,7 @@ def _run(arguments: argparse.Namespace) -> int:
     page = arguments.out or directory / "history.html"
     results.write_text(page, history_page.render(trends))
     print(history_page.text(trends), end="")
-    print(page)
+    print(safe(str(page)))
     return OK
 
 
@@ -59,7 +60,8 @@ def _read(paths: Sequence[Path]) -> Iterator[Results]:
         except results.NoResults:
             if path.name == results.RESULTS:
                 raise
-            print(f"bootproof: {path}: left out, it is another program's file", file=sys.stderr)
+            told = f"{safe(str(path))}: left out, it is another program's file"
+            print(f"bootproof: {told}", file=sys.stderr)
 
 
 COMMAND: Final = Command(

@@ -8,6 +8,7 @@ from typing import Final
 
 from bootproof.harness.commands import Command
 from bootproof.harness.exitcode import OK
+from bootproof.harness.text import safe
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,8 @@ def _run(arguments: argparse.Namespace) -> int:
     directory = arguments.directory.absolute()
     out = arguments.out or directory.with_name(f"{directory.name}{pack.SUFFIX}")
     size = pack.pack(arguments.directory, out)
-    print(f"packed    {out}: {size:,} bytes; replay it with: bootproof replay {out}")
+    told = safe(str(out))
+    print(f"packed    {told}: {size:,} bytes; replay it with: bootproof replay {told}")
     return OK
 
 

@@ -11,6 +11,7 @@ from bootproof.harness import exitcode
 from bootproof.harness.commands import Command
 from bootproof.harness.commands import parser as words
 from bootproof.harness.errors import UserError
+from bootproof.harness.text import safe
 
 if TYPE_CHECKING:
     from bootproof.harness.results.changes import Change
@@ -69,7 +70,7 @@ def _write(
     from bootproof.harness.report import files
 
     for path in files.write(run, out, baseline, compared):
-        print(path)
+        print(safe(str(path)))
 
 
 COMMAND: Final = Command(

@@ -8,6 +8,7 @@ from typing import Final
 
 from bootproof.harness.commands import Command
 from bootproof.harness.exitcode import OK
+from bootproof.harness.text import safe
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +20,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from bootproof.harness.record import pack
 
     pack.unpack(arguments.file, arguments.out)
-    print(f"unpacked  {arguments.out}; replay it with: bootproof replay {arguments.out}")
+    out = safe(str(arguments.out))
+    print(f"unpacked  {out}; replay it with: bootproof replay {out}")
     return OK
 
 

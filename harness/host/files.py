@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import os
 import shutil
 import stat
@@ -19,9 +20,19 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from bootproof.harness.errors import UserError
+from bootproof.kernels import given
 from bootproof.loader.address import format_size
 
 NOBODY: Final = 65534
+# capabilities(7): without them nothing can be given to nobody, taken back, or ended.
+_NEEDED: Final = {
+    "CAP_CHOWN": 0,
+    "CAP_DAC_OVERRIDE": 1,
+    "CAP_FOWNER": 3,
+    "CAP_KILL": 5,
+    "CAP_SETGID": 6,
+    "CAP_SETUID": 7,
+}
 _OPEN: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _FALLOC_FL_KEEP_SIZE: Final = 0x01  # fallocate(2)
 _BLOCK: Final = 512  # stat(2): the unit of st_blocks, always
@@ -29,7 +40,38 @@ _CANNOT_RESERVE: Final = (errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def is_root() -> bool:
-    return os.geteuid() == 0
+    """Whether we can become nobody, give files away and take them back.
+
+    Root in a container may have been left without the rights to, and in a user namespace there may
+    be no such user. QEMU is then whom we are, as it is for every other user.
+    """
+    return os.geteuid() == 0 and why_powerless() is None
+
+
+@functools.cache
+def why_powerless() -> str | None:
+    """What root lacks here for that; None when nothing is lacking."""
+    held = int(_status("CapEff") or "0", 16)
+    lacking = [name for name, number in _NEEDED.items() if not held >> number & 1]
+    if lacking:
+        return f"root has no {', '.join(lacking)} here"
+    for name in ("uid_map", "gid_map"):
+        if not _has_nobody(Path(f"/proc/self/{name}").read_text("ascii")):
+            return "this user namespace has no user nobody"
+    if Path("/proc/self/setgroups").read_text("ascii").strip() == "deny":
+        return "this user namespace allows nobody to give up groups"
+    return None
+
+
+def _status(name: str) -> str | None:
+    lines = Path("/proc/self/status").read_text("utf-8", "replace").splitlines()
+    return next((line.partition(":")[2] for line in lines if line.startswith(f"{name}:")), None)
+
+
+def _has_nobody(mapped: str) -> bool:
+    """Whether an id is mapped (user_namespaces(7): first inside, first outside, how many)."""
+    rows = (map(int, line.split()) for line in mapped.splitlines())
+    return any(first <= NOBODY < first + count for first, _, count in rows)
 
 
 @contextlib.contextmanager
@@ -168,6 +210,31 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "is not a regular file", str(path))
         yield file
+
+
+@contextlib.contextmanager
+def open_given(path: Path, most: int | None = None, option: str = "") -> Iterator[BinaryIO]:
+    """A file that the user names, of at most `most` bytes; see bootproof.kernels.given.
+
+    Raises UserError; `option` is the one by which it was named.
+    """
+    with _told(path, option), given.opened(path, most) as file:
+        yield file
+
+
+def read_given(path: Path, most: int, option: str = "") -> bytes:
+    """All of a file that the user names. Raises UserError as `open_given`."""
+    with _told(path, option):
+        return given.read(path, most)
+
+
+@contextlib.contextmanager
+def _told(path: Path, option: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        named = f" ({option})" if option else ""
+        raise UserError(f"{path}: {error.strerror}{named}") from error
 
 
 def read_from_qemu(path: Path, size: int) -> bytes:

@@ -8,6 +8,7 @@ of its own, so that a private home directory above does not matter.
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
 import shutil
@@ -23,7 +24,7 @@ import psutil
 
 from bootproof.harness.errors import UserError
 from bootproof.harness.host import confined
-from bootproof.harness.host.files import NOBODY, disk_errors, is_root
+from bootproof.harness.host.files import NOBODY, disk_errors, is_root, why_powerless
 
 STDERR: Final = "qemu.stderr"
 # The longest file QEMU may write. A watched console is ended long before, and with it the run's log
@@ -110,7 +111,7 @@ class QemuProcess:
         """The states of the threads (proc(5)); empty when one has just ended."""
         try:
             return {
-                path.read_text().rpartition(")")[2].split()[0]
+                path.read_text("utf-8", "replace").rpartition(")")[2].split()[0]
                 for path in Path(f"/proc/{self.pid}/task").glob("*/stat")
             }
         except OSError:
@@ -228,5 +229,13 @@ def privileges() -> list[str]:
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         raise UserError("setpriv is not installed; it is part of util-linux")
+    if os.geteuid() == 0 and (why := why_powerless()):
+        _say(f"{why}: QEMU runs as root, as far as root goes here")
     drop = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"] if is_root() else []
     return [setpriv, *drop, "--no-new-privs", "--pdeathsig=KILL", "--"]
+
+
+@functools.cache
+def _say(remark: str) -> None:
+    """Once in a process, however many boots it does."""
+    print(f"bootproof: {remark}", file=sys.stderr, flush=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.harness.errors import UserError
+from bootproof.harness.host.files import read_given
 from bootproof.harness.inputs import cache_limit, symbols, variants
 from bootproof.harness.inputs.symbols import Symbols
 from bootproof.kernels import (
@@ -102,12 +103,7 @@ def busybox(arch: str) -> bytes:
 
 def read_initrd(path: Path) -> bytes:
     """A user's initrd. Raises UserError."""
-    try:
-        if path.exists() and not path.is_dir() and not path.is_file():
-            raise UserError(f"{path}: is not a regular file (--initrd)")
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror} (--initrd)") from error
+    data = read_given(path, _LARGEST_INITRD, "--initrd")
     if not data:
         raise UserError(f"{path}: is empty (--initrd)")
     digest = hashlib.sha256(data).digest()
@@ -120,6 +116,7 @@ def read_initrd(path: Path) -> bytes:
     return data
 
 
+_LARGEST_INITRD: Final = 1 << 30  # bytes; it is read whole, and has to fit into a guest's RAM
 _SOUND_ARCHIVES: Final[set[bytes]] = set()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from bootproof.harness.errors import UserError
 from bootproof.harness.qemu.argv import machine_words
 from bootproof.harness.qemu.machine import Machine
+from bootproof.harness.text import printable
 from bootproof.kernels import scratch
 
 
@@ -23,8 +24,8 @@ def device_tree(machine: Machine) -> bytes | None:
     with scratch.directory() as directory:
         path = Path(directory) / "machine.dtb"
         command = [*machine_words(machine, dumpdtb=str(path)), "-display", "none"]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        run = subprocess.run(command, capture_output=True, timeout=60, check=False)
         if not path.exists():
-            reason = run.stderr.strip() or f"exit code {run.returncode}"
+            reason = printable(run.stderr.strip()) or f"exit code {run.returncode}"
             raise UserError(f"{machine.qemu}: no device tree for {machine.board}: {reason}")
         return path.read_bytes()

@@ -37,7 +37,7 @@ class Picture:
 def render(history: History) -> str:
     """The page."""
     template = page.environment().get_template("history.html.j2")
-    style = (page.TEMPLATES / "report.css").read_text()
+    style = (page.TEMPLATES / "report.css").read_text("utf-8")
     pictures = [_picture(trend, history.runs) for trend in history.trends]
     return template.render(history=history, pictures=pictures, style=style, w=_WIDTH, h=_HEIGHT)
 

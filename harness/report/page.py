@@ -84,7 +84,7 @@ def render(results: Results, baseline: Results | None = None) -> str:
         case.case: View(case, whole.get(case.case), packed.places[case.case])
         for case in results.cases
     }
-    script = (TEMPLATES / "report.js").read_text()
+    script = (TEMPLATES / "report.js").read_text("utf-8")
     return (
         environment()
         .get_template("report.html.j2")
@@ -99,7 +99,7 @@ def render(results: Results, baseline: Results | None = None) -> str:
             blocks=packed.blocks,
             script=script,
             script_hash=policy_hash(script),
-            style=(TEMPLATES / "report.css").read_text(),
+            style=(TEMPLATES / "report.css").read_text("utf-8"),
         )
     )
 

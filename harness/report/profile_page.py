@@ -71,7 +71,7 @@ def _page(
     before: Profile | None,
     changes: dict[str, list[Growth]],
 ) -> str:
-    script = (TEMPLATES / "profile.js").read_text()
+    script = (TEMPLATES / "profile.js").read_text("utf-8")
     template = environment().get_template("profile.html.j2")
     return template.render(
         profile=profile,
@@ -81,7 +81,7 @@ def _page(
         changes=changes,
         script=script,
         script_hash=policy_hash(script),
-        style=(TEMPLATES / "report.css").read_text(),
+        style=(TEMPLATES / "report.css").read_text("utf-8"),
     )
 
 

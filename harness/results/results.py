@@ -18,7 +18,7 @@ from typing import Any, Final
 from bootproof.harness import exitcode, judgement, typedjson
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest.stages import Stage
-from bootproof.harness.host.files import disk_errors, write_whole
+from bootproof.harness.host.files import disk_errors, read_given, write_whole
 from bootproof.harness.judgement import BAD, ERROR, FAILED, SKIPPED
 from bootproof.harness.results.key import Key
 from bootproof.harness.text import duration, printable
@@ -29,7 +29,9 @@ from bootproof.loader import strictjson
 RESULTS: Final = "results.json"
 FORMAT: Final = "bootproof results"
 VERSION: Final = 2
-_FILE_LIMIT: Final = 1 << 30
+_FILE_LIMIT: Final = 512 << 20
+_BETWEEN_VALUES: Final = (b",", b"[", b"{")
+_MOST_VALUES: Final = 10_000_000  # commas in transcripts, which count too, are few
 _CASES: Final = "cases"
 _TOTALS: Final = "totals"
 _TRANSCRIPT_LIMIT: Final = 1 << 20  # characters kept of one; half from each end
@@ -99,7 +101,7 @@ class Register:
 class Transcript:
     """What the guest printed, fit for any terminal: control characters are written as \\x1b."""
 
-    text: str = about("lines; of a very long transcript the middle is left out")
+    text: str = about("lines; of a very long transcript the middle is left out", lines=True)
     size: int = about("bytes that the guest printed")
     sha256: str = about("of those bytes")
 
@@ -234,7 +236,7 @@ class Check:
 
     name: str
     outcome: str = about("passed, failed, error or skipped")
-    text: str = about("what went wrong, or why it was skipped")
+    text: str = about("what went wrong, or why it was skipped", lines=True)
     seconds: float = about("wall time on the host")
 
     @property
@@ -381,13 +383,18 @@ class Results:
 
 def transcript(raw: bytes) -> Transcript:
     """Guest output as it is kept."""
-    lines = [printable(line.removesuffix(b"\r")) for line in raw.split(b"\n")]
-    text = "\n".join(lines).removesuffix("\n")
-    if len(text) > _TRANSCRIPT_LIMIT:
-        half = _TRANSCRIPT_LIMIT // 2
-        gone = len(text) - 2 * half
-        text = f"{text[:half]}\n[… {gone} characters left out …]\n{text[-half:]}"
+    half = _TRANSCRIPT_LIMIT // 2
+    whole = len(raw) <= _TRANSCRIPT_LIMIT
+    text = _as_text(raw) if whole else ""
+    if not whole or len(text) > _TRANSCRIPT_LIMIT:
+        told = f"[… left out of {len(raw)} bytes: all but the beginning and the end …]"
+        text = f"{_as_text(raw[:half])[:half]}\n{told}\n{_as_text(raw[-half:])[-half:]}"
     return Transcript(text, len(raw), hashlib.sha256(raw).hexdigest())
+
+
+def _as_text(raw: bytes) -> str:
+    lines = [printable(line.removesuffix(b"\r")) for line in raw.split(b"\n")]
+    return "\n".join(lines).removesuffix("\n")
 
 
 def write(results: Results, path: Path) -> None:
@@ -436,13 +443,7 @@ class _Foreign(ValueError):
 def read(path: Path) -> Results:
     """The results in a file, or in the results.json of a directory. Raises UserError, NoResults."""
     path = path / RESULTS if path.is_dir() else path
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_FILE_LIMIT + 1)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
-    if len(raw) > _FILE_LIMIT:
-        raise UserError(f"{path}: is larger than {_FILE_LIMIT >> 20} MiB")
+    raw = read_given(path, _FILE_LIMIT)
     try:
         return _parse(raw)
     except ValueError as error:
@@ -451,6 +452,9 @@ def read(path: Path) -> Results:
 
 
 def _parse(raw: bytes) -> Results:
+    values = sum(map(raw.count, _BETWEEN_VALUES))
+    if values > _MOST_VALUES:  # each takes much more memory than it has characters
+        raise ValueError(f"it holds {values} values, and more than {_MOST_VALUES} are not read")
     root = strictjson.mapping(strictjson.parse(raw), "$")
     version = root.get("version")
     if version == 1 and "format" not in root:

@@ -96,7 +96,7 @@ class Environment:
         """One set-up at a time. Gives the lock's file descriptor: pip inherits it, so that the lock
         holds even when we are killed.
         """
-        with self._lock.open("a") as file:
+        with self._lock.open("ab") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -163,7 +163,7 @@ class Environment:
         code = "import sysconfig; print(sysconfig.get_path('purelib'))"
         try:
             command = [str(self.python), "-I", "-c", code]
-            said = subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True)
+            said = subprocess.check_output(command, stderr=subprocess.DEVNULL, encoding="utf-8")
             return Path(said.strip())
         except (OSError, subprocess.SubprocessError):
             return None
@@ -244,5 +244,7 @@ def _drop_half_installed(packages: Path) -> None:
 
 def _checksum(name: str) -> str:
     with (_CLONE / name).open("rb") as file:
-        run = subprocess.run(["cksum"], stdin=file, capture_output=True, text=True, check=True)
+        run = subprocess.run(
+            ["cksum"], stdin=file, capture_output=True, encoding="utf-8", check=True
+        )
     return run.stdout.strip()

@@ -120,8 +120,8 @@ def _program(name: str, when_absent: State, package: SystemPackage) -> Component
     if path is None:
         return Component(name, when_absent, detail=package.purpose, package=package)
     command = [path, "--version"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    version = re.search(r"\d+(\.\d+)+", run.stdout)
+    run = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    version = re.search(r"\d+(\.\d+)+", run.stdout.decode("utf-8", "replace"))
     return Component(name, State.OK, version[0] if version else "", path)
 
 

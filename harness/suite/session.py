@@ -35,6 +35,7 @@ from bootproof.harness.suite.options import (
     REFERENCE_PROPERTY,
     SELECTED,
 )
+from bootproof.harness.text import safe
 
 
 class MatrixSession:
@@ -215,7 +216,7 @@ class MatrixSession:
             write(rendering.render(compared))
         write(terminal.summary(shown, colour=self._colour))
         names = ", ".join(path.name for path in written)
-        terminalreporter.write_line(f"run directories, {names}: {self._out}")
+        terminalreporter.write_line(f"run directories, {names}: {safe(str(self._out))}")
 
 
 def _slim(report: pytest.TestReport) -> None:

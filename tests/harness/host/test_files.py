@@ -241,3 +241,33 @@ def test_file_that_qemu_did_not_write_is_not_read(tmp_path: Path) -> None:
             read_from_qemu(ours, 8)
         os.chown(ours, NOBODY, NOBODY)
     assert read_from_qemu(ours, 8) == b"12345678"
+
+
+# --- what a user names ---------------------------------------------------------------------------
+
+
+def test_what_a_user_names_is_read_within_bounds(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"12345")
+    (tmp_path / "link").symlink_to(file)
+    assert files.read_given(tmp_path / "link", 5) == b"12345"
+    with pytest.raises(UserError, match="has 5 bytes, and more than 4 bytes are not read"):
+        files.read_given(file, 4)
+    os.truncate(file, 6 << 30)
+    with pytest.raises(UserError, match=r"more than 1 MiB are not read \(--initrd\)"):
+        files.read_given(file, 1 << 20, "--initrd")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "device", "gone", "nul"])
+def test_what_is_no_file_is_refused_without_waiting(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / kind
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "device":
+        path = Path("/dev/zero")
+    elif kind == "nul":
+        path = tmp_path / "a\0b"
+    with pytest.raises(UserError):
+        files.read_given(path, 100)

@@ -18,6 +18,7 @@ from bootproof.harness.host.files import NOBODY
 from bootproof.harness.host.process import QemuProcess
 from tests import ROOT
 from tests.builders.guests import Guest, live, machine, program
+from tests.builders.processes import environment
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
 
@@ -213,3 +214,34 @@ def test_killed_harness_takes_qemu_with_it(start: Started) -> None:
     harness = start(HARNESS)
     harness.kill()
     assert start.qemu_is_gone()
+
+
+# --- root that may not do what root does ---------------------------------------------------------
+
+POWERLESS = """
+from bootproof.harness.host import files, process
+print(files.is_root(), files.why_powerless(), *process.privileges())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can lack the rights of root")
+@pytest.mark.parametrize(
+    ("without", "why"),
+    [
+        (("setpriv", "--bounding-set=-all", "--inh-caps=-all"), "root has no CAP_CHOWN, "),
+        (("setpriv", "--bounding-set=-setuid", "--inh-caps=-setuid"), "root has no CAP_SETUID"),
+        (("unshare", "--user", "--map-root-user"), "this user namespace has no user nobody"),
+    ],
+)
+def test_root_without_rights_is_found_out_and_done_without(
+    without: tuple[str, ...], why: str
+) -> None:
+    words = [*without, sys.executable, "-c", POWERLESS]
+    done = subprocess.run(
+        words, capture_output=True, encoding="utf-8", env=environment(), check=False
+    )
+    if "unshare failed" in done.stderr:
+        pytest.skip("no user namespaces here")
+    assert done.stdout.startswith(f"False {why}")
+    assert "--reuid" not in done.stdout and "--no-new-privs" in done.stdout
+    assert done.stderr.startswith(f"bootproof: {why}") and done.stderr.count("\n") == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
-from tests.builders.processes import python
+from tests.builders.processes import environment, python
 
 # A command whose work goes on after its output has been given up.
 SCRIPT = """
@@ -75,3 +75,55 @@ def test_first_import_where_warnings_are_errors(tmp_path: Path) -> None:
     code = "import bootproof.harness.plugin, bootproof.harness.commands.compare, bootproof.loader"
     done = python("-W", "error", "-c", code, env={"PYTHONPYCACHEPREFIX": str(tmp_path)})
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# --- streams and lines ---------------------------------------------------------------------------
+
+SAYS = """
+import sys
+from bootproof.harness import cli
+from bootproof.harness.commands import Command
+
+def work(arguments):
+    print("caf\\u00e9 \\u2713")
+    print("::error::no", "  ::warning::no", "##[error]no", "a ::b", sep="\\n")
+    print("begun", end=" ")
+    print("::x")
+    print("left", file=sys.stderr)
+    return 0
+
+cli.COMMANDS["test"] = Command("", "", work)
+sys.exit(cli.main(["test"]))
+"""
+
+
+def said(words: str, **variables: str) -> tuple[int, bytes, bytes]:
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" -c "$1" {words}', sys.executable, SAYS],
+        capture_output=True,
+        env=environment(**variables),
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_no_line_is_a_command_to_who_reads_logs() -> None:
+    _, out, _ = said("")
+    assert out.decode().splitlines()[1:] == [
+        *(r"\x3a:error::no", r"  \x3a:warning::no", r"\x23#[error]no", "a ::b", "begun ::x"),
+    ]
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_is_no_failure(closed: str) -> None:
+    code, out, err = said(closed)
+    assert code == 0
+    assert (b"begun" in out, err) == (
+        closed in ("<&-", "2>&-"),
+        b"" if "2>" in closed else b"left\n",
+    )
+
+
+def test_an_encoding_without_a_word_for_it_is_no_failure() -> None:
+    code, out, _ = said("", PYTHONIOENCODING="ascii")
+    assert (code, out.splitlines()[0]) == (0, rb"caf\xe9 \u2713")

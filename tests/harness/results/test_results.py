@@ -161,7 +161,7 @@ def test_transcript_without_an_end() -> None:
     assert found.size == (3 << 20) + 12
     assert len(found.text) < (1 << 20) + 100
     assert found.lines[0] == "first" and found.lines[-1] == "last"
-    assert "characters left out" in found.text
+    assert f"[… left out of {found.size} bytes: all but the beginning and the end …]" in found.lines
 
 
 def test_guest_that_says_too_much(case: Case, tmp_path: Path) -> None:
@@ -228,3 +228,22 @@ def test_a_run_of_nothing_is_no_success() -> None:
     assert (skipped.headline, skipped.exit_code) == ("Nothing was run", 125)
     cut = builder.run(builder.case(), complete=False)
     assert (cut.headline, cut.exit_code) == ("Not complete", exitcode.CANNOT_TELL)
+
+
+# --- a stranger's --------------------------------------------------------------------------------
+
+
+def test_a_strangers_words_are_those_that_we_would_have_written(tmp_path: Path) -> None:
+    ugly = "a\x1b[2J\n::error::\u202eb\tc"
+    case = builder.case(reason=ugly, evidence={ugly: (ugly,)}, findings=(ugly,))
+    path = builder.saved(tmp_path / "results.json", case)
+    [read] = results.read(Path(path)).cases
+    shown = "a\\x1b[2J\\n::error::\\u202eb\tc"
+    assert (read.reason, read.evidence, read.findings) == (shown, {shown: (shown,)}, (shown,))
+
+
+def test_a_file_of_too_many_values_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_bytes(b"[" + b"[]," * 6_000_000 + b"0]")
+    with pytest.raises(UserError, match="it holds 12000001 values, and more than 10000000 are"):
+        results.read(path)

@@ -229,7 +229,7 @@ def test_another_qemu_is_given_by_the_user_alone(suite: Path) -> None:
     [
         (["--scenarios", "broken.toml"], "broken.toml: is no TOML: "),
         (["--scenarios", "a[b]/my.toml"], "a[b]/my.toml: a path with '[' or '::' means something"),
-        (["--scenarios", "gone.toml"], "gone.toml: no such file"),
+        (["--scenarios", "gone.toml"], "gone.toml: No such file or directory"),
         (["--scenarios", "my.toml", "--shard", "0/3"], "'0/3' is no shard; write it like 1/4"),
         (["--scenarios", "my.toml", "--protocol", "pvhh"], "protocol: unknown value 'pvhh'; did"),
         (["--scenarios", "my.toml", "--costs", "gone.json"], "gone.json: No such file or direc"),

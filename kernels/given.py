@@ -1,0 +1,53 @@
+"""Files that a user names: the one way to open them, which neither waits nor reads without bounds.
+
+A link is followed, for it is the user's own word; a FIFO, a device or a directory is refused, and
+so is what is larger than anything of its kind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+_UNITS: Final = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "bytes"))
+
+
+@contextlib.contextmanager
+def opened(path: Path, most: int | None = None) -> Iterator[BinaryIO]:
+    """A regular file of at most `most` bytes. Raises OSError, whose strerror says what is wrong."""
+    try:
+        file = open(path, "rb", opener=lambda name, _: os.open(name, _FLAGS))  # noqa: SIM115
+    except ValueError as error:
+        raise OSError(errno.EINVAL, "no file can have this name", str(path)) from error
+    with file:
+        status = os.fstat(file.fileno())
+        if stat.S_ISDIR(status.st_mode):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(status.st_mode):
+            why = "is not a regular file; copy its content into a file first"
+            raise OSError(errno.EINVAL, why, str(path))
+        if most is not None and status.st_size > most:
+            why = f"has {status.st_size} bytes, and more than {_shown(most)} are not read"
+            raise OSError(errno.EFBIG, why, str(path))
+        yield file
+
+
+def read(path: Path, most: int) -> bytes:
+    """All of a regular file of at most `most` bytes. Raises OSError as `opened`."""
+    with opened(path, most) as file:
+        data = file.read(most + 1)
+    if len(data) > most:  # it grows
+        why = f"is larger than {_shown(most)}, and more is not read"
+        raise OSError(errno.EFBIG, why, str(path))
+    return data
+
+
+def _shown(size: int) -> str:
+    unit, name = next(item for item in _UNITS if size >= item[0])
+    return f"{size // unit} {name}"
