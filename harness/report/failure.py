@@ -42,10 +42,16 @@ def alike(items: Iterable[CaseResult | Check]) -> list[list[CaseResult | Check]]
     """Failures by what is wrong, numbers in it aside; each group where its first one is."""
     groups: dict[str, list[CaseResult | Check]] = {}
     for item in items:
-        same = item.text or item.name if isinstance(item, Check) else item.problem
+        same = _without_its_id(item) if isinstance(item, Check) else item.problem
         key = without_numbers(same or "")
         groups.setdefault(key, []).append(item)
     return list(groups.values())
+
+
+def _without_its_id(check: Check) -> str:
+    """What a test says; of a case that came to no result, all but the case's own name."""
+    case = check.name.partition("[")[2].removesuffix("]")
+    return check.text.removeprefix(f"{case}: ") or check.name
 
 
 def names(group: Sequence[CaseResult | Check]) -> list[str]:

@@ -91,6 +91,7 @@ def render(results: Results, baseline: Results | None = None) -> str:
         .render(
             results=results,
             groups=[Group(g[0].problem or "", [views[case.case] for case in g]) for g in alike],
+            checks=failure.alike(results.bad_checks),
             views=[views[case.case] for case in _ordered(results.cases) if not case.bad],
             view_of=views,
             grids=grids(results.cases),

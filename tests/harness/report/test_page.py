@@ -182,6 +182,18 @@ def test_failures_that_are_alike_are_one_block() -> None:
     assert len([i for i in found.all("details") if "case" in (i.get("class") or "")]) == 10
 
 
+def test_tests_that_failed_alike_are_one_block() -> None:
+    """Also where each text begins with the id of its own case."""
+    checks = tuple(
+        Check(f"x.toml::r[x86_64-{kernel}-elf]", "error", f"x86_64-{kernel}-elf: no QEMU", 0.0)
+        for kernel in ("6.1", "newest", "mine")
+    )
+    text = page.render(builder.run(checks=(*checks, Check("test_a.py::test_b", "failed", "no", 1))))
+    assert text.count("3 tests: x86_64-6.1-elf: no QEMU") == 1
+    assert text.count('<details class="check-result">') == 2
+    assert "<li>x.toml::r[x86_64-mine-elf]</li>" in text
+
+
 def test_without_a_script_it_says_how_all_ended_and_why() -> None:
     """And all of the first failures: the console's last lines, and how to run them again."""
     bad = [builder.failed(f"c{n}", problem=f"{'wrong' * n} it is") for n in range(25)]
