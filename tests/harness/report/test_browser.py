@@ -107,7 +107,7 @@ def wait(browser: Chrome, script: str) -> Any:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_opens(width: int, browser: Chrome, report: str) -> None:
     opened(browser, report, width)
-    assert browser.title == "Not as expected · bootproof"
+    assert browser.title == "2 not as expected · bootproof"
     assert len(visible_cases(browser)) == 4
     assert js(browser, "document.documentElement.scrollWidth") <= width
     assert log(browser) == []
@@ -137,7 +137,7 @@ def test_every_verdict_and_kernel_is_seen_on_a_small_screen(
 
 def test_reason_is_seen_before_a_case_is_opened(browser: Chrome, report: str) -> None:
     opened(browser, report)
-    shown = "[...document.querySelectorAll('details.case .why')].map(x => x.innerText)"
+    shown = "[...document.querySelectorAll('details.case .why')].map(x => x.textContent)"
     assert js(browser, shown).count("it proved its boot") == 2
     assert "the offset is no multiple of 2 MiB" in js(browser, shown)
     assert js(browser, "document.querySelectorAll('details.case[open]').length") == 0
@@ -151,13 +151,13 @@ def test_details_are_made_when_a_case_is_opened(browser: Chrome, report: str) ->
     case = "document.getElementById('x86_64-6.12-elf-pvh-none')"
     browser.execute_script(f"{case}.open = true")
     wait(browser, f"{case}.querySelector('.body') !== null")
-    assert "0x1000850" in js(browser, f"{case}.innerText")
+    assert "0x1000850" in js(browser, f"{case}.textContent")
     assert js(browser, bodies) == 2
     opened(browser, report)
     browser.execute_script("document.querySelector('.block').textContent = 'eA=='")
     browser.execute_script(f"{case}.open = true")
     wait(browser, f"{case}.querySelector('.body') !== null")
-    assert "results.json has them" in js(browser, f"{case}.innerText")
+    assert "results.json has them" in js(browser, f"{case}.textContent")
 
 
 def test_alike_failures_are_filtered_by_what_is_said_of_all(
@@ -250,7 +250,7 @@ def test_hostile_transcript_is_shown_and_does_nothing(browser: Chrome, report: s
     assert "stage: first-output, banner\n[    0.000000] Linux version 6.1" in text
     assert "stage: proof\nbootproof: proof 11" in text
     assert js(browser, f"{pre}.querySelectorAll('b, script').length") == 0
-    assert browser.title == "Not as expected · bootproof"
+    assert browser.title == "2 not as expected · bootproof"
     assert log(browser) == []
 
 
@@ -287,7 +287,7 @@ def test_script_that_is_not_ours_is_not_run(browser: Chrome, tmp_path: Path) -> 
     path = tmp_path / "report.html"
     path.write_text(text)
     opened(browser, path.as_uri())
-    assert browser.title == "Not as expected · bootproof"
+    assert browser.title == "2 not as expected · bootproof"
     assert "Content Security Policy" in str(log(browser))
 
 
