@@ -18,7 +18,7 @@ import pytest
 
 from bootproof.harness.host.process import RUNNING
 from bootproof.harness.results.results import CaseResult
-from bootproof.harness.suite.items import BOOTING, CLUSTER, CaseItem
+from bootproof.harness.suite.items import BOOTING, CLUSTER, CaseItem, longest_first
 
 
 class Slots:
@@ -121,11 +121,8 @@ class InFlight:
         return True
 
     def _run(self, session: pytest.Session, pool: ThreadPoolExecutor) -> None:
-        waiting = {
-            pool.submit(self._boot, item): item
-            for item in session.items
-            if isinstance(item, CaseItem)
-        }
+        cases = longest_first(session.config, session.items)
+        waiting = {pool.submit(self._boot, item): item for item in cases}
         for item in session.items:
             if not isinstance(item, CaseItem):
                 with self._slots.taken(first=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,7 @@ def test_costs_are_measured_or_estimated() -> None:
     assert select.cost(PVH, {PVH.id: 12}) == 12
     assert select.cost(PVH, {}) == select.BOOT_COST
     assert select.cost(refused, {}) == select.REFUSAL_COST < select.BOOT_COST / 10
+    assert select.cost(replace(PVH, profile="fast"), {}) == select.FAST_COST < select.BOOT_COST
 
 
 def test_costs_that_cannot_be_read(tmp_path: Path) -> None:

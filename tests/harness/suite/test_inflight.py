@@ -101,6 +101,28 @@ def test_results_are_those_of_cases_run_alone(tmp_path: Path) -> None:
             assert len({case.instructions for case in same}) == 1
 
 
+def test_what_takes_longest_begins_first(tmp_path: Path) -> None:
+    """However the file has them: else the last case runs alone on many CPUs."""
+    kernel, broken = tmp_path / "vmlinux", tmp_path / "broken"
+    kernel.write_bytes(vmlinux(X86Program(LOAD).say(b"one\n").halt()))
+    broken.write_bytes(vmlinux(X86Program(LOAD).reset())[:200])
+    wanted = {"broken": Verdict.LOAD_REFUSED, "vmlinux": Verdict.STUCK}
+    cases = [
+        Case(
+            *("x86_64", f"{path.name}-{n}", "elf", "linux64"),
+            memory=32 * MIB,
+            kernel_path=str(path),
+            expect=Expectation(wanted[path.name], why="a test"),
+        )
+        for path in (broken, kernel)
+        for n in range(2)
+    ]
+    process = started(bootproof_matrix(tmp_path, cases, jobs=2), tmp_path)
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, said
+    assert re.search(r"\[1/4\] ok +stuck ", said), said
+
+
 def test_failure_stops_the_others_when_asked_to(tmp_path: Path) -> None:
     kernel = tmp_path / "vmlinux"
     kernel.write_bytes(vmlinux(X86Program(LOAD).say(b"one\n").reset()))
