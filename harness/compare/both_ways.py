@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.harness import prove
+from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.compare import memory_at_entry, reasons, reference
 from bootproof.harness.compare.comparison import Comparison, Cost, ExplainedDifference
@@ -20,6 +21,7 @@ from bootproof.harness.compare.differences import ComparedBoot, boot_differences
 from bootproof.harness.compare.memory_at_entry import MemoryAtEntry
 from bootproof.harness.compare.reasons import Facts
 from bootproof.harness.compare.reference import Plan
+from bootproof.harness.guest import kernellog
 from bootproof.harness.host.files import write_whole
 from bootproof.harness.prove import Options, Prepared, Proven
 from bootproof.harness.qemu.placement import DEVICES_DIRECTORY
@@ -122,6 +124,7 @@ def _facts(pair: Pair, ours: ComparedBoot, other: ComparedBoot) -> Facts:
         *(ours, other, pair.prepared.assembled.image.ram),
         firmware=start.machine.arch.firmware,
         code_anywhere=isinstance(start.expected.code, CodeAnywhere),
+        firmware_stays=bool(start.machine.firmware),
     )
 
 
@@ -142,6 +145,8 @@ def _boot(
 ) -> ComparedBoot:
     assert proven.outcome is not None
     transcript = proven.outcome.observation.transcript
+    if ARCHES[proven.case.arch].bios:  # which is silent in our boots
+        transcript = kernellog.without_firmware(transcript)
     return ComparedBoot(proven.verdict, proven.reason, protocol, registers, memory, transcript)
 
 

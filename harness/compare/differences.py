@@ -169,6 +169,7 @@ _NATURE: Final = (
     (re.compile(r"(max_idle_ns:) \d+"), r"\1 #"),
     (re.compile(r"(initialised in) \d+ms"), r"\1 #ms"),
     (re.compile(r"[0-9.]{1,20} (BogoMIPS) \(lpj=\d{1,20}\)"), r"# \1"),
+    (re.compile(r"(unaligned word access(?: speed)? is) [0-9.]{1,20}"), r"\1 #"),
     (re.compile(r"(calibration:|Detected) [0-9.]+ MHz"), r"\1 # MHz"),
 )
 

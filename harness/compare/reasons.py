@@ -17,11 +17,14 @@ from bootproof.harness.compare.differences import BootDifference, ComparedBoot, 
 from bootproof.harness.compare.firmware_tables import Table
 from bootproof.harness.compare.memory_at_entry import MemoryAtEntry
 from bootproof.harness.guest.memory_map import ABSENT, USABLE
-from bootproof.loader.address import GIB, KIB, Range
+from bootproof.loader.address import GIB, KIB, MIB, Range
 from bootproof.loader.protocols import linux32, linux64, pvh
 from bootproof.loader.protocols.e820 import LEGACY_HOLE
+from bootproof.loader.protocols.table import PROTOCOLS
 
 FIRMWARE_TOP: Final = 256 * KIB  # what SeaBIOS may keep for itself at the end of low RAM
+FIRMWARE_RAM: Final = 2 * MIB  # what OpenSBI may keep for itself at the start of RAM
+_NOBODY: Final = "0xffffffff"  # an interrupt that goes nowhere
 TREE_PADDING: Final = 1024 * KIB  # QEMU's device tree is padded to 1 MiB, all of it reserved
 KASLR_TABLES: Final = 64 * KIB  # early page tables that a kernel at a random address needs more
 
@@ -38,6 +41,7 @@ class Facts:
     code_anywhere: bool = False  # the kernel takes a place of its own choice
     # PCI devices that have no interrupt in our boot, and their drivers, as the kernel calls them.
     unrouted: frozenset[str] = frozenset()
+    firmware_stays: bool = False  # in RAM, with ours as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +68,12 @@ def facts(
     *,
     firmware: bool,
     code_anywhere: bool = False,
+    firmware_stays: bool = False,
 ) -> Facts:
     """The facts of a comparison; `ram` is the guest-physical RAM of the machine.
 
     `firmware` says that the reference ran one before the kernel, `code_anywhere` that no one but
-    the kernel says where its code is to be.
+    the kernel says where its code is to be, `firmware_stays` that one stays in RAM on both sides.
     """
     return Facts(
         protocol=ours.protocol,
@@ -80,6 +85,7 @@ def facts(
         unrouted=frozenset(
             word.decode() for found in _UNROUTED.findall(ours.transcript) for word in found
         ),
+        firmware_stays=firmware_stays,
     )
 
 
@@ -206,12 +212,48 @@ def _ram_cut(difference: BootDifference, facts: Facts) -> bool:
     return facts.firmware and all(0 < a - b <= FIRMWARE_TOP for a, b in changed)
 
 
-def _within(limit: int, *, firmware: bool = False) -> Callable[[BootDifference, Facts], bool]:
-    """Figures in KiB that are no further apart than `limit` bytes; `firmware` is the cause."""
+def _stays(_difference: BootDifference, facts: Facts) -> bool:
+    return facts.firmware_stays
+
+
+def _leads_to_tree(difference: BootDifference, facts: Facts) -> bool:
+    known = difference.name == PROTOCOLS[facts.protocol].tree_register
+    return known and _both_set(difference, facts)
+
+
+def _left_open(difference: BootDifference, facts: Facts) -> bool:
+    pattern = PROTOCOLS[facts.protocol].left_open
+    return pattern is not None and re.fullmatch(pattern, difference.name) is not None
+
+
+def _firmware_ram(difference: BootDifference, facts: Facts) -> bool:
+    """The same System RAM, but for its start, where a firmware stays."""
+    ours, reference = difference.ours.partition("-"), difference.reference.partition("-")
+    starts = [int(text[0], 16) for text in (ours, reference) if re.fullmatch("[0-9a-f]+", text[0])]
+    few = len(starts) == 2 and 0 <= starts[0] - starts[1] <= FIRMWARE_RAM
+    return facts.firmware_stays and few and ours[2] == reference[2]
+
+
+def _fixed_up(difference: BootDifference, facts: Facts) -> bool:
+    """What a firmware changes in its tree: it takes for itself, and adds nothing."""
+    words = difference.reference.split()
+    pairs = zip(words, difference.ours.split(), strict=False)
+    taken = all(word in (_NOBODY, own) for word, own in pairs)
+    return facts.firmware_stays and (not words or taken)
+
+
+def _within(
+    limit: int, *, firmware: bool = False, stays: bool = False
+) -> Callable[[BootDifference, Facts], bool]:
+    """Figures in KiB that are no further apart than `limit` bytes; `firmware` is the cause, or that
+    it `stays`.
+    """
 
     def holds(difference: BootDifference, facts: Facts) -> bool:
         figures = [re.match(r"\d+", text) for text in (difference.ours, difference.reference)]
         if None in figures or (firmware and not facts.firmware):
+            return False
+        if stays and not facts.firmware_stays:
             return False
         ours, reference = (int(figure.group()) for figure in figures if figure)
         return abs(ours - reference) * KIB <= limit
@@ -265,11 +307,11 @@ REASONS: Final = (
     Reason("pvh-only", _R, "protocol", _values(linux64.NAME, pvh.NAME)),
     Reason("place", _R, "rbx", _protocol(pvh.NAME)),
     Reason("place", _R, "rsi", _protocol(*_SETUP)),
-    Reason("place", _R, "x0", _both_set),
+    Reason("place", _R, r"x\d+", _leads_to_tree),
     Reason("free-register", _R, "r(ax|cx|dx|si|di|bp|sp)", _protocol(pvh.NAME)),
     Reason("free-register", _R, "r(ax|cx|dx|sp)", _protocol(linux32.NAME)),
     Reason("free-register", _R, "r(ax|bx|cx|dx|di|bp|sp|8|9|1[0-5])", _protocol(linux64.NAME)),
-    Reason("free-register", _R, "x([4-9]|[12][0-9]|30)", _always),
+    Reason("free-register", _R, r"x\d+", _left_open),
     Reason("flags", _R, "rflags", _only_bits(_ARITHMETIC_FLAGS)),
     Reason("flags", _R, "pstate", _only_bits(_CONDITION_FLAGS)),
     Reason("accessed-bit", _R, "[cdefgs]s.attributes", _only_bits(_ACCESSED)),
@@ -299,6 +341,8 @@ REASONS: Final = (
     Reason("request-label", _T, "/chosen bootproof,request", _only_ours),
     Reason("place", _T, "/chosen linux,initrd-(start|end)", _both_set),
     Reason("tree-padding", _T, "device tree.totalsize", _both_set),
+    Reason("firmware-ram", _T, "/reserved-memory/(firmware|mmode_resv).*", _stays),
+    Reason("firmware-fixups", _T, "/pmu riscv,.*|/soc/.* interrupts-extended", _fixed_up),
     # Memory map.
     Reason("firmware-map", _M, ".*", _firmware_map),
     Reason("firmware-top", _M, ".*", _firmware_top),
@@ -309,11 +353,25 @@ REASONS: Final = (
     Reason("kaslr", _E, "code", lambda _, facts: facts.code_anywhere),
     Reason("firmware-top", _E, "ram", _ram_cut),
     Reason("firmware-top", _E, "memory", _within(FIRMWARE_TOP, firmware=True)),
+    Reason("firmware-ram", _E, "ram", _firmware_ram),
+    Reason("firmware-ram", _E, "memory", _within(FIRMWARE_RAM, stays=True)),
+    Reason(
+        "firmware-ram",
+        _F,
+        "available|total|reserved",
+        _within(FIRMWARE_RAM, stays=True),
+    ),
     Reason("tree-padding", _E, "memory", _within(TREE_PADDING)),
     Reason("firmware-top", _F, "available|total|reserved", _within(FIRMWARE_TOP, firmware=True)),
     Reason("deferred-memory", _F, "available so far", _always),
     Reason("tree-padding", _F, "available|reserved", _within(TREE_PADDING + KASLR_TABLES)),
     # Log lines: of the reference, ours, and both.
+    Reason(
+        "firmware-ram",
+        _L,
+        r"OF: reserved mem: .* (firmware|mmode_resv\d)@\w+|  node +\d+: \[mem .*",
+        _stays,
+    ),
     Reason("acpi", _L, r".*(ACPI|acpi|PNP|PnP|\bhpet).*", _acpi),
     Reason("acpi", _L, r"(SFI|PnPBIOS|isapnp|EISA): .*", _acpi),
     Reason("acpi", _L, r"tsc: Refined .*|clocksource: .*", _acpi),

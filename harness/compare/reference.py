@@ -21,6 +21,7 @@ from bootproof.harness.errors import UserError
 from bootproof.harness.guest import memory_map
 from bootproof.harness.guest.stages import ENTRY, Stage
 from bootproof.harness.inputs import images
+from bootproof.harness.observation import Observation
 from bootproof.harness.prove import Prepared, Proven, expected_code, result_json
 from bootproof.harness.qemu.argv import DirectKernel
 from bootproof.harness.qemu.machine import Machine
@@ -39,6 +40,7 @@ from bootproof.loader.identify import Format, identify_bytes
 from bootproof.loader.image import open_image
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import pvh
+from bootproof.loader.protocols.table import boot_parameters
 from bootproof.loader.result import KernelLoaderResult, PvhState
 
 _KERNEL: Final = f"{DEVICES_DIRECTORY}/kernel"
@@ -129,17 +131,17 @@ def run(case: Case, plan: Plan, prepared: Prepared, directory: Path, look: Look)
     started at all.
     """
     began = time.monotonic()
-    machine, expected = prepared.start.machine, prepared.start.expected
+    machine, expected = _machine(prepared.start.machine), prepared.start.expected
     kernel = DirectKernel(_KERNEL, _INITRD, expected.cmdline)
     with (
         GuestMemory(machine.banks) as ram,
         Session(machine, kernel, ram, directory, budget=prepared.start.budget) as session,
     ):
-        course = _Course(plan.entry, session, look)
+        course = _Course(plan, session, look)
         seen, _ = session.observe(course.steps)
     reproduce.write_reference_script(machine, kernel, directory)
     seen = artifacts.keep(session, seen)
-    judgement = verdict.judge(_expected(expected, plan, machine, seen.transcript), seen)
+    judgement = verdict.judge(_expected(expected, plan, machine, seen, course.ram), seen)
     seconds = time.monotonic() - began
     costs = Costs(seconds, seconds, seen.cpu_seconds, seen.instructions)
     entry = () if course.registers is None else (Stage(ENTRY, course.instructions, None),)
@@ -153,13 +155,25 @@ def run(case: Case, plan: Plan, prepared: Prepared, directory: Path, look: Look)
     return Reference(plan, proven, course.registers)
 
 
-def _expected(ours: Expected, plan: Plan, machine: Machine, transcript: bytes) -> Expected:
-    """What the reference must say: as ours, but for what QEMU's loader and firmware decide."""
-    firmware = memory_map.logged(transcript)
+def _machine(machine: Machine) -> Machine:
+    """The machine of a reference boot, in real time where nothing else can be stopped."""
+    why = machine.arch.reference_realtime
+    return replace(machine, realtime=machine.realtime or why)
+
+
+def _expected(
+    ours: Expected, plan: Plan, machine: Machine, seen: Observation, told: tuple[Range, ...] | None
+) -> Expected:
+    """What the reference must say: as ours, but for what QEMU's loader and firmware decide.
+
+    `told` is the RAM that a device tree told it of.
+    """
+    firmware = memory_map.logged(seen.transcript)
     banks = tuple(Range(*bank) for bank in machine.banks)
+    usable = machine.arch.system_ram(memory_map.usable_banks(firmware, banks), None)
     return replace(
         ours,
-        ram=machine.arch.system_ram(memory_map.usable_banks(firmware, banks), None),
+        ram=told if machine.arch.device_tree and told else usable,
         code=expected_code(plan.kernel, machine.arch, ours.cmdline, banks),
         # QEMU's number (boot.rst, "type_of_loader"), whichever way it enters a kernel.
         bootloader_type=ours.bootloader_type and pvh.BOOTLOADER_TYPE,
@@ -170,10 +184,12 @@ def _expected(ours: Expected, plan: Plan, machine: Machine, transcript: bytes) -
 class _Course:
     """The course of a reference boot: to the entry, where one looks, and on to the end."""
 
-    def __init__(self, entry: int, session: Session, look: Look) -> None:
-        self._entry, self._session, self._look = entry, session, look
+    def __init__(self, plan: Plan, session: Session, look: Look) -> None:
+        self._entry, self._protocol = plan.entry, plan.protocol
+        self._session, self._look = session, look
         self.registers: Registers | None = None  # at the entry
         self.instructions: int | None = None  # of the guest, before the kernel's first
+        self.ram: tuple[Range, ...] | None = None  # that the kernel is told of
 
     def steps(self, watch: Watch) -> Ending:
         session = self._session
@@ -181,6 +197,8 @@ class _Course:
         if not there:
             return watch.not_entered()
         self.registers, self.instructions = registers, session.monitor.instructions()
-        self._look(registers, StandingMemory(session))
+        memory = StandingMemory(session)
+        self.ram = boot_parameters(self._protocol, registers, memory).system_ram
+        self._look(registers, memory)
         session.gdb.detach()
         return watch.until_the_end()

@@ -105,6 +105,9 @@ class BootProtocol(Generic[R]):
     read: Callable[[R, Read], BootParameters]
     # All else in the structures that the registers lead to: names and values as text.
     fields: Callable[[R, Read], Iterator[tuple[str, str]]]
+    # The register that leads to a device tree, and a pattern of those that it leaves open, by name.
+    tree_register: str | None = None
+    left_open: str | None = None
     # How the guest's /proc/sys/kernel/bootloader_type must read after `configure`, if it has one.
     bootloader_type: int | None = None
 

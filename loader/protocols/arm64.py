@@ -71,4 +71,6 @@ PROTOCOL: Final = BootProtocol(
     rules=arm64,
     read=lambda registers, read: by_tree.read_back(registers.x[0], read),
     fields=lambda registers, read: by_tree.fields(registers.x[0], read),
+    tree_register="x0",
+    left_open="x([4-9]|[12][0-9]|30)",
 )

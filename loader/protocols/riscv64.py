@@ -62,4 +62,6 @@ PROTOCOL: Final = BootProtocol(
     rules=riscv64,
     read=lambda registers, read: by_tree.read_back(registers.x[A1], read),
     fields=lambda registers, read: by_tree.fields(registers.x[A1], read),
+    tree_register="x11",
+    left_open="x([1-9]|1[2-9]|2[0-9]|3[01])",
 )

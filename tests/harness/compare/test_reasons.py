@@ -99,6 +99,45 @@ ROWS: list[tuple[str, str, list[BootDifference], list[BootDifference]]] = [
     ),
     ("free-register", "linux64", [of(R, "r15", "0x0", "0x1")], [of(R, "cr4", "0x20", "0x0")]),
     ("free-register", "arm64", [of(R, "x4", "0x0", "0x1")], [of(R, "x3", "0x0", "0x1")]),
+    ("place", "riscv64", [of(R, "x11", "0x1", "0x2")], [of(R, "x10", "0x1", "0x2")]),
+    (
+        "free-register",
+        "riscv64",
+        [of(R, name, "0x0", "0x1") for name in ("x1", "x9", "x12", "x31")],
+        [of(R, name, "0x0", "0x1") for name in ("x10", "satp", "sie", "privilege")],
+    ),
+    (
+        "firmware-ram",
+        "riscv64",
+        [
+            of(T, "/reserved-memory/mmode_resv0@80000000", "", "present"),
+            of(T, "/reserved-memory/firmware@80000000 reg", "0x0 0x80000000 0x0 0x200000", ""),
+            of(E, "ram", "80200000-9fffffff", "80000000-9fffffff"),
+            of(E, "memory", "448168 kB", "449696 kB"),
+            of(F, "reserved", "80388", "78860"),
+            of(L, "OF: reserved mem: 0x#..0x# (512 KiB) map non-reusable mmode_resv0@80000000"),
+        ],
+        [
+            of(T, "/reserved-memory/mine@90000000", "", "present"),
+            of(E, "ram", "80600000-9fffffff", "80000000-9fffffff"),
+            of(E, "ram", "80200000-8fffffff", "80000000-9fffffff"),
+            of(E, "memory", "448168 kB", "459696 kB"),
+        ],
+    ),
+    (
+        "firmware-fixups",
+        "riscv64",
+        [
+            of(T, "/pmu riscv,event-to-mhpmcounters", "0x1 0x1", ""),
+            of(
+                T,
+                "/soc/plic@c000000 interrupts-extended",
+                "0x2 0xb 0x2 0x9",
+                "0x2 0xffffffff 0x2 0x9",
+            ),
+        ],
+        [of(T, "/soc/plic@c000000 interrupts-extended", "0x2 0xb 0x2 0x9", "0x2 0xb 0x2 0x8")],
+    ),
     ("flags", "pvh", [of(R, "rflags", "0x2", "0x46")], [of(R, "rflags", "0x2", "0x202")]),
     (
         "flags",
@@ -351,6 +390,7 @@ def facts_for(protocol: str) -> Facts:
         without_seed=True,
         code_anywhere=protocol == "linux32",
         unrouted=frozenset({"i801_smbus", "0000:00:1f.3"}),
+        firmware_stays=protocol == "riscv64",
     )
 
 
