@@ -451,7 +451,8 @@ def _ended(seen: Observation) -> tuple[Verdict, str]:
         cause = f": {seen.reset}" if seen.reset else ""
         return Verdict.CPU_RESET, f"the CPU was reset{_at(seen)}, {where}{cause}"
     if seen.end is End.GUEST_SHUTDOWN:
-        return Verdict.GUEST_SHUTDOWN_EARLY, f"the guest powered off {where}"
+        code = f" with exit code {seen.exit_code}" if seen.exit_code else ""
+        return Verdict.GUEST_SHUTDOWN_EARLY, f"the guest powered off{code} {where}"
     if seen.end.standstill or seen.end is End.LOCKED_UP:
         verdict = Verdict.STUCK if seen.transcript else Verdict.SILENT
         return verdict, f"stuck{_at(seen)}: {_lasting(seen)}, {where}, {_cost(seen)} in"

@@ -32,6 +32,7 @@ MOST_DOWNLOADED: Final = 1 << 30  # bytes; packages with debug symbols are large
 _BUILT: Final = (
     ("arch/x86/boot/bzImage",),
     ("arch/arm64/boot/Image", "arch/arm64/boot/Image.gz", "arch/arm64/boot/vmlinuz.efi"),
+    ("arch/riscv/boot/Image", "arch/riscv/boot/Image.gz", "arch/riscv/boot/vmlinuz.efi"),
     ("vmlinux",),
 )
 _NAMED: Final = re.compile(r"([A-Za-z0-9.+_-]{1,80})=(.+)", re.DOTALL)

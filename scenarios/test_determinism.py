@@ -29,6 +29,14 @@ AARCH64 = Case(
     RAM_BASE["aarch64"] + 2 * MIB,
     label="determinism",
 )
+RISCV64 = Case(
+    "riscv64",
+    default_kernels("riscv64")[0],
+    "image",
+    "riscv64",
+    RAM_BASE["riscv64"],
+    label="determinism",
+)
 _WITH_KASLR: Final = "console=ttyS0 reboot=t panic=-1"
 _BOOTS, _AT_ONCE = 20, 4
 
@@ -44,6 +52,7 @@ RunDirectory = Callable[[str], Path]
         replace(AARCH64, cpu="max,pauth-impdef=on", label="determinism-rndr"),
         replace(AARCH64, smp=2, profile="fast"),
         replace(AARCH64, smp=4, profile="fast"),
+        RISCV64,
     ],
     ids=lambda case: case.id,
 )
@@ -55,7 +64,7 @@ def test_the_same_boot_twice(case: Case, run_directory: RunDirectory) -> None:
     assert difference(_outcome(first), _outcome(second), case.smp) is None
 
 
-@pytest.mark.parametrize("case", [X86_64, AARCH64], ids=lambda case: case.arch)
+@pytest.mark.parametrize("case", [X86_64, AARCH64, RISCV64], ids=lambda case: case.arch)
 def test_the_same_boot_on_a_busy_machine(case: Case, run_directory: RunDirectory) -> None:
     """Twenty boots, four at a time: with two cores each has half of one."""
     case = replace(case, profile="fast", label="determinism-busy")

@@ -26,7 +26,7 @@ WRITER: Final = places.need_clone("the writer in C") / "examples" / "write_boot_
 CMDLINE: Final = (
     "console=ttyS0 reboot=t panic=-1 nokaslr rdinit=/bootproof/init bootproof.nonce=written-in-c"
 )
-X86_64, AARCH64 = default_kernels("x86_64"), default_kernels("aarch64")
+X86_64, AARCH64, RISCV64 = (default_kernels(arch) for arch in ("x86_64", "aarch64", "riscv64"))
 
 Fresh = Callable[[str], Path]
 Capture = pytest.CaptureFixture[str]
@@ -99,8 +99,12 @@ def test_mistake_in_c(fresh: Fresh, capfd: Capture) -> None:
         ),
         (AARCH64[0], ["--offset", "1G"], []),
         (AARCH64[0], ["--offset", "1088M"], []),
+        (RISCV64[0], ["--offset", "2G"], []),
     ],
-    ids=["pvh", "offset", "pc-4G", "bzimage32", "bzimage64-kaslr", "arm64-ram", "arm64-offset"],
+    ids=[
+        *("pvh", "offset", "pc-4G", "bzimage32", "bzimage64-kaslr"),
+        *("arm64-ram", "arm64-offset", "riscv64-ram"),
+    ],
 )
 def test_written_by_image(
     kernel: str,

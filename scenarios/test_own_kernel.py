@@ -16,9 +16,13 @@ from bootproof.harness.inputs import images
 from bootproof.loader import initramfs
 
 ROOT = Path(__file__).resolve().parents[1]
-X86_64, AARCH64 = (default_kernels(arch)[0] for arch in ("x86_64", "aarch64"))
+X86_64, AARCH64, RISCV64 = (default_kernels(arch)[0] for arch in ("x86_64", "aarch64", "riscv64"))
 INIT = b"#!/bootproof/busybox sh\necho 'my own init'\n/bootproof/busybox reboot -f\n"
-WHERE = {X86_64: "arch/x86/boot/bzImage", AARCH64: "arch/arm64/boot/Image"}
+WHERE = {
+    X86_64: "arch/x86/boot/bzImage",
+    AARCH64: "arch/arm64/boot/Image",
+    RISCV64: "arch/riscv/boot/Image",
+}
 
 
 @pytest.mark.parametrize(
@@ -26,8 +30,9 @@ WHERE = {X86_64: "arch/x86/boot/bzImage", AARCH64: "arch/arm64/boot/Image"}
     [
         (X86_64, "elf-pvh-none or 1M or at1024G", "kernel    bzImage: bzimage, elf of x86_64", 3),
         (AARCH64, "2M or 1M or small", "kernel    Image: image of aarch64", 3),
+        (RISCV64, "2M or 1M or small", "kernel    Image: image of riscv64", 3),
     ],
-    ids=["x86_64", "aarch64"],
+    ids=["x86_64", "aarch64", "riscv64"],
 )
 def test_a_build_directory_with_the_users_initrd(
     run_directory: Callable[[str], Path],

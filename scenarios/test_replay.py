@@ -67,7 +67,21 @@ AARCH64 = Exiting(
 )
 
 
-@pytest.mark.parametrize("guest", [X86_64, AARCH64], ids=lambda guest: guest.case.arch)
+RISCV64 = Exiting(
+    Case(
+        *("riscv64", default_kernels("riscv64")[0], "image", "riscv64"),
+        RAM_BASE["riscv64"],
+        label="replay",
+        profile="fast",
+    ),
+    machine=243,
+    # li a0, 0; li a7, exit_group; ecall
+    code=struct.pack("<3I", 0x00000513, 0x05E00893, 0x00000073),
+    call=8,
+)
+
+
+@pytest.mark.parametrize("guest", [X86_64, AARCH64, RISCV64], ids=lambda guest: guest.case.arch)
 def test_from_a_panic_back_to_its_cause(
     guest: Exiting, run_directory: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -139,8 +139,13 @@ class Arch:
     # The firmware that every guest needs beside its kernel, as QEMU's -bios names it, if it needs
     # one.
     bios: str | None = None
+    # Whether some QEMUs end without a word when the guest switches its machine off, and with an
+    # exit code that the guest may have chosen.
+    guest_ends_qemu: bool = False
     # Whether QEMU's own -kernel runs a firmware before the kernel that tells it of the machine.
     firmware: bool
+    # Why QEMU's own -kernel is only compared in real time, if it is.
+    reference_realtime: str = ""
     # What some QEMUs cannot do.
     quirks: tuple[Quirk, ...] = ()
     realtime_quirks: tuple[RealtimeQuirk, ...] = ()
@@ -165,6 +170,8 @@ class Arch:
     # The serial port that the harness reads, and what must be built into a kernel for it.
     serial: SerialPort
     console_driver: Need
+    # Whether an Image's flags say if it must be as near to the start of RAM as it can.
+    image_says_place: bool = False
     # How far behind its load address the code of a kernel may begin whose headers do not tell.
     code_starts: tuple[int, ...] = ()
     # Finds the CPU mode at the entry (its first group) in the kernel's log, if it says so there.

@@ -91,6 +91,7 @@ AARCH64: Final = Arch(
     console_driver=Need(
         "CONFIG_SERIAL_AMBA_PL011_CONSOLE", b"uart-pl011", "the driver of the serial port (pl011)"
     ),
+    image_says_place=True,
     code_starts=(0, 0x10000),  # _text itself, or _stext one segment later
     mode_log=re.compile(rb"CPU\(s\) started at (EL\d)"),
     dump=DumpFormat(

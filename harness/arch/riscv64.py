@@ -101,7 +101,10 @@ RISCV64: Final = Arch(
     cpu_limit=8,
     smp_repeats=True,
     bios="default",
+    guest_ends_qemu=True,  # hw/misc/sifive_test.c, before 9.0
     firmware=True,
+    # loader/arch/riscv64.py has more of it.
+    reference_realtime="the firmware's timer, which never expires, cannot be stopped over",
     realtime_quirks=(
         RealtimeQuirk(
             name="smp-firmware",

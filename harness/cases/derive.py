@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import MIB_512, RAM_BASE, Case, Expectation, short
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import GIB, MIB, align_down, align_up, format_size
@@ -399,7 +400,8 @@ def _starved(
 
 def _image(plan: _Plan) -> Iterator[Case | LeftOut]:
     size = plan.placed.footprint_end  # of an Image without an offset: from its base on
-    near = not plan.flag("flags", PLACED_ANYWHERE)
+    says = ARCHES[plan.kernel.arch].image_says_place
+    near = says and not plan.flag("flags", PLACED_ANYWHERE)
     for above in _IMAGE_BASES:
         if above and near:
             why = "its flags say that it must be as near to the start of RAM as it can"

@@ -4,7 +4,7 @@ The text is a console transcript or the log buffer's records. Only whole message
 message can begin: a command line that is echoed, or a message that quotes another, is none.
 
 Sources: kernel/panic.c, kernel/exit.c, kernel/reboot.c, init/main.c; die() and show_regs() of
-arch/x86/kernel/dumpstack.c and arch/arm64/kernel/traps.c.
+arch/x86/kernel/dumpstack.c, arch/arm64/kernel/traps.c and arch/riscv/kernel/traps.c.
 """
 
 from __future__ import annotations
@@ -32,17 +32,18 @@ _PANIC: Final = re.compile(_BEGIN + rb"Kernel panic - not syncing: (" + _REST + 
 END_OF_PANIC: Final = re.compile(_BEGIN + rb"---\[ end Kernel panic", re.MULTILINE)
 """What a kernel that stays after its panic prints last."""
 DIED: Final = (
-    rb"[^\[\]\r\n][^\[\r\n]{0,200}?: [0-9a-f]{4,16} \[#\d+\](?=(?: [A-Z0-9_]+){0,12} *\r?$)"
+    rb"(?:[^\[\]\r\n][^\[\r\n]{0,200}?: [0-9a-f]{4,16}|Oops(?: - [A-Za-z ()]{1,60})?|Kernel BUG)"
+    rb" \[#\d+\](?=(?: [A-Z0-9_]+){0,12} *\r?$)"
 )
-"""The end of what ran, with the error code of x86 or the syndrome of arm64; then PREEMPT, SMP and
-their like only."""
+"""The end of what ran, with the error code of x86, the syndrome of arm64 or the words of riscv, and
+then PREEMPT, SMP and their like only."""
 _DIED: Final = re.compile(_BEGIN + rb"(" + DIED + rb")", re.MULTILINE)
 _BUG: Final = re.compile(
     _BEGIN + rb"((?:BUG: |kernel BUG at |Unable to handle kernel )" + _REST + rb")", re.MULTILINE
 )
 _TRACE: Final = re.compile(_BEGIN + rb"Call [Tt]race:", re.MULTILINE)
-_IN_TRACE: Final = re.compile(_BEGIN + rb" " + _FRAME, re.MULTILINE)
-_AT: Final = re.compile(rb"(?:RIP: \d+:|pc : )" + _FRAME)
+_IN_TRACE: Final = re.compile(_BEGIN + rb"(?: |\[<[0-9a-f]{1,16}>\] )" + _FRAME, re.MULTILINE)
+_AT: Final = re.compile(rb"(?:RIP: \d+:|e?pc : )" + _FRAME)
 _ORDERLY: Final = re.compile(
     _BEGIN
     + rb"(reboot: (?:Restarting system|Power down|System halted|Power off not available)"
@@ -150,6 +151,12 @@ def faulting_function(text: bytes, start: int = 0, end: int | None = None) -> st
 def on_console(transcript: bytes) -> bool:
     """Whether a kernel has begun to tell the console what it does: its banner comes first."""
     return _search(_BANNER, transcript) is not None
+
+
+def without_firmware(transcript: bytes) -> bytes:
+    """What the console shows from the kernel's banner on; nothing where there is none."""
+    banner = _BANNER.search(transcript)
+    return transcript[banner.start() :] if banner else b""
 
 
 def consoles(text: bytes) -> tuple[str, ...]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
+
+from bootproof.loader.pe import OLD_TEXT_OFFSET, ImageHeader
 
 _XEN_NOTE_NAME = b"Xen\0"
 _NT_PHYS32_ENTRY = 18
@@ -40,8 +43,25 @@ def no_kernel(kernel: bytes) -> bytes:
     return b"this is no kernel\n" * (len(kernel) // 18)
 
 
+def text_offset_0(kernel: bytes) -> bytes:
+    """An Image that says that it is to run at its base itself."""
+    return _with_header(kernel, text_offset=0)
+
+
+def old_header(kernel: bytes) -> bytes:
+    """An Image whose header is that of arm64 before Linux 3.17: it does not tell its size."""
+    return _with_header(kernel, text_offset=OLD_TEXT_OFFSET, image_size=0)
+
+
+def _with_header(kernel: bytes, **fields: int) -> bytes:
+    header = replace(ImageHeader.from_bytes(kernel), **fields)
+    return header.to_bytes() + kernel[ImageHeader.SIZE :]
+
+
 VARIANTS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
     "no-pvh-note": without_pvh_note,
     "truncated": truncated,
     "no-kernel": no_kernel,
+    "text-offset-0": text_offset_0,
+    "old-header": old_header,
 }

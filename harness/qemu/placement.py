@@ -68,6 +68,7 @@ def place_image(
     arch = ARCHITECTURES[image.arch]
     reserved = [region.range for region in machine.reserved]
     data = list(memory.nonzero_extents())
+    _check_beside_firmware(data, machine)
     together = _extents(memory, data, reserved)
     staged = _each_inside(together, reserved) if machine.writes_reserved else []
     taken = [*machine.reserved, *(Region("data", extent) for extent in data)]
@@ -94,6 +95,14 @@ def place_image(
             *(Region("staging area", area) for area in staging),
         ),
     )
+
+
+def _check_beside_firmware(data: Sequence[Range], machine: Machine) -> None:
+    for firmware in machine.firmware:
+        over = next((extent for extent in data if extent.overlaps(firmware.range)), None)
+        if over is not None:
+            what = f"there is data at {over.start:#x}, where the machine's own {firmware} stays"
+            raise LayoutError(what, field="ram.img", value=hex(over.start))
 
 
 def _stubs(

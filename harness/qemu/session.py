@@ -206,10 +206,11 @@ class Session:
         told = evidence.parse(transcript).proof is not None and kernellog.on_console(transcript)
         dump = self.machine.arch.dump
         reset = ending.end is End.GUEST_RESET
+        ended = ending.end is End.QEMU_EXITED
         return Observation(
             transcript=transcript,
-            end=ending.end,
-            exit_code=self.process.exit_code if ending.end is End.QEMU_EXITED else None,
+            end=End.GUEST_SHUTDOWN if ended and self._guest_ended_qemu() else ending.end,
+            exit_code=self.process.exit_code if ended else None,
             stderr=self.process.stderr(),
             instructions=ending.usage.instructions,
             cpu_seconds=ending.usage.cpu_seconds,
@@ -219,6 +220,12 @@ class Session:
             reset=dump.reset_cause(ending.registers, ending.before, ending.at) if reset else "",
             console_lost=not self.has_room and self._disk_was_full(),
         )
+
+    def _guest_ended_qemu(self) -> bool:
+        """Whether an end without a word was the guest's doing: QEMU gives a reason for its own."""
+        code = self.process.exit_code
+        silent = code is not None and code >= 0 and not self.process.stderr()
+        return silent and self.machine.arch.guest_ends_qemu
 
     def _disk_was_full(self) -> bool:
         """Whether it is full now, or was when QEMU wrote its log."""

@@ -53,7 +53,7 @@ def plan(
     kernel_region = Region("kernel", kernel.footprint)
     if not request.unsafe:
         check_inside(ram, kernel_region)
-        _check_beside_firmware(kernel_region, request)
+    _check_beside_firmware(kernel_region, request)
     wanted = []
     if request.dtb is not None:
         size = len(_tree(request.dtb, request, Range(0, 1) if request.initrd is not None else None))

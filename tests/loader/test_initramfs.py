@@ -134,7 +134,7 @@ def test_busybox_lists_it() -> None:
 GUEST = resources.files("loader").joinpath("guest")
 PROGRAMS = (
     *("init", "shell", "run-tests"),
-    *("init-exits", "init-fails", "init-restarts", "init-sleeps"),
+    *("init-exits", "init-fails", "init-powers-off", "init-restarts", "init-sleeps"),
 )
 
 

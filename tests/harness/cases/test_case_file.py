@@ -88,7 +88,7 @@ def test_every_field_says_what_it_means(cls: type[Case] | type[Expectation]) -> 
     ("change", "problem"),
     [
         ({"protcol": "pvh"}, "unknown key 'protcol'; did you mean 'protocol'?"),
-        ({"arch": "mips"}, "arch: unknown value 'mips'; known: aarch64, x86_64"),
+        ({"arch": "mips"}, "arch: unknown value 'mips'; known: aarch64, riscv64, x86_64"),
         ({"placement": "pieces"}, "placement: unknown value 'pieces'; did you mean 'devices'?"),
         ({"protocol": "linux46"}, "protocol: unknown value 'linux46'; did you mean 'linux64'?"),
         ({"memory": True}, "memory: must be a size like 512M, not true"),

@@ -56,6 +56,30 @@ ARM64_OOPS = b"""\
 [    1.100005] pstate: 60400005 (nZCv daif +PAN -UAO -TCO -DIT -SSBS BTYPE=--)\r
 [    1.100006] pc : list_del+0x4/0x60\r
 """
+RISCV_OOPS = b"""\
+memblock_cap_memory_range: No memory registered yet
+------------[ cut here ]----------
+kernel BUG at arch/riscv/mm/init.c:1325!
+Kernel BUG [#1]
+Modules linked in:
+CPU: 0 UID: 0 PID: 0 Comm: swapper Not tainted 6.12.117+deb13-riscv64 #1  Debian 6.12.117-1
+epc : paging_init+0x37c/0x630
+ ra : paging_init+0x378/0x630
+epc : ffffffff80c073d0 ra : ffffffff80c073cc sp : ffffffff81c03da0
+status: 0000000200000100 badaddr: 0000000000000000 cause: 0000000000000003
+[<ffffffff80c073d0>] paging_init+0x37c/0x630
+[<ffffffff80c04872>] setup_arch+0xe8/0x64e
+Kernel panic - not syncing: Fatal exception in interrupt
+"""
+RISCV_PANIC = b"""\
+[    0.0] Kernel panic - not syncing: memblocks_present: Failed to allocate 33554432 bytes\r
+[    0.0] CPU: 0 UID: 0 PID: 0 Comm: swapper Not tainted 6.12.117+deb13-riscv64 #1\r
+[    0.0] Call Trace:\r
+[    0.0] [<ffffffff80007020>] dump_backtrace+0x28/0x30\r
+[    0.0] [<ffffffff80a65ed2>] show_stack+0x38/0x44\r
+[    0.0] [<ffffffff80a66214>] panic+0x11a/0x35a\r
+[    0.0] [<ffffffff80c21c2e>] sparse_init+0x82/0x248\r
+"""
 FATAL = b"[    1.2] Kernel panic - not syncing: Fatal exception\r\n"
 KILLED = b"[    1.2] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000009\r\n"
 
@@ -76,6 +100,12 @@ KILLED = b"[    1.2] Kernel panic - not syncing: Attempted to kill init! exitcod
         (
             INIT_EXITED,
             Message("Attempted to kill init! exitcode=0x00000100", "do_exit.cold+0x15/0x15"),
+        ),
+        (
+            RISCV_PANIC,
+            Message(
+                "memblocks_present: Failed to allocate 33554432 bytes", "sparse_init+0x82/0x248"
+            ),
         ),
         (FATAL, Message("Fatal exception")),
         (b"Kernel panic - not syncing: no stamps", Message("no stamps")),
@@ -128,6 +158,14 @@ def test_end_mark_of_a_panic(text: bytes, wanted: bool) -> None:
                 "BUG: kernel NULL pointer dereference, address: 0000000000000010",
                 "vfs_read+0x1a/0x310",
             ),
+        ),
+        (
+            RISCV_OOPS,
+            Message("kernel BUG at arch/riscv/mm/init.c:1325!", "paging_init+0x37c/0x630"),
+        ),
+        (
+            RISCV_OOPS.replace(b"Kernel BUG [#1]", b"Oops - store (or AMO) access fault [#2] SMP"),
+            Message("kernel BUG at arch/riscv/mm/init.c:1325!", "paging_init+0x37c/0x630"),
         ),
         (
             ARM64_OOPS,
