@@ -9,6 +9,8 @@ import enum
 from collections.abc import Sequence
 from typing import Final
 
+from bootproof.harness import exitcode
+
 BISECT: Final = "--bisect"
 """The option that asks for these codes."""
 
@@ -16,10 +18,10 @@ BISECT: Final = "--bisect"
 class Mark(enum.IntEnum):
     """What a commit, or an image, is."""
 
-    GOOD = 0
-    BAD = 1
+    GOOD = exitcode.OK
+    BAD = exitcode.NOT_AS_EXPECTED
     # Nothing was found out about it: git tries one near it.
-    CANNOT_TELL = 125
+    CANNOT_TELL = exitcode.CANNOT_TELL
     # Nothing can be found out about any.
     STOP = 128
 

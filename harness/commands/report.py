@@ -29,6 +29,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--merge", action="store_true", help="the runs are shards of one")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where reports are written")
     words.add_threshold(parser)
+    kcidb = parser.add_argument_group("for KCIDB (docs/ci.md)")
+    kcidb.add_argument(
+        "--kcidb", type=Path, metavar="FILE", help="write what kcidb-submit sends; - is stdout"
+    )
+    kcidb.add_argument("--origin", metavar="NAME", help="of your CI system, as KCIDB knows it")
+    kcidb.add_argument("--build", metavar="ID", help="a build that you have reported already")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -42,6 +48,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if threshold is not None and (merge or len(arguments.runs) != 2):
         raise UserError("--threshold: is of a comparison: give two runs, and no --merge")
     read = [results.read(path) for path in arguments.runs]
+    if _asks_for_kcidb(arguments):
+        return _kcidb(shards.merged(read, [*map(str, arguments.runs)]), arguments)
     if len(read) == 2 and not merge:
         different = changes.compare(
             read[0], read[1], changes.THRESHOLD if threshold is None else threshold
@@ -62,6 +70,37 @@ def _run(arguments: argparse.Namespace) -> int:
     _write(whole, out)
     print(terminal.failures(whole) + terminal.summary(whole), end="")
     return whole.exit_code
+
+
+def _asks_for_kcidb(arguments: argparse.Namespace) -> bool:
+    """Raises UserError for words that do not go together."""
+    if arguments.kcidb is None:
+        if arguments.origin or arguments.build:
+            raise UserError("--origin and --build go with --kcidb")
+        return False
+    if arguments.origin is None:
+        raise UserError("--kcidb: as whom? Name your CI system with --origin")
+    if len(arguments.runs) > 1 and not arguments.merge:
+        raise UserError("--kcidb: of one run, or --merge for shards of one")
+    return True
+
+
+def _kcidb(run: Results, arguments: argparse.Namespace) -> int:
+    import json
+
+    from bootproof.harness.report import kcidb
+    from bootproof.harness.results.results import write_text
+
+    try:
+        report = kcidb.render(run, arguments.origin, arguments.build)
+    except ValueError as error:
+        raise UserError(f"--kcidb: {error}") from error
+    text = json.dumps(report, indent=1) + "\n"
+    if str(arguments.kcidb) == "-":
+        print(text, end="")
+    else:
+        write_text(arguments.kcidb.absolute(), text)
+    return exitcode.OK
 
 
 def _write(

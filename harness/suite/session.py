@@ -8,19 +8,20 @@ session without a case.
 from __future__ import annotations
 
 import datetime
+import os
 import shlex
 import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from bootproof.harness import VERSION, exitcode, typedjson
 from bootproof.harness.judgement import ERROR
 from bootproof.harness.report import changes as rendering
-from bootproof.harness.report import files, ktap, terminal
+from bootproof.harness.report import files, job_annotations, ktap, terminal
 from bootproof.harness.results import changes, results
 from bootproof.harness.results.changes import Change, Kind
 from bootproof.harness.results.results import CaseResult, Check, Part, Reference, Results, Run
@@ -36,6 +37,8 @@ from bootproof.harness.suite.options import (
     SELECTED,
 )
 from bootproof.harness.text import safe
+
+_GITHUB: Final = "GITHUB_ACTIONS"  # is "true" in a job of GitHub's
 
 
 class MatrixSession:
@@ -215,6 +218,8 @@ class MatrixSession:
         if compared:
             write(rendering.render(compared))
         write(terminal.summary(shown, colour=self._colour))
+        if os.environ.get(_GITHUB) == "true":
+            write(job_annotations.render(shown))
         names = ", ".join(path.name for path in written)
         terminalreporter.write_line(f"run directories, {names}: {safe(str(self._out))}")
 

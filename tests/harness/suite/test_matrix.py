@@ -108,11 +108,13 @@ def test_generated_cases(tmp_path: Path) -> None:
     out.mkdir()
     (out / "conftest.py").write_text("raise SystemExit('conftest.py was executed')")
     (out / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option")
-    done = python("-c", GENERATED, kernel, out, cwd=tmp_path)
+    job = {"GITHUB_ACTIONS": "true"}
+    done = python("-c", GENERATED, kernel, out, cwd=tmp_path, env=job)
     assert (done.returncode, done.stderr) == (1, "")
     assert "1 of 2 cases as expected" in done.stdout
     assert "cpu-reset instead of booted: the CPU was reset at 0x1000" in done.stdout
     assert "reproduce: bootproof mine -k " in done.stdout
+    assert "\n::error title=x86_64-" in done.stdout
     assert "Traceback" not in done.stdout
 
 
