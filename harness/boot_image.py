@@ -17,7 +17,7 @@ from bootproof.harness import command_line, prove
 from bootproof.harness.arch import Arch
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.cases import qemus, schema
-from bootproof.harness.command_line import NONCE
+from bootproof.harness.command_line import NONCE, OTHERS_NONCE
 from bootproof.harness.errors import UserError
 from bootproof.harness.inputs import handed_kernel
 from bootproof.harness.observation import Budget
@@ -292,15 +292,17 @@ def _expected(
     # The guest's shell does not see blanks at the ends, and parts the rest.
     cmdline = (told.cmdline or "").strip(" \t")
     words = cmdline.split()
-    nonces = [word.removeprefix(NONCE) for word in words if word.startswith(NONCE)]
-    if not command_line.names_our_init(cmdline) or not nonces or not nonces[-1]:
+    if not command_line.names_our_init(cmdline):
+        return _expected_of_other(image, machine, told, cmdline)
+    nonce = _last(words, NONCE)
+    if nonce is None:
         return ExpectedHandover(image.entry)
     ram = told.system_ram
     if ram is None:
         ram = machine.arch.system_ram(image.ram, None)
     return Expected(
         arch=image.arch,
-        nonce=nonces[-1],
+        nonce=nonce,
         cmdline=cmdline,
         cpus=machine.cpus,
         ram=ram,
@@ -310,6 +312,32 @@ def _expected(
         request=told.label,
         serial=machine.arch.serial.name,
     )
+
+
+def _expected_of_other(
+    image: BootImage, machine: Machine, told: BootParameters, cmdline: str
+) -> Expected | ExpectedHandover:
+    """What a guest that is no Linux has to prove (docs/other-guests.md), if it is going to."""
+    nonce = _last(cmdline.split(), OTHERS_NONCE)
+    if nonce is None:
+        return ExpectedHandover(image.entry)
+    return Expected(
+        arch=image.arch,
+        nonce=nonce,
+        cmdline=cmdline,
+        cpus=machine.cpus,
+        ram=image.ram if told.ram is None else told.ram,
+        banks=image.ram,
+        code=None,
+        serial=machine.arch.serial.name,
+        other=True,
+    )
+
+
+def _last(words: Sequence[str], name: str) -> str | None:
+    """The value of the last word of that name, if it has one."""
+    values = [word.removeprefix(name) for word in words if word.startswith(name)]
+    return (values[-1] or None) if values else None
 
 
 def _code(image: BootImage, told: BootParameters, words: Sequence[str]) -> CodeInside | None:
@@ -347,7 +375,9 @@ def _print_request(request: Request, image: BootImage, machine: Machine, start: 
     expected = start.expected
     if isinstance(expected, Expected):
         print(f"cmdline   {printable(expected.cmdline.encode())}")
-        print("proof     by the guest itself: it carries a nonce and our init", flush=True)
+        how = "by a guest that is no Linux" if expected.other else "by the guest itself"
+        means = "a nonce" if expected.other else "a nonce and our init"
+        print(f"proof     {how}: it carries {means}", flush=True)
     else:
         why = "as asked" if request.only_handover else "the guest carries no nonce of ours"
         print(f"proof     of the hand-over only: {why}", flush=True)

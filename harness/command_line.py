@@ -15,6 +15,7 @@ from bootproof.loader import kernelargs
 
 RDINIT: Final = "rdinit=/bootproof/init"
 NONCE: Final = "bootproof.nonce="
+OTHERS_NONCE: Final = "bootproof.guest="  # for guests that are no Linux: docs/other-guests.md
 NEXT: Final = "bootproof.next="
 INIT_OF_INITRD: Final = "/init"
 _OUR_PROGRAMS: Final = "/bootproof/"

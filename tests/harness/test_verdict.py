@@ -793,5 +793,5 @@ def test_expected_fields_are_all_judged() -> None:
     """A new field of Expected needs a contradiction above, and then a name here."""
     assert {field.name for field in dataclasses.fields(Expected)} == {
         *("arch", "nonce", "cmdline", "cpus", "ram", "code", "bootloader_type", "request"),
-        *("mode", "mode_log", "banks", "serial", "releases"),
+        *("mode", "mode_log", "banks", "serial", "releases", "other"),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -38,6 +39,7 @@ from tests.builders.guests import (
     Program,
     flat32,
     flat64,
+    framed,
     machine,
     program,
 )
@@ -734,6 +736,58 @@ def test_terminal_is_not_obeyed(tmp_path: Path, run: Run) -> None:
     )
     assert "\x1b" not in result.output and "\x07" not in result.output
     assert r"\x1b]0;evil\x07" in result.output
+
+
+# --- guests that are no Linux --------------------------------------------------------------------
+
+OTHERS: Final = "console=none bootproof.guest=a-nonce"
+
+
+def contract(nonce: str = "a-nonce", **said: str) -> bytes:
+    """What docs/other-guests.md asks of a guest; `said` are lines in place of the right ones."""
+    lines = {"cmdline": OTHERS, **said}
+    text = "".join(f"{key} {value}\n" for key, value in lines.items())
+    framed_lines = [framed(n, key, value) for n, (key, value) in enumerate(lines.items(), 1)]
+    digest = hashlib.sha256(f"{nonce}\n{text}".encode()).hexdigest()
+    return "".join([*framed_lines, f"bootproof: proof {digest}\r\n"]).encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        (contract(), "booted: the guest proved its boot"),
+        (contract(release="MyOS 1"), "booted: 'MyOS 1' proved its boot"),
+        (contract(ram="0-9fbff", cpus="1"), "booted-wrong: the guest sees RAM 0x0-0x9fbff, not"),
+        (contract(cpus="2"), "booted-wrong: the guest has 2 CPUs, not 1"),
+        (contract(machine="aarch64"), "booted-wrong: the guest is a aarch64, not x86_64"),
+        (contract(cmdline="other"), "booted-wrong: the command line is 'other', not"),
+        (contract("another"), "booted-wrong: the proof is not over this case's nonce"),
+        (b"hello\r\n", "cpu-reset: "),
+    ],
+)
+def test_another_guest_proves_itself_by_the_contract(
+    text: bytes, verdict: str, tmp_path: Path, run: Run
+) -> None:
+    result = run(Image(says(text), cmdline=OTHERS).write(tmp_path / "image"))
+    assert result.verdict.startswith(verdict)
+    assert result.code == (0 if verdict.startswith("booted: ") else 1)
+    assert result.said("proof") == "by a guest that is no Linux: it carries a nonce"
+
+
+def test_the_example_in_c_proves_itself(tmp_path: Path, run: Run, monkeypatch: Any) -> None:
+    """Built as its first lines say, and started through our own loader."""
+    text = (WRITERS / "prove_boot.c").read_text()
+    (words,) = re.findall(r"^ \*     cc ((?:.|\n)*?)prove_boot.c$", text, re.MULTILINE)
+    options = words.replace("\\\n *", "").split()
+    monkeypatch.chdir(tmp_path)
+    command = [host_program("cc"), "-Wall", "-Wextra", "-Werror", *options]
+    subprocess.run([*command, str(WRITERS / "prove_boot.c")], check=True)
+    words = ["--no-proof", "--memory", "64M", "--out", "image"]
+    cmdline = "first bootproof.guest=another-for-each last"
+    assert cli.main(["image", "guest", "--cmdline", cmdline, *words]) == 0
+    result = run(tmp_path / "image")
+    assert result.verdict == "booted: the guest proved its boot"
+    assert "2 b260294f ram 0-9fbff" in result.said("|")
 
 
 # --- writers of others -------------------------------------------------------------------------
