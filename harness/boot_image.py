@@ -232,12 +232,19 @@ def _listed(ranges: Sequence[Range]) -> str:
 
 
 def _normalised(image: BootImage) -> BootImage:
-    """The image with its banks in address order, as machines have them, and regions inside RAM."""
+    """The image with its banks in address order, as machines have them, and regions inside RAM.
+
+    That of the kernel stays: it is no name, but what the kernel needs.
+    """
     ram = joined(image.ram)
     return replace(
         image,
         banks=tuple(sorted(image.banks, key=lambda bank: bank.base)),
-        regions=tuple(r for r in image.regions if any(area.contains(r.range) for area in ram)),
+        regions=tuple(
+            region
+            for region in image.regions
+            if region.name == "kernel" or any(area.contains(region.range) for area in ram)
+        ),
     )
 
 

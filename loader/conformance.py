@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bootproof.loader import bootimage
-from bootproof.loader.address import Range
+from bootproof.loader.address import Range, joined
 from bootproof.loader.arch import Registers
 from bootproof.loader.boot_parameters import Read, reader
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.image import ImageLike
 from bootproof.loader.imports import marked
+from bootproof.loader.layout import Region
 from bootproof.loader.protocols.table import broken_rules
 from bootproof.loader.rules import Hardware, RuleFinding
 
@@ -63,7 +64,12 @@ def findings(
         system or {},
         image.ram,
         cpus or told,
-        image.regions,
+        [region for region in image.regions if _inside(image, region)],
         resident,
     )
     return tuple(marked(broken_rules(image.protocol, hardware), image.unseen))
+
+
+def _inside(image: BootImage, region: Region) -> bool:
+    """Whether a region is in RAM; docs/boot-image.md leaves others out of account."""
+    return any(bank.contains(region.range) for bank in joined(image.ram))

@@ -24,7 +24,7 @@ _INDEX: Final = 0x1FF
 _TABLE: Final = 0x1000
 _NAMES: Final = {1: "PT", 2: "PD", 3: "PDPT", 4: "PML4", 5: "PML5"}
 _WITH_LARGE_PAGES: Final = (2, 3)
-_MOST_TABLES: Final = 1 << 14  # that are followed
+_MOST_TABLES: Final = 1 << 13  # that are followed
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from bootproof.loader.arch.x86_64 import X86Registers
 from bootproof.loader.arch.x86_paging import Walker
 from bootproof.loader.rules import Findings, documents, violation
 
-_MOST_STEPS: Final = 1 << 18  # pages of one range that are looked at: 1 GiB of small ones
+_MOST_STEPS: Final = 1 << 16  # pages of one range that are looked at: 256 MiB of small ones
 _CR0_WP: Final = 1 << 16
 _CR4_SMEP, _CR4_SMAP = 1 << 20, 1 << 21
 

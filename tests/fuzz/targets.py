@@ -37,6 +37,7 @@ from bootproof.loader import (
     GuestMemory,
     LoaderError,
     Pe,
+    conformance,
     load_cmdline,
     load_dtb,
 )
@@ -44,13 +45,15 @@ from bootproof.loader.address import Range
 from bootproof.loader.arch import Registers, to_json
 from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.arch.x86_64 import ATTR_CODE64, DescriptorTable, Segment, X86Registers
-from bootproof.loader.bootimage import BootImageError
+from bootproof.loader.boot_parameters import reader
+from bootproof.loader.bootimage import BootImage, BootImageError
 from bootproof.loader.bootimage import parse as parse_boot_image
 from bootproof.loader.device_tree import DeviceTree, Node, for_kernel
 from bootproof.loader.identify import identify
 from bootproof.loader.inspect import inspect
 from bootproof.loader.result import KernelLoaderResult
 from bootproof.loader.unpack import uki_parts, unpack, unpack_fully
+from bootproof.scenarios.museum import scene as museum
 from tests.builders import images, packings
 from tests.builders.guests import Claim, machine
 
@@ -238,6 +241,52 @@ def _boot_json(arch: str, protocol: str, registers: Registers, bank: tuple[int, 
     return json.dumps(image).encode()
 
 
+# What damaged bytes take the place of: a setting of the museum, and where in its RAM.
+HANDED: Final = (
+    (museum.Setting("linux64", cpus=2), Range(0x1000, 0x3000)),
+    (museum.Setting("linux64", cpus=2), Range(0x9E000, 0x1000)),
+    (museum.Setting("linux32", packed=True), Range(0x1000, 0x2000)),
+    (museum.Setting("pvh", cpus=2), Range(0x1000, 0x1000)),
+    (museum.Setting("arm64", banks=museum.BOARD), Range(1 << 30, 0x1000)),
+    (museum.Setting("riscv64", banks=((2 << 30, 64 * MIB),)), Range((2 << 30) + 2 * MIB, 0x1000)),
+)
+
+
+@functools.cache
+def _handed(number: int) -> tuple[BootImage, GuestMemory]:
+    setting, _ = HANDED[number]
+    memory = GuestMemory(setting.banks)
+    return museum.set_up(setting, memory).image(), memory
+
+
+class HandoverRefusedError(LoaderError):
+    """A rule that does not hold."""
+
+
+def _rules(data: bytes) -> None:
+    """A hand-over of which a part is not as it was written; the first byte chooses which."""
+    number = data[0] % len(HANDED) if data else 0
+    (image, memory), (_, area) = _handed(number), HANDED[number]
+    right = memory.read(area.start, area.size)
+    memory.write(area.start, data[1 : 1 + area.size])
+    try:
+        found = conformance.findings(image, reader(memory))
+    finally:
+        memory.write(area.start, right)
+    for finding in found:
+        check(finding.sentence.isprintable(), f"not one line: {finding.sentence!r}")
+        check(bool(finding.section), f"from no document: {finding.code}")
+    if found:
+        raise HandoverRefusedError(found[0].sentence)
+
+
+def _handovers() -> list[bytes]:
+    return [
+        bytes([number]) + _handed(number)[1].read(area.start, area.size)
+        for number, (_, area) in enumerate(HANDED)
+    ]
+
+
 class ScenarioRefusedError(LoaderError):
     """A scenario file is no loader's business; for the engine a refusal is a refusal."""
 
@@ -398,6 +447,7 @@ TARGETS: Final = {
         Target("dtb", _dtb, _dtbs),
         Target("cmdline", _cmdline, _cmdlines),
         Target("boot-json", _boot_image, _boot_images),
+        Target("rules", _rules, _handovers),
         Target("scenarios", _scenarios, _scenario_files),
         Target("inspect", _look, _with_option(_everything)),
         Target("guest", _guest, _consoles),

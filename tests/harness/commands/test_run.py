@@ -644,15 +644,30 @@ def test_page_tables_that_point_at_themselves(tmp_path: Path, run: Run) -> None:
     assert result.verdict.startswith("handed-over: ")
 
 
-@pytest.mark.parametrize(
-    "area", [Range(0, 1 << 63), Range(1 << 40, MIB), Range(MEMORY - 4096, 8192)]
-)
+OUTSIDE = [Range(1 << 40, MIB), Range(MEMORY - 4096, 8192)]
+
+
+@pytest.mark.parametrize("area", [Range(0, 1 << 63), *OUTSIDE])
 def test_regions_outside_of_ram_are_left_out(area: Range, tmp_path: Path, run: Run) -> None:
-    """The kernel's region is walked page by page; nobody says that it is true."""
-    guest = Image(says(b"x"), regions=(Region("kernel", area),))
+    guest = Image(says(b"x"), regions=(Region("queue", area),))
     result = run(guest.write(tmp_path / "image"), "--only-handover")
     assert result.verdict.startswith("handed-over: ")
     assert result.said("memory") == ""
+
+
+@pytest.mark.parametrize("area", OUTSIDE)
+def test_kernel_outside_of_ram(area: Range, tmp_path: Path, run: Run) -> None:
+    guest = Image(says(b"x"), regions=(Region("kernel", area),))
+    result = run(guest.write(tmp_path / "image"), "--only-handover")
+    assert f"kernel: the kernel {area} (region kernel of boot.json) is not all" in result.verdict
+
+
+def test_kernel_everywhere(tmp_path: Path, run: Run) -> None:
+    """The region is walked page by page; nobody says that it is true."""
+    guest = Image(says(b"x"), regions=(Region("kernel", Range(0, 1 << 63)),))
+    result = run(guest.write(tmp_path / "image"), "--only-handover")
+    assert result.code == 2
+    assert "guest RAM is full" in result.error
 
 
 @pytest.mark.parametrize(
