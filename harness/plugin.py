@@ -118,8 +118,9 @@ def pytest_collection_modifyitems(
         if case_items.CLUSTER in config.stash:
             cases = [item.case for item in items if isinstance(item, CaseItem)]
             config.stash[case_items.CLUSTER].prepare(cases)
-        elif config.stash[OPTIONS].lines:  # elsewhere other tests may run without
-            case_items.check_emulators(config, items)
+        else:  # elsewhere other tests may run without any but those that were named
+            lines = config.stash[OPTIONS].lines
+            case_items.check_emulators(config, items, only_named=not lines)
     except UserError as error:
         raise pytest.UsageError(str(error)) from error
 

@@ -190,12 +190,15 @@ def _cost(item: pytest.Item, known: Mapping[str, int]) -> int:
     return select.cost(item.case, known) if isinstance(item, CaseItem) else select.BOOT_COST
 
 
-def check_emulators(config: pytest.Config, items: Iterable[pytest.Item]) -> None:
+def check_emulators(
+    config: pytest.Config, items: Iterable[pytest.Item], *, only_named: bool
+) -> None:
     """Raises UserError when a case that boots has no QEMU: said once, and before anything runs."""
     given = qemus.paths(config.stash[OPTIONS].qemu)
     cases = (item.case for item in items if isinstance(item, CaseItem))
     for case in cases:
-        if case.qemu is None and case.expect.verdict is Verdict.LOAD_REFUSED:
+        refused = case.expect.verdict is Verdict.LOAD_REFUSED
+        if case.qemu is None and (refused or only_named):
             continue
         if case.qemu is None or case.qemu in given:
             find_qemu(case.arch, given.get(case.qemu or ""))

@@ -26,6 +26,7 @@ from bootproof.harness.results import changes, results
 from bootproof.harness.results.changes import Change, Kind
 from bootproof.harness.results.results import CaseResult, Check, Part, Reference, Results, Run
 from bootproof.harness.results.roles import Earlier
+from bootproof.harness.suite import out
 from bootproof.harness.suite.items import CaseItem
 from bootproof.harness.suite.live import AREA
 from bootproof.harness.suite.options import (
@@ -78,9 +79,13 @@ class MatrixSession:
             self._print(f"selected  {_selected(session.items, self._left_out)}")
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtestloop(self) -> None:
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
         """From here on the results say that the run has not come to its end."""
-        if self._lines and self._total:
+        if not self._lines and not any(map(_proves, session.items)):
+            return
+        if not self._lines:  # a matrix has done it
+            out.remove_old(self._out)
+        if self._total:
             results.write(self.results(), self._out / results.RESULTS)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -230,6 +235,11 @@ def _slim(report: pytest.TestReport) -> None:
         each for each in report.user_properties if each[0] not in (PROPERTY, REFERENCE_PROPERTY)
     ]
     report.keywords = {}
+
+
+def _proves(item: pytest.Item) -> bool:
+    """Whether a test is going to have results of cases."""
+    return isinstance(item, CaseItem) or "prove" in getattr(item, "fixturenames", ())
 
 
 def _selected(ran: Sequence[pytest.Item], left_out: Sequence[pytest.Item]) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bootproof.harness import cli
+from bootproof.harness.results.results import Kernel
 from tests.builders import results as builder
 
 Capture = pytest.CaptureFixture[str]
@@ -31,6 +33,25 @@ def test_history(tmp_path: Path, capsys: Capture) -> None:
     page = (tmp_path / "history.html").read_text()
     assert page.count("<circle") == 3 and page.count('class="cross"') == 1
     assert "<script" not in page
+
+
+def test_history_goes_on_with_the_next_version(tmp_path: Path, capsys: Capture) -> None:
+    """A kernel that only has the name of its file is the same in another version."""
+    for day, count in enumerate((1_300_000_000, 1_313_000_000), 1):
+        name = f"vmlinuz-6.1.0-{day}-amd64"
+        case = builder.case(kernel=name, instructions=count)
+        case = replace(case, kernel=Kernel(name, "ab" * 32, None, "vmlinuz-*-amd64"))
+        started = f"2026-02-0{day}T00:00:00Z"
+        builder.saved(tmp_path / str(day) / "results.json", case, started=started)
+    assert cli.main(["history", str(tmp_path)]) == 0
+    (line,) = capsys.readouterr().out.splitlines()[1:2]
+    assert line.split() == [
+        "x86_64-vmlinuz-6.1.0-2-amd64-elf-pvh-none",
+        "▁█",
+        "booted",
+        "+1.00%",
+        "ok",
+    ]
 
 
 def test_history_of_nothing(tmp_path: Path, capsys: Capture) -> None:

@@ -198,6 +198,7 @@ def test_a_whole_matrix_on_each_qemu(tmp_path: Path) -> None:
     [
         ("qemu=('old=/nope',)", "/nope: cannot be run as QEMU: "),
         ("qemu=('old=/etc',)", "/etc/qemu-system-x86_64: cannot be run as QEMU: "),
+        ("list_only=True, qemu=('old=/nope',)", "/nope: cannot be run as QEMU: "),
         ("qemu=('a=/x/qemu-system-aarch64',)", "is no QEMU for x86_64; name the directory"),
     ],
 )
