@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from bootproof.harness.judgement import ERROR
 from bootproof.harness.report import failure
 from bootproof.harness.results.results import CaseResult, Check, GuestTest, Results
 
@@ -44,7 +45,10 @@ def _suites(results: Results) -> Mapping[str, Sequence[CaseResult | Check]]:
     suites: dict[str, list[CaseResult | Check]] = {}
     for case in sorted(results.cases, key=lambda case: (case.arch, case.kernel.name, case.claim)):
         suites.setdefault(f"{case.arch}.{case.kernel.name}", []).append(case)
-    return suites | ({_OTHER: list(results.checks)} if results.checks else {})
+    # Its readers take what is not there for good.
+    lacking = [Check("the whole run", ERROR, text, 0.0) for text in results.lacks]
+    others = [*results.checks, *lacking]
+    return suites | ({_OTHER: others} if others else {})
 
 
 def _suite(

@@ -337,8 +337,15 @@ class Results:
         for check in self.checks:  # which comes to no result where something is missing
             error = check.outcome == ERROR
             codes.append(exitcode.USAGE if error else exitcode.of_outcome(check.outcome))
-        whole = self.complete and any(self.ran)
-        return exitcode.worst([*codes, exitcode.OK if whole else exitcode.CANNOT_TELL])
+        return exitcode.worst([*codes, *(exitcode.CANNOT_TELL for _ in self.lacks)])
+
+    @property
+    def lacks(self) -> list[str]:
+        """What keeps a run in which nothing is wrong from being a success."""
+        return [
+            *([] if self.complete else ["not complete"]),
+            *([] if any(self.ran) else ["nothing was run"]),
+        ]
 
     @property
     def ran(self) -> tuple[int, int]:
@@ -352,8 +359,7 @@ class Results:
         told = [f"{failed} not as expected"] if failed else []
         if errors := len(self.wrong) - failed:
             told.append(f"{errors} cannot be told")
-        told += [] if self.complete else ["not complete"]
-        told += [] if any(self.ran) else ["nothing was run"]
+        told += self.lacks
         told = told or [f"All {self._all} as expected"]
         shard = self.run and self.run.shard
         told += [f"shard {shard}"] if shard else []

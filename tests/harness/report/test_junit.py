@@ -5,9 +5,11 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import pytest
 import xmlschema
 
 from bootproof.harness.report import junit
+from bootproof.harness.results.results import Results
 from tests.builders import results as builder
 from tests.builders.results import HOSTILE
 
@@ -59,8 +61,20 @@ def test_what_cannot_be_told_is_an_error() -> None:
     assert error.get("type") == "inconclusive"
 
 
-def test_junit_of_nothing() -> None:
-    SCHEMA.validate(junit.render(builder.run()))
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        (builder.run(), "nothing was run"),
+        (builder.run(builder.case(), complete=False), "not complete"),
+    ],
+)
+def test_what_was_not_run_is_an_error(run: Results, said: str) -> None:
+    """For readers that know nothing but tests and their ends."""
+    text = junit.render(run)
+    SCHEMA.validate(text)
+    root = ET.fromstring(text)
+    assert (root.get("failures"), root.get("errors")) == ("0", "1")
+    assert [error.get("message") for error in root.iter("error")] == [said]
 
 
 def test_tests_in_a_guest_are_tests_of_their_own() -> None:
