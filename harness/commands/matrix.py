@@ -186,8 +186,6 @@ def _matrix(arguments: argparse.Namespace) -> int:
 
 def _refuse_unused(arguments: argparse.Namespace) -> None:
     """Raises UserError for what would say nothing."""
-    if arguments.costs is not None and arguments.shard is None:
-        raise UserError("--costs: shards are balanced by it: give --shard")
     if hasattr(arguments, "threshold") and arguments.baseline is None:
         raise UserError("--threshold: is of a comparison: give --baseline")
 

@@ -184,5 +184,7 @@ def arguments(selection: Selection, *files: Path) -> list[str]:
     args += ["-m", selection.markers] if selection.markers else []
     args += ["-x"] if selection.stop_at_first else []
     args += ["--last-failed", "--last-failed-no-failures=none"] if selection.last_failed else []
+    if options.list_only and not selection.last_failed:
+        return [*args, "-p", "no:cacheprovider"]  # which would leave something
     args += ["-o", f"cache_dir={options.out / '.pytest_cache'}"]
     return args

@@ -145,7 +145,7 @@ def test_boot_that_fails(bootproof: Run, kernel: Path, tmp_path: Path) -> None:
 def test_boot_again_into_the_same_directory(bootproof: Run, kernel: Path, tmp_path: Path) -> None:
     for _ in range(2):
         said = bootproof("boot", kernel, "--memory", "32M", "--out", tmp_path / "run")
-        assert (said.code, said.err) == (exitcode.CANNOT_TELL, ""), said.out
+        assert (said.code, said.err) == (exitcode.NOT_AS_EXPECTED, ""), said.out
 
 
 def test_guest_output_is_shown_not_obeyed(bootproof: Run, tmp_path: Path) -> None:

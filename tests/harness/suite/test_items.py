@@ -224,6 +224,9 @@ def test_another_qemu_is_given_by_the_user_alone(suite: Path) -> None:
     assert json.loads(result.read_text())["machine"]["qemu"].startswith("qemu-of-mine ")
 
 
+SHARD = ["--scenarios", "my.toml", "--shard", "1/2"]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -232,8 +235,9 @@ def test_another_qemu_is_given_by_the_user_alone(suite: Path) -> None:
         (["--scenarios", "gone.toml"], "gone.toml: No such file or directory"),
         (["--scenarios", "my.toml", "--shard", "0/3"], "'0/3' is no shard; write it like 1/4"),
         (["--scenarios", "my.toml", "--protocol", "pvhh"], "protocol: unknown value 'pvhh'; did"),
-        (["--scenarios", "my.toml", "--costs", "gone.json"], "gone.json: No such file or direc"),
-        (["--scenarios", "my.toml", "--costs", "my.toml"], "my.toml: no results that can be rea"),
+        ([*SHARD, "--costs", "gone.json"], "gone.json: No such file or directory"),
+        ([*SHARD, "--costs", "my.toml"], "my.toml: no results that can be read"),
+        ([*SHARD, "--threshold", "1%"], "--threshold: is of a comparison: give --baseline"),
     ],
 )
 def test_the_command_refuses_in_one_line(options: list[str], said: str, suite: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bootproof.harness import cli
+from bootproof.harness.qemu.binary import find_qemu
 from tests.builders import packings
 from tests.builders.images import LINUX, bzimage, elf, image, load, notes, pvh_entry
 from tests.kernels.debian import deb_of
@@ -148,7 +149,8 @@ def test_what_every_guest_is_given(command: Command) -> None:
     assert command("--no-probe", "--smp", "2", code=2) == (
         "bootproof: --probe and --smp: for your own kernel: give --kernel\n"
     )
-    shown = command(*words, "--machine", "pc", "--qemu", "old=/opt/a", "--qemu", "new=/opt/b")
+    qemus = Path(find_qemu("x86_64").path).parent
+    shown = command(*words, "--machine", "pc", f"--qemu=old={qemus}", f"--qemu=new={qemus}")
     for name in ("old", "new"):
         assert f"  x86_64-vmlinux-elf-linux64-+16M-pc-smp2-{name} " in shown
     why = "it would need more than 256 MiB of RAM"

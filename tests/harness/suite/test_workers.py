@@ -38,7 +38,7 @@ class Matrix:
         """Returns when both guests are running."""
         jobs = 1 if self._workers else 2
         words = bootproof_matrix(self._directory, self._cases, jobs=jobs)
-        words += ["-n", "2"] if self._workers else []
+        words += ["-p", "xdist", "-n", "2"] if self._workers else []
         process = started(words, self._directory)
         self._process = process
         deadline = time.monotonic() + 120
