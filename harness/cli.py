@@ -46,6 +46,13 @@ early.over()
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Mistakes of the user's side are one line on stderr and exit code 2."""
+    try:
+        return _main(argv)
+    except KeyboardInterrupt:  # before the command began, or when it had ended
+        return signals.exit_code(INTERRUPTED)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     handlers = signals.obey_signals()
     output = StandardOutput()

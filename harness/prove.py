@@ -35,6 +35,7 @@ from bootproof.harness.results.key import Key
 from bootproof.harness.run import Outcome, Start, Unpacked, run
 from bootproof.harness.text import printable
 from bootproof.harness.verdict import CodeAnywhere, CodeAt, Expected, Verdict
+from bootproof.kernels import scratch
 from bootproof.loader import assemble, initramfs, kconfig
 from bootproof.loader.address import Range, align_up
 from bootproof.loader.arch import to_json
@@ -166,6 +167,7 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
 
     Raises LoaderError for a request that is refused, UserError and FetchError as `prove`.
     """
+    scratch.sweep_once()
     rundir.make_fresh(directory)  # first: of what is refused, no earlier run may seem to tell
     initrd = initrd_of(case) if options.initrd is None else options.initrd
     kernel = images.kernel_file(case.kernel_source)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import shutil
 import tempfile
@@ -34,6 +35,21 @@ def directory(parent: Path | None = None) -> Iterator[Path]:
     finally:
         _remove(path)
         os.close(lock)
+
+
+@contextlib.contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A new directory on the disk of `path`, below a parent that is there. Raises OSError."""
+    parent = path.absolute().parent
+    parent.stat()
+    with directory(parent) as draft:
+        yield draft
+
+
+@functools.cache
+def sweep_once() -> None:
+    """Removes what dead processes have left in the system's temporary directory."""
+    sweep(Path(tempfile.gettempdir()))
 
 
 def sweep(parent: Path) -> None:

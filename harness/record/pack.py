@@ -63,18 +63,18 @@ class _Member:
 def pack(directory: Path, out: Path) -> int:
     """Packs a run that can be played back; gives the file's size. Raises UserError, LoaderError."""
     recorded = playback.open_recorded(directory)
-    part = out.with_name(f"{out.name}.part")
-    with disk_errors(out), GuestMemory.open(recorded.ram, recorded.image.banks) as memory:
-        try:
-            with part.open("wb") as raw:
-                compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
-                with compressor.stream_writer(raw, closefd=False) as file:
-                    _write_files(directory, file)
-                    _write_ram(memory, file)
-                    file.write(bytes(2 * _BLOCK))
-            part.replace(out)
-        finally:
-            part.unlink(missing_ok=True)
+    with (
+        disk_errors(out),
+        GuestMemory.open(recorded.ram, recorded.image.banks) as memory,
+        scratch.beside(out) as draft,
+    ):
+        with (draft / out.name).open("wb") as raw:
+            compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
+            with compressor.stream_writer(raw, closefd=False) as file:
+                _write_files(directory, file)
+                _write_ram(memory, file)
+                file.write(bytes(2 * _BLOCK))
+        (draft / out.name).replace(out)
     return out.stat().st_size
 
 
@@ -115,7 +115,7 @@ def unpack(path: Path, directory: Path) -> None:
         disk_errors(path),
         open_given(path) as raw,
         disk_errors(directory),
-        scratch.directory(directory.absolute().parent) as draft,
+        scratch.beside(directory) as draft,
     ):
         (draft / "run").mkdir(mode=0o700)
         try:

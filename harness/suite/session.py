@@ -53,6 +53,8 @@ class MatrixSession:
         self._out = options.out.absolute()
         self._cases: dict[str, CaseResult] = {}
         self._checks: dict[str, Check] = {}
+        # The SHA-256 of each kernel, by its name.
+        self._kernels: dict[str, str] = {}
         self._references: dict[str, Reference] = {}
         # What is known of each test that has not ended yet, as it is shown.
         self._shown: dict[str, list[CaseResult | Check]] = {}
@@ -94,6 +96,7 @@ class MatrixSession:
             before = self._cases.get(case.case)
             if before is None or before.as_expected:  # proved twice: the failure is what counts
                 self._cases[case.case] = case
+            self._note_kernel(case)
         self._references.update(_references_of(report))
         check = _check_of(report)
         shown = self._shown.setdefault(report.nodeid, [])
@@ -106,6 +109,20 @@ class MatrixSession:
         if report.when not in ("setup", "call", "teardown"):  # the process of the test has died
             self._end(report.nodeid)
         _slim(report)
+
+    def _note_kernel(self, case: CaseResult) -> None:
+        """Each process reads a kernel's file when it first needs it: make may have been there.
+
+        Tests of other suites may build a kernel anew as they like.
+        """
+        if not self._lines:
+            return
+        name, sha256 = case.kernel.name, case.kernel.sha256
+        first = sha256 and self._kernels.setdefault(name, sha256)
+        if first != sha256:
+            told = f"{name}: was replaced while its cases ran: some are of another kernel"
+            both = f"SHA-256 {str(first)[:16]}… and {str(sha256)[:16]}…"
+            self._checks[f"kernel {name}"] = Check(f"kernel {name}", ERROR, f"{told} ({both})", 0.0)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:

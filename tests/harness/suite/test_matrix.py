@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from _pytest.mark.expression import Expression
 
+from bootproof.harness import exitcode
 from bootproof.harness.cases.scenarios import read_scenarios
 from bootproof.harness.guest.stages import Stage
 from bootproof.harness.results import results
@@ -331,3 +332,36 @@ def test_ktap_has_stdout_for_itself(tmp_path: Path) -> None:
     told = [line.split(" ")[0] for line in lines[2:] if not line.startswith("# ")]
     assert sorted(told) == ["not", "ok"]
     assert "1 of 2 cases as expected" in done.stderr
+
+
+REBUILT = """
+from pathlib import Path
+from bootproof.harness.case import Case, Expectation
+from bootproof.harness.verdict import Verdict
+
+def case(offset):
+    expect = Expectation(Verdict.CPU_RESET)
+    return Case("x86_64", {kernel!r}, "elf", "linux64", offset, memory=32 << 20, expect=expect)
+
+def test_one(prove):
+    prove(case(None))
+
+def test_another(prove):
+    path = Path({kernel!r})
+    path.write_bytes(path.read_bytes() + b"x")
+    prove(case(0))
+"""
+
+
+def test_a_kernel_that_is_replaced_meanwhile_is_an_error(tmp_path: Path) -> None:
+    """Each case is of what it says, but the run is of no one kernel."""
+    out = f"--bootproof=out={tmp_path}/out"
+    assert run(tmp_path, out, tests=REBUILT).returncode == 0  # a suite may do as it likes
+    done = run(tmp_path, out, "--bootproof=lines=True", tests=REBUILT)
+    assert done.stderr == ""
+    read = results.read(tmp_path / "out")
+    assert [case.verdict for case in read.cases] == ["cpu-reset", "cpu-reset"]
+    [check] = read.bad_checks
+    assert read.exit_code == exitcode.USAGE
+    assert (check.outcome, check.text.count("SHA-256")) == ("error", 1)
+    assert "was replaced while its cases ran" in check.text
