@@ -141,13 +141,12 @@ EXHIBITS: Final = (
         "dtb-in-bss",
         *(ARM64, "room for the file, not for image_size: the kernel clears the DTB", "overlap"),
         dtb_at(KERNEL + FOOTPRINT - 0x60000),
-        "archlinuxarm/PKGBUILDs PR #2223",
+        "archlinuxarm/PKGBUILDs PR #2223, rhboot/grub2 PR #110",
     ),
     Exhibit(
         "initrd-in-bss",
         *(ARM64, "the initrd begins before the end of image_size", "overlap"),
         initrd_at(KERNEL + FOOTPRINT - 0x1000),
-        "rhboot/grub2 PR #110",
     ),
     Exhibit(
         "dtb-in-the-initrd",

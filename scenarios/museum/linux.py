@@ -117,13 +117,13 @@ EXHIBITS: Final = (
         "entry-in-nothing",
         *(ELF, "a raw load puts entry and kernel at fixed addresses that do not fit", "entry"),
         lambda s: s.change(rip=0x80_0000),
-        "tinylabscom/mvm #3532",
+        "tinylabscom/mvm #3532, firecracker PR #418",
     ),
     Exhibit(
         "entry-32-for-64",
         *(PACKED, "the CPU is in 64-bit mode at the 32-bit entry of a bzImage", "entry"),
         lambda s: s.change(rip=MIB),
-        "firecracker PR #418",
+        "cloud-hypervisor #963",
     ),
     Exhibit(
         "entry-64-for-32",
@@ -213,20 +213,19 @@ EXHIBITS: Final = (
         *(PACKED, "the initrd lies right behind the file, which is not all a kernel needs"),
         "overlap",
         initrd_at(KERNEL - 0x40000 + 0x80000),
-        "xhyve #116",
+        "xhyve #116, hyperkit #63",
     ),
     Exhibit(
         "initrd-where-the-kernel-unpacks-unnamed",
         *(PACKED, "the same without a region in boot.json: the setup header says it all"),
         "overlap",
         kernel_initrd_unnamed,
-        "hyperkit #63",
+        "xhyve #116, hyperkit #63",
     ),
     Exhibit(
         "cmdline-where-the-kernel-unpacks",
         *(PACKED, "the command line lies where the kernel unpacks itself", "overlap"),
         cmdline(CMDLINE, KERNEL + 0x100000),
-        "xhyve #116",
     ),
     Exhibit(
         "initrd-begins-in-the-hole",
@@ -250,7 +249,7 @@ EXHIBITS: Final = (
         "initrd-above-its-limit",
         *(LARGE, "the initrd lies above initrd_addr_max", "initrd-addr-max"),
         initrd_at(0x90000000),
-        "rust-hypervisor-firmware #175",
+        "rust-hypervisor-firmware #175, #176",
         tolerated=True,
     ),
     Exhibit(
@@ -269,14 +268,12 @@ EXHIBITS: Final = (
         "cmdline-lost-its-upper-half",
         *(HIGH, "the command line lies above 4 GiB, ext_cmd_line_ptr is 0: no RAM", "cmdline"),
         lambda s: s.zero_page(ext_cmd_line_ptr=0),
-        "sysprog21/kvm-host PR #37",
         fixed=cmdline(CMDLINE, 0x1A0001000, high=1),
     ),
     Exhibit(
         "cmdline-in-zeros",
         *(HIGH, "the same where the lower half alone is RAM: an empty command line", "region"),
         lambda s: s.zero_page(ext_cmd_line_ptr=0),
-        "sysprog21/kvm-host PR #37",
         fixed=cmdline(CMDLINE, 0x140001000, high=1),
     ),
     Exhibit(
@@ -285,12 +282,19 @@ EXHIBITS: Final = (
         lambda s: s.zero_page(xloadflags=2),
     ),
     Exhibit(
+        "kernel-above-4-gib-unasked",
+        *(Setting("linux64", packed=True, banks=SPLIT, board="q35", load=5 * GIB),),
+        "the kernel lies above 4 GiB, XLF_CAN_BE_LOADED_ABOVE_4G is not set",
+        "xloadflags",
+        lambda s: s.zero_page(xloadflags=1),
+        "systemd PR #27474",
+    ),
+    Exhibit(
         "initrd-above-4-gib-unasked",
         *(Setting("linux64", packed=True, banks=SPLIT, board="q35"),),
         "the initrd lies above 4 GiB, XLF_CAN_BE_LOADED_ABOVE_4G is not set",
         "xloadflags",
         lambda s: s.zero_page(xloadflags=1),
-        "systemd PR #27474",
         fixed=initrd_at(0x13F000000, high=1),
     ),
     Exhibit(

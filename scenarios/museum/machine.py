@@ -164,7 +164,7 @@ EXHIBITS: Final = (
         "map-has-more",
         *(ELF, "the memory map's last entry says 1 GiB: the map is computed twice", "map-no-ram"),
         e820(*LOW, (MIB, GIB - MIB, 1)),
-        "ACRN #2843",
+        "ACRN #2843, cloud-hypervisor PR #6027, PR #6094",
     ),
     Exhibit(
         "map-has-the-hole",
@@ -176,19 +176,16 @@ EXHIBITS: Final = (
         "map-has-less",
         *(ELF, "the map ends before the kernel and its initrd do", "map-misses"),
         e820(*LOW, (MIB, 16 * MIB, 1)),
-        "cloud-hypervisor PR #6094",
     ),
     Exhibit(
         "map-takes-the-kernel",
         *(ELF, "a reserved entry lies over the kernel", "map-misses"),
         e820(*RIGHT, (KERNEL, MIB, 2)),
-        "cloud-hypervisor PR #6094",
     ),
     Exhibit(
         "map-says-twice",
         *(ELF, "two entries overlap", "map-overlap"),
         e820(*RIGHT, (48 * MIB, MIB, 1)),
-        "ACRN #2843",
         tolerated=True,
     ),
     Exhibit(
@@ -277,13 +274,11 @@ EXHIBITS: Final = (
         "rsdp-too-low",
         *(TWO, "acpi_rsdp_addr is 0x40 too low", "acpi"),
         lambda s: s.zero_page(acpi_rsdp_addr=s.regions["acpi"].start - 0x40),
-        "cloud-hypervisor #1132",
     ),
     Exhibit(
         "rsdp-by-scan-leads-on",
         *(TWO, "the RSDP that kernels scan for leads 4 KiB past the XSDT", "acpi"),
         xsdt_missed,
-        "openvmm PR #3867",
         fixed=rsdp_by_scan,
     ),
     Exhibit(
@@ -337,7 +332,6 @@ EXHIBITS: Final = (
         "five-levels-to-nothing",
         *(MAX, "the table of the fifth level leads to a PML4 that maps nothing", "identity-map"),
         five_levels(0xD000),
-        "cloud-hypervisor PR #1309",
         fixed=five_levels(),
     ),
     Exhibit(

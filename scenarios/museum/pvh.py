@@ -85,7 +85,6 @@ EXHIBITS: Final = (
         *(PVH, "the state of the 64-bit entry for a kernel that is entered through PVH"),
         "cs-32-bit",
         lambda s: s.change(cs=replace(s.registers.cs, attributes=0xA09B)),
-        "cloud-hypervisor #963",
     ),
     Exhibit(
         "pvh-start-info-not-zeroed",
@@ -108,7 +107,6 @@ EXHIBITS: Final = (
         "pvh-all-in-bss",
         *(PVH, "start_info and all that it leads to lie in the kernel's BSS", "overlap"),
         all_into_bss,
-        "systemd #33816",
     ),
     Exhibit(
         "pvh-module-elsewhere",
@@ -126,7 +124,6 @@ EXHIBITS: Final = (
         "pvh-module-too-large",
         *(PVH, "the module's size goes beyond the end of RAM", "module"),
         lambda s: s.module(size=4 * MIB),
-        "bonzini/qboot PR #28",
     ),
     Exhibit(
         "pvh-module-in-the-kernel",
@@ -170,7 +167,6 @@ EXHIBITS: Final = (
         "pvh-five-level-paging",
         *(MAX, "CR4.LA57 is set for a kernel that is entered without paging", "cr4-zero"),
         lambda s: s.change(cr4=1 << 12),
-        "cloud-hypervisor PR #1309",
     ),
     Exhibit(
         "pvh-modules-overlap",

@@ -196,7 +196,7 @@ def _setup_header(load: int) -> SetupHeader:
         header=0x53726448,
         version=0x20F,
         loadflags=1,
-        code32_start=load,
+        code32_start=load & 0xFFFFFFFF,
         initrd_addr_max=0x7FFFFFFF,
         kernel_alignment=2 * MIB,
         relocatable_kernel=1,
