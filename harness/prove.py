@@ -19,7 +19,7 @@ from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest.evidence import nonce_for
-from bootproof.harness.inputs import damage, images, overlay
+from bootproof.harness.inputs import damage, images
 from bootproof.harness.inputs.images import KernelFile
 from bootproof.harness.inputs.symbols import Symbols
 from bootproof.harness.judgement import CaseEnd, came_to, judge_case
@@ -465,6 +465,8 @@ def initrd_of(case: Case) -> bytes:
     if case.initrd is not None:
         parts.append(images.read_initrd(Path(case.initrd)))
     if case.test is not None or case.overlay is not None:
+        from bootproof.harness.inputs import overlay
+
         parts.append(overlay.archive(_lines(case.overlay), _lines(case.test)))
     return b"".join(parts)
 

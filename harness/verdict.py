@@ -11,14 +11,13 @@ import enum
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from bootproof.harness import command_line
 from bootproof.harness.guest import (
     aftermath,
     complaints,
     evidence,
-    guest_tests,
     initrd_log,
     kernellog,
     options,
@@ -26,11 +25,13 @@ from bootproof.harness.guest import (
 from bootproof.harness.guest.aftermath import Aftermath
 from bootproof.harness.guest.complaints import Complaint, Kind
 from bootproof.harness.guest.evidence import GuestEvidence
-from bootproof.harness.guest.tap import GuestTest
 from bootproof.harness.observation import End, Observation, Probe
 from bootproof.harness.text import last_line, printable, quoted
 from bootproof.loader.address import Range, format_size, is_aligned, joined
 from bootproof.loader.errors import one_line
+
+if TYPE_CHECKING:
+    from bootproof.harness.guest.tap import GuestTest
 
 
 class Verdict(enum.Enum):
@@ -183,8 +184,7 @@ class Judgement:
 def judge(expected: Expected | ExpectedHandover, seen: Observation) -> Judgement:
     """The verdict on one run."""
     said = evidence.parse(seen.transcript)
-    tests = guest_tests.find(seen.transcript, asked=_tests_asked(expected, said))
-    verdict, reason = _with_tests(*_verdict(expected, seen, said), tests)
+    verdict, reason, tests = _with_tests(*_verdict(expected, seen, said), expected, seen, said)
     if seen.console_lost and not _stands_without_console(verdict):
         lost = "the host had no room for all that the console said (is the disk full?)"
         verdict, reason = Verdict.INCONCLUSIVE, f"{lost}; without the rest: {reason}"
@@ -199,14 +199,28 @@ def _tests_asked(expected: Expected | ExpectedHandover, said: GuestEvidence) -> 
     return command_line.runs_tests(expected.cmdline)
 
 
-def _with_tests(verdict: Verdict, reason: str, tests: Sequence[GuestTest]) -> tuple[Verdict, str]:
+def _with_tests(
+    verdict: Verdict,
+    reason: str,
+    expected: Expected | ExpectedHandover,
+    seen: Observation,
+    said: GuestEvidence,
+) -> tuple[Verdict, str, tuple[GuestTest, ...]]:
     """A boot that went well is as good as the tests in it; what failed before them counts first."""
-    if not tests:
-        return verdict, reason
+    asked = _tests_asked(expected, said)
+    if not asked and _RESULTS not in seen.transcript:
+        return verdict, reason, ()
+    from bootproof.harness.guest import guest_tests  # few guests run tests
+
+    tests = guest_tests.find(seen.transcript, asked=asked)
     failed = guest_tests.failures(tests)
     if verdict.passed and failed:
-        return Verdict.TESTS_FAILED, f"{failed} ({reason})"
-    return verdict, f"{reason}; {failed or f'tests: {guest_tests.summary(tests)}'}"
+        return Verdict.TESTS_FAILED, f"{failed} ({reason})", tests
+    told = failed or (f"tests: {guest_tests.summary(tests)}" if tests else "")
+    return verdict, f"{reason}; {told}" if told else reason, tests
+
+
+_RESULTS: Final = b"TAP version"  # before results of tests that were not asked for
 
 
 def _complaints(seen: Observation) -> tuple[Complaint, ...]:

@@ -102,7 +102,7 @@ AARCH64: Final = Arch(
         masked=0xC0,
         reset_cause=_reset_cause,
         sleep=bytes.fromhex("7f2003d5"),  # wfi
-        frames=FrameRecord("X29", caller=0, return_address=8),  # AAPCS64, 6.4.6
+        frames=FrameRecord(re.compile(r"\bX29=([0-9a-f]+)"), 0, 8),  # AAPCS64, 6.4.6
         system=("SCTLR", "SCTLR_EL2"),
     ),
 )

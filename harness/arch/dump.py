@@ -19,11 +19,16 @@ from bootproof.loader.arch import Registers
 class FrameRecord:
     """Where kernels that keep frame pointers put the caller's, and the address to return to."""
 
-    # The register that points to the record, as dumps call it.
-    register: str
+    # Its first group is the register that they go by, hexadecimal.
+    register: re.Pattern[str]
     # Of two 64-bit values, relative to that.
     caller: int
     return_address: int
+
+    def pointer(self, dump: str) -> int | None:
+        """The register's value, guest-virtual; None when the dump has none."""
+        match = self.register.search(dump)
+        return int(match.group(1), 16) if match else None
 
 
 @dataclass(frozen=True, slots=True)

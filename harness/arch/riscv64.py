@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from bootproof.harness.arch import FAST, Arch, Board, RealtimeQuirk, SerialPort
-from bootproof.harness.arch.dump import DumpFormat, each_cpu, incomplete
+from bootproof.harness.arch.dump import DumpFormat, FrameRecord, each_cpu, incomplete
 from bootproof.loader.address import GIB, MIB, Banks, Range, align_down
 from bootproof.loader.arch.riscv64 import FIRMWARE, PRIVILEGE_M, PRIVILEGE_S, RiscvRegisters
 from bootproof.loader.identify import Format
@@ -132,6 +132,8 @@ RISCV64: Final = Arch(
         masked=0,
         reset_cause=_reset_cause,
         sleep=bytes.fromhex("73005010"),  # wfi
+        # arch/riscv/kernel/stacktrace.c: struct stackframe lies below the frame pointer.
+        frames=FrameRecord(re.compile(r"\bx8/s0 +([0-9a-f]+)"), -16, -8),
         system=("priv", "mhartid"),
     ),
 )

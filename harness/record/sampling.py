@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from bootproof.harness.arch.dump import DumpFormat, FrameRecord, values
+from bootproof.harness.arch.dump import DumpFormat, FrameRecord
 from bootproof.harness.errors import UserError
 from bootproof.harness.qemu.monitor import Monitor
 from bootproof.harness.record import playback
@@ -73,7 +73,7 @@ def _look(monitor: Monitor, format_: DumpFormat, start: int, weight: int) -> Sam
     at = monitor.bytes_at(pc, _AROUND)
     if format_.frames is None or pc < _KERNEL_HALF:
         return Sample(start, weight, pc, before, at)
-    frame = values(dump).get(format_.frames.register, 0)
+    frame = format_.frames.pointer(dump) or 0
     callers = tuple(_callers(_Stack(monitor), format_.frames, frame))
     return Sample(start, weight, pc, before, at, callers)
 

@@ -7,7 +7,6 @@ from typing import Final
 
 from bootproof.harness.arch import DEFAULT_PROFILE
 from bootproof.harness.case import Case
-from bootproof.harness.guest import guest_tests
 from bootproof.harness.guest.stages import Stage
 from bootproof.harness.inputs import images, kernel_check
 from bootproof.harness.observation import Probe
@@ -93,8 +92,11 @@ def print_complaints(outcome: Outcome) -> None:
 def print_tests(outcome: Outcome) -> None:
     """How many tests in the guest ended how, and a line for each that failed."""
     tests = outcome.judgement.tests
-    if tests:
-        print(f"tests     {guest_tests.summary(tests)}")
+    if not tests:
+        return
+    from bootproof.harness.guest import guest_tests  # no others need it
+
+    print(f"tests     {guest_tests.summary(tests)}")
     for test in tests:
         if test.failed:
             print(f"test      failed: {test}")
