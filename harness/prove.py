@@ -238,7 +238,7 @@ def machine_for(case: Case, kernel: KernelFile, options: Options) -> Machine:
 
 def _page_size(case: Case, kernel: KernelFile) -> str | None:
     """The kernel's page size, where the CPU model depends on it."""
-    depends = case.cpu is None and ARCHES[case.arch].page_cpus
+    depends = ARCHES[case.arch].page_cpus
     return images.page_size(_in_format(kernel, case)) if depends else None
 
 
@@ -433,6 +433,7 @@ def _assembly(
         dtb=_device_tree(case, machine),
         reserved=machine.reserved,
         firmware=machine.firmware,
+        hypervisor=machine.hypervisor,
         label=case.id,
         cpus=machine.cpus,
         unsafe=case.unsafe,

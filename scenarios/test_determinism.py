@@ -52,6 +52,7 @@ RunDirectory = Callable[[str], Path]
         replace(AARCH64, cpu="max,pauth-impdef=on", label="determinism-rndr"),
         replace(AARCH64, smp=2, profile="fast"),
         replace(AARCH64, smp=4, profile="fast"),
+        replace(AARCH64, board="virt,virtualization=on", profile="fast"),
         RISCV64,
     ],
     ids=lambda case: case.id,

@@ -48,7 +48,7 @@ FAST: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """A QEMU machine type."""
+    """A QEMU machine type, with options where its name has some."""
 
     # Where RAM is, by its size in bytes.
     banks: Callable[[int], Banks]
@@ -57,6 +57,10 @@ class Board:
     # Whether it writes there itself at every reset. Else loader devices reach it, through ROM too,
     # and what the CPU sees there need not be in the RAM's own bytes.
     writes_reserved: bool = False
+    # Whether its CPUs start as they do for a hypervisor, and kernels are to be entered like that.
+    hypervisor: bool = False
+    # The most CPUs, where that is another number than the architecture's.
+    cpu_limit: int | None = None
     # That of it where a firmware stays: nothing else can be there.
     firmware: tuple[Region, ...] = ()
 
@@ -127,6 +131,8 @@ class Arch:
     # The CPU model that is taken by default, and those for page sizes that it lacks.
     cpu: str
     page_cpus: Mapping[str, str] = field(default_factory=dict)
+    # Other CPU models that lack a page size, as QEMU calls them.
+    without_pages: Mapping[str, frozenset[str]] = field(default_factory=dict)
     # CPU features that give random numbers and can be turned off.
     entropy: tuple[str, ...] = ()
     # Device properties (QEMU's -global) that no guest can tell from the defaults.
@@ -179,6 +185,10 @@ class Arch:
 
     # How QEMU prints the registers.
     dump: DumpFormat
+
+    def most_cpus(self, board: str | None) -> int:
+        """How many CPUs one of its boards may have; None is the default one."""
+        return self.boards[board or self.board].cpu_limit or self.cpu_limit
 
     def command_line(self, profile: str) -> str:
         """Our own kernel command line, by the name of its profile."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from bootproof.harness.arch import FAST, Arch, Board, SerialPort
@@ -33,6 +34,10 @@ def _banks(memory: int) -> Banks:
 
 def _system_ram(banks: Sequence[Range], _acpi_tables: Range | None) -> tuple[Range, ...]:
     return tuple(banks)
+
+
+_VIRT: Final = Board(_banks, _reserved, writes_reserved=True)
+_MOST_CPUS: Final = 16  # as many were seen to start; QEMU's own limit is 512
 
 
 # --- registers -----------------------------------------------------------------------------------
@@ -71,10 +76,19 @@ AARCH64: Final = Arch(
     emulator="qemu-system-aarch64",
     packages=("qemu-system-arm", "qemu-system-aarch64", "qemu-system-aarch64"),
     # QEMU puts its own device tree at the start of RAM, as a ROM, at every reset.
-    boards={"virt": Board(_banks, _reserved, writes_reserved=True)},
+    boards={
+        "virt": _VIRT,
+        "virt,virtualization=on": replace(_VIRT, hypervisor=True),
+        "virt,gic-version=3": replace(_VIRT, cpu_limit=_MOST_CPUS),
+        "virt,gic-version=3,virtualization=on": replace(
+            _VIRT, hypervisor=True, cpu_limit=_MOST_CPUS
+        ),
+    },
     board="virt",
     cpu="cortex-a57",
     page_cpus={"16K": "neoverse-n1"},
+    # ID_AA64MMFR0_EL1.TGran16 of their reference manuals.
+    without_pages={"16K": frozenset({"cortex-a53", "cortex-a57", "cortex-a72"})},
     # RNDR cannot be turned off; with a fixed -seed its numbers are the same each time.
     entropy=(),
     memory_limit=64 * GIB,

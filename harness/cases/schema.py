@@ -290,8 +290,8 @@ def contradiction(case: Case) -> tuple[str, str] | None:
         return "memory", f"{short(case.memory)} is not a whole number of MiB from 1M to {limit}"
     if case.accel != "tcg":
         return "accel", "kvm counts no guest instructions, and no two runs are alike; use tcg"
-    if case.smp > arch.cpu_limit:
-        return "smp", f"{case.smp} CPUs are more than the {arch.cpu_limit} of {arch.name}"
+    if case.smp > (most := arch.most_cpus(case.board)):
+        return "smp", f"{case.smp} CPUs are more than the {most} of {case.board or arch.name}"
     if case.cmdline is not None and case.profile != DEFAULT_PROFILE:
         return "profile", "is one of our own command lines; there is a cmdline already"
     if case.pvh_relocate and (case.offset is None or case.protocol not in (pvh.NAME, AUTO)):

@@ -55,13 +55,33 @@ class Machine:
                 f"memory: {format_size(memory)} is not a whole number of MiB from 1 MiB to"
                 f" {format_size(arch.memory_limit)}"
             )
-        if not 1 <= cpus <= arch.cpu_limit:
-            raise UserError(f"CPUs: {cpus}; machines of {arch.name} have 1 to {arch.cpu_limit}")
+        Machine._check_cpus(arch, board or arch.board, cpus)
         qemu = find_qemu(arch.name, binary)
         quirk = next((quirk for quirk in arch.quirks if quirk.applies(qemu.version)), None)
         default_cpu = arch.page_cpus.get(page_size or "", quirk.cpu if quirk else arch.cpu)
         model = without_entropy(arch, cpu) if cpu else default_cpu
+        Machine._check_pages(arch, model, page_size or "")
         return cls(arch, qemu, board or arch.board, model, memory, cpus, realtime)
+
+    @staticmethod
+    def _check_cpus(arch: Arch, board: str, cpus: int) -> None:
+        most = arch.most_cpus(board)
+        if 1 <= cpus <= most:
+            return
+        larger = [name for name in arch.boards if cpus <= arch.most_cpus(name)]
+        hint = f"; --machine {larger[0]} has {cpus}" if larger and cpus > 0 else ""
+        raise UserError(f"CPUs: {cpus}; machines of {arch.name} have 1 to {most}{hint}")
+
+    @staticmethod
+    def _check_pages(arch: Arch, model: str, page_size: str) -> None:
+        """A kernel whose pages the CPU model lacks hangs without a word."""
+        name = model.partition(",")[0]
+        if name in arch.without_pages.get(page_size, ()):
+            fits = arch.page_cpus.get(page_size, arch.cpu)
+            raise UserError(
+                f"the kernel has {page_size} pages, which {name} has not: take --cpu {fits}, or"
+                " leave --cpu out"
+            )
 
     @staticmethod
     def check_board(arch: Arch, board: str | None) -> None:
@@ -114,6 +134,10 @@ class Machine:
     @property
     def reserved(self) -> tuple[Region, ...]:
         return self.arch.boards[self.board].reserved(self.memory)
+
+    @property
+    def hypervisor(self) -> bool:
+        return self.arch.boards[self.board].hypervisor
 
     @property
     def firmware(self) -> tuple[Region, ...]:

@@ -48,6 +48,8 @@ class BootRequest:
     label: str = ""
     cpus: int = 1
     unsafe: bool = False
+    # Whether the kernel is entered as a hypervisor is, where there is a difference.
+    hypervisor: bool = False
     firmware: tuple[Region, ...] = ()
 
 

@@ -6,10 +6,11 @@ Source: Documentation/arch/arm64/booting.rst.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from bootproof.loader.address import GIB, Range, align_down, align_up
-from bootproof.loader.arch.aarch64 import AARCH64, Arm64Registers
+from bootproof.loader.arch.aarch64 import AARCH64, PSTATE_DAIF, PSTATE_EL2H, Arm64Registers
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import (
@@ -41,7 +42,10 @@ def configure(memory: GuestMemory, kernel: KernelLoaderResult, request: BootRequ
     regions = plan([bank.range for bank in memory.banks], kernel, request)
     by_tree.write(memory, regions, request)
     tree = region(regions, "dtb")
-    return Handover(state(entry_point(kernel, NAME), tree.start if tree else 0), tuple(regions))
+    registers = state(entry_point(kernel, NAME), tree.start if tree else 0)
+    if request.hypervisor:
+        registers = replace(registers, pstate=PSTATE_DAIF | PSTATE_EL2H)
+    return Handover(registers, tuple(regions))
 
 
 def state(entry: int, address: int) -> Arm64Registers:

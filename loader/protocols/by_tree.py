@@ -57,7 +57,9 @@ def plan(
     wanted = []
     if request.dtb is not None:
         size = len(_tree(request.dtb, request, Range(0, 1) if request.initrd is not None else None))
-        wanted.append(Wanted("dtb", size, 8, within=device_tree.DTB_MAX))
+        # A kernel that does not tell its size needs the RAM behind it, who knows how much.
+        high = kernel.footprint.end <= kernel.kernel_end
+        wanted.append(Wanted("dtb", size, 8, within=device_tree.DTB_MAX, high=high))
     taken = [kernel_region, *request.reserved]
     regions = [kernel_region, *place(ram, taken, wanted)]
     if request.initrd is None:

@@ -58,7 +58,12 @@ def real_banks(machine: Machine) -> Banks:
 def test_every_board_of_the_table_has_been_compared() -> None:
     assert {name: sorted(arch.boards) for name, arch in ARCHES.items()} == {
         "x86_64": ["microvm", "pc", "q35"],
-        "aarch64": ["virt"],
+        "aarch64": [  # options that move no RAM
+            "virt",
+            "virt,gic-version=3",
+            "virt,gic-version=3,virtualization=on",
+            "virt,virtualization=on",
+        ],
         "riscv64": ["virt"],
     }
 
@@ -113,6 +118,21 @@ def test_no_entropy_from_the_cpu(arch: str, cpu: str, wanted: str) -> None:
 def test_cpus_that_no_machine_has(arch: str, cpus: int, most: int) -> None:
     with pytest.raises(UserError, match=f"CPUs: {cpus}; machines of {arch} have 1 to {most}"):
         Machine.with_defaults(arch, memory=MIB, cpus=cpus)
+
+
+def test_more_cpus_on_another_board() -> None:
+    with pytest.raises(UserError, match=r"--machine virt,gic-version=3 has 9$"):
+        Machine.with_defaults("aarch64", memory=MIB, cpus=9)
+    gicv3 = Machine.with_defaults("aarch64", memory=MIB, cpus=16, board="virt,gic-version=3")
+    assert (gicv3.cpus, gicv3.hypervisor) == (16, False)
+
+
+@pytest.mark.parametrize("cpu", ["cortex-a57", "cortex-a53,pmu=off"])
+def test_pages_that_a_cpu_lacks(cpu: str) -> None:
+    wanted = r"^the kernel has 16K pages, which cortex-a5. has not: take --cpu neoverse-n1, or"
+    with pytest.raises(UserError, match=wanted):
+        Machine.with_defaults("aarch64", memory=MIB, cpu=cpu, page_size="16K")
+    assert Machine.with_defaults("aarch64", memory=MIB, cpu=cpu, page_size="64K").cpu == cpu
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,17 @@ def test_state_at_the_entry(dtb: bytes) -> None:
     )
 
 
+def test_entered_as_a_hypervisor(dtb: bytes) -> None:
+    _, _, regions, r = handed_over(BootRequest(b"x", None, dtb, (QEMUS_OWN,), hypervisor=True))
+    assert (r.exception_level, r.pstate, r.x[0]) == (2, 0x3C9, regions["dtb"].start)
+
+
+def test_kernel_that_does_not_tell_its_size_has_all_ram_behind_it(dtb: bytes) -> None:
+    _, _, regions, _ = handed_over(BootRequest(b"x", INITRD, dtb, (QEMUS_OWN,)), image_size=0)
+    assert regions["kernel"].end < regions["dtb"].start
+    assert regions["dtb"].end > GIB + 62 * MIB
+
+
 def test_where_the_pieces_lie(dtb: bytes) -> None:
     request = BootRequest(b"x", INITRD, dtb, (QEMUS_OWN,))
     _, _, regions, _ = handed_over(request, image_size=20 * MIB)
