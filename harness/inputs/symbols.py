@@ -11,6 +11,7 @@ vmlinux-to-elf, which is optional, finds the symbols of kernels without a symbol
 from __future__ import annotations
 
 import bisect
+import contextlib
 import functools
 import importlib.util
 import os
@@ -35,6 +36,7 @@ _NOTYPE, _FUNC, _UNDEFINED, _ABSOLUTE = 0, 2, 0, 0xFFF1
 _FINDER: Final = "vmlinux_to_elf"
 _RUN_FINDER: Final = "from vmlinux_to_elf.scripts.vmlinux_to_elf import main; main()"
 _FINDER_CPU_SECONDS: Final = 120  # it takes about 15, 30 for the largest kernels
+_FINDER_SECONDS: Final = 3600.0  # on a host that has no CPU time for it
 _FINDER_MEMORY: Final = 4 * GIB
 
 
@@ -137,14 +139,16 @@ def can_be_found() -> bool:
 def find(kernel: Path, target: Path) -> None:
     """Writes an ELF file with the symbols that a kernel carries inside; an empty one without."""
     target.unlink(missing_ok=True)
-    subprocess.run(
-        [sys.executable, "-I", "-c", _RUN_FINDER, str(kernel), str(target)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        check=False,
-        preexec_fn=functools.partial(_limited, os.getpid()),
-    )
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run(
+            [sys.executable, "-I", "-c", _RUN_FINDER, str(kernel), str(target)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+            preexec_fn=functools.partial(_limited, os.getpid()),
+            timeout=_FINDER_SECONDS,  # with one, a thread that waits can be interrupted
+        )
     if not target.exists() or read(target) is None:
         target.write_bytes(b"")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import threading
@@ -13,7 +14,7 @@ from bootproof.harness.case import Case, Expectation
 from bootproof.harness.observation import Budget
 from bootproof.harness.results import results
 from bootproof.harness.run import Start, run
-from bootproof.harness.suite.inflight import Slots
+from bootproof.harness.suite.inflight import Slots, Threads
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB
 from tests.builders.guests import Claim, Guest, X86Program, machine, program
@@ -190,3 +191,37 @@ def test_a_test_in_between_gets_the_next_slot() -> None:
 def in_between(slots: Slots, order: list[str]) -> None:
     with slots.taken(first=True):
         order.append("test")
+
+
+def test_a_thread_that_still_judges_is_interrupted() -> None:
+    """The end of its QEMU does not end it: what it reads may be long."""
+    threads, ended, working = Threads(), threading.Event(), threading.Event()
+
+    def judge() -> None:
+        with contextlib.suppress(KeyboardInterrupt), threads.here():
+            working.set()
+            while True:
+                sum(range(100))
+        ended.set()
+
+    threading.Thread(target=judge, daemon=True).start()
+    assert working.wait(60)
+    threads.end(0.01)
+    assert ended.wait(60)
+
+
+def test_threads_that_end_by_themselves_are_waited_for() -> None:
+    threads, working, go_on = Threads(), threading.Event(), threading.Event()
+    seen: list[str] = []
+
+    def judge() -> None:
+        with threads.here():
+            working.set()
+            go_on.wait(60)
+            seen.append("judged")
+
+    threading.Thread(target=judge).start()
+    assert working.wait(60)
+    go_on.set()
+    threads.end(60)
+    assert seen == ["judged"]
