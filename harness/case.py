@@ -171,6 +171,21 @@ class Case:
             rare=True,
         ),
     )
+    virtual_offset: int | None = field(
+        default=None,
+        metadata=key(
+            "how far above its linked virtual address a vmlinux runs (virtual KASLR)",
+            *_OUR_LOADER,
+            size=True,
+            rare=True,
+        ),
+    )
+    kaslr_seed: int | None = field(
+        default=None,
+        metadata=key(
+            "chooses a virtual offset: the same one for the same number", *_OUR_LOADER, rare=True
+        ),
+    )
     label: str | None = field(
         default=None,
         metadata=key("what the case is about: in its id instead of the protocol", plain=True),
@@ -309,6 +324,11 @@ class Case:
         return self.kernel_path or self.kernel
 
     @property
+    def moved_virtually(self) -> bool:
+        """Whether the kernel is to run at another virtual address than the one it is linked for."""
+        return self.virtual_offset is not None or self.kaslr_seed is not None
+
+    @property
     def id(self) -> str:
         """Readable, unique in a matrix, usable with `-k`, and fit for the name of a directory."""
         kernel = _NOT_PLAIN.sub("_", self.kernel)[-_NAME_LIMIT:]
@@ -317,6 +337,8 @@ class Case:
         parts += [self.board] if self.board else []
         parts += [self.placement.value] if self.placement is not Placement.DEVICES else []
         parts += ["relocate"] if self.pvh_relocate else []
+        parts += [] if self.virtual_offset is None else [f"virtual{short(self.virtual_offset)}"]
+        parts += [] if self.kaslr_seed is None else [f"seed{self.kaslr_seed}"]
         parts += ["unsafe"] if self.unsafe else []
         parts += [] if self.probe else ["unprobed"]
         parts += [f"smp{self.smp}"] if self.smp != 1 else []

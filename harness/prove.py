@@ -43,6 +43,7 @@ from bootproof.loader.assemble import Assembled, Assembly
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.protocols import BootRequest
 from bootproof.loader.protocols.table import PROTOCOLS
+from bootproof.loader.protocols.virtual_kaslr import VirtualMove
 from bootproof.loader.result import KernelLoaderResult
 
 _LOG_LINES: Final = 10
@@ -447,13 +448,19 @@ def _assembly(
         "cmdline": cmdline,
     }
     ram = assemble.Machine(case.arch, case.memory, machine.arch.memory_limit, machine.banks_with)
-    return Assembly(ram, request, case.protocol, case.offset, case.pvh_relocate, provenance)
+    virtual = VirtualMove(case.virtual_offset, case.kaslr_seed) if case.moved_virtually else None
+    return Assembly(
+        *(ram, request, case.protocol, case.offset, case.pvh_relocate),
+        virtual=virtual,
+        provenance=provenance,
+    )
 
 
 @functools.cache
-def evidence_archive(arch: str, init: str = "init") -> bytes:
+def evidence_archive(arch: str, init: str = "init", *, virtual: bool = False) -> bytes:
     serial = ARCHES[arch].serial.device
-    return initramfs.archive(initramfs.evidence_entries(images.busybox(arch), serial, init))
+    entries = initramfs.evidence_entries(images.busybox(arch), serial, init, virtual=virtual)
+    return initramfs.archive(entries)
 
 
 def initrd_of(case: Case) -> bytes:
@@ -462,7 +469,7 @@ def initrd_of(case: Case) -> bytes:
     A kernel that cannot unpack the user's has ours by then, and says so behind it. Raises
     UserError.
     """
-    parts = [evidence_archive(case.arch, case.init)]
+    parts = [evidence_archive(case.arch, case.init, virtual=case.moved_virtually)]
     if case.initrd is not None:
         parts.append(images.read_initrd(Path(case.initrd)))
     if case.test is not None or case.overlay is not None:
@@ -521,6 +528,7 @@ def _expected(
         serial=machine.arch.serial.name,
         mode=assembled.image.cpus[0].mode,
         mode_log=machine.arch.mode_log,
+        virtual_start=assembled.kernel.virtual_start,
     )
 
 

@@ -157,6 +157,8 @@ class Expected:
     serial: str | None = None  # what console= calls the serial port that is read
     mode: str | None = None  # of the CPU at the entry
     mode_log: re.Pattern[bytes] | None = None  # where a kernel logs it: the first group
+    # Guest-virtual, of the kernel's first byte, where its loader has chosen that.
+    virtual_start: int | None = None
     # A guest that is no Linux: only its command line is asked for, and what else it says must hold.
     other: bool = False
 
@@ -292,7 +294,9 @@ def _booted(expected: Expected, said: GuestEvidence) -> str:
         name = said.value("release")
         return f"{'the guest' if name is None else quoted(name)} proved its boot"
     code = said.code.start if said.code else 0
-    return f"{said.value('release')} proved its boot; kernel code at {code:#x}"
+    start = expected.virtual_start
+    virtual = "" if start is None else f", virtual {start:#x}"
+    return f"{said.value('release')} proved its boot; kernel code at {code:#x}{virtual}"
 
 
 _FAILED: Final = {
@@ -546,6 +550,7 @@ class _Comparison:
             "code": self._compare_code,
             "ram": self._compare_memory,
             "bootloader_type": self._compare_loader,
+            "virtual_start": self._compare_virtual_start,
         }
         for key, compare in comparisons.items():
             if not expected.other or key in ("cmdline", *said.by_key):
@@ -601,6 +606,12 @@ class _Comparison:
             self._contradicts("the guest did not say where its kernel code is")
         elif wanted is not None and (wrong := wanted.contradiction(code.start)):
             self._contradicts(wrong)
+
+    def _compare_virtual_start(self) -> None:
+        wanted, found = self._expected.virtual_start, self._said.number("virtual_start", 16)
+        if wanted is not None and found != wanted:
+            at = "nowhere that it says" if found is None else f"{found:#x}"
+            self._contradicts(f"the kernel's first byte is at virtual {at}, not at {wanted:#x}")
 
     def _compare_memory(self) -> None:
         """The map is the one that was given, and the machine has what it tells of."""

@@ -24,8 +24,9 @@ from bootproof.loader.layout import smallest_memory
 from bootproof.loader.memory import AddressSpace, GuestMemory
 from bootproof.loader.pe import Pe
 from bootproof.loader.pecoff import PeFile
-from bootproof.loader.protocols import BootRequest, ProtocolError
+from bootproof.loader.protocols import BootRequest, ProtocolError, virtual_kaslr
 from bootproof.loader.protocols.table import PROTOCOLS, AnyProtocol
+from bootproof.loader.protocols.virtual_kaslr import VirtualMove
 from bootproof.loader.relocation import relocated
 from bootproof.loader.result import KernelLoaderResult
 
@@ -67,7 +68,8 @@ class Machine:
 class Assembly:
     """How a kernel is to be loaded: `kernel_offset` as linux-loader means it for the format.
 
-    `pvh_relocate` offers the PVH entry at an offset where the kernel's note allows that.
+    `pvh_relocate` offers the PVH entry at an offset where the kernel's note allows that; `virtual`
+    has the kernel run at another virtual address.
     """
 
     machine: Machine
@@ -75,6 +77,7 @@ class Assembly:
     protocol: str = AUTO
     kernel_offset: int | None = None
     pvh_relocate: bool = False
+    virtual: VirtualMove | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -128,7 +131,9 @@ def load(memory: GuestMemory, source: ImageSource, assembly: Assembly) -> Kernel
     kernel = loader().load(memory, source, kernel_offset=assembly.kernel_offset)
     if assembly.pvh_relocate and loader is Elf and assembly.kernel_offset is not None:
         unsafe = assembly.request.unsafe
-        return relocated(kernel, source, assembly.kernel_offset, unsafe=unsafe)
+        kernel = relocated(kernel, source, assembly.kernel_offset, unsafe=unsafe)
+    if assembly.virtual is not None:
+        return virtual_kaslr.moved(kernel, source, memory, assembly.virtual)
     return kernel
 
 

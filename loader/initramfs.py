@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
+from typing import Final
 
 from bootproof.loader import cpio
 
@@ -55,14 +56,25 @@ def inits() -> tuple[str, ...]:
     return tuple(sorted(name for name in names if name.startswith("init")))
 
 
-def evidence_entries(busybox: bytes, serial: tuple[int, int], init: str = "init") -> list[Entry]:
+# A line of its evidence more, before the one that it ends with.
+_LAST_EVIDENCE: Final = b'$places$type"\n'
+_VIRTUAL_START: Final = b"virtual_start $($b grep -m1 ' _text$' kallsyms)\n"
+
+
+def evidence_entries(
+    busybox: bytes, serial: tuple[int, int], init: str = "init", *, virtual: bool = False
+) -> list[Entry]:
     """The init program that proves a boot, for `rdinit=/bootproof/init`.
 
     It lives in a directory of its own, so that it goes with anybody's initramfs. `serial` is the
     device number, major and minor, of the serial port that it speaks through. `init` names another
-    program of loader/guest in its place: one that misbehaves.
+    program of loader/guest in its place: one that misbehaves. With `virtual` it also says at which
+    virtual address the kernel begins, which takes a while.
     """
     programs = resources.files(__package__).joinpath("guest")
+    program = programs.joinpath(init).read_bytes()
+    if virtual:
+        program = program.replace(_LAST_EVIDENCE, _VIRTUAL_START + _LAST_EVIDENCE)
     return [
         directory("dev"),
         character_device("dev/console", 5, 1),
@@ -73,7 +85,7 @@ def evidence_entries(busybox: bytes, serial: tuple[int, int], init: str = "init"
         directory(f"{OURS}/lines"),
         directory(f"{OURS}/sys"),
         file(f"{OURS}/busybox", busybox, 0o755),
-        file(f"{OURS}/init", programs.joinpath(init).read_bytes(), 0o755),
+        file(f"{OURS}/init", program, 0o755),
         file(f"{OURS}/shell", programs.joinpath("shell").read_bytes(), 0o755),
     ]
 

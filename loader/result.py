@@ -78,6 +78,7 @@ class KernelLoaderResult:
     `entry_points`: address by protocol: linux64, linux32, pvh, arm64, riscv64.
     `machine`: x86_64, i386, aarch64, riscv64, or None when the image does not say.
     `moved_by`: how far above where it was linked; of an ELF file only.
+    `virtual_start`: the virtual address of its first byte, where a loader has chosen that.
     """
 
     kernel_load: int
@@ -89,3 +90,4 @@ class KernelLoaderResult:
     findings: tuple[Finding, ...] = ()
     machine: str | None = None
     moved_by: int = 0
+    virtual_start: int | None = None

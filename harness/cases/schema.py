@@ -28,6 +28,7 @@ from bootproof.harness.qemu.argv import ICOUNT_SHIFT
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB, parse_size
 from bootproof.loader.assemble import AUTO, LOADERS
+from bootproof.loader.identify import Format
 from bootproof.loader.initramfs import inits
 from bootproof.loader.protocols import pvh
 from bootproof.loader.protocols.table import PROTOCOLS
@@ -294,8 +295,8 @@ def contradiction(case: Case) -> tuple[str, str] | None:
         return "smp", f"{case.smp} CPUs are more than the {most} of {case.board or arch.name}"
     if case.cmdline is not None and case.profile != DEFAULT_PROFILE:
         return "profile", "is one of our own command lines; there is a cmdline already"
-    if case.pvh_relocate and (case.offset is None or case.protocol not in (pvh.NAME, AUTO)):
-        return "pvh_relocate", "needs an offset, and the protocol pvh"
+    if (moved := _moved_twice(case)) is not None:
+        return moved
     if case.expect.code is not None and case.expect.verdict is not Verdict.LOAD_REFUSED:
         return "expect", f"a code is of load-refused, not of {case.expect.verdict.value}"
     if case.dtb is not None and not arch.device_tree:
@@ -303,6 +304,17 @@ def contradiction(case: Case) -> tuple[str, str] | None:
     line = command_line.appended(case.cmdline or "", case.append)
     why = command_line.problem(line, initrd=case.initrd is not None)
     return None if why is None else ("append" if case.append else "cmdline", why)
+
+
+def _moved_twice(case: Case) -> tuple[str, str] | None:
+    """What is wrong with how the kernel is moved."""
+    if case.virtual_offset is not None and case.kaslr_seed is not None:
+        return "kaslr_seed", "virtual_offset says already how far the kernel is moved"
+    if case.pvh_relocate and (case.offset is None or case.protocol not in (pvh.NAME, AUTO)):
+        return "pvh_relocate", "needs an offset, and the protocol pvh"
+    if case.moved_virtually and case.format == Format.BZIMAGE.value:
+        return "format", "a bzImage chooses its virtual address itself; write elf, or auto"
+    return None
 
 
 # --- writing -----------------------------------------------------------------------------------

@@ -794,4 +794,5 @@ def test_expected_fields_are_all_judged() -> None:
     assert {field.name for field in dataclasses.fields(Expected)} == {
         *("arch", "nonce", "cmdline", "cpus", "ram", "code", "bootloader_type", "request"),
         *("mode", "mode_log", "banks", "serial", "releases", "other"),
+        "virtual_start",
     }

@@ -37,6 +37,8 @@ VALUES: dict[str, Any] = {
     "append": "initcall_debug loglevel=8",
     "unsafe": True,
     "pvh_relocate": True,
+    "virtual_offset": "32M",
+    "kaslr_seed": 7,
     "probe": False,
     "budget": "2G",
     "budget_seconds": 2.5,

@@ -1,0 +1,74 @@
+"""Kernels at another virtual address: the guest says where, and what is wrong fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bootproof.harness.case import Case
+from bootproof.harness.cases.kernels import default_kernels
+from bootproof.harness.prove import Proven, prove
+from bootproof.harness.verdict import Verdict
+from bootproof.loader.address import MIB, Range
+from bootproof.loader.protocols import virtual_kaslr
+
+RunDirectory = Callable[[str], Path]
+
+OLD, MIDDLE, NEW = default_kernels("x86_64")
+LINKED = 0xFFFFFFFF81000000
+
+
+def proved(run_directory: RunDirectory, kernel: str, **words: int) -> Proven:
+    case = Case("x86_64", kernel, "elf", "auto", memory=256 * MIB, profile="fast")
+    case = replace(case, **words)  # type: ignore[arg-type]
+    return prove(case, run_directory(f"virtual-{case.id}"))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "offset", "physical"),
+    [(OLD, 2 * MIB, 0), (MIDDLE, 512 * MIB, 0), (NEW, 256 * MIB, 16 * MIB)],
+)
+def test_symbols_have_moved_by_exactly_that_much(
+    kernel: str, offset: int, physical: int, run_directory: RunDirectory
+) -> None:
+    words = {"virtual_offset": offset, **({"offset": physical} if physical else {})}
+    proven = proved(run_directory, kernel, **words)
+    assert proven.verdict is Verdict.BOOTED, proven.reason
+    assert proven.reason.endswith(f", virtual {LINKED + offset:#x}")
+    assert proven.outcome is not None
+    said = proven.outcome.judgement.evidence.value("virtual_start") or ""
+    assert int(said.split()[0], 16) == LINKED + offset
+
+
+def test_a_kernel_that_runs_elsewhere_is_named(
+    run_directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loader moves it 2 MiB less than it says."""
+    honest = virtual_kaslr._patches
+
+    def less(relocations: Any, linked: Range, offset: int) -> Any:
+        return honest(relocations, linked, offset - 2 * MIB)
+
+    monkeypatch.setattr(virtual_kaslr, "_patches", less)
+    proven = proved(run_directory, MIDDLE, virtual_offset=4 * MIB)
+    assert proven.verdict is Verdict.BOOTED_WRONG
+    at, wanted = LINKED + 2 * MIB, LINKED + 4 * MIB
+    assert f"first byte is at virtual {at:#x}, not at {wanted:#x}" in proven.reason
+
+
+@pytest.mark.parametrize("size", [4, 8])
+def test_places_that_are_left_out_do_not_pass(
+    size: int, run_directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = virtual_kaslr._patches
+    monkeypatch.setattr(
+        virtual_kaslr,
+        "_patches",
+        lambda *words: [patch for patch in honest(*words) if patch[1] != size],
+    )
+    proven = proved(run_directory, MIDDLE, virtual_offset=4 * MIB)
+    assert not proven.verdict.passed
