@@ -60,7 +60,7 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         "--shard",
         type=words.shard,
         metavar="N/OF",
-        help="one of several equal parts: 1/4 (and --run-id ID)",
+        help="one of several equal parts: 1/4 (--run-id, --costs)",
     )
     which.add_argument(
         "--run-id",
@@ -68,7 +68,10 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         help=words.Brief("the same for all shards of one run, and for no others"),
     )
     which.add_argument(
-        "--costs", type=words.path, metavar="FILE", help="results.json that shards are balanced by"
+        "--costs",
+        type=words.path,
+        metavar="FILE",
+        help=words.Brief("results.json that shards are balanced by, and the order goes by"),
     )
     which.add_argument(
         *("--list", "--dry-run"),
