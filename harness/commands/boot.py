@@ -46,6 +46,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from bootproof.harness.commands import case_options
     from bootproof.harness.observation import Budget
     from bootproof.harness.prove import Options
+    from bootproof.harness.record import rundir
 
     if arguments.console and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UserError("--console needs a terminal for input and output")
@@ -57,7 +58,8 @@ def _run(arguments: argparse.Namespace) -> int:
         budget=_for_ever() if arguments.console else Budget(),
         qemus=qemus,
     )
-    ends = [*(_boot_twice if arguments.twice else _boot_once)(case, directory, options)]
+    with rundir.held(directory):
+        ends = [*(_boot_twice if arguments.twice else _boot_once)(case, directory, options)]
     if sought is not None:
         from bootproof.harness.results.bisection import failure
 

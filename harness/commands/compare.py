@@ -26,13 +26,15 @@ def _run(arguments: argparse.Namespace) -> int:
     from bootproof.harness.commands import case_options
     from bootproof.harness.compare import both_ways
     from bootproof.harness.prove import Options
+    from bootproof.harness.record import rundir
     from bootproof.harness.report import boot_text
     from bootproof.harness.report.comparison import render
 
     case, qemus = case_options.case(arguments, "compare")
     case = both_ways.at_references_place(case)
     directory = (arguments.out or places.output() / "compare" / case.id).absolute()
-    comparison = both_ways.compare(case, directory, Options(qemus=qemus))
+    with rundir.held(directory):
+        comparison = both_ways.compare(case, directory, Options(qemus=qemus))
     if arguments.json:
         print(json.dumps(comparison.to_json(), indent=2))
     else:

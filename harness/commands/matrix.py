@@ -56,6 +56,16 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     )
     which.add_argument("-k", metavar="EXPR", help="only cases whose id matches, as in pytest")
     which.add_argument("--lf", action="store_true", help="only what failed the last time")
+    _add_shards(which)
+    which.add_argument(
+        *("--list", "--dry-run"),
+        dest="list_only",
+        action="store_true",
+        help="only print the cases, what each must end as, and why",
+    )
+
+
+def _add_shards(which: argparse._ArgumentGroup) -> None:
     which.add_argument(
         "--shard",
         type=words.shard,
@@ -72,12 +82,6 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         type=words.path,
         metavar="FILE",
         help=words.Brief("results.json that shards are balanced by, and the order goes by"),
-    )
-    which.add_argument(
-        *("--list", "--dry-run"),
-        dest="list_only",
-        action="store_true",
-        help="only print the cases, what each must end as, and why",
     )
 
 

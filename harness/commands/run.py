@@ -45,6 +45,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from bootproof.harness.boot_image import boot_image, problem, request_of
     from bootproof.harness.commands import case_options
     from bootproof.harness.judgement import came_to
+    from bootproof.harness.record import rundir
 
     sought = bisect_options.sought(arguments)
     name = arguments.directory.resolve().name.encode("utf-8", "surrogateescape")
@@ -56,7 +57,8 @@ def _run(arguments: argparse.Namespace) -> int:
         kernel=arguments.kernel,
         out=arguments.out or places.output() / "run" / (printable(name) or "image"),
     )
-    judgement = boot_image(request).judgement
+    with rundir.held(request.out.absolute()):
+        judgement = boot_image(request).judgement
     wrong = problem(request, judgement)
     if sought is not None:
         from bootproof.harness.results.bisection import failure

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import functools
 import os
 import shutil
@@ -198,6 +199,26 @@ def file_for_qemu(path: Path, reserve: int) -> int:
 def has_room(fd: int, size: int) -> bool:
     """Whether `size` bytes are set aside for a file; some file systems cannot do that."""
     return os.fstat(fd).st_blocks * _BLOCK >= size
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keeps every other run out of a directory. Raises UserError when one is under way there."""
+    with disk_errors(directory):
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{directory}: another run is under way there; give this one a directory of its"
+                " own (--out)"
+            ) from None
+        except OSError:  # a file system without locks of directories
+            pass
+        yield
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager

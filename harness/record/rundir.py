@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from bootproof.harness.errors import UserError
-from bootproof.harness.host.files import open_regular, take_back, write_whole
+from bootproof.harness.host.files import (
+    disk_errors,
+    locked,
+    open_regular,
+    take_back,
+    write_whole,
+)
 from bootproof.harness.host.process import STDERR
 from bootproof.harness.qemu.placement import DEVICES_DIRECTORY
 from bootproof.harness.qemu.session import CONSOLE, RUN_LOG
@@ -61,6 +67,21 @@ def make_fresh(directory: Path) -> None:
                 path.unlink()
     except OSError as error:
         raise UserError(f"{error.filename or directory}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Keeps other runs out of a run directory, which is there in here. Raises UserError."""
+    was_there = directory.is_dir()
+    with disk_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(directory):
+            yield
+    finally:
+        if not was_there:
+            with contextlib.suppress(OSError):  # nothing came of it, or it is not empty
+                directory.rmdir()
 
 
 def mark(directory: Path) -> None:

@@ -7,8 +7,6 @@ or selected nothing must not take an old one's for its own. The run directories 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.harness.errors import UserError
-from bootproof.harness.host.files import disk_errors
+from bootproof.harness.host.files import disk_errors, locked
 from bootproof.harness.report import files
 from bootproof.harness.results.results import RESULTS
 from bootproof.harness.suite.options import MatrixOptions
@@ -41,26 +39,6 @@ def begun(options: MatrixOptions) -> Iterator[MatrixOptions]:
         kept = _set_aside(options)
         remove_old(out)
         yield kept
-
-
-@contextlib.contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Keeps every other run out of a directory. Raises UserError when one is there."""
-    with disk_errors(out):
-        fd = os.open(out, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{out}: another matrix is running there; give this one a directory of its own"
-                " (--out)"
-            ) from None
-        except OSError:  # a file system without locks of directories
-            pass
-        yield
-    finally:
-        os.close(fd)
 
 
 def remove_old(out: Path) -> None:

@@ -21,6 +21,7 @@ import pytest
 from bootproof.harness import cli, exitcode, places
 from bootproof.harness.case import Case
 from bootproof.harness.guest.evidence import nonce_for
+from bootproof.harness.host import files
 from bootproof.harness.qemu.binary import find_qemu
 from bootproof.kernels.cache import file_sha256
 from bootproof.loader import initramfs
@@ -146,6 +147,16 @@ def test_boot_again_into_the_same_directory(bootproof: Run, kernel: Path, tmp_pa
     for _ in range(2):
         said = bootproof("boot", kernel, "--memory", "32M", "--out", tmp_path / "run")
         assert (said.code, said.err) == (exitcode.NOT_AS_EXPECTED, ""), said.out
+
+
+def test_two_boots_in_one_directory(bootproof: Run, kernel: Path, tmp_path: Path) -> None:
+    """The second says so, and leaves what the first has there as it is."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "console.log").write_bytes(b"of the first\n")
+    with files.locked(tmp_path / "run"):
+        said = bootproof("boot", kernel, "--memory", "32M", "--out", tmp_path / "run")
+    assert f"{tmp_path}/run: another run is under way there" in refusal(said)
+    assert (tmp_path / "run" / "console.log").read_bytes() == b"of the first\n"
 
 
 def test_guest_output_is_shown_not_obeyed(bootproof: Run, tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import pytest
 
 from bootproof.harness import exitcode
 from bootproof.harness.errors import UserError
+from bootproof.harness.host import files
 from bootproof.harness.qemu.binary import find_qemu
 from bootproof.harness.results import results
-from bootproof.harness.suite import out as directories
 from tests.builders import results as builder
 from tests.builders.guests import X86Program
 from tests.builders.processes import LOAD, environment, python, vmlinux, vmlinux_with_text
@@ -108,11 +108,11 @@ def test_a_run_that_is_killed_is_not_complete(tmp_path: Path) -> None:
         while not (out / "results.json").exists():
             assert running.poll() is None
             time.sleep(0.05)
-        with pytest.raises(UserError, match=r"out: another matrix is running there"):
-            directories.locked(out).__enter__()
+        with pytest.raises(UserError, match=r"out: another run is under way there"):
+            files.locked(out).__enter__()
         second = run(RIGHT, tmp_path, kernel)
         assert second.returncode == exitcode.USAGE
-        assert f"{out}: another matrix is running there" in second.stderr
+        assert f"{out}: another run is under way there" in second.stderr
     finally:
         running.send_signal(signal.SIGKILL)
         running.wait()
