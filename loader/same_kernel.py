@@ -161,8 +161,10 @@ def _findings(
 ) -> Iterator[RuleFinding]:
     for part in layout.parts:
         yield from _part(read, part, moved, name)
-    yield from _header(image, read, layout, name)
     yield from _place(image, layout, moved, name)
+    if image.protocol not in PROTOCOLS:  # registers that follow none lead to nothing that is known
+        return
+    yield from _header(image, read, layout, name)
     right = layout.entries.get(image.protocol)
     if right is None:
         what = f"the kernel has no entry for {image.protocol}; it has: {_listed(layout, moved)}"

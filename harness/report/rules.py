@@ -6,19 +6,21 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from bootproof.loader.bootimage import BootImage
+from bootproof.loader.bootimage import NO_PROTOCOL, BootImage
 from bootproof.loader.errors import one_line
 from bootproof.loader.rules import RuleFinding
 
 
-def text(image: Path, found: Sequence[RuleFinding]) -> str:
+def text(directory: Path, image: BootImage, found: Sequence[RuleFinding]) -> str:
     """Lines for people; the document's section stands below its finding."""
     lines = []
     for finding in found:
         lines.append(f"{finding.grade.value:<9} {finding.code}: {one_line(finding.sentence)}")
         lines.append(f"{'':<9} {finding.section}")
     if not found:
-        lines.append(f"{one_line(str(image))}: every rule of its protocol holds")
+        known = image.protocol != NO_PROTOCOL
+        nothing = "every rule of its protocol holds" if known else "no protocol, no rules to check"
+        lines.append(f"{one_line(str(directory))}: {nothing}")
     return "\n".join(lines)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bootproof.harness import cli
+from bootproof.loader import bootimage
 from bootproof.scenarios.museum import Exhibit
 from bootproof.scenarios.museum.table import EXHIBITS
 from tests.builders import images
@@ -61,6 +63,18 @@ def test_a_right_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 def checked_json(directory: Path, capsys: pytest.CaptureFixture[str]) -> object:
     assert cli.main(["check", str(directory), "--json"]) == 0
     return json.loads(capsys.readouterr().out)
+
+
+def test_registers_that_follow_no_protocol(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = exhibit("entry-in-nothing").write(tmp_path, fixed=False)
+    bootimage.save(replace(image, protocol=bootimage.NO_PROTOCOL), tmp_path)
+    kernel = tmp_path / "vmlinux"
+    kernel.write_bytes(images.elf(images.load(16 << 20, b"\1" * 0x4000), entry=16 << 20))
+    assert cli.main(["check", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.endswith(": no protocol, no rules to check\n")
+    assert cli.main(["check", str(tmp_path), "--kernel", str(kernel)]) == 1
 
 
 def test_no_boot_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
