@@ -18,10 +18,8 @@ from typing import Final
 from bootproof.harness import verdict
 from bootproof.harness.case import RAM_BASE, Case
 from bootproof.harness.errors import UserError
-from bootproof.harness.guest import memory_map
 from bootproof.harness.guest.stages import ENTRY, Stage
 from bootproof.harness.inputs import images
-from bootproof.harness.observation import Observation
 from bootproof.harness.prove import Prepared, Proven, expected_code, result_json
 from bootproof.harness.qemu.argv import DirectKernel
 from bootproof.harness.qemu.machine import Machine
@@ -35,7 +33,7 @@ from bootproof.harness.verdict import Expected
 from bootproof.loader import assemble, bootimage, pe
 from bootproof.loader.address import Range
 from bootproof.loader.arch import Registers
-from bootproof.loader.boot_parameters import Memory
+from bootproof.loader.boot_parameters import BootParameters, Memory
 from bootproof.loader.identify import Format, identify_bytes
 from bootproof.loader.image import open_image
 from bootproof.loader.memory import GuestMemory
@@ -141,7 +139,7 @@ def run(case: Case, plan: Plan, prepared: Prepared, directory: Path, look: Look)
         seen, _ = session.observe(course.steps)
     reproduce.write_reference_script(machine, kernel, directory)
     seen = artifacts.keep(session, seen)
-    judgement = verdict.judge(_expected(expected, plan, machine, seen, course.ram), seen)
+    judgement = verdict.judge(_expected(expected, plan, machine, course.told), seen)
     seconds = time.monotonic() - began
     costs = Costs(seconds, seconds, seen.cpu_seconds, seen.instructions)
     entry = () if course.registers is None else (Stage(ENTRY, course.instructions, None),)
@@ -162,18 +160,17 @@ def _machine(machine: Machine) -> Machine:
 
 
 def _expected(
-    ours: Expected, plan: Plan, machine: Machine, seen: Observation, told: tuple[Range, ...] | None
+    ours: Expected, plan: Plan, machine: Machine, told: BootParameters | None
 ) -> Expected:
     """What the reference must say: as ours, but for what QEMU's loader and firmware decide.
 
-    `told` is the RAM that a device tree told it of.
+    `told` is what its kernel was told at the entry, whether it logs that or not.
     """
-    firmware = memory_map.logged(seen.transcript)
     banks = tuple(Range(*bank) for bank in machine.banks)
-    usable = machine.arch.system_ram(memory_map.usable_banks(firmware, banks), None)
+    ram = told.system_ram if told else None
     return replace(
         ours,
-        ram=told if machine.arch.device_tree and told else usable,
+        ram=ram or machine.arch.system_ram(banks, None),
         code=expected_code(plan.kernel, machine.arch, ours.cmdline, banks),
         # QEMU's number (boot.rst, "type_of_loader"), whichever way it enters a kernel.
         bootloader_type=ours.bootloader_type and pvh.BOOTLOADER_TYPE,
@@ -189,7 +186,7 @@ class _Course:
         self._session, self._look = session, look
         self.registers: Registers | None = None  # at the entry
         self.instructions: int | None = None  # of the guest, before the kernel's first
-        self.ram: tuple[Range, ...] | None = None  # that the kernel is told of
+        self.told: BootParameters | None = None  # what the kernel is told
 
     def steps(self, watch: Watch) -> Ending:
         session = self._session
@@ -198,7 +195,7 @@ class _Course:
             return watch.not_entered()
         self.registers, self.instructions = registers, session.monitor.instructions()
         memory = StandingMemory(session)
-        self.ram = boot_parameters(self._protocol, registers, memory).system_ram
+        self.told = boot_parameters(self._protocol, registers, memory)
         self._look(registers, memory)
         session.gdb.detach()
         return watch.until_the_end()

@@ -56,24 +56,6 @@ def logged(transcript: bytes) -> tuple[MapEntry, ...]:
     )
 
 
-def usable_banks(entries: Sequence[MapEntry], banks: Sequence[Range]) -> tuple[Range, ...]:
-    """The banks of RAM, each cut where the map's last usable range in it ends."""
-    return tuple(
-        Range.between(
-            bank.start,
-            max(
-                (
-                    entry.range.end
-                    for entry in entries
-                    if entry.kind == USABLE and bank.contains(entry.range)
-                ),
-                default=bank.end,
-            ),
-        )
-        for bank in banks
-    )
-
-
 def differences(ours: Sequence[MapEntry], theirs: Sequence[MapEntry]) -> Iterator[MapDifference]:
     """Every range that the maps call differently, in order, as long as possible."""
     edges = sorted({edge for e in (*ours, *theirs) for edge in (e.range.start, e.range.end)})

@@ -26,7 +26,8 @@ from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.session import Session
 from bootproof.harness.run import Start
 from bootproof.harness.verdict import Verdict
-from bootproof.loader.address import GIB, MIB
+from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.boot_parameters import BootParameters
 from tests.builders.disks import fill
 from tests.builders.guests import Claim, Program, machine, program
 from tests.builders.images import elf, image, load, notes, pvh_entry
@@ -193,3 +194,16 @@ def test_a_vmlinux_is_entered_at_its_pvh_note_however_we_enter_it(tmp_path: Path
     case = Case("x86_64", str(kernel), "elf", "linux64", offset=2 * MIB)
     found = reference.plan(case, Machine.with_defaults("x86_64", memory=64 * MIB), "linux64")
     assert (found.protocol, found.entry) == ("pvh", MIB + 0x10)
+
+
+def test_expects_the_ram_that_its_kernel_was_told_of(tmp_path: Path) -> None:
+    """Whether the kernel logs it or not: with "quiet" it says nothing of its map."""
+    kernel = tmp_path / "vmlinux"
+    kernel.write_bytes(elf(load(MIB, b"code"), notes(pvh_entry(MIB)), entry=MIB))
+    computer = machine("x86_64", memory=MEMORY)
+    plan = reference.plan(Case("x86_64", str(kernel), "elf", "pvh"), computer, "pvh")
+    ours = Claim(computer, MIB).expected
+    cut = (Range(0x1000, 0x9EC00), Range.between(MIB, MEMORY - MIB))
+    expected = reference._expected(ours, plan, computer, BootParameters(system_ram=cut))
+    assert expected.ram == cut != ours.ram
+    assert reference._expected(ours, plan, computer, None).ram == ours.ram

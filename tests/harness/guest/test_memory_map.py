@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bootproof.harness.guest import memory_map
 from bootproof.harness.guest.memory_map import ABSENT, USABLE, MapDifference, MapEntry
-from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.address import MIB, Range
 
 RAM = Range(0, 512 * MIB)
 
@@ -39,9 +39,3 @@ def test_map_differences_are_joined() -> None:
         MapDifference(Range(0, 0x1000), USABLE, ABSENT),
         MapDifference(Range(0x1000, 0x1000), USABLE, "reserved"),
     ]
-
-
-def test_banks_end_where_the_firmware_says() -> None:
-    firmware = [MapEntry(Range(0, 0x9FC00), USABLE), MapEntry(Range.between(MIB, 3 * MIB), USABLE)]
-    banks = [Range(0, 4 * MIB), Range(4 * GIB, MIB)]
-    assert memory_map.usable_banks(firmware, banks) == (Range(0, 3 * MIB), Range(4 * GIB, MIB))
