@@ -134,7 +134,7 @@ class Case:
     memory: int = field(default=MIB_512, metadata=key("guest RAM", *_MACHINES, size=True))
     board: str | None = field(
         default=None,
-        metadata=key("QEMU's machine type", *_MACHINES, name="machine", help="{about}: {words}"),
+        metadata=key("QEMU's machine type", *_MACHINES, name="machine"),
     )
     cpu: str | None = field(default=None, metadata=key("QEMU's CPU model", *_MACHINES))
     placement: Placement = field(
@@ -212,7 +212,7 @@ class Case:
             "guest instructions by which the verdict must be there, like 2G, or guest seconds, like"
             " 60s, as the instructions that the CPU executes in them; a busy host changes neither",
             *(BOOT, MATRIX, RUN),
-            help="guest instructions (2G) or seconds (60s) for the verdict",
+            help="instructions (2G) or guest seconds (60s) for all of it",
             metavar="N",
             instructions=True,
             alias="timeout",
