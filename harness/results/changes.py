@@ -120,7 +120,7 @@ def with_change(case: CaseResult, change: Change | None) -> tuple[CaseResult, Ch
         problem = f"{change.kind.value} since the run before: {told}"
         return replace(case, problem=problem), None
     if change.kind.unknown and not case.bad:
-        return case, Check(f"{case.case} beside the run before", "error", told, 0.0)
+        return case, Check(f"{case.case} beside the run before", ERROR, told, 0.0, ran=False)
     return case, None
 
 

@@ -238,6 +238,7 @@ class Check:
     outcome: str = about("passed, failed, error or skipped")
     text: str = about("what went wrong, or why it was skipped", lines=True)
     seconds: float = about("wall time on the host")
+    ran: bool = about("false for what is missing: a shard, something to compare with", default=True)
 
     @property
     def bad(self) -> bool:
@@ -350,7 +351,8 @@ class Results:
     @property
     def ran(self) -> tuple[int, int]:
         """How many cases and how many other tests were run."""
-        return len(self.cases), sum(check.outcome != SKIPPED for check in self.checks)
+        ran = (check.ran and check.outcome != SKIPPED for check in self.checks)
+        return len(self.cases), sum(ran)
 
     @property
     def headline(self) -> str:
@@ -377,7 +379,8 @@ class Results:
     def counts(self) -> str:
         """How much of the run is as expected: `5 of 5 cases and 2 of 2 other tests`."""
         cases, others = self.ran
-        good = cases - len(self.unexpected), others - len(self.bad_checks)
+        bad = sum(check.ran for check in self.bad_checks)
+        good = cases - len(self.unexpected), others - bad
         parts = [f"{good[0]} of {cases} cases"] if cases else []
         parts += [f"{good[1]} of {others} {self._others}"] if others else []
         return " and ".join(parts) or "nothing"

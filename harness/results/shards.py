@@ -94,4 +94,4 @@ def _missing(runs: Sequence[Run], names: Sequence[str]) -> list[Check]:
     count = runs[0].shard.of if runs[0].shard else 0
     absent = [number for number in range(1, count + 1) if number not in there]
     said = "its results.json is not among those that were merged"
-    return [Check(f"shard {number}/{count}", ERROR, said, 0.0) for number in absent]
+    return [Check(f"shard {number}/{count}", ERROR, said, 0.0, ran=False) for number in absent]

@@ -64,6 +64,8 @@ def test_a_case_that_could_not_be_compared_is_an_error_everywhere(
     assert (root.get("failures"), root.get("errors")) == ("0", "1")
     assert told["ktap"].splitlines()[-1].startswith("not ok 1 a test # ERROR the runs cannot")
     assert "1 cannot be told" in told["report.html"]
+    # No test more was run for it.
+    assert "1 of 1 cases as expected in 12 s: 1 cannot be told" in told["terminal"]
 
 
 def test_a_case_that_the_baseline_does_not_have_is_an_error_everywhere(
