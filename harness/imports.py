@@ -187,9 +187,10 @@ def _from_halted(request: Request, arch: str, stub: RemoteStub) -> Imported:
     seen = _known_better(request, arch, _seen(arch, stub))
     if IMPORTING[arch].counter not in seen.values:
         raise UserError(f"--gdb {request.gdb}: the stub shows no program counter")
-    stub.by_physical_address()
-    places = request.ram or _told_ram(request, arch, seen, stub)
-    with _ram(request, places) as memory:
+    with (
+        stub.by_physical_address(),
+        _ram(request, request.ram or _told_ram(request, arch, seen, stub)) as memory,
+    ):
         for bank in memory.banks:
             address = bank.base
             for data in stub.memory(bank.base, bank.size):

@@ -10,6 +10,7 @@ qSupported, qXfer:features:read, qRcmd, Z, z, D) and "Target Descriptions" in th
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 import select
@@ -170,9 +171,13 @@ class RemoteStub(GdbStub):
 
     # --- memory ----------------------------------------------------------------------------------
 
-    def by_physical_address(self) -> bool:
-        """Has memory read by guest-physical addresses from now on, where the stub can do that."""
-        return self._ask("Qqemu.PhyMemMode:1") == b"OK"
+    @contextlib.contextmanager
+    def by_physical_address(self) -> Iterator[None]:
+        """Has memory read by guest-physical addresses meanwhile, where the stub can do that."""
+        switched = self._ask("Qqemu.PhyMemMode:1") == b"OK"
+        yield
+        if switched:
+            self._command("Qqemu.PhyMemMode:0")
 
     def memory(self, address: int, size: int) -> Iterator[bytes]:
         """The memory from `address` on, in pieces. Raises GdbError where it cannot be read."""
