@@ -26,7 +26,7 @@ from bootproof.loader.arch import Seen, some_from_json
 from bootproof.loader.arch.table import ARCHITECTURES, IMPORTING
 from bootproof.loader.boot_parameters import BootParameters
 from bootproof.loader.bootimage import BootImage
-from bootproof.loader.corefile import CoreError, Load, is_core, read_core
+from bootproof.loader.corefile import CoreError, Load, check_ram_only, is_core, read_core
 from bootproof.loader.image import ImageSource, open_image
 from bootproof.loader.imports import complete, recognised
 from bootproof.loader.memory import GuestMemory
@@ -96,6 +96,7 @@ def _from_file(request: Request) -> Imported:
     with open_image(request.source) as source:
         if is_core(source.data):
             return _from_core(request, source)
+        check_ram_only(source.data)
         return _from_ram(request, source)
 
 

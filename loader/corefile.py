@@ -25,6 +25,7 @@ from bootproof.loader.segments import PT_LOAD, PT_NOTE, ProgramHeader
 ET_CORE: Final = 4
 NT_PRSTATUS: Final = 1
 
+_COMPRESSED: Final = (b"KDUMP   ", b"makedumpfile")
 _MOST_HEADERS: Final = 4096
 _MOST_NOTES: Final = 4096
 _MOST_NOTE_BYTES: Final = 4 * MIB
@@ -66,6 +67,18 @@ class Core:
 def is_core(data: memoryview) -> bool:
     """Whether a file says of itself that it is a core."""
     return bytes(data[:4]) == ELF_MAGIC and bytes(data[16:18]) == ET_CORE.to_bytes(2, "little")
+
+
+def check_ram_only(data: memoryview) -> None:
+    """Raises CoreError for a file that says of itself that it is something else than RAM."""
+    head = bytes(data[:16])
+    if head.startswith(ELF_MAGIC):
+        what = "an ELF file, but no core of a machine"
+        advice = "give a core, or a file with nothing but RAM; a kernel is started by `boot`"
+        raise CoreError(what, field="e_type", offset=16, advice=advice)
+    if head.startswith(_COMPRESSED):
+        what = "a compressed dump, which cannot be read"
+        raise CoreError(what, field="format", advice="dump it as ELF (dump-guest-memory FILE)")
 
 
 def read_core(source: ImageSource) -> Core:

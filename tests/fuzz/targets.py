@@ -12,8 +12,9 @@ import json
 import os
 import re
 import signal
+import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -44,12 +45,15 @@ from bootproof.loader import (
 from bootproof.loader.address import Range
 from bootproof.loader.arch import Registers, to_json
 from bootproof.loader.arch.aarch64 import Arm64Registers
+from bootproof.loader.arch.table import IMPORTING
 from bootproof.loader.arch.x86_64 import ATTR_CODE64, DescriptorTable, Segment, X86Registers
 from bootproof.loader.boot_parameters import reader
 from bootproof.loader.bootimage import BootImage, BootImageError
 from bootproof.loader.bootimage import parse as parse_boot_image
+from bootproof.loader.corefile import read_core
 from bootproof.loader.device_tree import DeviceTree, Node, for_kernel
 from bootproof.loader.identify import identify
+from bootproof.loader.image import open_image
 from bootproof.loader.inspect import inspect
 from bootproof.loader.result import KernelLoaderResult
 from bootproof.loader.unpack import uki_parts, unpack, unpack_fully
@@ -293,6 +297,28 @@ class ScenarioRefusedError(LoaderError):
     code = "Scenarios::Refused"
 
 
+def _core(data: bytes) -> None:
+    """Another machine's core: where its RAM is, and what its CPUs' notes show."""
+    with open_image(data, allow_empty=True) as source:
+        core = read_core(source)
+        for part in core.loads:
+            check(part.offset + part.in_file <= source.size, "memory that the file has not got")
+            check(part.in_file <= part.place.size, "more in the file than in memory")
+    for importing in IMPORTING.values():
+        for seen in importing.from_notes(core.notes):
+            check(importing.counter in seen.values, "a CPU without a program counter")
+
+
+def _cores() -> list[bytes]:
+    words = struct.pack("<120Q", *range(120))
+    by_qemu = [images.note(b"CORE\0", 1, words[:336]), images.note(b"QEMU\0", 0, words[:440])]
+    plain = [images.note(b"CORE\0", 1, words[:392])]
+    return [
+        replace(images.ElfFile((images.notes(*found), images.load(0, b"RAM"))), type=4).build()
+        for found in (by_qemu, plain)
+    ]
+
+
 def _scenarios(data: bytes) -> None:
     directory = Path("/nonexistent")
     try:
@@ -444,6 +470,7 @@ TARGETS: Final = {
         Target("elf", functools.partial(_loads, _elf), _with_option(_elves)),
         Target("bzimage", functools.partial(_loads, _bzimage), _with_option(_bzimages)),
         Target("image", functools.partial(_loads, _pe), _with_option(_images)),
+        Target("core", _core, _cores),
         Target("dtb", _dtb, _dtbs),
         Target("cmdline", _cmdline, _cmdlines),
         Target("boot-json", _boot_image, _boot_images),

@@ -173,6 +173,8 @@ def test_one_register_or_byte_that_is_wrong_is_named(
         ([], "give one source: a file, or --gdb HOST:PORT"),
         (["ram", "--gdb", ":1"], "give one source"),
         (["nosuch"], "no such file"),
+        (["vmlinux"], "vmlinux: an ELF file, but no core of a machine"),
+        (["kdump"], "kdump: a compressed dump, which cannot be read; dump it as ELF"),
         (["ram", "--protocol", "pvh"], "the program counter was not seen; give it by --entry"),
         (["ram", "--entry", "0x1000"], "--protocol"),
         (["ram", "--protocol", "arm64", "--arch", "x86_64"], "arm64 is a protocol of aarch64"),
@@ -188,6 +190,8 @@ def test_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("ram").write_bytes(bytes(MIB))
+    Path("vmlinux").write_bytes(ElfFile((load(0, b"x"),)).build())
+    Path("kdump").write_bytes(b"KDUMP   ".ljust(4096))
     code, said = run("import", *words, "--out", "image")
     assert (code, reason in said) == (2, True), said
     assert not Path("image").exists()
