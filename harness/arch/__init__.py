@@ -150,6 +150,8 @@ class Arch:
     guest_ends_qemu: bool = False
     # Whether QEMU's own -kernel runs a firmware before the kernel that tells it of the machine.
     firmware: bool
+    # Why a record cannot be debugged backwards, if it cannot.
+    no_way_back: str = ""
     # Why QEMU's own -kernel is only compared in real time, if it is.
     reference_realtime: str = ""
     # What some QEMUs cannot do.

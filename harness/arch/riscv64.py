@@ -103,6 +103,7 @@ RISCV64: Final = Arch(
     bios="default",
     guest_ends_qemu=True,  # hw/misc/sifive_test.c, before 9.0
     firmware=True,
+    no_way_back="QEMU's snapshots of this machine leave out its timers",
     # loader/arch/riscv64.py has more of it.
     reference_realtime="the firmware's timer, which never expires, cannot be stopped over",
     realtime_quirks=(

@@ -71,11 +71,18 @@ def run(directory: Path, where: str, asked: int | None, symbols: Path | None) ->
         print(f"record    {safe(str(directory))}")
         print(f"stopped   after {stop.instructions:,} guest instructions: {stop.words}")
         print(f"attach    {attach_command(recorded, address, symbols)}")
-        print("then      reverse-stepi, reverse-continue, break *ADDRESS, info registers")
+        print(f"then      {_what_then(recorded)}")
         print("end it    with Ctrl-C here", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             _serve(running)
     return 0
+
+
+def _what_then(recorded: Recorded) -> str:
+    forward, why = "break *ADDRESS, info registers", recorded.machine.arch.no_way_back
+    if why:
+        return f"stepi, continue, {forward} (not backwards: {why}; --at stops earlier)"
+    return f"reverse-stepi, reverse-continue, {forward}"
 
 
 def _serve(running: Playback) -> None:
@@ -100,10 +107,12 @@ def attach_command(recorded: Recorded, address: str, symbols: Path | None) -> st
 @contextlib.contextmanager
 def opened(recorded: Recorded, stop: Stop, listener: socket.socket) -> Iterator[Playback]:
     """A playback that has come to `stop`, with snapshots behind it to go back to."""
-    with playback.started(recorded, debugger=listener, snapshots=qcow2.empty()) as running:
+    snapshots = None if recorded.machine.arch.no_way_back else qcow2.empty()
+    with playback.started(recorded, debugger=listener, snapshots=snapshots) as running:
         entry = min(recorded.record.entry or 0, stop.instructions)
         later = (stop.instructions - distance for distance in _SNAPSHOTS_BEFORE)
-        for number, instructions in enumerate([entry, *(at for at in later if at > entry)]):
+        places = [entry, *(at for at in later if at > entry)] if snapshots else []
+        for number, instructions in enumerate(places):
             running.run_to(instructions)
             _snapshot(running, f"at{number}")
         running.run_to(stop.instructions)
