@@ -268,7 +268,6 @@ EXHIBITS: Final = (
         *(TWO, "the MP table has grown over ACPI tables behind an intact RSDP", "acpi"),
         lambda s: mp_over_acpi(table(s, b"APIC") - s.regions["acpi"].start + 24)(s),
         "cloud-hypervisor #1132",
-        fixed=lambda s: None,
     ),
     Exhibit(
         "rsdp-too-low",
@@ -326,7 +325,6 @@ EXHIBITS: Final = (
         *(MAX_HIGH, "CR4.LA57 is set, the page tables have four levels", "identity-map"),
         lambda s: s.change(cr4=s.registers.cr4 | _CR4_LA57),
         "cloud-hypervisor PR #1309",
-        fixed=lambda s: None,
     ),
     Exhibit(
         "five-levels-to-nothing",

@@ -53,13 +53,22 @@ def test_the_fixed_image_is_clean(exhibit: Exhibit, tmp_path: Path) -> None:
     assert judged(exhibit, tmp_path, fixed=True) == ()
 
 
-@pytest.mark.parametrize("fixed", [False, True], ids=["broken", "fixed"])
-@EACH
+# Most exhibits start from the same right hand-over: each of those is looked at once.
+DISTINCT: Final = {(exhibit.setting, exhibit.fixed): exhibit for exhibit in reversed(EXHIBITS)}
+PROBED: Final = [
+    *((exhibit, False) for exhibit in EXHIBITS if exhibit.name not in _NOT_STARTED),
+    *((exhibit, True) for exhibit in DISTINCT.values()),
+]
+
+
+@pytest.mark.parametrize(
+    ("exhibit", "fixed"),
+    PROBED,
+    ids=[f"{exhibit.name}-{'fixed' if fixed else 'broken'}" for exhibit, fixed in PROBED],
+)
 def test_the_probe_says_the_same_of_a_real_cpu(
     exhibit: Exhibit, fixed: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if not fixed and exhibit.name in _NOT_STARTED:
-        pytest.skip("not started")
     image = tmp_path / "image"
     image.mkdir()
     exhibit.write(image, fixed=fixed)
