@@ -69,13 +69,20 @@ def _taken(recorded: Recorded, count: int) -> Iterator[Sample]:
 def _look(monitor: Monitor, format_: DumpFormat, start: int, weight: int) -> Sample:
     dump = monitor.registers()
     pc = format_.program_counter(dump) or 0
-    before = monitor.bytes_at(pc - _AROUND, _AROUND) if pc >= _AROUND else b""
-    at = monitor.bytes_at(pc, _AROUND)
+    before, at = _code(monitor, pc)
     if format_.frames is None or pc < _KERNEL_HALF:
         return Sample(start, weight, pc, before, at)
     frame = format_.frames.pointer(dump) or 0
     callers = tuple(_callers(_Stack(monitor), format_.frames, frame))
     return Sample(start, weight, pc, before, at, callers)
+
+
+def _code(monitor: Monitor, pc: int) -> tuple[bytes, bytes]:
+    """The bytes before a program counter and at it, in one question where both are mapped."""
+    code = monitor.bytes_at(pc - _AROUND, 2 * _AROUND) if pc >= _AROUND else b""
+    if len(code) == 2 * _AROUND:
+        return code[:_AROUND], code[_AROUND:]
+    return b"", monitor.bytes_at(pc, _AROUND)
 
 
 def _callers(stack: _Stack, layout: FrameRecord, frame: int) -> Iterator[int]:
