@@ -363,7 +363,7 @@ REASONS: Final = (
     ),
     Reason("tree-padding", _E, "memory", _within(TREE_PADDING)),
     Reason("firmware-top", _F, "available|total|reserved", _within(FIRMWARE_TOP, firmware=True)),
-    Reason("deferred-memory", _F, "available so far", _always),
+    Reason("deferred-memory", _F, "available so far", _both_set),
     Reason("tree-padding", _F, "available|reserved", _within(TREE_PADDING + KASLR_TABLES)),
     # Log lines: of the reference, ours, and both.
     Reason(

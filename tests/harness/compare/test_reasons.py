@@ -362,7 +362,11 @@ ROWS: list[tuple[str, str, list[BootDifference], list[BootDifference]]] = [
         "deferred-memory",
         "arm64",
         [of(F, "available so far", "3112972", "3110020")],
-        [of(F, "available", "3112972", "3110020"), of(F, "total", "3112972", "3110020")],
+        [
+            of(F, "available", "3112972", "3110020"),
+            of(F, "total", "3112972", "3110020"),
+            of(F, "available so far", "", "3110020"),
+        ],
     ),
     (
         "legacy-hole",
