@@ -295,7 +295,7 @@ ARM64_IMAGE = builder.image() + builder.LINUX
         (ARM64_IMAGE, ("--protocol", "linux64"), "linux64"),
         (ARM64_IMAGE, ("--protocol", "pvh"), "no PVH entry"),
         (vmlinux(X86Program(0)), ("--protocol", "arm64"), "it offers: linux64"),
-        (builder.image(builder.RISCV64), (), "riscv64; bootproof boots x86_64, aarch64"),
+        (builder.image(builder.RISCV64) + builder.LINUX, ("--protocol", "arm64"), "riscv64"),
         (builder.elf(builder.load(LOAD, b"\xf4"), machine=8), (), "bootproof boots x86_64, aarch"),
         (vmlinux(X86Program(0)), ("--format", "image"), "(elf); nothing is packed inside"),
         (vmlinux(X86Program(0)), ("--machine", "virt"), "machine 'virt' is not known for x86_64"),
