@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bootproof.harness import cli
+from bootproof.harness import cli, places
 from bootproof.loader.provable import PREFIX
 from tests.builders import packings
 from tests.builders.images import LINUX, elf, image, load
@@ -92,7 +92,7 @@ def test_an_image_without_a_proof_is_written_of_what_is_no_linux(run: Run) -> No
     code, text = run(vmlinux(b"Xen version 4.20"), *words)
     assert code == 0
     assert "cmdline a b image" in text
-    assert text.endswith("run it bootproof run image --until TEXT")
+    assert text.endswith(f"run it {places.COMMAND} run image --until TEXT")
     assert sorted(path.name for path in Path("image").iterdir()) == ["boot.json", "ram.img"]
     assert "initrd" not in Path("image/boot.json").read_text()
 
