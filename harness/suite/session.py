@@ -13,7 +13,7 @@ import shlex
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, Final
 
 import pytest
@@ -80,15 +80,15 @@ class MatrixSession:
         if self._lines and self._left_out and session.items and not self._quiet:
             self._print(f"selected  {_selected(session.items, self._left_out)}")
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> None:
+    @pytest.hookimpl(wrapper=True)  # whatever else it is that runs them
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """From here on the results say that the run has not come to its end."""
-        if not self._lines and not any(map(_proves, session.items)):
-            return
-        if not self._lines:  # a matrix has done it
-            out.remove_old(self._out)
-        if self._total:
-            results.write(self.results(), self._out / results.RESULTS)
+        if self._lines or any(map(_proves, session.items)):
+            if not self._lines:  # a matrix has done it
+                out.remove_old(self._out)
+            if self._total:
+                results.write(self.results(), self._out / results.RESULTS)
+        return (yield)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         cases = list(_cases_of(report))

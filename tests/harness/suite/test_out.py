@@ -99,9 +99,10 @@ def test_old_results_leave_before_anything_runs(tmp_path: Path) -> None:
     assert not any((out / name).exists() for name in names)
 
 
-def test_a_run_that_is_killed_is_not_complete(tmp_path: Path) -> None:
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_run_that_is_killed_is_not_complete(jobs: int, tmp_path: Path) -> None:
     kernel = vmlinux(X86Program(LOAD).count())
-    words = [sys.executable, *matrix_of("run([case()])", tmp_path, kernel)]
+    words = [sys.executable, *matrix_of(f"run([case()], jobs={jobs})", tmp_path, kernel)]
     running = subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL)
     out = tmp_path / "out"
     try:
