@@ -59,8 +59,7 @@ def make_fresh(directory: Path) -> None:
                 raise UserError(
                     f"{directory}: holds {path.name}, which no run has made; take another one"
                 )
-        # What tells that it is ours goes last: one that is killed here leaves no stranger's.
-        for path in sorted(paths, key=lambda path: _MARKS.fullmatch(path.name) is not None):
+        for path in sorted(paths, key=_removed_after):
             if path.name in _DIRECTORIES:
                 shutil.rmtree(path)
             else:
@@ -82,6 +81,13 @@ def held(directory: Path) -> Iterator[None]:
         if not was_there:
             with contextlib.suppress(OSError):  # nothing came of it, or it is not empty
                 directory.rmdir()
+
+
+def _removed_after(path: Path) -> tuple[bool, bool]:
+    """The order in which a run is removed: its result first, which would tell of another run if we
+    were killed on the way; and last what tells that the directory is a run's.
+    """
+    return _MARKS.fullmatch(path.name) is not None, path.name != RESULT
 
 
 def mark(directory: Path) -> None:

@@ -151,7 +151,7 @@ def test_ram_is_dropped_once(tmp_path: Path) -> None:
 
 def test_an_earlier_run_whose_removal_was_killed_is_no_strangers(tmp_path: Path) -> None:
     """Killed at any of its files: what is left is known as a run's."""
-    names = ("boot.json", "console.log", "qemu.sh", "qemu.stderr", "ram.img", "replay.bin")
+    names = ("boot.json", "console.log", "qemu.sh", "ram.img", "replay.bin", "result.json")
     removed: list[str] = []
     unlink = Path.unlink
     for most in range(len(names) + 1):
@@ -170,6 +170,7 @@ def test_an_earlier_run_whose_removal_was_killed_is_no_strangers(tmp_path: Path)
         with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
             patch.setattr(Path, "unlink", killed)
             make_fresh(directory)
+        assert most == 0 or not (directory / "result.json").exists()
         make_fresh(directory)
         assert not list(directory.iterdir())
     assert set(removed) == {*names}
