@@ -25,7 +25,8 @@ def test_seeds_are_good_and_their_mutations_do_not_escape(target: Target) -> Non
     assert "" in {target.run(seed) for seed in seeds}, "no seed is accepted"
     chance = random.Random(1)
     outcomes = {target.run(mutated(chance, seeds)) for _ in range(200)}
-    assert len(outcomes) > 1, "no mutation is refused"
+    # Whatever a guest says, there is an answer.
+    assert len(outcomes) > 1 or target.name == "guest", "no mutation is refused"
     target.run(b"")
 
 
