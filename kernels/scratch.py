@@ -74,7 +74,10 @@ def _sweep(path: Path) -> None:
 def _locked(parent: Path) -> tuple[Path, int]:
     while True:
         path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-        lock = os.open(path, _OPEN)
+        try:
+            lock = os.open(path, _OPEN)
+        except FileNotFoundError:  # another process has swept it away: nobody had locked it yet
+            continue
         fcntl.flock(lock, fcntl.LOCK_EX)
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(path.stat(), os.fstat(lock)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,16 @@ def test_left_after_a_kill_and_swept_by_the_next(tmp_path: Path) -> None:
     (tmp_path / f"{scratch.PREFIX}file").touch()
     with scratch.directory(tmp_path) as ours:
         assert sorted(tmp_path.iterdir()) == sorted([ours, tmp_path / f"{scratch.PREFIX}file"])
+
+
+def test_many_at_once_sweep_nothing_that_is_being_made(tmp_path: Path) -> None:
+    def work(_number: int) -> bool:
+        with scratch.directory(tmp_path) as path:
+            return path.exists()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(400)))
+    assert not list(tmp_path.iterdir())
 
 
 def test_removed_at_the_end_whatever_ends_it(tmp_path: Path) -> None:
