@@ -155,7 +155,7 @@ def _machine(
         image.arch,
         memory=size,
         board=board,
-        cpu=request.cpu,
+        cpu=request.cpu or ARCHES[image.arch].cpu_for(image.cpus[0]),
         cpus=request.smp or told.cpus or 1,
         binary=request.qemu_path,
         page_size=_page_size(image, memory),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from bootproof.harness.arch.dump import DumpFormat
 from bootproof.loader.address import Banks, Range
@@ -133,6 +133,8 @@ class Arch:
     page_cpus: Mapping[str, str] = field(default_factory=dict)
     # Other CPU models that lack a page size, as QEMU calls them.
     without_pages: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    # The CPU model for registers that the default ones cannot have; None where those will do.
+    cpu_for: Callable[[Any], str | None] = lambda _registers: None
     # CPU features that give random numbers and can be turned off.
     entropy: tuple[str, ...] = ()
     # Device properties (QEMU's -global) that no guest can tell from the defaults.

@@ -118,6 +118,15 @@ def _is_out(before: bytes) -> bool:
     return bool(to_dx or (before[-2:-1] and before[-2] in _OUT_IMMEDIATE))
 
 
+# Bits of CR4 that the default model has not got, and that no CPU without them can be given: five
+# levels of page tables, FSGSBASE, XSAVE, SMEP, SMAP, protection keys (SDM vol. 3A 2.5).
+_MORE_OF_CR4: Final = 1 << 12 | 1 << 16 | 1 << 18 | 1 << 20 | 1 << 21 | 1 << 22
+
+
+def _cpu_for(registers: X86Registers) -> str | None:
+    return "max,-cx16" if registers.cr4 & _MORE_OF_CR4 else None
+
+
 # --- the architecture ----------------------------------------------------------------------------
 
 X86_64: Final = Arch(
@@ -132,6 +141,7 @@ X86_64: Final = Arch(
     },
     board="q35",
     cpu="qemu64",
+    cpu_for=_cpu_for,
     entropy=("rdrand", "rdseed"),
     # A helper for Windows XP. Its reset waits for the CPU, which, while a record is played back,
     # may wait for the thread that resets: going back hung for ever, about once in three times.

@@ -527,14 +527,25 @@ def test_zeros_in_the_file_are_free_room(tmp_path: Path, run: Run) -> None:
 
 def test_page_tables_that_map_the_kernel_alone(tmp_path: Path, run: Run) -> None:
     """boot.rst asks for no more than kernel, zero page and command line."""
-    directory = {PAGE_TABLES + 0x2000: struct.pack("<2Q", 0, ENTRY | 0x83) + bytes(4080)}
-    high = 0x300000
+    high = 2 * ENTRY
+    directory = {
+        PAGE_TABLES + 0x2000: struct.pack("<3Q", 0, ENTRY | 0x83, high | 0x83) + bytes(4072)
+    }
     registers = flat64(ENTRY, rsi=high)
     guest = Image(
         says(b"x"), registers=registers, extra={high: zero_page(high + 4096), **directory}
     )
     result = run(guest.write(tmp_path / "image"), "--only-handover")
     assert result.verdict.startswith("handed-over: ")
+
+
+def test_five_levels_of_page_tables_have_a_cpu_that_has_them(tmp_path: Path, run: Run) -> None:
+    top = 0x500000
+    registers = flat64(ENTRY, rsi=ZERO_PAGE, cr3=top, cr4=0x1020)
+    guest = Image(says(b"x"), registers=registers, extra={top: struct.pack("<Q", PAGE_TABLES | 3)})
+    result = run(guest.write(tmp_path / "image"), "--only-handover")
+    assert result.verdict.startswith("handed-over: ")
+    assert "max,-cx16,-rdrand,-rdseed" in result.said("machine")
 
 
 # --- what is refused before anything starts ----------------------------------------------------
