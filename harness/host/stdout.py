@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 _COMMAND: Final = re.compile(r"^(\s*)(?:(:)(?=:)|(#)(?=#\[))", re.MULTILINE)
 
 
+class OwnCommand(str):
+    """Text that may begin as a command: we have made it, and escaped what is in it. To be given to
+    `write` as it is; `print` makes other text of it.
+    """
+
+    __slots__ = ()
+
+
 class StandardOutput:
     """`error` is what kept output from being written, if anything but the reader's end."""
 
@@ -82,6 +90,8 @@ class _Lines(io.TextIOWrapper):
         self._begun = False
 
     def write(self, text: str, /) -> int:
+        if isinstance(text, OwnCommand):
+            return super().write(text)
         if text:
             shown = _COMMAND.sub(_escaped, text) if "::" in text or "##[" in text else text
             if self._begun and shown != text and _COMMAND.match(text):

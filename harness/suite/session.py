@@ -19,6 +19,7 @@ from typing import Any, Final
 import pytest
 
 from bootproof.harness import VERSION, exitcode, typedjson
+from bootproof.harness.host.stdout import OwnCommand
 from bootproof.harness.judgement import ERROR
 from bootproof.harness.report import changes as rendering
 from bootproof.harness.report import files, job_annotations, ktap, terminal
@@ -241,7 +242,7 @@ class MatrixSession:
             write(rendering.render(compared))
         write(terminal.summary(shown, colour=self._colour))
         if os.environ.get(_GITHUB) == "true":
-            write(job_annotations.render(shown))
+            write(OwnCommand(job_annotations.render(shown)))
         names = ", ".join(path.name for path in written)
         terminalreporter.write_line(f"run directories, {names}: {safe(str(self._out))}")
 
@@ -295,7 +296,7 @@ def _check_of(report: pytest.TestReport) -> Check | None:
     if report.failed and (report.when != "call" or (NO_RESULT, True) in properties):
         outcome = ERROR
     return Check(
-        name=report.nodeid.rpartition("/")[2],
+        name=report.nodeid.rpartition("/")[2].removeprefix("::"),
         outcome=outcome,
         text=report.longreprtext if report.failed else _skip_reason(report),
         seconds=round(report.duration, 3),

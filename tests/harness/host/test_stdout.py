@@ -82,6 +82,7 @@ def test_first_import_where_warnings_are_errors(tmp_path: Path) -> None:
 SAYS = """
 import sys
 from bootproof.harness import cli
+from bootproof.harness.host.stdout import OwnCommand
 from bootproof.harness.commands import Command
 
 def work(arguments):
@@ -89,6 +90,7 @@ def work(arguments):
     print("::error::no", "  ::warning::no", "##[error]no", "a ::b", sep="\\n")
     print("begun", end=" ")
     print("::x")
+    sys.stdout.write(OwnCommand("::error::ours\\n"))
     print("left", file=sys.stderr)
     return 0
 
@@ -111,6 +113,7 @@ def test_no_line_is_a_command_to_who_reads_logs() -> None:
     _, out, _ = said("")
     assert out.decode().splitlines()[1:] == [
         *(r"\x3a:error::no", r"  \x3a:warning::no", r"\x23#[error]no", "a ::b", "begun ::x"),
+        "::error::ours",
     ]
 
 
