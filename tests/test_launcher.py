@@ -419,9 +419,9 @@ def test_a_qemu_of_the_users_own_that_cannot_be_used_is_named(
     clone: Clone, version: str | None, problem: str
 ) -> None:
     clone.add_recorder("apt-get")
-    qemu = clone.tools / "qemu-system-mine"
+    qemu = clone.tools / "my-qemu"
     if version:
-        clone.add_qemu("mine", version)
+        clone.add_qemu("mine", version).rename(qemu)
     clone.environment["BOOTPROOF_QEMU_AARCH64"] = str(qemu)
     result = clone.run("matrix")
     assert result.returncode == 2
