@@ -36,7 +36,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from bootproof.harness.commands import case_options
     from bootproof.harness.prove import Options
     from bootproof.harness.report import boot_text
-    from bootproof.loader import bootimage
+    from bootproof.loader import bootimage, conformance
     from bootproof.loader.errors import one_line
 
     out, was_there = arguments.out, arguments.out.exists()
@@ -54,6 +54,8 @@ def _run(arguments: argparse.Namespace) -> int:
     words += ["--cpu", case.cpu] if case.cpu else []
     words += ["--until", "TEXT"] if arguments.no_proof else []
     print(f"image     {one_line(str(out))}: {bootimage.DESCRIPTION}, {bootimage.RAM}")
+    for finding in conformance.check(out):
+        print(f"{finding.grade.value:<9} {finding.code}: {one_line(finding.sentence)}")
     print(f"run it    {places.COMMAND} {shlex.join(words)}")
     return OK
 
