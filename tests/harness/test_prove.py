@@ -346,4 +346,5 @@ def test_kernel_without_a_note_to_rename() -> None:
 def test_damaged_kernels() -> None:
     assert variants.truncated(b"abcd") == b"ab"
     assert variants.no_kernel(VMLINUX).startswith(b"this is no kernel\n")
-    assert set(variants.VARIANTS) == {"no-pvh-note", "truncated", "no-kernel"}
+    made = {"no-pvh-note", "truncated", "no-kernel", "old-header", "text-offset-0"}
+    assert set(variants.VARIANTS) == made

@@ -167,7 +167,9 @@ def test_a_debugger_may_end_it(end: str, tmp_path: Path) -> None:
         while not attach:
             attach = serving.stdout.readline().partition("attach")[2].strip()
         command = f"{attach} -batch -ex {end}"
-        subprocess.run(command, shell=True, capture_output=True, timeout=100, check=True)
+        # A gdb that kills may find the connection closed first, and calls that an error.
+        check = end == "detach"
+        subprocess.run(command, shell=True, capture_output=True, timeout=100, check=check)
         with contextlib.suppress(subprocess.TimeoutExpired):
             serving.wait(10 if end == "kill" else 3)
         serving.send_signal(signal.SIGINT)  # where it still serves
