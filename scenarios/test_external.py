@@ -124,13 +124,13 @@ def test_written_by_image(
 
 
 def test_kernel_that_is_not_where_its_region_is(fresh: Fresh, capfd: Capture) -> None:
-    """The address is proved as far as boot.json tells it."""
+    """The address is proved as far as boot.json tells it, which is told before anything runs."""
     image = written_in_c(fresh("c-region"), X86_64[0])
     description = json.loads((image / "boot.json").read_text())
     description["regions"][0]["address"] = "0x2000000"
     (image / "boot.json").write_text(json.dumps(description))
-    said = "booted-wrong: the kernel runs at 0x1000000, outside of its region 0x2000000-0x4dfffff"
-    assert verdict(image, capfd) == (1, said)
+    said = "the CPU starts at 0x1000000, outside of the region 'kernel' 0x2000000-0x4dfffff"
+    assert verdict(image, capfd) == (1, f"protocol-violation: entry: {said}")
 
 
 def test_kernel_without_our_init(fresh: Fresh, capfd: Capture) -> None:

@@ -100,11 +100,23 @@ def test_memory_that_is_not_there(run_directory: RunDirectory) -> None:
     assert "the guest sees RAM 0x1000-0x9fbff, 0x100000-0x1fffffff, not" in judgement.reason
 
 
-def test_tables_that_list_fewer_cpus(run_directory: RunDirectory) -> None:
+@pytest.mark.parametrize(
+    ("probe", "verdict", "reason"),
+    [
+        (
+            *(True, Verdict.PROTOCOL_VIOLATION),
+            "cpus: the MADT or MP table tells of 1, but the machine has 2 CPUs",
+        ),
+        (False, Verdict.BOOTED_WRONG, "the guest has 1 CPU, not 2"),
+    ],
+)
+def test_tables_that_list_fewer_cpus(
+    probe: bool, verdict: Verdict, reason: str, run_directory: RunDirectory
+) -> None:
     """A VMM that counts from the wrong end: two CPUs, and a MADT for one of them."""
     kernel = default_kernels("x86_64")[1]
-    case = Case("x86_64", kernel, "elf", "linux64", smp=2, profile="fast")
-    directory = run_directory("seen-to-fail-cpus")
+    case = Case("x86_64", kernel, "elf", "linux64", smp=2, profile="fast", probe=probe)
+    directory = run_directory(f"seen-to-fail-cpus-{probe}")
     prepared = prepare(case, directory)
     tables = prepared.assembled.image.region("acpi")
     assert tables is not None
@@ -112,8 +124,7 @@ def test_tables_that_list_fewer_cpus(run_directory: RunDirectory) -> None:
         ram.seek(tables.start)
         ram.write(acpi.tables(tables.start, 1).ljust(tables.size, b"\0"))
     judgement = run(prepared.start, directory).judgement
-    assert judgement.verdict is Verdict.BOOTED_WRONG
-    assert judgement.reason == "the guest has 1 CPU, not 2"
+    assert (judgement.verdict, judgement.reason) == (verdict, reason)
 
 
 def test_device_tree_of_another_request(run_directory: RunDirectory) -> None:

@@ -103,7 +103,7 @@ def _check(r: RiscvRegisters) -> None:
 
 
 STUB_SIZE: Final = 0x1000
-_INFO_AT, _SECOND_AT = 0x80, 0x100
+_STARTED_AT, _INFO_AT, _SECOND_AT = 0x78, 0x80, 0x100  # the first is 8 bytes: zero, then not
 _MHARTID, _SSTATUS, _SEPC, _SATP = 0xF14, 0x100, 0x141, 0x180
 _SPIE, _SPP = 1 << 5, 1 << 8  # what interrupt enable and privilege become with an sret
 _T0, _A2 = 5, 12
@@ -144,8 +144,9 @@ def _stub(registers: RiscvRegisters, address: int, copies: Sequence[Copy], _read
         *(_INFO_MAGIC, _INFO_VERSION, address + _SECOND_AT),
         *(PRIVILEGE_S, _NO_BOOT_PRINTS, _BOOT_HART),
     )
-    code = _enter_firmware(address + _INFO_AT).ljust(_INFO_AT, b"\0") + info
-    code = code.ljust(_SECOND_AT, b"\0") + _enter_kernel(registers, copies)
+    started = address + _STARTED_AT
+    code = _enter_firmware(address + _INFO_AT, started).ljust(_INFO_AT, b"\0") + info
+    code = code.ljust(_SECOND_AT, b"\0") + _enter_kernel(registers, copies, started)
     if len(code) > STUB_SIZE:
         raise StubError(
             "too many copies for one stub", field="copies", value=len(copies), limit=STUB_SIZE
@@ -153,10 +154,17 @@ def _stub(registers: RiscvRegisters, address: int, copies: Sequence[Copy], _read
     return Stub(address, code, address)
 
 
-def _enter_firmware(info: int) -> bytes:
-    """With a0: this hart, a1: the firmware's device tree, a2: `info`."""
+def _enter_firmware(info: int, started: int) -> bytes:
+    """With a0: this hart, a1: the firmware's device tree, a2: `info`.
+
+    OpenSBI goes on in whatever hart comes first, also where it is told which one; so the others
+    come when that one has left it, which is when there is something at `started`.
+    """
     code = _Assembler()
     code.csr(_READ, A0, _MHARTID, 0)
+    code.words.append(_beqz(A0, 20))
+    code.load(_T0, started)
+    code.words += (_ld(_T0, _T0, 0), _beqz(_T0, -12))
     code.load(A1, _FIRMWARE_DTB)
     code.words.append(_ld(A1, A1, 0))
     code.load(_A2, info)
@@ -165,8 +173,10 @@ def _enter_firmware(info: int) -> bytes:
     return code.assemble()
 
 
-def _enter_kernel(registers: RiscvRegisters, copies: Sequence[Copy]) -> bytes:
+def _enter_kernel(registers: RiscvRegisters, copies: Sequence[Copy], started: int) -> bytes:
     code = _Assembler()
+    code.load(_T0, started)
+    code.words.append(_sd(_T0, _T0, 0))
     for copy in copies:
         if (copy.source | copy.destination | copy.size) % 16 or not copy.size:
             raise StubError("a copy must be 16-byte aligned", field="copies", value=copy)
@@ -199,6 +209,17 @@ def _auipc(register: int, pages: int) -> int:
 
 def _ld(register: int, base: int, offset: int) -> int:
     return (offset & 0xFFF) << 20 | base << 15 | 3 << 12 | register << 7 | 0x03
+
+
+def _sd(register: int, base: int, offset: int) -> int:
+    high, low = offset >> 5 & 0x7F, offset & 0x1F
+    return high << 25 | register << 20 | base << 15 | 3 << 12 | low << 7 | 0x23
+
+
+def _beqz(register: int, distance: int) -> int:
+    """Goes `distance` bytes on, or back, when `register` is zero."""
+    high = (distance >> 12 & 1) << 31 | (distance >> 5 & 0x3F) << 25
+    return high | register << 15 | (distance >> 1 & 0xF) << 8 | (distance >> 11 & 1) << 7 | 0x63
 
 
 class _Assembler:
