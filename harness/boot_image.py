@@ -33,16 +33,14 @@ from bootproof.harness.verdict import (
     Judgement,
     Verdict,
 )
-from bootproof.loader import bootimage, conformance, pe
+from bootproof.loader import bootimage, pe
 from bootproof.loader.address import MIB, Range, align_up, format_size, joined
-from bootproof.loader.arch import StubError
 from bootproof.loader.boot_parameters import BootParameters, reader
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.errors import LoaderError, one_line
 from bootproof.loader.inspect import banner_release
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols.table import boot_parameters
-from bootproof.loader.rules import Grade
 
 _HEADER: Final = 64  # bytes: that of an Image
 
@@ -103,8 +101,6 @@ def boot_image(request: Request) -> Outcome:
             about = {"image": str(request.directory.absolute())}
             with interrupted.noted(out, about):
                 outcome = run_with(start, memory, out)
-    except StubError as error:
-        raise _with_rules(error, image, request) from error
     except LoaderError as error:
         error.file = error.file or str(request.directory / bootimage.DESCRIPTION)
         raise
@@ -121,15 +117,6 @@ def problem(request: Request, judgement: Judgement) -> str | None:
     if judgement.complaints and request.fail_on_complaints:
         return f"the kernel complained: {judgement.complaints[0]}"
     return None
-
-
-def _with_rules(error: StubError, image: BootImage, request: Request) -> UserError:
-    """For a state that no CPU can be brought to: what the rules say of it, and of the rest."""
-    file = request.directory / bootimage.DESCRIPTION
-    with bootimage.open_ram(image, request.directory) as memory:
-        found = conformance.findings(image, reader(memory))
-    broken = [f"{rule.code}: {rule.sentence}" for rule in found if rule.grade is Grade.VIOLATION]
-    return UserError("; ".join([f"{file}: {error}", *broken]))
 
 
 # --- the machine -------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ class Placement(enum.Enum):
 class End(enum.Enum):
     """Why the harness stopped watching."""
 
+    NOT_STARTED = "no machine can be brought to where the boot image begins"
     NOT_ENTERED = "the kernel's entry was not reached"
     GUEST_RESET = "the guest reset the machine"
     GUEST_SHUTDOWN = "the guest shut the machine down"

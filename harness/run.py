@@ -38,10 +38,12 @@ from bootproof.harness.record import artifacts, recording, reproduce
 from bootproof.harness.record.recording import Record
 from bootproof.harness.record.rundir import DMESG, RECORD
 from bootproof.harness.verdict import Expected, ExpectedHandover, Judgement
-from bootproof.loader import bootimage, imagedigest
+from bootproof.loader import bootimage, conformance, imagedigest
 from bootproof.loader.address import format_size
+from bootproof.loader.arch import StubError
+from bootproof.loader.boot_parameters import reader
 from bootproof.loader.bootimage import BootImage
-from bootproof.loader.layout import Region
+from bootproof.loader.layout import LayoutError, Region
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.rules import RuleFinding
 
@@ -138,7 +140,10 @@ def run_with(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
 
     A guest that only the record is in the way of is run again without one.
     """
-    outcome = _run_once(start, memory, directory)
+    try:
+        outcome = _run_once(start, memory, directory)
+    except (StubError, LayoutError) as error:
+        return _never_started(start, memory, directory, error)
     why = in_the_way(outcome.observation, directory) if start.machine.recorded else None
     if why is None:
         return outcome
@@ -202,6 +207,30 @@ def _run_once(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
         stages=recording.stages(seen, directory / RUN_LOG),  # of a log that is in order by now
         boot_image=imagedigest.digest(start.image, memory),
         placed=placed.added,
+    )
+
+
+def _never_started(
+    start: AnyStart, memory: GuestMemory, directory: Path, error: StubError | LayoutError
+) -> Outcome:
+    """The outcome for an image that no machine can be brought to, and that its protocol forbids.
+
+    Raises the error again where every rule holds: then only bootproof is in the way.
+    """
+    found = conformance.findings(start.image, reader(memory), cpus=start.machine.cpus)
+    where = f"nothing was started: {error}"
+    probe = Probe(None, where, findings=(*found, *start.findings))
+    if not probe.violations:
+        raise error
+    seen = Observation(b"", End.NOT_STARTED, probe=probe)
+    return Outcome(
+        judgement=verdict.judge(start.expected, seen),
+        observation=seen,
+        costs=Costs(0.0, 0.0, 0.0, None),
+        directory=directory,
+        stages=(),
+        boot_image=imagedigest.digest(start.image, memory),
+        not_recorded="nothing was started",
     )
 
 

@@ -310,6 +310,8 @@ _FAILED: Final = {
 def _handover(probe: Probe, seen: Observation) -> tuple[Verdict, str] | None:
     """What the entry probe found wrong, if anything; nothing after it counts then."""
     broken = [f"{rule.code}: {rule.sentence}" for rule in probe.violations]
+    if seen.end is End.NOT_STARTED:
+        return Verdict.PROTOCOL_VIOLATION, "; ".join([*broken, probe.where])
     if not probe.reached:
         if seen.end.of_host:
             return None

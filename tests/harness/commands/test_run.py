@@ -589,16 +589,14 @@ def register(name: str, value: object) -> Change:
         ),
         (other_bank(1 << 43), [], "RAM at 0x0-0x7ffffffffff, but q35 with the most it can have"),
         (None, ["--machine", "virt"], "machine 'virt' is not known for x86_64; known: q35, pc"),
-        (register("cr0", 0), [], "boot.json: cr0 0x0: must have PE"),
-        (register("efer", 0), [], "boot.json: efer 0x0: LMA, LME, CR0.PG and CS.L do not agree"),
-        (register("rflags", (1 << 64) - 1), [], "boot.json: rflags 0xffffffffffffffff"),
+        (register("rflags", 0x102), [], "boot.json: rflags 0x102: has flags that cannot be set"),
         (
             register("gdtr", {"base": 0, "limit": 1 << 40}),
             [],
             "boot.json: gdtr 0x10000000000: does not fit 16 bits (gdtr limit)",
         ),
     ],
-    ids=range(10),
+    ids=range(8),
 )
 def test_refused(
     change: Change | None, options: list[str], reason: str, tmp_path: Path, run: Run
@@ -608,6 +606,27 @@ def test_refused(
     result = run(directory, *options)
     assert result.code == USAGE, result.output
     assert reason in result.error
+
+
+@pytest.mark.parametrize(
+    ("change", "broken", "why"),
+    [
+        (register("cr0", 0), "paging: ", "cr0 0x0: must have PE"),
+        (register("efer", 0), "long-mode: ", "efer 0x0: LMA, LME, CR0.PG and CS.L do not agree"),
+        (register("rflags", (1 << 64) - 1), "interrupts: ", "rflags 0xffffffffffffffff: "),
+    ],
+    ids=("cr0", "efer", "rflags"),
+)
+def test_what_no_cpu_can_be_and_no_kernel_wants_is_judged(
+    change: Change, broken: str, why: str, tmp_path: Path, run: Run
+) -> None:
+    result = run(Image(says(b"x")).write(tmp_path / "image", change))
+    assert result.code == 1, result.error
+    assert result.verdict.startswith("protocol-violation: ")
+    assert broken in result.verdict
+    assert f"nothing was started: {why}" in result.verdict
+    assert result.said("record") == "none: nothing was started"
+    assert not (result.directory / "console.log").exists()
 
 
 def test_nothing_else_is_waited_for_when_there_is_a_proof(tmp_path: Path, run: Run) -> None:
@@ -677,8 +696,8 @@ def test_kernel_everywhere(tmp_path: Path, run: Run) -> None:
     """The region is walked page by page; nobody says that it is true."""
     guest = Image(says(b"x"), regions=(Region("kernel", Range(0, 1 << 63)),))
     result = run(guest.write(tmp_path / "image"), "--only-handover")
-    assert result.code == 2
-    assert "guest RAM is full" in result.error
+    assert result.code == 1
+    assert "nothing was started: guest RAM is full" in result.verdict
 
 
 @pytest.mark.parametrize(
