@@ -17,7 +17,9 @@ from typing import Final
 from bootproof.harness.cases import schema
 from bootproof.harness.cases.schema import SchemaError, unknown
 from bootproof.harness.results.roles import role_of
-from bootproof.kernels import Catalog, FetchError, Kind, load_catalog, sources
+from bootproof.kernels import sources
+from bootproof.kernels.catalog import Catalog, Kind, load_catalog
+from bootproof.kernels.errors import FetchError
 
 DEFAULT_SET: Final = "default"
 _WILDCARDS: Final = frozenset("*?[")

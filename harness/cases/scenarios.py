@@ -25,7 +25,7 @@ from bootproof.harness.cases.schema import Entry, SchemaError
 from bootproof.harness.cases.toml_lines import key_lines
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import read_given
-from bootproof.kernels import Catalog, load_catalog
+from bootproof.kernels.catalog import Catalog, load_catalog
 from bootproof.loader.errors import one_line
 
 SUFFIX: Final = ".toml"

@@ -11,7 +11,7 @@ from bootproof.harness.errors import UserError
 from bootproof.harness.exitcode import OK
 
 if TYPE_CHECKING:
-    from bootproof.kernels import LockMode
+    from bootproof.kernels.records import LockMode
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from bootproof.kernels import Fetcher, LockMode, load_catalog
+    from bootproof.kernels.catalog import load_catalog
+    from bootproof.kernels.fetch import Fetcher
+    from bootproof.kernels.records import LockMode
 
     mode = LockMode.USE
     if arguments.locked:
@@ -47,7 +49,7 @@ def _show_catalogue(mirror: str | None, mode: LockMode) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from bootproof.kernels import Fetcher
+    from bootproof.kernels.fetch import Fetcher
 
     table = Table(box=None, pad_edge=False)
     for heading in ("NAME", "ARCH", "SUITE", "VERSION", "", "ABOUT"):

@@ -6,11 +6,12 @@ import argparse
 import os
 import textwrap
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from bootproof.harness.cases.shard import Shard
-from bootproof.harness.cases.shard import parse as parse_shard
 from bootproof.harness.exitcode import USAGE
+
+if TYPE_CHECKING:
+    from bootproof.harness.cases.shard import Shard
 
 _MOST_GUESTS: Final = 256
 
@@ -62,8 +63,10 @@ def path(text: str) -> Path:
 
 def shard(text: str) -> Shard:
     """1/4."""
+    from bootproof.harness.cases.shard import parse
+
     try:
-        return parse_shard(text)
+        return parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -10,7 +10,8 @@ from bootproof.harness.exitcode import OK
 
 
 def _run(_arguments: argparse.Namespace) -> int:
-    from bootproof.kernels import Fetcher, load_catalog
+    from bootproof.kernels.catalog import load_catalog
+    from bootproof.kernels.fetch import Fetcher
 
     names = [entry.name for entry in load_catalog().default()]
     kernels = Fetcher().fetch(names)

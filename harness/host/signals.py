@@ -16,8 +16,6 @@ from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import Any, Final
 
-from bootproof.harness.host import confined
-
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _received: list[int] = []
 _held: list[None] = []
@@ -95,6 +93,8 @@ def become_worker() -> None:
 
     Of itself it would wait for seconds after that was killed.
     """
+    from bootproof.harness.host import confined  # brings ctypes in
+
     if not _worker_of:
         _worker_of.append(os.getppid())
         obey_signals()

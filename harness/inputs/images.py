@@ -18,16 +18,11 @@ from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import read_given
 from bootproof.harness.inputs import cache_limit, symbols, variants
 from bootproof.harness.inputs.symbols import Symbols
-from bootproof.kernels import (
-    FetchedKernel,
-    Fetcher,
-    content,
-    load_catalog,
-    pruning,
-    sources,
-)
+from bootproof.kernels import content, pruning, sources
 from bootproof.kernels.cache import DERIVED, Cache, CachedFile, default_cache_dir
+from bootproof.kernels.catalog import load_catalog
 from bootproof.kernels.content import Content
+from bootproof.kernels.fetch import FetchedKernel, Fetcher
 from bootproof.kernels.sources import Source
 from bootproof.loader import cpio, initramfs, pe
 from bootproof.loader.device_tree import DeviceTree

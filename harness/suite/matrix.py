@@ -21,7 +21,9 @@ from bootproof.harness.errors import UserError
 from bootproof.harness.results import results
 from bootproof.harness.suite import out
 from bootproof.harness.suite.options import EXIT_CODE, MatrixOptions
-from bootproof.kernels import Fetcher, load_catalog, sources
+from bootproof.kernels import sources
+from bootproof.kernels.catalog import load_catalog
+from bootproof.kernels.fetch import Fetcher
 
 SCENARIOS: Final = places.PACKAGES / "scenarios"
 _CONFIG: Final = SCENARIOS / "matrix.ini"

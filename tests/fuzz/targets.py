@@ -30,7 +30,8 @@ from bootproof.harness.guest.stages import stages
 from bootproof.harness.observation import End, Observation
 from bootproof.harness.results import results
 from bootproof.harness.verdict import ExpectedHandover, Verdict, judge
-from bootproof.kernels import load_catalog, sources
+from bootproof.kernels import sources
+from bootproof.kernels.catalog import load_catalog
 from bootproof.loader import (
     BzImage,
     Cmdline,

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from bootproof.kernels import Fetcher, LockMode, load_catalog, signature
-from bootproof.kernels.catalog import Catalog
+from bootproof.kernels import signature
+from bootproof.kernels.catalog import Catalog, load_catalog
 from bootproof.kernels.download import RetryPolicy
+from bootproof.kernels.fetch import Fetcher
 from bootproof.kernels.progress import Advance
+from bootproof.kernels.records import LockMode
 from tests.kernels.debian import DebianArchive, deb_of
 from tests.kernels.server import Mirror
 

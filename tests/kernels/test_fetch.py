@@ -14,10 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from bootproof.kernels import FetchError, FetchErrors, Kind, LockMode, errors, load_catalog, scratch
+from bootproof.kernels import errors, scratch
 from bootproof.kernels.cache import default_cache_dir
-from bootproof.kernels.fetch import Fetcher
+from bootproof.kernels.catalog import Kind, load_catalog
+from bootproof.kernels.errors import FetchError
+from bootproof.kernels.fetch import Fetcher, FetchErrors
 from bootproof.kernels.lock import read_lock
+from bootproof.kernels.records import LockMode
 from tests import ROOT
 from tests.kernels.conftest import Bench
 from tests.kernels.debian import deb_of, sha256
@@ -421,7 +424,9 @@ def test_a_cache_that_is_no_directory(bench: Bench) -> None:
 PRELUDE = """
 import sys
 from pathlib import Path
-from bootproof.kernels import Fetcher, LockMode, load_catalog
+from bootproof.kernels.catalog import load_catalog
+from bootproof.kernels.fetch import Fetcher
+from bootproof.kernels.records import LockMode
 from bootproof.kernels.progress import Lines
 mirror, home, *names = sys.argv[1:]
 home = Path(home)

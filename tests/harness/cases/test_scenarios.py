@@ -23,7 +23,7 @@ from bootproof.harness.cases.scenarios import (
 from bootproof.harness.errors import UserError
 from bootproof.harness.observation import Placement
 from bootproof.harness.verdict import Verdict
-from bootproof.kernels import load_catalog
+from bootproof.kernels.catalog import load_catalog
 from bootproof.loader.address import GIB, MIB
 from bootproof.loader.result import PvhState
 from tests import ROOT

@@ -16,9 +16,9 @@ import pexpect
 import pytest
 from packaging.requirements import Requirement
 
-from bootproof.harness.commands import doctor
-from bootproof.harness.commands.doctor import Report
 from bootproof.harness.qemu.binary import find_qemu
+from bootproof.harness.setup import doctor
+from bootproof.harness.setup.doctor import Report
 from bootproof.harness.setup.needs import Component, State
 from tests import ROOT
 from tests.builders.processes import CLI, python
@@ -183,7 +183,7 @@ def test_a_keyring_that_is_not_there_is_said_and_optional(monkeypatch: pytest.Mo
 
 
 def test_the_default_kernels_are_optional_until_they_are_fetched() -> None:
-    from bootproof.kernels import load_catalog
+    from bootproof.kernels.catalog import load_catalog
 
     default = {entry.name for entry in load_catalog().default()}
     shown = {c.name: c for c in doctor.examine().components if c.name in default}
