@@ -29,7 +29,7 @@ _KERNELS: Final = (
 )
 _REQUESTS: Final = {
     "x86_64": ("elf", "linux64", None),
-    "aarch64": ("image", "auto", ARCHES["aarch64"].ram_base + 2 * MIB),
+    "aarch64": ("image", "auto", ARCHES["aarch64"].ram_base() + 2 * MIB),
 }
 
 

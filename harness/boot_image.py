@@ -166,23 +166,24 @@ def _room_for(file: Path, image: BootImage, board: str | None) -> tuple[str, int
     elif board in fits:
         return board, fits[board]
     name = board or arch.board
-    has = _listed(_ranges(arch.boards[name].banks(arch.memory_limit)))
+    most = arch.most_memory(name)
+    has = _listed(_ranges(arch.boards[name].banks(most)))
     hint = f"; --machine {next(iter(fits))} has RAM there" if fits else ""
     raise UserError(
         f"{file}: $.banks: RAM at {_listed(wanted)}, but {name} with the most it can have,"
-        f" {format_size(arch.memory_limit)}, has it at {has}{hint}"
+        f" {format_size(most)}, has it at {has}{hint}"
     )
 
 
 def _memory_for(arch: Arch, board: str, wanted: Sequence[Range]) -> int | None:
     """The least memory with which a board has RAM at all of `wanted`, which are in order."""
-    banks, end = arch.boards[board].banks, wanted[-1].end
+    banks, end, most = arch.boards[board].banks, wanted[-1].end, arch.most_memory(board)
     before, sizes = 0, []
-    for base, size in banks(arch.memory_limit):
+    for base, size in banks(most):
         sizes += [end - base, before + end - base]  # with one bank, and with as many as it has
         before += size
     for size in sorted(align_up(size, MIB) for size in sizes):
-        if MIB <= size <= arch.memory_limit:
+        if MIB <= size <= most:
             ram = joined(_ranges(banks(size)))
             if all(any(bank.contains(part) for bank in ram) for part in wanted):
                 return size
@@ -247,7 +248,7 @@ def _start(
 ) -> AnyStart:
     expected = _expected(image, machine, told)
     if request.only_handover or isinstance(expected, ExpectedHandover):
-        expected = ExpectedHandover(image.entry, request.until, machine.arch.serial.name)
+        expected = ExpectedHandover(image.entry, request.until, machine.serial.name)
     elif request.until is not None:
         raise UserError("--until: this boot image proves its boot; nothing else is waited for")
     if request.only_handover and request.fail_on_complaints:
@@ -304,7 +305,7 @@ def _expected(
         code=_code(image, told, words),
         bootloader_type=told.bootloader_type,
         request=told.label,
-        serial=machine.arch.serial.name,
+        serial=machine.serial.name,
     )
 
 
@@ -323,7 +324,7 @@ def _expected_of_other(
         ram=image.ram if told.ram is None else told.ram,
         banks=image.ram,
         code=None,
-        serial=machine.arch.serial.name,
+        serial=machine.serial.name,
         other=True,
     )
 

@@ -20,7 +20,6 @@ from bootproof.loader.address import GIB, MIB
 from bootproof.loader.result import PvhState
 
 MIB_512: Final = 512 * MIB
-RAM_BASE: Final = {name: arch.ram_base for name, arch in ARCHES.items()}
 KEY: Final = "bootproof"  # of a field's metadata
 # A kernel may be named by its path: no part of an id may lead somewhere else, or be no text.
 _NOT_PLAIN: Final = re.compile(r"[^A-Za-z0-9.+_-]")
@@ -333,7 +332,7 @@ class Case:
         """Readable, unique in a matrix, usable with `-k`, and fit for the name of a directory."""
         kernel = _NOT_PLAIN.sub("_", self.kernel)[-_NAME_LIMIT:]
         parts = [self.arch, kernel, self.format, self.label or self.protocol]
-        parts.append(offset_label(self.arch, self.format, self.offset))
+        parts.append(offset_label(self.arch, self.format, self.offset, self.board))
         parts += [self.board] if self.board else []
         parts += [self.placement.value] if self.placement is not Placement.DEVICES else []
         parts += ["relocate"] if self.pvh_relocate else []
@@ -348,13 +347,13 @@ class Case:
         return _NOT_PLAIN.sub("_", "-".join(parts))  # a label, say, may be a stranger's
 
 
-def offset_label(arch: str, format_: str, offset: int | None) -> str:
+def offset_label(arch: str, format_: str, offset: int | None, board: str | None = None) -> str:
     """How an offset is written in ids: relative to where it counts from."""
     if offset is None:
         return "none"
     if format_ == "bzimage":
         return f"at{short(offset)}"
-    base = RAM_BASE[arch] if format_ == "image" else 0
+    base = ARCHES[arch].ram_base(board) if format_ == "image" else 0
     if offset < base:
         return f"at{short(offset)}"
     return ("ram+" if base else "+") + short(offset - base)

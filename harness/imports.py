@@ -122,7 +122,7 @@ def _from_core(request: Request, source: ImageSource) -> Imported:
 
 def _from_ram(request: Request, source: ImageSource) -> Imported:
     arch = _arch_of(request)
-    places = request.ram or (Range(ARCHES[arch].ram_base, source.size // _PAGE * _PAGE),)
+    places = request.ram or (Range(ARCHES[arch].ram_base(), source.size // _PAGE * _PAGE),)
     needed = sum(place.size for place in places)
     if not needed or needed > source.size:
         raise UserError(
@@ -152,9 +152,9 @@ def _without_devices(request: Request, imported: Imported, memory: GuestMemory) 
     """
     image = imported.image
     told = request.ram or boot_parameters(image.protocol, image.cpus[0], memory).ram
-    boards = ARCHES[image.arch].boards.values()
-    most = ARCHES[image.arch].memory_limit
-    told = told or tuple(Range(*bank) for board in boards for bank in board.banks(most))
+    arch = ARCHES[image.arch]
+    most = ((board, arch.most_memory(name)) for name, board in arch.boards.items())
+    told = told or tuple(Range(*bank) for board, size in most for bank in board.banks(size))
     banks = tuple(b for b in image.banks if any(b.range.overlaps(area) for area in told))
     if not banks or len(banks) == len(image.banks):
         return imported

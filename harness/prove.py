@@ -19,7 +19,7 @@ from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest.evidence import nonce_for
-from bootproof.harness.inputs import damage, images
+from bootproof.harness.inputs import damage, images, kernel_check
 from bootproof.harness.inputs.images import KernelFile
 from bootproof.harness.inputs.symbols import Symbols
 from bootproof.harness.judgement import CaseEnd, came_to, judge_case
@@ -273,7 +273,7 @@ def _base_cmdline(case: Case) -> str:
             f"the profile {case.profile!r} is a command line of ours, and you gave your own:"
             " leave out one of them (--profile, --cmdline)"
         )
-    ours = ARCHES[case.arch].command_line(case.profile)
+    ours = ARCHES[case.arch].command_line(case.profile, case.board)
     line = command_line.appended(ours if case.cmdline is None else case.cmdline, case.append)
     problem = command_line.problem(line, initrd=case.initrd is not None)
     if problem is not None:
@@ -394,7 +394,7 @@ def _symbols(case: Case, file: KernelFile) -> Symbols | None:
 
 def _lacks(case: Case, file: KernelFile) -> tuple[str, ...]:
     """What the kernel of a case needs for a proof and was built without."""
-    needs = (ARCHES[case.arch].console_driver, *kconfig.COMMON)
+    needs = kernel_check.needs(case.arch, case.board)
     try:
         with images.running(file, case.format).open() as kernel:
             return tuple(kconfig.lacking(kernel.data, needs))
@@ -447,7 +447,7 @@ def _assembly(
         "kernel_offset": "none" if case.offset is None else hex(case.offset),
         "cmdline": cmdline,
     }
-    ram = assemble.Machine(case.arch, case.memory, machine.arch.memory_limit, machine.banks_with)
+    ram = assemble.Machine(case.arch, case.memory, machine.most_memory, machine.banks_with)
     virtual = VirtualMove(case.virtual_offset, case.kaslr_seed) if case.moved_virtually else None
     return Assembly(
         *(ram, request, case.protocol, case.offset, case.pvh_relocate),
@@ -457,8 +457,11 @@ def _assembly(
 
 
 @functools.cache
-def evidence_archive(arch: str, init: str = "init", *, virtual: bool = False) -> bytes:
-    serial = ARCHES[arch].serial.device
+def evidence_archive(
+    arch: str, board: str | None = None, init: str = "init", *, virtual: bool = False
+) -> bytes:
+    port = ARCHES[arch].on(board).serial
+    serial = port.device or port.name
     entries = initramfs.evidence_entries(images.busybox(arch), serial, init, virtual=virtual)
     return initramfs.archive(entries)
 
@@ -469,7 +472,7 @@ def initrd_of(case: Case) -> bytes:
     A kernel that cannot unpack the user's has ours by then, and says so behind it. Raises
     UserError.
     """
-    parts = [evidence_archive(case.arch, case.init, virtual=case.moved_virtually)]
+    parts = [evidence_archive(case.arch, case.board, case.init, virtual=case.moved_virtually)]
     if case.initrd is not None:
         parts.append(images.read_initrd(Path(case.initrd)))
     if case.test is not None or case.overlay is not None:
@@ -525,7 +528,7 @@ def _expected(
         bootloader_type=PROTOCOLS[assembled.protocol].bootloader_type,
         releases=images.releases(kernel, case.format),
         request=case.id if machine.arch.device_tree else None,
-        serial=machine.arch.serial.name,
+        serial=machine.serial.name,
         mode=assembled.image.cpus[0].mode,
         mode_log=machine.arch.mode_log,
         virtual_start=assembled.kernel.virtual_start,

@@ -60,26 +60,43 @@ def inits() -> tuple[str, ...]:
 _LAST_EVIDENCE: Final = b'$places$type"\n'
 _VIRTUAL_START: Final = b"virtual_start $($b grep -m1 ' _text$' kallsyms)\n"
 
+# Where the serial port is opened; and what makes it before that, where kernels choose its number.
+# Without a driver it is a device that cannot be opened.
+_OPENED: Final = b"if true > /bootproof/serial; then\n"
+_MADE: Final = b"""\
+/bootproof/busybox mount -t sysfs sysfs /bootproof/sys
+IFS=: read -r major minor < /bootproof/sys/class/tty/%s/dev
+/bootproof/busybox mknod /bootproof/serial c ${major:-0} ${minor:-0}
+/bootproof/busybox umount /bootproof/sys
+unset major minor
+"""
+
 
 def evidence_entries(
-    busybox: bytes, serial: tuple[int, int], init: str = "init", *, virtual: bool = False
+    busybox: bytes, serial: tuple[int, int] | str, init: str = "init", *, virtual: bool = False
 ) -> list[Entry]:
     """The init program that proves a boot, for `rdinit=/bootproof/init`.
 
     It lives in a directory of its own, so that it goes with anybody's initramfs. `serial` is the
-    device number, major and minor, of the serial port that it speaks through. `init` names another
-    program of loader/guest in its place: one that misbehaves. With `virtual` it also says at which
+    device number, major and minor, of the serial port that it speaks through, or the name of its
+    tty, whose number init then asks for. `init` names another program of loader/guest in its place:
+    one that misbehaves. With `virtual` it also says at which
     virtual address the kernel begins, which takes a while.
     """
     programs = resources.files(__package__).joinpath("guest")
     program = programs.joinpath(init).read_bytes()
     if virtual:
         program = program.replace(_LAST_EVIDENCE, _VIRTUAL_START + _LAST_EVIDENCE)
+    port = []
+    if isinstance(serial, str):
+        program = program.replace(_OPENED, _MADE % serial.encode() + _OPENED)
+    else:
+        port = [character_device(f"{OURS}/serial", *serial)]
     return [
         directory("dev"),
         character_device("dev/console", 5, 1),
         directory(OURS),
-        character_device(f"{OURS}/serial", *serial),
+        *port,
         character_device(f"{OURS}/kmsg", 1, 11),
         directory(f"{OURS}/proc"),
         directory(f"{OURS}/lines"),

@@ -12,7 +12,8 @@ from typing import Final
 
 import pytest
 
-from bootproof.harness.case import RAM_BASE, Case
+from bootproof.harness.arch.table import ARCHES
+from bootproof.harness.case import Case
 from bootproof.harness.cases.kernels import default_kernels
 from bootproof.harness.inputs import images
 from bootproof.harness.prove import Proven, prove
@@ -40,7 +41,7 @@ echo '<4>user: a warning' > /dev/kmsg
 def case(kernel: str, cmdline: str, memory: int = 512 * MIB, initrd: Path | None = None) -> Case:
     file = None if initrd is None else str(initrd)
     if kernel == AARCH64:
-        offset = RAM_BASE["aarch64"] + 2 * MIB
+        offset = ARCHES["aarch64"].ram_base() + 2 * MIB
         return Case(
             "aarch64", kernel, "image", "arm64", offset, memory, cmdline=cmdline, initrd=file
         )

@@ -12,7 +12,8 @@ from typing import Final
 
 import pytest
 
-from bootproof.harness.case import RAM_BASE, Case
+from bootproof.harness.arch.table import ARCHES
+from bootproof.harness.case import Case
 from bootproof.harness.cases.kernels import default_kernels
 from bootproof.harness.commands.boot import difference
 from bootproof.harness.prove import Proven, prove
@@ -26,7 +27,7 @@ AARCH64 = Case(
     default_kernels("aarch64")[0],
     "image",
     "arm64",
-    RAM_BASE["aarch64"] + 2 * MIB,
+    ARCHES["aarch64"].ram_base() + 2 * MIB,
     label="determinism",
 )
 RISCV64 = Case(
@@ -34,7 +35,7 @@ RISCV64 = Case(
     default_kernels("riscv64")[0],
     "image",
     "riscv64",
-    RAM_BASE["riscv64"],
+    ARCHES["riscv64"].ram_base(),
     label="determinism",
 )
 _WITH_KASLR: Final = "console=ttyS0 reboot=t panic=-1"

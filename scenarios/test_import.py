@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from bootproof.harness import cli, prove
-from bootproof.harness.case import RAM_BASE, Case
+from bootproof.harness.arch.table import ARCHES
+from bootproof.harness.case import Case
 from bootproof.harness.cases.kernels import default_kernels
 from bootproof.harness.compare import reference
 from bootproof.harness.host.files import read_from_qemu
@@ -38,8 +39,8 @@ X86_64, AARCH64, RISCV64 = (default_kernels(arch)[0] for arch in ("x86_64", "aar
 CASES = {
     "bzimage-linux32": Case("x86_64", X86_64, "bzimage", "linux32", board="pc"),
     "elf-pvh": Case("x86_64", X86_64, "elf", "pvh"),
-    "arm64": Case("aarch64", AARCH64, "image", "arm64", RAM_BASE["aarch64"] + 2 * MIB),
-    "riscv64": Case("riscv64", RISCV64, "image", "riscv64", RAM_BASE["riscv64"]),
+    "arm64": Case("aarch64", AARCH64, "image", "arm64", ARCHES["aarch64"].ram_base() + 2 * MIB),
+    "riscv64": Case("riscv64", RISCV64, "image", "riscv64", ARCHES["riscv64"].ram_base()),
 }
 
 

@@ -13,7 +13,8 @@ from typing import Final
 
 import pytest
 
-from bootproof.harness.case import RAM_BASE, Case
+from bootproof.harness.arch.table import ARCHES
+from bootproof.harness.case import Case
 from bootproof.harness.cases.kernels import default_kernels
 from bootproof.harness.prove import prove
 from bootproof.harness.verdict import Verdict
@@ -24,12 +25,12 @@ _BUSY_LOOPS: Final = 6  # beside them, on two cores
 _X86_64: Final = Case("x86_64", default_kernels("x86_64")[0], "elf", "linux64", profile="fast")
 _AARCH64: Final = Case(
     *("aarch64", default_kernels("aarch64")[0], "image", "arm64"),
-    offset=RAM_BASE["aarch64"] + 2 * MIB,
+    offset=ARCHES["aarch64"].ram_base() + 2 * MIB,
     profile="fast",
 )
 _RISCV64: Final = Case(
     *("riscv64", default_kernels("riscv64")[0], "image", "riscv64"),
-    offset=RAM_BASE["riscv64"],
+    offset=ARCHES["riscv64"].ram_base(),
     profile="fast",
 )
 

@@ -10,7 +10,8 @@ from typing import Final
 import pytest
 
 from bootproof.harness import places
-from bootproof.harness.case import RAM_BASE, Case
+from bootproof.harness.arch.table import ARCHES
+from bootproof.harness.case import Case
 from bootproof.harness.cases.kernels import default_kernels
 from bootproof.harness.inputs import images
 from bootproof.harness.prove import prove
@@ -47,7 +48,7 @@ def test_packed(
     name = default_kernels(arch)[0]
     file = tmp_path / "kernel"
     file.write_bytes(pack(images.kernel_file(name).path.read_bytes(), arch))
-    offset = RAM_BASE[arch] + 2 * MIB
+    offset = ARCHES[arch].ram_base() + 2 * MIB
     case = Case(
         *(arch, name, "image", PROTOCOLS[arch], offset),
         label=pack.__name__,

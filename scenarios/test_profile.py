@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from bootproof.harness.case import RAM_BASE, Case
+from bootproof.harness.arch.table import ARCHES
+from bootproof.harness.case import Case
 from bootproof.harness.cases.kernels import default_kernels
 from bootproof.harness.prove import prove
 from bootproof.harness.record import profile
@@ -15,7 +16,7 @@ from bootproof.loader.address import MIB
 _SAMPLES: Final = 60
 CASE: Final = Case(
     *("aarch64", default_kernels("aarch64")[0], "image", "arm64"),
-    RAM_BASE["aarch64"] + 2 * MIB,
+    ARCHES["aarch64"].ram_base() + 2 * MIB,
     label="profile",
     cmdline="console=ttyAMA0 panic=-1 nokaslr cryptomgr.notests initcall_debug loglevel=8",
 )

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from bootproof.harness import cli, typedjson
-from bootproof.harness.case import RAM_BASE, Case
+from bootproof.harness.arch.table import ARCHES
+from bootproof.harness.case import Case
 from bootproof.harness.cases.kernels import default_kernels
 from bootproof.harness.compare import both_ways
 from bootproof.harness.compare.both_ways import Pair
@@ -35,9 +36,9 @@ def cases() -> Iterator[Case]:
         yield Case("x86_64", kernel, "elf", "pvh")
         yield Case("x86_64", kernel, "bzimage", "linux64")
     for kernel in AARCH64:
-        yield Case("aarch64", kernel, "image", "arm64", RAM_BASE["aarch64"] + 2 * MIB)
+        yield Case("aarch64", kernel, "image", "arm64", ARCHES["aarch64"].ram_base() + 2 * MIB)
     for kernel in RISCV64:
-        yield Case("riscv64", kernel, "image", "riscv64", RAM_BASE["riscv64"])
+        yield Case("riscv64", kernel, "image", "riscv64", ARCHES["riscv64"].ram_base())
     yield Case("x86_64", X86_64[0], "bzimage", "linux32")
     yield Case("x86_64", X86_64[0], "elf", "linux64")
     yield Case("x86_64", X86_64[0], "elf", "pvh", board="microvm")
@@ -168,7 +169,7 @@ E820_ENTRIES, E820_TABLE = 0x1E8, 0x2D0  # of struct boot_params
 
 def test_a_seed_and_another_place(run_directory: RunDirectory) -> None:
     """A loader that leaves the seed in the device tree, and one that loads somewhere else."""
-    case = Case("aarch64", AARCH64[0], "image", "arm64", RAM_BASE["aarch64"] + 64 * MIB)
+    case = Case("aarch64", AARCH64[0], "image", "arm64", ARCHES["aarch64"].ram_base() + 64 * MIB)
     pair = both_ways.prepare(case, run_directory("reference-arm64"))
     image = pair.prepared.assembled.image
     tree_at = image.region("dtb")

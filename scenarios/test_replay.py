@@ -11,7 +11,8 @@ from typing import Final
 
 import pytest
 
-from bootproof.harness.case import RAM_BASE, Case
+from bootproof.harness.arch.table import ARCHES
+from bootproof.harness.case import Case
 from bootproof.harness.cases.kernels import default_kernels
 from bootproof.harness.prove import Proven, prove
 from bootproof.harness.qemu.gdbstub import GdbError, GdbStub
@@ -56,7 +57,7 @@ X86_64 = Exiting(
 AARCH64 = Exiting(
     Case(
         *("aarch64", default_kernels("aarch64")[0], "image", "arm64"),
-        RAM_BASE["aarch64"] + 2 * MIB,
+        ARCHES["aarch64"].ram_base() + 2 * MIB,
         label="replay",
         profile="fast",
     ),
@@ -70,7 +71,7 @@ AARCH64 = Exiting(
 RISCV64 = Exiting(
     Case(
         *("riscv64", default_kernels("riscv64")[0], "image", "riscv64"),
-        RAM_BASE["riscv64"],
+        ARCHES["riscv64"].ram_base(),
         label="replay",
         profile="fast",
     ),

@@ -9,7 +9,8 @@ from typing import Final
 
 import pytest
 
-from bootproof.harness.case import RAM_BASE, Case
+from bootproof.harness.arch.table import ARCHES
+from bootproof.harness.case import Case
 from bootproof.harness.cases.kernels import default_kernels
 from bootproof.harness.prove import Prepared, prepare
 from bootproof.harness.run import run
@@ -130,7 +131,7 @@ def test_tables_that_list_fewer_cpus(
 def test_device_tree_of_another_request(run_directory: RunDirectory) -> None:
     """A stale device tree left in RAM by somebody else."""
     kernel = default_kernels("aarch64")[0]
-    case = Case("aarch64", kernel, "image", "arm64", RAM_BASE["aarch64"] + 2 * MIB)
+    case = Case("aarch64", kernel, "image", "arm64", ARCHES["aarch64"].ram_base() + 2 * MIB)
     judgement = judged(
         case,
         "device-tree",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bootproof.harness.arch.dump import DumpFormat
-from bootproof.loader.address import Banks, Range
+from bootproof.loader.address import MIB, Banks, Range
 from bootproof.loader.identify import Format
 from bootproof.loader.kconfig import Need
 from bootproof.loader.layout import Region
@@ -47,11 +47,30 @@ FAST: Final = (
 
 
 @dataclass(frozen=True, slots=True)
+class SerialPort:
+    """A serial port, as Linux knows it."""
+
+    name: str  # of its tty, also in console=
+    # Major and minor number (Documentation/admin-guide/devices.txt); None where kernels choose one.
+    device: tuple[int, int] | None
+    driver: Need  # what must be built into a kernel for it
+
+
+UART_8250: Final = SerialPort(
+    "ttyS0",
+    (4, 64),
+    Need("CONFIG_SERIAL_8250_CONSOLE", b"serial8250", "the driver of the serial port (8250)"),
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Board:
     """A QEMU machine type, with options where its name has some."""
 
-    # Where RAM is, by its size in bytes.
+    # Where RAM is, by its size in bytes; the first bank is the lowest, and is always there.
     banks: Callable[[int], Banks]
+    # The serial port that the harness reads.
+    serial: SerialPort
     # RAM that the machine does not leave alone, by the size of all of it.
     reserved: Callable[[int], tuple[Region, ...]] = lambda memory: ()
     # Whether it writes there itself at every reset. Else loader devices reach it, through ROM too,
@@ -59,8 +78,15 @@ class Board:
     writes_reserved: bool = False
     # Whether its CPUs start as they do for a hypervisor, and kernels are to be entered like that.
     hypervisor: bool = False
-    # The most CPUs, where that is another number than the architecture's.
+    # The most CPUs and bytes of RAM, where that is another number than the architecture's.
     cpu_limit: int | None = None
+    memory_limit: int | None = None
+    # Its CPU model, where it can have no other.
+    cpu: str | None = None
+    # Its device tree, by its banks and the number of its CPUs, where QEMU makes none.
+    tree: Callable[[Banks, int], bytes] | None = None
+    # What else QEMU must be told, so that it asks nothing of the host.
+    words: tuple[str, ...] = ()
     # That of it where a firmware stays: nothing else can be there.
     firmware: tuple[Region, ...] = ()
 
@@ -100,14 +126,6 @@ class RealtimeQuirk:
             return True
         numbers = re.match(r"(\d+)\.(\d+)", release() or "")
         return not numbers or (int(numbers[1]), int(numbers[2])) < self.kernel_fixed
-
-
-@dataclass(frozen=True, slots=True)
-class SerialPort:
-    """A serial port, as Linux knows it."""
-
-    name: str  # of its tty, also in console=
-    device: tuple[int, int]  # major, minor: Documentation/admin-guide/devices.txt
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -162,24 +180,19 @@ class Arch:
 
     # --- guest-physical memory ---
 
-    # Where RAM begins.
-    ram_base: int
     # What /proc/iomem calls System RAM, of these banks, some of it taken by ACPI tables.
     system_ram: Callable[[Sequence[Range], Range | None], tuple[Range, ...]]
 
     # --- the kernel ---
 
-    # What a kernel needs on its command line to talk to us and to end the machine, and what else
-    # makes it boot with fewer instructions.
+    # What a kernel needs on its command line beside its console, to end the machine as we want it
+    # to, and what else makes it boot with fewer instructions.
     cmdline: str
     fast: str
     # The formats of kernels that have a boot protocol.
     formats: tuple[Format, ...]
     # Whether kernels want a device tree, and learn of all RAM from it.
     device_tree: bool
-    # The serial port that the harness reads, and what must be built into a kernel for it.
-    serial: SerialPort
-    console_driver: Need
     # Whether an Image's flags say if it must be as near to the start of RAM as it can.
     image_says_place: bool = False
     # How far behind its load address the code of a kernel may begin whose headers do not tell.
@@ -190,10 +203,25 @@ class Arch:
     # How QEMU prints the registers.
     dump: DumpFormat
 
-    def most_cpus(self, board: str | None) -> int:
-        """How many CPUs one of its boards may have; None is the default one."""
-        return self.boards[board or self.board].cpu_limit or self.cpu_limit
+    def on(self, board: str | None) -> Board:
+        """The board of that name; the default one for None, and for a name that it has not got."""
+        return self.boards.get(board or "", self.boards[self.board])
 
-    def command_line(self, profile: str) -> str:
+    # Of such a board:
+
+    def ram_base(self, board: str | None = None) -> int:
+        """Where RAM begins."""
+        return self.on(board).banks(MIB)[0][0]
+
+    def most_cpus(self, board: str | None) -> int:
+        """How many CPUs it may have."""
+        return self.on(board).cpu_limit or self.cpu_limit
+
+    def most_memory(self, board: str | None) -> int:
+        """How many bytes of RAM it may have."""
+        return self.on(board).memory_limit or self.memory_limit
+
+    def command_line(self, profile: str, board: str | None = None) -> str:
         """Our own kernel command line, by the name of its profile."""
-        return f"{self.cmdline} {self.fast}" if profile == FAST_PROFILE else self.cmdline
+        line = f"console={self.on(board).serial.name} {self.cmdline}"
+        return f"{line} {self.fast}" if profile == FAST_PROFILE else line

@@ -13,6 +13,7 @@ from typing import Final
 
 from bootproof.harness.arch import FAST, Arch, Board, SerialPort
 from bootproof.harness.arch.dump import DumpFormat, FrameRecord, incomplete, values
+from bootproof.harness.arch.zcu102 import ZCU102
 from bootproof.loader.address import GIB, MIB, Banks, Range
 from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.identify import Format
@@ -36,7 +37,14 @@ def _system_ram(banks: Sequence[Range], _acpi_tables: Range | None) -> tuple[Ran
     return tuple(banks)
 
 
-_VIRT: Final = Board(_banks, _reserved, writes_reserved=True)
+_PL011: Final = SerialPort(
+    "ttyAMA0",
+    (204, 64),
+    Need(
+        "CONFIG_SERIAL_AMBA_PL011_CONSOLE", b"uart-pl011", "the driver of the serial port (pl011)"
+    ),
+)
+_VIRT: Final = Board(_banks, _PL011, _reserved, writes_reserved=True)
 _MOST_CPUS: Final = 16  # as many were seen to start; QEMU's own limit is 512
 
 
@@ -83,6 +91,8 @@ AARCH64: Final = Arch(
         "virt,gic-version=3,virtualization=on": replace(
             _VIRT, hypervisor=True, cpu_limit=_MOST_CPUS
         ),
+        "xlnx-zcu102": ZCU102,
+        "xlnx-zcu102,virtualization=on": replace(ZCU102, hypervisor=True),
     },
     board="virt",
     cpu="cortex-a57",
@@ -95,16 +105,11 @@ AARCH64: Final = Arch(
     cpu_limit=8,  # of the GICv2 that `virt` has by default
     smp_repeats=True,
     firmware=False,
-    ram_base=_RAM_BASE,
     system_ram=_system_ram,
-    cmdline="console=ttyAMA0 panic=-1",
+    cmdline="panic=-1",
     fast=FAST,
     formats=(Format.IMAGE,),
     device_tree=True,
-    serial=SerialPort("ttyAMA0", (204, 64)),
-    console_driver=Need(
-        "CONFIG_SERIAL_AMBA_PL011_CONSOLE", b"uart-pl011", "the driver of the serial port (pl011)"
-    ),
     image_says_place=True,
     code_starts=(0, 0x10000),  # _text itself, or _stext one segment later
     mode_log=re.compile(rb"CPU\(s\) started at (EL\d)"),

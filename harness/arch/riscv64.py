@@ -10,12 +10,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from bootproof.harness.arch import FAST, Arch, Board, RealtimeQuirk, SerialPort
+from bootproof.harness.arch import FAST, UART_8250, Arch, Board, RealtimeQuirk
 from bootproof.harness.arch.dump import DumpFormat, FrameRecord, each_cpu, incomplete
 from bootproof.loader.address import GIB, MIB, Banks, Range, align_down
 from bootproof.loader.arch.riscv64 import FIRMWARE, PRIVILEGE_M, PRIVILEGE_S, RiscvRegisters
 from bootproof.loader.identify import Format
-from bootproof.loader.kconfig import Need
 from bootproof.loader.layout import Region
 
 # --- memory --------------------------------------------------------------------------------------
@@ -94,7 +93,9 @@ RISCV64: Final = Arch(
     emulator="qemu-system-riscv64",
     # Of Debian 12 a virtual one: there it is in qemu-system-misc.
     packages=("qemu-system-riscv64", "qemu-system-riscv", "qemu-system-riscv"),
-    boards={"virt": Board(_banks, _reserved, writes_reserved=True, firmware=(FIRMWARE,))},
+    boards={
+        "virt": Board(_banks, UART_8250, _reserved, writes_reserved=True, firmware=(FIRMWARE,))
+    },
     board="virt",
     cpu="rv64",
     memory_limit=64 * GIB,
@@ -114,16 +115,11 @@ RISCV64: Final = Arch(
             reason="with icount, QEMU before 10.0 never leaves a firmware that has several harts",
         ),
     ),
-    ram_base=_RAM_BASE,
     system_ram=_system_ram,
-    cmdline="console=ttyS0 panic=-1",
+    cmdline="panic=-1",
     fast=FAST,
     formats=(Format.IMAGE,),
     device_tree=True,
-    serial=SerialPort("ttyS0", (4, 64)),
-    console_driver=Need(
-        "CONFIG_SERIAL_8250_CONSOLE", b"serial8250", "the driver of the serial port (8250)"
-    ),
     code_starts=(0x2000,),  # _text, behind the Image's header
     dump=DumpFormat(
         parse=_parse,

@@ -10,12 +10,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from bootproof.harness.arch import FAST, Arch, Board, Quirk, RealtimeQuirk, SerialPort
+from bootproof.harness.arch import FAST, UART_8250, Arch, Board, Quirk, RealtimeQuirk
 from bootproof.harness.arch.dump import DumpFormat, each_cpu, incomplete, values
 from bootproof.loader.address import GIB, Banks, Range
 from bootproof.loader.arch.x86_64 import DescriptorTable, Segment, X86Registers
 from bootproof.loader.identify import Format
-from bootproof.loader.kconfig import Need
 from bootproof.loader.layout import Region
 from bootproof.loader.protocols import acpi
 from bootproof.loader.protocols.e820 import LEGACY_HOLE, memory_map, system_ram
@@ -135,9 +134,9 @@ X86_64: Final = Arch(
     emulator="qemu-system-x86_64",
     packages=("qemu-system-x86", "qemu-system-x86", "qemu-system-x86"),
     boards={
-        "q35": Board(_split_at(0xB0000000, 2 * GIB), _reserved),
-        "pc": Board(_split_at(0xE0000000, 3 * GIB), _reserved),
-        "microvm": Board(_split_at(3 * GIB + 1, 3 * GIB), _reserved),
+        "q35": Board(_split_at(0xB0000000, 2 * GIB), UART_8250, _reserved),
+        "pc": Board(_split_at(0xE0000000, 3 * GIB), UART_8250, _reserved),
+        "microvm": Board(_split_at(3 * GIB + 1, 3 * GIB), UART_8250, _reserved),
     },
     board="q35",
     cpu="qemu64",
@@ -165,17 +164,12 @@ X86_64: Final = Arch(
             reason="with icount, QEMU before 10.0 never brings up the second CPU of Linux 6.1",
         ),
     ),
-    ram_base=0,
     system_ram=_system_ram,
-    cmdline="console=ttyS0 reboot=t panic=-1 nokaslr",
+    cmdline="reboot=t panic=-1 nokaslr",
     # no_timer_check saves nothing: in real time a busy host may fail that check.
     fast=f"{FAST} no_timer_check",
     formats=(Format.ELF, Format.BZIMAGE),
     device_tree=False,
-    serial=SerialPort("ttyS0", (4, 64)),
-    console_driver=Need(
-        "CONFIG_SERIAL_8250_CONSOLE", b"serial8250", "the driver of the serial port (8250)"
-    ),
     dump=DumpFormat(
         parse=_parse,
         pc=re.compile(r"\b[RE]IP=([0-9a-f]+)"),

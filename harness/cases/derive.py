@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bootproof.harness.arch.table import ARCHES
-from bootproof.harness.case import MIB_512, RAM_BASE, Case, Expectation, short
+from bootproof.harness.case import MIB_512, Case, Expectation, short
+from bootproof.harness.cases.schema import ram_base
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import GIB, MIB, align_down, align_up, format_size
 from bootproof.loader.inspect import PLACED_ANYWHERE, Inspection, Placement, Pvh
@@ -108,7 +109,7 @@ class _Plan:
     @property
     def ram(self) -> int:
         """Where the guest's RAM begins."""
-        return RAM_BASE[self.kernel.arch]
+        return ram_base({"arch": self.kernel.arch, "machine": self.given.values.get("board")})
 
     @property
     def image_protocol(self) -> str:
@@ -402,6 +403,9 @@ def _image(plan: _Plan) -> Iterator[Case | LeftOut]:
     size = plan.placed.footprint_end  # of an Image without an offset: from its base on
     says = ARCHES[plan.kernel.arch].image_says_place
     near = says and not plan.flag("flags", PLACED_ANYWHERE)
+    if not plan.ram:
+        why = "no offset means base 0, where this board's RAM begins"
+        yield plan.boots(plan.image_protocol, None, size, Expectation(why=why))
     for above in _IMAGE_BASES:
         if above and near:
             why = "its flags say that it must be as near to the start of RAM as it can"
@@ -415,8 +419,9 @@ def _image(plan: _Plan) -> Iterator[Case | LeftOut]:
 
 def _image_refused(plan: _Plan) -> Iterator[Case | LeftOut]:
     protocol, no_ram = plan.image_protocol, "Pe::ReadKernelImage"
-    why = "no offset means base 0, where this board has no RAM"
-    yield plan.refused(protocol, None, no_ram, why, "RAM begins at")
+    if plan.ram:
+        why = "no offset means base 0, where this board has no RAM"
+        yield plan.refused(protocol, None, no_ram, why, "RAM begins at")
     why = "the base must be a multiple of 2 MiB"
     misaligned = plan.ram + BASE_ALIGNMENT // 2
     yield plan.refused(protocol, misaligned, "Pe::InvalidBaseAddrAlignment", why)

@@ -32,7 +32,7 @@ def case_of(
     """
     schema.check_keys((entry.name for entry in schema.options(command)), words, (), "option")
     source, file = images.find(kernel)
-    found = kernel_check.check(file)
+    found = kernel_check.check(file, words.get("machine"))
     unprovable = found.problem if must_prove and not words.get("unsafe") else None
     if unprovable is not None and found.arch not in ARCHES:
         raise unprovable.error(file.name)
@@ -42,7 +42,7 @@ def case_of(
         data = {"offset": "ram+2M", **data}
     if source.path is not None and not source.is_file:
         data["kernel_path"] = str(source.path)
-    asked = schema.read_table(_ASKED, data, (), ARCHES[arch].ram_base)
+    asked = schema.read_table(_ASKED, data, (), schema.ram_base(data))
     if unprovable is not None:  # after all that is wrong with the words
         raise unprovable.error(file.name)
     return Case(kernel=source.name if source.named else source.shown, **asked)

@@ -17,7 +17,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
-from bootproof.harness.case import RAM_BASE, Case, Expectation
+from bootproof.harness.case import Case, Expectation
 from bootproof.harness.cases import kernels as kernel_names
 from bootproof.harness.cases import schema
 from bootproof.harness.cases.kernels import NamedKernel
@@ -215,15 +215,17 @@ class _ClaimReader:
             self._refuse(None, f"{total} combinations in this file are more than {MOST_CASES}")
         for arch_at in axes.pop("arch"):
             arch = _value(AXES["arch"], *arch_at)
-            ram = RAM_BASE[arch]
             kernels = list(self._kernels(axes["kernel"], arch))
-            others = [
-                [(entry.field, _value(entry, where, value, ram)) for where, value in axes[name]]
-                for name, entry in AXES.items()
-                if name in axes and name != "kernel"
-            ]
-            for kernel, *rest in product(kernels, *others):
-                yield {"arch": arch, **kernel, **dict(rest)}
+            others = [name for name in AXES if name in axes and name != "kernel"]
+            for kernel, *rest in product(kernels, *(axes[name] for name in others)):
+                chosen = dict(zip(others, rest, strict=True))
+                _, board = chosen.get("machine", (None, None))
+                ram = schema.ram_base({"arch": arch, "machine": board})
+                read = {
+                    AXES[name].field: _value(AXES[name], where, value, ram)
+                    for name, (where, value) in chosen.items()
+                }
+                yield {"arch": arch, **kernel, **read}
 
     def _axis(self, name: str) -> list[tuple[schema.Path, Any]] | None:
         """The values of a key, each with the path to it."""
@@ -348,10 +350,13 @@ class _ClaimReader:
         return all(has(field, allowed) for field, allowed in when.items())
 
     def _ram(self) -> int:
-        """Where `ram+…` counts from in an exception: the arch of the claim, if that is one."""
-        values = self._axis("arch") or []
-        arches = [value for _, value in values if isinstance(value, str)]
-        return RAM_BASE.get(arches[0], 0) if len(arches) == 1 else 0
+        """Where `ram+…` counts from in an exception: arch and machine of the claim, if it has one
+        of each.
+        """
+        given = {name: self._axis(name) or [] for name in ("arch", "machine")}
+        return schema.ram_base(
+            {name: values[0][1] for name, values in given.items() if len(values) == 1}
+        )
 
     def _text(self, name: str) -> str:
         text = self.data.get(name)

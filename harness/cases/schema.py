@@ -21,7 +21,7 @@ from typing import Any, Final
 from bootproof.harness import command_line
 from bootproof.harness.arch import DEFAULT_PROFILE, PROFILES
 from bootproof.harness.arch.table import ARCHES
-from bootproof.harness.case import KEY, RAM_BASE, Case, Expectation, Key, short
+from bootproof.harness.case import KEY, Case, Expectation, Key, short
 from bootproof.harness.errors import UsageError
 from bootproof.harness.inputs import damage, variants
 from bootproof.harness.qemu.argv import ICOUNT_SHIFT
@@ -135,8 +135,13 @@ def option(name: str, *, no: bool = False) -> str:
 
 def case_from_data(data: Mapping[str, Any]) -> Case:
     """A case as it is written by `case_to_data`. Raises SchemaError."""
-    ram = RAM_BASE.get(str(data.get("arch")), 0) if isinstance(data, Mapping) else 0
-    return Case(**read_table(CASE, data, (), ram))
+    return Case(**read_table(CASE, data, (), ram_base(data) if isinstance(data, Mapping) else 0))
+
+
+def ram_base(data: Mapping[str, Any]) -> int:
+    """Where RAM begins, guest-physical, for `ram+…` in `data`, which need not be right."""
+    arch = ARCHES.get(str(data.get("arch")))
+    return arch.ram_base(str(data.get("machine"))) if arch else 0
 
 
 def read_table(entries: Iterable[Entry], data: Any, path: Path, ram: int = 0) -> dict[str, Any]:
@@ -286,9 +291,9 @@ def contradiction(case: Case) -> tuple[str, str] | None:
         return "machine", f"{case.board} is not of {arch.name}; known there: {boards}"
     if protocol is not None and arch.name != protocol.arch.name:
         return "protocol", f"{case.protocol} is of {protocol.arch.name}, not of {arch.name}"
-    if case.memory % MIB or not MIB <= case.memory <= arch.memory_limit:
-        limit = short(arch.memory_limit)
-        return "memory", f"{short(case.memory)} is not a whole number of MiB from 1M to {limit}"
+    if case.memory % MIB or not MIB <= case.memory <= arch.most_memory(case.board):
+        limit = f"{short(arch.most_memory(case.board))} of {case.board or arch.name}"
+        return "memory", f"{short(case.memory)} is not a whole number of MiB from 1M to the {limit}"
     if case.accel != "tcg":
         return "accel", "kvm counts no guest instructions, and no two runs are alike; use tcg"
     if case.smp > (most := arch.most_cpus(case.board)):

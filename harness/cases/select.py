@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.harness.arch import FAST_PROFILE
-from bootproof.harness.case import RAM_BASE, Case
+from bootproof.harness.arch.table import ARCHES
+from bootproof.harness.case import Case
 from bootproof.harness.cases import schema
 from bootproof.harness.cases.scenarios import AXES
 from bootproof.harness.errors import UserError
@@ -37,7 +38,7 @@ def filter_for(words: Sequence[str]) -> Callable[[Case], bool]:
             raise UserError(schema.unknown("filter", name, AXES))
         if not equals:
             raise UserError(f"filter {word!r} has no value; write it like protocol=pvh")
-        for arch in RAM_BASE:  # refuses what no case could have
+        for arch in ARCHES:  # refuses what no case could have
             _matches(name, value, Case(arch, "", "", ""))
         wanted.setdefault(name, []).append(value)
 
@@ -52,10 +53,9 @@ def _matches(name: str, value: str, case: Case) -> bool:
     own = getattr(case, entry.field)
     if entry.type is str and entry.choices is None:
         return own is not None and fnmatchcase(own, value)
+    ram = ARCHES[case.arch].ram_base(case.board)
     try:
-        return bool(
-            schema.read(entry, schema.from_text(entry, value), (), RAM_BASE[case.arch]) == own
-        )
+        return bool(schema.read(entry, schema.from_text(entry, value), (), ram) == own)
     except schema.SchemaError as error:
         raise UserError(str(error)) from error
 

@@ -20,7 +20,6 @@ def _run(arguments: argparse.Namespace) -> int:
     import json
     from dataclasses import asdict, replace
 
-    from bootproof.harness.case import RAM_BASE
     from bootproof.harness.cases import schema
     from bootproof.harness.commands import case_options
     from bootproof.harness.inputs import images, kernel_check
@@ -32,7 +31,7 @@ def _run(arguments: argparse.Namespace) -> int:
     with file.open() as image:
         seen = inspect(image)
     if words := case_options.words(arguments, "inspect"):
-        ram = RAM_BASE.get(seen.arch or "", 0)
+        ram = schema.ram_base({"arch": seen.arch})
         asked = schema.read_table(schema.options("inspect"), words, (), ram)
         with file.open() as image:
             seen = inspect(image, offset=asked["offset"])

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.harness import verdict
-from bootproof.harness.case import RAM_BASE, Case
+from bootproof.harness.arch.table import ARCHES
+from bootproof.harness.case import Case
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest.stages import ENTRY, Stage
 from bootproof.harness.inputs import images
@@ -43,6 +44,7 @@ from bootproof.loader.result import KernelLoaderResult, PvhState
 
 _KERNEL: Final = f"{DEVICES_DIRECTORY}/kernel"
 _INITRD: Final = f"{DEVICES_DIRECTORY}/initrd"
+_TREE: Final = f"{DEVICES_DIRECTORY}/dtb"
 # QEMU keeps the first page of RAM for its own boot code, and moves an Image that would lie there.
 _BOOT_CODE: Final = 0x1000
 
@@ -73,7 +75,7 @@ def kernel_path(case: Case) -> Path:
     return images.in_format(images.kernel_file(case.kernel_source), case.format).path
 
 
-def default_offset(arch: str, kernel: Path) -> int | None:
+def default_offset(arch: str, board: str | None, kernel: Path) -> int | None:
     """linux-loader's kernel_offset for the place where QEMU's -kernel puts this kernel.
 
     The guest-physical base of an Image; None for the other formats, which say so themselves.
@@ -82,7 +84,7 @@ def default_offset(arch: str, kernel: Path) -> int | None:
         if identify_bytes(source.data).format is not Format.IMAGE:
             return None
         above = pe.text_offset(pe.read_image_header(source))
-    return RAM_BASE[arch] + (pe.BASE_ALIGNMENT if above < _BOOT_CODE else 0)
+    return ARCHES[arch].ram_base(board) + (pe.BASE_ALIGNMENT if above < _BOOT_CODE else 0)
 
 
 def plan(case: Case, machine: Machine, protocol: str) -> Plan:
@@ -91,7 +93,7 @@ def plan(case: Case, machine: Machine, protocol: str) -> Plan:
     Raises LoaderError for a kernel that cannot be loaded, UserError for one QEMU does not start.
     """
     path = kernel_path(case)
-    offset = default_offset(case.arch, path)
+    offset = default_offset(case.arch, case.board, path)
     with open_image(path, case.kernel) as source, GuestMemory(machine.banks) as memory:
         loader = assemble.LOADERS[identify_bytes(source.data).format]
         kernel = loader().load(memory, source, kernel_offset=offset)
@@ -120,6 +122,9 @@ def prepare(plan: Plan, prepared: Prepared, ours: Path, directory: Path) -> None
     banks = [(bank.base, bank.size) for bank in image.banks]
     with GuestMemory.open(ours / bootimage.RAM, banks) as memory:
         (directory / _INITRD).write_bytes(memory.read(initrd.start, initrd.size))
+    machine = prepared.start.machine
+    if machine.traits.tree is not None:
+        (directory / _TREE).write_bytes(machine.traits.tree(machine.banks, machine.cpus))
 
 
 def run(case: Case, plan: Plan, prepared: Prepared, directory: Path, look: Look) -> Reference:
@@ -130,7 +135,8 @@ def run(case: Case, plan: Plan, prepared: Prepared, directory: Path, look: Look)
     """
     began = time.monotonic()
     machine, expected = _machine(prepared.start.machine), prepared.start.expected
-    kernel = DirectKernel(_KERNEL, _INITRD, expected.cmdline)
+    tree = _TREE if machine.traits.tree else None
+    kernel = DirectKernel(_KERNEL, _INITRD, expected.cmdline, tree)
     with (
         GuestMemory(machine.banks) as ram,
         Session(machine, kernel, ram, directory, budget=prepared.start.budget) as session,

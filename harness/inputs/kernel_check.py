@@ -36,27 +36,30 @@ class Checked:
 
 
 @functools.cache
-def check(file: KernelFile) -> Checked:
-    """What is known of a kernel file before it is booted. Raises LoaderError when it is none."""
+def check(file: KernelFile, board: str | None = None) -> Checked:
+    """What is known of a kernel file before it is booted, on the default board or another.
+
+    Raises LoaderError when it is none.
+    """
     with file.open() as source:
         found = identify(source)
         if not found.format.loadable:
             inner = unpack_fully(source)
-            return _checked(file, inner.format, inner.arch)
-    return _checked(file, found.format, found.arch)
+            return _checked(file, inner.format, inner.arch, board)
+    return _checked(file, found.format, found.arch, board)
 
 
-def refuse_unprovable(file: KernelFile) -> Checked:
-    """What is known of a kernel. Raises LoaderError unless its boot can be proved."""
-    found = check(file)
+def refuse_unprovable(file: KernelFile, board: str | None = None) -> Checked:
+    """What is known of a kernel, as `check`. Raises LoaderError unless its boot can be proved."""
+    found = check(file, board)
     if found.problem is not None:
         raise found.problem.error(file.name)
     return found
 
 
-def _checked(file: KernelFile, format_: Format, arch: str | None) -> Checked:
+def _checked(file: KernelFile, format_: Format, arch: str | None, board: str | None) -> Checked:
     if format_ is not Format.BZIMAGE:
-        return Checked(format_.value, arch, _problem(file, format_, arch))
+        return Checked(format_.value, arch, _problem(file, format_, arch, board))
     outer = _asked(images.in_format(file, format_.value), not_a_kernel)
     if outer is not None or arch in _NARROW:
         return Checked(format_.value, arch, outer or _unknown_cpu(arch))
@@ -68,14 +71,16 @@ def _checked(file: KernelFile, format_: Format, arch: str | None) -> Checked:
     arch = (
         arch or identify(vmlinux.content.path).arch
     )  # headers before boot protocol 2.12 do not say
-    return Checked(format_.value, arch, _problem(file, Format.ELF, arch))
+    return Checked(format_.value, arch, _problem(file, Format.ELF, arch, board))
 
 
-def _problem(file: KernelFile, format_: Format, arch: str | None) -> Problem | None:
+def _problem(
+    file: KernelFile, format_: Format, arch: str | None, board: str | None
+) -> Problem | None:
     """The first of all questions that a kernel which is not packed has no good answer to."""
     kernel = images.in_format(file, format_.value)
     found = _asked(kernel, not_a_kernel) or _unknown_cpu(arch)
-    found = found or _asked(kernel, functools.partial(problem, needs=needs(arch)))
+    found = found or _asked(kernel, functools.partial(problem, needs=needs(arch, board)))
     if found is None and arch and format_ not in ARCHES[arch].formats:
         return Problem(f"a vmlinux of {arch} has no boot protocol; give its Image")
     return found
@@ -86,10 +91,10 @@ def _asked(kernel: KernelFile, question: Callable[[ImageSource], Problem | None]
         return question(image)
 
 
-def needs(arch: str | None) -> tuple[Need, ...]:
-    """What the proof needs of a kernel for an architecture."""
-    machine = ARCHES.get(arch or "")
-    return (machine.console_driver, *COMMON) if machine else COMMON
+def needs(arch: str | None, board: str | None) -> tuple[Need, ...]:
+    """What the proof needs of a kernel for an architecture and one of its boards."""
+    known = ARCHES.get(arch or "")
+    return (known.on(board).serial.driver, *COMMON) if known else COMMON
 
 
 def _unknown_cpu(arch: str | None) -> Problem | None:

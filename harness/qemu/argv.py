@@ -37,11 +37,13 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class DirectKernel:
-    """What QEMU's own loader (-kernel) is given in a reference boot; both are paths."""
+    """What QEMU's own loader (-kernel) is given in a reference boot; all but one are paths."""
 
     kernel: str
     initrd: str
     cmdline: str
+    # The board's device tree, where QEMU makes none.
+    dtb: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ def machine_words(
         *("-smp", str(machine.cpus)),
         *(word for setting in machine.arch.globals for word in ("-global", setting)),
         *(("-bios", machine.arch.bios) if machine.arch.bios else ()),
+        *machine.traits.words,
         *_ram_backend(ram, size),
     ]
 
@@ -198,7 +201,8 @@ def _loader_devices(launch: Launch) -> list[str]:
 
 
 def _direct_kernel(kernel: DirectKernel) -> list[str]:
-    return ["-kernel", kernel.kernel, "-initrd", kernel.initrd, "-append", kernel.cmdline]
+    words = ["-kernel", kernel.kernel, "-initrd", kernel.initrd, "-append", kernel.cmdline]
+    return words if kernel.dtb is None else [*words, "-dtb", kernel.dtb]
 
 
 def _escaped(value: str) -> str:

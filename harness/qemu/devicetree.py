@@ -1,4 +1,6 @@
-"""The device tree that QEMU makes for a machine, asked of QEMU itself (`-machine dumpdtb`)."""
+"""The device tree of a machine: the one that QEMU makes, asked of QEMU itself (`-machine dumpdtb`),
+or ours, of a board for which it makes none.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,14 @@ from bootproof.kernels import scratch
 
 @functools.cache
 def device_tree(machine: Machine) -> bytes | None:
-    """The device tree QEMU makes for this machine, or None where kernels want none.
+    """The device tree of this machine, or None where kernels want none.
 
     Raises UserError when QEMU refuses the machine.
     """
     if not machine.arch.device_tree:
         return None
+    if machine.traits.tree is not None:
+        return machine.traits.tree(machine.banks, machine.cpus)
     with scratch.directory() as directory:
         path = Path(directory) / "machine.dtb"
         command = [*machine_words(machine, dumpdtb=str(path)), "-display", "none"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from bootproof.harness.arch import Arch
+from bootproof.harness.arch import Arch, Board, SerialPort
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
 from bootproof.harness.qemu.binary import QemuBinary, find_qemu
@@ -50,18 +50,33 @@ class Machine:
         """
         arch = ARCHES[arch_name]
         Machine.check_board(arch, board)
-        if memory % MIB or not MIB <= memory <= arch.memory_limit:
+        board = board or arch.board
+        Machine._check_memory(arch, board, memory)
+        Machine._check_cpus(arch, board, cpus)
+        qemu = find_qemu(arch.name, binary)
+        model = Machine._cpu(arch, board, cpu, qemu, page_size or "")
+        return cls(arch, qemu, board, model, memory, cpus, realtime)
+
+    @staticmethod
+    def _check_memory(arch: Arch, board: str, memory: int) -> None:
+        most = arch.most_memory(board)
+        if memory % MIB or not MIB <= memory <= most:
             raise UserError(
                 f"memory: {format_size(memory)} is not a whole number of MiB from 1 MiB to"
-                f" {format_size(arch.memory_limit)}"
+                f" {format_size(most)}, the most of {board}"
             )
-        Machine._check_cpus(arch, board or arch.board, cpus)
-        qemu = find_qemu(arch.name, binary)
+
+    @staticmethod
+    def _cpu(arch: Arch, board: str, asked: str | None, qemu: QemuBinary, page_size: str) -> str:
+        """The CPU model: the board's own, what was asked for, or what QEMU and kernel need."""
+        only = arch.on(board).cpu
+        if only and asked and asked.partition(",")[0] != only:
+            raise UserError(f"{board} has no other CPU than {only}: leave --cpu out")
         quirk = next((quirk for quirk in arch.quirks if quirk.applies(qemu.version)), None)
-        default_cpu = arch.page_cpus.get(page_size or "", quirk.cpu if quirk else arch.cpu)
-        model = without_entropy(arch, cpu) if cpu else default_cpu
-        Machine._check_pages(arch, model, page_size or "")
-        return cls(arch, qemu, board or arch.board, model, memory, cpus, realtime)
+        default = arch.page_cpus.get(page_size, quirk.cpu if quirk else arch.cpu)
+        model = without_entropy(arch, asked) if asked else only or default
+        Machine._check_pages(arch, board, model, page_size)
+        return model
 
     @staticmethod
     def _check_cpus(arch: Arch, board: str, cpus: int) -> None:
@@ -70,18 +85,18 @@ class Machine:
             return
         larger = [name for name in arch.boards if cpus <= arch.most_cpus(name)]
         hint = f"; --machine {larger[0]} has {cpus}" if larger and cpus > 0 else ""
-        raise UserError(f"CPUs: {cpus}; machines of {arch.name} have 1 to {most}{hint}")
+        raise UserError(f"CPUs: {cpus}; {board} has 1 to {most}{hint}")
 
     @staticmethod
-    def _check_pages(arch: Arch, model: str, page_size: str) -> None:
+    def _check_pages(arch: Arch, board: str, model: str, page_size: str) -> None:
         """A kernel whose pages the CPU model lacks hangs without a word."""
         name = model.partition(",")[0]
         if name in arch.without_pages.get(page_size, ()):
             fits = arch.page_cpus.get(page_size, arch.cpu)
-            raise UserError(
-                f"the kernel has {page_size} pages, which {name} has not: take --cpu {fits}, or"
-                " leave --cpu out"
-            )
+            way_out = f"take --cpu {fits}, or leave --cpu out"
+            if arch.on(board).cpu:
+                way_out = f"take --machine {arch.board}, as {board} has no other CPU"
+            raise UserError(f"the kernel has {page_size} pages, which {name} has not: {way_out}")
 
     @staticmethod
     def check_board(arch: Arch, board: str | None) -> None:
@@ -128,28 +143,42 @@ class Machine:
         return "deterministic" if self.deterministic else "nearly deterministic: several CPUs"
 
     @property
+    def traits(self) -> Board:
+        """What its board is like."""
+        return self.arch.on(self.board)
+
+    @property
     def banks(self) -> Banks:
-        return self.arch.boards[self.board].banks(self.memory)
+        return self.traits.banks(self.memory)
 
     @property
     def reserved(self) -> tuple[Region, ...]:
-        return self.arch.boards[self.board].reserved(self.memory)
+        return self.traits.reserved(self.memory)
 
     @property
     def hypervisor(self) -> bool:
-        return self.arch.boards[self.board].hypervisor
+        return self.traits.hypervisor
 
     @property
     def firmware(self) -> tuple[Region, ...]:
-        return self.arch.boards[self.board].firmware
+        return self.traits.firmware
 
     @property
     def writes_reserved(self) -> bool:
-        return self.arch.boards[self.board].writes_reserved
+        return self.traits.writes_reserved
+
+    @property
+    def serial(self) -> SerialPort:
+        return self.traits.serial
+
+    @property
+    def most_memory(self) -> int:
+        """The most bytes of RAM that its board may have."""
+        return self.arch.most_memory(self.board)
 
     def banks_with(self, memory: int) -> Banks:
         """The banks of the same board with another memory size in bytes."""
-        return self.arch.boards[self.board].banks(memory)
+        return self.traits.banks(memory)
 
 
 def without_entropy(arch: Arch, cpu: str) -> str:

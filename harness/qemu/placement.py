@@ -182,8 +182,10 @@ def file_offset(memory: GuestMemory, address: int) -> int:
 def _room(
     image: BootImage, arch: AnyArchitecture, taken: Sequence[Region], staged: Sequence[Range]
 ) -> tuple[list[Range], list[Range]]:
+    """For the stubs, and for what is staged; QEMU's loader device starts no CPU at address 0."""
+    stubs = Range.between(max(arch.stub_window.start, 0x1000), arch.stub_window.end)
     wanted = [
-        Wanted(f"reset stub of CPU {number}", arch.stub_size, 0x1000, arch.stub_window)
+        Wanted(f"reset stub of CPU {number}", arch.stub_size, 0x1000, stubs)
         for number in range(len(image.cpus))
     ]
     wanted += [

@@ -155,12 +155,13 @@ def parse(raw: bytes) -> Record:
     _equal(root, "version", _VERSION)
     _equal(root, "icount_shift", ICOUNT_SHIFT)
     arch = ARCHES[strictjson.one_of(root["arch"], "$.arch", tuple(ARCHES))]
+    board = strictjson.one_of(root["board"], "$.board", tuple(arch.boards))
     machine = Machine(
         arch=arch,
         qemu=QemuBinary(arch.emulator, _version(root)),
-        board=strictjson.one_of(root["board"], "$.board", tuple(arch.boards)),
+        board=board,
         cpu=_cpu(root),
-        memory=_within(root, "memory", MIB, arch.memory_limit),
+        memory=_within(root, "memory", MIB, arch.most_memory(board)),
     )
     if machine.memory % MIB:
         raise ValueError(f"$.memory: {machine.memory:#x} is not a whole number of MiB")

@@ -13,9 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bootproof.harness.case import RAM_BASE, Case
+from bootproof.harness.arch.table import ARCHES
+from bootproof.harness.case import Case
 from bootproof.harness.cases.derive import Derived, Given, Kernel, derive
-from bootproof.harness.cases.schema import contradiction, options, read_table
+from bootproof.harness.cases.schema import contradiction, options, ram_base, read_table
 from bootproof.harness.errors import UserError
 from bootproof.harness.inputs import images, overlay
 from bootproof.harness.inputs.images import KernelFile
@@ -39,7 +40,7 @@ def run(kernels: Sequence[str], words: Mapping[str, Any], selection: Selection) 
     """
     given = _given(words)
     cases: list[Case] = []
-    for kernel in _looked_at(kernels):
+    for kernel in _looked_at(kernels, given.values.get("board")):
         derived = derive(kernel, given)
         for case in derived.cases[:1]:  # all have what was given
             if problem := contradiction(case):
@@ -54,25 +55,29 @@ def run(kernels: Sequence[str], words: Mapping[str, Any], selection: Selection) 
     return matrix.run_cases(cases, selection)
 
 
-def look_at(name: str, file: KernelFile) -> Kernel:
-    """What the file says of itself in each format that it holds. Raises UserError, LoaderError."""
+def look_at(name: str, file: KernelFile, board: str | None = None) -> Kernel:
+    """What the file says of itself in each format that it holds, loaded on the board.
+
+    Raises UserError, LoaderError.
+    """
     known = identify(file.content.path)
     if known.format is Format.UNKNOWN:
         what = known.remark
         raise _refusal(file, f"it is {what}" if what else "it is in no format of Linux kernels")
-    found = refuse_unprovable(file)
+    found = refuse_unprovable(file, board)
     assert found.arch is not None  # or it could not be proved
-    forms = [*_forms(file, found)]
+    forms = [*_forms(file, found, board)]
     for form in forms:
         if form.refused:
             raise _refusal(file, form.refused.sentence.removeprefix(f"{form.file}: "))
     return Kernel(name, str(file.path.absolute()), found.arch, tuple(forms))
 
 
-def _forms(file: KernelFile, found: Checked) -> Iterator[Inspection]:
+def _forms(file: KernelFile, found: Checked, board: str | None) -> Iterator[Inspection]:
     """The formats in a file, outermost first: a bzImage, then the vmlinux in it."""
     image, elf = Format.IMAGE.value, Format.ELF.value
-    offset = RAM_BASE[found.arch] if found.format == image and found.arch in RAM_BASE else None
+    base = ram_base({"arch": found.arch, "machine": board})
+    offset = base if found.format == image and found.arch in ARCHES else None
     with images.in_format(file, found.format).open() as source:
         yield inspect(source, offset=offset)
     if found.format == Format.BZIMAGE.value:
@@ -84,7 +89,7 @@ def _refusal(file: KernelFile, why: str) -> UserError:
     return UserError(f"{file.name}: {PREFIX}{why}")
 
 
-def _looked_at(wanted: Sequence[str]) -> Iterator[Kernel]:
+def _looked_at(wanted: Sequence[str], board: str | None) -> Iterator[Kernel]:
     """Every kernel once, with names that are unique in the matrix. Raises UserError."""
     seen: dict[str, str] = {}
     for what in wanted:
@@ -98,7 +103,7 @@ def _looked_at(wanted: Sequence[str]) -> Iterator[Kernel]:
         name = source.name if source.name not in seen else f"{source.name}-{file.sha256[:8]}"
         seen[name] = file.sha256
         lasts = source.named or source.path is None
-        yield replace(look_at(name, file), role=None if lasts else role_of(source.name))
+        yield replace(look_at(name, file, board), role=None if lasts else role_of(source.name))
 
 
 def _given(words: Mapping[str, Any]) -> Given:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from bootproof.loader import device_tree
-from bootproof.loader.address import Range, without
+from bootproof.loader.address import U64_MAX, Range, without
 from bootproof.loader.boot_parameters import BootParameters, Read, decoded
 from bootproof.loader.device_tree import DeviceTree, DeviceTreeError
 from bootproof.loader.layout import LayoutError, Region, Wanted, check_inside, place
@@ -24,6 +25,9 @@ from bootproof.loader.protocols import (
     region,
 )
 from bootproof.loader.result import KernelLoaderResult
+
+# A register of 0 leads to no device tree, even where there is RAM.
+_NOT_NULL: Final = Range.between(0x1000, U64_MAX)
 
 
 def pointer(index: int) -> Pointer:
@@ -59,7 +63,7 @@ def plan(
         size = len(_tree(request.dtb, request, Range(0, 1) if request.initrd is not None else None))
         # A kernel that does not tell its size needs the RAM behind it, who knows how much.
         high = kernel.footprint.end <= kernel.kernel_end
-        wanted.append(Wanted("dtb", size, 8, within=device_tree.DTB_MAX, high=high))
+        wanted.append(Wanted("dtb", size, 8, _NOT_NULL, within=device_tree.DTB_MAX, high=high))
     taken = [kernel_region, *request.reserved]
     regions = [kernel_region, *place(ram, taken, wanted)]
     if request.initrd is None:

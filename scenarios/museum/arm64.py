@@ -12,6 +12,7 @@ from bootproof.scenarios.museum.scene import (
     BOARD,
     FOOTPRINT,
     IMAGES,
+    SMALL,
     Change,
     Scene,
     Setting,
@@ -22,6 +23,7 @@ ARM64: Final = Setting("arm64", banks=BOARD)
 HIGH: Final = Setting("arm64", banks=((GIB, 5 * GIB),))
 FAR: Final = Setting("arm64", banks=((GIB, 40 * GIB),))
 TWO: Final = Setting("arm64", banks=BOARD, cpus=2)
+ZERO: Final = Setting("arm64", banks=SMALL)
 KERNEL: Final = GIB + 16 * MIB
 END: Final = GIB + 64 * MIB
 
@@ -195,6 +197,11 @@ EXHIBITS: Final = (
         "dtb-does-not-end",
         *(ARM64, "the device tree was overwritten at its end", "dtb"),
         broken_tree,
+    ),
+    Exhibit(
+        "dtb-at-0",
+        *(ZERO, "RAM begins at 0 and so does the device tree: to a kernel there is none", "dtb"),
+        dtb_at(0),
     ),
     Exhibit(
         "memory-node-missing",

@@ -310,7 +310,7 @@ PROGRAMS = {kind.arch: kind for kind in (X86Program, Arm64Program, RiscvProgram)
 
 def program(arch: str, entry: int | None = None) -> Program:
     """An empty program, by default for 2 MiB above the start of RAM."""
-    return PROGRAMS[arch](ARCHES[arch].ram_base + 2 * MIB if entry is None else entry)
+    return PROGRAMS[arch](ARCHES[arch].ram_base() + 2 * MIB if entry is None else entry)
 
 
 @dataclass(frozen=True)
@@ -412,7 +412,7 @@ class Claim:
             code=CodeAt((self.entry,)),
             bootloader_type=255 if x86 else None,
             request=None if x86 else "a request",
-            serial=self.machine.arch.serial.name,
+            serial=self.machine.serial.name,
             releases=("6.1.0-test", "another in it"),
         )
 

@@ -158,6 +158,24 @@ def test_evidence_entries() -> None:
         assert found[f"bootproof/{name}"].data == GUEST.joinpath(name).read_bytes()
 
 
+def test_a_serial_port_whose_number_the_kernel_chooses(tmp_path: Path) -> None:
+    """Init asks for the number before it opens the port; nothing else is another."""
+    found = members(archive(evidence_entries(b"b", "ttyPS0")))
+    assert list(found) == [
+        name
+        for name in members(archive(evidence_entries(b"b", (4, 64))))
+        if name != "bootproof/serial"
+    ]
+    init, plain = found["bootproof/init"].data, GUEST.joinpath("init").read_bytes()
+    before, _, behind = plain.partition(b"if true > /bootproof/serial; then\n")
+    assert init.startswith(before) and init.endswith(behind)
+    asked = b"/bootproof/sys/class/tty/ttyPS0/dev"
+    assert init.index(asked) < init.index(b"if true > /bootproof/serial")
+    script = tmp_path / "init"
+    script.write_bytes(init)
+    subprocess.run(["sh", "-n", script], check=True)
+
+
 def test_another_archive_behind_ours() -> None:
     """As the kernel reads them: one after the other, each with a trailer, at a multiple of 4."""
     ours, users = archive(evidence_entries(b"b", (4, 64))), archive([file("init", b"users")])

@@ -19,9 +19,26 @@ X86, ARM64, RISCV = (ARCHES[name] for name in ("x86_64", "aarch64", "riscv64"))
 @pytest.mark.parametrize("arch", ARCHES.values(), ids=lambda arch: arch.name)
 def test_profiles(arch: Arch) -> None:
     default, fast = (arch.command_line(name) for name in PROFILES)
-    assert default == arch.cmdline
+    assert default == f"console={arch.on(None).serial.name} {arch.cmdline}"
     assert fast.startswith(f"{default} cryptomgr.notests ")
     assert "mitigations=" not in fast  # it costs more than it saves
+
+
+@pytest.mark.parametrize(
+    ("arch", "board", "console", "ram"),
+    [
+        ("x86_64", None, "ttyS0", 0),
+        ("aarch64", None, "ttyAMA0", GIB),
+        ("aarch64", "xlnx-zcu102", "ttyPS0", 0),
+        ("riscv64", None, "ttyS0", 2 * GIB),
+    ],
+)
+def test_serial_port_and_ram_are_the_boards(
+    arch: str, board: str | None, console: str, ram: int
+) -> None:
+    table = ARCHES[arch]
+    assert table.command_line("default", board).split()[0] == f"console={console}"
+    assert table.ram_base(board) == ram
 
 
 def test_quirk_of_cmpxchg16b_ends_with_qemu_10() -> None:

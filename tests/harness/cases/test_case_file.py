@@ -120,6 +120,8 @@ def test_missing_key() -> None:
 def test_offset_from_the_start_of_ram() -> None:
     case = case_from_data(DATA | {"arch": "aarch64", "offset": "ram+2M"})
     assert case.offset == (1 << 30) + (2 << 20)
+    board = {"arch": "aarch64", "offset": "ram+2M", "machine": "xlnx-zcu102"}
+    assert case_from_data(DATA | board).offset == 2 << 20
 
 
 def test_file_comes_back(tmp_path: Path) -> None:

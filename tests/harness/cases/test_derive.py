@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.cases.derive import Derived, Given, Kernel, LeftOut, derive
 from bootproof.harness.cases.schema import case_from_data, case_to_data, contradiction
@@ -24,7 +25,8 @@ def vmlinux(*xen: bytes, size: int = 0x4000) -> bytes:
 
 
 def derived(*forms: bytes, arch: str = X86, given: Given | None = None) -> Derived:
-    offset = GIB if arch == ARM else None
+    board = (given or Given()).values.get("board")
+    offset = ARCHES[arch].ram_base(board) if arch == ARM else None
     looked = tuple(inspect(form, offset=offset) for form in forms)
     found = derive(Kernel("mine", "/kernels/mine", arch, looked), given or Given())
     ids = [case.id for case in found.cases]
@@ -255,6 +257,15 @@ def test_image() -> None:
     assert {case.cpu for case in found.cases} == {None}
     assert one(found, "image-arm64-ram+1G").memory == 2 * GIB
     starved = one(found, "image-small-memory-ram+0")
+    assert (starved.memory, starved.expect.code) == (2 * MIB, "Layout::NoRoom")
+
+
+def test_image_on_a_board_whose_ram_begins_at_0() -> None:
+    given = Given({"board": "xlnx-zcu102"})
+    found = derived(image(size=2 * MIB, image_size=3 * MIB), arch=ARM, given=given)
+    booting = [case.offset for case in found.cases if case.expect.verdict is Verdict.BOOTED]
+    assert booting == [None, 0, 2 * MIB, 64 * MIB, GIB]
+    starved = one(found, "image-small-memory-+0-xlnx-zcu102")
     assert (starved.memory, starved.expect.code) == (2 * MIB, "Layout::NoRoom")
 
 

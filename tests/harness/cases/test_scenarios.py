@@ -91,6 +91,24 @@ def test_offsets_count_from_the_start_of_ram_of_each_architecture(tmp_path: Path
     assert [c.case.offset for c in found] == [GIB, GIB + 2 * MIB, GIB + 64 * MIB]
 
 
+def test_offsets_count_from_the_start_of_ram_of_each_board(tmp_path: Path) -> None:
+    text = (
+        '[[claim]]\nname = "a"\nwhy = "w"\narch = "aarch64"\nkernel = "6.1-cloud-arm64"\n'
+        'format = "image"\nprotocol = "arm64"\noffset = ["ram+2M", "none"]\n'
+        'machine = ["xlnx-zcu102", "virt"]\n'
+    )
+    found = [(c.case.offset, c.case.board) for c in read(tmp_path, text)]
+    assert found == [
+        (2 * MIB, "xlnx-zcu102"),
+        (GIB + 2 * MIB, "virt"),
+        (None, "xlnx-zcu102"),
+        (None, "virt"),
+    ]
+    one = text.replace('["xlnx-zcu102", "virt"]', '"xlnx-zcu102"')
+    exception = '[[claim.except]]\nwhen = { offset = "ram+2M" }\nmemory = "1G"\nreason = "r"\n'
+    assert [c.case.memory for c in read(tmp_path, one + exception)] == [GIB, 512 * MIB]
+
+
 @pytest.mark.parametrize(
     ("kernels", "names"),
     [

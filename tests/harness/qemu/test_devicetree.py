@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import time
 from dataclasses import replace
 
 import pytest
 
 from bootproof.harness.errors import UserError
+from bootproof.harness.qemu.argv import machine_words
 from bootproof.harness.qemu.devicetree import device_tree
 from bootproof.harness.qemu.machine import Machine
-from bootproof.loader.address import MIB
+from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.device_tree import DeviceTree
 
 
 def test_device_tree_is_the_machines_own() -> None:
@@ -21,6 +25,26 @@ def test_device_tree_is_the_machines_own() -> None:
     assert small[:4] == b"\xd0\x0d\xfe\xed"
     assert small != large
     assert device_tree(Machine.with_defaults("x86_64", memory=512 * MIB)) is None
+
+
+def test_device_tree_that_qemu_does_not_make() -> None:
+    """It tells of what QEMU has: its RAM, CPUs, serial port and interrupt controller."""
+    board = "xlnx-zcu102"
+    machine = Machine.with_defaults("aarch64", memory=3 * GIB, board=board, cpus=3)
+    tree = DeviceTree.parse(device_tree(machine) or b"")
+    assert tree.memory == tuple(Range(*bank) for bank in machine.banks)
+    assert tree.cpu_numbers == [0, 1, 2]
+    there = subprocess.run(
+        [*machine_words(machine), "-S", "-display", "none", "-monitor", "stdio"],
+        input="info mtree -f\nquit\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for name, device in (("serial@", "uart"), ("interrupt-controller@", "gic_dist")):
+        node = next(node for node in tree.nodes if node.name.startswith(name.encode()))
+        address = int(node.name.decode().removeprefix(name), 16)
+        assert re.search(rf"\b{address:016x}-\w+ \(prio 0, i/o\): {device}", there)
 
 
 def test_device_tree_is_made_once() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,7 @@ from bootproof.loader.address import GIB, MIB, Banks
         ("x86_64", "pc", (512, 3071, 3072, 3583, 3584, 6000)),
         ("x86_64", "microvm", (512, 3071, 3072, 3073, 6000)),
         ("aarch64", "virt", (1, 512, 4096, 6000)),
+        ("aarch64", "xlnx-zcu102", (1, 512, 2048, 2049, 6000)),
         ("riscv64", "virt", (4, 512, 4096, 6000)),
     ],
 )
@@ -37,10 +39,11 @@ def real_banks(machine: Machine) -> Banks:
     """From `info mtree`: the aliases of the RAM backend, whose offsets follow one another."""
     command = [machine.qemu.path, "-machine", machine.board, "-cpu", machine.cpu, "-S"]
     command += ["-nodefaults", "-display", "none", "-m", f"{machine.memory // MIB}M"]
-    command += ["-monitor", "stdio"]
+    command += ["-monitor", "stdio", *machine.traits.words]
     asked = "info mtree\nquit\n"
     run = subprocess.run(command, input=asked, capture_output=True, text=True, check=True)
-    alias = r"^ +(\w+)-(\w+) \(prio 0, ram\): alias ram-(?:below|above)-4g @[\w.]+ (\w+)-"
+    names = "ram-below-4g|ram-above-4g|ddr-ram-low|ddr-ram-high"
+    alias = rf"^ +(\w+)-(\w+) \(prio 0, ram\): alias (?:{names}) @[\w.-]+ (\w+)-"
     plain = r"^ +(\w+)-(\w+) \(prio 0, ram\): (?:mach-virt|riscv_virt_board).ram()"
     found = {
         tuple(int(digits or "0", 16) for digits in match)
@@ -63,6 +66,8 @@ def test_every_board_of_the_table_has_been_compared() -> None:
             "virt,gic-version=3",
             "virt,gic-version=3,virtualization=on",
             "virt,virtualization=on",
+            "xlnx-zcu102",
+            "xlnx-zcu102,virtualization=on",
         ],
         "riscv64": ["virt"],
     }
@@ -116,7 +121,7 @@ def test_no_entropy_from_the_cpu(arch: str, cpu: str, wanted: str) -> None:
     ("arch", "cpus", "most"), [("x86_64", 0, 255), ("x86_64", 256, 255), ("aarch64", 9, 8)]
 )
 def test_cpus_that_no_machine_has(arch: str, cpus: int, most: int) -> None:
-    with pytest.raises(UserError, match=f"CPUs: {cpus}; machines of {arch} have 1 to {most}"):
+    with pytest.raises(UserError, match=f"CPUs: {cpus}; {ARCHES[arch].board} has 1 to {most}"):
         Machine.with_defaults(arch, memory=MIB, cpus=cpus)
 
 
@@ -153,6 +158,25 @@ def test_what_is_promised(arch: str, cpus: int, realtime: str, wanted: tuple[boo
 def test_memory_that_no_machine_has(memory: int) -> None:
     with pytest.raises(UserError, match="is not a whole number of MiB from 1 MiB to 64 GiB"):
         Machine.with_defaults("x86_64", memory=memory)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"memory": 34 * GIB + MIB}, "from 1 MiB to 34 GiB, the most of xlnx-zcu102"),
+        ({"cpus": 5}, "CPUs: 5; xlnx-zcu102 has 1 to 4; --machine virt has 5"),
+        ({"cpu": "cortex-a57"}, "xlnx-zcu102 has no other CPU than cortex-a53: leave --cpu out"),
+        ({"page_size": "16K"}, "16K pages, which cortex-a53 has not: take --machine virt, as"),
+    ],
+)
+def test_limits_of_a_board(asked: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=re.escape(says)):
+        Machine.with_defaults("aarch64", board="xlnx-zcu102", **{"memory": MIB, **asked})
+
+
+def test_a_board_has_what_is_not_above_its_limits() -> None:
+    machine = Machine.with_defaults("aarch64", memory=34 * GIB, board="xlnx-zcu102", cpus=4)
+    assert (machine.cpu, machine.most_memory) == ("cortex-a53", 34 * GIB)
 
 
 def test_board_that_is_not_known() -> None:

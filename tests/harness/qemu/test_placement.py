@@ -186,6 +186,13 @@ def test_stub_lies_apart_from_data_and_regions() -> None:
         assert placed.working_areas == (Range(0x5000, PAGE), Range(0xA0000, 0x60000))
 
 
+def test_no_stub_lies_at_address_0() -> None:
+    """There QEMU's loader device would not start a CPU."""
+    board = Machine.with_defaults("aarch64", memory=16 * MIB, board="xlnx-zcu102")
+    with placing("aarch64", {2 * MIB: full(1)}, on=board) as (placed, _):
+        assert placed.launch.entries == (PAGE,)
+
+
 def test_a_stub_for_each_cpu() -> None:
     cpus = (Arm64Registers(GIB + 2 * MIB), Arm64Registers(GIB + 4 * MIB))
     with placing("aarch64", {}, cpus=cpus) as (placed, _):

@@ -73,6 +73,14 @@ def test_kernel_that_does_not_tell_its_size_has_all_ram_behind_it(dtb: bytes) ->
     assert regions["dtb"].end > GIB + 62 * MIB
 
 
+def test_no_device_tree_at_address_0(dtb: bytes) -> None:
+    """To a kernel x0 = 0 is no device tree, where RAM begins at 0 as well."""
+    _, _, regions, r = handed_over(BootRequest(dtb=dtb), offset=2 * MIB, banks=[(0, 64 * MIB)])
+    assert r.x[0] == regions["dtb"].start == 0x1000
+    _, _, regions, _ = handed_over(BootRequest(dtb=dtb), offset=0, banks=[(0, 64 * MIB)])
+    assert regions["kernel"].start == 0
+
+
 def test_where_the_pieces_lie(dtb: bytes) -> None:
     request = BootRequest(b"x", INITRD, dtb, (QEMUS_OWN,))
     _, _, regions, _ = handed_over(request, image_size=20 * MIB)
