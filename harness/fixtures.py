@@ -72,10 +72,14 @@ class ProofInitramfs:
 
 
 class MakeProofInitramfs(Protocol):
-    """proof_initramfs(ARCH, initrd=FILE): a user's own archive lies behind ours."""
+    """proof_initramfs(ARCH, initrd=FILE, machine=NAME): a user's own archive lies behind ours."""
 
     def __call__(
-        self, arch: str | None = None, *, initrd: str | Path | None = None
+        self,
+        arch: str | None = None,
+        *,
+        initrd: str | Path | None = None,
+        machine: str | None = None,
     ) -> ProofInitramfs: ...
 
 
@@ -164,10 +168,13 @@ def proof_initramfs(tmp_path: Path) -> MakeProofInitramfs:
     """Writes the initramfs that a boot image needs to prove its boot: another one each time."""
     files = (tmp_path / f"proof-{number}.cpio" for number in itertools.count(1))
 
-    def make(arch: str | None = None, *, initrd: str | Path | None = None) -> ProofInitramfs:
+    def make(
+        arch: str | None = None, *, initrd: str | Path | None = None, machine: str | None = None
+    ) -> ProofInitramfs:
         from bootproof.harness import command_line, prove
         from bootproof.harness.arch.table import ARCHES
         from bootproof.harness.errors import UserError
+        from bootproof.harness.qemu.machine import Machine
 
         arch = arch or next(iter(ARCHES))
         with _one_line():
@@ -178,7 +185,8 @@ def proof_initramfs(tmp_path: Path) -> MakeProofInitramfs:
                 own = Path(initrd).read_bytes() if initrd is not None else b""
             except OSError as error:
                 raise UserError(f"{initrd}: {error.strerror}") from error
-            file.write_bytes(prove.evidence_archive(arch) + own)
+            Machine.check_board(ARCHES[arch], machine)
+            file.write_bytes(prove.evidence_archive(arch, machine) + own)
         words = f"{command_line.RDINIT} {command_line.NONCE}{secrets.token_hex(16)}"
         return ProofInitramfs(file, words)
 

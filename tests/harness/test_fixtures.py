@@ -70,6 +70,8 @@ def test_initramfs_for_an_image_of_ones_own(
     (tmp_path / "own.cpio").write_bytes(b"own")
     both = proof_initramfs(initrd=tmp_path / "own.cpio")
     assert both.path.read_bytes() == first.path.read_bytes() + b"own"
+    other = proof_initramfs("aarch64", machine="xlnx-zcu102").path.read_bytes()
+    assert b"/tty/ttyPS0/" in other and b"/tty/ttyPS0/" not in second.path.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -77,6 +79,7 @@ def test_initramfs_for_an_image_of_ones_own(
     [
         ({"arch": "arm64"}, "'arm64' is not one of x86_64, aarch64"),
         ({"initrd": "/nosuch"}, "/nosuch: No such file or directory"),
+        ({"machine": "virt"}, "machine 'virt' is not known for x86_64"),
     ],
 )
 def test_wrong_words_about_an_initramfs_are_one_line(
