@@ -20,6 +20,7 @@ NEXT: Final = "bootproof.next="
 INIT_OF_INITRD: Final = "/init"
 _OUR_PROGRAMS: Final = "/bootproof/"
 SHELL: Final = f"{_OUR_PROGRAMS}shell"
+DIALOGUE: Final = f"{_OUR_PROGRAMS}dialogue"
 TESTS: Final = f"{_OUR_PROGRAMS}run-tests"
 _OURS: Final = re.compile(rf'(?<![^\s"])({re.escape(NONCE)}|{re.escape(NEXT)})')
 _OTHER_LINE: Final = re.compile(r"[\r\n\0]")
@@ -51,13 +52,15 @@ def appended(text: str, more: str | None) -> str:
     return " ".join(word for word in words if word)
 
 
-def next_init(text: str, *, initrd: bool, interactive: bool, tests: bool = False) -> str | None:
-    """What runs after the proof: tests, the user's rdinit, his initrd's /init, a shell, nothing."""
+def next_init(
+    text: str, *, initrd: bool, shell: str | None = None, tests: bool = False
+) -> str | None:
+    """What runs after the proof: tests, the user's rdinit, his initrd's /init, else `shell`."""
     if tests:
         return TESTS
     if initrd:
         return _own_program(text, "rdinit") or INIT_OF_INITRD
-    return SHELL if interactive else None
+    return shell
 
 
 def users_program(text: str) -> str | None:
@@ -67,6 +70,11 @@ def users_program(text: str) -> str | None:
     program = _following(text)
     ours = program.startswith(_OUR_PROGRAMS) and program != TESTS
     return program if program and not ours else None
+
+
+def talks(text: str) -> bool:
+    """Whether somebody talks to a shell of ours in a guest with this command line."""
+    return _following(text) in (SHELL, DIALOGUE)
 
 
 def runs_tests(text: str) -> bool:

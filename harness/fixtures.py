@@ -1,5 +1,5 @@
-"""The pytest plugin that an installed bootproof registers: `kernel`, `boot`, `boot_image`,
-`proof_initramfs`.
+"""The pytest plugin that an installed bootproof registers: `kernel`, `boot`, `start_guest`,
+`boot_image`, `proof_initramfs`.
 
 For test suites of other repositories (docs/testing-your-loader.md). Adds no option and no hook,
 and imports nothing of bootproof before a test asks for a fixture, so a suite that uses none pays
@@ -10,40 +10,101 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import pytest
+
+if TYPE_CHECKING:
+    from bootproof.harness.dialogue import Dialogue
+    from bootproof.harness.prove import Proven
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class BootResult:
     """How a boot ended: a verdict of docs/verdicts.md, its reason, and the run directory.
 
-    `console` is everything the guest wrote, printable. As text it is what a failing assertion
-    should show.
+    `console` is everything the guest wrote, printable. `not_recorded` is None for a boot that can
+    be played back, else why it cannot: in real time no two boots are the same. As text it is what a
+    failing assertion should show.
     """
 
     verdict: str
     reason: str
     directory: Path
     console: str = ""
+    not_recorded: str | None = None
 
     def __repr__(self) -> str:
         tail = [f"| {line}" for line in self.console.splitlines()[-10:]]
-        return "\n".join(
-            [f"{self.verdict}: {self.reason}", *tail, f"run directory {self.directory}"]
-        )
+        where = f"run directory {self.directory}"
+        where += f" (not recorded: {self.not_recorded})" if self.not_recorded else ""
+        return "\n".join([f"{self.verdict}: {self.reason}", *tail, where])
 
 
 class Boot(Protocol):
     """boot(KERNEL, **WORDS): the options of `bootproof boot` as words."""
 
     def __call__(self, kernel: str | Path, **words: Any) -> BootResult: ...
+
+
+class Guest:
+    """A guest that a test talks to, in real time; `timeout` is in seconds of the host.
+
+    What the guest does not do fails the test, with what it said last.
+    """
+
+    def __init__(self, dialogue: Dialogue, directory: Path) -> None:
+        self._dialogue, self.directory = dialogue, directory
+
+    @property
+    def console(self) -> str:
+        """All that the guest has said so far."""
+        return self._dialogue.console
+
+    @property
+    def before(self) -> str:
+        """What it said between the last two matches of `expect`."""
+        return self._dialogue.before
+
+    def expect(self, pattern: str, timeout: float = 60) -> re.Match[str]:
+        """Waits for what a regular expression matches, behind the last match."""
+        __tracebackhide__ = True
+        with _one_line():
+            return self._dialogue.expect(pattern, timeout)
+
+    def send(self, text: str, timeout: float = 60) -> None:
+        """Says `text` as it is: `"\\x03"` is Ctrl-C."""
+        __tracebackhide__ = True
+        with _one_line():
+            self._dialogue.send(text, timeout)
+
+    def sendline(self, text: str = "", timeout: float = 60) -> None:
+        """Says a line."""
+        __tracebackhide__ = True
+        self.send(f"{text}\n", timeout)
+
+    def wait(self, timeout: float = 60) -> BootResult:
+        """Waits for the guest to end by itself."""
+        __tracebackhide__ = True
+        with _one_line():
+            return _result_of(self._dialogue.wait(timeout))
+
+    def end(self) -> BootResult:
+        """Ends the guest, if it has not ended, and says how that was."""
+        with _one_line():
+            return _result_of(self._dialogue.end())
+
+
+class StartGuest(Protocol):
+    """start_guest(KERNEL, **WORDS): the options of `bootproof boot` as words."""
+
+    def __call__(self, kernel: str | Path, **words: Any) -> Guest: ...
 
 
 class BootTheImage(Protocol):
@@ -119,10 +180,34 @@ def boot(request: pytest.FixtureRequest, tmp_path: Path) -> Boot:
             except LoaderError as error:  # the file is no kernel
                 return BootResult(_REFUSED, str(error), out)
             show.finish()
-        console = proven.outcome.observation.transcript if proven.outcome else b""
-        return _result(proven.verdict.value, proven.reason, proven.directory, console)
+        return _result_of(proven)
 
     return run
+
+
+@pytest.fixture
+def start_guest(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StartGuest]:
+    """Starts a guest for a test to talk to; whatever the test does, it has ended afterwards."""
+    directories = _directories(tmp_path, "guest")
+    with _one_line(), ExitStack() as guests:
+
+        def start(kernel: str | Path, **words: Any) -> Guest:
+            from bootproof.harness.cases import from_kernel, qemus
+            from bootproof.harness.dialogue import dialogue
+            from bootproof.harness.errors import UserError
+            from bootproof.loader.errors import LoaderError
+
+            _become_worker(request.config)
+            out = next(directories)
+            with _one_line():
+                asked, paths = qemus.of_words(_asked(words))
+                try:
+                    case = from_kernel.case_of(str(kernel), asked, "boot")
+                    return Guest(guests.enter_context(dialogue(case, out, paths)), out)
+                except LoaderError as error:
+                    raise UserError(f"{_REFUSED}: {error}") from error
+
+        yield start
 
 
 @pytest.fixture
@@ -158,7 +243,8 @@ def boot_image(request: pytest.FixtureRequest, tmp_path: Path) -> BootTheImage:
                 return BootResult(_REFUSED, str(error), out)
         judgement = outcome.judgement
         transcript = outcome.observation.transcript
-        return _result(judgement.verdict.value, judgement.reason, out, transcript)
+        told = (judgement.verdict.value, judgement.reason, out)
+        return _result(*told, transcript, outcome.not_recorded)
 
     return run
 
@@ -210,11 +296,23 @@ def _word(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def _result(verdict: str, reason: str, directory: Path, console: bytes) -> BootResult:
+def _result_of(proven: Proven) -> BootResult:
+    told = (proven.verdict.value, proven.reason, proven.directory)
+    seen = proven.outcome
+    return (
+        _result(*told, seen.observation.transcript, seen.not_recorded)
+        if seen
+        else BootResult(*told)
+    )
+
+
+def _result(
+    verdict: str, reason: str, directory: Path, console: bytes, not_recorded: str | None
+) -> BootResult:
     from bootproof.harness.text import printable
 
     text = "\n".join(map(printable, console.splitlines()))
-    return BootResult(verdict, reason, directory, text)
+    return BootResult(verdict, reason, directory, text, not_recorded)
 
 
 def _directories(parent: Path, name: str) -> Iterator[Path]:
@@ -238,4 +336,4 @@ def _one_line() -> Iterator[None]:
     try:
         yield
     except (UserError, FetchError) as error:
-        pytest.fail(f"bootproof: {error}", pytrace=False)
+        raise pytest.fail.Exception(f"bootproof: {error}", pytrace=False) from None

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 from bootproof.loader.arch import Registers
 from bootproof.loader.rules import Grade, RuleFinding
 
+_CENTURY: Final = 1 << 62  # instructions, or seconds
 PATCHED_LIMIT: Final = 0.3  # of the words of a kernel's code: it patches itself while it boots
 
 
@@ -48,6 +49,7 @@ class End(enum.Enum):
     HOST_STOPPED = "QEMU was stopped by a signal or a debugger"
     PROOF = "the proof was there and the guest did not end by itself"
     MARKER = "the console showed what was waited for"
+    LEFT = "nobody talked to the guest any longer"
     ENTERED = "only the hand-over was asked for"
 
     @property
@@ -58,7 +60,7 @@ class End(enum.Enum):
     @property
     def given_up(self) -> bool:
         """Whether the guest had not ended, but was not waited for any longer."""
-        return self.standstill or self is End.BUDGET
+        return self.standstill or self in (End.BUDGET, End.LEFT)
 
     @property
     def of_guest(self) -> bool:
@@ -94,6 +96,8 @@ class Budget:
     parked_cpu_seconds: float = 2.0
     # Where QEMU then sleeps instead: looks in a row that find it asleep.
     parked_looks: int = 20
+    # Without any console output, before it is looked whether the CPU loops in place or only halts.
+    sampled_after_cpu_seconds: float = 0.3
     # Of a CPU that is halted whenever one looks: guest time races then, to more than a quarter of
     # an hour.
     idling_cpu_seconds: float = 10.0
@@ -106,6 +110,11 @@ class Budget:
     proven_cpu_seconds: float = 5.0
     # To the kernel's first instruction.
     entry_cpu_seconds: float = 10.0
+
+    @classmethod
+    def unlimited(cls) -> Budget:
+        """That of a guest that somebody talks to, and ends."""
+        return cls(*[_CENTURY] * len(fields(cls)))
 
     def after_proof(self) -> Budget:
         """The budget of a guest that has proved its boot and only has to end itself."""

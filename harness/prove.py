@@ -29,6 +29,7 @@ from bootproof.harness.qemu.binary import build_of
 from bootproof.harness.qemu.devicetree import device_tree
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.session import CONSOLE
+from bootproof.harness.qemu.talker import Talker
 from bootproof.harness.record import interrupted, rundir
 from bootproof.harness.record.rundir import DMESG, write_result
 from bootproof.harness.results.key import Key
@@ -96,8 +97,8 @@ class Options:
 
     # What the guest may use, where the case does not say it.
     budget: Budget = Budget()
-    # Whether the console is the user's terminal.
-    interactive: bool = False
+    # Who talks to the guest; then it runs in real time, and after its proof a shell.
+    talker: Talker | None = None
     # Gets the guest's output as it comes.
     on_console: Callable[[bytes], None] | None = None
     # Is told what the guest has used so far.
@@ -170,7 +171,7 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
     """
     scratch.sweep_once()
     rundir.make_fresh(directory)  # first: of what is refused, no earlier run may seem to tell
-    initrd = initrd_of(case) if options.initrd is None else options.initrd
+    initrd = options.initrd or initrd_of(case, options.talker)
     kernel = images.kernel_file(case.kernel_source)
     machine = machine_for(case, kernel, options)
     nonce = nonce_for(case.id, kernel.sha256)
@@ -190,7 +191,7 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
         budget=_budget(case, options),
         on_console=options.on_console,
         observer=options.observer,
-        interactive=options.interactive,
+        talker=options.talker,
         probe=case.probe,
         kill_at=None if case.kill_at is None else case.kill_at.encode(),
         unpacked=unpacked,
@@ -230,8 +231,8 @@ def machine_for(case: Case, kernel: KernelFile, options: Options) -> Machine:
         binary=_binary(case.qemu, options.qemus),
         page_size=_page_size(case, kernel),
     )
-    if options.interactive:
-        return replace(machine, realtime="interactive console")
+    if options.talker is not None:
+        return replace(machine, realtime=options.talker.about)
     if case.realtime:
         return replace(machine, realtime="asked for")
     return machine.for_kernel(lambda: next(iter(images.releases(kernel, case.format)), None))
@@ -257,7 +258,7 @@ def _cmdline(case: Case, nonce: str, options: Options) -> str:
     following = command_line.next_init(
         base,
         initrd=case.initrd is not None,
-        interactive=options.interactive,
+        shell=options.talker.shell if options.talker else None,
         tests=case.test is not None,
     )
     return command_line.complete(base, nonce, following)
@@ -316,7 +317,7 @@ def _key(case: Case, start: Start[Expected], outcome: Outcome) -> Key:
         cpus=machine.cpus,
         icount_shift=None if machine.realtime else ICOUNT_SHIFT,
         probe=start.probe,
-        console="terminal" if start.interactive else "file",
+        console=start.talker.console if start.talker else "file",
         profile=_profile(case),
         boot_image=outcome.boot_image,
     )
@@ -466,13 +467,15 @@ def evidence_archive(
     return initramfs.archive(entries)
 
 
-def initrd_of(case: Case) -> bytes:
+def initrd_of(case: Case, talker: Talker | None = None) -> bytes:
     """Our archive, then the user's own and those of his tests, where there are any.
 
-    A kernel that cannot unpack the user's has ours by then, and says so behind it. Raises
-    UserError.
+    A kernel that cannot unpack the user's has ours by then, and says so behind it. Who talks to the
+    guest through a program gets a shell for that. Raises UserError.
     """
     parts = [evidence_archive(case.arch, case.board, case.init, virtual=case.moved_virtually)]
+    if talker is not None and talker.shell == command_line.DIALOGUE:
+        parts.append(initramfs.archive(initramfs.dialogue_entries()))
     if case.initrd is not None:
         parts.append(images.read_initrd(Path(case.initrd)))
     if case.test is not None or case.overlay is not None:

@@ -33,6 +33,7 @@ from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.placement import DEVICES_DIRECTORY, guest_ram, place_image, write
 from bootproof.harness.qemu.probe import Guest
 from bootproof.harness.qemu.session import CONSOLE, RUN_LOG, Session
+from bootproof.harness.qemu.talker import Talker
 from bootproof.harness.qemu.watch import Ending, Watch
 from bootproof.harness.record import artifacts, recording, reproduce
 from bootproof.harness.record.recording import Record
@@ -104,7 +105,7 @@ class Start(Generic[_Asked]):
     budget: Budget = field(default_factory=Budget)
     on_console: Callable[[bytes], None] | None = None
     observer: Observer | None = None
-    interactive: bool = False
+    talker: Talker | None = None
     probe: bool = True
     # What a kernel that unpacks itself will unpack; `check_text` is off when it is not at hand.
     unpacked: Unpacked | None = None
@@ -184,7 +185,7 @@ def _run_once(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
                 budget=start.budget,
                 with_gdb=start.probe,
                 on_console=start.on_console,
-                terminal=start.interactive,
+                talker=start.talker,
             ) as session,
         ):
             guest = Guest(start.image, placed, memory, ram)
@@ -298,7 +299,12 @@ class _Course:
             if start.stop_at_entry:
                 return watch.stop(End.ENTERED)
         proof = isinstance(start.expected, Expected)
-        return watch.until_the_end(proof=proof, marker=start.marker, kill_at=start.kill_at)
+        return watch.until_the_end(
+            proof=proof,
+            marker=start.marker,
+            kill_at=start.kill_at,
+            left=start.talker.left if start.talker else None,
+        )
 
     def _check_text(self, transcript: bytes) -> TextCheck | None:
         """Looks for the kernel's code in RAM where the guest says it is, if it says so."""

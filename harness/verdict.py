@@ -266,7 +266,8 @@ def _verdict(
 def _after_proof(
     expected: Expected, seen: Observation, said: GuestEvidence, explained: Sequence[str]
 ) -> tuple[Verdict, str]:
-    """A boot that is proved, and what came then: it counts where it is a program of the user's.
+    """A boot that is proved, and what came then: it counts where it is a program of the user's, or
+    the kernel's doing while he talked to a shell of ours.
 
     What our own init does then is to end the machine. `explained` are differences that the guest
     has from its own command line.
@@ -283,7 +284,9 @@ def _after_proof(
         ended = kernellog.orderly_end(after)
         stays = program is not None and seen.end is End.PROOF and ended is None
         return Verdict.BOOTED, f"{proved}; {program} did not end by itself" if stays else proved
-    failed = _FAILED[then.failure] if program and then.failure else Verdict.BOOTED
+    talked = command_line.talks(expected.cmdline) and then.failure is not Kind.INIT
+    counts = program is not None or talked
+    failed = _FAILED[then.failure] if counts and then.failure else Verdict.BOOTED
     # Its archive is unpacked behind ours, which holds the proof: it may be what could not be.
     cause = initrd_log.refusal(seen.transcript) if failed is Verdict.INIT_FAILED else None
     return failed, f"{proved}; then {then.sentence}{f'; {cause}' if cause else ''}"

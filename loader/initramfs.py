@@ -107,6 +107,14 @@ def evidence_entries(
     ]
 
 
+def dialogue_entries() -> list[Entry]:
+    """The shell for a program to talk to, for `bootproof.next=/bootproof/dialogue`: goes behind
+    `evidence_entries`.
+    """
+    program = resources.files(__package__).joinpath("guest", "dialogue")
+    return [file(f"{OURS}/dialogue", program.read_bytes(), 0o755)]
+
+
 def test_entries(tests: Iterable[str]) -> list[Entry]:
     """What runs these commands after the proof, for `bootproof.next=/bootproof/run-tests`: goes
     behind `evidence_entries`. Each test is the text of a shell script.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,13 +16,11 @@ from bootproof.harness.text import printable
 
 if TYPE_CHECKING:
     from bootproof.harness.case import Case
-    from bootproof.harness.observation import Budget
     from bootproof.harness.prove import Options, Proven
     from bootproof.harness.run import Outcome
 
 # How a run ended: a verdict, and what is not as it had to be.
 _End = tuple[str, str | None]
-_CENTURY: Final = 1 << 62  # instructions, or seconds
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +44,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from bootproof.harness.commands import case_options
     from bootproof.harness.observation import Budget
     from bootproof.harness.prove import Options
+    from bootproof.harness.qemu.talker import TERMINAL
     from bootproof.harness.record import rundir
 
     if arguments.console and not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -54,8 +53,8 @@ def _run(arguments: argparse.Namespace) -> int:
     case, qemus = case_options.case(arguments, "boot")
     directory = (arguments.out or places.output() / "boot" / case.id).absolute()
     options = Options(
-        interactive=arguments.console,
-        budget=_for_ever() if arguments.console else Budget(),
+        talker=TERMINAL if arguments.console else None,
+        budget=Budget.unlimited() if arguments.console else Budget(),
         qemus=qemus,
     )
     with rundir.held(directory):
@@ -69,18 +68,12 @@ def _run(arguments: argparse.Namespace) -> int:
     return exitcode.worst(exitcode.of_outcome(came_to(*end)) for end in ends)
 
 
-def _for_ever() -> Budget:
-    from bootproof.harness.observation import Budget
-
-    return Budget(*[_CENTURY] * len(fields(Budget)))
-
-
 def _boot(case: Case, directory: Path, options: Options) -> Proven:
     from bootproof.harness import prove
     from bootproof.harness.report import boot_text
 
     console = boot_text.Console()
-    if not options.interactive:
+    if options.talker is None:
         options = replace(options, on_console=console)
     prepared = prove.prepare(case, directory, options)
     boot_text.print_request(case, prepared.assembled, prepared.start.machine)

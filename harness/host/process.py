@@ -46,8 +46,10 @@ class QemuProcess:
         pass_fds: Sequence[int] = (),
         *,
         terminal: bool = False,
+        stdin: int | None = None,
     ) -> None:
-        """Starts `argv` in `directory`; `terminal` gives it our standard input and output.
+        """Starts `argv` in `directory`; `terminal` gives it our standard input and output, `stdin`
+        a descriptor to read; what it writes to standard output then is thrown away.
 
         Raises UserError when it cannot be started.
         """
@@ -59,8 +61,8 @@ class QemuProcess:
                 command,
                 cwd=directory,
                 pass_fds=tuple(pass_fds),
-                stdin=None if terminal else subprocess.DEVNULL,
-                stdout=None if terminal else self._stderr,
+                stdin=None if terminal else subprocess.DEVNULL if stdin is None else stdin,
+                stdout=None if terminal else self._stderr if stdin is None else subprocess.DEVNULL,
                 stderr=self._stderr,
                 start_new_session=True,
             )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bootproof.harness.qemu.machine import Machine
+from bootproof.harness.qemu.talker import TERMINAL, Talker
 from bootproof.loader.address import MIB
 
 GUEST_CLOCK: Final = "2026-01-01T00:00:00"
@@ -81,9 +82,9 @@ class Channels:
     # A socket for the gdbstub.
     gdb_fd: int | None = None
     ram: RamFile | None = None
-    # The console is on standard input and output as well, with QEMU's own escape (Ctrl-A X ends
-    # it); the guest's timing then depends on the terminal.
-    terminal: bool = False
+    # Somebody talks to the guest, through QEMU's standard input and output; on a terminal with
+    # QEMU's own escape (Ctrl-A X ends it).
+    talker: Talker | None = None
     # The console file keeps what is in it already, also the room that was set aside for it.
     append: bool = False
     # What QEMU does when the guest resets or shuts down: "pause", so that it can be asked what
@@ -150,16 +151,7 @@ def _determinism(machine: Machine, log: RunLog | None) -> tuple[str, ...]:
 
 
 def _channels(channels: Channels) -> list[str]:
-    args: list[str] = []
-    path = _escaped(channels.console)
-    if channels.terminal:
-        options = f"stdio,id=console,mux=on,signal=off,logfile={path}"
-        args += ["-chardev", options + (",logappend=on" if channels.append else "")]
-        args += ["-mon", "chardev=console,mode=readline"]
-    else:
-        options = f"file,id=console,path={path}"
-        args += ["-chardev", options + (",append=on" if channels.append else "")]
-    args += ["-serial", "chardev:console"]
+    args = _console(channels)
     if channels.qmp_fd is not None:
         args += [
             "-chardev",
@@ -176,6 +168,18 @@ def _channels(channels: Channels) -> list[str]:
     if channels.snapshots is not None:
         args += ["-drive", f"file={_escaped(channels.snapshots)},if=none,format=qcow2,id=snapshots"]
     return args
+
+
+def _console(channels: Channels) -> list[str]:
+    path = _escaped(channels.console)
+    append = ",append=on" if channels.append else ""
+    if channels.talker is None:
+        return ["-chardev", f"file,id=console,path={path}{append}", "-serial", "chardev:console"]
+    escape = channels.talker is TERMINAL
+    options = f"stdio,id=console,mux={'on' if escape else 'off'},signal=off,logfile={path}"
+    options += append.replace("append", "logappend")
+    monitor = ["-mon", "chardev=console,mode=readline"] if escape else []
+    return ["-chardev", options, *monitor, "-serial", "chardev:console"]
 
 
 def _ram_backend(ram: RamFile | None, size: str) -> tuple[str, ...]:

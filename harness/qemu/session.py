@@ -32,6 +32,7 @@ from bootproof.harness.qemu.console import DEFAULT_LIMIT, ConsoleFile, timestamp
 from bootproof.harness.qemu.gdbstub import GdbError, GdbStub
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.monitor import Monitor, MonitorError
+from bootproof.harness.qemu.talker import TERMINAL, Talker
 from bootproof.harness.qemu.watch import EXIT_SECONDS, Ending, Watch
 from bootproof.harness.qemu.watchdog import Watchdog
 from bootproof.loader.arch import Registers
@@ -67,19 +68,19 @@ class Session:
         with_gdb: bool = True,
         replay: bool = False,
         on_console: Callable[[bytes], None] | None = None,
-        terminal: bool = False,
+        talker: Talker | None = None,
         debugger: socket.socket | None = None,
         snapshots: bytes | None = None,
     ) -> None:
         """`ram` is what QEMU maps as the guest's; it must outlive the session.
 
         `replay` plays back the run log in `directory` instead of writing one. `on_console` is told
-        what the guest says; `terminal` also connects it to standard input and output. `debugger` is
-        a socket on which QEMU listens for one, `snapshots` an empty qcow2 file for it.
+        what the guest says, `talker` talks to it. `debugger` is a socket on which QEMU listens for
+        one, `snapshots` an empty qcow2 file for it.
         """
         self.machine, self.ram, self.directory, self.budget = machine, ram, directory, budget
         self._start, self._with_gdb, self._replay = start, with_gdb, replay
-        self._on_console, self._terminal = on_console, terminal
+        self._on_console, self._talker = on_console, talker
         self._debugger, self._snapshots = debugger, snapshots
         self._gdb: GdbStub | None = None
 
@@ -124,7 +125,7 @@ class Session:
             gdb_fd=gdb.fileno() if gdb else None,
             gdb_listen_fd=self._debugger.fileno() if self._debugger else None,
             ram=RamFile(f"/proc/self/fd/{self.ram.fileno()}", shared=True),
-            terminal=self._terminal,
+            talker=self._talker,
             append=True,
             log=RunLog(RUN_LOG, mode) if self.machine.recorded else None,
             snapshots=None if self._snapshots is None else _SNAPSHOTS,
@@ -135,7 +136,8 @@ class Session:
                 argv(self.machine, self._start, channels),
                 self.directory,
                 pass_fds=[self.ram.fileno(), *(theirs.fileno() for theirs in sockets)],
-                terminal=self._terminal,
+                terminal=self._talker is TERMINAL,
+                stdin=None if self._talker is None else self._talker.stdin,
             )
         )
         told_to_end = lambda: self.monitor.told_to_end  # noqa: E731

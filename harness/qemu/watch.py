@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,7 +34,6 @@ _PRINTING: Final = 0.3  # CPU seconds that a panic has to come from the log buff
 _IDLE_SAMPLES: Final = 50
 _SHOWN: Final = 6  # instructions
 _AROUND: Final = 16  # bytes
-_SAMPLE_AFTER: Final = 0.3  # CPU seconds without console output
 
 # Every ShutdownCause (qapi/run-state.json), which is the reason of a SHUTDOWN event.
 SHUTDOWNS: Final = {
@@ -108,21 +108,19 @@ class Watch:
         self._lockups = LockupReports()
 
     def until_the_end(
-        self, *, proof: bool = True, marker: bytes | None = None, kill_at: bytes | None = None
+        self,
+        *,
+        proof: bool = True,
+        marker: bytes | None = None,
+        kill_at: bytes | None = None,
+        left: Callable[[], bool] | None = None,
     ) -> Ending:
         """Waits for the guest to end, QEMU to end, a budget to run out, or `marker` to be said.
 
         `proof` says that a proof is expected; where none is, what looks like one means nothing.
-        At `kill_at` QEMU is killed.
+        At `kill_at` QEMU is killed. `left` says whether whoever talked to the guest has gone.
         """
-        awaited: dict[Sign, Any] = {
-            Sign.PROOF: PROOF,
-            Sign.END_OF_PANIC: kernellog.END_OF_PANIC,
-            Sign.END_OF_CONSOLE: pexpect.EOF,
-            Sign.NOTHING_NEW: pexpect.TIMEOUT,
-        }
-        texts = {Sign.MARKER: marker, Sign.KILL_AT: kill_at}
-        awaited |= {sign: kernellog.shown(text) for sign, text in texts.items() if text is not None}
+        awaited = _awaited(marker, kill_at)
         patterns = self._console.compile_pattern_list([*awaited.values()])
         proven = False
         while True:
@@ -143,6 +141,8 @@ class Watch:
             end = self.shutdown() or (
                 End.QEMU_EXITED if sign is Sign.END_OF_CONSOLE else self._over_budget()
             )
+            if end is None and left is not None and left():
+                end = End.LEFT
             if end is not None:
                 return self.stop(End.PROOF if proven and end.given_up else end)
 
@@ -209,7 +209,7 @@ class Watch:
             return End.BUDGET
         if quiet > budget.quiet_instructions or quiet_cpu > budget.quiet_cpu_seconds:
             return End.NO_PROGRESS
-        if quiet_cpu > _SAMPLE_AFTER:
+        if quiet_cpu > budget.sampled_after_cpu_seconds:
             end = self._sampled(used.cpu_seconds)
             if end is not None:
                 return end
@@ -308,6 +308,20 @@ class Watch:
         end = _or_console_limit(End.QEMU_EXITED, self._console)
         told = end is End.QEMU_EXITED and self.shutdown() is End.HOST_ENDED
         return Ending(End.HOST_ENDED if told else end, usage)
+
+
+def _awaited(marker: bytes | None, kill_at: bytes | None) -> dict[Sign, Any]:
+    """What is looked for on the console, as pexpect takes it."""
+    awaited: dict[Sign, Any] = {
+        Sign.PROOF: PROOF,
+        Sign.END_OF_PANIC: kernellog.END_OF_PANIC,
+        Sign.END_OF_CONSOLE: pexpect.EOF,
+        Sign.NOTHING_NEW: pexpect.TIMEOUT,
+    }
+    texts = {Sign.MARKER: marker, Sign.KILL_AT: kill_at}
+    return awaited | {
+        sign: kernellog.shown(text) for sign, text in texts.items() if text is not None
+    }
 
 
 def _or_console_limit(end: End, console: ConsoleFile) -> End:

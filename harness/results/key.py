@@ -26,7 +26,7 @@ class Key:
     cpus: int = about("number of CPUs")
     icount_shift: int | None = about("one instruction is 2^n ns of guest time; null: real time")
     probe: bool = about("whether the guest was stopped at its first instruction and looked at")
-    console: str = about("file, or terminal for an interactive one")
+    console: str = about("file; of guests that somebody talked to: terminal, dialogue")
     profile: str | None = about("of the kernel command line; null: an own one")
     boot_image: str | None = about("SHA-256 over registers and RAM at the start; null: not known")
 

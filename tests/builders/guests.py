@@ -158,6 +158,14 @@ class X86Program(Program):
         self.code += bytes.fromhex("83 c0 01 eb fb")  # add eax, 1; jmp -5
         return self
 
+    def echo(self) -> Self:
+        """Says what the serial port hears, for ever: looks for a byte, reads it, writes it."""
+        self.code += bytes.fromhex(
+            "66 ba fd 03 ec a8 01 74 fb"
+        )  # in al, LSR until its bit 0 is set
+        self.code += bytes.fromhex("66 ba f8 03 ec ee eb ef")  # in al, RBR; out THR, al; again
+        return self
+
     def reset(self) -> Self:
         """A triple fault: an exception with an empty IDT. Needs a stack."""
         self.code += bytes.fromhex("6a 00 6a 00")  # push 0; push 0

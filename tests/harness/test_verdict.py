@@ -244,6 +244,17 @@ def test_a_shell_of_ours_after_the_proof_is_no_program_of_the_users() -> None:
     assert "then init exited with 3" in judgement.reason
 
 
+@pytest.mark.parametrize("shell", ["shell", "dialogue"])
+def test_a_kernel_that_dies_while_one_talks_to_a_shell_of_ours(shell: str) -> None:
+    talked = dataclasses.replace(X86, cmdline=f"{X86.cmdline} bootproof.next=/bootproof/{shell}")
+    panic = b"[ 2.0] Kernel panic - not syncing: sysrq triggered crash\r\n"
+    judgement = judge(talked.expected, Observation(talked.text() + panic, End.GUEST_RESET))
+    assert judgement.verdict is Verdict.PANIC
+    assert judgement.reason.endswith("; then kernel panic: sysrq triggered crash")
+    left = judge(talked.expected, Observation(talked.text(), End.PROOF))
+    assert (left.verdict, left.reason.count("did not end")) == (Verdict.BOOTED, 0)
+
+
 # --- what the kernel itself says ---------------------------------------------------------------
 
 WARN = b"[ 0.5] WARNING: CPU: 0 PID: 1 at x.c:1 f+0x1/0x2\r\n"

@@ -133,7 +133,7 @@ def test_busybox_lists_it() -> None:
 
 GUEST = resources.files("loader").joinpath("guest")
 PROGRAMS = (
-    *("init", "shell", "run-tests"),
+    *("init", "shell", "run-tests", "dialogue"),
     *("init-exits", "init-fails", "init-powers-off", "init-restarts", "init-sleeps"),
 )
 
