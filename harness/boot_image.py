@@ -132,10 +132,11 @@ def _machine(
             f"{file}: $.banks: {format_size(image.memory_size)} of RAM, but"
             f" {format_size(request.memory)} was asked for (--memory)"
         )
-    if len(image.cpus) > 1:
+    handed_over = len(image.cpus)
+    if handed_over > 1 and request.smp not in (None, handed_over):
         raise UserError(
-            f"{file}: $.cpus: registers for {len(image.cpus)} CPUs, but machines start CPU 0 only;"
-            " the guest starts the others"
+            f"{file}: $.cpus: registers for {handed_over} CPUs, but {request.smp} of them asked for"
+            " (--smp)"
         )
     board, size = _room_for(file, image, request.board)
     machine = Machine.with_defaults(
@@ -143,7 +144,7 @@ def _machine(
         memory=size,
         board=board,
         cpu=request.cpu or ARCHES[image.arch].cpu_for(image.cpus[0]),
-        cpus=request.smp or told.cpus or 1,
+        cpus=handed_over if handed_over > 1 else request.smp or told.cpus or 1,
         binary=request.qemu_path,
         page_size=_page_size(image, memory),
     )

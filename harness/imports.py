@@ -9,6 +9,7 @@ was found. All addresses are guest-physical.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from bootproof.harness.qemu.remote import RemoteStub
 from bootproof.harness.record import rundir
 from bootproof.loader import bootimage, strictjson
 from bootproof.loader.address import Range, align_down, align_up, format_size, joined
-from bootproof.loader.arch import Seen, some_from_json
+from bootproof.loader.arch import Seen, SeenError, some_from_json
 from bootproof.loader.arch.table import ARCHITECTURES, IMPORTING
 from bootproof.loader.boot_parameters import BootParameters
 from bootproof.loader.bootimage import BootImage
@@ -66,7 +67,7 @@ class Imported:
 
     image: BootImage
     source: str
-    cpus: int
+    cpus: int = 1
     left_out: tuple[Range, ...] = ()
 
 
@@ -116,8 +117,25 @@ def _from_core(request: Request, source: ImageSource) -> Imported:
         for load in core.loads:
             _copy(source, load, memory)
         seen = _known_better(request, arch, cpus[0])
-        imported = _imported(request, arch, seen, memory, "core of a machine", len(cpus))
+        imported = _imported(request, arch, seen, memory, "core of a machine")
+        imported = _with_others(imported, cpus[1:], memory)
         return _without_devices(request, imported, memory)
+
+
+def _with_others(imported: Imported, others: Sequence[Seen], memory: GuestMemory) -> Imported:
+    """With the CPUs that wait for the kernel to start them, where enough is seen of all of them."""
+    image = imported.image
+    try:
+        found = [
+            complete(image.arch, seen, memory, bootimage.NO_PROTOCOL, number)
+            for number, seen in enumerate(others, 1)
+        ]
+    except SeenError:
+        return replace(imported, cpus=1 + len(others))
+    registers = (one.registers for one in found)
+    unseen = itertools.chain(image.unseen, *(one.unseen for one in found))
+    image = replace(image, cpus=(*image.cpus, *registers), unseen=tuple(unseen))
+    return replace(imported, image=image, cpus=1 + len(others))
 
 
 def _from_ram(request: Request, source: ImageSource) -> Imported:
@@ -135,7 +153,7 @@ def _from_ram(request: Request, source: ImageSource) -> Imported:
             _copy(source, Load(place, offset, place.size), memory)
             offset += place.size
         seen = _known_better(request, arch, Seen({}))
-        return _imported(request, arch, seen, memory, "file of RAM", 1)
+        return _imported(request, arch, seen, memory, "file of RAM")
 
 
 def _copy(source: ImageSource, load: Load, memory: GuestMemory) -> None:
@@ -197,7 +215,7 @@ def _from_halted(request: Request, arch: str, stub: RemoteStub) -> Imported:
             for data in stub.memory(bank.base, bank.size):
                 memory.write_sparse(address, data)
                 address += len(data)
-        return _imported(request, arch, seen, memory, "gdb stub", 1)
+        return _imported(request, arch, seen, memory, "gdb stub")
 
 
 def _seen(arch: str, stub: RemoteStub) -> Seen:
@@ -267,7 +285,7 @@ def _with_tables(told: BootParameters) -> tuple[Range, ...]:
 
 
 def _imported(
-    request: Request, arch: str, seen: Seen, memory: GuestMemory, source: str, cpus: int
+    request: Request, arch: str, seen: Seen, memory: GuestMemory, source: str
 ) -> Imported:
     found = complete(arch, seen, memory, request.protocol)
     gone = _without_firmware(arch, memory)
@@ -280,7 +298,7 @@ def _imported(
         provenance={"imported from": f"{source}: {where}"},
         unseen=found.unseen,
     )
-    return Imported(image, source, cpus, gone)
+    return Imported(image, source, left_out=gone)
 
 
 def _without_firmware(arch: str, memory: GuestMemory) -> tuple[Range, ...]:

@@ -74,7 +74,7 @@ class Unseen:
 class BootImage:
     """A guest that is ready to be started.
 
-    `cpus` holds the registers of CPU 0, 1, …; CPUs beyond are left as the machine resets them.
+    `cpus` holds the registers of CPU 0, 1, …, of which the kernel starts all but the first.
     `regions` names what lies where in guest-physical RAM. `provenance` is free-form text about
     where it comes from (kernel, digests, offset, command line). `unseen` is empty unless it was
     imported: then all else was seen.
@@ -106,7 +106,7 @@ class BootImage:
         """The registers that were not seen, by why they are known: "assumed by linux64"."""
         found: dict[str, list[str]] = {}
         for item in self.unseen:
-            found.setdefault(str(item), []).append(item.field.rpartition(".")[2])
+            found.setdefault(str(item), []).append(item.field.removeprefix("cpus[0]."))
         return found
 
     def region(self, name: str) -> Range | None:

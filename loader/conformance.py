@@ -60,12 +60,13 @@ def findings(
     hardware = Hardware(
         registers or image.cpus[0],
         read,
-        image.region("kernel"),
-        system or {},
-        image.ram,
-        cpus or told,
-        [region for region in image.regions if _inside(image, region)],
-        resident,
+        footprint=image.region("kernel"),
+        system=system or {},
+        ram=image.ram,
+        cpus=cpus or told,
+        others=image.cpus[1:],
+        regions=[region for region in image.regions if _inside(image, region)],
+        resident=resident,
     )
     return tuple(marked(broken_rules(image.protocol, hardware), image.unseen))
 

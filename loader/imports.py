@@ -28,14 +28,16 @@ _MOST_FOUND: Final = 4  # that a message names
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """A complete state of CPU 0, the name of the protocol that it follows, and what is marked."""
+    """A complete state of a CPU, the name of the protocol that it follows, and what is marked."""
 
     registers: Registers
     protocol: str
     unseen: tuple[Unseen, ...]
 
 
-def complete(arch: str, seen: Seen, memory: RamFile, protocol: str | None = None) -> Completed:
+def complete(
+    arch: str, seen: Seen, memory: RamFile, protocol: str | None = None, cpu: int = 0
+) -> Completed:
     """Everything that is needed to start the CPU again, from what was seen of it.
 
     Without `protocol` it is told by RAM. Raises SeenError naming the register that is missing, or
@@ -69,7 +71,7 @@ def complete(arch: str, seen: Seen, memory: RamFile, protocol: str | None = None
             )
         if mark is not None:
             unseen.append(pointed if pointed and pointed.field == name else mark)
-    marks = tuple(Unseen(f"cpus[0].{u.field}", u.how, u.source) for u in unseen)
+    marks = tuple(Unseen(f"cpus[{cpu}].{u.field}", u.how, u.source) for u in unseen)
     return Completed(ARCHITECTURES[arch].registers(**values), protocol, marks)
 
 
@@ -153,7 +155,8 @@ def marked(findings: Iterable[RuleFinding], unseen: Sequence[Unseen]) -> Iterato
 
     A finding names the register that it is about, in its code or its sentence.
     """
-    marks = {item.field.rpartition(".")[2]: item for item in unseen}
+    first = "cpus[0]."
+    marks = {u.field.removeprefix(first): u for u in unseen if u.field.startswith(first)}
     for finding in findings:
         words = set(_WORD.findall(f"{finding.code} {finding.sentence}".lower()))
         resting = [f"{name} is {mark}" for name, mark in marks.items() if name in words]

@@ -37,9 +37,11 @@ ROM = Range.between(0xA0000, MIB)
 
 X86_64, AARCH64, RISCV64 = (default_kernels(arch)[0] for arch in ("x86_64", "aarch64", "riscv64"))
 CASES = {
-    "bzimage-linux32": Case("x86_64", X86_64, "bzimage", "linux32", board="pc"),
+    "bzimage-linux32": Case("x86_64", X86_64, "bzimage", "linux32", board="pc", smp=2),
     "elf-pvh": Case("x86_64", X86_64, "elf", "pvh"),
-    "arm64": Case("aarch64", AARCH64, "image", "arm64", ARCHES["aarch64"].ram_base() + 2 * MIB),
+    "arm64": Case(
+        *("aarch64", AARCH64, "image", "arm64", ARCHES["aarch64"].ram_base() + 2 * MIB), smp=2
+    ),
     "riscv64": Case("riscv64", RISCV64, "image", "riscv64", ARCHES["riscv64"].ram_base()),
 }
 
@@ -117,6 +119,7 @@ def test_import(name: str, run_directory: RunDirectory, capsys: pytest.CaptureFi
         core.write_bytes(read_from_qemu(dumped, dumped.stat().st_size))
         assert cli.main(["import", str(core), "--out", str(directory / "by-core")]) == 0
         guest.compare(directory / "by-core")
+    assert len(bootimage.open_boot_image(directory / "by-core").cpus) == case.smp
     assert (directory / "by-core" / "ram.img").stat().st_blocks * 512 < core.stat().st_size / 2
     core.unlink()
     board = prepared.start.machine.board
@@ -124,5 +127,7 @@ def test_import(name: str, run_directory: RunDirectory, capsys: pytest.CaptureFi
         capsys.readouterr()
         words = [str(directory / image), "--machine", board, "--out", str(directory / "run")]
         assert cli.main(["run", *words]) == 0
-        verdict = re.search(r"^verdict +(.*)$", capsys.readouterr().out, re.MULTILINE)
+        said = capsys.readouterr().out
+        verdict = re.search(r"^verdict +(.*)$", said, re.MULTILINE)
         assert verdict and verdict[1].startswith("booted: "), verdict
+        assert ("2 CPUs" if case.smp == 2 else "1 CPU,") in said

@@ -105,7 +105,9 @@ def _print(imported: Imported, out: Path) -> None:
     from bootproof.loader.errors import one_line
 
     image = imported.image
-    cpus = f", of {imported.cpus} CPUs the first" if imported.cpus > 1 else ""
+    cpus = f", {imported.cpus} CPUs" if imported.cpus > 1 else ""
+    if len(image.cpus) < imported.cpus:
+        cpus += ", of which the first is seen whole"
     print(f"source    {imported.source}: {image.arch}{cpus}")
     print(f"protocol  {image.protocol}, entered at {image.entry:#x} in {image.cpus[0].mode}")
     for area in image.ram:

@@ -14,7 +14,7 @@ from bootproof.harness.text import printable
 KERNEL_HELP: Final = "hold what is in RAM, and where it is entered, against this kernel"
 _HELPS: Final = {
     "memory": "checked: the banks must be as large",
-    "smp": "CPUs (default: as many as its ACPI tables or its device tree tell of)",
+    "smp": "CPUs, of an image with registers for one (default: as many as its tables tell of)",
 }
 
 

@@ -1,4 +1,4 @@
-"""A BootImage on a machine: reset stubs, and how QEMU's generic loader puts the bytes in place.
+"""A BootImage on a machine: its reset stub, and how QEMU's generic loader puts the bytes in place.
 
 With DEVICES every run of data in ram.img has a generic loader device, and a file, of its own; with
 MAPPED ram.img itself is the guest's RAM (a private mapping, the file never changes). Either way
@@ -18,7 +18,7 @@ from bootproof.harness.observation import Placement
 from bootproof.harness.qemu.argv import Blob, Launch
 from bootproof.harness.qemu.machine import Machine
 from bootproof.loader.address import Banks, Range, align_up, format_size
-from bootproof.loader.arch import Copy, Stub
+from bootproof.loader.arch import Copy, Stub, StubError
 from bootproof.loader.arch.table import ARCHITECTURES, AnyArchitecture
 from bootproof.loader.boot_parameters import reader
 from bootproof.loader.bootimage import BootImage
@@ -26,6 +26,7 @@ from bootproof.loader.layout import LayoutError, Region, Wanted, place
 from bootproof.loader.memory import GuestMemory
 
 DEVICES_DIRECTORY = "devices"
+_STUB = "stub0.bin"
 _MERGE_GAP = 64 << 10  # a loader device costs more than reading this many zeros
 _MOST_DEVICES = 256  # beyond, the smallest gaps are filled with their zeros
 
@@ -46,9 +47,9 @@ class PlacedImage:
 
     launch: Launch
     files: tuple[DeviceFile, ...]
-    # The code of the reset stubs, by the names of their files.
-    stubs: tuple[tuple[str, bytes], ...]
-    # Guest-physical RAM that is not as the boot image says at the entry: stubs, staging areas, and
+    # The code of the reset stub.
+    stub: bytes
+    # Guest-physical RAM that is not as the boot image says at the entry: stub, staging areas, and
     # what the machine fills by itself.
     working_areas: tuple[Range, ...]
     # Guest-physical data that may lie under ROM, where the RAM's own bytes tell nothing.
@@ -72,11 +73,11 @@ def place_image(
     together = _extents(memory, data, reserved)
     staged = _each_inside(together, reserved) if machine.writes_reserved else []
     taken = [*machine.reserved, *(Region("data", extent) for extent in data)]
-    stub_places, staging = _room(image, arch, taken, staged)
-    extents = _extents(memory, data, [*reserved, *stub_places, *staging])
+    stub_place, staging = _room(image, arch, taken, staged)
+    extents = _extents(memory, data, [*reserved, stub_place, *staging])
     covered = [] if machine.writes_reserved else _each_inside(extents, reserved)
     moved = list(zip(staged, staging, strict=True))
-    stubs = _stubs(image, memory, stub_places, moved)
+    stub = _stub(image, memory, stub_place, moved)
     parts = [*((part, part.start) for part in covered), *((part, a.start) for part, a in moved)]
     if placement is Placement.DEVICES:
         direct = (part for extent in extents for part in _outside(extent, reserved))
@@ -85,13 +86,13 @@ def place_image(
     mapped = placement is Placement.MAPPED
     untouched = [part for hole in reserved for part in _outside(hole, [*staged, *covered])]
     return PlacedImage(
-        launch=_launch(files, stubs, machine.cpus if arch.every_cpu else 0, mapped=mapped),
+        launch=_launch(files, stub, machine.cpus if arch.every_cpu else 1, mapped=mapped),
         files=files,
-        stubs=tuple((_stub_file(number), stub.code) for number, stub in enumerate(stubs)),
-        working_areas=(*(Range(s.address, arch.stub_size) for s in stubs), *staging, *untouched),
+        stub=stub.code,
+        working_areas=(Range(stub.address, arch.stub_size), *staging, *untouched),
         covered=tuple(covered),
         added=(
-            *(Region("reset stub", Range(s.address, len(s.code))) for s in stubs),
+            Region("reset stub", Range(stub.address, len(stub.code))),
             *(Region("staging area", area) for area in staging),
         ),
     )
@@ -105,34 +106,27 @@ def _check_beside_firmware(data: Sequence[Range], machine: Machine) -> None:
             raise LayoutError(what, field="ram.img", value=hex(over.start))
 
 
-def _stubs(
-    image: BootImage,
-    memory: GuestMemory,
-    places: Sequence[Range],
-    moved: Sequence[tuple[Range, Range]],
-) -> list[Stub]:
-    """A stub for each CPU; the first one moves what is staged."""
+def _stub(
+    image: BootImage, memory: GuestMemory, place: Range, moved: Sequence[tuple[Range, Range]]
+) -> Stub:
+    """That of CPU 0, which moves what is staged: the others must wait, as the machine has them."""
+    arch, read = ARCHITECTURES[image.arch], reader(memory)
+    for number, registers in enumerate(image.cpus[1:], 1):
+        if what := arch.runs(registers, image.cpus[0], read):
+            raise StubError(
+                f"CPU {number} {what}",
+                field=f"cpus[{number}]",
+                advice="machines start CPU 0 alone: give the others as a CPU's reset leaves them,"
+                " or not at all",
+            )
     copies = tuple(Copy(area.start, part.start, area.size) for part, area in moved)
-    stub = ARCHITECTURES[image.arch].stub
-    return [
-        stub(registers, place.start, copies if number == 0 else (), reader(memory))
-        for number, (registers, place) in enumerate(zip(image.cpus, places, strict=True))
-    ]
+    return arch.stub(image.cpus[0], place.start, copies, read)
 
 
-def _launch(
-    files: Sequence[DeviceFile], stubs: Sequence[Stub], cpus: int, *, mapped: bool
-) -> Launch:
-    """Of `cpus`, those without a stub of their own begin in the first one's."""
+def _launch(files: Sequence[DeviceFile], stub: Stub, cpus: int, *, mapped: bool) -> Launch:
+    """`cpus` of the machine begin in the stub."""
     blobs = [Blob(file.path, file.address) for file in files]
-    blobs += [Blob(_stub_file(number), stub.address) for number, stub in enumerate(stubs)]
-    entries = [stub.loader_entry for stub in stubs]
-    entries += entries[:1] * (cpus - len(stubs))
-    return Launch(tuple(blobs), tuple(entries), mapped)
-
-
-def _stub_file(number: int) -> str:
-    return f"stub{number}.bin"
+    return Launch((*blobs, Blob(_STUB, stub.address)), (stub.loader_entry,) * cpus, mapped)
 
 
 def _extents(memory: GuestMemory, data: Sequence[Range], apart: Sequence[Range]) -> list[Range]:
@@ -145,8 +139,7 @@ def _extents(memory: GuestMemory, data: Sequence[Range], apart: Sequence[Range])
 
 def write(placed: PlacedImage, memory: GuestMemory, directory: Path) -> None:
     """Writes the files for QEMU into the run directory."""
-    for name, code in placed.stubs:
-        (directory / name).write_bytes(code)
+    (directory / _STUB).write_bytes(placed.stub)
     if placed.files:
         (directory / DEVICES_DIRECTORY).mkdir(exist_ok=True)
     for part in placed.files:
@@ -181,23 +174,19 @@ def file_offset(memory: GuestMemory, address: int) -> int:
 
 def _room(
     image: BootImage, arch: AnyArchitecture, taken: Sequence[Region], staged: Sequence[Range]
-) -> tuple[list[Range], list[Range]]:
-    """For the stubs, and for what is staged; QEMU's loader device starts no CPU at address 0."""
-    stubs = Range.between(max(arch.stub_window.start, 0x1000), arch.stub_window.end)
+) -> tuple[Range, list[Range]]:
+    """For the stub, and for what is staged; QEMU's loader device starts no CPU at address 0."""
+    window = Range.between(max(arch.stub_window.start, 0x1000), arch.stub_window.end)
     wanted = [
-        Wanted(f"reset stub of CPU {number}", arch.stub_size, 0x1000, stubs)
-        for number in range(len(image.cpus))
-    ]
-    wanted += [
-        Wanted(f"staging area for {part}", align_up(part.size, 0x1000), 0x1000) for part in staged
+        Wanted("reset stub", arch.stub_size, 0x1000, window),
+        *(Wanted(f"staging area for {p}", align_up(p.size, 0x1000), 0x1000) for p in staged),
     ]
     kernel = [region for region in image.regions if region.name == "kernel"]
     try:
         placed = place(image.ram, [*image.regions, *taken], wanted)
     except LayoutError:  # what is called a region may still be empty; but the kernel's will not be
         placed = _place_anywhere(image, [*kernel, *taken], wanted)
-    places = [region.range for region in placed]
-    return places[: len(image.cpus)], places[len(image.cpus) :]
+    return placed[0].range, [region.range for region in placed[1:]]
 
 
 def _place_anywhere(

@@ -177,6 +177,9 @@ class Architecture(Generic[R]):
     # reset to the registers, and leaves guest RAM, which it is given to read, as it is. Raises
     # StubError for a state that cannot be reached this way.
     stub: Callable[[R, int, Sequence[Copy], Read], Stub]
+    # What a CPU beside the first one, whose registers follow, is seen to do before the kernel asks
+    # for it; nothing where it waits.
+    runs: Callable[[R, R, Read], str]
     # Whether the stub is for every CPU of the machine: a firmware keeps the others then. Else they
     # are off until the kernel asks for them.
     every_cpu: bool = False
@@ -198,6 +201,20 @@ def check_width(name: str, value: int, bits: int, *, part: str = "") -> None:
     if not 0 <= value < 1 << bits:
         why = f"does not fit {bits} bits" if bits else "does not exist in 32-bit mode"
         refuse(name, hex(value), f"{why} ({name} {part})" if part else why)
+
+
+def code_at(read: Read, address: int, size: int) -> bytes:
+    """Guest-physical `size` bytes of what may be code; nothing where there is none."""
+    found = read(address, size) if address >= 0 else None
+    return found if found and any(found) else b""
+
+
+def around(read: Read, pc: int, instructions: int) -> tuple[int, ...]:
+    """The 4-byte instruction at `pc`, and as many before it and after it; nothing without any."""
+    if not code_at(read, pc, 4):
+        return ()
+    words = (code_at(read, pc + 4 * step, 4) for step in range(-instructions, instructions + 1))
+    return tuple(int.from_bytes(word, "little") for word in words)
 
 
 def to_json(registers: Registers) -> dict[str, Any]:

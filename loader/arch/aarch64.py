@@ -25,6 +25,7 @@ from bootproof.loader.arch import (
     Seen,
     Stub,
     StubError,
+    around,
     check_width,
     refuse,
 )
@@ -156,6 +157,19 @@ class _Assembler:
         return code + struct.pack(f"<{len(pool)}Q", *pool)
 
 
+# --- CPUs that wait for the kernel ---------------------------------------------------------------
+
+_WAITS: Final = (0xD503205F, 0xD503207F)  # wfe, wfi
+_LOOP: Final = 4  # instructions, of a loop around one of them
+
+
+def _runs(r: Arm64Registers, _first: Arm64Registers, read: Read) -> str:
+    """One that is off has its pc where its reset left it; one that spins waits for an event."""
+    code = around(read, r.pc, _LOOP)
+    waits = not r.pc or not code or any(word in _WAITS for word in code)
+    return "" if waits else f"is at {r.pc:#x}, in code that waits for nothing"
+
+
 # --- what others show of a CPU -------------------------------------------------------------------
 
 _PRSTATUS_AT: Final = 112  # of struct elf_prstatus: x0 to x30, sp, pc, pstate
@@ -205,4 +219,5 @@ AARCH64: Final = Architecture(
     stub_size=STUB_SIZE,
     stub_window=Range(0, U64_MAX),
     stub=_stub,
+    runs=_runs,
 )

@@ -32,6 +32,7 @@ from bootproof.loader.arch import (
     Seen,
     Stub,
     StubError,
+    around,
     check_width,
     refuse,
 )
@@ -249,6 +250,19 @@ class _Assembler:
         return code + struct.pack(f"<{len(pool)}Q", *pool)
 
 
+# --- harts that wait for the kernel --------------------------------------------------------------
+
+_WFI: Final = 0x1050_0073
+_LOOP: Final = 4  # instructions, of a loop around it
+
+
+def _runs(r: RiscvRegisters, _first: RiscvRegisters, read: Read) -> str:
+    """The firmware keeps the others; what lies there is the machine's, and no boot image's."""
+    code = around(read, r.pc, _LOOP)
+    waits = not code or _WFI in code or FIRMWARE.range.contains(Range(r.pc, 1))
+    return "" if waits else f"is at {r.pc:#x}, in code that waits for nothing"
+
+
 # --- what others show of a hart ------------------------------------------------------------------
 
 _PRSTATUS_AT: Final = 112  # of struct elf_prstatus: pc, x1 to x31
@@ -304,5 +318,6 @@ RISCV64: Final = Architecture(
     stub_size=STUB_SIZE,
     stub_window=Range(0, U64_MAX),
     stub=_stub,
+    runs=_runs,
     every_cpu=True,
 )

@@ -27,6 +27,7 @@ from bootproof.loader.arch import (
     Stub,
     StubError,
     check_width,
+    code_at,
     refuse,
     x86_paging,
 )
@@ -561,10 +562,34 @@ def _u32(value: int) -> bytes:
     return struct.pack("<I", value & 0xFFFFFFFF)
 
 
+# --- CPUs that wait for the kernel ---------------------------------------------------------------
+
+_HLT: Final = 0xF4
+_JUMP_TO_ITSELF: Final = b"\xeb\xfe"
+_RFLAGS_IF: Final = 1 << 9
+
+
+def _runs(r: X86Registers, first: X86Registers, read: Read) -> str:
+    """What is in the registers of a CPU that waits for its SIPI is lost by that: after a reset, and
+    where a VMM gives every CPU those of the first one. A firmware halts the others.
+    """
+    if r.pc in (_RESET_CS_BASE + 0xFFF0, first.pc):
+        return ""
+    place: int | None = r.pc
+    if r.long_mode:
+        place = x86_paging.Walker(read, r.cr3, r.cr4, r.efer).walk(r.pc).physical
+    code = b"" if place is None else code_at(read, place - 1, 3)
+    halts = _HLT in code[:2] or code[1:] == _JUMP_TO_ITSELF
+    if not code or (halts and not r.rflags & _RFLAGS_IF):
+        return ""
+    return f"is at {r.pc:#x} in {r.mode}, neither halted nor in wait for its SIPI"
+
+
 X86_64: Final = Architecture(
     name="x86_64",
     registers=X86Registers,
     stub_size=_STUB_SIZE,
     stub_window=Range.between(_STUB_SIZE, _STUB_LIMIT),  # page 0: real-mode vectors
     stub=_stub,
+    runs=_runs,
 )

@@ -64,6 +64,8 @@ class Hardware(Generic[R]):
     # The machine's RAM, and how many CPUs it has; rules that need either leave out what is unknown.
     ram: Sequence[Range] = ()
     cpus: int | None = None
+    # The registers of the CPUs beside the first one, where they are known.
+    others: Sequence[R] = ()
     # What the loader says lies where.
     regions: Sequence[Region] = ()
     # RAM where a firmware stays, out of which the kernel has to be kept.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from bootproof.loader.address import GIB, Range, align_down, format_size
-from bootproof.loader.arch.aarch64 import PSTATE_DAIF, Arm64Registers
+from bootproof.loader.arch.aarch64 import AARCH64, PSTATE_DAIF, Arm64Registers
 from bootproof.loader.pe import ARM64_MAGIC, ImageHeader
 from bootproof.loader.rules import (
     Findings,
@@ -17,6 +17,7 @@ from bootproof.loader.rules import (
     device_tree,
     documents,
     pieces,
+    secondary,
     violation,
 )
 from bootproof.loader.rules.entry import held_at
@@ -43,6 +44,7 @@ def arm64(hardware: Hardware[Arm64Registers]) -> Findings:
         yield violation("exception-level", what, _CALL, value=r.exception_level)
     yield from _mmu_and_caches(hardware, r)
     yield from held_at(hardware, r.pc, _CALL)
+    yield from secondary.wait(hardware, AARCH64.runs, _CALL)
     yield from _image_base(hardware)
     yield from _device_tree(hardware, r.x[0])
 

@@ -24,6 +24,9 @@ BOOT_IMAGE: Final = "docs/boot-image.md"
 PAGING: Final = "Intel SDM vol. 3A, 4.5 and 4.6"
 
 
+START_UP: Final = "Intel SDM vol. 3A, 9.4.3 (MP Initialization Protocol Algorithm)"
+
+
 def acpi(section: str) -> str:
     return f"ACPI Specification 6.5, section {section}"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from bootproof.loader.address import Range
-from bootproof.loader.arch.riscv64 import A0, A1, PRIVILEGE_S, RiscvRegisters
+from bootproof.loader.arch.riscv64 import A0, A1, PRIVILEGE_S, RISCV64, RiscvRegisters
 from bootproof.loader.device_tree import DeviceTree
 from bootproof.loader.pe import RISCV64_MAGIC, ImageHeader
 from bootproof.loader.rules import (
@@ -19,6 +19,7 @@ from bootproof.loader.rules import (
     device_tree,
     documents,
     pieces,
+    secondary,
     violation,
 )
 from bootproof.loader.rules.entry import held_at
@@ -28,6 +29,7 @@ _COMMAND_LINE_MOST: Final = 1023  # without the NUL
 _REGISTERS: Final = f"{documents.RISCV}, Register state"
 _MMU: Final = f"{documents.RISCV}, MMU state"
 _FIRMWARE: Final = f"{documents.RISCV}, Reserved memory for resident firmware"
+_ENTRY: Final = f"{documents.RISCV}, Kernel entry"
 _LOCATION: Final = f"{documents.RISCV}, Kernel location"
 
 
@@ -35,6 +37,7 @@ def riscv64(hardware: Hardware[RiscvRegisters]) -> Findings:
     r = hardware.registers
     yield from _hart(hardware, r)
     yield from held_at(hardware, r.pc, _LOCATION)
+    yield from secondary.wait(hardware, RISCV64.runs, _ENTRY)
     raw = hardware.read(r.pc, ImageHeader.SIZE)
     header = ImageHeader.from_bytes(raw) if raw else None
     is_image = header is not None and header.magic == RISCV64_MAGIC

@@ -8,8 +8,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from bootproof.loader.arch.x86_64 import ATTR_LONG, CR0_PE, CR0_PG, Segment, X86Registers
-from bootproof.loader.rules import Findings, Hardware, violation
+from bootproof.loader.arch.x86_64 import (
+    ATTR_LONG,
+    CR0_PE,
+    CR0_PG,
+    X86_64,
+    Segment,
+    X86Registers,
+)
+from bootproof.loader.rules import Findings, Hardware, documents, secondary, violation
 from bootproof.loader.rules.entry import held_at
 
 _FLAT: Final = 0xFFFFFFFF
@@ -27,6 +34,10 @@ _ATTR_DB: Final = 1 << 14
 def entry(hardware: Hardware[X86Registers], section: str) -> Findings:
     """There is something at the first instruction, and it is the kernel's."""
     yield from held_at(hardware, hardware.registers.pc, section)
+
+
+def others(hardware: Hardware[X86Registers]) -> Findings:
+    yield from secondary.wait(hardware, X86_64.runs, documents.START_UP)
 
 
 def protected_mode_without_paging(r: X86Registers, section: str) -> Findings:

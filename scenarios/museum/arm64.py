@@ -6,6 +6,7 @@ import struct
 from typing import Final
 
 from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.device_tree import DeviceTree, Node
 from bootproof.scenarios.museum import Exhibit
 from bootproof.scenarios.museum.scene import (
@@ -26,6 +27,7 @@ TWO: Final = Setting("arm64", banks=BOARD, cpus=2)
 ZERO: Final = Setting("arm64", banks=SMALL)
 KERNEL: Final = GIB + 16 * MIB
 END: Final = GIB + 64 * MIB
+OFF: Final = Arm64Registers(pc=0)
 
 
 def image_at(address: int) -> Change:
@@ -232,6 +234,12 @@ EXHIBITS: Final = (
     Exhibit(
         "one-cpu-of-two-told",
         *(ARM64, "two CPUs are handed over, /cpus has one", "cpus"),
-        lambda s: s.more_cpus.append(s.registers),
+        lambda s: s.more_cpus.append(OFF),
+    ),
+    Exhibit(
+        "both-cpus-enter",
+        *(TWO, "every CPU is started in the kernel, not the first alone", "secondary-cpu"),
+        lambda s: s.more_cpus.append(s.more_cpus.pop().entered_at(s.registers.pc)),
+        fixed=lambda s: s.more_cpus.append(OFF),
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from bootproof.loader.address import GIB, MIB
@@ -319,6 +320,12 @@ EXHIBITS: Final = (
         "cpus-not-told",
         *(ELF, "two CPUs are handed over, and the kernel is told of one", "cpus"),
         lambda s: s.more_cpus.append(s.registers),
+    ),
+    Exhibit(
+        "cpu-1-runs",
+        *(TWO, "the second CPU is not halted: it runs beside the first", "secondary-cpu"),
+        lambda s: s.more_cpus.append(replace(s.more_cpus.pop(), rflags=0x202)),
+        fixed=lambda s: s.more_cpus.append(s.registers.entered_at(KERNEL + 1)),
     ),
     Exhibit(
         "four-levels-for-five",

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from bootproof.loader.address import GIB, MIB
+from bootproof.loader.arch.riscv64 import RiscvRegisters
 from bootproof.scenarios.museum import Exhibit
 from bootproof.scenarios.museum.scene import FOOTPRINT, Change, Scene, Setting
 
 BASE: Final = 2 * GIB
 KERNEL: Final = BASE + 16 * MIB
 RISCV64: Final = Setting("riscv64", banks=((BASE, 64 * MIB),))
+TWO: Final = Setting("riscv64", banks=((BASE, 64 * MIB),), cpus=2)
 HIGH: Final = Setting("riscv64", banks=((BASE, 4 * GIB),))
 
 
@@ -58,5 +60,11 @@ EXHIBITS: Final = (
         "riscv-another-hart",
         *(RISCV64, "a0 is a hart that the device tree does not know", "hart-in-dtb"),
         lambda s: s.change(x=(*s.registers.x[:10], 7, *s.registers.x[11:])),
+    ),
+    Exhibit(
+        "both-harts-enter",
+        *(TWO, "both harts are in the kernel, not the first alone", "secondary-cpu"),
+        lambda s: s.more_cpus.append(s.more_cpus.pop().entered_at(KERNEL)),
+        fixed=lambda s: s.more_cpus.append(RiscvRegisters(BASE)),
     ),
 )

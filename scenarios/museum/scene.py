@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from bootproof.loader import initramfs
 from bootproof.loader.address import GIB, MIB, Banks, Range
-from bootproof.loader.arch import Registers, riscv64
+from bootproof.loader.arch import riscv64
 from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.arch.x86_64 import X86Registers
 from bootproof.loader.bootimage import BootImage
@@ -58,7 +58,7 @@ class Scene:
     memory: GuestMemory
     registers: Any
     regions: dict[str, Range]
-    more_cpus: list[Registers] = field(default_factory=list)
+    more_cpus: list[Any] = field(default_factory=list)
 
     def image(self) -> BootImage:
         """As it is now."""

@@ -103,11 +103,12 @@ def test_registers_that_the_user_knows(tmp_path: Path, run: Run) -> None:
     assert (code, "$.rxa: unknown key; did you mean" in said) == (2, True), said
 
 
-def core_of(memory: GuestMemory, registers: X86Registers | Arm64Registers) -> bytes:
-    """As QEMU dumps a machine of 64 MiB: RAM, a device's memory, and the CPU."""
+def core_of(memory: GuestMemory, *cpus: X86Registers | Arm64Registers) -> bytes:
+    """As QEMU dumps a machine of 64 MiB: RAM, a device's memory, and its CPUs."""
     loads = [load(area.start, data) for area, data in contents(memory).items()]
     loads = [load(0, memory.read(0, handover.SIZE)), load(0xFD000000, b"device", memsz=4096)]
-    return replace(ElfFile((notes(*x86_notes(registers)), *loads)), type=4).build()
+    each = [one for registers in cpus for one in x86_notes(registers)]
+    return replace(ElfFile((notes(*each), *loads)), type=4).build()
 
 
 def x86_notes(r: X86Registers | Arm64Registers) -> list[bytes]:
@@ -138,6 +139,28 @@ def test_core_of_a_machine(protocol: str, tmp_path: Path, run: Run) -> None:
     assert image.ram == (Range(0, handover.SIZE),)
     assert "left out  0xfd000000-0xfd000fff" in said
     assert "derived   efer: from cr0 and cs" in said
+
+
+def test_core_of_several_cpus(tmp_path: Path, run: Run) -> None:
+    """The others as firmware leaves them; and one of them that is not halted."""
+    with prepared("pvh") as (memory, made):
+        assert isinstance(made.registers, X86Registers)
+        memory.write(0x9000, b"\xf4\xeb\xfd")
+        halted = replace(made.registers, rip=0x9001)
+        (tmp_path / "vm.core").write_bytes(core_of(memory, made.registers, halted))
+        awake = replace(halted, rflags=0x202)
+        (tmp_path / "awake.core").write_bytes(core_of(memory, made.registers, awake))
+    for name, others in (("vm.core", halted), ("awake.core", awake)):
+        code, said = run("import", tmp_path / name, "--out", tmp_path / f"{name}.image")
+        assert code == 0, said
+        assert "x86_64, 2 CPUs\n" in said
+        image, _ = opened(tmp_path / f"{name}.image")
+        assert image.cpus == (made.registers, others)
+        assert "derived   efer, cpus[1].efer: from cr0 and cs" in said
+    codes = [finding.code for finding in conformance.check(tmp_path / "vm.core.image")]
+    assert codes == ["cpus"]  # nothing tells this guest of its second CPU
+    codes = [finding.code for finding in conformance.check(tmp_path / "awake.core.image")]
+    assert codes == ["secondary-cpu", "cpus"]
 
 
 @pytest.mark.parametrize(

@@ -548,11 +548,47 @@ def test_five_levels_of_page_tables_have_a_cpu_that_has_them(tmp_path: Path, run
     assert "max,-cx16,-rdrand,-rdseed" in result.said("machine")
 
 
-# --- what is refused before anything starts ----------------------------------------------------
+# --- images of several CPUs --------------------------------------------------------------------
 
 
 def two_cpus(data: dict[str, Any]) -> None:
     data["cpus"] *= 2
+
+
+def running(data: dict[str, Any]) -> None:
+    """The second CPU is where there is code, and not halted."""
+    two_cpus(data)
+    data["cpus"] = [data["cpus"][0], data["cpus"][1] | {"rip": hex(ENTRY + 1)}]
+
+
+def two_told(guest: Image) -> Image:
+    """The same with ACPI tables of two CPUs."""
+    page = bytearray(guest.page)
+    struct.pack_into("<Q", page, 0x70, 0xE0000)
+    return replace(guest, page=bytes(page), extra={**guest.extra, 0xE0000: acpi.tables(0xE0000, 2)})
+
+
+@pytest.mark.parametrize(
+    ("seen", "change", "told", "verdict"),
+    [
+        (2, two_cpus, True, "booted: 6.1.0-test proved its boot; kernel code at 0x200000"),
+        (1, two_cpus, True, "booted-wrong: the guest has 1 CPU, not 2"),
+        (2, two_cpus, False, "protocol-violation: cpus: the MADT or MP table tells of 1, but the"),
+        (2, running, True, "protocol-violation: secondary-cpu: CPU 1 is at 0x200001 in 64-bit mo"),
+    ],
+)
+def test_an_image_of_two_cpus_boots_with_two(
+    seen: int, change: Change, told: bool, verdict: str, tmp_path: Path, run: Run
+) -> None:
+    guest = proving(lambda truth: truth.text(cpus=str(seen)))
+    directory = (two_told(guest) if told else guest).write(tmp_path / "image", change)
+    result = run(directory)
+    assert ", 2 CPUs, " in result.said("machine")
+    assert result.verdict.startswith(verdict)
+    assert result.code == (0 if verdict.startswith("booted:") else 1)
+
+
+# --- what is refused before anything starts ----------------------------------------------------
 
 
 def other_bank(size: int, address: int = 0) -> Change:
@@ -571,7 +607,7 @@ def register(name: str, value: object) -> Change:
 @pytest.mark.parametrize(
     ("change", "options", "reason"),
     [
-        (two_cpus, [], "$.cpus: registers for 2 CPUs, but machines start CPU 0 only"),
+        (two_cpus, ["--smp", "1"], "$.cpus: registers for 2 CPUs, but 1 of them asked for (--smp"),
         (
             None,
             ["--memory", "128M"],
