@@ -58,9 +58,13 @@ def vmlinux_with_text(program: X86Program) -> bytes:
 
 
 def environment(*path: Path, **variables: str) -> dict[str, str]:
-    """This environment, where bootproof and what is in `path` can be imported."""
+    """This environment, where bootproof and what is in `path` can be imported.
+
+    A pytest there has the plugins that it names, and none that happens to be installed beside us.
+    """
     modules = os.pathsep.join(map(str, (ROOT / "src", *path)))
-    return {**os.environ, "PYTHONPATH": modules, "PYTEST_ADDOPTS": ""} | variables
+    pytests = {"PYTEST_ADDOPTS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    return {**os.environ, "PYTHONPATH": modules} | pytests | variables
 
 
 def python(

@@ -61,8 +61,8 @@ def suite(tmp_path: Path) -> Path:
 
 def run(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """pytest with the plugin, as where it is installed."""
-    words = ["-m", "pytest", "-q", "-p", "patch", "-p", "bootproof.harness.plugin", *options]
-    return python(*words, cwd=directory, path=[directory])
+    plugins = ["-p", "patch", "-p", "xdist", "-p", "bootproof.harness.plugin"]
+    return python("-m", "pytest", "-q", *plugins, *options, cwd=directory, path=[directory])
 
 
 def collected(directory: Path, *options: str) -> list[str]:

@@ -58,7 +58,8 @@ def run(directory: Path, *options: str, tests: str = TESTS) -> subprocess.Comple
     kernel = directory / "vmlinux"
     kernel.write_bytes(vmlinux(X86Program(LOAD).reset()))
     (directory / "test_cases.py").write_text(tests.format(kernel=str(kernel)))
-    return python("-m", "pytest", "-q", "-p", "no:cacheprovider", *options, cwd=directory)
+    words = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "xdist", *options)
+    return python(*words, cwd=directory)
 
 
 def test_cases_as_pytest_tests(tmp_path: Path) -> None:
