@@ -96,8 +96,7 @@ def boot_image(request: Request) -> Outcome:
                 start = replace(start, findings=found)
             out = _run_directory(request)
             _print_request(request, image, machine, start)
-            bootimage.save(image, out)
-            (out / bootimage.RAM).symlink_to((request.directory / bootimage.RAM).absolute())
+            _keep(image, memory, request.directory, out)
             about = {"image": str(request.directory.absolute())}
             with interrupted.noted(out, about):
                 outcome = run_with(start, memory, out)
@@ -117,6 +116,15 @@ def problem(request: Request, judgement: Judgement) -> str | None:
     if judgement.complaints and request.fail_on_complaints:
         return f"the kernel complained: {judgement.complaints[0]}"
     return None
+
+
+def _keep(image: BootImage, memory: GuestMemory, directory: Path, out: Path) -> None:
+    """The boot image, in the run directory: its RAM by a link where that is in one file."""
+    if image.backing:
+        memory.save(out / bootimage.RAM)
+    else:
+        (out / bootimage.RAM).symlink_to((directory / bootimage.RAM).absolute())
+    bootimage.save(replace(image, backing=()), out)
 
 
 # --- the machine -------------------------------------------------------------------------------

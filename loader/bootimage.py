@@ -2,6 +2,7 @@
 
     boot.json   what it is: banks, registers per CPU, entry, protocol, regions, provenance
     ram.img     the bytes of guest RAM, sparse; each bank says at which offset it lies
+    NAME.img    if there is one: a part of RAM that many boot images have in common
 
 The format is public and versioned (docs/boot-image.md, docs/boot-image.schema.json); it knows
 nothing of QEMU. boot.json is written last, so that a directory with a boot.json is complete. A
@@ -42,9 +43,11 @@ _DESCRIPTION_LIMIT: Final = 1 << 20
 _PAGE: Final = 0x1000
 _MOST_BANKS, _MOST_CPUS, _MOST_REGIONS, _MOST_PROVENANCE = 64, 256, 256, 256
 _MOST_UNSEEN: Final = 1024
+_MOST_BACKING: Final = 16
 _TEXT_LIMIT: Final = 65536
 _FIELD_LIMIT: Final = 256
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}", re.ASCII)
+_BACKING_NAME: Final = re.compile(r"(?!ram\.)[a-z][a-z0-9-]{0,31}\.img", re.ASCII)
 
 
 T = TypeVar("T")
@@ -71,13 +74,29 @@ class Unseen:
 
 
 @dataclass(frozen=True, slots=True)
+class Backing:
+    """`size` bytes of RAM at guest-physical `address` that are in a file of their own.
+
+    Of a backing file in the directory; what ram.img has there is not looked at.
+    """
+
+    file: str
+    address: int
+    size: int
+
+    @property
+    def range(self) -> Range:
+        return Range(self.address, self.size)
+
+
+@dataclass(frozen=True, slots=True)
 class BootImage:
     """A guest that is ready to be started.
 
     `cpus` holds the registers of CPU 0, 1, …, of which the kernel starts all but the first.
     `regions` names what lies where in guest-physical RAM. `provenance` is free-form text about
     where it comes from (kernel, digests, offset, command line). `unseen` is empty unless it was
-    imported: then all else was seen.
+    imported: then all else was seen. `backing` is empty where ram.img holds all of RAM.
     """
 
     arch: str
@@ -87,6 +106,7 @@ class BootImage:
     regions: tuple[Region, ...] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
     unseen: tuple[Unseen, ...] = ()
+    backing: tuple[Backing, ...] = ()
 
     @property
     def entry(self) -> int:
@@ -115,6 +135,18 @@ class BootImage:
 
 def save(image: BootImage, directory: Path) -> None:
     """Writes boot.json into `directory`, in which ram.img already is. Atomic."""
+    part = directory / f"{DESCRIPTION}.part"
+    try:
+        part.write_bytes(description(image))
+        part.replace(directory / DESCRIPTION)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        file = str(directory / DESCRIPTION)
+        raise BootImageError(f"cannot be written: {error.strerror}", file=file) from error
+
+
+def description(image: BootImage) -> bytes:
+    """The boot.json of an image."""
     data: dict[str, object] = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -136,14 +168,11 @@ def save(image: BootImage, directory: Path) -> None:
         data["unseen"] = [
             {"field": u.field, "how": u.how.value, "source": u.source} for u in image.unseen
         ]
-    part = directory / f"{DESCRIPTION}.part"
-    try:
-        part.write_text(json.dumps(data, indent=2) + "\n", "utf-8")
-        part.replace(directory / DESCRIPTION)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        file = str(directory / DESCRIPTION)
-        raise BootImageError(f"cannot be written: {error.strerror}", file=file) from error
+    if image.backing:
+        data["backing"] = [
+            {"file": b.file, "address": hex(b.address), "size": hex(b.size)} for b in image.backing
+        ]
+    return (json.dumps(data, indent=2) + "\n").encode()
 
 
 def open_boot_image(directory: Path) -> BootImage:
@@ -158,8 +187,26 @@ def open_boot_image(directory: Path) -> BootImage:
 
 
 def open_ram(image: BootImage, directory: Path) -> GuestMemory:
-    """The RAM of an opened boot image, read-only. Raises GuestMemoryError."""
-    return GuestMemory.open(directory / RAM, image.banks)
+    """The RAM of an opened boot image, to be read. Raises GuestMemoryError.
+
+    With backing files it is put together in memory, for as long as it is open.
+    """
+    memory = GuestMemory.open(directory / RAM, image.banks)
+    if not image.backing:
+        return memory
+    with memory:
+        whole = GuestMemory(image.banks)
+        try:
+            whole.copy_from(memory)
+            for part in image.backing:
+                whole.fill(part.address, part.size)
+                bank = [(part.address, part.size)]
+                with GuestMemory.open(directory / part.file, bank) as file:
+                    whole.copy_from(file)
+        except BaseException:
+            whole.close()
+            raise
+    return whole
 
 
 def parse(raw: bytes) -> BootImage:
@@ -168,7 +215,7 @@ def parse(raw: bytes) -> BootImage:
         strictjson.parse(raw),
         "$",
         ("version", "arch", "protocol", "banks", "cpus"),
-        ("format", "entry", "regions", "provenance", "unseen"),
+        ("format", "entry", "regions", "provenance", "unseen", "backing"),
     )
     if "format" in root:
         strictjson.one_of(root["format"], "$.format", (FORMAT,))
@@ -188,6 +235,7 @@ def parse(raw: bytes) -> BootImage:
         regions=_items(root, "regions", (0, _MOST_REGIONS), _region),
         provenance=_provenance(root.get("provenance", {})),
         unseen=_items(root, "unseen", (0, _MOST_UNSEEN), _unseen),
+        backing=_items(root, "backing", (0, _MOST_BACKING), _backing),
     )
     if "entry" in root and strictjson.number(root["entry"], "$.entry") != image.entry:
         raise ValueError(
@@ -195,7 +243,15 @@ def parse(raw: bytes) -> BootImage:
         )
     _check_disjoint("$.banks", "addresses", [bank.range for bank in image.banks])
     _check_disjoint("$.banks", f"offsets in {RAM}", [bank.file_range for bank in image.banks])
+    _check_backing(image)
     return image
+
+
+def _check_backing(image: BootImage) -> None:
+    _check_disjoint("$.backing", "addresses", [part.range for part in image.backing])
+    for number, part in enumerate(image.backing):
+        if not any(bank.contains(part.range) for bank in image.ram):
+            raise ValueError(f"$.backing[{number}]: {part.range} is not inside one bank")
 
 
 def _read(path: Path) -> bytes:
@@ -267,6 +323,18 @@ def _region(data: object, path: str) -> Region:
             " and . _ + -, the first a letter or digit"
         )
     return Region(name, _range(item, "address", path))
+
+
+def _backing(data: object, path: str) -> Backing:
+    item = strictjson.record(data, path, ("file", "address", "size"))
+    name = item["file"]
+    if not isinstance(name, str) or not _BACKING_NAME.fullmatch(name):
+        raise ValueError(
+            f"{path}.file: {strictjson.shown(name)} is no backing file: up to 32 small letters,"
+            f" digits and -, the first a letter, and then .img, but not {RAM}"
+        )
+    place = _range(item, "address", path)
+    return Backing(name, place.start, place.size)
 
 
 def _unseen(data: object, path: str) -> Unseen:

@@ -244,6 +244,19 @@ class GuestMemory:
             self._io(_copy, fd, file_offset, self._fd, offset, length)
             file_offset += length
 
+    def copy_from(self, other: GuestMemory) -> None:
+        """Copies all that `other` holds to the same guest-physical addresses; holes are left out.
+
+        The kernel copies. Raises GuestMemoryError when not all of it is RAM here.
+        """
+        for extent in other.data_extents():
+            start = other.file_offset(extent.start)
+            self.write_file(extent.start, other.fileno(), start, extent.size)
+
+    def file_offset(self, address: int) -> int:
+        """Where guest-physical `address`, which is RAM, lies in the file."""
+        return self._pieces(address, 1)[0][0]
+
     def copy_out(self, address: int, size: int, fd: int) -> None:
         """Copies `size` bytes at guest-physical `address` to the start of the file `fd`.
 

@@ -127,7 +127,7 @@ def _add_ways(parser: argparse.ArgumentParser) -> None:
         "--keep",
         choices=("all", "failed"),
         default="all",
-        help="of which cases guest RAM is kept, 50 MiB each (%(default)s)",
+        help="of which cases guest RAM is kept (%(default)s)",
     )
     how.add_argument("--ktap", action="store_true", help="KTAP on stdout, all else on stderr")
     how.add_argument("--quiet", action="store_true", help="only failures and the last line")

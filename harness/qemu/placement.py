@@ -157,19 +157,12 @@ def guest_ram(memory: GuestMemory, banks: Banks, *, mapped: bool) -> GuestMemory
     if mapped:
         try:
             for extent in memory.nonzero_extents():
-                ram.write_file(
-                    extent.start, memory.fileno(), file_offset(memory, extent.start), extent.size
-                )
+                start = memory.file_offset(extent.start)
+                ram.write_file(extent.start, memory.fileno(), start, extent.size)
         except BaseException:
             ram.close()
             raise
     return ram
-
-
-def file_offset(memory: GuestMemory, address: int) -> int:
-    """Where guest-physical `address` lies in the backing file."""
-    bank = next(b for b in memory.banks if b.range.contains(Range(address, 1)))
-    return bank.file_offset + address - bank.base
 
 
 def _room(

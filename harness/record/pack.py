@@ -14,7 +14,7 @@ import os
 import re
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -27,6 +27,7 @@ from bootproof.harness.host.files import disk_errors, open_given
 from bootproof.harness.host.process import MOST_WRITTEN
 from bootproof.harness.qemu.session import CONSOLE, RUN_LOG
 from bootproof.harness.record import playback, recording
+from bootproof.harness.record.playback import Recorded
 from bootproof.harness.record.rundir import RECORD, RESULT, TRANSCRIPT
 from bootproof.harness.text import printable
 from bootproof.kernels import scratch
@@ -65,24 +66,27 @@ def pack(directory: Path, out: Path) -> int:
     recorded = playback.open_recorded(directory)
     with (
         disk_errors(out),
-        GuestMemory.open(recorded.ram, recorded.image.banks) as memory,
+        recorded.memory() as memory,
         scratch.beside(out) as draft,
     ):
         with (draft / out.name).open("wb") as raw:
             compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
             with compressor.stream_writer(raw, closefd=False) as file:
-                _write_files(directory, file)
+                _write_files(recorded, file)
                 _write_ram(memory, file)
                 file.write(bytes(2 * _BLOCK))
         (draft / out.name).replace(out)
     return out.stat().st_size
 
 
-def _write_files(directory: Path, file: zstandard.ZstdCompressionWriter) -> None:
+def _write_files(recorded: Recorded, file: zstandard.ZstdCompressionWriter) -> None:
+    whole = bootimage.description(replace(recorded.image, backing=()))
+    _write_member(file, bootimage.DESCRIPTION, whole)
     for name, limit in {**_NEEDED, **_EXTRA}.items():
-        if name in _EXTRA and not (directory / name).exists():
+        path = recorded.directory / name
+        if name == bootimage.DESCRIPTION or (name in _EXTRA and not path.exists()):
             continue
-        _write_member(file, name, recording.read_small(directory / name, limit))
+        _write_member(file, name, recording.read_small(path, limit))
 
 
 def _write_ram(memory: GuestMemory, file: zstandard.ZstdCompressionWriter) -> None:
@@ -147,6 +151,8 @@ def _unpack(archive: _Archive, directory: Path) -> None:
             raise ValueError(f"is no pack of a run: {name} is not where it belongs")
         archive.copy(member, limit, directory / name)
     image = bootimage.parse((directory / bootimage.DESCRIPTION).read_bytes())
+    if image.backing:
+        raise ValueError(f"{bootimage.DESCRIPTION}: RAM that is not in the pack")
     if image.memory_size > ARCHES[image.arch].memory_limit:
         raise ValueError(f"{bootimage.DESCRIPTION}: {format_size(image.memory_size)} of RAM")
     extra = dict(_EXTRA)

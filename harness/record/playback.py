@@ -47,7 +47,7 @@ class Recorded:
 
     directory: Path
     image: BootImage
-    ram: Path  # the file of guest RAM
+    home: Path  # the directory that holds the guest's RAM
     record: Record
     machine: Machine  # the one of the record, with the QEMU that is here
     transcript: bytes
@@ -57,10 +57,14 @@ class Recorded:
     def log(self) -> Path:
         return self.directory / RUN_LOG
 
+    def memory(self) -> GuestMemory:
+        """The guest's RAM before its first instruction, to be read. Raises GuestMemoryError."""
+        return bootimage.open_ram(self.image, self.home)
+
 
 def open_recorded(directory: Path) -> Recorded:
     """Reads and checks all that a playback needs. Raises UserError and LoaderError."""
-    image, ram = _boot_image(directory)
+    image, home = _boot_image(directory)
     record = recording.load(directory)
     machine = _machine(record, image, directory)
     try:
@@ -68,11 +72,11 @@ def open_recorded(directory: Path) -> Recorded:
     except ReplayLogError as error:
         raise UserError(f"{directory / RUN_LOG}: {error}") from error
     transcript = recording.read_small(directory / CONSOLE, _CONSOLE_LIMIT)
-    return Recorded(directory, image, ram, record, machine, transcript, log.instructions)
+    return Recorded(directory, image, home, record, machine, transcript, log.instructions)
 
 
 def _boot_image(directory: Path) -> tuple[BootImage, Path]:
-    """The boot image of a run, and its RAM; of somebody else's image a run has but a link to it."""
+    """The boot image of a run, and where its RAM is: a run of somebody else's has a link to it."""
     description, ram = directory / bootimage.DESCRIPTION, directory / bootimage.RAM
     if not description.exists():
         raise UserError(f"{directory}: is not the directory of a run: no {bootimage.DESCRIPTION}")
@@ -85,7 +89,7 @@ def _boot_image(directory: Path) -> tuple[BootImage, Path]:
         image = bootimage.parse(recording.read_small(description, _DESCRIPTION_LIMIT))
     except ValueError as error:
         raise UserError(f"{description}: {error}") from error
-    return image, _linked(ram, image) if ram.is_symlink() else ram
+    return image, _linked(ram, image).parent if ram.is_symlink() else directory
 
 
 def _linked(link: Path, image: BootImage) -> Path:
@@ -181,7 +185,7 @@ def started(
     """
     with (
         scratch.directory() as name,
-        GuestMemory.open(recorded.ram, recorded.image.banks) as memory,
+        recorded.memory() as memory,
     ):
         directory = Path(name)
         placement = recorded.record.placement

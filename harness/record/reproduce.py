@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from bootproof.harness.host.files import write_whole
 from bootproof.harness.qemu.argv import Channels, DirectKernel, RamFile, argv
 from bootproof.harness.qemu.machine import Machine
-from bootproof.harness.qemu.placement import DEVICES_DIRECTORY, PlacedImage, file_offset
+from bootproof.harness.qemu.placement import DEVICES_DIRECTORY, PlacedImage
 from bootproof.loader import bootimage
+from bootproof.loader.bootimage import Backing
 from bootproof.loader.memory import GuestMemory
 
 SCRIPT: Final = "qemu.sh"
@@ -60,12 +62,26 @@ def write_script(
         lines.append(
             f"dd if={bootimage.RAM} of={shlex.quote(file.path)} bs=1M status=none"
             " iflag=skip_bytes,count_bytes"
-            f" skip={file_offset(memory, file.source)} count={file.size}\n"
+            f" skip={memory.file_offset(file.source)} count={file.size}\n"
         )
     ram = RamFile(bootimage.RAM) if placed.launch.mapped else None
     channels = Channels(console=_VARIABLE, ram=ram, after_shutdown="poweroff")
     words = argv(machine, placed.launch, channels)
     _write("".join([*lines, _command(words)]), directory)
+
+
+def restore_first(directory: Path, memory: GuestMemory, backing: Sequence[Backing]) -> None:
+    """Has qemu.sh put the parts of RAM that are in files of their own back into ram.img.
+
+    Which changes nothing of what the boot image says.
+    """
+    script = (directory / SCRIPT).read_text("utf-8")
+    restoring = "".join(
+        f"dd if={part.file} of={bootimage.RAM} bs=1M conv=notrunc,sparse oflag=seek_bytes"
+        f" seek={memory.file_offset(part.address)} status=none\n"
+        for part in backing
+    )
+    _write(f"{_HEAD}{restoring}{script.removeprefix(_HEAD)}", directory)
 
 
 def write_reference_script(machine: Machine, kernel: DirectKernel, directory: Path) -> None:

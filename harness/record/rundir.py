@@ -22,6 +22,7 @@ from bootproof.harness.host.process import STDERR
 from bootproof.harness.qemu.placement import DEVICES_DIRECTORY
 from bootproof.harness.qemu.session import CONSOLE, RUN_LOG
 from bootproof.harness.record.reproduce import SCRIPT
+from bootproof.harness.record.sharing import FILES
 from bootproof.loader import bootimage
 
 TRANSCRIPT: Final = "transcript.log"
@@ -40,7 +41,7 @@ _MARKS: Final = re.compile(
 _WRITTEN_WHOLE: Final = "|".join(map(re.escape, (TRANSCRIPT, DMESG, RESULT, RECORD)))
 _ARTIFACTS: Final = re.compile(
     rf"(?:{_MARKS.pattern}|{_WRITTEN_WHOLE})(?:\.part)?|stub[0-9]+\.bin|"
-    + "|".join(map(re.escape, (CONSOLE, STDERR, RUN_LOG)))
+    + "|".join(map(re.escape, (CONSOLE, STDERR, RUN_LOG, *FILES.values())))
 )
 
 
@@ -137,4 +138,5 @@ def write_result(directory: Path, result: Mapping[str, Any]) -> None:
 
 def drop_ram(directory: Path) -> None:
     """Removes the large part of a boot image; what is left still tells everything about the run."""
-    (directory / bootimage.RAM).unlink(missing_ok=True)
+    for name in (bootimage.RAM, *FILES.values()):
+        (directory / name).unlink(missing_ok=True)

@@ -26,7 +26,7 @@ from bootproof.harness.errors import UserError
 from bootproof.harness.host import signals
 from bootproof.harness.prove import Options, Proven, prove
 from bootproof.harness.qemu.binary import find_qemu
-from bootproof.harness.record import rundir
+from bootproof.harness.record import rundir, sharing
 from bootproof.harness.report import failure
 from bootproof.harness.report.listing import Listed
 from bootproof.harness.results.results import CaseResult
@@ -247,5 +247,8 @@ def tell(item: pytest.Item, result: CaseResult) -> None:
     item.user_properties.append((PROPERTY, typedjson.to_json(result)))
     if not result.as_expected:
         pytest.fail(failure.text(result), pytrace=False)
-    if item.config.stash[OPTIONS].keep is Keep.FAILED:
-        rundir.drop_ram(Path(result.directory))
+    asked, directory = item.config.stash[OPTIONS], Path(result.directory)
+    if asked.keep is Keep.FAILED:
+        rundir.drop_ram(directory)
+    else:
+        sharing.share(directory, asked.out.absolute() / sharing.STORE)

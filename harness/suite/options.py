@@ -31,7 +31,7 @@ MATRIX_COMMAND: Final = f"{places.COMMAND} matrix"
 
 
 class Keep(enum.StrEnum):
-    """Of which cases guest RAM is kept, 50 MiB each."""
+    """Of which cases guest RAM is kept: what passed shares its kernel and initrd with others."""
 
     ALL = "all"
     FAILED = "failed"

@@ -15,6 +15,7 @@ from typing import Final
 
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import disk_errors, locked
+from bootproof.harness.record import sharing
 from bootproof.harness.report import files
 from bootproof.harness.results.results import RESULTS
 from bootproof.harness.suite.options import MatrixOptions
@@ -39,6 +40,7 @@ def begun(options: MatrixOptions) -> Iterator[MatrixOptions]:
         kept = _set_aside(options)
         remove_old(out)
         yield kept
+        sharing.prune(out / sharing.STORE)
 
 
 def remove_old(out: Path) -> None:

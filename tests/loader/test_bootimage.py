@@ -59,6 +59,10 @@ def document() -> Document:
     }
 
 
+def backing(file: object, address: int, size: int) -> Document:
+    return {"file": file, "address": hex(address), "size": hex(size)}
+
+
 def arm64(**cpu: object) -> Document:
     return {
         "version": 1,
@@ -157,6 +161,46 @@ def test_banks_lie_anywhere_in_the_file(tmp_path: Path) -> None:
         assert (copy.read(8, 4), copy.read(1 << 32, 4)) == (b"low\0", b"high")
 
 
+def test_a_part_of_ram_may_have_a_file_of_its_own(tmp_path: Path) -> None:
+    """It counts whole, its zeros too, whatever ram.img has there."""
+    parts = [backing("kernel.img", 0x1000, 0x2000), backing("initrd.img", 1 << 32, 5)]
+    directory = written(tmp_path, document() | {"backing": parts})
+    with (directory / "ram.img").open("r+b") as file:
+        os.pwrite(file.fileno(), b"r" * 0x4000, MIB)
+    (directory / "kernel.img").write_bytes(b"kernel".ljust(0x2000, b"\0"))
+    (directory / "initrd.img").write_bytes(b"initrd")
+    image = bootimage.open_boot_image(directory)
+    bootimage.save(image, tmp_path)
+    assert bootimage.open_boot_image(tmp_path) == image
+    before = (directory / "ram.img").read_bytes()
+    with bootimage.open_ram(image, directory) as memory:
+        assert memory.read(0xFFF, 8) == b"rkernel\0"
+        assert memory.read(0x2FFC, 8) == b"\0\0\0\0rrrr"
+        assert memory.read(1 << 32, 8) == b"initr\0\0\0"
+    assert (directory / "ram.img").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: path.unlink(), "cannot open the RAM file: No such file or directory"),
+        (lambda path: os.truncate(path, 8191), "has 0x1fff bytes but its banks need 0x2000"),
+        (lambda path: (path.unlink(), path.symlink_to("ram.img")), "is a symbolic link"),
+        (lambda path: (path.unlink(), os.mkfifo(path)), "is not a regular file"),
+    ],
+    ids=["missing", "short", "link", "fifo"],
+)
+def test_backing_files_are_regular_and_whole(
+    spoil: Callable[[Path], object], reason: str, tmp_path: Path
+) -> None:
+    content = document() | {"backing": [backing("kernel.img", 0x1000, 0x2000)]}
+    (written(tmp_path, content) / "kernel.img").write_bytes(bytes(0x2000))
+    spoil(tmp_path / "kernel.img")
+    with pytest.raises(GuestMemoryError, match=reason) as caught:
+        bootimage.open_ram(bootimage.open_boot_image(tmp_path), tmp_path)
+    assert caught.value.file == str(tmp_path / "kernel.img")
+
+
 def test_memory_refuses_banks_that_share_bytes_of_the_file() -> None:
     with pytest.raises(GuestMemoryError, match="0x10000-0x11fff and 0x0-0xfff share bytes"):
         GuestMemory([Bank(0, 4096, 4096), Bank(0x10000, 8192, 0)])
@@ -188,7 +232,9 @@ def drop(*path: str | int) -> Change:
 
 
 PROTOCOLS: Final = "linux64, linux32, pvh, arm64, riscv64, none"
-KEYS: Final = "version, arch, protocol, banks, cpus, format, entry, regions, provenance, unseen"
+KEYS: Final = (
+    "version, arch, protocol, banks, cpus, format, entry, regions, provenance, unseen, backing"
+)
 NUMBER: Final = 'expected a number such as 4096 or "0x1000", found '
 
 # What a schema can say too, and what the reader says.
@@ -258,6 +304,14 @@ REFUSED: Final[list[tuple[Change, str]]] = [
         put("regions", value=[{"name": "r", "address": 0, "size": 1}] * 257),
         "$.regions: expected 0 to 256 items, found 257",
     ),
+    (
+        put("backing", value=[{"address": 0, "size": 1}]),
+        "$.backing[0].file: required and missing",
+    ),
+    (
+        put("backing", value=[backing("a.img", n, 1) for n in range(17)]),
+        "$.backing: expected 0 to 16 items, found 17",
+    ),
     (put("provenance", value=[]), "$.provenance: expected an object, found a list"),
     (put("provenance", "kernel", value=1), "$.provenance.kernel: expected a string, found 0x1"),
     (
@@ -273,6 +327,7 @@ REFUSED: Final[list[tuple[Change, str]]] = [
         "$.provenance: has 257 entries, at most 256",
     ),
 ]
+BAD_FILES: Final = ("ram.img", "../a.img", "A.img", "a", ".img", "a\n.img", "a" * 33 + ".img", 5)
 BAD_NAMES: Final = ("", " a", "a" * 65, "a/b", "a\0b", "a\nb", "$(x)", "..", "\u202eevil", 5)
 
 # What only the reader can say.
@@ -302,6 +357,14 @@ REFUSED_BY_THE_READER: Final[list[tuple[Change, str]]] = [
     (
         put("regions", 0, "address", value="0xfffffffffffffff0"),
         "$.regions[0]: address 0xfffffffffffffff0 + size 0x1000 does not fit 64 bits",
+    ),
+    (
+        put("backing", value=[backing("kernel.img", 0x80000, 0x100000)]),
+        "$.backing[0]: 0x80000-0x17ffff is not inside one bank",
+    ),
+    (
+        put("backing", value=[backing("a.img", 0, 8193), backing("b.img", 8192, 1)]),
+        "$.backing: the addresses 0x0-0x2000 and 0x2000-0x2000 overlap",
     ),
 ]
 
@@ -333,6 +396,14 @@ def test_names_of_regions_are_plain(name: object, tmp_path: Path) -> None:
     assert not schema_accepts(content)
 
 
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_names_of_backing_files_are_plain(name: object, tmp_path: Path) -> None:
+    """They become words of a shell script, and lead out of no directory."""
+    content = document() | {"backing": [backing(name, 0, 4096)]}
+    assert refusal(written(tmp_path, content)).startswith("boot.json: $.backing[0].file: ")
+    assert not schema_accepts(content)
+
+
 @pytest.mark.parametrize("x", [[], ["0x0"] * 30, ["0x0"] * 32])
 def test_arm64_has_31_registers(x: list[str], tmp_path: Path) -> None:
     content = arm64(x=x)
@@ -352,6 +423,7 @@ def test_schema_accepts_what_the_reader_does(tmp_path: Path) -> None:
         accepted.append(document())
         accepted[-1]["regions"][0]["name"] = name
     accepted.append(document() | {"protocol": "none"})
+    accepted.append(document() | {"backing": [backing("kernel-1.img", 0x1000, 1)]})
     for content in accepted:
         bootimage.open_boot_image(written(tmp_path, content))
         assert schema_accepts(content)

@@ -14,7 +14,6 @@ from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.placement import (
     DEVICES_DIRECTORY,
     PlacedImage,
-    file_offset,
     guest_ram,
     place_image,
     write,
@@ -97,7 +96,7 @@ def test_no_piece_crosses_banks() -> None:
             (2 * GIB - PAGE, PAGE, 2 * GIB - PAGE),
             (4 * GIB, PAGE, 4 * GIB),
         ]
-        assert file_offset(memory, 4 * GIB + 5) == 2 * GIB + 5
+        assert memory.file_offset(4 * GIB + 5) == 2 * GIB + 5
 
 
 def test_a_thousand_runs_are_few_devices() -> None:

@@ -92,7 +92,7 @@ def test_guest_that_does_not_follow_the_log(tmp_path: Path) -> None:
 def recorded_as(transcript: bytes, instructions: int, like: Path) -> Recorded:
     found = playback.open_recorded(like)
     return Recorded(
-        *(like, found.image, found.ram, found.record, found.machine, transcript, instructions)
+        *(like, found.image, found.home, found.record, found.machine, transcript, instructions)
     )
 
 

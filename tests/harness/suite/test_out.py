@@ -16,7 +16,10 @@ from bootproof.harness.errors import UserError
 from bootproof.harness.host import files
 from bootproof.harness.qemu.binary import find_qemu
 from bootproof.harness.results import results
+from bootproof.loader.address import MIB
+from tests.builders import images
 from tests.builders import results as builder
+from tests.builders.disks import used
 from tests.builders.guests import X86Program
 from tests.builders.processes import LOAD, environment, python, vmlinux, vmlinux_with_text
 
@@ -35,7 +38,7 @@ images.busybox = lambda arch: b"no busybox"
 matrix.fetch_for = lambda cases: None
 
 def case(offset=None, verdict=Verdict.BOOTED, **others):
-    others |= {"memory": 32 << 20, "expect": Expectation(verdict)}
+    others = {"memory": 32 << 20, "expect": Expectation(verdict)} | others
     return Case("x86_64", sys.argv[1], "elf", "linux64", offset, **others)
 
 def run(cases, expression=None, **options):
@@ -97,6 +100,25 @@ def test_old_results_leave_before_anything_runs(tmp_path: Path) -> None:
     assert all((out / name).is_file() for name in names)
     assert run("run([case(1 << 20)], 'absent')", tmp_path).returncode == exitcode.USAGE
     assert not any((out / name).exists() for name in names)
+
+
+# --- what it leaves ----------------------------------------------------------------------------
+
+
+def test_a_passed_case_takes_little_disk(tmp_path: Path) -> None:
+    """Of one kernel, booted everywhere; what failed has its RAM for itself, in one file."""
+    size, most = 24 * MIB, 20 * MIB
+    code = bytes(X86Program(LOAD).reset().code).ljust(size - len(images.LINUX), b"\x90")
+    kernel = images.elf(images.load(LOAD, code + images.LINUX))
+    cases = "[case(n << 21, Verdict.CPU_RESET, memory=64 << 20) for n in (0, 1, 2)]"
+    done = run(f"run({cases}, jobs=2)", tmp_path, kernel)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert size < used(tmp_path / "out") < 3 * most - size
+    wrong = "[case(n << 21, memory=64 << 20) for n in (0, 1)]"
+    done = run(f"run({wrong})", tmp_path, kernel)
+    assert "0 of 2 cases as expected" in done.stdout
+    assert len(list((tmp_path / "out").glob("*/kernel.img"))) == 1  # of the one that did not run
+    assert used(tmp_path / "out") > 3 * size
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
