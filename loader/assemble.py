@@ -198,6 +198,16 @@ def _memory_advice(source: ImageSource, assembly: Assembly) -> Iterator[None]:
         raise
 
 
+_NONE_HELPS: Final = "no amount of memory helps on this machine; load it elsewhere (--offset)"
+
+
+class _RamEverywhere(AddressSpace):
+    """As if a machine with the most memory had no holes: what is not in here is never RAM."""
+
+    def way_to_have(self, size: int) -> str:
+        return _NONE_HELPS
+
+
 def _add_memory_advice(error: LoaderError, source: ImageSource, assembly: Assembly) -> None:
     """Says which guest memory would do, or that none would, when memory is all that is in the way.
 
@@ -209,10 +219,12 @@ def _add_memory_advice(error: LoaderError, source: ImageSource, assembly: Assemb
     everywhere = Range(0, max(base + size for base, size in most))
     request = replace(assembly.request, unsafe=False)
     try:
-        kernel = load(AddressSpace([(everywhere.start, everywhere.size)]), source, assembly)
+        kernel = load(_RamEverywhere([(everywhere.start, everywhere.size)]), source, assembly)
         protocol = choose_protocol(kernel, assembly.protocol)
         protocol.plan([everywhere], kernel, request)
-    except LoaderError:
+    except LoaderError as refused:
+        if refused.advice == _NONE_HELPS:
+            error.advice = _NONE_HELPS
         return
 
     def fits(size: int) -> bool:
@@ -225,7 +237,7 @@ def _add_memory_advice(error: LoaderError, source: ImageSource, assembly: Assemb
 
     enough = _memory_that_does(machine, fits)
     if enough is None:
-        error.advice = "no amount of memory helps on this machine; load it elsewhere (--offset)"
+        error.advice = _NONE_HELPS
     elif enough > machine.memory:
         error.advice = f"give the guest at least {format_size(enough)} (--memory)"
     else:

@@ -378,8 +378,12 @@ class GuestMemory:
         if needed > _MOST_ADVISED:
             advice = "the image is damaged or the kernel offset (--offset) is wrong"
         else:
-            advice = f"give the guest at least {-(-needed // MIB)} MiB (--memory)"
+            advice = self.way_to_have(needed)
         return f"RAM ends at {last:#x}", advice
+
+    def way_to_have(self, size: int) -> str:
+        """What the user can do to have `size` bytes of RAM."""
+        return f"give the guest at least {-(-size // MIB)} MiB (--memory)"
 
     @staticmethod
     def _io(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

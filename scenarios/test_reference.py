@@ -31,7 +31,7 @@ X86_64, AARCH64, RISCV64 = (default_kernels(arch) for arch in ("x86_64", "aarch6
 
 
 def cases() -> Iterator[Case]:
-    """One case for each kernel and format; one more for a board with another firmware."""
+    """One case for each kernel and format; and boards with another firmware or another RAM."""
     for kernel in X86_64:
         yield Case("x86_64", kernel, "elf", "pvh")
         yield Case("x86_64", kernel, "bzimage", "linux64")
@@ -39,6 +39,7 @@ def cases() -> Iterator[Case]:
         yield Case("aarch64", kernel, "image", "arm64", ARCHES["aarch64"].ram_base() + 2 * MIB)
     for kernel in RISCV64:
         yield Case("riscv64", kernel, "image", "riscv64", ARCHES["riscv64"].ram_base())
+    yield Case("aarch64", AARCH64[0], "image", "arm64", 2 * MIB, board="xlnx-zcu102")
     yield Case("x86_64", X86_64[0], "bzimage", "linux32")
     yield Case("x86_64", X86_64[0], "elf", "linux64")
     yield Case("x86_64", X86_64[0], "elf", "pvh", board="microvm")

@@ -7,10 +7,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
+from bootproof.harness.arch import Arch
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.qemu.devicetree import device_tree
 from bootproof.harness.qemu.machine import Machine as QemuMachine
@@ -284,6 +285,24 @@ def test_advised_memory_on_aarch64(dtb: bytes, tmp_path: Path) -> None:
 def test_no_memory_helps_a_kernel_in_a_hole(tmp_path: Path) -> None:
     """Between the banks of a machine there never is RAM."""
     text = refused(VMLINUX, tmp_path, x86(2816 * MIB), kernel_offset=0xC0000000)
+    assert text.endswith("no amount of memory helps on this machine; load it elsewhere (--offset)")
+
+
+MAGICS: Final = {"aarch64": images.ARM64, "riscv64": images.RISCV64}
+BOARDS: Final = [(arch, board) for arch in ARCHES.values() for board in arch.boards]
+
+
+@pytest.mark.parametrize("above", [0, 64 * GIB, 800 * GIB])
+@pytest.mark.parametrize(("arch", "board"), BOARDS, ids=[board for _, board in BOARDS])
+def test_no_size_is_advised_that_a_board_cannot_have(
+    arch: Arch, board: str, above: int, tmp_path: Path
+) -> None:
+    most, banks = arch.most_memory(board), arch.on(board).banks
+    machine = Machine(arch.name, 64 * MIB, most, banks)
+    end = sum(banks(most)[-1])
+    kernel = VMLINUX if arch.name == "x86_64" else images.image(MAGICS[arch.name])
+    text = refused(kernel, tmp_path, machine, kernel_offset=end + above)
+    assert "(--memory)" not in text
     assert text.endswith("no amount of memory helps on this machine; load it elsewhere (--offset)")
 
 
