@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from bootproof.harness import cli, places
+from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.cases.kernels import default_kernels
 from bootproof.harness.exitcode import OK
 from bootproof.harness.inputs import images
@@ -22,10 +23,9 @@ if places.INSTALLED:
 
 from tests.builders.programs import host_program
 
-WRITER: Final = places.need_clone("the writer in C") / "examples" / "write_boot_image.c"
-CMDLINE: Final = (
-    "console=ttyS0 reboot=t panic=-1 nokaslr rdinit=/bootproof/init bootproof.nonce=written-in-c"
-)
+WRITERS: Final = places.need_clone("the writers in C") / "examples"
+PROOF: Final = "rdinit=/bootproof/init bootproof.nonce=written-in-c"
+CMDLINE: Final = f"console=ttyS0 reboot=t panic=-1 nokaslr {PROOF}"
 X86_64, AARCH64, RISCV64 = (default_kernels(arch) for arch in ("x86_64", "aarch64", "riscv64"))
 
 Fresh = Callable[[str], Path]
@@ -52,14 +52,29 @@ def fresh(run_directory: Callable[[str], Path], request: pytest.FixtureRequest) 
 
 def written_in_c(directory: Path, kernel: str, *options: str) -> Path:
     """The boot image of the example in C, compiled with `options`."""
+    vmlinux = images.in_format(images.kernel_file(kernel), "elf").path
+    return _written(directory, "write_boot_image", vmlinux, "x86_64", CMDLINE, options)
+
+
+def written_with_a_tree(directory: Path, kernel: str, *options: str) -> Path:
+    """That of the example which makes a device tree; it takes Images."""
+    arch = "riscv64" if kernel in RISCV64 else "aarch64"
+    console = ARCHES[arch].on(None).serial.name
+    file = images.kernel_file(kernel).content.path
+    cmdline = f"console={console} panic=-1 {PROOF}"
+    return _written(directory, "write_boot_image_dt", file, arch, cmdline, options)
+
+
+def _written(
+    directory: Path, name: str, kernel: Path, arch: str, cmdline: str, options: Sequence[str]
+) -> Path:
     compiler = host_program("cc")
-    writer, archive = directory / "write_boot_image", directory / "proof.cpio"
+    writer, archive = directory / name, directory / "proof.cpio"
     image = directory / "image"
     image.mkdir()
-    subprocess.run([compiler, "-O2", *options, "-o", writer, WRITER], check=True)
-    assert cli.main(["initramfs", str(archive)]) == OK
-    vmlinux = images.in_format(images.kernel_file(kernel), "elf").path
-    subprocess.run([writer, vmlinux, archive, CMDLINE, image], check=True)
+    subprocess.run([compiler, "-O2", *options, "-o", writer, WRITERS / f"{name}.c"], check=True)
+    assert cli.main(["initramfs", "--arch", arch, str(archive)]) == OK
+    subprocess.run([writer, kernel, archive, cmdline, image], check=True)
     return image
 
 
@@ -77,6 +92,30 @@ def test_written_in_c(kernel: str, fresh: Fresh, capfd: Capture) -> None:
     code, said = verdict(image, capfd)
     assert (code, said.partition(":")[0]) == (0, "booted")
     assert said.endswith("proved its boot; kernel code at 0x1000000")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "code_start"),
+    [
+        (AARCH64[0], 0x40210000),
+        pytest.param(RISCV64[0], 0x80202000, marks=pytest.mark.short),
+        (RISCV64[1], 0x80202000),
+    ],
+)
+def test_written_in_c_with_a_device_tree(
+    kernel: str, code_start: int, fresh: Fresh, capfd: Capture
+) -> None:
+    image = written_with_a_tree(fresh(f"c-{kernel}"), kernel)
+    code, said = verdict(image, capfd)
+    assert (code, said.partition(":")[0]) == (0, "booted")
+    assert said.endswith(f"proved its boot; kernel code at {code_start:#x}")
+
+
+def test_mistake_in_a_device_tree(fresh: Fresh, capfd: Capture) -> None:
+    image = written_with_a_tree(fresh("c-tree"), RISCV64[0], "-DBREAK_RESERVED")
+    area = "0x80000000-0x801fffff"
+    said = f"firmware-reserved: the firmware's RAM {area} is not in /reserved-memory with no-map"
+    assert verdict(image, capfd) == (1, f"protocol-violation: {said}")
 
 
 def test_mistake_in_c(fresh: Fresh, capfd: Capture) -> None:

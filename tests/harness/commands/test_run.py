@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import pytest
 
+from bootproof import loader
 from bootproof.harness import cli
 from bootproof.harness import run as run_module
 from bootproof.harness.exitcode import USAGE
@@ -875,11 +876,16 @@ def test_the_example_in_c_proves_itself(tmp_path: Path, run: Run, monkeypatch: A
 
 
 def compiled(
-    language: str, directory: Path, *, mistake: bool = False, checked: bool = False
+    language: str,
+    directory: Path,
+    *,
+    mistake: bool = False,
+    checked: bool = False,
+    name: str = "write_boot_image",
 ) -> Path:
     """An example, as its first lines say it is built."""
-    program_ = directory / f"write_boot_image{'-broken' if mistake else ''}"
-    source = WRITERS / f"write_boot_image.{language}"
+    program_ = directory / f"{name}{'-broken' if mistake else ''}"
+    source = WRITERS / f"{name}.{language}"
     if language == "c":
         words = [host_program("cc"), "-O2", "-Wall", "-Wextra", "-Werror"]
         words += ["-DBREAK_RSI"] * mistake
@@ -953,3 +959,29 @@ def test_another_writer_refuses_what_it_cannot_load(language: str, tmp_path: Pat
             0 if name == "good" else 2,
             name == "good",
         )
+
+
+@pytest.mark.parametrize("magic", [images.ARM64, images.RISCV64], ids=["arm64", "riscv64"])
+def test_a_writer_of_device_trees_refuses_what_it_cannot_load(magic: bytes, tmp_path: Path) -> None:
+    """What it can load has a right hand-over; both Images are held against the rules elsewhere."""
+    writer = compiled("c", tmp_path, checked=True, name="write_boot_image_dt")
+    good = images.image(magic)
+    bad = {
+        "cut": good[:63],
+        "empty": b"",
+        "text": b"no kernel" * 100,
+        "offset": images.image(magic, text_offset=(1 << 64) - 4096),
+        "size": images.image(magic, image_size=512 * MIB),
+        "huge": images.image(magic, image_size=(1 << 64) - 1),
+    }
+    initrd = tmp_path / "initrd"
+    initrd.write_bytes(initramfs.archive([initramfs.file("hello", b"an initrd")]))
+    for name, data in {"good": good, **bad}.items():
+        (tmp_path / name).write_bytes(data)
+        out = tmp_path / f"{name}.image"
+        out.mkdir()
+        command = [str(part) for part in (writer, tmp_path / name, initrd, "x", out)]
+        code = subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode
+        assert (name, code) == (name, 0 if name == "good" else 2)
+        assert (out / "boot.json").exists() == (name == "good")
+    assert loader.check(tmp_path / "good.image") == ()
