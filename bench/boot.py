@@ -26,7 +26,7 @@ from bootproof.harness import command_line
 from bootproof.harness.arch import DEFAULT_PROFILE
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.inputs.images import catalogue_file
-from bootproof.harness.prove import evidence_archive
+from bootproof.harness.prepare import evidence_archive
 from bootproof.harness.qemu.binary import find_qemu, version_text
 
 _BOOT: Final = (sys.executable, "-P", "-m", "bootproof.harness.cli", "boot")

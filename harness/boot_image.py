@@ -19,12 +19,14 @@ from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.cases import qemus, schema
 from bootproof.harness.command_line import NONCE, OTHERS_NONCE
 from bootproof.harness.errors import UserError
+from bootproof.harness.host import rundir
 from bootproof.harness.inputs import handed_kernel
 from bootproof.harness.observation import Budget
 from bootproof.harness.qemu.machine import Machine
-from bootproof.harness.record import interrupted, rundir
+from bootproof.harness.record import interrupted
 from bootproof.harness.report import boot_text, rules
-from bootproof.harness.run import AnyStart, Outcome, Start, run_with
+from bootproof.harness.run import Outcome, run_with
+from bootproof.harness.start import AnyStart, Start
 from bootproof.harness.text import printable
 from bootproof.harness.verdict import (
     CodeInside,
@@ -35,10 +37,10 @@ from bootproof.harness.verdict import (
 )
 from bootproof.loader import bootimage, pe
 from bootproof.loader.address import MIB, Range, align_up, format_size, joined
+from bootproof.loader.banner import banner_release
 from bootproof.loader.boot_parameters import BootParameters, reader
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.errors import LoaderError, one_line
-from bootproof.loader.inspect import banner_release
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols.table import boot_parameters
 

@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Final
 import pexpect
 from pexpect.spawnbase import SpawnBase
 
-from bootproof.harness import command_line, prove
+from bootproof.harness import command_line
 from bootproof.harness.case import Case
 from bootproof.harness.errors import UserError
 from bootproof.harness.observation import Budget
-from bootproof.harness.prove import Proven
+from bootproof.harness.prepare import Options, prepare
+from bootproof.harness.prove import Proven, run_prepared
 from bootproof.harness.qemu.talker import Talker
 from bootproof.harness.text import printable
 
@@ -130,15 +131,15 @@ class Dialogue:
 def dialogue(case: Case, directory: Path, qemus: Mapping[str, str]) -> Iterator[Dialogue]:
     """A dialogue with the guest of a case, which has ended when the block is left.
 
-    `directory` is the run directory. Raises as `prove.prepare`; what only shows once QEMU is
+    `directory` is the run directory. Raises as `prepare`; what only shows once QEMU is
     started is raised at the end.
     """
     left, heard = threading.Event(), _Heard()
     with _pipe() as (stdin, words), ThreadPoolExecutor(1, "guest") as thread:
         talker = Talker("dialogue", "dialogue", command_line.DIALOGUE, stdin, left.is_set)
-        options = prove.Options(_BUDGET, talker, heard.add, qemus=qemus)
-        prepared = prove.prepare(case, directory, options)
-        run = thread.submit(prove.run_prepared, case, prepared, directory)
+        options = Options(_BUDGET, talker, heard.add, qemus=qemus)
+        prepared = prepare(case, directory, options)
+        run = thread.submit(run_prepared, case, prepared, directory)
         run.add_done_callback(heard.end)
         talk = Dialogue(run, heard, words, left)
         try:

@@ -163,8 +163,9 @@ def boot(request: pytest.FixtureRequest, tmp_path: Path) -> Boot:
     directories = _directories(tmp_path, "boot")
 
     def run(kernel: str | Path, **words: Any) -> BootResult:
-        from bootproof.harness import prove
         from bootproof.harness.cases import from_kernel, qemus
+        from bootproof.harness.prepare import Options
+        from bootproof.harness.prove import prove
         from bootproof.harness.report.boot_text import Console
         from bootproof.loader.errors import LoaderError
 
@@ -173,10 +174,10 @@ def boot(request: pytest.FixtureRequest, tmp_path: Path) -> Boot:
         with _one_line():
             asked, paths = qemus.of_words(_asked(words))
             show = Console()
-            options = prove.Options(on_console=show, qemus=paths)
+            options = Options(on_console=show, qemus=paths)
             try:
                 case = from_kernel.case_of(str(kernel), asked, "boot")
-                proven = prove.prove(case, out, options)
+                proven = prove(case, out, options)
             except LoaderError as error:  # the file is no kernel
                 return BootResult(_REFUSED, str(error), out)
             show.finish()
@@ -257,7 +258,7 @@ def proof_initramfs(tmp_path: Path) -> MakeProofInitramfs:
     def make(
         arch: str | None = None, *, initrd: str | Path | None = None, machine: str | None = None
     ) -> ProofInitramfs:
-        from bootproof.harness import command_line, prove
+        from bootproof.harness import command_line, prepare
         from bootproof.harness.arch.table import ARCHES
         from bootproof.harness.errors import UserError
         from bootproof.harness.qemu.machine import Machine
@@ -272,7 +273,7 @@ def proof_initramfs(tmp_path: Path) -> MakeProofInitramfs:
             except OSError as error:
                 raise UserError(f"{initrd}: {error.strerror}") from error
             Machine.check_board(ARCHES[arch], machine)
-            file.write_bytes(prove.evidence_archive(arch, machine) + own)
+            file.write_bytes(prepare.evidence_archive(arch, machine) + own)
         words = f"{command_line.RDINIT} {command_line.NONCE}{secrets.token_hex(16)}"
         return ProofInitramfs(file, words)
 

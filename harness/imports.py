@@ -17,10 +17,10 @@ from typing import Any, Final
 
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
+from bootproof.harness.host import rundir
 from bootproof.harness.host.files import disk_errors
 from bootproof.harness.qemu.gdbstub import GdbError
 from bootproof.harness.qemu.remote import RemoteStub
-from bootproof.harness.record import rundir
 from bootproof.loader import bootimage, strictjson
 from bootproof.loader.address import Range, align_down, align_up, format_size, joined
 from bootproof.loader.arch import Seen, SeenError, some_from_json

@@ -1,6 +1,6 @@
 """Whether a case ended as it had to, and if not, what is wrong: the one place that decides it.
 
-Pure. `bootproof.harness.verdict` says how a run ended; this holds it against what the case expects.
+Pure. `bootproof.harness.judge` says how a run ended; this holds it against what the case expects.
 Terminal, page, JUnit, KTAP, summary and exit code show what is said here.
 """
 

@@ -8,47 +8,36 @@ from __future__ import annotations
 import shutil
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, TypeVar
 
-from bootproof.harness import verdict
 from bootproof.harness.guest import evidence, text_in_ram
 from bootproof.harness.guest.stages import Stage
 from bootproof.harness.host.files import disk_errors
-from bootproof.harness.host.process import STDERR, most_written
-from bootproof.harness.inputs.symbols import Symbols
+from bootproof.harness.host.process import most_written
+from bootproof.harness.host.rundir import CONSOLE, DEVICES_DIRECTORY, DMESG, RECORD, RUN_LOG, STDERR
+from bootproof.harness.judge import judge
 from bootproof.harness.observation import (
-    Budget,
     End,
     Observation,
-    Observer,
-    Placement,
     Probe,
     TextCheck,
 )
 from bootproof.harness.qemu import probe
-from bootproof.harness.qemu.machine import Machine
-from bootproof.harness.qemu.placement import DEVICES_DIRECTORY, guest_ram, place_image, write
+from bootproof.harness.qemu.placement import guest_ram, place_image, write
 from bootproof.harness.qemu.probe import Guest
-from bootproof.harness.qemu.session import CONSOLE, RUN_LOG, Session
-from bootproof.harness.qemu.talker import Talker
+from bootproof.harness.qemu.session import Session
 from bootproof.harness.qemu.watch import Ending, Watch
 from bootproof.harness.record import artifacts, recording, reproduce
 from bootproof.harness.record.recording import Record
-from bootproof.harness.record.rundir import DMESG, RECORD
-from bootproof.harness.verdict import Expected, ExpectedHandover, Judgement
+from bootproof.harness.start import AnyStart
+from bootproof.harness.verdict import Expected, Judgement
 from bootproof.loader import bootimage, conformance, imagedigest
 from bootproof.loader.address import format_size
 from bootproof.loader.arch import StubError
 from bootproof.loader.boot_parameters import reader
-from bootproof.loader.bootimage import BootImage
 from bootproof.loader.layout import LayoutError, Region
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.rules import RuleFinding
-
-_Asked = TypeVar("_Asked", bound=Expected | ExpectedHandover, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,46 +73,6 @@ class Outcome:
     placed: tuple[Region, ...] = ()
     # Why there is no record of any use, None when there is one.
     not_recorded: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Unpacked:
-    """The vmlinux that a bzImage will unpack, linked to run at guest-physical `linked_at`."""
-
-    vmlinux: Path
-    linked_at: int
-
-
-@dataclass(frozen=True, slots=True)
-class Start(Generic[_Asked]):
-    """What to run: a boot image (its directory is the run directory) on a machine."""
-
-    image: BootImage
-    machine: Machine
-    expected: _Asked
-    placement: Placement = Placement.DEVICES
-    budget: Budget = field(default_factory=Budget)
-    on_console: Callable[[bytes], None] | None = None
-    observer: Observer | None = None
-    talker: Talker | None = None
-    probe: bool = True
-    # What a kernel that unpacks itself will unpack; `check_text` is off when it is not at hand.
-    unpacked: Unpacked | None = None
-    check_text: bool = True
-    # The kernel's, asked for when one is needed.
-    symbols: Callable[[], Symbols | None] | None = None
-    # What a proof needs and the kernel was built without, asked for when there is no proof.
-    lacks: Callable[[], tuple[str, ...]] | None = None
-    # Console text that ends the run; and text at which QEMU is killed, to see that noticed.
-    marker: bytes | None = None
-    kill_at: bytes | None = None
-    # The run ends with the hand-over.
-    stop_at_entry: bool = False
-    # What is known of the boot image before it is started.
-    findings: tuple[RuleFinding, ...] = ()
-
-
-AnyStart = Start[Expected | ExpectedHandover]
 
 
 def run(start: AnyStart, directory: Path) -> Outcome:
@@ -225,7 +174,7 @@ def _never_started(
         raise error
     seen = Observation(b"", End.NOT_STARTED, probe=probe)
     return Outcome(
-        judgement=verdict.judge(start.expected, seen),
+        judgement=judge(start.expected, seen),
         observation=seen,
         costs=Costs(0.0, 0.0, 0.0, None),
         directory=directory,
@@ -246,7 +195,7 @@ def _record(start: AnyStart, seen: Observation, directory: Path) -> str | None:
 
 def _judged(start: AnyStart, seen: Observation, ending: Ending) -> tuple[Judgement, Observation]:
     """The verdict, and what was seen: with a name for the place where that is what one asks for."""
-    judgement = _with_lacks(start, verdict.judge(start.expected, seen))
+    judgement = _with_lacks(start, judge(start.expected, seen))
     place = seen.place
     if place is None or start.symbols is None or not judgement.verdict.needs_place:
         return judgement, seen
@@ -257,7 +206,7 @@ def _judged(start: AnyStart, seen: Observation, ending: Ending) -> tuple[Judgeme
     displacement = region.start if region else 0
     name = symbols.name(place.pc, ending.before, ending.at, displacement=displacement)
     seen = replace(seen, place=replace(place, symbol=name))
-    return _with_lacks(start, verdict.judge(start.expected, seen)), seen
+    return _with_lacks(start, judge(start.expected, seen)), seen
 
 
 def _with_lacks(start: AnyStart, judgement: Judgement) -> Judgement:

@@ -25,7 +25,7 @@ from bootproof.loader.memory import AddressSpace, GuestMemory
 from bootproof.loader.pe import Pe
 from bootproof.loader.pecoff import PeFile
 from bootproof.loader.protocols import BootRequest, ProtocolError, virtual_kaslr
-from bootproof.loader.protocols.table import PROTOCOLS, AnyProtocol
+from bootproof.loader.protocols.table import AUTO, PROTOCOLS, AnyProtocol
 from bootproof.loader.protocols.virtual_kaslr import VirtualMove
 from bootproof.loader.relocation import relocated
 from bootproof.loader.result import KernelLoaderResult
@@ -35,7 +35,6 @@ LOADERS: Final[Mapping[Format, type[Elf | BzImage | Pe]]] = {
     Format.BZIMAGE: BzImage,
     Format.IMAGE: Pe,
 }
-AUTO: Final = "auto"
 
 
 class UnloadableError(LoaderError):

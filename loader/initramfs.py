@@ -11,11 +11,12 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import resources
+from pathlib import Path
 from typing import Final
 
 from bootproof.loader import cpio
 
+_PROGRAMS: Final = Path(__file__).with_name("guest")
 OURS = "bootproof"
 """The directory of the proof's files, below the root: nobody else may write there."""
 
@@ -52,7 +53,7 @@ def archive(entries: Iterable[Entry]) -> bytes:
 
 def inits() -> tuple[str, ...]:
     """The programs that can be the guest's first process: ours, and those that misbehave."""
-    names = (program.name for program in resources.files(__package__).joinpath("guest").iterdir())
+    names = (program.name for program in _PROGRAMS.iterdir())
     return tuple(sorted(name for name in names if name.startswith("init")))
 
 
@@ -83,8 +84,7 @@ def evidence_entries(
     one that misbehaves. With `virtual` it also says at which
     virtual address the kernel begins, which takes a while.
     """
-    programs = resources.files(__package__).joinpath("guest")
-    program = programs.joinpath(init).read_bytes()
+    program = (_PROGRAMS / init).read_bytes()
     if virtual:
         program = program.replace(_LAST_EVIDENCE, _VIRTUAL_START + _LAST_EVIDENCE)
     port = []
@@ -103,7 +103,7 @@ def evidence_entries(
         directory(f"{OURS}/sys"),
         file(f"{OURS}/busybox", busybox, 0o755),
         file(f"{OURS}/init", program, 0o755),
-        file(f"{OURS}/shell", programs.joinpath("shell").read_bytes(), 0o755),
+        file(f"{OURS}/shell", (_PROGRAMS / "shell").read_bytes(), 0o755),
     ]
 
 
@@ -111,17 +111,15 @@ def dialogue_entries() -> list[Entry]:
     """The shell for a program to talk to, for `bootproof.next=/bootproof/dialogue`: goes behind
     `evidence_entries`.
     """
-    program = resources.files(__package__).joinpath("guest", "dialogue")
-    return [file(f"{OURS}/dialogue", program.read_bytes(), 0o755)]
+    return [file(f"{OURS}/dialogue", (_PROGRAMS / "dialogue").read_bytes(), 0o755)]
 
 
 def test_entries(tests: Iterable[str]) -> list[Entry]:
     """What runs these commands after the proof, for `bootproof.next=/bootproof/run-tests`: goes
     behind `evidence_entries`. Each test is the text of a shell script.
     """
-    program = resources.files(__package__).joinpath("guest", "run-tests")
     return [
-        file(f"{OURS}/run-tests", program.read_bytes(), 0o755),
+        file(f"{OURS}/run-tests", (_PROGRAMS / "run-tests").read_bytes(), 0o755),
         directory(f"{OURS}/tests"),
         *(
             file(f"{OURS}/tests/{number:06}", f"{test}\n".encode())

@@ -9,22 +9,18 @@ and Documentation/arch/riscv/boot-image-header.rst.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from dataclasses import astuple, dataclass, replace
-from itertools import islice
 from typing import Final
 
 from bootproof.loader import bzimage, pe
 from bootproof.loader.address import U64_MAX
 from bootproof.loader.assemble import LOADERS
+from bootproof.loader.banner import banner_release
 from bootproof.loader.elf import EI_CLASS, ELFCLASS32, ElfHeader
 from bootproof.loader.elf32 import Elf32Header, pvh_entry
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.identify import Format, identify_bytes
-from bootproof.loader.ikconfig import find
 from bootproof.loader.image import ImageLike, ImageSource, open_image
-from bootproof.loader.kconfig import BANNER
 from bootproof.loader.memory import AddressSpace
 from bootproof.loader.payload import locate
 from bootproof.loader.provable import problem
@@ -72,9 +68,6 @@ _SETUP_FIELDS: Final = {
 }
 
 # In linux_banner; the format string of /proc/version has %s where the release is.
-_RELEASE: Final = re.compile(rb"\d[!-~]{0,127}")
-_BANNER_SEARCHED: Final = 256 << 20
-_BANNER_TRIES: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,22 +292,6 @@ def _release(source: ImageSource, outer: Format, unpacked: Unpacked) -> str | No
         return identify_bytes(unpacked.data).release
     named = uki_parts(source).release if outer is Format.UKI else None
     return named or banner_release(unpacked.data)
-
-
-def banner_release(data: memoryview) -> str | None:
-    """The kernel release in the banner "Linux version 6.1.0 …" of an uncompressed kernel."""
-    return next(banner_releases(data), None)
-
-
-def banner_releases(data: memoryview) -> Iterator[str]:
-    """What may be one: another kernel's banner may lie in a kernel as data.
-
-    Only the first 256 MiB are searched.
-    """
-    searched = data[:_BANNER_SEARCHED]
-    for at in islice(find(searched, BANNER), _BANNER_TRIES):
-        if release := _RELEASE.match(searched, at + len(BANNER)):
-            yield release[0].decode("ascii")
 
 
 def _header(kernel: ImageSource, kind: Format) -> dict[str, HeaderValue]:

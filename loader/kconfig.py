@@ -13,8 +13,6 @@ from typing import Final
 
 from bootproof.loader.ikconfig import embedded_config, find
 
-BANNER: Final = b"Linux version "  # init/version.c
-
 
 @dataclass(frozen=True, slots=True)
 class Need:
@@ -36,11 +34,6 @@ COMMON: Final = (
     Need("CONFIG_BINFMT_ELF", None, "ELF programs, which busybox is"),
     Need("CONFIG_BINFMT_SCRIPT", None, "scripts, which the proof's init is"),
 )
-
-
-def is_linux(kernel: memoryview) -> bool:
-    """Whether an uncompressed kernel has Linux's banner in it."""
-    return next(find(kernel, BANNER), None) is not None
 
 
 def lacking(kernel: memoryview, needs: tuple[Need, ...]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from typing import Final
 
 from bootproof.loader.arch.table import ARCHITECTURES
 from bootproof.loader.assemble import TruncatedError, check_complete
+from bootproof.loader.banner import is_linux
 from bootproof.loader.bzimage import setup_header
 from bootproof.loader.elf import (
     EI_CLASS,
@@ -32,7 +33,7 @@ from bootproof.loader.elf32 import program_headers as program_headers32
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.identify import Format, Identity, identify_bytes, version_string
 from bootproof.loader.image import ImageSource
-from bootproof.loader.kconfig import COMMON, Need, is_linux, lacking
+from bootproof.loader.kconfig import COMMON, Need, lacking
 from bootproof.loader.otherfiles import is_multiboot, program_named_in
 from bootproof.loader.packing import UnpackError
 from bootproof.loader.payload import locate

@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from bootproof.loader.address import Range
-from bootproof.loader.structures import SetupHeader
+
+if TYPE_CHECKING:
+    from bootproof.loader.structures import SetupHeader
 
 
 class PvhState(Enum):

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from bootproof.harness import cli, prove
+from bootproof.harness import cli
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.cases.kernels import default_kernels
 from bootproof.harness.compare import reference
 from bootproof.harness.host.files import read_from_qemu
-from bootproof.harness.prove import Prepared
+from bootproof.harness.prepare import Prepared, prepare
 from bootproof.harness.qemu.argv import DirectKernel
 from bootproof.harness.qemu.session import Session
 from bootproof.harness.qemu.standing import StandingMemory
@@ -111,7 +111,7 @@ def test_import(name: str, run_directory: RunDirectory, capsys: pytest.CaptureFi
     case = replace(CASES[name], profile="fast", memory=96 * MIB)
     directory = run_directory(f"import-{name}")
     shutil.rmtree(directory, ignore_errors=True)
-    prepared = prove.prepare(case, directory / "ours")
+    prepared = prepare(case, directory / "ours")
     core = directory / "guest.core"
     with standing(case, prepared, directory) as guest:
         guest.compare(directory / "by-gdb")

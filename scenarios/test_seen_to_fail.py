@@ -12,7 +12,7 @@ import pytest
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.cases.kernels import default_kernels
-from bootproof.harness.prove import Prepared, prepare
+from bootproof.harness.prepare import Prepared, prepare
 from bootproof.harness.run import run
 from bootproof.harness.verdict import CodeAt, Expected, Judgement, Verdict
 from bootproof.loader import bootimage

@@ -110,7 +110,7 @@ def test_the_recipes_name_every_file_that_knows_of_an_architecture_and_its_proto
 
 
 def test_the_recipe_for_an_option_is_two_files() -> None:
-    assert touched("Add an option") == {"harness/case.py", "harness/prove.py"}
+    assert touched("Add an option") == {"harness/case.py", "harness/prepare.py"}
 
 
 # --- encodings -----------------------------------------------------------------------------------

@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from bootproof.loader.arch import Registers
+if TYPE_CHECKING:
+    from bootproof.loader.arch import Registers
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ from bootproof.harness.errors import UserError
 from bootproof.harness.inputs import images, kernel_check
 from bootproof.harness.inputs.images import KernelFile
 from bootproof.harness.inputs.kernel_check import Checked
-from bootproof.loader.assemble import AUTO
 from bootproof.loader.identify import Format, identify
 from bootproof.loader.protocols import pvh
+from bootproof.loader.protocols.table import AUTO
 
 _ASKED: Final = tuple(entry for entry in schema.CASE if entry.name != "kernel")
 

@@ -24,14 +24,13 @@ from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import KEY, Case, Expectation, Key, short
 from bootproof.harness.errors import UsageError
 from bootproof.harness.inputs import damage, variants
-from bootproof.harness.qemu.argv import ICOUNT_SHIFT
+from bootproof.harness.qemu.clock import ICOUNT_SHIFT
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB, parse_size
-from bootproof.loader.assemble import AUTO, LOADERS
 from bootproof.loader.identify import Format
 from bootproof.loader.initramfs import inits
 from bootproof.loader.protocols import pvh
-from bootproof.loader.protocols.table import PROTOCOLS
+from bootproof.loader.protocols.table import AUTO, PROTOCOLS
 
 Path = tuple[str | int, ...]
 
@@ -80,7 +79,7 @@ def _choices() -> Mapping[tuple[type, str], Callable[[], Iterable[str]]]:
     boards = (board for arch in ARCHES.values() for board in arch.boards)
     return {
         (Case, "arch"): lambda: ARCHES,
-        (Case, "format"): lambda: (*(format_.value for format_ in LOADERS), AS_IT_IS),
+        (Case, "format"): lambda: (*(f.value for f in Format if f.loadable), AS_IT_IS),
         (Case, "protocol"): lambda: (AUTO, *PROTOCOLS),
         (Case, "board"): lambda: boards,
         (Case, "variant"): lambda: variants.VARIANTS,

@@ -112,16 +112,17 @@ class _Tester:
         return ended.mark
 
     def _test(self, at: int) -> _Ended:
-        from bootproof.harness import prove
         from bootproof.harness.cases.from_kernel import case_of
         from bootproof.harness.inputs import images
+        from bootproof.harness.prepare import Options
+        from bootproof.harness.prove import prove
         from bootproof.harness.results.bisection import failure
 
         case = case_of(self.images[at], self._words, "boot")
         sha256 = images.kernel_file(case.kernel_source).sha256
         if sha256 not in self._by_kernel:
             directory = self._out / f"{at + 1}"
-            proven = prove.prove(case, directory, prove.Options(qemus=self._qemus))
+            proven = prove(case, directory, Options(qemus=self._qemus))
             self.boots += proven.outcome is not None
             found = failure(proven.verdict.value, proven.problem)
             what = proven.problem or proven.verdict.value

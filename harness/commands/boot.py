@@ -16,7 +16,8 @@ from bootproof.harness.text import printable
 
 if TYPE_CHECKING:
     from bootproof.harness.case import Case
-    from bootproof.harness.prove import Options, Proven
+    from bootproof.harness.prepare import Options
+    from bootproof.harness.prove import Proven
     from bootproof.harness.run import Outcome
 
 # How a run ended: a verdict, and what is not as it had to be.
@@ -42,15 +43,16 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     """0 when the kernel booted, and with --twice did so the same way."""
     from bootproof.harness.commands import case_options
-    from bootproof.harness.observation import Budget
-    from bootproof.harness.prove import Options
-    from bootproof.harness.qemu.talker import TERMINAL
-    from bootproof.harness.record import rundir
 
     if arguments.console and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UserError("--console needs a terminal for input and output")
     sought = bisect_options.sought(arguments)
     case, qemus = case_options.case(arguments, "boot")
+    from bootproof.harness.host import rundir  # these not for what is no kernel
+    from bootproof.harness.observation import Budget
+    from bootproof.harness.prepare import Options
+    from bootproof.harness.qemu.talker import TERMINAL
+
     directory = (arguments.out or places.output() / "boot" / case.id).absolute()
     options = Options(
         talker=TERMINAL if arguments.console else None,
@@ -69,15 +71,17 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _boot(case: Case, directory: Path, options: Options) -> Proven:
-    from bootproof.harness import prove
+    from bootproof.harness.prepare import prepare
     from bootproof.harness.report import boot_text
 
     console = boot_text.Console()
     if options.talker is None:
         options = replace(options, on_console=console)
-    prepared = prove.prepare(case, directory, options)
+    prepared = prepare(case, directory, options)
     boot_text.print_request(case, prepared.assembled, prepared.start.machine)
-    proven = prove.run_prepared(case, prepared, directory)
+    from bootproof.harness.prove import run_prepared  # all that runs a guest: nothing is refused
+
+    proven = run_prepared(case, prepared, directory)
     console.finish()
     boot_text.print_verdict(proven)
     return proven
@@ -90,11 +94,11 @@ def _boot_once(case: Case, directory: Path, options: Options) -> Iterator[_End]:
 
 def _boot_twice(case: Case, directory: Path, options: Options) -> Iterator[_End]:
     """Two boots below `directory`, and whether they were the same."""
-    from bootproof.harness import prove
     from bootproof.harness.inputs import images
+    from bootproof.harness.prepare import machine_for
 
     kernel = images.kernel_file(case.kernel_source)
-    machine = prove.machine_for(case, kernel, options)
+    machine = machine_for(case, kernel, options)
     if machine.realtime:
         raise UserError(f"--twice: no two boots are the same in {machine.mode}")
     runs = [_boot(case, directory / name, options) for name in ("first", "second")]

@@ -25,8 +25,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from bootproof.harness.commands import case_options
     from bootproof.harness.compare import both_ways
-    from bootproof.harness.prove import Options
-    from bootproof.harness.record import rundir
+    from bootproof.harness.host import rundir
+    from bootproof.harness.prepare import Options
     from bootproof.harness.report import boot_text
     from bootproof.harness.report.comparison import render
 

@@ -14,7 +14,7 @@ from bootproof.harness.exitcode import OK
 
 if TYPE_CHECKING:
     from bootproof.harness.case import Case
-    from bootproof.harness.prove import Options
+    from bootproof.harness.prepare import Options
     from bootproof.harness.qemu.machine import Machine
     from bootproof.loader.assemble import Assembled
 
@@ -34,7 +34,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     """Writes it, and says what lies where."""
     from bootproof.harness.commands import case_options
-    from bootproof.harness.prove import Options
+    from bootproof.harness.prepare import Options
     from bootproof.harness.report import boot_text
     from bootproof.loader import bootimage, conformance
     from bootproof.loader.errors import one_line
@@ -63,11 +63,11 @@ def _run(arguments: argparse.Namespace) -> int:
 def _written(
     case: Case, out: Path, options: Options, arguments: argparse.Namespace
 ) -> tuple[Assembled, Machine]:
-    from bootproof.harness import prove
+    from bootproof.harness import prepare
 
     if arguments.no_proof:
-        return prove.write_without_proof(case, out, options)
-    prepared = prove.prepare(case, out, options)
+        return prepare.write_without_proof(case, out, options)
+    prepared = prepare.prepare(case, out, options)
     return prepared.assembled, prepared.start.machine
 
 

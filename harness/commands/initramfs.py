@@ -23,14 +23,14 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     """Writes our init as a cpio archive, and says what the kernel's command line needs for it."""
-    from bootproof.harness import command_line, prove
+    from bootproof.harness import command_line, prepare
     from bootproof.harness.arch.table import ARCHES
     from bootproof.harness.qemu.machine import Machine
     from bootproof.loader.address import format_size
     from bootproof.loader.errors import one_line
 
     Machine.check_board(ARCHES[arguments.arch], arguments.machine)
-    data, path = prove.evidence_archive(arguments.arch, arguments.machine), arguments.file
+    data, path = prepare.evidence_archive(arguments.arch, arguments.machine), arguments.file
     try:
         path.write_bytes(data)
     except OSError as error:

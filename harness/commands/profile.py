@@ -95,15 +95,16 @@ def _recorded(what: str, arguments: argparse.Namespace, number: int) -> Iterator
 
 
 def _booted(kernel: str, arguments: argparse.Namespace, number: int) -> Path:
-    from bootproof.harness import prove
     from bootproof.harness.cases import qemus
     from bootproof.harness.cases.from_kernel import case_of
     from bootproof.harness.commands import case_options
+    from bootproof.harness.prepare import Options
+    from bootproof.harness.prove import prove
 
     asked, paths = qemus.of_words(case_options.words(arguments, "boot"))
     case = case_of(kernel, asked, "boot")
     directory = Path(arguments.out / f"run-{number + 1}").absolute()
-    proven = prove.prove(case, directory, prove.Options(qemus=paths))
+    proven = prove(case, directory, Options(qemus=paths))
     print(f"verdict   {proven.verdict.value}: {proven.reason}", flush=True)
     if proven.outcome is None or proven.outcome.not_recorded is not None:
         why = proven.outcome.not_recorded if proven.outcome else proven.reason

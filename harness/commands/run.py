@@ -44,8 +44,8 @@ def _run(arguments: argparse.Namespace) -> int:
     """0 when the guest booted or, if it has no proof, was handed over."""
     from bootproof.harness.boot_image import boot_image, problem, request_of
     from bootproof.harness.commands import case_options
+    from bootproof.harness.host import rundir
     from bootproof.harness.judgement import came_to
-    from bootproof.harness.record import rundir
 
     sought = bisect_options.sought(arguments)
     name = arguments.directory.resolve().name.encode("utf-8", "surrogateescape")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from bootproof.harness import prove
+from bootproof.harness import prepare as preparing
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.compare import memory_at_entry, reasons, reference
@@ -22,10 +22,11 @@ from bootproof.harness.compare.memory_at_entry import MemoryAtEntry
 from bootproof.harness.compare.reasons import Facts
 from bootproof.harness.compare.reference import Plan
 from bootproof.harness.guest import kernellog
+from bootproof.harness.host import rundir
 from bootproof.harness.host.files import write_whole
-from bootproof.harness.prove import Options, Prepared, Proven
-from bootproof.harness.qemu.placement import DEVICES_DIRECTORY
-from bootproof.harness.record import rundir
+from bootproof.harness.host.rundir import DEVICES_DIRECTORY
+from bootproof.harness.prepare import Options, Prepared
+from bootproof.harness.prove import Proven, run_prepared
 from bootproof.harness.verdict import CodeAnywhere
 from bootproof.loader import bootimage
 from bootproof.loader.address import Range
@@ -71,7 +72,7 @@ def compare(case: Case, directory: Path, options: Options = Options()) -> Compar
 
 def prepare(case: Case, directory: Path, options: Options = Options()) -> Pair:
     """Everything up to QEMU, for both boots; they get the same initrd and command line."""
-    prepared = prove.prepare(case, directory / OURS, options)
+    prepared = preparing.prepare(case, directory / OURS, options)
     plan = reference.plan(case, prepared.start.machine, prepared.assembled.protocol)
     reference.prepare(plan, prepared, directory / OURS, directory / REFERENCE)
     return Pair(case, prepared, plan, directory)
@@ -82,7 +83,7 @@ def run_pair(pair: Pair) -> Comparison:
 
     Leaves comparison.json beside the run directories. Raises UserError and LoaderError.
     """
-    ours = prove.run_prepared(pair.case, pair.prepared, pair.ours)
+    ours = run_prepared(pair.case, pair.prepared, pair.ours)
     seen: list[MemoryAtEntry] = []
     findings: list[RuleFinding] = []
 

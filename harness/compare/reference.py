@@ -15,20 +15,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from bootproof.harness import verdict
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest.stages import ENTRY, Stage
+from bootproof.harness.host import rundir
+from bootproof.harness.host.rundir import DEVICES_DIRECTORY, RUN_LOG
 from bootproof.harness.inputs import images
-from bootproof.harness.prove import Prepared, Proven, expected_code, result_json
+from bootproof.harness.judge import judge
+from bootproof.harness.prepare import Prepared, expected_code
+from bootproof.harness.prove import Proven, result_json
 from bootproof.harness.qemu.argv import DirectKernel
 from bootproof.harness.qemu.machine import Machine
-from bootproof.harness.qemu.placement import DEVICES_DIRECTORY
-from bootproof.harness.qemu.session import RUN_LOG, Session
+from bootproof.harness.qemu.session import Session
 from bootproof.harness.qemu.standing import StandingMemory
 from bootproof.harness.qemu.watch import Ending, Watch
-from bootproof.harness.record import artifacts, recording, reproduce, rundir
+from bootproof.harness.record import artifacts, recording, reproduce
 from bootproof.harness.run import Costs, Outcome
 from bootproof.harness.verdict import Expected
 from bootproof.loader import assemble, bootimage, pe
@@ -145,7 +147,7 @@ def run(case: Case, plan: Plan, prepared: Prepared, directory: Path, look: Look)
         seen, _ = session.observe(course.steps)
     reproduce.write_reference_script(machine, kernel, directory)
     seen = artifacts.keep(session, seen)
-    judgement = verdict.judge(_expected(expected, plan, machine, course.told), seen)
+    judgement = judge(_expected(expected, plan, machine, course.told), seen)
     seconds = time.monotonic() - began
     costs = Costs(seconds, seconds, seen.cpu_seconds, seen.instructions)
     entry = () if course.registers is None else (Stage(ENTRY, course.instructions, None),)

@@ -25,8 +25,8 @@ import psutil
 from bootproof.harness.errors import UserError
 from bootproof.harness.host import confined
 from bootproof.harness.host.files import NOBODY, disk_errors, is_root, why_powerless
+from bootproof.harness.host.rundir import STDERR
 
-STDERR: Final = "qemu.stderr"
 # The longest file QEMU may write. A watched console is ended long before, and with it the run's log
 # (about 17 bytes for each of the console's); this holds when the harness is given no CPU, or is
 # stopped.

@@ -25,11 +25,11 @@ from bootproof.kernels.content import Content
 from bootproof.kernels.fetch import FetchedKernel, Fetcher
 from bootproof.kernels.sources import Source
 from bootproof.loader import cpio, initramfs, pe
+from bootproof.loader.banner import banner_releases
 from bootproof.loader.device_tree import DeviceTree
 from bootproof.loader.errors import LoaderError, one_line
 from bootproof.loader.identify import Format, identify
 from bootproof.loader.image import ImageSource, open_image
-from bootproof.loader.inspect import banner_releases
 from bootproof.loader.unpack import unpack_to
 
 

@@ -9,12 +9,11 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
+from bootproof.harness.qemu.clock import GUEST_CLOCK, ICOUNT_SHIFT
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.talker import TERMINAL, Talker
 from bootproof.loader.address import MIB
 
-GUEST_CLOCK: Final = "2026-01-01T00:00:00"
-ICOUNT_SHIFT: Final = 3  # one instruction is 2^3 ns of guest time
 SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 

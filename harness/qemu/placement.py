@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 from pathlib import Path
 
+from bootproof.harness.host.rundir import DEVICES_DIRECTORY
 from bootproof.harness.observation import Placement
 from bootproof.harness.qemu.argv import Blob, Launch
 from bootproof.harness.qemu.machine import Machine
@@ -25,7 +26,6 @@ from bootproof.loader.bootimage import BootImage
 from bootproof.loader.layout import LayoutError, Region, Wanted, place
 from bootproof.loader.memory import GuestMemory
 
-DEVICES_DIRECTORY = "devices"
 _STUB = "stub0.bin"
 _MERGE_GAP = 64 << 10  # a loader device costs more than reading this many zeros
 _MOST_DEVICES = 256  # beyond, the smallest gaps are filled with their zeros

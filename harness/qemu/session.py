@@ -18,6 +18,7 @@ from bootproof.harness.errors import UserError
 from bootproof.harness.guest import evidence, kernellog, logbuffer
 from bootproof.harness.host.files import file_for_qemu, given_to_qemu, has_room
 from bootproof.harness.host.process import QemuProcess
+from bootproof.harness.host.rundir import CONSOLE, RUN_LOG
 from bootproof.harness.observation import Budget, End, Observation, Observer
 from bootproof.harness.qemu.argv import (
     Channels,
@@ -38,8 +39,6 @@ from bootproof.harness.qemu.watchdog import Watchdog
 from bootproof.loader.arch import Registers
 from bootproof.loader.memory import GuestMemory
 
-CONSOLE: Final = "console.log"
-RUN_LOG: Final = "replay.bin"  # QEMU's own log of the run
 _SNAPSHOTS: Final = "snapshots.qcow2"
 _QUIT_SECONDS: Final = 30.0  # QEMU completes its log then, on a busy host too
 _LOG_WRITE_ERROR: Final = "replay write error"  # replay/replay-internal.c

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bootproof.harness.host.files import write_whole
+from bootproof.harness.host.rundir import DMESG, RUN_LOG, TRANSCRIPT
 from bootproof.harness.observation import Observation
-from bootproof.harness.qemu.session import RUN_LOG, Session
+from bootproof.harness.qemu.session import Session
 from bootproof.harness.record import recording
-from bootproof.harness.record.rundir import DMESG, TRANSCRIPT
 from bootproof.harness.text import printable
 
 

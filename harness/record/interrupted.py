@@ -13,8 +13,7 @@ from typing import Any, Final
 
 from bootproof.harness.host import signals
 from bootproof.harness.host.files import open_regular
-from bootproof.harness.qemu.session import CONSOLE
-from bootproof.harness.record.rundir import write_result
+from bootproof.harness.host.rundir import CONSOLE, write_result
 from bootproof.harness.text import last_line, quoted
 from bootproof.harness.verdict import Verdict
 

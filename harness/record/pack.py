@@ -25,10 +25,9 @@ from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import disk_errors, open_given
 from bootproof.harness.host.process import MOST_WRITTEN
-from bootproof.harness.qemu.session import CONSOLE, RUN_LOG
+from bootproof.harness.host.rundir import CONSOLE, RECORD, RESULT, RUN_LOG, TRANSCRIPT
 from bootproof.harness.record import playback, recording
 from bootproof.harness.record.playback import Recorded
-from bootproof.harness.record.rundir import RECORD, RESULT, TRANSCRIPT
 from bootproof.harness.text import printable
 from bootproof.kernels import scratch
 from bootproof.loader import bootimage

@@ -16,12 +16,13 @@ from typing import Final
 
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import disk_errors
+from bootproof.harness.host.rundir import CONSOLE, RUN_LOG
 from bootproof.harness.observation import Budget
 from bootproof.harness.qemu.binary import find_qemu, variable_of, version_text
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.monitor import Event, MonitorError
 from bootproof.harness.qemu.placement import guest_ram, place_image, write
-from bootproof.harness.qemu.session import CONSOLE, RUN_LOG, Session
+from bootproof.harness.qemu.session import Session
 from bootproof.harness.qemu.watch import EXIT_SECONDS, POLL_SECONDS
 from bootproof.harness.record import recording, replaylog
 from bootproof.harness.record.recording import Record

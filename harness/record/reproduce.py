@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.harness.host.files import write_whole
+from bootproof.harness.host.rundir import DEVICES_DIRECTORY, SCRIPT
 from bootproof.harness.qemu.argv import Channels, DirectKernel, RamFile, argv
 from bootproof.harness.qemu.machine import Machine
-from bootproof.harness.qemu.placement import DEVICES_DIRECTORY, PlacedImage
+from bootproof.harness.qemu.placement import PlacedImage
 from bootproof.loader import bootimage
 from bootproof.loader.bootimage import Backing
 from bootproof.loader.memory import GuestMemory
 
-SCRIPT: Final = "qemu.sh"
 _HEAD: Final = """\
 #!/bin/sh
 # Starts the guest of this directory again, made by bootproof.

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.harness.host.files import disk_errors
+from bootproof.harness.host.rundir import SHARED
 from bootproof.harness.record import reproduce
 from bootproof.loader import bootimage
 from bootproof.loader.address import MIB, Range
@@ -25,7 +26,6 @@ from bootproof.loader.bootimage import Backing
 from bootproof.loader.memory import GuestMemory
 
 STORE: Final = "shared"  # in the directory of a matrix
-FILES: Final = {"kernel": "kernel.img", "initrd": "initrd.img"}  # by the regions' names
 _LEAST: Final = 256 << 10  # bytes: less is not worth a file
 _SAMPLES, _SAMPLE = 64, 4096
 _CHUNK: Final = MIB
@@ -68,7 +68,7 @@ def prune(store: Path) -> None:
 def _linked(
     image: bootimage.BootImage, memory: GuestMemory, directory: Path, store: Path
 ) -> Iterator[Backing]:
-    for name, file in FILES.items():
+    for name, file in SHARED.items():
         part = image.region(name)
         if part is None or part.size < _LEAST or not memory.contains(part.start, part.size):
             continue

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bootproof.harness.arch import DEFAULT_PROFILE
 from bootproof.harness.case import Case
-from bootproof.harness.guest.stages import Stage
 from bootproof.harness.inputs import images, kernel_check
 from bootproof.harness.observation import Probe
-from bootproof.harness.prove import Proven
-from bootproof.harness.qemu.machine import Machine
-from bootproof.harness.run import Outcome
 from bootproof.harness.text import printable
 from bootproof.loader.address import format_size
-from bootproof.loader.assemble import Assembled
 from bootproof.loader.errors import one_line
+
+if TYPE_CHECKING:  # a request is printed before there is a run
+    from bootproof.harness.guest.stages import Stage
+    from bootproof.harness.prove import Proven
+    from bootproof.harness.qemu.machine import Machine
+    from bootproof.harness.run import Outcome
+    from bootproof.loader.assemble import Assembled
 
 
 class Console:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bootproof.harness.errors import UsageError
+from bootproof.harness.host.rundir import RESULT
 from bootproof.harness.marks import Mark
-from bootproof.harness.record.rundir import RESULT
 from bootproof.harness.results import results
 from bootproof.harness.results.results import CaseResult, Check
 from bootproof.harness.text import without_numbers

@@ -23,10 +23,11 @@ from bootproof.harness import typedjson
 from bootproof.harness.case import Case
 from bootproof.harness.cases import case_file, qemus, scenarios, select, shard
 from bootproof.harness.errors import UserError
-from bootproof.harness.host import signals
-from bootproof.harness.prove import Options, Proven, prove
+from bootproof.harness.host import rundir, signals
+from bootproof.harness.prepare import Options
+from bootproof.harness.prove import Proven, prove
 from bootproof.harness.qemu.binary import find_qemu
-from bootproof.harness.record import rundir, sharing
+from bootproof.harness.record import sharing
 from bootproof.harness.report import failure
 from bootproof.harness.report.listing import Listed
 from bootproof.harness.results.results import CaseResult

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from dataclasses import field as dataclass_field
 from typing import (
+    TYPE_CHECKING,
     Any,
     ClassVar,
     Final,
@@ -25,8 +26,10 @@ from typing import (
 
 from bootproof.loader import strictjson
 from bootproof.loader.address import Range
-from bootproof.loader.corefile import Note
 from bootproof.loader.errors import LoaderError
+
+if TYPE_CHECKING:
+    from bootproof.loader.corefile import Note
 
 # Guest-physical memory: address and size to bytes, None where that is not all RAM.
 Read = Callable[[int, int], bytes | None]

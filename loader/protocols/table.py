@@ -11,6 +11,8 @@ from bootproof.loader.protocols import BootProtocol, arm64, linux32, linux64, pv
 from bootproof.loader.rules import Hardware, RuleFinding
 
 AnyProtocol: TypeAlias = BootProtocol[Any]
+# Of what a kernel offers, that of the lowest rank.
+AUTO: Final = "auto"
 
 PROTOCOLS: Final[Mapping[str, AnyProtocol]] = {
     module.PROTOCOL.name: module.PROTOCOL for module in (linux64, linux32, pvh, arm64, riscv64)

@@ -22,7 +22,7 @@ import pytest
 from bootproof.harness.case import Case
 from bootproof.harness.dialogue import Dialogue, DialogueError, dialogue
 from bootproof.harness.errors import UserError
-from bootproof.harness.qemu.session import RUN_LOG
+from bootproof.harness.host.rundir import RUN_LOG
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB
 from tests import ROOT

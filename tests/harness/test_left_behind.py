@@ -18,7 +18,7 @@ import pytest
 
 from bootproof.harness import run
 from bootproof.harness.errors import UserError
-from bootproof.harness.host import files, process
+from bootproof.harness.host import files, process, rundir
 from bootproof.harness.host.files import take_back, write_whole
 from bootproof.harness.observation import Budget, End
 from bootproof.harness.qemu import monitor
@@ -26,8 +26,9 @@ from bootproof.harness.qemu.binary import QemuBinary
 from bootproof.harness.qemu.gdbstub import GdbStub
 from bootproof.harness.qemu.monitor import Monitor, MonitorError
 from bootproof.harness.qemu.session import Session
-from bootproof.harness.record import playback, rundir
-from bootproof.harness.run import Outcome, Start
+from bootproof.harness.record import playback
+from bootproof.harness.run import Outcome
+from bootproof.harness.start import Start
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB
 from tests import ROOT
@@ -332,7 +333,8 @@ def test_disk_that_is_full_keeps_the_file_that_was_there(disk: Callable[[int], P
 NEVER_ENDS = """
 import sys
 from pathlib import Path
-from bootproof.harness.run import Start, run
+from bootproof.harness.run import run
+from bootproof.harness.start import Start
 from bootproof.harness.observation import Budget
 from bootproof.loader.address import MIB
 from tests.builders.guests import Claim, Guest, machine, program

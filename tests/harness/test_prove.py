@@ -18,7 +18,7 @@ from bootproof.harness.case import Case, Expectation, offset_label, short
 from bootproof.harness.errors import UserError
 from bootproof.harness.inputs import variants
 from bootproof.harness.observation import Placement
-from bootproof.harness.prove import expected_code
+from bootproof.harness.prepare import expected_code, prepare
 from bootproof.harness.report import failure
 from bootproof.harness.suite.case_result import case_result
 from bootproof.harness.verdict import CodeAnywhere, CodeAt, Verdict
@@ -131,7 +131,7 @@ def test_a_refusal_leaves_no_result_of_an_earlier_run(
         "cmdline": replace(case, cmdline='open="quote'),
     }
     with pytest.raises(UserError):
-        prove.prepare(bad[what], run)
+        prepare(bad[what], run)
     assert not (run / "result.json").exists()
 
 
@@ -210,7 +210,7 @@ def test_nonce_is_of_this_case_and_this_kernel(case: Case, tmp_path: Path) -> No
         [(VMLINUX, None), (VMLINUX, 0), (VMLINUX + b"\0", None), (VMLINUX, None)]
     ):
         Path(case.kernel).write_bytes(content)
-        prepared = prove.prepare(replace(case, offset=offset), tmp_path / str(number))
+        prepared = prepare(replace(case, offset=offset), tmp_path / str(number))
         expected: Any = prepared.start.expected
         assert f"bootproof.nonce={expected.nonce} " in expected.cmdline + " "
         nonces.append(expected.nonce)

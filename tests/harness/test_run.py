@@ -20,7 +20,8 @@ from bootproof.harness.observation import Budget, End, Observation, Placement
 from bootproof.harness.qemu.gdbstub import GdbStub
 from bootproof.harness.qemu.monitor import Monitor
 from bootproof.harness.record.playback import open_recorded
-from bootproof.harness.run import Outcome, Start, in_the_way, run
+from bootproof.harness.run import Outcome, in_the_way, run
+from bootproof.harness.start import Start
 from bootproof.harness.verdict import CodeAnywhere, CodeAt, Verdict
 from bootproof.loader import bootimage
 from bootproof.loader.address import GIB, MIB, Range

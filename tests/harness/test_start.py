@@ -5,8 +5,11 @@ Which modules, not how long: bench/overhead.py measures that.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from tests.builders import images
 from tests.builders.processes import python
 
 _ALL_AT_THE_END = """
@@ -17,9 +20,14 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 CASES = {"bootproof.harness.case", "bootproof.loader.address", "bootproof.kernels.catalog"}
 LOOKING = {"ctypes", "hashlib", "platform", "subprocess", "tomllib"}
+LOADING = {"bootproof.harness.host.rundir", "bootproof.harness.prepare"}
+RUNNING = {
+    *("asyncio", "qemu.qmp", "pexpect", "psutil"),
+    *("bootproof.harness.run", "bootproof.harness.judge", "bootproof.harness.qemu.session"),
+}
 
 
-def imported(*words: str, code: int) -> set[str]:
+def imported(*words: str | Path, code: int) -> set[str]:
     """The modules that a command with this exit code has imported when it ends."""
     done = python("-P", "-c", _ALL_AT_THE_END, *words)
     assert done.returncode == code, done.stderr
@@ -30,4 +38,20 @@ def imported(*words: str, code: int) -> set[str]:
 def test_who_asks_for_help_waits_for_nothing_else(words: tuple[str, ...]) -> None:
     modules = imported(*words, code=0)
     assert "bootproof.harness.commands.doctor" in modules
-    assert not modules & (CASES | LOOKING)
+    assert modules & (CASES | LOOKING) == set()
+
+
+def test_what_is_no_kernel_is_refused_by_what_reads_kernels(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no kernel\n")
+    for kernel in ("text", "none"):
+        modules = imported("boot", tmp_path / kernel, code=2)
+        assert modules >= CASES
+        assert modules & (LOADING | RUNNING) == set()
+
+
+def test_what_finds_no_room_is_refused_by_what_loads_kernels(tmp_path: Path) -> None:
+    (tmp_path / "vmlinux").write_bytes(images.elf(images.load(16 << 20, images.LINUX)))
+    words = ("--unsafe", "--memory", "8M", "--out", tmp_path / "run")
+    modules = imported("boot", tmp_path / "vmlinux", *words, code=2)
+    assert modules >= LOADING
+    assert modules & RUNNING == set()

@@ -70,11 +70,12 @@ def test_each_name_is_that_of_its_module_and_of_the_type_checker() -> None:
     )
     imports = [node for node in checked if isinstance(node, ast.ImportFrom)]
     assert len(imports) == len(checked)
-    typed = {alias.asname: node.module for node in imports for alias in node.names}
+    typed = {alias.name: str(node.module) for node in imports for alias in node.names}
     names = {name: module for name, module in typed.items() if module != loader.__name__}
-    assert sorted(typed) == sorted(loader.__all__)
+    everything: list[str] = vars(loader)["__all__"]
+    assert sorted(typed) == sorted(everything)
     for name, module in names.items():
-        assert getattr(loader, name) is getattr(sys.modules[str(module)], str(name)), name
+        assert getattr(loader, name) is getattr(sys.modules[module], name), name
     assert {*typed} <= {*dir(loader)}
     with pytest.raises(ImportError, match="cannot import name 'Elv'"):
         exec("from bootproof.loader import Elv")

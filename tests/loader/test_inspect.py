@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bootproof.loader.banner import banner_release
 from bootproof.loader.errors import Image, LoaderError
 from bootproof.loader.inspect import (
     BzImagePayload,
@@ -21,7 +22,6 @@ from bootproof.loader.inspect import (
     Placement,
     Pvh,
     Refusal,
-    banner_release,
     inspect,
 )
 from bootproof.loader.packing import Packing, Unpack

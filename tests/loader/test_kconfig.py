@@ -7,8 +7,9 @@ import gzip
 import pytest
 
 from bootproof.harness.arch.table import ARCHES
+from bootproof.loader.banner import is_linux
 from bootproof.loader.ikconfig import embedded_config, find
-from bootproof.loader.kconfig import COMMON, Need, is_linux, lacking
+from bootproof.loader.kconfig import COMMON, Need, lacking
 
 EVERYTHING = b"Linux version 6.1 \0 serial8250 uart-pl011 no cpio magic loadavg"
 SET = {need.option: "y" for need in COMMON} | {"CONFIG_SERIAL_8250_CONSOLE": "y"}

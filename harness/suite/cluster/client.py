@@ -26,7 +26,7 @@ from bootproof.harness.case import Case
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.process import RUNNING
 from bootproof.harness.inputs import images
-from bootproof.harness.prove import initrd_of
+from bootproof.harness.prepare import initrd_of
 from bootproof.harness.results import results
 from bootproof.harness.results.results import CaseResult
 from bootproof.harness.suite.cluster import luggage, work

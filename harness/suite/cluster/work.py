@@ -16,10 +16,11 @@ from bootproof.harness import VERSION, typedjson
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.errors import UserError
+from bootproof.harness.host import rundir
 from bootproof.harness.host.process import RUNNING
-from bootproof.harness.prove import Options, prove
+from bootproof.harness.prepare import Options
+from bootproof.harness.prove import prove
 from bootproof.harness.qemu.binary import find_qemu, version_text
-from bootproof.harness.record import rundir
 from bootproof.harness.results import results
 from bootproof.harness.suite.case_result import case_result
 from bootproof.harness.suite.cluster import luggage

@@ -24,10 +24,11 @@ from bootproof.harness.guest import (
     stages,
 )
 from bootproof.harness.guest.lockup import LockupReports
+from bootproof.harness.judge import judge
 from bootproof.harness.observation import End, Observation
 from bootproof.harness.qemu.console import timestamped
 from bootproof.harness.results import results
-from bootproof.harness.verdict import ExpectedHandover, judge
+from bootproof.harness.verdict import ExpectedHandover
 from bootproof.loader.address import MIB
 from tests.builders.guests import Claim, machine
 

@@ -21,7 +21,7 @@ from bootproof.harness.host.files import NOBODY, given_to_qemu, is_root
 from bootproof.harness.host.process import MOST_WRITTEN, QemuProcess
 from bootproof.harness.observation import Budget
 from bootproof.harness.qemu.argv import SANDBOX
-from bootproof.harness.run import Start
+from bootproof.harness.start import Start
 from bootproof.loader.address import MIB
 from tests.builders.guests import Claim, Guest, live, machine, program
 

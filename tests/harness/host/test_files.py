@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bootproof.harness.errors import UserError
-from bootproof.harness.host import files
+from bootproof.harness.host import files, rundir
 from bootproof.harness.host.files import (
     NOBODY,
     file_for_qemu,
@@ -27,8 +27,8 @@ from bootproof.harness.host.files import (
 from bootproof.harness.host.process import QemuProcess
 from bootproof.harness.observation import Budget, End
 from bootproof.harness.qemu.binary import QemuBinary
-from bootproof.harness.record import rundir
-from bootproof.harness.run import Start, run
+from bootproof.harness.run import run
+from bootproof.harness.start import Start
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB
 from tests.builders.guests import Claim, Guest, machine, program

@@ -26,7 +26,8 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nob
 HARNESS = """
 import sys
 from pathlib import Path
-from bootproof.harness.run import Start, run
+from bootproof.harness.run import run
+from bootproof.harness.start import Start
 from bootproof.harness.observation import Budget
 from tests.builders.guests import Claim, Guest, machine, program
 

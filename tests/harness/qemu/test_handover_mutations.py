@@ -17,11 +17,13 @@ from typing import Any, Final
 
 import pytest
 
+from bootproof.harness.host import rundir
 from bootproof.harness.observation import Budget
 from bootproof.harness.qemu import placement
 from bootproof.harness.qemu.devicetree import device_tree
 from bootproof.harness.qemu.machine import Machine
-from bootproof.harness.run import Outcome, Start, run
+from bootproof.harness.run import Outcome, run
+from bootproof.harness.start import Start
 from bootproof.harness.verdict import CodeAt, Expected, Verdict
 from bootproof.loader import bootimage, initramfs
 from bootproof.loader.address import GIB, MIB, Range
@@ -504,7 +506,7 @@ def outcome_of(mutation: Mutation, directory: Path, monkeypatch: pytest.MonkeyPa
 
         def write_and_spoil(planned: placement.PlacedImage, memory: GuestMemory, to: Path) -> None:
             write(planned, memory, to)
-            spoil(to / placement.DEVICES_DIRECTORY)
+            spoil(to / rundir.DEVICES_DIRECTORY)
 
         monkeypatch.setattr("bootproof.harness.run.write", write_and_spoil)
     expected = Expected(machine.arch.name, "", "", 1, image.ram, image.ram, CodeAt(()))

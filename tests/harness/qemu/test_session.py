@@ -15,10 +15,11 @@ import pytest
 
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import NOBODY, is_root
+from bootproof.harness.host.rundir import CONSOLE, RUN_LOG
 from bootproof.harness.observation import Budget, End, Placement
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.placement import guest_ram, place_image, write
-from bootproof.harness.qemu.session import CONSOLE, RUN_LOG, Session
+from bootproof.harness.qemu.session import Session
 from bootproof.harness.qemu.watch import Ending, Watch
 from bootproof.loader import bootimage
 from tests.builders.guests import Guest, Program, machine, program

@@ -20,7 +20,8 @@ from bootproof.harness.qemu.argv import RunLog
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.record import recording, replaylog
 from bootproof.harness.record.recording import Record
-from bootproof.harness.run import Start, run
+from bootproof.harness.run import run
+from bootproof.harness.start import Start
 from tests.builders.guests import BUDGET, Claim, Guest, Program, boot, machine, program
 
 ARCHES = ("x86_64", "aarch64")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bootproof.harness.record import pack, replay, rundir, sharing
+from bootproof.harness.host import rundir
+from bootproof.harness.record import pack, replay, sharing
 from bootproof.loader import bootimage
 from bootproof.loader.address import MIB, Range
 from bootproof.loader.layout import Region

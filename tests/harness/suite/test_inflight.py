@@ -13,7 +13,8 @@ import psutil
 from bootproof.harness.case import Case, Expectation
 from bootproof.harness.observation import Budget
 from bootproof.harness.results import results
-from bootproof.harness.run import Start, run
+from bootproof.harness.run import run
+from bootproof.harness.start import Start
 from bootproof.harness.suite.inflight import Slots, Threads
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bootproof.harness.judge import judge
 from bootproof.harness.observation import Difference, End, Observation, Place, Probe, TextCheck
 from bootproof.harness.verdict import (
     CodeAnywhere,
@@ -16,7 +17,6 @@ from bootproof.harness.verdict import (
     Expected,
     ExpectedHandover,
     Verdict,
-    judge,
 )
 from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.arch.aarch64 import Arm64Registers

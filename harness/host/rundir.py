@@ -1,4 +1,7 @@
-"""The run directory: one boot, all that was made for it and all that came out of it."""
+"""The run directory: one boot, all that was made for it and all that came out of it.
+
+Owns the names of the files in it, whoever writes them.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +21,22 @@ from bootproof.harness.host.files import (
     take_back,
     write_whole,
 )
-from bootproof.harness.host.process import STDERR
-from bootproof.harness.qemu.placement import DEVICES_DIRECTORY
-from bootproof.harness.qemu.session import CONSOLE, RUN_LOG
-from bootproof.harness.record.reproduce import SCRIPT
-from bootproof.harness.record.sharing import FILES
 from bootproof.loader import bootimage
 
-TRANSCRIPT: Final = "transcript.log"
+CONSOLE: Final = "console.log"
+TRANSCRIPT: Final = "transcript.log"  # the same with times
 DMESG: Final = "dmesg.log"  # the log buffer as it lay in guest RAM
+STDERR: Final = "qemu.stderr"
 RESULT: Final = "result.json"
+RUN_LOG: Final = "replay.bin"  # QEMU's own log of the run
+RECORD: Final = "replay.json"  # what it takes to play the log back
+SCRIPT: Final = "qemu.sh"  # starts the same guest again without us
+DEVICES_DIRECTORY: Final = "devices"  # what loader devices read, while QEMU does
+# Parts of the guest's RAM that other runs have too, by the regions' names.
+SHARED: Final = {"kernel": "kernel.img", "initrd": "initrd.img"}
+
 _RESULT_VERSION: Final = 2
 _LARGEST_RESULT: Final = 64 << 20
-RECORD: Final = "replay.json"  # what it takes to play the log back
-
 _DIRECTORIES: Final = (DEVICES_DIRECTORY, "pieces")  # the second is what it was called before
 # By these a run is told from somebody's own directory; no other program makes such files.
 _UNDER_WAY: Final = "under-way"  # of a run that makes none of the others before it ends
@@ -41,7 +46,7 @@ _MARKS: Final = re.compile(
 _WRITTEN_WHOLE: Final = "|".join(map(re.escape, (TRANSCRIPT, DMESG, RESULT, RECORD)))
 _ARTIFACTS: Final = re.compile(
     rf"(?:{_MARKS.pattern}|{_WRITTEN_WHOLE})(?:\.part)?|stub[0-9]+\.bin|"
-    + "|".join(map(re.escape, (CONSOLE, STDERR, RUN_LOG, *FILES.values())))
+    + "|".join(map(re.escape, (CONSOLE, STDERR, RUN_LOG, *SHARED.values())))
 )
 
 
@@ -138,5 +143,5 @@ def write_result(directory: Path, result: Mapping[str, Any]) -> None:
 
 def drop_ram(directory: Path) -> None:
     """Removes the large part of a boot image; what is left still tells everything about the run."""
-    for name in (bootimage.RAM, *FILES.values()):
+    for name in (bootimage.RAM, *SHARED.values()):
         (directory / name).unlink(missing_ok=True)

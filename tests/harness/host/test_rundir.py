@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from bootproof.harness.errors import UserError
-from bootproof.harness.record import rundir
-from bootproof.harness.record.rundir import make_fresh
+from bootproof.harness.host import rundir
+from bootproof.harness.host.rundir import make_fresh
 from tests.builders.guests import boot, program
 
 REFUSED = json.dumps({"version": 1, "case": "a case", "verdict": "load-refused"})

@@ -1,0 +1,62 @@
+"""What is to be run: a boot image on a machine, and what its guest has to do.
+
+Made by bootproof.harness.prepare and whoever has boot images of others, taken by
+bootproof.harness.run. A plain value: what does the running is not imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from bootproof.harness.inputs.symbols import Symbols
+from bootproof.harness.observation import Budget, Observer, Placement
+from bootproof.harness.qemu.machine import Machine
+from bootproof.harness.qemu.talker import Talker
+from bootproof.harness.verdict import Expected, ExpectedHandover
+from bootproof.loader.bootimage import BootImage
+from bootproof.loader.rules import RuleFinding
+
+_Asked = TypeVar("_Asked", bound=Expected | ExpectedHandover, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """The vmlinux that a bzImage will unpack, linked to run at guest-physical `linked_at`."""
+
+    vmlinux: Path
+    linked_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Start(Generic[_Asked]):
+    """What to run: a boot image (its directory is the run directory) on a machine."""
+
+    image: BootImage
+    machine: Machine
+    expected: _Asked
+    placement: Placement = Placement.DEVICES
+    budget: Budget = field(default_factory=Budget)
+    on_console: Callable[[bytes], None] | None = None
+    observer: Observer | None = None
+    talker: Talker | None = None
+    probe: bool = True
+    # What a kernel that unpacks itself will unpack; `check_text` is off when it is not at hand.
+    unpacked: Unpacked | None = None
+    check_text: bool = True
+    # The kernel's, asked for when one is needed.
+    symbols: Callable[[], Symbols | None] | None = None
+    # What a proof needs and the kernel was built without, asked for when there is no proof.
+    lacks: Callable[[], tuple[str, ...]] | None = None
+    # Console text that ends the run; and text at which QEMU is killed, to see that noticed.
+    marker: bytes | None = None
+    kill_at: bytes | None = None
+    # The run ends with the hand-over.
+    stop_at_entry: bool = False
+    # What is known of the boot image before it is started.
+    findings: tuple[RuleFinding, ...] = ()
+
+
+AnyStart = Start[Expected | ExpectedHandover]
