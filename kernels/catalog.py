@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import enum
+import functools
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -101,6 +102,15 @@ class Catalog:
 
 def load_catalog(path: Path = CATALOG_PATH) -> Catalog:
     """Read and check a catalogue. Raises `CatalogError` naming file, entry and field."""
+    return _ours() if path == CATALOG_PATH else _read(path)
+
+
+@functools.cache
+def _ours() -> Catalog:
+    return _read(CATALOG_PATH)
+
+
+def _read(path: Path) -> Catalog:
     try:
         with path.open("rb") as file:
             document = tomllib.load(file)

@@ -17,7 +17,6 @@ _GZIP: Final = b"\x1f\x8b\x08"
 _GZIP_WINDOW: Final = 31  # zlib: the largest window, and a gzip header
 _MOST: Final = 4 << 20  # bytes of text; Debian's largest is 290 KiB
 _TRIES: Final = 16
-_CHUNK: Final = 1 << 20
 _OPTION: Final = re.compile(rb"^(CONFIG_\w+)=(.+)$", re.MULTILINE)
 
 
@@ -33,15 +32,8 @@ def embedded_config(kernel: memoryview) -> Mapping[str, str] | None:
 
 
 def find(data: memoryview, wanted: bytes) -> Iterator[int]:
-    """Where `wanted` begins in `data`, without a copy of it all. Matches do not overlap."""
-    past = 0
-    for start in range(0, len(data), _CHUNK):
-        chunk = bytes(data[start : start + _CHUNK + len(wanted) - 1])
-        at = chunk.find(wanted, max(past - start, 0))
-        while at >= 0:
-            yield start + at
-            past = start + at + len(wanted)
-            at = chunk.find(wanted, at + len(wanted))
+    """Where `wanted` begins in `data`, without a copy of it. Matches do not overlap."""
+    return (match.start() for match in re.finditer(re.escape(wanted), data))
 
 
 def _gunzip(packed: memoryview) -> list[tuple[bytes, bytes]] | None:
