@@ -14,7 +14,7 @@ from bootproof.loader.kconfig import COMMON, Need, lacking
 EVERYTHING = b"Linux version 6.1 \0 serial8250 uart-pl011 no cpio magic loadavg"
 SET = {need.option: "y" for need in COMMON} | {"CONFIG_SERIAL_8250_CONSOLE": "y"}
 SAYS = "its own configuration says"
-NEEDS = (ARCHES["x86_64"].console_driver, *COMMON)
+NEEDS = (ARCHES["x86_64"].on(None).serial.driver, *COMMON)
 
 
 def configured(options: dict[str, str]) -> bytes:
@@ -48,7 +48,7 @@ def test_what_no_text_of_is_in_it_is_lacking(gone: bytes, sentence: str) -> None
 
 def test_each_architecture_wants_its_own_serial_port() -> None:
     assert words(EVERYTHING.replace(b"uart-pl011", b"")) == []
-    needs = (ARCHES["aarch64"].console_driver,)
+    needs = (ARCHES["aarch64"].on(None).serial.driver,)
     (found,) = words(EVERYTHING.replace(b"uart-pl011", b""), needs)
     assert found.startswith("the driver of the serial port (pl011)")
 
