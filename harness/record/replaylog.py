@@ -15,7 +15,8 @@ import mmap
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+import struct
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,18 +25,23 @@ KNOWN_VERSIONS: Final = (0xE0200C,)  # REPLAY_VERSION in replay/replay.c: QEMU 7
 _HEADER: Final = 12  # version, and eight bytes that are not used
 _EXECUTED_SIZE: Final = 5
 _UNFINISHED: Final = 0  # the version is written last
-# Reading is about 20 MB/s. A boot's log has a few hundred KiB; console floods have more.
+# Reading is about 60 MB/s. A boot's log has a few hundred KiB; console floods have more.
 READ_LIMIT: Final = 32 << 20
+_NEVER: Final = 1 << 64  # no console offset
 
-# One event each: instructions executed, a console write (its result, bytes written), random bytes
-# for a device (result, size; the bytes follow), the end; then what only has to be passed over:
-# bottom halves, clocks (8 bytes each); interrupts, exceptions, shutdown requests, checkpoints.
+# Instructions executed and then a console write (its result, bytes written), many times over: most
+# of a log. Then one event each: these two apart, random bytes for a device (result, size; the bytes
+# follow), the end, a quit; and what only has to be passed over: bottom halves, clocks (8 bytes
+# each); interrupts, exceptions, shutdown requests, checkpoints.
 _EVENT: Final = re.compile(
-    rb"\x00(?P<executed>.{4})|\x16(?P<result>.{4})(?P<written>.{4})|\x1b.{4}(?P<random>.{4})"
+    rb"(?P<prints>(?:\x00.{4}\x16.{8}){1,4096})"
+    rb"|\x00(?P<executed>.{4})|\x16(?P<written>.{8})|\x1b.{4}(?P<random>.{4})"
     rb"|(?P<end>\x27)|(?P<quit>\x0c)|[\x03\x04\x1c\x1d].{8}"
     rb"|[\x01\x02\x0a\x0b\x0d-\x15\x1e-\x26]",
     re.DOTALL,
 )
+_PRINTS: Final = struct.Struct(">xIxiI")  # of `prints`: instructions, result, bytes written
+_WRITTEN: Final = struct.Struct(">iI")
 
 
 class ReplayLogError(Exception):
@@ -95,25 +101,45 @@ def _mapped(path: Path, limit: int | None) -> Iterator[mmap.mmap]:
 
 
 def _read_events(data: mmap.mmap, offsets: Sequence[int]) -> ReplayLog:
-    executed = written = failed = 0
+    tally = _Tally(offsets)
     quit_at: int | None = None
     early: int | None = None
-    at: list[int] = []
     for event in _events(data):
         match event.lastgroup:
+            case "prints":
+                tally.print(_PRINTS.iter_unpack(event["prints"]))
+                early = quit_at if quit_at == event.start() - 1 else early
             case "executed":
-                executed += int.from_bytes(event["executed"], "big")
+                tally.executed += int.from_bytes(event["executed"], "big")
                 early = quit_at if quit_at == event.start() - 1 else early
             case "quit":
                 quit_at = event.start()
             case "written":
-                failed += event["result"][0] >> 7  # a negative result
-                written += int.from_bytes(event["written"], "big")
-                while len(at) < len(offsets) and offsets[len(at)] < written:
-                    at.append(executed)
-    if len(at) < len(offsets):
-        raise ReplayLogError(f"tells of {written} console bytes, not of byte {offsets[len(at)]}")
-    return ReplayLog(executed, written, failed, tuple(at), early)
+                tally.print([(0, *_WRITTEN.unpack(event["written"]))])
+    if len(tally.at) < len(offsets):
+        missing = offsets[len(tally.at)]
+        raise ReplayLogError(f"tells of {tally.written} console bytes, not of byte {missing}")
+    return ReplayLog(tally.executed, tally.written, tally.failed, tuple(tally.at), early)
+
+
+class _Tally:
+    """What was executed and written up to here; `at` as in ReplayLog."""
+
+    def __init__(self, offsets: Sequence[int]) -> None:
+        self.executed = self.written = self.failed = 0
+        self.at: list[int] = []
+        self._offsets = iter(offsets)
+        self._next = next(self._offsets, _NEVER)
+
+    def print(self, writes: Iterable[tuple[int, ...]]) -> None:
+        """Takes instructions executed before each write, its result, and the bytes written."""
+        for executed, result, size in writes:
+            self.executed += executed
+            self.failed += result < 0
+            self.written += size
+            while self._next < self.written:
+                self.at.append(self.executed)
+                self._next = next(self._offsets, _NEVER)
 
 
 def _events(data: mmap.mmap) -> Iterator[re.Match[bytes]]:

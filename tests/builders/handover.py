@@ -14,7 +14,7 @@ from bootproof.loader.protocols import BootRequest, Handover
 from bootproof.loader.protocols.table import PROTOCOLS
 from bootproof.loader.result import KernelLoaderResult, PvhBootCapability, PvhState
 
-SIZE: Final = 64 * MIB
+SIZE: Final = 24 * MIB
 BASES: Final = {"x86_64": 0, "aarch64": GIB, "riscv64": 2 * GIB}
 
 

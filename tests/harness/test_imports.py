@@ -104,7 +104,7 @@ def test_registers_that_the_user_knows(tmp_path: Path, run: Run) -> None:
 
 
 def core_of(memory: GuestMemory, *cpus: X86Registers | Arm64Registers) -> bytes:
-    """As QEMU dumps a machine of 64 MiB: RAM, a device's memory, and its CPUs."""
+    """As QEMU dumps a machine: RAM, a device's memory, and its CPUs."""
     loads = [load(area.start, data) for area, data in contents(memory).items()]
     loads = [load(0, memory.read(0, handover.SIZE)), load(0xFD000000, b"device", memsz=4096)]
     each = [one for registers in cpus for one in x86_notes(registers)]

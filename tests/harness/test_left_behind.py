@@ -53,7 +53,7 @@ EVERYBODYS = tempfile.gettempdir()
 
 @pytest.fixture(autouse=True)
 def _nothing_stays(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    impatient: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
     # One of our own: other tests and programs come and go in the system's.
     own = str(tmp_path_factory.mktemp("temporary"))

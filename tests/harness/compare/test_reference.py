@@ -124,7 +124,9 @@ def test_qemu_that_was_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("when", ["on the way to the entry", "at the entry"])
-def test_qemu_that_was_stopped(when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_qemu_that_was_stopped(
+    when: str, tmp_path: Path, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stop = partial(send, signal.SIGSTOP)
     if when == "on the way to the entry":
         on_the_way(stop, monkeypatch)

@@ -524,7 +524,7 @@ def test_a_right_hand_over_has_no_finding(protocol: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.id)
 def test_mutation_is_caught(
-    mutation: Mutation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mutation: Mutation, tmp_path: Path, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judgement = outcome_of(mutation, tmp_path, monkeypatch).judgement
     assert judgement.verdict is mutation.verdict, judgement.reason

@@ -55,6 +55,16 @@ def test_instructions_before_each_byte(tmp_path: Path) -> None:
     assert found.failed_writes == 0
 
 
+def test_thousands_of_characters(tmp_path: Path) -> None:
+    """As a log mostly is: a few instructions, one character, over and over."""
+    events = [each for number in range(10_000) for each in (executed(number), wrote(1))]
+    events[3:3] = [INTERRUPT]
+    found = read(saved(log(*events, QUIT, executed(5), END), tmp_path), [0, 4095, 4096, 9999])
+    assert found.at == (0, 4095 * 2048, 4096 * 4097 // 2, 9999 * 5000)
+    assert (found.instructions, found.console_bytes) == (9999 * 5000 + 5, 10_000)
+    assert found.early_quit == len(log(*events))
+
+
 def test_writes_the_host_did_not_take(tmp_path: Path) -> None:
     events = (executed(1), wrote(1), wrote(0, result=-1), wrote(1), wrote(0, result=-1), END)
     found = read(saved(log(*events), tmp_path), [1])
