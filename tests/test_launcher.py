@@ -520,7 +520,7 @@ needs_signatures = pytest.mark.skipif(
 )
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="asks apt-get directly only under root")
 INSTALL = (
-    "noninteractive apt-get install -qq -y --no-install-recommends --no-remove"
+    "noninteractive apt-get install --reinstall -qq -y --no-install-recommends --no-remove"
     " -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0"
 )
 
@@ -548,6 +548,28 @@ def test_only_what_is_missing_is_asked_of_apt_and_looked_for_afterwards(clone: C
             " guests)"
         ),
     ]
+
+
+@needs_root
+@needs_signatures
+def test_a_firmware_that_is_not_there_is_asked_of_apt(clone: Clone) -> None:
+    """The QEMU is Debian's and real, in a place with none of its data; its package is installed."""
+    for tool in ("gpgv", "dpkg-query"):
+        clone.link(tool)
+    for arch in ("x86_64", "aarch64"):
+        clone.add_qemu(arch)
+    shutil.copy(shutil.which("qemu-system-riscv64") or "", clone.tools)
+    clone.environment["BOOTPROOF_QEMU_RISCV64"] = ""
+    clone.add_recorder("apt-get")
+    result = clone.run("matrix")
+    update, *install = clone.calls
+    assert update == "noninteractive apt-get update -qq"
+    (package,) = {call.removeprefix(f"{INSTALL} ").partition(" ")[0] for call in install}
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1] == (
+        f"bootproof: still missing after apt-get: {package} (OpenSBI, which riscv64 guests start"
+        " in)"
+    )
 
 
 @needs_root

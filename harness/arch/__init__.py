@@ -128,6 +128,17 @@ class RealtimeQuirk:
         return not numbers or (int(numbers[1]), int(numbers[2])) < self.kernel_fixed
 
 
+@dataclass(frozen=True, slots=True)
+class Firmware:
+    """A firmware that comes with QEMU."""
+
+    name: str
+    option: str  # as -bios names it
+    file: str  # in a directory of QEMU's data
+    # What brings that file, as apt, dnf and pacman call it.
+    packages: tuple[str, str, str]
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Arch:
     """Everything the harness knows about an architecture; there is one value of each."""
@@ -162,9 +173,8 @@ class Arch:
     cpu_limit: int
     # Whether guests with several CPUs were seen to run the same way each time.
     smp_repeats: bool
-    # The firmware that every guest needs beside its kernel, as QEMU's -bios names it, if it needs
-    # one.
-    bios: str | None = None
+    # The firmware that every guest needs beside its kernel, if it needs one.
+    bios: Firmware | None = None
     # Whether some QEMUs end without a word when the guest switches its machine off, and with an
     # exit code that the guest may have chosen.
     guest_ends_qemu: bool = False

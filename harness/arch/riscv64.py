@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from bootproof.harness.arch import FAST, UART_8250, Arch, Board, RealtimeQuirk
+from bootproof.harness.arch import FAST, UART_8250, Arch, Board, Firmware, RealtimeQuirk
 from bootproof.harness.arch.dump import DumpFormat, FrameRecord, each_cpu, incomplete
 from bootproof.loader.address import GIB, MIB, Banks, Range, align_down
 from bootproof.loader.arch.riscv64 import FIRMWARE, PRIVILEGE_M, PRIVILEGE_S, RiscvRegisters
@@ -101,7 +101,13 @@ RISCV64: Final = Arch(
     memory_limit=64 * GIB,
     cpu_limit=8,
     smp_repeats=True,
-    bios="default",
+    bios=Firmware(
+        "OpenSBI",
+        "default",
+        "opensbi-riscv64-generic-fw_dynamic.bin",
+        # Of Debian 12; of later ones the owner of QEMU's link to it, which dpkg knows.
+        ("qemu-system-data", "qemu-system-riscv-core", "qemu-system-riscv-firmware"),
+    ),
     guest_ends_qemu=True,  # hw/misc/sifive_test.c, before 9.0
     firmware=True,
     no_way_back="QEMU's snapshots of this machine leave out its timers",

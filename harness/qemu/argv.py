@@ -130,7 +130,7 @@ def machine_words(
         *("-m", size),
         *("-smp", str(machine.cpus)),
         *(word for setting in machine.arch.globals for word in ("-global", setting)),
-        *(("-bios", machine.arch.bios) if machine.arch.bios else ()),
+        *(("-bios", machine.arch.bios.option) if machine.arch.bios else ()),
         *machine.traits.words,
         *_ram_backend(ram, size),
     ]

@@ -1,6 +1,6 @@
 """The QEMU programs of this host: which one is taken for an architecture, and its version.
 
-Starts nothing but `--version`.
+Starts nothing but `--version` and `-L help`.
 """
 
 from __future__ import annotations
@@ -87,12 +87,22 @@ def qemu_version(path: str) -> Version:
     return (major, minor, micro)
 
 
+def data_directories(path: str) -> list[str]:
+    """Where a QEMU looks for firmware and the like. Raises UserError."""
+    said = _said_by(path, "-L", "help").decode("utf-8", "surrogateescape")
+    return [line for line in said.splitlines() if line.startswith("/")]
+
+
 @functools.cache
 def build_of(path: str) -> str:
     """What a QEMU binary says about its build: version and package. Raises UserError."""
+    said = _said_by(path, "--version").strip().splitlines() or [b"nothing"]
+    return printable(said[0].removeprefix(b"QEMU emulator version "))
+
+
+def _said_by(path: str, *words: str) -> bytes:
     try:
-        run = subprocess.run([path, "--version"], capture_output=True, timeout=60, check=False)
+        run = subprocess.run([path, *words], capture_output=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UserError(f"{path}: cannot be run as QEMU: {error}") from error
-    said = (run.stdout + run.stderr).strip().splitlines() or [b"nothing"]
-    return printable(said[0].removeprefix(b"QEMU emulator version "))
+    return run.stdout + run.stderr

@@ -20,9 +20,19 @@ from bootproof.harness.setup.children import say
 UNFINISHED: Final = Path("/var/lib/dpkg/updates")
 _SUDO: Final = ("sudo", "-n")
 _INSTALL: Final = (
-    *("apt-get", "install", "-qq", "-y", "--no-install-recommends", "--no-remove"),
+    # Again: what is asked for is not here, whatever dpkg says of its package.
+    *("apt-get", "install", "--reinstall", "-qq", "-y", "--no-install-recommends", "--no-remove"),
     *("-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"),
 )
+
+
+def owner_of(path: Path) -> str | None:
+    """The installed package that a file is of, or was: a pattern, or a link, which is followed."""
+    if not shutil.which("dpkg-query"):
+        return None
+    asked = ["dpkg-query", "--search", str(path.resolve())]
+    said = subprocess.run(asked, capture_output=True, check=False).stdout.decode("utf-8", "replace")
+    return said.partition(":")[0] or None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,15 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.packages import SystemPackage, installing
+from bootproof.harness.setup import apt
 
 if TYPE_CHECKING:
-    from bootproof.harness.arch import Arch
+    from bootproof.harness.arch import Arch, Firmware
 
 
 SETPRIV: Final = SystemPackage(
@@ -67,14 +69,19 @@ class Component:
     @property
     def advice(self) -> str:
         """What to do about it; empty when nothing is to be done."""
-        return " | ".join(installing([self.package])) if self.package else self.remedy
+        if self.remedy or self.package is None:
+            return self.remedy
+        return " | ".join(installing([self.package]))
 
 
 def emulators() -> Iterator[Component]:
-    """The QEMU of each architecture."""
+    """The QEMU of each architecture, and the firmware that must be with it."""
     from bootproof.harness.arch.table import ARCHES
 
-    return map(_emulator, ARCHES.values())
+    for arch in ARCHES.values():
+        yield (found := _emulator(arch))
+        if arch.bios is not None and found.state is State.OK:
+            yield _firmware(arch, arch.bios)
 
 
 def _emulator(arch: Arch) -> Component:
@@ -96,6 +103,25 @@ def _emulator(arch: Arch) -> Component:
         return Component(name, state, detail=str(error), package=package)
     version = binary.version_text(qemu.version)
     return Component(name, State.OK, version, qemu.path + (f" ({variable})" if chosen else ""))
+
+
+def _firmware(arch: Arch, firmware: Firmware) -> Component:
+    from bootproof.harness.qemu import binary
+
+    qemu, name = binary.find_qemu(arch.name), f"{firmware.name} for {arch.name}"
+    places = [Path(folder) / firmware.file for folder in binary.data_directories(qemu.path)]
+    here = next((place for place in places if place.is_file()), None)
+    if here is not None:
+        return Component(name, State.OK, detail=str(here))
+    detail = f"{qemu.path} has no {firmware.file} in {places[0].parent if places else 'its data'}"
+    if variable := os.environ.get(binary.variable_of(arch.name)):
+        remedy = f"give {variable} that file, or correct {binary.variable_of(arch.name)}"
+        return Component(name, State.MISSING, detail=detail, remedy=remedy)
+    owner = apt.owner_of(next((p for p in places if p.is_symlink()), Path("/*") / firmware.file))
+    brings = (owner or firmware.packages[0], *firmware.packages[1:])
+    package = SystemPackage(*brings, f"{firmware.name}, which {arch.name} guests start in")
+    remedy = f"apt-get install --reinstall {owner}" if owner else ""
+    return Component(name, State.MISSING, detail=detail, remedy=remedy, package=package)
 
 
 def others() -> Iterator[Component]:

@@ -5,6 +5,7 @@ The rest is tested with the launcher: tests/test_launcher.py.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from bootproof.harness.setup import apt
 from bootproof.harness.setup.apt import Apt
 
 INSTALL = (
-    "apt-get install -qq -y --no-install-recommends --no-remove"
+    "apt-get install --reinstall -qq -y --no-install-recommends --no-remove"
     " -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0"
 )
 
@@ -44,6 +45,12 @@ def test_a_dpkg_that_was_cut_off_is_seen_to_first(
         "apt-get update -qq",
     ]
     assert capsys.readouterr().err.startswith("bootproof: dpkg was cut off earlier; ")
+
+
+def test_the_owner_of_a_file() -> None:
+    assert apt.owner_of(Path(shutil.which("dpkg-query") or "")) == "dpkg"
+    assert apt.owner_of(Path("/*/bin/dpkg-query")) == "dpkg"
+    assert apt.owner_of(Path("/nosuch/file")) is None
 
 
 def test_a_dpkg_in_order_is_left_alone(calls: Path, tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ import pexpect
 import pytest
 from packaging.requirements import Requirement
 
-from bootproof.harness.qemu.binary import find_qemu
-from bootproof.harness.setup import doctor
+from bootproof.harness.arch.table import ARCHES
+from bootproof.harness.qemu.binary import data_directories, find_qemu
+from bootproof.harness.setup import apt, doctor
 from bootproof.harness.setup.doctor import Report
 from bootproof.harness.setup.needs import Component, State
 from tests import ROOT
@@ -30,7 +31,7 @@ DEPENDENCIES: list[str] = PROJECT["dependencies"]
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Nothing of the user's settings, and a cache that is empty."""
-    for name in ("BOOTPROOF_QEMU_X86_64", "BOOTPROOF_QEMU_AARCH64", "BOOTPROOF_KEYRING"):
+    for name in (*(f"BOOTPROOF_QEMU_{arch.upper()}" for arch in ARCHES), "BOOTPROOF_KEYRING"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("BOOTPROOF_MIRROR", "http://mirror.example/debian")
@@ -64,7 +65,7 @@ def test_it_looks_at_everything_and_every_package_of_the_project() -> None:
     packages = [Requirement(text).name for text in DEPENDENCIES]
     for name in (
         *("system", "Python", "virtual environment", *packages, "developers' packages"),
-        *("QEMU for x86_64", "QEMU for aarch64", "QEMU for riscv64"),
+        *("QEMU for x86_64", "QEMU for aarch64", "QEMU for riscv64", "OpenSBI for riscv64"),
         *("setpriv", "QEMU runs as", "Landlock", "gpgv"),
         *("Debian keyring", "mirror", "cache", "run directories", "shared memory"),
     ):
@@ -174,6 +175,37 @@ def test_a_qemu_before_7_2_is_too_old(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_a_qemu_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BOOTPROOF_QEMU_X86_64", "none")
     assert state("QEMU for x86_64") is State.OPTIONAL
+
+
+def test_a_qemu_without_the_firmware_of_its_guests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real one, which looks for its data beside itself; with a link to the file it is found."""
+    name, firmware = "OpenSBI for riscv64", ARCHES["riscv64"].bios
+    assert firmware is not None
+    installed = find_qemu("riscv64").path
+    (here,) = (p for d in data_directories(installed) if (p := Path(d) / firmware.file).is_file())
+    (tmp_path / "bin").mkdir()
+    shutil.copy(installed, tmp_path / "bin")
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    find_qemu.cache_clear()
+    found = component(name)
+    assert (found.state, component("QEMU for riscv64").state) == (State.MISSING, State.OK)
+    assert f"has no {firmware.file} in {tmp_path}/bin/../share/qemu" in found.detail
+    owner = apt.owner_of(here) or ""
+    assert found.package is not None and found.package.apt == owner
+    assert found.advice == f"apt-get install --reinstall {owner}"
+
+    monkeypatch.setenv("BOOTPROOF_QEMU_RISCV64", str(tmp_path / "bin"))
+    find_qemu.cache_clear()
+    found = component(name)
+    assert (found.state, found.package) == (State.MISSING, None)
+    assert found.advice.endswith("that file, or correct BOOTPROOF_QEMU_RISCV64")
+
+    data = tmp_path / "share" / "qemu"
+    data.mkdir(parents=True)
+    (data / firmware.file).symlink_to(here)
+    assert component(name).state is State.OK
 
 
 def test_a_keyring_that_is_not_there_is_said_and_optional(monkeypatch: pytest.MonkeyPatch) -> None:
