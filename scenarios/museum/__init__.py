@@ -32,7 +32,7 @@ class Exhibit:
     # The rule that it breaks.
     code: str
     broken: Change
-    # Project and number of the report.
+    # Project and number of the report; without one it is rebuilt from the document's rule.
     reported: str = ""
     # What the fixed image has as well.
     fixed: Change = lambda scene: None

@@ -133,7 +133,7 @@ EXHIBITS: Final = (
         "image-beyond-ram",
         *(ARM64, "the file fits into a small guest, image_size does not", "kernel"),
         image_at(END - 2 * MIB),
-        "libkrun PR #476",
+        "libkrun #460",
         fixed=initrd_at(GIB + 40 * MIB),
     ),
     Exhibit(

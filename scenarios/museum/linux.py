@@ -123,13 +123,11 @@ EXHIBITS: Final = (
         "entry-32-for-64",
         *(PACKED, "the CPU is in 64-bit mode at the 32-bit entry of a bzImage", "entry"),
         lambda s: s.change(rip=MIB),
-        "cloud-hypervisor #963",
     ),
     Exhibit(
         "entry-64-for-32",
         *(PACKED32, "the CPU is in 32-bit mode at the 64-bit entry of a bzImage", "entry"),
         lambda s: s.change(rip=MIB + 0x200),
-        "cloud-hypervisor #963",
     ),
     Exhibit(
         "another-selector",
@@ -193,13 +191,11 @@ EXHIBITS: Final = (
         "page-tables-over-cmdline",
         *(ELF, "one structure is written over another: the command line is gone", "overlap"),
         lambda s: s.zero_page(cmd_line_ptr=s.regions["page tables"].start + 0x2800),
-        "rust-hypervisor-firmware #10",
     ),
     Exhibit(
         "page-tables-over-initrd",
         *(ELF, "one structure is written over another: pages of the initrd are gone", "overlap"),
         lambda s: tables_at(s.regions["initrd"].start + 0x1000)(s),
-        "rust-hypervisor-firmware #10",
     ),
     Exhibit(
         "initrd-lost-its-upper-half",
@@ -213,14 +209,14 @@ EXHIBITS: Final = (
         *(PACKED, "the initrd lies right behind the file, which is not all a kernel needs"),
         "overlap",
         initrd_at(KERNEL - 0x40000 + 0x80000),
-        "xhyve #116, hyperkit #63",
+        "machyve/xhyve #116, moby/hyperkit #63",
     ),
     Exhibit(
         "initrd-where-the-kernel-unpacks-unnamed",
         *(PACKED, "the same without a region in boot.json: the setup header says it all"),
         "overlap",
         kernel_initrd_unnamed,
-        "xhyve #116, hyperkit #63",
+        "machyve/xhyve #116, moby/hyperkit #63",
     ),
     Exhibit(
         "cmdline-where-the-kernel-unpacks",
@@ -249,7 +245,7 @@ EXHIBITS: Final = (
         "initrd-above-its-limit",
         *(LARGE, "the initrd lies above initrd_addr_max", "initrd-addr-max"),
         initrd_at(0x90000000),
-        "rust-hypervisor-firmware #175, #176",
+        "rust-hypervisor-firmware #175",
         tolerated=True,
     ),
     Exhibit(

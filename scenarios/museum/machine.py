@@ -165,13 +165,12 @@ EXHIBITS: Final = (
         "map-has-more",
         *(ELF, "the memory map's last entry says 1 GiB: the map is computed twice", "map-no-ram"),
         e820(*LOW, (MIB, GIB - MIB, 1)),
-        "ACRN #2843, cloud-hypervisor PR #6027, PR #6094",
     ),
     Exhibit(
         "map-has-the-hole",
         *(HIGH, "one entry from 1 MiB on claims the MMIO hole as RAM", "map-no-ram"),
         e820(*LOW, (MIB, 7 * GIB - MIB, 1)),
-        "cloud-hypervisor PR #6027",
+        "ACRN #2843, cloud-hypervisor PR #6094",
     ),
     Exhibit(
         "map-has-less",

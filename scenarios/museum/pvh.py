@@ -96,7 +96,6 @@ EXHIBITS: Final = (
         "pvh-map-has-more",
         *(PVH, "the memory map's last entry says 1 GiB: the map is computed twice", "map-no-ram"),
         memory_map(*LOW, (MIB, GIB - MIB, 1)),
-        "cloud-hypervisor PR #6027",
     ),
     Exhibit(
         "pvh-map-of-130-entries",

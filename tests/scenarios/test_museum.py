@@ -20,6 +20,7 @@ from bootproof.scenarios.museum.table import EXHIBITS
 from tests import ROOT
 from tests.harness.qemu.test_handover_mutations import MUTATIONS
 
+RULE: Final = "rebuilt from the rule"
 PAGE: Final = ROOT / "docs" / "museum.md"
 UPDATE: Final = "BOOTPROOF_UPDATE_DOCS"
 EACH = pytest.mark.parametrize("exhibit", EXHIBITS, ids=lambda exhibit: exhibit.name)
@@ -147,7 +148,7 @@ def test_the_page_is_up_to_date(tmp_path: Path) -> None:
         finding = next(f for f in found if (f.code, f.grade) == (exhibit.code, exhibit.grade))
         sentence = finding.sentence.replace("|", "\\|")
         rows.append(
-            f"| {exhibit.setting.protocol} | {exhibit.what} | {exhibit.reported} |"
+            f"| {exhibit.setting.protocol} | {exhibit.what} | {exhibit.reported or RULE} |"
             f" `{finding.code}` ({finding.grade.value}): {sentence} | {finding.section} |"
         )
     text = HEAD + "\n".join([*rows, ""])
@@ -162,7 +163,8 @@ HEAD: Final = """\
 Each line is a mistake of a VMM or a boot loader, rebuilt as a boot image, and the same image
 without it. `bootproof check` names the rule that the broken one breaks, and finds nothing in the
 other; so does the entry probe on a real QEMU. Where a project and a number stand, it was reported
-there; the other mistakes come from the rules of the documents themselves. The tests write this
+there (an issue, or a pull request: PR); the others are rebuilt from the rules of the documents, and
+no public report of them is known. The tests write this
 table: `tests/scenarios/test_museum.py`; the exhibits are in `scenarios/museum/`.
 
 A *violation* breaks what kernels rely on; kernels get by with what is *tolerated*.
