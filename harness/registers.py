@@ -14,8 +14,10 @@ def compare_registers(expected: Registers, actual: Registers) -> Iterator[Differ
     for field in fields(expected):
         left, right = getattr(expected, field.name), getattr(actual, field.name)
         if isinstance(left, InParts):
-            parts = zip(left.parts().items(), right.parts().values(), strict=True)
-            pairs = [(f"{field.name}.{part}", one, other) for (part, one), other in parts]
+            seen = right.parts()
+            pairs = [
+                (f"{field.name}.{part}", one, seen[part]) for part, one in left.parts().items()
+            ]
         elif isinstance(left, tuple):
             numbered = enumerate(zip(left, right, strict=True))
             pairs = [(f"{field.name}{number}", *both) for number, both in numbered]

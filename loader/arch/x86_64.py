@@ -75,18 +75,25 @@ class Segment:
         local = self.attributes & 0x9F == ATTR_LDT
         return not self.selector and not self.base and (local or not self.attributes & 0x80)
 
+    @property
+    def null(self) -> bool:
+        """Whether it is one that can be used although its selector is null: hypervisors can give a
+        CPU that, instructions cannot.
+        """
+        return not self.selector >> 3 and not self.unused
+
     def parts(self) -> Mapping[str, int]:
         """What an entry probe can see of it.
 
         Whether a TSS is busy is not shown by TCG; and every other descriptor that is loaded, is
-        accessed.
+        accessed. A stub gives another selector to one with the null selector.
         """
         if self.unused:
             return {"selector": self.selector, "base": 0, "limit": 0, "attributes": 0}
         attributes = self.attributes & _ATTRIBUTES
         attributes = attributes & ~0x2 if self.is_tss else attributes | attributes >> 4 & 0x1
         cache = {"base": self.base, "limit": self.limit, "attributes": attributes}
-        return {"selector": self.selector} | cache
+        return cache if self.null and self != TR_AT_RESET else {"selector": self.selector} | cache
 
     def descriptor(self) -> int:
         """The 8-byte GDT descriptor that loads this cache (SDM 3.4.5), as an integer.
@@ -157,6 +164,11 @@ class X86Registers:
     r14: int = 0
     r15: int = 0
 
+    def __post_init__(self) -> None:
+        """Bits that read as 1 whatever is written to them."""
+        object.__setattr__(self, "cr0", self.cr0 | CR0_ET)
+        object.__setattr__(self, "rflags", self.rflags | RFLAGS_RESERVED)
+
     @classmethod
     def with_segments(cls, rip: int, code: Segment, data: Segment, gdtr: DescriptorTable) -> Self:
         """Registers whose data segments are all the same; everything else is as after reset."""
@@ -226,16 +238,17 @@ def _check(r: X86Registers) -> None:
         check_width(name, getattr(r, name), width)
     for name in _EXTENDED:
         check_width(name, getattr(r, name), 64 if r.long_mode else 0)
-    if r.rflags & ~_FLAGS or not r.rflags & RFLAGS_RESERVED:
-        refuse("rflags", hex(r.rflags), "has flags that cannot be set, or lacks bit 1")
+    if r.rflags & ~_FLAGS:
+        refuse("rflags", hex(r.rflags), "has flags that cannot be set")
 
 
 def _check_control(r: X86Registers) -> None:
-    for name in ("cr0", "cr3", "cr4"):
+    for name in ("cr0", "cr4"):
         check_width(name, getattr(r, name), 32)
+    check_width("cr3", r.cr3, 64 if r.long_mode else 32)
     check_width("efer", r.efer, 64)
-    if not r.cr0 & CR0_PE or not r.cr0 & CR0_ET:
-        refuse("cr0", hex(r.cr0), "must have PE, and ET, which is hard-wired")
+    if not r.cr0 & CR0_PE:
+        refuse("cr0", hex(r.cr0), "must have PE")
     paging, enabled, active = (
         bool(bit) for bit in (r.cr0 & CR0_PG, r.efer & EFER_LME, r.efer & EFER_LMA)
     )
@@ -280,8 +293,8 @@ def _check_descriptor(name: str, segment: Segment) -> None:
     check_width(name, segment.selector, 16, part="selector")
     check_width(name, segment.base, 32, part="base")
     check_width(name, segment.limit, 32, part="limit")
-    if segment.selector & 7 or not segment.selector:
-        refuse(name, segment, "must have a GDT selector of privilege level 0 that is not null")
+    if segment.selector & 7:
+        refuse(name, segment, "must have a GDT selector of privilege level 0")
     check_width(name, segment.attributes, 16, part="attributes")
     coarse = segment.attributes & ATTR_GRANULARITY
     if segment.limit & 0xFFF != 0xFFF if coarse else segment.limit >> 20:
@@ -328,15 +341,17 @@ class _OwnMapping:
     """
 
     address: int
+    # The guest's top table; or the page itself, until CR3 can be given all of its bits.
     cr3: int
-    # The top table's entry that is lent, as it is and must be again.
-    lent: int
+    # The top table's entry that is lent, as it is and must be again; None of the page itself.
+    lent: int | None
     value: int
     levels: int
 
     @property
     def _selected(self) -> list[int]:
-        return [x86_paging.index(self.address, level) for level in range(self.levels - 1, 0, -1)]
+        top = self.levels - (self.lent is not None)
+        return [x86_paging.index(self.address, level) for level in range(top, 0, -1)]
 
     @property
     def _alias(self) -> int:
@@ -349,11 +364,14 @@ class _OwnMapping:
     def entries(self) -> dict[int, int]:
         """The page's entries, by index."""
         itself = dict.fromkeys(self._selected, self.address | _OWN_ENTRY)
+        if self.lent is None:
+            return itself
         return itself | {self._alias: self.cr3 & x86_paging.ADDRESS | _OWN_ENTRY}
 
     @property
     def lent_seen_at(self) -> int:
         """The linear address of the lent entry, as long as it is lent."""
+        assert self.lent is not None
         place = self.address & ~0x1FFFFF | self._alias << 12
         return place + (self.lent & 0xFFF)
 
@@ -394,17 +412,24 @@ _STACK: Final = 64
 
 
 def _own_mapping(r: X86Registers, address: int, read: Read) -> _OwnMapping | None:
-    """What is needed where the guest's own tables do not map the stub; None where they do."""
+    """What is needed where the guest's own tables do not map the stub, or are where CR3 cannot lead
+    before the CPU is in long mode; None where they do.
+    """
     if not r.long_mode:
         return None
     found = x86_paging.Walker(read, r.cr3, r.cr4, r.efer).walk(address)
-    if found.physical == address and found.writable and found.executable:
-        return None
-    count = x86_paging.levels(r.cr4)
+    mapped = found.physical == address and found.writable and found.executable
+    count, high = x86_paging.levels(r.cr4), r.cr3 >= 4 * GIB
+    if mapped:
+        return _OwnMapping(address, address, None, 0, count) if high else None
     lent = (r.cr3 & x86_paging.ADDRESS) + 8 * x86_paging.index(address, count)
     value = read(lent, 8)
     if value is None:  # no tables at all: the CPU will not get far
         return None
+    if high:
+        what = f"the page tables map no page for the code that sets the registers ({address:#x})"
+        advice = "map a free page below 2 GiB to itself, or put the tables below 4 GiB"
+        raise StubError(what, field="cr3", value=hex(r.cr3), advice=advice)
     return _OwnMapping(address, r.cr3, lent, int.from_bytes(value, "little"), count)
 
 
@@ -422,38 +447,66 @@ class _Assembler:
         self.address = address
         self.own = own
         self.out = bytearray()
-        self.gdt, self.code32, self.data32 = self._own_gdt()
+        wanted = self._wanted()
+        (code32, data32), stands_for = self._beside(wanted)
+        self.code32, self.data32 = code32 << 3, data32 << 3
+        self.selectors = {
+            name: stands_for.get(segment, 0) << 3 if segment.null else segment.selector
+            for name, segment in self._segments().items()
+        }
         gdt_at = address + self.CODE_SIZE
+        entries = {index: segment.descriptor() for index, segment in wanted.items()}
+        entries |= {index: segment.descriptor() for segment, index in stands_for.items()}
+        entries |= {code32: 0x00CF9B000000FFFF, data32: 0x00CF93000000FFFF}
+        self.gdt, table = self._table(entries, gdt_at)
         pointers_at = gdt_at + len(self.gdt)
         self.own_gdtr_at, self.gdtr_at, self.idtr_at, self.target_at = (
             pointers_at + 16 * index for index in range(4)
         )
         self.scratch_stack = address + (own.room if own else _STUB_SIZE) & ~0xF
-        tables = DescriptorTable(gdt_at, len(self.gdt) - 1), registers.gdtr, registers.idtr
+        tables = table, registers.gdtr, registers.idtr
         self.data = self.gdt + b"".join(map(_pointer, tables)) + struct.pack("<Q", registers.rip)
 
-    def _own_gdt(self) -> tuple[bytes, int, int]:
-        """The stub's GDT and the selectors of its private flat 32-bit code and data segments."""
+    def _segments(self) -> dict[str, Segment]:
+        """Those that are loaded by a selector, by their registers."""
+        found = {name: getattr(self.r, name) for name in _SEGMENT_REGISTERS}
+        found |= {} if self.r.tr == TR_AT_RESET else {"tr": self.r.tr}
+        return found | ({} if self.r.ldtr.unused else {"ldtr": self.r.ldtr})
+
+    def _wanted(self) -> dict[int, Segment]:
+        """What must be in the GDT that the selectors are loaded from, by index."""
         wanted: dict[int, Segment] = {}
-        names = (*_SEGMENT_REGISTERS, "tr", "ldtr")
-        for name in names:
-            segment: Segment = getattr(self.r, name)
+        for name, segment in self._segments().items():
             index = segment.selector >> 3
             if index and wanted.setdefault(index, segment) != segment:
                 what = f"{name}: selector {segment.selector:#x} is demanded with two descriptors"
                 raise StubError(what, field=name)
-        code32, data32 = max(wanted, default=0) + 2, max(wanted, default=0) + 3
-        entries = [0] * (data32 + 1)
-        for index, segment in wanted.items():
-            entries[index] = segment.descriptor()
-        entries[code32], entries[data32] = 0x00CF9B000000FFFF, 0x00CF93000000FFFF
-        gdt = struct.pack(f"<{len(entries)}Q", *entries)
-        if self.CODE_SIZE + len(gdt) + 64 > _STUB_SIZE - 64:
-            highest = max(wanted) << 3
-            name = next(n for n in names if getattr(self.r, n).selector == highest)
-            what = f"{name}: selector {highest:#x} is too high for the stub's own GDT"
-            raise StubError(what, field=name)
-        return gdt.ljust(align_up(len(gdt), 16), b"\0"), code32 << 3, data32 << 3
+        return wanted
+
+    def _beside(self, wanted: Mapping[int, Segment]) -> tuple[tuple[int, int], dict[Segment, int]]:
+        """Entries near those that are wanted: private code and data, and one for each segment that
+        has no selector to load it by.
+        """
+        near = min(wanted, default=1)
+        free = (
+            i for i in sorted(range(1, 1 << 13), key=lambda i: abs(i - near)) if i not in wanted
+        )
+        code, data = next(free), next(free)
+        nameless = dict.fromkeys(s for s in self._segments().values() if s.null)
+        return (code, data), {segment: next(free) for segment in nameless}
+
+    def _table(self, entries: Mapping[int, int], at: int) -> tuple[bytes, DescriptorTable]:
+        """The part of the table that has entries, and what leads to the whole of it."""
+        first, last = min(entries), max(entries)
+        rows = [entries.get(index, 0) for index in range(first, last + 1)]
+        gdt = struct.pack(f"<{len(rows)}Q", *rows)
+        base = at - 8 * first
+        if self.CODE_SIZE + len(gdt) + 64 > _STUB_SIZE - 64 or (base < 0 and self.r.long_mode):
+            highest = max(self._segments().items(), key=lambda item: item[1].selector)
+            what = f"{highest[0]}: selector {highest[1].selector:#x} is too high for the stub's GDT"
+            raise StubError(what, field=highest[0])
+        whole = DescriptorTable(base & 0xFFFFFFFF, 8 * last + 7)
+        return gdt.ljust(align_up(len(gdt), 16), b"\0"), whole
 
     def assemble(self) -> bytes:
         self._real_mode()
@@ -482,32 +535,36 @@ class _Assembler:
     def _protected_mode(self) -> None:
         """Control registers, task register, final CS; ends with CS as demanded, in its mode."""
         self._load_segments({"ss": self.data32, "ds": self.data32})
-        if self.r.tr != TR_AT_RESET:
-            self.emit("66 b8", _u16(self.r.tr.selector))
+        if "tr" in self.selectors:
+            self.emit("66 b8", _u16(self.selectors["tr"]))
             self.emit("0f 00 d8")  # ltr ax
-        if not self.r.ldtr.unused:
-            self.emit("66 b8", _u16(self.r.ldtr.selector))
+        if "ldtr" in self.selectors:
+            self.emit("66 b8", _u16(self.selectors["ldtr"]))
             self.emit("0f 00 d0")  # lldt ax
-        if self.own:
-            self._lend(self.own)
+        if self.own and self.own.lent is not None:
+            self._lend(self.own, self.own.lent)
         self._mov_cr(4, self.r.cr4)
         self._mov_cr(2, self.r.cr2)
-        self._mov_cr(3, self.r.cr3)
+        self._mov_cr(3, self.own.cr3 if self.own else self.r.cr3)
         if self.r.efer:
             self.emit("b9", _u32(_MSR_EFER))
             self.emit("b8", _u32(self.r.efer & ~EFER_LMA & 0xFFFFFFFF))
             self.emit("ba", _u32(self.r.efer >> 32))
             self.emit("0f 30")  # wrmsr
         self._mov_cr(0, self.r.cr0)
-        self.emit("ea", _u32(self.here() + 7), _u16(self.r.cs.selector))  # jmp cs:next
+        self.emit("ea", _u32(self.here() + 7), _u16(self.selectors["cs"]))  # jmp cs:next
 
-    def _lend(self, own: _OwnMapping) -> None:
+    def _lend(self, own: _OwnMapping, lent: int) -> None:
         """Paging is still off."""
         for half in (0, 4):
             value = (own.address | _OWN_ENTRY) >> 8 * half
-            self.emit("c7 05", _u32(own.lent + half), _u32(value))  # mov dword [disp32], imm32
+            self.emit("c7 05", _u32(lent + half), _u32(value))  # mov dword [disp32], imm32
 
     def _give_back(self, own: _OwnMapping) -> None:
+        if own.lent is None:
+            self.emit("48 b8", struct.pack("<Q", self.r.cr3))  # mov rax, imm64
+            self.emit("0f 22 d8")  # mov cr3, rax
+            return
         self.emit("48 b8", struct.pack("<Q", own.value))  # mov rax, imm64
         self.emit("48 a3", struct.pack("<Q", own.lent_seen_at))  # mov [moffs64], rax
 
@@ -521,7 +578,7 @@ class _Assembler:
             self.emit(f"8e {0xC0 | _SEGMENT_REGISTERS.index(name) << 3:02x}")  # mov sreg, ax
 
     def _demanded_data_segments(self) -> dict[str, int]:
-        return {name: getattr(self.r, name).selector for name in ("ds", "es", "fs", "gs", "ss")}
+        return {name: self.selectors[name] for name in ("ds", "es", "fs", "gs", "ss")}
 
     def _final_32(self) -> None:
         self.emit("bc", _u32(self.scratch_stack))  # mov esp, imm32

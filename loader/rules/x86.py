@@ -12,13 +12,15 @@ from bootproof.loader.arch.x86_64 import (
     ATTR_LONG,
     CR0_PE,
     CR0_PG,
+    TR_AT_RESET,
     X86_64,
     Segment,
     X86Registers,
 )
-from bootproof.loader.rules import Findings, Hardware, documents, secondary, violation
+from bootproof.loader.rules import Findings, Hardware, documents, secondary, tolerated, violation
 from bootproof.loader.rules.entry import held_at
 
+_SELECTORS: Final = "Intel SDM vol. 3A, 3.4.2 (Segment Selectors)"
 _FLAT: Final = 0xFFFFFFFF
 RFLAGS_TF: Final = 1 << 8
 RFLAGS_IF: Final = 1 << 9
@@ -50,6 +52,17 @@ def protected_mode_without_paging(r: X86Registers, section: str) -> Findings:
         yield violation("cs-32-bit", "CS is not a 32-bit code segment", section)
 
 
+def selectors(r: X86Registers) -> Findings:
+    """Kernels that load their own segments at once, as all do, never see the difference."""
+    names = [name for name in ("cs", "ds", "es", "fs", "gs", "ss") if getattr(r, name).null]
+    names += ["tr"] if r.tr.null and r.tr != TR_AT_RESET else []
+    if names:
+        what = (
+            f"{', '.join(names)}: a segment that can be used, by the null selector: no instruction"
+        )
+        yield tolerated("null-selector", f"{what} loads that (run takes another)", _SELECTORS)
+
+
 def flat_segments(r: X86Registers, section: str) -> Findings:
     for name in ("cs", "ds", "es", "ss"):
         segment: Segment = getattr(r, name)
@@ -60,6 +73,7 @@ def flat_segments(r: X86Registers, section: str) -> Findings:
 
 
 def code_and_data(r: X86Registers, section: str) -> Findings:
+    yield from selectors(r)
     usable = _ATTR_P | _ATTR_S
     attributes = r.cs.attributes
     if attributes & (usable | _TYPE_MASK) != usable | _CODE_READABLE:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.arch.x86_64 import Segment
 from bootproof.scenarios.museum import Exhibit
 from bootproof.scenarios.museum.scene import CMDLINE, SPLIT, Change, Scene, Setting
 
@@ -128,6 +129,13 @@ EXHIBITS: Final = (
         "entry-64-for-32",
         *(PACKED32, "the CPU is in 32-bit mode at the 64-bit entry of a bzImage", "entry"),
         lambda s: s.change(rip=MIB + 0x200),
+    ),
+    Exhibit(
+        "no-selectors",
+        *(ELF, "the segments are set, and their selectors are left as a reset has them"),
+        "null-selector",
+        lambda s: s.change(**{name: Segment(0) for name in ("ds", "es", "fs", "gs", "ss")}),
+        tolerated=True,
     ),
     Exhibit(
         "another-selector",

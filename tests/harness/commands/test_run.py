@@ -648,7 +648,7 @@ def test_refused(
 @pytest.mark.parametrize(
     ("change", "broken", "why"),
     [
-        (register("cr0", 0), "paging: ", "cr0 0x0: must have PE"),
+        (register("cr0", 0), "paging: ", "cr0 0x10: must have PE"),
         (register("efer", 0), "long-mode: ", "efer 0x0: LMA, LME, CR0.PG and CS.L do not agree"),
         (register("rflags", (1 << 64) - 1), "interrupts: ", "rflags 0xffffffffffffffff: "),
     ],

@@ -137,6 +137,69 @@ def test_x86_segments_in_every_documented_form(wanted: dict[str, Any], tmp_path:
     assert not list(compare_registers(registers.entered_at(found.pc), found))
 
 
+_CODE64, _DATA64 = Segment(0x8, attributes=0xA09B), Segment(0x10, attributes=0xC093)
+_FLAT: dict[str, Any] = dict.fromkeys(("ds", "es", "fs", "gs", "ss"), _DATA64)
+_TSS64 = Segment(0x18, attributes=0x808B)
+_TSS32 = Segment(0x18, limit=0x67, attributes=0x8B)
+_AT_8FF0: dict[str, Any] = {"rsp": 0x8FF0, "rbp": 0x8FF0, "rsi": 0x7000}
+_NULL_DATA: dict[str, Any] = {name: Segment(0) for name in _FLAT}
+# As the sources of each set a vCPU for KVM; what they leave is KVM's reset.
+AS_VMMS_SET_THEM = {
+    "firecracker": flat64(
+        *(2 * MIB,),
+        **_FLAT | _AT_8FF0,
+        cs=_CODE64,
+        tr=_TSS64,
+        gdtr=DescriptorTable(0x500, 31),
+        idtr=DescriptorTable(0x520, 7),
+        cr0=0xE0000011,  # PG, and CD and NW of the reset
+    ),
+    "cloud-hypervisor": flat32(
+        *(2 * MIB,),
+        **_FLAT,
+        cs=Segment(0x8, attributes=0xC09B),
+        tr=_TSS32,
+        gdtr=DescriptorTable(0x500, 31),
+        idtr=DescriptorTable(0x520, 7),
+        cr0=0x1,  # without ET
+        rbx=0x6000,
+    ),
+    "openvmm": flat64(
+        *(2 * MIB,),
+        **_FLAT,
+        cs=_CODE64,
+        tr=Segment(0, limit=0xFFFF, attributes=0x8B),
+        cr0=0x80000021,
+        cr4=0x60,  # PAE, MCE
+        efer=0xD00,
+    ),
+    "kvm-host": flat32(
+        *(2 * MIB,),
+        **_NULL_DATA,
+        cs=Segment(0xF000, attributes=0xC09B),
+        gdtr=DescriptorTable(0, 0xFFFF),
+        idtr=DescriptorTable(0, 0xFFFF),
+        cr0=0x60000011,
+        rsi=0x10000,
+    ),
+    "null-tss": flat64(2 * MIB, tr=Segment(0, limit=0x67, attributes=0x8B)),
+    "null-everything": flat64(
+        *(2 * MIB,), **_NULL_DATA, cs=Segment(0, attributes=0xA09B), rflags=0
+    ),
+}
+
+
+@pytest.mark.parametrize("registers", AS_VMMS_SET_THEM.values(), ids=AS_VMMS_SET_THEM)
+def test_x86_registers_as_vmms_set_them(registers: X86Registers, tmp_path: Path) -> None:
+    """A hypervisor needs no descriptor for a segment, and no selector."""
+    tables = {0x9000: identity_map(0x9000, 1)}
+    guest = Guest(program("x86_64", registers.rip).wait(), registers, tables)
+    computer = machine("x86_64")
+    with live(guest, computer, tmp_path) as running:
+        found = computer.arch.dump.parse(running.registers(until="HLT=1"), {})
+    assert not list(compare_registers(registers.entered_at(found.pc), found))
+
+
 HIGH = {"64K": 0x10000, "1G": GIB, "last": 2 * GIB - 0x1000}
 
 
@@ -217,6 +280,30 @@ def test_x86_page_tables_need_not_map_the_stub(
         left, right = (int.from_bytes(side, "little") for side in (data, seen[address]))
         assert not (left ^ right) & ~accessed
     assert found == x86_expected(registers)
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_x86_page_tables_may_lie_above_4_gib(levels: int, tmp_path: Path) -> None:
+    """Outside of long mode CR3 has 32 bits."""
+    top, lower = 4 * GIB + 0x300000, 4 * GIB + 0x301000
+    tables = {lower: identity_map(lower, 1)}
+    if levels == 5:
+        tables[top] = struct.pack("<Q", lower | 3)
+    cr3, cr4 = (top, 0x1020) if levels == 5 else (lower, 0x20)
+    registers = flat64(6 * MIB, **distinct(64) | {"cr3": cr3 | 0x18, "cr4": cr4})
+    guest = Guest(program("x86_64", registers.rip).wait(), registers, tables)
+    cpu = "max" if levels == 5 else "qemu64"
+    computer = Machine.with_defaults("x86_64", memory=3 * GIB, cpu=cpu)
+    with live(guest, computer, tmp_path) as running:
+        found = x86_found(running.registers(until="HLT=1"))
+    assert found == x86_expected(registers)
+
+
+def test_x86_page_tables_above_4_gib_map_the_stub() -> None:
+    """Their entries are out of its reach, so that it can lend none."""
+    registers = flat64(6 * MIB, cr3=4 * GIB)
+    with pytest.raises(StubError, match="map a free page below 2 GiB to itself, or put the tables"):
+        X86_64.stub(registers, 0x1000, (), lambda address, size: bytes(size))
 
 
 @pytest.mark.parametrize("make", [flat32, flat64])
@@ -388,7 +475,6 @@ CODE, DATA = flat32(0).cs, flat32(0).ds
     ("registers", "field"),
     [
         (flat32(0, cr0=0x10), "cr0"),
-        (flat32(0, cr0=0x01), "cr0"),
         (flat32(0, cr0=1 << 40 | 0x11), "cr0"),
         (flat32(0, cr3=1 << 32), "cr3"),
         (flat64(0, cr4=1 << 32 | 0x20), "cr4"),
@@ -400,12 +486,10 @@ CODE, DATA = flat32(0).cs, flat32(0).ds
         (flat32(0, efer=0x500), "efer"),
         (flat32(0, cr0=0x80000011, efer=0x100, cr4=0x20), "efer"),
         (flat32(0, cs=replace(CODE, base=0x1000)), "cs"),
-        (flat32(0, cs=replace(CODE, selector=0)), "cs"),
         (flat32(0, cs=replace(CODE, attributes=0x809B)), "cs"),
         (flat64(0, cs=replace(CODE, attributes=0xE09B)), "cs"),
         (flat32(0, cs=replace(CODE, attributes=0xC093)), "cs"),
         (flat32(0, cs=replace(CODE, limit=0xFFFFFFF)), "cs"),
-        (flat32(0, ds=replace(DATA, selector=0)), "ds"),
         (flat32(0, ss=NULL), "ss"),
         (flat32(0, ss=replace(DATA, selector=0x20, attributes=0xC091)), "ss"),
         (flat32(0, ss=replace(DATA, selector=0x20, attributes=0xC0F3)), "ss"),
@@ -421,7 +505,6 @@ CODE, DATA = flat32(0).cs, flat32(0).ds
         (flat32(0, gs=replace(DATA, selector=0x20, limit=0x123FFE)), "gs"),
         (flat32(0, gs=replace(DATA, selector=0x20, limit=0x100000, attributes=0x93)), "gs"),
         (flat32(0, gs=replace(DATA, selector=0x20, limit=1 << 32 | 0xFFF)), "gs"),
-        (flat32(0, tr=Segment(0, limit=0x67, attributes=0x8B)), "tr"),
         (flat32(0, tr=Segment(0x20, limit=0x67, attributes=0x82)), "tr"),
         (flat32(0, tr=Segment(0x20, limit=0x67, attributes=0x0B)), "tr"),
         (flat32(0, ldtr=Segment(0x20, limit=0x67, attributes=0x8B)), "ldtr"),
@@ -436,7 +519,6 @@ CODE, DATA = flat32(0).cs, flat32(0).ds
         (flat64(0, rax=1 << 64), "rax"),
         (flat64(0, r15=-1), "r15"),
         (flat32(0, r8=1), "r8"),
-        (flat32(0, rflags=0), "rflags"),
         (flat32(0, rflags=0x102), "rflags"),
         (flat64(0, rflags=0x20002), "rflags"),
         (flat64(0, rflags=1 << 32 | 2), "rflags"),
