@@ -89,6 +89,8 @@ class Board:
     words: tuple[str, ...] = ()
     # That of it where a firmware stays: nothing else can be there.
     firmware: tuple[Region, ...] = ()
+    # The first QEMU without it, if there is one.
+    gone: Version | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Final
 
 from bootproof.harness.arch import FAST, UART_8250, Arch, Board, Quirk, RealtimeQuirk
 from bootproof.harness.arch.dump import DumpFormat, each_cpu, incomplete, values
-from bootproof.loader.address import GIB, Banks, Range
+from bootproof.loader.address import GIB, MIB, Banks, Range
 from bootproof.loader.arch.x86_64 import DescriptorTable, Segment, X86Registers
 from bootproof.loader.identify import Format
 from bootproof.loader.layout import Region
@@ -24,6 +24,9 @@ from bootproof.loader.protocols.e820 import LEGACY_HOLE, memory_map, system_ram
 
 def _reserved(_memory: int) -> tuple[Region, ...]:
     return (Region("VGA memory and ROMs", LEGACY_HOLE),)
+
+
+_SMALL_HOLE: Final = 3328 * MIB
 
 
 def _split_at(threshold: int, low: int) -> Callable[[int], Banks]:
@@ -136,6 +139,10 @@ X86_64: Final = Arch(
     boards={
         "q35": Board(_split_at(0xB0000000, 2 * GIB), UART_8250, _reserved),
         "pc": Board(_split_at(0xE0000000, 3 * GIB), UART_8250, _reserved),
+        # Whose hole is as small as crosvm's, libkrun's and Firecracker's was before 1.13.
+        f"pc-i440fx-1.7,max-ram-below-4g={_SMALL_HOLE // MIB}M": Board(
+            *(_split_at(_SMALL_HOLE + 1, _SMALL_HOLE), UART_8250, _reserved), gone=(8, 2, 0)
+        ),
         "microvm": Board(_split_at(3 * GIB + 1, 3 * GIB), UART_8250, _reserved),
     },
     board="q35",

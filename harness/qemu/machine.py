@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from bootproof.harness.arch import Arch, Board, SerialPort
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
-from bootproof.harness.qemu.binary import QemuBinary, find_qemu
+from bootproof.harness.qemu.binary import QemuBinary, find_qemu, version_text
 from bootproof.loader.address import MIB, Banks, format_size
 from bootproof.loader.layout import Region
 
@@ -54,6 +54,13 @@ class Machine:
         Machine._check_memory(arch, board, memory)
         Machine._check_cpus(arch, board, cpus)
         qemu = find_qemu(arch.name, binary)
+        gone = arch.boards[board].gone
+        if gone and qemu.version >= gone:
+            raise UserError(
+                f"machine {board}: QEMU {version_text(gone)} and later have it no more, and"
+                f" {qemu.path} is {version_text(qemu.version)}: take an older one (--qemu), or give"
+                " the guest less RAM"
+            )
         model = Machine._cpu(arch, board, cpu, qemu, page_size or "")
         return cls(arch, qemu, board, model, memory, cpus, realtime)
 

@@ -454,6 +454,11 @@ def test_banks_in_any_order_in_the_file(tmp_path: Path, run: Run) -> None:
             [(0, 3 * GIB), (4 * GIB, 8192)], "microvm, qemu64,-cx16, 3073 MiB", id="microvm"
         ),
         pytest.param([(0, GIB), (4 * GIB, GIB)], "q35, qemu64,-cx16, 3 GiB", id="short-low-bank"),
+        pytest.param(
+            [(0, 3328 * MIB), (4 * GIB, GIB)],
+            "pc-i440fx-1.7,max-ram-below-4g=3328M, qemu64,-cx16, 4352 MiB",
+            id="crosvm",
+        ),
     ],
 )
 def test_banks_of_any_size(
