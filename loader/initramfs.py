@@ -103,7 +103,8 @@ def evidence_entries(
         directory(f"{OURS}/sys"),
         file(f"{OURS}/busybox", busybox, 0o755),
         file(f"{OURS}/init", program, 0o755),
-        file(f"{OURS}/shell", (_PROGRAMS / "shell").read_bytes(), 0o755),
+        _program("restart"),
+        _program("shell"),
     ]
 
 
@@ -111,7 +112,7 @@ def dialogue_entries() -> list[Entry]:
     """The shell for a program to talk to, for `bootproof.next=/bootproof/dialogue`: goes behind
     `evidence_entries`.
     """
-    return [file(f"{OURS}/dialogue", (_PROGRAMS / "dialogue").read_bytes(), 0o755)]
+    return [_program("dialogue")]
 
 
 def test_entries(tests: Iterable[str]) -> list[Entry]:
@@ -119,13 +120,17 @@ def test_entries(tests: Iterable[str]) -> list[Entry]:
     behind `evidence_entries`. Each test is the text of a shell script.
     """
     return [
-        file(f"{OURS}/run-tests", (_PROGRAMS / "run-tests").read_bytes(), 0o755),
+        _program("run-tests"),
         directory(f"{OURS}/tests"),
         *(
             file(f"{OURS}/tests/{number:06}", f"{test}\n".encode())
             for number, test in enumerate(tests, start=1)
         ),
     ]
+
+
+def _program(name: str) -> Entry:
+    return file(f"{OURS}/{name}", (_PROGRAMS / name).read_bytes(), 0o755)
 
 
 def _member(inode: int, entry: Entry) -> bytes:

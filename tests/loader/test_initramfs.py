@@ -133,7 +133,7 @@ def test_busybox_lists_it() -> None:
 
 GUEST = resources.files("loader").joinpath("guest")
 PROGRAMS = (
-    *("init", "shell", "run-tests", "dialogue"),
+    *("init", "restart", "shell", "run-tests", "dialogue"),
     *("init-exits", "init-fails", "init-powers-off", "init-restarts", "init-sleeps"),
 )
 
@@ -143,7 +143,7 @@ def test_evidence_entries() -> None:
     assert list(found) == [
         *("dev", "dev/console", "bootproof", "bootproof/serial", "bootproof/kmsg"),
         *("bootproof/proc", "bootproof/lines", "bootproof/sys"),
-        *("bootproof/busybox", "bootproof/init", "bootproof/shell"),
+        *("bootproof/busybox", "bootproof/init", "bootproof/restart", "bootproof/shell"),
     ]
     for name, device in (
         ("dev/console", (5, 1)),
@@ -152,9 +152,9 @@ def test_evidence_entries() -> None:
     ):
         assert (found[name].mode, found[name].device) == (0o20600, device)
     assert found["bootproof/busybox"].data == b"the busybox"
-    for name in ("busybox", "init", "shell"):
+    for name in ("busybox", "init", "restart", "shell"):
         assert found[f"bootproof/{name}"].mode == 0o100755
-    for name in ("init", "shell"):
+    for name in ("init", "restart", "shell"):
         assert found[f"bootproof/{name}"].data == GUEST.joinpath(name).read_bytes()
 
 
