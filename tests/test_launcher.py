@@ -149,10 +149,10 @@ def make_clone(place: Path, python: str = BASE_PYTHON) -> Clone:
     root, tools = place / "a clone", place / "tools"
     root.mkdir(parents=True)
     tools.mkdir()
-    for name in ("bootproof", "requirements.txt", "requirements-dev.txt", "pyproject.toml"):
-        shutil.copy(ROOT / name, root / name)
-    for name in ("src", "harness", "kernels", "loader"):
-        shutil.copytree(ROOT / name, root / name, symlinks=True)
+    files = ("bootproof", "requirements.txt", "requirements-dev.txt", "pyproject.toml")
+    folders = ("src", "harness", "kernels", "loader")
+    copied = [ROOT / name for name in (*files, *folders)]
+    subprocess.run(["cp", "-a", "--", *copied, root], check=True)
     command_line = root / "harness" / "cli.py"
     text, own_end, _ = command_line.read_text().partition("    sys.exit(main())\n")
     assert own_end
