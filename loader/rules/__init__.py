@@ -13,6 +13,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, TypeAlias
 
 from bootproof.loader.address import Range, joined
@@ -30,8 +31,8 @@ class Grade(enum.Enum):
 class RuleFinding:
     """A rule that does not hold: a stable code, and what was found in one sentence."""
 
-    code: str
     grade: Grade
+    code: str
     sentence: str
     # The document that asks for it, and where in it.
     section: str = ""
@@ -84,25 +85,5 @@ class Hardware(Generic[R]):
         return f"; RAM is {', '.join(map(str, joined(self.ram)))}" if self.ram else ""
 
 
-def violation(
-    code: str,
-    sentence: str,
-    section: str = "",
-    *,
-    address: int | None = None,
-    value: int | None = None,
-    limit: int | None = None,
-) -> RuleFinding:
-    return RuleFinding(code, Grade.VIOLATION, sentence, section, address, value, limit)
-
-
-def tolerated(
-    code: str,
-    sentence: str,
-    section: str = "",
-    *,
-    address: int | None = None,
-    value: int | None = None,
-    limit: int | None = None,
-) -> RuleFinding:
-    return RuleFinding(code, Grade.TOLERATED, sentence, section, address, value, limit)
+violation = partial(RuleFinding, Grade.VIOLATION)
+tolerated = partial(RuleFinding, Grade.TOLERATED)

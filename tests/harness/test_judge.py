@@ -722,8 +722,8 @@ def test_code_in_ram(check: TextCheck, sentence: str | None) -> None:
 # --- the entry probe ---------------------------------------------------------------------------
 
 REACHED = Arm64Registers(0x40200000)
-VIOLATION = RuleFinding("cr4-zero", Grade.VIOLATION, "cr4 is 0x20, not 0")
-TOLERATED = RuleFinding("gdt", Grade.TOLERATED, "the GDT ends early")
+VIOLATION = RuleFinding(Grade.VIOLATION, "cr4-zero", "cr4 is 0x20, not 0")
+TOLERATED = RuleFinding(Grade.TOLERATED, "gdt", "the GDT ends early")
 OTHER_X0 = Difference("x0", "0x1", "0x2")
 
 
