@@ -9,7 +9,8 @@ Source: System V ABI, "ELF Header", "Program Header" and "Note Section"; QEMU's 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -23,7 +24,8 @@ from bootproof.loader.image import ImageSource
 from bootproof.loader.segments import PT_LOAD, PT_NOTE, ProgramHeader
 
 ET_CORE: Final = 4
-NT_PRSTATUS: Final = 1
+_NT_PRSTATUS: Final = 1
+_REGISTERS_AT: Final = 112  # of struct elf_prstatus, on 64-bit machines
 
 _COMPRESSED: Final = (b"KDUMP   ", b"makedumpfile")
 _MOST_HEADERS: Final = 4096
@@ -96,6 +98,23 @@ def read_core(source: ImageSource) -> Core:
             raise CoreError(what, field="p_paddr", value=high.place.start, advice=GET_AGAIN)
     notes = tuple(note for row in rows if row.p_type == PT_NOTE for note in _notes(source, row))
     return Core(header.e_machine, tuple(loads), notes)
+
+
+def user_registers(notes: Sequence[Note], count: int) -> list[tuple[int, ...]]:
+    """Of each CPU, the `count` 64-bit registers of its NT_PRSTATUS, in the order of the
+    architecture's struct user_regs_struct. Raises CoreError for a note that ends before them.
+    """
+    layout = struct.Struct(f"<{count}Q")
+    found = []
+    for note in notes:
+        if (note.name, note.type) != (b"CORE", _NT_PRSTATUS):
+            continue
+        size, needed = len(note.content), _REGISTERS_AT + layout.size
+        if size < needed:
+            what = f"the note of a CPU has {size} bytes, as of a 32-bit machine; a 64-bit one's has"
+            raise CoreError(f"{what} {needed}", field="n_descsz", value=size, limit=needed)
+        found.append(layout.unpack_from(note.content, _REGISTERS_AT))
+    return found
 
 
 def _headers(

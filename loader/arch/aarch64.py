@@ -29,7 +29,7 @@ from bootproof.loader.arch import (
     check_width,
     refuse,
 )
-from bootproof.loader.corefile import NT_PRSTATUS, CoreError, Note
+from bootproof.loader.corefile import Note, user_registers
 
 PSTATE_DAIF: Final = 0x3C0  # debug, SError, IRQ and FIQ masked
 PSTATE_EL1H: Final = 0x5
@@ -172,25 +172,13 @@ def _runs(r: Arm64Registers, _first: Arm64Registers, read: Read) -> str:
 
 # --- what others show of a CPU -------------------------------------------------------------------
 
-_PRSTATUS_AT: Final = 112  # of struct elf_prstatus: x0 to x30, sp, pc, pstate
-_PRSTATUS: Final = struct.Struct("<34Q")
-
 
 def _from_notes(notes: Sequence[Note]) -> list[Seen]:
     """The CPUs of a core: Linux's struct user_pt_regs. Raises CoreError."""
     return [
-        _from_prstatus(note.content)
-        for note in notes
-        if (note.name, note.type) == (b"CORE", NT_PRSTATUS)
+        Seen({"x": tuple(x), "sp": sp, "pc": pc, "pstate": pstate})
+        for *x, sp, pc, pstate in user_registers(notes, 34)
     ]
-
-
-def _from_prstatus(content: bytes) -> Seen:
-    if len(content) < _PRSTATUS_AT + _PRSTATUS.size:
-        what = f"the note of a CPU has {len(content)} bytes"
-        raise CoreError(what, field="n_descsz", limit=_PRSTATUS_AT + _PRSTATUS.size)
-    *x, sp, pc, pstate = _PRSTATUS.unpack_from(content, _PRSTATUS_AT)
-    return Seen({"x": tuple(x), "sp": sp, "pc": pc, "pstate": pstate})
 
 
 def _from_debugger(found: Mapping[str, int]) -> Seen:

@@ -36,7 +36,7 @@ from bootproof.loader.arch import (
     check_width,
     refuse,
 )
-from bootproof.loader.corefile import NT_PRSTATUS, CoreError, Note
+from bootproof.loader.corefile import Note, user_registers
 from bootproof.loader.layout import Region
 
 PRIVILEGE_S, PRIVILEGE_M = 1, 3
@@ -265,8 +265,6 @@ def _runs(r: RiscvRegisters, _first: RiscvRegisters, read: Read) -> str:
 
 # --- what others show of a hart ------------------------------------------------------------------
 
-_PRSTATUS_AT: Final = 112  # of struct elf_prstatus: pc, x1 to x31
-_PRSTATUS: Final = struct.Struct("<32Q")
 _NAMES: Final = (
     *("zero", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "fp", "s1"),
     *(f"a{number}" for number in range(8)),
@@ -276,20 +274,8 @@ _NAMES: Final = (
 
 
 def _from_notes(notes: Sequence[Note]) -> list[Seen]:
-    """The harts of a core: Linux's struct user_regs_struct. Raises CoreError."""
-    return [
-        _from_prstatus(note.content)
-        for note in notes
-        if (note.name, note.type) == (b"CORE", NT_PRSTATUS)
-    ]
-
-
-def _from_prstatus(content: bytes) -> Seen:
-    if len(content) < _PRSTATUS_AT + _PRSTATUS.size:
-        what = f"the note of a hart has {len(content)} bytes"
-        raise CoreError(what, field="n_descsz", limit=_PRSTATUS_AT + _PRSTATUS.size)
-    pc, *x = _PRSTATUS.unpack_from(content, _PRSTATUS_AT)
-    return Seen({"pc": pc, "x": (0, *x)})
+    """The harts of a core: Linux's struct user_regs_struct, pc first. Raises CoreError."""
+    return [Seen({"pc": pc, "x": (0, *x)}) for pc, *x in user_registers(notes, 32)]
 
 
 def _from_debugger(found: Mapping[str, int]) -> Seen:

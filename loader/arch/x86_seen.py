@@ -26,7 +26,7 @@ from bootproof.loader.arch.x86_64 import (
     Segment,
     X86Registers,
 )
-from bootproof.loader.corefile import NT_PRSTATUS, CoreError, Note
+from bootproof.loader.corefile import CoreError, Note, user_registers
 
 _SEGMENTS: Final = ("cs", "ds", "es", "fs", "gs", "ss")
 
@@ -44,8 +44,6 @@ _USER_REGISTERS: Final = (
     *("rsi", "rdi", "orig_rax", "rip", "cs", "rflags", "rsp", "ss", "fs_base", "gs_base"),
     *("ds", "es", "fs", "gs"),
 )
-_USER_AT: Final = 112  # of struct elf_prstatus
-_USER: Final = struct.Struct(f"<{len(_USER_REGISTERS)}Q")
 
 
 def from_notes(notes: Sequence[Note]) -> list[Seen]:
@@ -53,8 +51,11 @@ def from_notes(notes: Sequence[Note]) -> list[Seen]:
     states = [note for note in notes if note.name == b"QEMU" and note.type == 0]
     if states:
         return [_from_state(note) for note in states]
-    plain = [note for note in notes if note.name == b"CORE" and note.type == NT_PRSTATUS]
-    return [_from_user_registers(note) for note in plain]
+    # What a process's registers are: selectors, and nothing that a kernel would ask for.
+    return [
+        from_debugger(dict(zip(_USER_REGISTERS, registers, strict=True)))
+        for registers in user_registers(notes, len(_USER_REGISTERS))
+    ]
 
 
 def _from_state(note: Note) -> Seen:
@@ -77,15 +78,6 @@ def _from_state(note: Note) -> Seen:
         values[name] = DescriptorTable(base, limit)
     cr0, _, cr2, cr3, cr4, _ = rest[50:]
     return Seen(values | {"cr0": cr0, "cr2": cr2, "cr3": cr3, "cr4": cr4})
-
-
-def _from_user_registers(note: Note) -> Seen:
-    """What a process's registers are: selectors, and nothing that a kernel would ask for."""
-    if len(note.content) < _USER_AT + _USER.size:
-        what = f"the note of a CPU has {len(note.content)} bytes: a 32-bit core without QEMU's own"
-        raise CoreError(f"{what} notes cannot be read", field="n_descsz", value=len(note.content))
-    found = dict(zip(_USER_REGISTERS, _USER.unpack_from(note.content, _USER_AT), strict=True))
-    return from_debugger(found)
 
 
 # --- debuggers -----------------------------------------------------------------------------------
