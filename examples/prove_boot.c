@@ -35,11 +35,6 @@ struct entry {
     uint64_t start, size;
     uint32_t type, reserved;
 };
-struct sha256 {
-    uint32_t state[8], size;
-    uint8_t block[64];
-};
-
 static const uint32_t K[64] = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
     0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
@@ -50,45 +45,47 @@ static const uint32_t K[64] = {
     0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
 
+static const uint32_t START[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                  0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+
 static uint32_t ror(uint32_t x, int n) { return x >> n | x << (32 - n); }
 
-static void compress(struct sha256 *h)
+/* A byte of what is hashed: the text, then 0x80, zeros, and the number of its bits. */
+static uint32_t padded(const char *text, uint64_t size, uint64_t end, uint64_t at)
 {
+    if (at < size)
+        return (uint8_t)text[at];
+    return at == size ? 0x80 : at < end - 8 ? 0 : size * 8 >> 8 * (end - 1 - at) & 0xff;
+}
+
+static void sha256(const char *text, uint64_t size, uint32_t *state)
+{
+    uint64_t end = (size + 8) / 64 * 64 + 64;
     uint32_t w[64], s[8], a, b;
-    for (int i = 0; i < 16; i++)
-        w[i] = (uint32_t)h->block[4 * i] << 24 | h->block[4 * i + 1] << 16 |
-               h->block[4 * i + 2] << 8 | h->block[4 * i + 3];
-    for (int i = 16; i < 64; i++)
-        w[i] = w[i - 16] + w[i - 7] +
-               (ror(w[i - 15], 7) ^ ror(w[i - 15], 18) ^ w[i - 15] >> 3) +
-               (ror(w[i - 2], 17) ^ ror(w[i - 2], 19) ^ w[i - 2] >> 10);
     for (int i = 0; i < 8; i++)
-        s[i] = h->state[i];
-    for (int i = 0; i < 64; i++) {
-        a = s[7] + (ror(s[4], 6) ^ ror(s[4], 11) ^ ror(s[4], 25)) +
-            ((s[4] & s[5]) ^ (~s[4] & s[6])) + K[i] + w[i];
-        b = (ror(s[0], 2) ^ ror(s[0], 13) ^ ror(s[0], 22)) +
-            ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]));
-        for (int j = 7; j > 0; j--)
-            s[j] = s[j - 1];
-        s[4] += a;
-        s[0] = a + b;
+        state[i] = START[i];
+    for (uint64_t at = 0; at < end;) {
+        for (int i = 0; i < 16; i++)
+            for (w[i] = 0, a = 4; a--;)
+                w[i] = w[i] << 8 | padded(text, size, end, at++);
+        for (int i = 16; i < 64; i++)
+            w[i] = w[i - 16] + w[i - 7] +
+                   (ror(w[i - 15], 7) ^ ror(w[i - 15], 18) ^ w[i - 15] >> 3) +
+                   (ror(w[i - 2], 17) ^ ror(w[i - 2], 19) ^ w[i - 2] >> 10);
+        for (int i = 0; i < 8; i++)
+            s[i] = state[i];
+        for (int i = 0; i < 64; i++) {
+            a = s[7] + (ror(s[4], 6) ^ ror(s[4], 11) ^ ror(s[4], 25)) +
+                ((s[4] & s[5]) ^ (~s[4] & s[6])) + K[i] + w[i];
+            b = (ror(s[0], 2) ^ ror(s[0], 13) ^ ror(s[0], 22)) +
+                ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]));
+            for (int j = 7; j > 0; j--)
+                s[j] = s[j - 1];
+            s[4] += a, s[0] = a + b;
+        }
+        for (int i = 0; i < 8; i++)
+            state[i] += s[i];
     }
-    for (int i = 0; i < 8; i++)
-        h->state[i] += s[i];
-}
-
-static void byte(struct sha256 *h, uint8_t value)
-{
-    h->block[h->size++ % 64] = value;
-    if (h->size % 64 == 0)
-        compress(h);
-}
-
-static struct sha256 fresh(void)
-{
-    return (struct sha256){{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c,
-                            0x1f83d9ab, 0x5be0cd19}, 0, {0}};
 }
 
 static void put(char c)
@@ -100,85 +97,56 @@ static void put(char c)
     __asm__ volatile("outb %0, %1" : : "a"(c), "Nd"((uint16_t)0x3f8));
 }
 
-static void print(const char *text)
+/* What the proof is the digest of: the nonce, and every line of evidence. */
+static char said[16384], *end = said;
+
+static void add(const char *text, int until)
 {
-    while (*text)
-        put(*text++);
+    while (*text && *text != until)
+        *end++ = *text++;
 }
 
-/* The first digits of the digest. */
-static void print_digest(struct sha256 h, int digits)
+static void add_number(uint64_t value, unsigned base)
 {
-    uint64_t bits = (uint64_t)h.size * 8;
-    byte(&h, 0x80);
-    while (h.size % 64 != 56)
-        byte(&h, 0);
-    for (int i = 56; i >= 0; i -= 8)
-        byte(&h, bits >> i);
-    for (int i = 0; i < digits; i++)
-        put("0123456789abcdef"[h.state[i / 8] >> (28 - i % 8 * 4) & 0xf]);
+    if (value >= base)
+        add_number(value / base, base);
+    *end++ = "0123456789abcdef"[value % base];
 }
 
-static struct sha256 proof;
-static int lines;
-
-/* One line of evidence: `bootproof: NUMBER CHECK KEY VALUE`, and into the proof. */
-static void say(const char *line)
+/* Prints `title`, the first `words` of the digest of what was said from `from` on, and that. */
+static void say(const char *title, int number, const char *from, int words)
 {
-    struct sha256 check = fresh();
-    for (const char *c = line; *c; c++)
-        byte(&check, *c), byte(&proof, *c);
-    byte(&check, '\n'), byte(&proof, '\n');
-    print("bootproof: ");
-    if (++lines >= 10)
-        put('0' + lines / 10);
-    put('0' + lines % 10);
-    put(' ');
-    print_digest(check, 8);
-    put(' ');
-    print(line);
-    print("\r\n");
-}
-
-static char *append(char *at, const char *text)
-{
-    while ((*at = *text++))
-        at++;
-    return at;
-}
-
-static char *append_hex(char *at, uint64_t value)
-{
-    int digits = 1;
-    while (digits < 16 && value >> 4 * digits)
-        digits++;
-    while (digits--)
-        *at++ = "0123456789abcdef"[value >> 4 * digits & 0xf];
-    *at = 0;
-    return at;
+    uint32_t digest[8];
+    char *line = end;
+    sha256(from, end - from, digest);
+    add("bootproof: ", 0), add(title, 0);
+    if (number)
+        add_number(number, 10), add(" ", 0);
+    for (int i = 0; i < 8 * words; i++)
+        add_number(digest[i / 8] >> (28 - i % 8 * 4) & 0xf, 16);
+    add(number ? " " : "\n", 0);
+    for (const char *c = line; c < end; c++)
+        put(*c);
+    for (end = line; number && from < end; from++)
+        put(*from);
 }
 
 void prove(const struct start_info *info)
 {
-    static char line[4096];
-    const char *cmdline = (const char *)info->cmdline, *word = cmdline, *name = "bootproof.guest=";
-    proof = fresh();
+    const char *word = (const char *)info->cmdline, *name = "bootproof.guest=";
+    int lines = 0;
     for (int i = 0; name[i] && *word;) /* the nonce is behind the word's name */
         i = *word++ == name[i] ? i + 1 : 0;
-    for (; *word && *word != ' '; word++)
-        byte(&proof, *word);
-    byte(&proof, '\n');
-    append(append(line, "cmdline "), cmdline);
-    say(line);
-    for (uint32_t i = 0; i < info->entries; i++) {
-        const struct entry *e = (const struct entry *)info->memmap + i;
+    add(word, ' '), add("\n", 0);
+    char *line = end;
+    add("cmdline ", 0), add((const char *)info->cmdline, 0), add("\n", 0);
+    say("", ++lines, line, 1);
+    const struct entry *e = (const struct entry *)info->memmap;
+    for (uint32_t left = info->entries; left--; e++)
         if (e->type == 1) {
-            char *at = append_hex(append(line, "ram "), e->start);
-            append_hex(append(at, "-"), e->start + e->size - 1);
-            say(line);
+            line = end, add("ram ", 0), add_number(e->start, 16), add("-", 0);
+            add_number(e->start + e->size - 1, 16), add("\n", 0);
+            say("", ++lines, line, 1);
         }
-    }
-    print("bootproof: proof ");
-    print_digest(proof, 64);
-    print("\r\n");
+    say("proof ", 0, said, 8);
 }

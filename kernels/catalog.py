@@ -22,9 +22,12 @@ CATALOG_PATH = Path(__file__).with_name("catalog.toml")
 
 
 class Kind(enum.StrEnum):
-    """What the file is good for: to be booted, or to be the guest's userspace."""
+    """What the file is good for: to be booted, to be booted though it is no Linux, or to be the
+    guest's userspace.
+    """
 
     KERNEL = "kernel"
+    OTHER = "other"
     BUSYBOX = "busybox"
 
 

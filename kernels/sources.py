@@ -87,7 +87,7 @@ def given_name(what: str) -> tuple[str, str] | None:
 def in_catalogue(name: str) -> Source | None:
     """The kernel of the catalogue that is called so."""
     catalog = load_catalog()
-    known = name in catalog and catalog[name].kind is Kind.KERNEL
+    known = name in catalog and catalog[name].kind is not Kind.BUSYBOX
     return Source(name, name, None) if known else None
 
 

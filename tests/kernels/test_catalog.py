@@ -41,6 +41,9 @@ def test_kernels_are_all_that_boots() -> None:
     assert "5.10-arm64" in [e.name for e in SHIPPED.kernels("aarch64")]
     assert "5.10-arm64" not in [e.name for e in SHIPPED.kernels("x86_64")]
     assert SHIPPED.busybox("aarch64").name == "busybox-arm64"
+    others = {e.name for e in SHIPPED if e.kind is Kind.OTHER}
+    assert others == {"memtest86+", "xen-arm64"}
+    assert not others & {e.name for e in (*SHIPPED.kernels(), *SHIPPED.default())}
 
 
 @pytest.mark.parametrize(
