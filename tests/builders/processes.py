@@ -99,12 +99,12 @@ def bootproof_matrix(directory: Path, cases: Sequence[Case], **options: Any) -> 
     return [sys.executable, "-c", _MATRIX, *words, "-p", "no_busybox"]
 
 
-def started(words: Sequence[Any], directory: Path) -> subprocess.Popen[str]:
+def started(words: Sequence[Any], directory: Path, **variables: str) -> subprocess.Popen[str]:
     """A matrix under way, in a session of its own; all that it says is on its stdout."""
     return subprocess.Popen(
         words,
         cwd=ROOT,
-        env=environment(directory),
+        env=environment(directory, **variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -16,6 +16,7 @@ PACKAGES: Final = {
     "dtc": "device-tree-compiler",
     "gdb-multiarch": "gdb-multiarch",
     "iasl": "acpica-tools",
+    "openssl": "openssl",
     "rustc": "rustc",
     "shellcheck": "shellcheck",
 }

@@ -36,6 +36,11 @@ from bootproof.loader.errors import one_line
 
 _SCHEMES: Final = ("tcp", "tls")
 _PLAIN: Final = "plain+"
+_TLS: Final = {  # dask's settings, and the fields of its Security
+    "CA_FILE": "tls_ca_file",
+    "CLIENT__CERT": "tls_client_cert",
+    "CLIENT__KEY": "tls_client_key",
+}
 _CONNECT_SECONDS: Final = 30
 _LOOK_SECONDS: Final = 2.0
 _MOST_WORKERS_LOST: Final = 3  # under one case: then it is the case that does it
@@ -197,10 +202,14 @@ def connect(address: str) -> Cluster:
         raise UserError(
             "--cluster needs dask.distributed: pip install 'bootproof[cluster]'"
         ) from error
+    encrypted = address.startswith("tls:")
+    if encrypted:
+        _check_certificates(dask.Security())
     try:
         client: Any = dask.Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
-        raise UserError(f"--cluster: {address}: {error}") from error
+        advice = "; the certificates of both sides must be of one authority" if encrypted else ""
+        raise UserError(f"--cluster: {address}: {one_line(str(error))}{advice}") from error
     try:
         client.run_on_scheduler(work.abilities)  # it unpacks what the workers get
         abilities = client.run(work.abilities)
@@ -212,6 +221,16 @@ def connect(address: str) -> Cluster:
         client.close()
         raise UserError(f"--cluster: {address}: the scheduler has no worker")
     return Cluster(client, abilities)
+
+
+def _check_certificates(security: Any) -> None:
+    """Raises UserError for what dask needs for TLS and has not been told, or cannot read."""
+    for name, field in _TLS.items():
+        variable, given = f"DASK_DISTRIBUTED__COMM__TLS__{name}", getattr(security, field)
+        if given is None:
+            raise UserError(f"--cluster: TLS needs {variable} (docs/scale.md)")
+        if "\n" not in given and not Path(given).is_file():  # dask takes the text itself as well
+            raise UserError(f"--cluster: {variable}: {given}: no such file")
 
 
 def _files(case: Case) -> dict[str, tuple[Sent, Callable[[], bytes]]]:

@@ -8,10 +8,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -23,8 +24,10 @@ from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB
 from tests.builders.guests import X86Program
 from tests.builders.processes import LOAD, bootproof_matrix, environment, started, vmlinux
+from tests.builders.programs import host_program
 
 SECONDS = 180
+_DASK = (sys.executable, "-m")
 
 
 @dataclass
@@ -33,12 +36,14 @@ class Site:
 
     directory: Path
     address: str
+    tls: Mapping[str, str] = field(default_factory=dict)  # dask's options, and files
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, program: str, *words: str, **variables: str) -> subprocess.Popen[bytes]:
+        tls = [f"--tls-{name}={file}" for name, file in self.tls.items()]
         with (self.directory / f"{len(self.processes)}.log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "distributed.cli.dask_" + program, *words, "--no-dashboard"],
+                [*_DASK, f"distributed.cli.dask_{program}", *words, *tls, "--no-dashboard"],
                 cwd=self.directory,
                 env=environment(**variables),
                 stdin=subprocess.DEVNULL,
@@ -55,24 +60,39 @@ class Site:
         return self.start("worker", *words, BOOTPROOF_CACHE=cache, **variables)
 
     def wait_for(self, workers: int) -> None:
-        from distributed import Client
+        from distributed import Client, Security
 
-        whole: Any = Client
-        with whole(self.address, timeout=SECONDS) as connection:
+        whole, security = cast(Any, Client), None
+        if self.tls:
+            ca_file, *pair = (str(self.directory / file) for file in self.tls.values())
+            security = cast(Any, Security)(
+                tls_ca_file=ca_file, tls_client_cert=pair[0], tls_client_key=pair[1]
+            )
+        with whole(self.address, timeout=SECONDS, security=security) as connection:
             connection.wait_for_workers(workers, timeout=SECONDS)
+
+
+@contextmanager
+def running(directory: Path, scheme: str, **tls: str) -> Iterator[Site]:
+    """A scheduler on a free port of this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = {name.replace("_", "-"): file for name, file in tls.items()}
+    site = Site(directory, f"{scheme}://127.0.0.1:{port}", options)
+    site.start("scheduler", f"--host={scheme}://127.0.0.1", f"--port={port}", "--no-show")
+    try:
+        yield site
+    finally:
+        for process in reversed(site.processes):
+            process.kill()
+            process.wait()
 
 
 @pytest.fixture
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    site = Site(tmp_path_factory.mktemp("site"), f"tcp://127.0.0.1:{port}")
-    site.start("scheduler", "--host=127.0.0.1", f"--port={port}", "--no-show")
-    yield site
-    for process in reversed(site.processes):
-        process.kill()
-        process.wait()
+    with running(tmp_path_factory.mktemp("site"), "tcp") as site:
+        yield site
 
 
 def cases(directory: Path, endless: int = 0) -> list[Case]:
@@ -96,9 +116,11 @@ def cases(directory: Path, endless: int = 0) -> list[Case]:
     return made
 
 
-def matrix(directory: Path, chosen: Sequence[Case], **options: Any) -> subprocess.Popen[str]:
+def matrix(
+    directory: Path, chosen: Sequence[Case], variables: Mapping[str, str] = {}, **options: Any
+) -> subprocess.Popen[str]:
     directory.mkdir(exist_ok=True)
-    return started(bootproof_matrix(directory, chosen, **options), directory)
+    return started(bootproof_matrix(directory, chosen, **options), directory, **variables)
 
 
 def results(directory: Path) -> Any:
@@ -184,6 +206,52 @@ def test_a_scheduler_without_a_worker(site: Site, tmp_path: Path) -> None:
     said = process.communicate(timeout=SECONDS)[0]
     assert process.returncode == 2
     assert "the scheduler has no worker" in said
+
+
+# --- TLS ---------------------------------------------------------------------------------------
+
+
+def certificate(directory: Path, name: str, authority: str | None = None) -> None:
+    """NAME.pem and NAME.key, as openssl makes them; signed by itself, or by an authority there."""
+    words = [host_program("openssl"), "req", "-x509", "-subj", f"/CN={name}", "-days", "2"]
+    words += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc"]
+    words += ["-keyout", f"{name}.key", "-out", f"{name}.pem"]
+    if authority is not None:
+        words += ["-CA", f"{authority}.pem", "-CAkey", f"{authority}.key"]
+    subprocess.run(words, cwd=directory, check=True, capture_output=True)
+
+
+def client_settings(directory: Path, authority: str, name: str) -> dict[str, str]:
+    """As the page has them."""
+    files = {"CA_FILE": authority, "CLIENT__CERT": f"{name}.pem", "CLIENT__KEY": f"{name}.key"}
+    prefix = "DASK_DISTRIBUTED__COMM__TLS__"
+    return {prefix + setting: str(directory / file) for setting, file in files.items()}
+
+
+def test_with_tls_only_certificates_of_its_authority_get_in(tmp_path: Path) -> None:
+    for name, authority in (("ca", None), ("node", "ca"), ("strangers", None), ("us", "strangers")):
+        certificate(tmp_path, name, authority)
+    chosen = cases(tmp_path)[:2]
+    tls = {"ca_file": "ca.pem", "cert": "node.pem", "key": "node.key"}
+    with running(tmp_path, "tls", **tls) as site:
+        site.worker("only")
+        site.wait_for(1)
+        right = client_settings(tmp_path, "ca.pem", "node")
+        done = matrix(tmp_path / "there", chosen, right, cluster=site.address)
+        said = done.communicate(timeout=SECONDS)[0]
+        assert done.returncode == 0, said
+        assert "2 of 2 cases as expected" in re.sub(r"\s+", " ", said)
+        for settings, told in (
+            (client_settings(tmp_path, "strangers.pem", "node"), "certificate does not match"),
+            (client_settings(tmp_path, "ca.pem", "us"), "unknown ca"),
+            (client_settings(tmp_path, "gone.pem", "node"), f"{tmp_path}/gone.pem: no such file"),
+            ({}, "TLS needs DASK_DISTRIBUTED__COMM__TLS__CA_FILE (docs/scale.md)"),
+        ):
+            refused = matrix(tmp_path / "refused", chosen, settings, cluster=site.address)
+            said = refused.communicate(timeout=SECONDS)[0]
+            assert refused.returncode == 2
+            assert re.fullmatch(rf"ERROR: --cluster: .*{re.escape(told)}.*\n\n", said), said
+        assert not list((tmp_path / "refused").glob("out/*/console.log"))
 
 
 @pytest.mark.parametrize(
