@@ -268,6 +268,19 @@ class Case:
             lines=True,
         ),
     )
+    modules: str | None = field(
+        default=None,
+        metadata=key(
+            "kernel modules that the guest loads before its tests, and each is a test: files with"
+            " their parameters, a line each, in this order",
+            *_OUR_GUESTS,
+            help="a kernel module: NAME, FILE.ko, DIRECTORY or PACKAGE/NAME, then its parameters",
+            metavar="MODULE",
+            path=True,
+            rare=True,
+            lines=True,
+        ),
+    )
     dtb: str | None = field(
         default=None,
         metadata=key(
@@ -321,6 +334,11 @@ class Case:
     def kernel_source(self) -> str:
         """What the kernel is found by: its path, else its name in the catalogue."""
         return self.kernel_path or self.kernel
+
+    @property
+    def runs_tests(self) -> bool:
+        """Whether something is to be done in the guest after the proof that may fail."""
+        return self.test is not None or self.modules is not None
 
     @property
     def moved_virtually(self) -> bool:

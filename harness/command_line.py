@@ -17,20 +17,22 @@ RDINIT: Final = "rdinit=/bootproof/init"
 NONCE: Final = "bootproof.nonce="
 OTHERS_NONCE: Final = "bootproof.guest="  # for guests that are no Linux: docs/other-guests.md
 NEXT: Final = "bootproof.next="
+THEN: Final = "bootproof.then="  # what tests hand over to, instead of ending the machine
 INIT_OF_INITRD: Final = "/init"
 _OUR_PROGRAMS: Final = "/bootproof/"
 SHELL: Final = f"{_OUR_PROGRAMS}shell"
 DIALOGUE: Final = f"{_OUR_PROGRAMS}dialogue"
 TESTS: Final = f"{_OUR_PROGRAMS}run-tests"
-_OURS: Final = re.compile(rf'(?<![^\s"])({re.escape(NONCE)}|{re.escape(NEXT)})')
+_OURS: Final = re.compile(rf'(?<![^\s"])({re.escape(NONCE)}|{re.escape(NEXT)}|{re.escape(THEN)})')
 _OTHER_LINE: Final = re.compile(r"[\r\n\0]")
 _SHOWN: Final = 40  # characters of the user's that a refusal quotes
 
 
-def complete(text: str, nonce: str, next_init: str | None) -> str:
+def complete(text: str, nonce: str, next_init: str | None, then: str | None = None) -> str:
     """What was chosen, then what the proof needs.
 
-    `next_init` is the guest program that our init hands over to instead of ending the machine.
+    `next_init` is the guest program that our init hands over to instead of ending the machine,
+    `then` what that one does.
     What follows a `--` is for init alone: ours goes before it. Blanks at the ends are dropped,
     since the guest's shell does not see them.
     """
@@ -38,6 +40,7 @@ def complete(text: str, nonce: str, next_init: str | None) -> str:
     end = kernelargs.for_init(line)
     words = [line[:end].decode().strip(), RDINIT, f"{NONCE}{nonce}"]
     words += [f"{NEXT}{next_init}"] if next_init else []
+    words += [f"{THEN}{then}"] if then else []
     words.append(line[end:].decode().strip())
     return " ".join(word for word in words if word)
 
@@ -52,12 +55,8 @@ def appended(text: str, more: str | None) -> str:
     return " ".join(word for word in words if word)
 
 
-def next_init(
-    text: str, *, initrd: bool, shell: str | None = None, tests: bool = False
-) -> str | None:
-    """What runs after the proof: tests, the user's rdinit, his initrd's /init, else `shell`."""
-    if tests:
-        return TESTS
+def next_init(text: str, *, initrd: bool, shell: str | None = None) -> str | None:
+    """What runs after the proof: the user's rdinit, his initrd's /init, else `shell`."""
     if initrd:
         return _own_program(text, "rdinit") or INIT_OF_INITRD
     return shell
@@ -79,11 +78,16 @@ def talks(text: str) -> bool:
 
 def runs_tests(text: str) -> bool:
     """Whether a guest with this command line runs tests after its proof."""
-    return _following(text) == TESTS
+    return _value(text, NEXT) == TESTS
 
 
 def _following(text: str) -> str:
-    value = kernelargs.last_value(text.encode(), NEXT.rstrip("=").encode()) or b""
+    """The last of what runs after the proof."""
+    return _value(text, THEN) or _value(text, NEXT)
+
+
+def _value(text: str, name: str) -> str:
+    value = kernelargs.last_value(text.encode(), name.rstrip("=").encode()) or b""
     return value.decode("utf-8", "backslashreplace")
 
 

@@ -158,13 +158,12 @@ def _binary(name: str | None, qemus: Mapping[str, str]) -> str | None:
 def _cmdline(case: Case, nonce: str, options: Options) -> str:
     """All of the guest's command line. Raises UserError."""
     base = _base_cmdline(case)
-    following = command_line.next_init(
-        base,
-        initrd=case.initrd is not None,
-        shell=options.talker.shell if options.talker else None,
-        tests=case.test is not None,
-    )
-    return command_line.complete(base, nonce, following)
+    shell = options.talker.shell if options.talker else None
+    following = command_line.next_init(base, initrd=case.initrd is not None, shell=shell)
+    if not case.runs_tests:
+        return command_line.complete(base, nonce, following)
+    then = following if case.test is None else None
+    return command_line.complete(base, nonce, command_line.TESTS, then)
 
 
 def _base_cmdline(case: Case) -> str:
@@ -267,10 +266,13 @@ def initrd_of(case: Case, talker: Talker | None = None) -> bytes:
         parts.append(initramfs.archive(initramfs.dialogue_entries()))
     if case.initrd is not None:
         parts.append(images.read_initrd(Path(case.initrd)))
-    if case.test is not None or case.overlay is not None:
-        from bootproof.harness.inputs import overlay
+    if case.runs_tests or case.overlay is not None:
+        from bootproof.harness.inputs import modules, overlay
 
-        parts.append(overlay.archive(_lines(case.overlay), _lines(case.test)))
+        loaded = modules.read(case.modules) if case.modules is not None else []
+        files = {module.name: module.data for module in loaded}
+        tests = [*(module.command for module in loaded), *_lines(case.test)]
+        parts.append(overlay.archive(_lines(case.overlay), tests, files))
     return b"".join(parts)
 
 
@@ -287,7 +289,7 @@ def _lines(text: str | None) -> list[str]:
 
 def _budget(case: Case, options: Options) -> Budget:
     budget = options.budget
-    if case.test is not None:  # what comes after the proof is no longer only an end
+    if case.runs_tests:  # what comes after the proof is no longer only an end
         budget = replace(
             budget,
             proven_instructions=budget.quiet_instructions,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # these import requests and debian, which cost more than a wh
     from bootproof.kernels.archive import Archive
     from bootproof.kernels.download import RetryPolicy
 
+_PACKAGE = "package.deb"  # what it is called in the cache
 LOCK_PATH = Path(__file__).with_name("kernels.lock")
 
 
@@ -155,6 +157,31 @@ class Fetcher:
                 errors, fetched, tuple(e.name for e in entries if e.name not in tried)
             )
         return list(fetched)
+
+    def package(self, name: str) -> CachedFile:
+        """The whole package that a file of the catalogue is from, kept from now on.
+
+        Raises as `fetch`, and `DroppedVersion` when the mirror no longer has that very package.
+        """
+        self.fetch([name])
+        entry, records = self._catalog[name], self._records()
+        found = self._cached(records, entry)
+        assert found is not None  # it was just fetched
+        resolved, label = found[0], f"{name} {found[0].version}"
+
+        def write(target: Path) -> None:
+            part = self._cache.part_path(resolved.sha256)
+            with contextlib.ExitStack() as stack:
+                self._archive(stack).download(resolved, part, label)
+            shutil.move(part, target)
+
+        try:
+            return self._cache.file(resolved.sha256, _PACKAGE, write)
+        except NotOnMirror as error:
+            raise DroppedVersion(
+                f"{name}: the mirror no longer has {resolved.package} {resolved.version}, which its"
+                f" kernel is from; move on with: bootproof fetch --update {name}"
+            ) from error
 
     def list_rows(self) -> list[Row]:
         """What the catalogue offers, and what of it is recorded and cached. Opens no connection."""

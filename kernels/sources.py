@@ -39,7 +39,8 @@ _NAMED: Final = re.compile(r"([A-Za-z0-9.+_-]{1,80})=(.+)", re.DOTALL)
 _ONE_BUILD: Final = 60.0  # seconds that lie between the files of one, at most
 _URL: Final = re.compile(r"https?://", re.IGNORECASE)
 _DIGEST: Final = re.compile(r"sha256=([0-9a-fA-F]{64})")
-_PACKAGES: Final[dict[bytes, Callable[[Path], Iterator[Member]]]] = {
+Members = Callable[[Path], Iterator[Member]]
+_PACKAGES: Final[dict[bytes, Members]] = {
     deb.MAGIC: deb.members,
     rpm.MAGIC: rpm.members,
 }
@@ -64,6 +65,9 @@ class Source:
     content: Content | None = field(default=None, compare=False, repr=False)
     # Whether the user gave it this name, as NAME=PATH: it stays when the file's changes.
     named: bool = False
+    # The build directory, or the package and what reads it, that the kernel was found in.
+    build: Path | None = None
+    package: tuple[Content, Members] | None = field(default=None, compare=False, repr=False)
 
     @property
     def is_file(self) -> bool:
@@ -105,9 +109,10 @@ def find(what: str, progress: Progress | None = None, retry: RetryPolicy | None 
     named, path = in_catalogue(what), Path(what)
     if named is not None and not path.exists():
         return named
+    build = None
     try:
         if path.is_dir():
-            path = built(path)
+            build, path = path, built(path)
             what = str(path)
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -117,6 +122,7 @@ def find(what: str, progress: Progress | None = None, retry: RetryPolicy | None 
         raise BadSource(f"{what}: {reason}") from error
     as_written = what if named is None else f"./{what}"
     found = _opened(path, content.of_file(path, what), path.name, as_written)
+    found = replace(found, build=build)
     if named is None:
         return found
     remark = f"{what}: the file is taken, not the kernel of that name in the catalogue"
@@ -156,14 +162,20 @@ def built(directory: Path) -> Path:
 
 def _opened(path: Path, whole: Content, name: str, as_written: str) -> Source:
     """A kernel file as it is, or the one in a package."""
-    with whole.path.open("rb") as file:
+    members = members_of(whole.path)
+    if members is None:
+        return Source(name, as_written, path, content=whole)
+    kernel = _out_of_package(whole, members, as_written)
+    inner = content.of_cached(kernel)
+    package = (whole, members)
+    return Source(_stem(name), as_written, kernel.path, content=inner, package=package)
+
+
+def members_of(path: Path) -> Members | None:
+    """What reads the members of a package; None for a file that is none. Raises OSError."""
+    with path.open("rb") as file:
         head = file.read(8)
-    for magic, members in _PACKAGES.items():
-        if head.startswith(magic):
-            kernel = _out_of_package(whole, members, as_written)
-            inner = content.of_cached(kernel)
-            return Source(_stem(name), as_written, kernel.path, content=inner)
-    return Source(name, as_written, path, content=whole)
+    return next((members for magic, members in _PACKAGES.items() if head.startswith(magic)), None)
 
 
 def _plain(name: str) -> str:
@@ -176,9 +188,7 @@ def _stem(name: str) -> str:
     return re.sub(r"\.(deb|rpm)$", "", name).partition("_")[0] or _KERNEL
 
 
-def _out_of_package(
-    package: Content, members: Callable[[Path], Iterator[Member]], as_written: str
-) -> CachedFile:
+def _out_of_package(package: Content, members: Members, as_written: str) -> CachedFile:
     def write(target: Path) -> None:
         unpacking.take_kernel(members(package.path), target)
 

@@ -92,7 +92,7 @@ class _Xz:
 
 
 # bz2 and gzip say with an OSError that data is broken.
-_BROKEN: Final = (lzma.LZMAError, zstandard.ZstdError, zlib.error, EOFError, OSError)
+BROKEN: Final = (lzma.LZMAError, zstandard.ZstdError, zlib.error, EOFError, OSError)
 
 
 class Bounded:
@@ -109,7 +109,7 @@ class Bounded:
     def read(self, size: int) -> bytes:
         try:
             data = self._stream.read(size)
-        except _BROKEN as error:
+        except BROKEN as error:
             raise broken(self._what, error) from error
         self._left -= len(data)
         if self._left < 0:

@@ -9,8 +9,8 @@ Source: Documentation/driver-api/early-userspace/buffer-format.rst of the kernel
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -115,18 +115,31 @@ def dialogue_entries() -> list[Entry]:
     return [_program("dialogue")]
 
 
-def test_entries(tests: Iterable[str]) -> list[Entry]:
+_END: Final = b"exec /bootproof/restart\n"  # of a guest with tests
+
+
+def test_entries(tests: Iterable[str], *, goes_on: bool = False) -> list[Entry]:
     """What runs these commands after the proof, for `bootproof.next=/bootproof/run-tests`: goes
-    behind `evidence_entries`. Each test is the text of a shell script.
+    behind `evidence_entries`. Each test is the text of a shell script. With `goes_on` what
+    `bootproof.then=` names runs after them.
     """
+    program = _program("run-tests")
+    if goes_on:
+        program = replace(program, data=program.data.replace(_END, _program("then").data))
     return [
-        _program("run-tests"),
+        program,
         directory(f"{OURS}/tests"),
         *(
             file(f"{OURS}/tests/{number:06}", f"{test}\n".encode())
             for number, test in enumerate(tests, start=1)
         ),
     ]
+
+
+def module_entries(modules: Mapping[str, bytes]) -> list[Entry]:
+    """The files of kernel modules, by their names; none of them is loaded by that."""
+    files = [file(f"{OURS}/modules/{name}.ko", data) for name, data in modules.items()]
+    return [directory(f"{OURS}/modules"), *files] if files else []
 
 
 def _program(name: str) -> Entry:

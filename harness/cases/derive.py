@@ -61,7 +61,7 @@ class Given:
 
     # Fields of every case.
     values: Mapping[str, Any] = field(default_factory=dict)
-    # Bytes of the file that the field `initrd` names.
+    # Bytes of what goes behind the initrd of ours.
     initrd_size: int = 0
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,12 +21,15 @@ _MOST_BYTES: Final = 1 << 30
 _MOST_FILES: Final = 100_000
 
 
-def archive(directories: Sequence[str], tests: Sequence[str]) -> bytes:
+def archive(
+    directories: Sequence[str], tests: Sequence[str], modules: Mapping[str, bytes] | None = None
+) -> bytes:
     """What goes behind the guest's other archives. Raises UserError.
 
-    Of two files with one name the later one wins. `tests` are texts of shell scripts.
+    Of two files with one name the later one wins. `tests` are texts of shell scripts, `modules` the
+    kernel's, by their names.
     """
-    entries: dict[str, Entry] = {}
+    entries = {entry.path: entry for entry in initramfs.module_entries(modules or {})}
     for directory in directories:
         for entry in _entries(Path(directory)):
             entries[entry.path] = entry
@@ -35,10 +38,12 @@ def archive(directories: Sequence[str], tests: Sequence[str]) -> bytes:
     size = sum(len(entry.data) for entry in entries.values())
     if size > _MOST_BYTES:
         raise UserError(
-            f"{format_size(size)} of files; {format_size(_MOST_BYTES)} at most (--overlay)"
+            f"{format_size(size)} of files; {format_size(_MOST_BYTES)} at most"
+            " (--overlay, --modules)"
         )
     every = [entries[path] for path in sorted(entries)]
-    return initramfs.archive([*every, *(initramfs.test_entries(tests) if tests else ())])
+    run = initramfs.test_entries(tests, goes_on=bool(modules)) if tests else ()
+    return initramfs.archive([*every, *run])
 
 
 def _entries(root: Path) -> Iterator[Entry]:

@@ -18,7 +18,7 @@ from bootproof.harness.case import Case
 from bootproof.harness.cases.derive import Derived, Given, Kernel, derive
 from bootproof.harness.cases.schema import contradiction, options, ram_base, read_table
 from bootproof.harness.errors import UserError
-from bootproof.harness.inputs import images, overlay
+from bootproof.harness.inputs import images, modules, overlay
 from bootproof.harness.inputs.images import KernelFile
 from bootproof.harness.inputs.kernel_check import Checked, refuse_unprovable, unused
 from bootproof.harness.results.roles import role_of
@@ -26,6 +26,7 @@ from bootproof.harness.suite import matrix
 from bootproof.harness.suite.matrix import Selection
 from bootproof.harness.text import printable
 from bootproof.harness.verdict import Verdict
+from bootproof.kernels.sources import Source
 from bootproof.loader.errors import one_line
 from bootproof.loader.identify import Format, identify
 from bootproof.loader.inspect import Inspection, inspect
@@ -38,9 +39,8 @@ def run(kernels: Sequence[str], words: Mapping[str, Any], selection: Selection) 
     `words` are what every guest is given, by the names of the options of `matrix`.
     Raises UserError, FetchError and LoaderError when a kernel cannot be had or proved.
     """
-    given = _given(words)
     cases: list[Case] = []
-    for kernel in _looked_at(kernels, given.values.get("board")):
+    for kernel, given in _looked_at(kernels, _given(words)):
         derived = derive(kernel, given)
         for case in derived.cases[:1]:  # all have what was given
             if problem := contradiction(case):
@@ -89,8 +89,11 @@ def _refusal(file: KernelFile, why: str) -> UserError:
     return UserError(f"{file.name}: {PREFIX}{why}")
 
 
-def _looked_at(wanted: Sequence[str], board: str | None) -> Iterator[Kernel]:
-    """Every kernel once, with names that are unique in the matrix. Raises UserError."""
+def _looked_at(wanted: Sequence[str], given: Given) -> Iterator[tuple[Kernel, Given]]:
+    """Every kernel once, with names that are unique in the matrix, and what its guests are given.
+
+    Raises UserError.
+    """
     seen: dict[str, str] = {}
     for what in wanted:
         source, file = images.find(what)
@@ -103,7 +106,19 @@ def _looked_at(wanted: Sequence[str], board: str | None) -> Iterator[Kernel]:
         name = source.name if source.name not in seen else f"{source.name}-{file.sha256[:8]}"
         seen[name] = file.sha256
         lasts = source.named or source.path is None
-        yield replace(look_at(name, file, board), role=None if lasts else role_of(source.name))
+        kernel = look_at(name, file, given.values.get("board"))
+        kernel = replace(kernel, role=None if lasts else role_of(source.name))
+        yield kernel, _with_modules(given, source, file, kernel)
+
+
+def _with_modules(given: Given, source: Source, file: KernelFile, kernel: Kernel) -> Given:
+    """What a kernel's guests are given: the modules are its own."""
+    if "modules" not in given.values:
+        return given
+    text, form = given.values["modules"], kernel.forms[0].kernel
+    found = modules.resolved(text, source, file, kernel.arch, form)
+    size = sum(len(module.data) for module in modules.read(found)) if found else 0
+    return Given({**given.values, "modules": found}, given.initrd_size + size)
 
 
 def _given(words: Mapping[str, Any]) -> Given:

@@ -237,6 +237,31 @@ def image(
     return (header + body)[:size]
 
 
+# Kernel modules ---------------------------------------------------------------------------------
+
+SHDR = "<IIQQQQIIQQ"
+
+
+def module(name: str, vermagic: str, *, depends: str = "", machine: int = 62) -> bytes:
+    """An unpacked kernel module with nothing in it but its information."""
+    words = [f"license=GPL\0depends={depends}\0name={name}\0vermagic={vermagic}\0"]
+    return sections({".text": b"\xc3", ".modinfo": "".join(words).encode()}, machine)
+
+
+def sections(contents: dict[str, bytes], machine: int = 62, kind: int = 1) -> bytes:
+    """An ELF file of sections: their contents, their names, and the table at its end."""
+    names = b"\0" + b"".join(name.encode() + b"\0" for name in [*contents, ".shstrtab"])
+    rows, body = [struct.pack(SHDR, *[0] * 10)], b""
+    for name, data in {**contents, ".shstrtab": names}.items():
+        at = names.index(b"\0" + name.encode() + b"\0") + 1
+        rows.append(struct.pack(SHDR, at, 1, 0, 0, EHDR_SIZE + len(body), len(data), 0, 0, 1, 0))
+        body += data
+    ident = b"\x7fELF\x02\x01\x01" + bytes(9)
+    table = EHDR_SIZE + len(body)
+    numbers = (kind, machine, 1, 0, 0, table, 0, EHDR_SIZE, 0, 0, 64, len(rows), len(rows) - 1)
+    return struct.pack(EHDR, ident, *numbers) + body + b"".join(rows)
+
+
 def _padded(data: bytes) -> bytes:
     return data + bytes(-len(data) % 4)
 

@@ -41,6 +41,7 @@ from bootproof.loader import (
     LoaderError,
     Pe,
     conformance,
+    kmodule,
     load_cmdline,
     load_dtb,
 )
@@ -96,6 +97,19 @@ class Target:
 def check(holds: bool, what: str) -> None:
     if not holds:
         raise EscapedError(what)
+
+
+# modules ------------------------------------------------------------------------------------------
+
+
+def _module(data: bytes) -> None:
+    info = kmodule.read(data, "it")
+    check(all(info.depends), "it needs a module without a name")
+
+
+def _modules() -> list[bytes]:
+    magic = "6.1.0-test SMP preempt mod_unload "
+    return [images.module("loop", magic), images.module("b", magic, depends="a-b,c", machine=183)]
 
 
 # loaders ------------------------------------------------------------------------------------------
@@ -473,6 +487,7 @@ TARGETS: Final = {
         Target("bzimage", functools.partial(_loads, _bzimage), _with_option(_bzimages)),
         Target("image", functools.partial(_loads, _pe), _with_option(_images)),
         Target("core", _core, _cores),
+        Target("module", _module, _modules),
         Target("dtb", _dtb, _dtbs),
         Target("cmdline", _cmdline, _cmdlines),
         Target("boot-json", _boot_image, _boot_images),

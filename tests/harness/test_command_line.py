@@ -62,6 +62,7 @@ def test_whatever_is_not_refused_still_means_the_same_with_our_words_in_it(text:
             "has bootproof.nonce=, which is bootproof's own: leave it out",
         ),
         ("bootproof.next=/init", "has bootproof.next=, which is bootproof's own: leave it out"),
+        ("bootproof.then=/init", "has bootproof.then=, which is bootproof's own: leave it out"),
         ('"bootproof.nonce=1"', "has bootproof.nonce=, which is bootproof's own: leave it out"),
     ],
 )

@@ -244,6 +244,18 @@ def test_a_shell_of_ours_after_the_proof_is_no_program_of_the_users() -> None:
     assert "then init exited with 3" in judgement.reason
 
 
+def test_the_program_behind_the_tests_counts() -> None:
+    """Modules are loaded by way of run-tests, and the user's init runs then."""
+    words = "bootproof.next=/bootproof/run-tests bootproof.then=/init"
+    claim = dataclasses.replace(X86, cmdline=f"{X86.cmdline} {words}")
+    loaded = b"\r\nbootproof: test 1/1 begins: a\r\n\r\nbootproof: test 1/1 ended with 0\r\n"
+    seen = Observation(claim.text() + loaded + KILLED % 0x300, End.GUEST_RESET)
+    judgement = judge(claim.expected, seen)
+    assert judgement.verdict is Verdict.INIT_FAILED
+    assert "; then /init exited with 3 after " in judgement.reason
+    assert judgement.reason.endswith("; tests: 1 passed")
+
+
 @pytest.mark.parametrize("shell", ["shell", "dialogue"])
 def test_a_kernel_that_dies_while_one_talks_to_a_shell_of_ours(shell: str) -> None:
     talked = dataclasses.replace(X86, cmdline=f"{X86.cmdline} bootproof.next=/bootproof/{shell}")

@@ -133,7 +133,7 @@ def test_busybox_lists_it() -> None:
 
 GUEST = resources.files("loader").joinpath("guest")
 PROGRAMS = (
-    *("init", "restart", "shell", "run-tests", "dialogue"),
+    *("init", "restart", "shell", "run-tests", "dialogue", "then"),
     *("init-exits", "init-fails", "init-powers-off", "init-restarts", "init-sleeps"),
 )
 
@@ -206,6 +206,13 @@ def test_guest_programs_are_clean_shell(name: str, tmp_path: Path) -> None:
 def test_guest_programs_parse_in_their_own_shell(name: str) -> None:
     source = GUEST.joinpath(name).read_bytes()
     subprocess.run([host_program("busybox"), "sh", "-n"], input=source, check=True)
+
+
+def test_tests_that_something_follows_end_otherwise() -> None:
+    ends, goes_on = (initramfs.test_entries(["true"], goes_on=later)[0] for later in (False, True))
+    begin = ends.data.removesuffix(b"exec /bootproof/restart\n")
+    assert begin != ends.data
+    assert goes_on.data == begin + GUEST.joinpath("then").read_bytes()
 
 
 def test_nothing_else_is_in_the_package() -> None:

@@ -55,6 +55,15 @@ def test_what_an_init_prints_after_the_proof() -> None:
     assert told(BOOT + PROOF + cut) == ["passed one", "failed two"]
 
 
+def test_what_an_init_prints_after_tests_that_only_came_before_it() -> None:
+    loads = begins(1, 1, "insmod loop.ko") + ended(1, 1, 0)
+    wanted = ["passed insmod loop.ko", "passed one", "failed two"]
+    assert told(BOOT + PROOF + loads + TAP, asked=True) == wanted
+    assert told(BOOT + PROOF + loads + b"ok 1 said by anybody\r\n", asked=True) == wanted[:1]
+    cut = begins(1, 2, "insmod loop.ko") + ended(1, 2, 0)
+    assert "one" not in str(told(BOOT + PROOF + cut + TAP, asked=True))
+
+
 def test_what_counts_for_nothing() -> None:
     """Words before the proof that are not the kernel's, and results without a version."""
     assert told(BOOT + TAP + PROOF) == []

@@ -1,0 +1,171 @@
+"""Kernel modules by their names, where they belong to a kernel: its package, its build directory,
+its installation.
+
+Owns finding them, and getting them out of a package into the cache. Must not know what is in a
+module: which others one needs is its own word.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bootproof.kernels import content, deb, given, scratch, sources, unpacking
+from bootproof.kernels.cache import FILES, Cache, default_cache_dir
+from bootproof.kernels.content import Content
+from bootproof.kernels.errors import BadSource, FetchError
+from bootproof.kernels.fetch import Fetcher
+from bootproof.kernels.progress import mebibytes
+from bootproof.kernels.sources import Members, Source
+from bootproof.kernels.unpacking import BROKEN, CHUNK
+
+MOST: Final = 256 << 20  # bytes of a module; amdgpu with debug data has 100 MiB
+
+_FILE: Final = re.compile(r"([^/]+)\.ko(?:\.(?:xz|gz|zst))?", re.DOTALL)
+_MAGIC: Final = {b"\xfd7zXZ\0": "xz", b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst"}
+_BUILT_IN: Final = "modules.builtin"  # Documentation/kbuild/kbuild.rst
+_LIST: Final = "modules.list"  # what a package's are called in the cache
+
+
+@dataclass(frozen=True, slots=True)
+class Modules:
+    """The modules at one place; by their names, which have _ where a file's may have -."""
+
+    # The place, as the user knows it.
+    where: str
+    # Paths there.
+    paths: Mapping[str, str]
+    # The names of those that are a part of the kernel itself.
+    built_in: frozenset[str]
+    # Of some paths, files that can be read. Raises FetchError.
+    files: Callable[[Iterable[str]], Mapping[str, Path]]
+
+
+def is_module(path: str) -> bool:
+    """Whether a file's name is that of a module."""
+    return _FILE.fullmatch(path.rpartition("/")[2]) is not None
+
+
+def name_of(path: str) -> str:
+    """The name of a module, of its file's name or as the user writes it."""
+    base = path.rpartition("/")[2]
+    match = _FILE.fullmatch(base)
+    return (match[1] if match else base).replace("-", "_")
+
+
+def read(path: Path) -> bytes:
+    """A module as the kernel takes it: unpacked. Raises `BadSource`."""
+    try:
+        packed = given.read(path, MOST)
+    except OSError as error:
+        raise BadSource(f"{path}: {error.strerror}") from error
+    kind = next((kind for magic, kind in _MAGIC.items() if packed.startswith(magic)), "")
+    stream = unpacking.decompressed(kind, io.BytesIO(packed))
+    assert stream is not None
+    data = bytearray()
+    try:
+        while chunk := stream.read(CHUNK):
+            data += chunk
+            if len(data) > MOST:
+                raise BadSource(f"{path}: unpacks to more than {mebibytes(MOST)}")
+    except BROKEN as error:
+        raise BadSource(f"{path}: cannot be unpacked: {error}") from error
+    return bytes(data)
+
+
+def of_kernel(source: Source, releases: tuple[str, ...]) -> Modules:
+    """Those that belong to a kernel. Raises `FetchError` where none are known to."""
+    if source.package is not None:
+        return _in_package(*source.package, source.shown)
+    if source.path is None:
+        package = Fetcher().package(source.name)
+        whole = Content(package.path, package.sha256)
+        return _in_package(whole, deb.members, source.name)
+    if source.build is not None:
+        return in_directory(source.build)
+    beside = source.path.absolute().parent.parent  # of /boot, or of /lib/modules/RELEASE
+    roots = [
+        root / lib for root in (beside, Path("/")) for lib in ("lib/modules", "usr/lib/modules")
+    ]
+    tried = dict.fromkeys(root / release for root in roots for release in releases)
+    for directory in tried:
+        if directory.is_dir():
+            return in_directory(directory)
+    raise BadSource(
+        f"{source.shown}: nothing is known of its modules (no {next(iter(tried), roots[0])});"
+        " name a place too: DIRECTORY/NAME, PACKAGE/NAME, or the module's file"
+    )
+
+
+def at(path: Path) -> Modules:
+    """Those in a directory or in a package that the user names. Raises `FetchError`."""
+    if path.is_dir():
+        return in_directory(path)
+    whole = content.of_file(path, str(path))
+    members = sources.members_of(whole.path)
+    if members is None:
+        raise BadSource(f"{path}: is neither a directory nor a package")
+    try:
+        return _in_package(whole, members, str(path))
+    except FetchError as error:
+        raise BadSource(f"{path}: {error}") from error
+
+
+def in_directory(directory: Path, *, deep: bool = True) -> Modules:
+    """Those in a directory, and with `deep` below it. Raises `BadSource`."""
+    paths: dict[str, str] = {}
+    built_in: set[str] = set()
+    try:
+        for where, below, names in os.walk(directory, onerror=_raise):
+            below[:] = below if deep else []
+            paths |= {name_of(name): str(Path(where, name)) for name in names if is_module(name)}
+            if _BUILT_IN in names:
+                text = given.read(Path(where, _BUILT_IN), MOST).decode("utf-8", "replace")
+                built_in |= set(map(name_of, text.split()))
+    except OSError as error:
+        raise BadSource(f"{error.filename or directory}: {error.strerror}") from error
+    files = lambda wanted: {path: Path(path) for path in wanted}  # noqa: E731
+    return Modules(str(directory), paths, frozenset(built_in), files)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _in_package(package: Content, members: Members, shown: str) -> Modules:
+    def write(target: Path) -> None:
+        lines: list[str] = []
+        for member in members(package.path):
+            if is_module(member.name):
+                lines.append(member.name)
+            elif member.name.endswith(f"/{_BUILT_IN}") and member.open is not None:
+                text = member.open().read(CHUNK).decode("utf-8", "replace")
+                lines += (f"{_BUILT_IN} {name_of(path)}" for path in text.split())
+        target.write_text("\n".join(lines), "utf-8")
+
+    listed = Cache(default_cache_dir()).file(package.sha256, _LIST, write).path
+    lines = listed.read_text("utf-8").split("\n")
+    built_in = frozenset(line.partition(" ")[2] for line in lines if line.startswith(_BUILT_IN))
+    paths = {name_of(line): line for line in lines if is_module(line)}
+    return Modules(shown, paths, built_in, lambda wanted: _taken(package, members, [*wanted]))
+
+
+def _taken(package: Content, members: Members, wanted: list[str]) -> Mapping[str, Path]:
+    """Files of a package, in one pass over it where they are not in the cache."""
+    cache = Cache(default_cache_dir())
+    missing = {path for path in wanted if cache.find(package.sha256, path) is None}
+    with scratch.directory(cache.root / FILES) as draft:
+        for member in members(package.path) if missing else ():
+            if member.name in missing:
+                unpacking.copy(member, draft / name_of(member.name), MOST)
+
+        def move(path: str) -> Callable[[Path], object]:
+            return lambda target: shutil.move(draft / name_of(path), target)
+
+        return {path: cache.file(package.sha256, path, move(path)).path for path in wanted}
