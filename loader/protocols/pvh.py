@@ -55,6 +55,14 @@ def entry_point(kernel: KernelLoaderResult) -> int:
     """The guest-physical PVH entry of `kernel`; ProtocolError with the reason when it has none."""
     if NAME in kernel.entry_points:
         return x86.below_4_gib(NAME, kernel.entry_points[NAME])
+    if kernel.virtual_start is not None:
+        raise ProtocolError(
+            "no PVH entry: the kernel was moved to another virtual address, and the code of that"
+            " entry makes its page tables by where it was linked",
+            field="protocol",
+            value=NAME,
+            advice="enter it through linux64, or leave its virtual address as it is",
+        )
     vmlinux = kernel.setup_header is None and "linux64" in kernel.entry_points
     state = kernel.pvh_boot_cap.state if vmlinux else PvhState.PRESENT
     raise ProtocolError(f"no PVH entry: {_LACKING[state]}", field="protocol", value=NAME)

@@ -12,7 +12,7 @@ from bootproof.loader.address import MIB
 from bootproof.loader.elf import Elf
 from bootproof.loader.image import open_image
 from bootproof.loader.memory import AddressSpace, GuestMemory
-from bootproof.loader.protocols import virtual_kaslr
+from bootproof.loader.protocols import ProtocolError, pvh, virtual_kaslr
 from bootproof.loader.protocols.virtual_kaslr import (
     VirtualKaslrError,
     VirtualMove,
@@ -65,6 +65,8 @@ def test_every_place_is_moved(offset: int | None) -> None:
     assert kernel.virtual_start == 0xFFFFFFFF83000000
     assert dict(kernel.entry_points) == {"linux64": LINKED + (offset or 0)}
     assert kernel.pvh_boot_cap.state is PvhState.IGNORED
+    with pytest.raises(ProtocolError, match="makes its page tables by where it was linked; enter"):
+        pvh.entry_point(kernel)
 
 
 def test_table_of_newer_kernels_has_no_inverse_places() -> None:
