@@ -71,6 +71,13 @@ class End(enum.Enum):
         return self in (End.GUEST_RESET, End.GUEST_SHUTDOWN, End.WRONG_HANDOVER, End.ENTERED)
 
     @property
+    def before_kernel(self) -> bool:
+        """Whether the guest stands at its first instruction: it can have said nothing yet, and what
+        is in its RAM is the boot image's.
+        """
+        return self in (End.WRONG_HANDOVER, End.ENTERED)
+
+    @property
     def of_host(self) -> bool:
         """Whether the run ended, or had to be ended, for something that no guest does."""
         return self in (

@@ -216,7 +216,7 @@ class Session:
             instructions=ending.usage.instructions,
             cpu_seconds=ending.usage.cpu_seconds,
             registers=ending.registers,
-            log=b"" if told else logbuffer.read(self.ram),
+            log=b"" if told or ending.end.before_kernel else logbuffer.read(self.ram),
             place=ending.place,
             reset=dump.reset_cause(ending.registers, ending.before, ending.at) if reset else "",
             console_lost=not self.has_room and self._disk_was_full(),

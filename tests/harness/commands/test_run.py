@@ -45,6 +45,7 @@ from tests.builders.guests import (
     program,
 )
 from tests.builders.programs import host_program
+from tests.harness.guest.test_logbuffer import FIRST, ring
 
 WRITERS: Final = ROOT / "examples"
 LANGUAGES: Final = ("c", "rs")
@@ -306,6 +307,19 @@ def test_complaints_are_told_and_fail_where_that_is_asked(
     assert result.said("complaint") == "warning: WARNING: CPU: 0 PID: 1 at x.c:1 f+0x1/0x2"
     (told,) = json.loads((result.directory / "result.json").read_text())["complaints"]
     assert (told["kind"], told["count"], told["after_proof"]) == ("warning", 1, False)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_what_lies_in_ram_before_the_kernel_begins_is_no_log(
+    wrong: bool, tmp_path: Path, run: Run
+) -> None:
+    """The image was dumped when the guest had run before: its log is still there."""
+    lines = (b"Linux version 6.1.0", WARNED[WARNED.index(b"WARN") :].split(b"\r")[0], b"x", b"y")
+    registers = flat64(ENTRY, rsi=0x5000 if wrong else ZERO_PAGE)
+    guest = Image(says(b"x"), registers=registers, extra={0x600000: ring(FIRST, *lines)})
+    result = run(guest.write(tmp_path / "image"), "--only-handover")
+    assert result.verdict.startswith("protocol-violation: " if wrong else "handed-over: ")
+    assert result.said("complaint") == ""
 
 
 @pytest.mark.parametrize("said", [False, True])
