@@ -1,9 +1,9 @@
 """junit.xml as GitLab, Jenkins and the reporters of GitHub read it.
 
 A suite for each kernel, a test for each case and for each test that ran in its guest. Their readers
-agree on little: no attribute and no element is used that one of them refuses, so what there is to
-say of a case beyond its failure stands in its output, and in properties of the suite
-(`CLAIM.verdict`). Pure.
+agree on little: no attribute and no element is used that one of them refuses (properties of a test
+are refused by the schema of Jenkins' xUnit plugin, junit-10.xsd), so what there is to say of a case
+beyond its failure stands in its output, and in properties of the suite (`CLAIM.verdict`). Pure.
 """
 
 from __future__ import annotations
@@ -111,12 +111,25 @@ def _facts(cases: Sequence[CaseResult]) -> Iterator[tuple[str, str]]:
     yield "kernel", kernel.name
     if kernel.sha256:
         yield "kernel.sha256", kernel.sha256
+    if kernel.release:
+        yield "kernel.release", kernel.release
     for qemu in sorted({case.key.qemu for case in cases if case.key}):
         yield "qemu", qemu
     for case in cases:
-        yield f"{case.claim}.verdict", case.verdict
-        if case.instructions is not None:
-            yield f"{case.claim}.instructions", str(case.instructions)
+        key = case.key
+        facts = {
+            "verdict": case.verdict,
+            "protocol": case.protocol,
+            "instructions": case.instructions,
+            "cpu-seconds": case.cpu_seconds,
+            "boot-image": key and key.boot_image,
+            "deterministic": None if key is None else str(key.icount_shift is not None).lower(),
+            "proof": case.proof,
+            **{f"evidence.{name}": "; ".join(values) for name, values in case.evidence.items()},
+        }
+        for name, value in facts.items():
+            if value is not None:
+                yield f"{case.claim}.{name}", str(value)
 
 
 def _failure(item: CaseResult | Check) -> str:

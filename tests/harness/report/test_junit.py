@@ -28,8 +28,20 @@ def test_junit_follows_the_schema_of_its_readers() -> None:
     suites = {suite.get("name"): suite for suite in root}
     assert list(suites) == ["x86_64.6.1", "x86_64.6.12", "other tests"]
     facts = {p.get("name"): p.get("value") for p in suites["x86_64.6.1"].iter("property")}
-    assert facts["elf-pvh-none.verdict"] == "booted"
-    assert facts["elf-pvh-none.instructions"] == "1300000000"
+    of_run = {"kernel": "6.1", "kernel.sha256": "ab" * 32, "kernel.release": "6.1.0-amd64"}
+    assert facts.items() >= (of_run | {"qemu": "7.2.22"}).items()
+    case = "elf-pvh-none."
+    assert {name: value for name, value in facts.items() if (name or "").startswith(case)} == {
+        f"{case}verdict": "booted",
+        f"{case}protocol": "pvh",
+        f"{case}instructions": "1300000000",
+        f"{case}cpu-seconds": "0.9",
+        f"{case}boot-image": "11" * 32,
+        f"{case}deterministic": "true",
+        f"{case}proof": "cd" * 32,
+        f"{case}evidence.release": "6.1.0",
+        f"{case}evidence.ram": "00001000-0009fbff; 00100000-1fffffff",
+    }
     (failure,) = suites["x86_64.6.1"].iter("failure")
     assert failure.get("type") == "panic"
     assert "Unable to mount root fs" in (failure.get("message") or "")
