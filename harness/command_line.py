@@ -55,11 +55,9 @@ def appended(text: str, more: str | None) -> str:
     return " ".join(word for word in words if word)
 
 
-def next_init(text: str, *, initrd: bool, shell: str | None = None) -> str | None:
-    """What runs after the proof: the user's rdinit, his initrd's /init, else `shell`."""
-    if initrd:
-        return _own_program(text, "rdinit") or INIT_OF_INITRD
-    return shell
+def next_init(text: str, *, has_init: bool, shell: str | None = None) -> str | None:
+    """What runs after the proof: the user's rdinit, the /init that his initrd has, else `shell`."""
+    return _own_program(text, "rdinit") or (INIT_OF_INITRD if has_init else shell)
 
 
 def users_program(text: str) -> str | None:

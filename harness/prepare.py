@@ -159,7 +159,8 @@ def _cmdline(case: Case, nonce: str, options: Options) -> str:
     """All of the guest's command line. Raises UserError."""
     base = _base_cmdline(case)
     shell = options.talker.shell if options.talker else None
-    following = command_line.next_init(base, initrd=case.initrd is not None, shell=shell)
+    has_init = case.initrd is not None and images.has_init(Path(case.initrd))
+    following = command_line.next_init(base, has_init=has_init, shell=shell)
     if not case.runs_tests:
         return command_line.complete(base, nonce, following)
     then = following if case.test is None else None

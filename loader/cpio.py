@@ -76,14 +76,18 @@ class Member:
 _Members = Generator[tuple[str, Member], None, int]
 
 
-def check(data: bytes, name: str, reserved: str) -> None:
-    """Raises unless a kernel would unpack `data`, and write nothing below /`reserved`.
+def check(data: bytes, name: str, reserved: str) -> bool:
+    """Whether there is an /init.
+
+    Raises unless a kernel would unpack `data`, and write nothing below /`reserved`.
 
     That no name and no link has `reserved` in it is enough for that, and as long as links may lead
     to the root directory, nothing less is. `name` is the file's. Raises an `InitramfsError`, or an
     `UnpackError` for what is packed.
     """
+    has_init = False
     for where, member in _members(memoryview(data)[: _end(data)], name):
+        has_init |= [*filter(None, member.path.split(b"/"))] in ([b"init"], [b".", b"init"])
         target = bytes(member.data).partition(b"\0")[0] if stat.S_ISLNK(member.mode) else b""
         if reserved.encode() in (*member.path.split(b"/"), *target.split(b"/")):
             shown = member.path.decode("utf-8", "backslashreplace")
@@ -94,6 +98,7 @@ def check(data: bytes, name: str, reserved: str) -> None:
                 offset=member.offset,
                 advice="give it another name",
             )
+    return has_init
 
 
 def _end(data: bytes) -> int:

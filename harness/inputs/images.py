@@ -98,21 +98,29 @@ def busybox(arch: str) -> bytes:
 
 def read_initrd(path: Path) -> bytes:
     """A user's initrd. Raises UserError."""
+    return _initrd(path)[0]
+
+
+def has_init(path: Path) -> bool:
+    """Whether a user's initrd has an /init. Raises UserError."""
+    return _initrd(path)[1]
+
+
+def _initrd(path: Path) -> tuple[bytes, bool]:
     data = read_given(path, _LARGEST_INITRD, "--initrd")
     if not data:
         raise UserError(f"{path}: is empty (--initrd)")
     digest = hashlib.sha256(data).digest()
     if digest not in _SOUND_ARCHIVES:  # a matrix reads the same one for each case
         try:
-            cpio.check(data, str(path), initramfs.OURS)
+            _SOUND_ARCHIVES[digest] = cpio.check(data, str(path), initramfs.OURS)
         except LoaderError as error:
             raise UserError(f"{error} (--initrd)") from error
-        _SOUND_ARCHIVES.add(digest)
-    return data
+    return data, _SOUND_ARCHIVES[digest]
 
 
 _LARGEST_INITRD: Final = 1 << 30  # bytes; it is read whole, and has to fit into a guest's RAM
-_SOUND_ARCHIVES: Final[set[bytes]] = set()
+_SOUND_ARCHIVES: Final[dict[bytes, bool]] = {}  # and whether each has an /init
 
 
 def read_dtb(path: Path) -> bytes:

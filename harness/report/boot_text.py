@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bootproof.harness.arch import DEFAULT_PROFILE
@@ -64,6 +65,8 @@ def print_left_out(case: Case) -> None:
     asked = {"initrd": case.initrd is not None, "cmdline": case.cmdline is not None}
     for item in kernel_check.unused(kernel, **asked):
         print(f"left out  {item}")
+    if case.initrd is not None and not images.has_init(Path(case.initrd)):
+        print("left out  whatever the initrd runs: it has no /init (rdinit= names another)")
 
 
 def cpus_text(cpus: int) -> str:

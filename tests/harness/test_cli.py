@@ -113,20 +113,26 @@ def test_real_time_shows(bootproof: Run, kernel: Path, tmp_path: Path) -> None:
         assert not result["machine"]["deterministic"]
 
 
-def test_boot_that_proves_itself(bootproof: Run, tmp_path: Path) -> None:
-    """From the command line to a right proof, which the kernel finds in its initrd."""
+@pytest.mark.parametrize("init", [False, True])
+def test_boot_that_proves_itself(init: bool, bootproof: Run, tmp_path: Path) -> None:
+    """From the command line to a right proof, which the kernel finds in its initrd. Of that nothing
+    else is to run without an /init.
+    """
     path = tmp_path / "vmlinux"
     path.write_bytes(vmlinux(X86Program(LOAD).say_initrd().reset()))
     nonce = nonce_for(Case("x86_64", str(path), "elf", "linux64").id, file_sha256(path))
-    cmdline = f"quiet rdinit=/bootproof/init bootproof.nonce={nonce} bootproof.next=/init"
+    following = " bootproof.next=/init" if init else ""
+    cmdline = f"quiet rdinit=/bootproof/init bootproof.nonce={nonce}{following}"
     claim = Claim(machine("x86_64", memory=32 * MIB), LOAD, nonce, cmdline)
-    (tmp_path / "initrd").write_bytes(initrd_saying(claim.text()))
+    own = initramfs.archive([initramfs.file("init", b"", 0o755)]) if init else b""
+    (tmp_path / "initrd").write_bytes(initrd_saying(claim.text()) + own)
     said = bootproof(
         *("boot", path, "--protocol", "linux64", "--memory", "32M", "--cmdline", "quiet"),
         *("--initrd", tmp_path / "initrd", "--out", tmp_path / "run"),
     )
     assert (said.code, said.err) == (0, ""), said.out
     lines = said.out.splitlines()
+    assert ("left out  whatever the initrd runs: it has no /init" in said.out) is not init
     assert f"kernel    {path} (elf)" in lines
     assert "protocol  linux64, entered at 0x1000000" in lines
     assert f"| {framed(4, 'cpus', '1').rstrip()}" in lines

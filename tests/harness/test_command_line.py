@@ -104,12 +104,13 @@ def test_line_that_is_only_strange(text: str) -> None:
 )
 def test_what_runs_after_the_proof_with_an_initrd(text: str, wanted: str) -> None:
     for shell in (None, command_line.SHELL):
-        assert next_init(text, initrd=True, shell=shell) == wanted
+        assert next_init(text, has_init=True, shell=shell) == wanted
 
 
-def test_what_runs_after_the_proof_without_an_initrd() -> None:
-    assert next_init("quiet", initrd=False) is None
-    assert next_init("quiet", initrd=False, shell=command_line.SHELL) == command_line.SHELL
+def test_what_runs_after_the_proof_without_an_init() -> None:
+    assert next_init("quiet", has_init=False) is None
+    assert next_init("quiet", has_init=False, shell=command_line.SHELL) == command_line.SHELL
+    assert next_init("rdinit=/a", has_init=False, shell=command_line.SHELL) == "/a"
 
 
 @pytest.mark.parametrize("name", ["rdinit", "init"])

@@ -67,6 +67,17 @@ def test_what_kernels_unpack(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "there"),
+    [("init", True), ("./init", True), ("/init", True), ("sbin/init", False), ("init.d", False)],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_whether_there_is_an_init(name: str, there: bool, packed: bool) -> None:
+    data = archive([file(name, b"#!/bin/sh\n", 0o755)])
+    data = gzip.compress(data) if packed else data
+    assert check(data, "my.cpio", "bootproof") is there
+
+
+@pytest.mark.parametrize(
     ("data", "at", "words"),
     [
         (b"hello, world\n", 0, "no cpio archive begins at 0x0 (there is 68 65 6c 6c 6f 2c)"),
