@@ -63,7 +63,7 @@ def _with_tests(
         return verdict, reason, ()
     from bootproof.harness.guest import guest_tests  # few guests run tests
 
-    tests = guest_tests.find(seen.transcript, asked=asked)
+    tests = guest_tests.find(seen.transcript, asked=asked, ended=not _stays(seen))
     failed = guest_tests.failures(tests)
     if verdict.passed and failed:
         return Verdict.TESTS_FAILED, f"{failed} ({reason})", tests
@@ -130,8 +130,10 @@ def _after_proof(
     if then is None and seen.end is End.LOCKED_UP:
         then = Aftermath(_lasting(seen), Kind.LOCKUP)
     if then is None:
-        ended = kernellog.orderly_end(after)
-        stays = program is not None and seen.end is End.PROOF and ended is None
+        if program is not None and seen.end.of_host and kernellog.orderly_end(after) is None:
+            cut, why = _ended(seen)  # nobody knows what it would have come to
+            return cut, f"{why}; before that {proved}"
+        stays = program is not None and _stays(seen)
         return Verdict.BOOTED, f"{proved}; {program} did not end by itself" if stays else proved
     talked = command_line.talks(expected.cmdline) and then.failure is not Kind.INIT
     counts = program is not None or talked
@@ -139,6 +141,12 @@ def _after_proof(
     # Its archive is unpacked behind ours, which holds the proof: it may be what could not be.
     cause = initrd_log.refusal(seen.transcript) if failed is Verdict.INIT_FAILED else None
     return failed, f"{proved}; then {then.sentence}{f'; {cause}' if cause else ''}"
+
+
+def _stays(seen: Observation) -> bool:
+    """Whether a guest has proved its boot and not ended: not even with the kernel's word for it."""
+    after = seen.transcript[evidence.proof_end(seen.transcript) :]
+    return seen.end is End.PROOF and kernellog.orderly_end(after) is None
 
 
 def _booted(expected: Expected, said: GuestEvidence) -> str:

@@ -18,6 +18,7 @@ FAILED: Final = "failed"
 ERROR: Final = "error"  # nobody can say whether the guest is to blame
 SKIPPED: Final = "skipped"
 BAD: Final = (FAILED, ERROR)
+OUTCOMES: Final = (PASSED, FAILED, ERROR, SKIPPED)
 
 _OF_HOST: Final = frozenset(verdict.value for verdict in Verdict if verdict.of_host)
 

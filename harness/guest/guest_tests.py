@@ -30,10 +30,16 @@ _KERNEL: Final = "tests of the kernel"
 _USER: Final = "tests"
 
 
-def find(transcript: bytes, *, asked: bool = False) -> tuple[GuestTest, ...]:
-    """Every test that a guest ran. `asked` says that there must have been some of `--test`."""
+def find(transcript: bytes, *, asked: bool = False, ended: bool = True) -> tuple[GuestTest, ...]:
+    """Every test that a guest ran.
+
+    `asked` says that there must have been some of `--test`, `ended` whether the guest has ended by
+    itself, as it does behind the last of them: a test can print the lines that frame it.
+    """
     after = transcript[evidence.proof_end(transcript) :]
     tests = [*_of_kernel(transcript), *_of_user(_MESSAGE.sub(b"", after), asked)]
+    if asked and not ended and not any(test.failed for test in tests):
+        tests.append(GuestTest("--test", Status.FAILED, "the guest did not end behind the last"))
     return tuple(_kept([test if test.name else _unnamed(test) for test in tests]))
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
@@ -83,6 +83,8 @@ class _Group:
     plan: int | None = None
     # How many results it has of its own; those and what was in them.
     results: int = 0
+    # Those of the results that have a number.
+    numbers: list[int] = field(default_factory=list)
     tests: list[GuestTest] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -90,9 +92,9 @@ class _Group:
         """Why it cannot be complete."""
         if self.plan is None:
             return None if self.results else "no test was run"
-        if self.plan == self.results:
-            return None
-        return f"{self.results} of {self.plan} tests were run"
+        if self.plan != self.results:
+            return f"{self.results} of {self.plan} tests were run"
+        return _miscounted(self.numbers) if len(self.numbers) == self.results else None
 
 
 class _Reader:
@@ -157,6 +159,7 @@ class _Reader:
             outer.tests += _of_group(group, _UNENDED)
         group = self._group(width)
         group.results += 1
+        group.numbers += [int(found[2])] if found[2] else []
         notes, group.notes = group.notes, []
         test = _test(found, group.results, inner[-1].name if inner else "", notes)
         if not inner:
@@ -183,6 +186,19 @@ class _Reader:
         self._all += _named(group.tests, group.name)
         if problem is not None:
             self._all.append(GuestTest(group.name, Status.FAILED, problem))
+
+
+def _miscounted(numbers: Sequence[int]) -> str | None:
+    """What is wrong with the numbers of as many results as were planned: each is of one test.
+
+    Suites of KUnit that are modules do not begin at 1.
+    """
+    for number, following in itertools.pairwise(sorted(numbers)):
+        if number == following:
+            return f"not every test was run: result {number} came twice"
+        if number + 1 < following:
+            return f"not every test was run: result {number + 1} never came"
+    return None
 
 
 _UNENDED: Final = GuestTest("", Status.FAILED, "did not end")

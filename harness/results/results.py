@@ -18,6 +18,7 @@ from typing import Any, Final
 from bootproof.harness import exitcode, judgement, typedjson
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest.stages import Stage
+from bootproof.harness.guest.tap import Status
 from bootproof.harness.host.files import disk_errors, read_given, write_whole
 from bootproof.harness.judgement import BAD, ERROR, FAILED, SKIPPED
 from bootproof.harness.results.key import Key
@@ -36,6 +37,8 @@ _CASES: Final = "cases"
 _TOTALS: Final = "totals"
 _TRANSCRIPT_LIMIT: Final = 1 << 20  # characters kept of one; half from each end
 _TAIL: Final = 10
+_VERDICTS: Final = tuple(verdict.value for verdict in Verdict)
+_STATUSES: Final = tuple(status.value for status in Status)
 _PASSED: Final = frozenset(verdict.value for verdict in Verdict if verdict.passed)
 
 
@@ -477,10 +480,27 @@ def _parse(raw: bytes) -> Results:
     results = typedjson.from_json(Results, root)
     seen: set[str] = set()
     for number, case in enumerate(results.cases):
+        path = f"$.cases[{number}]"
         if case.case in seen:
-            raise ValueError(f"$.cases[{number}].case: {strictjson.shown(case.case)} occurs twice")
+            raise ValueError(f"{path}.case: {strictjson.shown(case.case)} occurs twice")
         seen.add(case.case)
+        _check_end(case, path)
+    for number, check in enumerate(results.checks):
+        strictjson.one_of(check.outcome, f"$.checks[{number}].outcome", judgement.OUTCOMES)
     return results
+
+
+def _check_end(case: CaseResult, path: str) -> None:
+    """Raises ValueError for a case that cannot have ended so: it would be shown as what it says."""
+    strictjson.one_of(case.verdict, f"{path}.verdict", _VERDICTS)
+    strictjson.one_of(case.expected.verdict, f"{path}.expected.verdict", _VERDICTS)
+    if case.problem is None and case.verdict != case.expected.verdict:
+        raise ValueError(
+            f"{path}.problem: null, but the case is {case.verdict} instead of"
+            f" {case.expected.verdict}; a file that was changed by hand says nothing"
+        )
+    for number, test in enumerate(case.tests):
+        strictjson.one_of(test.status, f"{path}.tests[{number}].status", _STATUSES)
 
 
 SCHEMA_ID: Final = "urn:bootproof:results:2"

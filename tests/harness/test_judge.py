@@ -229,6 +229,18 @@ def test_the_end_of_the_users_program_is_part_of_the_verdict(
     assert (judgement.verdict, judgement.reason) == (wanted, reason)
 
 
+@pytest.mark.parametrize("end", [end for end in End if end.of_host])
+@pytest.mark.parametrize("program", ["/init", "/bootproof/run-tests"])
+def test_what_the_host_cut_short_is_no_failure_of_the_guest(program: str, end: End) -> None:
+    claim = dataclasses.replace(X86, cmdline=f"{X86.cmdline} bootproof.next={program}")
+    running = claim.text() + b"\nbootproof: test 1/1 begins: ./long\n" * 2
+    judgement = judge(claim.expected, Observation(running, end, exit_code=-9))
+    assert judgement.verdict.of_host
+    assert "proved its boot" in judgement.reason
+    restarting = running + b"[ 2.0] reboot: Restarting system\n"
+    assert not judge(claim.expected, Observation(restarting, end, exit_code=-9)).verdict.of_host
+
+
 def test_a_program_that_could_not_be_unpacked_is_not_to_blame() -> None:
     broken = b"[ 1.0] Initramfs unpacking failed: XZ-compressed data is corrupt\r\n"
     seen = Observation(broken + NEXT.text() + KILLED % 0x7F00, End.GUEST_RESET)
@@ -303,6 +315,17 @@ def test_tests_that_were_asked_for_and_never_began() -> None:
     found = judge(claim.expected, Observation(claim.text(), End.GUEST_RESET))
     assert found.verdict is Verdict.TESTS_FAILED
     assert found.reason.startswith("1 of 1 tests failed: --test: no test began")
+
+
+def test_a_frame_that_a_test_printed_does_not_end_it() -> None:
+    claim = dataclasses.replace(X86, cmdline=f"{X86.cmdline} bootproof.next=/bootproof/run-tests")
+    begins = b"\nbootproof: test 1/1 begins: echo the next line; sleep 1000000\n"
+    said = claim.text() + begins * 2 + b"bootproof: test 1/1 ended with 0\n"
+    hangs = judge(claim.expected, Observation(said, End.PROOF))
+    assert hangs.verdict is Verdict.TESTS_FAILED
+    assert "--test: the guest did not end behind the last" in hangs.reason
+    ended = Observation(said + b"[ 2.0] reboot: Restarting system\n", End.PROOF)
+    assert judge(claim.expected, ended).verdict is Verdict.BOOTED
 
 
 def test_complaints_are_told_whatever_the_verdict_is() -> None:

@@ -120,6 +120,17 @@ def told(text: str) -> list[str]:
         ),
         ("1..1\n  1..1\n  ok 1 a\nnot ok 1 s # exit=1\n", ["passed s / a", "failed s: exit=1"]),
         ("1..1\n  not ok 1 a\nok 1 s # SKIP later\n", ["skipped s / a"]),
+        (
+            "1..2\nok 1 a\nok 1 a\n",
+            ["passed a", "passed a", "failed : not every test was run: result 1 came twice"],
+        ),
+        (
+            "1..2\nok 3 c\nok 1 a\n",
+            ["passed c", "passed a", "failed : not every test was run: result 2 never came"],
+        ),
+        ("1..2\nok 2 b\nok 1 a\n", ["passed b", "passed a"]),
+        ("1..1\nok 2 a suite of a module\n", ["passed a suite of a module"]),
+        ("1..2\nok 1 a\nok\n", ["passed a", "passed test 2"]),
     ],
 )  # fmt: skip
 def test_what_is_read(text: str, wanted: list[str]) -> None:

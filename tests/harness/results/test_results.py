@@ -133,6 +133,33 @@ def test_foreign_file(raw: bytes, said: str, tmp_path: Path) -> None:
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"verdict": "panic"}, "$.cases[0].problem: null, but the case is panic instead of booted"),
+        ({"verdict": "great"}, '$.cases[0].verdict: "great" is not one of booted, '),
+        ({"expected": {"verdict": "x", "why": ""}}, '$.cases[0].expected.verdict: "x" is not one'),
+        ({"tests": [{"name": "t", "status": "failled"}]}, "tests[0].status: "),
+    ],
+)
+def test_case_that_contradicts_itself(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    """What it says is wrong would be shown as right: exit code 0 of a panic."""
+    data = saved(tmp_path / "results.json", builder.case())
+    data["cases"][0] |= change
+    (tmp_path / "results.json").write_text(json.dumps(data))
+    with pytest.raises(UserError) as caught:
+        results.read(tmp_path)
+    assert said in str(caught.value)
+
+
+def test_check_with_an_outcome_that_is_none(tmp_path: Path) -> None:
+    data = saved(tmp_path / "results.json", builder.case())
+    data["checks"][0]["outcome"] = "FAILED"
+    (tmp_path / "results.json").write_text(json.dumps(data))
+    with pytest.raises(UserError, match=r'\$\.checks\[0\]\.outcome: "FAILED" is not one of passed'):
+        results.read(tmp_path)
+
+
 def test_case_that_occurs_twice(tmp_path: Path) -> None:
     saved(tmp_path / "results.json", builder.case(), builder.case())
     with pytest.raises(UserError, match="occurs twice"):
