@@ -198,7 +198,7 @@ def symbols_of(kernel: KernelFile) -> Symbols | None:
     if own is not None or not symbols.can_be_found():
         return own
     find = functools.partial(symbols.find, kernel.content.path)
-    return symbols.read(_derive(kernel, f"{_format(kernel)}-symbols", find).content.path)
+    return symbols.read(_derive(kernel, f"{_format(kernel)}-symbol-table", find).content.path)
 
 
 @functools.cache

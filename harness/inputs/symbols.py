@@ -26,12 +26,16 @@ from typing import Final
 
 from bootproof.harness.host import confined
 from bootproof.loader.address import GIB, MIB
+from bootproof.loader.elf import E_MACHINES, ELF_MAGIC, ELFCLASS64, ELFDATA2LSB, ElfHeader
+from bootproof.loader.identify import Format, identify
+from bootproof.loader.segments import ProgramHeader
 
 _MOVED_BY: Final = 2 * MIB  # x86: CONFIG_PHYSICAL_ALIGN; arm64: MIN_KIMG_ALIGN
 _ALIKE: Final = 3 / 4  # of the bytes: kernels patch their code while they boot
 _FEWEST_BYTES: Final = 16
 _FEWEST_VALUES: Final = 6  # different ones: padding is the same everywhere
 _SYMBOL: Final = struct.Struct("<IBBHQQ")  # Elf64_Sym
+_ET_EXEC, _PT_LOAD, _ALL_RIGHTS, _ANYWHERE = 2, 1, 7, 0xFFFFFFFF80000000
 _NOTYPE, _FUNC, _UNDEFINED, _ABSOLUTE = 0, 2, 0, 0xFFF1
 _FINDER: Final = "vmlinux_to_elf"
 _RUN_FINDER: Final = "from vmlinux_to_elf.scripts.vmlinux_to_elf import main; main()"
@@ -113,6 +117,8 @@ def read(path: Path) -> Symbols | None:
         except (ELFError, OSError, KeyError, AttributeError, ValueError):
             return None
     named = dict(_functions(raw, texts, base))
+    if not named:
+        return None
     addresses = tuple(sorted(named))
     return Symbols(segments, addresses, tuple(named[address] for address in addresses))
 
@@ -137,11 +143,63 @@ def can_be_found() -> bool:
 
 
 def find(kernel: Path, target: Path) -> None:
-    """Writes an ELF file with the symbols that a kernel carries inside; an empty one without."""
+    """Writes an ELF file with the symbols that a kernel carries inside; an empty one without.
+
+    An Image that the finder cannot read as it is, it may as the only segment of an ELF file: from
+    Linux 7.0 on it goes by the address of the first one, and takes any bytes for its header.
+    """
+    identity = identify(kernel)
+    machine = next((n for n, arch in E_MACHINES.items() if arch == identity.arch), None)
+    _run_finder(kernel, target, machine)
+    if identity.format is Format.IMAGE and machine is not None and not _has_symbols(target):
+        wrapped = target.with_name(f"{target.name}.elf")
+        try:
+            wrapped.write_bytes(as_elf(kernel.read_bytes(), machine))
+            _run_finder(wrapped, target, machine)
+        finally:
+            wrapped.unlink(missing_ok=True)
+        found = read(target) if target.exists() else None
+        if found is not None and found.addresses[0]:  # of another place than the file's beginning
+            target.unlink()
+    if not _has_symbols(target):
+        target.write_bytes(b"")
+
+
+def _has_symbols(target: Path) -> bool:
+    return target.exists() and read(target) is not None
+
+
+def as_elf(image: bytes, machine: int) -> bytes:
+    """An ELF file with one segment, at an address that says nothing."""
+    start = ElfHeader.SIZE + ProgramHeader.SIZE
+    places = (start, _ANYWHERE, _ANYWHERE, len(image), len(image), 1)
+    segment = ProgramHeader(_PT_LOAD, _ALL_RIGHTS, *places)
+    header = ElfHeader(
+        e_ident=ELF_MAGIC + bytes((ELFCLASS64, ELFDATA2LSB, 1)) + bytes(9),
+        e_type=_ET_EXEC,
+        e_machine=machine,
+        e_version=1,
+        e_entry=_ANYWHERE,
+        e_phoff=ElfHeader.SIZE,
+        e_shoff=0,
+        e_flags=0,
+        e_ehsize=ElfHeader.SIZE,
+        e_phentsize=ProgramHeader.SIZE,
+        e_phnum=1,
+        e_shentsize=0,
+        e_shnum=0,
+        e_shstrndx=0,
+    )
+    return header.to_bytes() + segment.to_bytes() + image
+
+
+def _run_finder(kernel: Path, target: Path, machine: int | None) -> None:
+    """`machine` is an ELF file's e_machine, of 64 bits."""
+    told = [] if machine is None else ["--e-machine", str(machine), "--bit-size", "64"]
     target.unlink(missing_ok=True)
     with contextlib.suppress(subprocess.TimeoutExpired):
         subprocess.run(
-            [sys.executable, "-I", "-c", _RUN_FINDER, str(kernel), str(target)],
+            [sys.executable, "-I", "-c", _RUN_FINDER, *told, str(kernel), str(target)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -149,8 +207,6 @@ def find(kernel: Path, target: Path) -> None:
             preexec_fn=functools.partial(_limited, os.getpid()),
             timeout=_FINDER_SECONDS,  # with one, a thread that waits can be interrupted
         )
-    if not target.exists() or read(target) is None:
-        target.write_bytes(b"")
 
 
 def _limited(parent: int) -> None:

@@ -7,10 +7,13 @@ import struct
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
-from bootproof.harness.inputs import symbols
+from bootproof.harness.cases.kernels import default_kernels
+from bootproof.harness.inputs import images, symbols
 from bootproof.harness.inputs.symbols import Symbols
 from bootproof.loader.address import MIB
+from tests.builders.images import RISCV64, image
 
 BASE = 0xFFFFFFFF81000000
 TEXT = random.Random(1).randbytes(5 * MIB)
@@ -108,8 +111,11 @@ def test_code_before_the_first_symbol(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\x7fELF", bytes(4096), elf64({})[:-256], elf64(NAMES)[:200], b"MZ" + bytes(100)],
-    ids=range(6),
+    [
+        *(b"", b"\x7fELF", bytes(4096), elf64({})[:-256], elf64(NAMES)[:200], b"MZ" + bytes(100)),
+        elf64({}),
+    ],
+    ids=range(7),
 )
 def test_file_without_symbols(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "kernel"
@@ -124,3 +130,28 @@ def test_kernel_that_the_finder_cannot_read(tmp_path: Path) -> None:
     symbols.find(kernel, target)
     assert target.read_bytes() == b""
     assert symbols.read(target) is None
+
+
+def test_an_image_as_an_elf_file(tmp_path: Path) -> None:
+    """For the finder: its architecture, and all of it in one segment."""
+    path, content = tmp_path / "elf", image(RISCV64)
+    path.write_bytes(symbols.as_elf(content, 243))
+    with path.open("rb") as file:
+        elf = ELFFile(file)
+        (segment,) = elf.iter_segments()
+        assert (elf.elfclass, elf["e_machine"], segment["p_type"]) == (64, "EM_RISCV", "PT_LOAD")
+        assert segment.data() == content
+
+
+@pytest.mark.skipif(not symbols.can_be_found(), reason="vmlinux-to-elf is not installed")
+@pytest.mark.parametrize("kernel", default_kernels("riscv64"))
+def test_the_symbols_of_a_riscv64_image(kernel: str, tmp_path: Path) -> None:
+    """The finder knows no such file by itself; the older kernel's it finds once it is told."""
+    target = tmp_path / "symbols"
+    symbols.find(images.kernel_file(kernel).content.path, target)
+    found = symbols.read(target)
+    assert found is not None
+    assert found.addresses[0] == 0
+    named = dict(zip(found.names, found.addresses, strict=True))
+    assert named["_start"] == 0 and "start_kernel" in named and len(named) > 30000
+    assert [path.name for path in tmp_path.iterdir()] == ["symbols"]
