@@ -16,9 +16,9 @@ from typing import BinaryIO, Final
 
 from bootproof.kernels import unpacking
 from bootproof.kernels.errors import BadPackage
+from bootproof.kernels.magic import RPM
 from bootproof.kernels.unpacking import CHUNK, Bounded, Member, Readable
 
-MAGIC: Final = b"\xed\xab\xee\xdb"
 _LEAD: Final = 96
 _HEADER: Final = struct.Struct(">4s4xII")  # magic and version, reserved, entries, bytes of data
 _HEADER_MAGIC: Final = b"\x8e\xad\xe8\x01"
@@ -41,7 +41,7 @@ _TRAILER: Final = "TRAILER!!!"
 def members(package: Path) -> Iterator[Member]:
     """Every file of a package, in its order. Raises `BadPackage`, also while one is read."""
     with package.open("rb") as file:
-        if _exactly(file, _LEAD, "lead")[:4] != MAGIC:
+        if _exactly(file, _LEAD, "lead")[:4] != RPM:
             raise BadPackage("it is not an RPM package")
         _header(file, "signature header")
         file.seek(-(file.tell() - _LEAD) % 8, os.SEEK_CUR)  # the only padding between headers

@@ -14,17 +14,21 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urldefrag, urlsplit
 
-from bootproof.kernels import content, deb, rpm, unpacking
+from bootproof.kernels import content, magic
 from bootproof.kernels.cache import Cache, CachedFile, default_cache_dir
 from bootproof.kernels.catalog import Kind, load_catalog
 from bootproof.kernels.content import Content
-from bootproof.kernels.download import Downloader, RetryPolicy, shown
 from bootproof.kernels.errors import BadSource, FetchError
 from bootproof.kernels.progress import Progress, console_progress
-from bootproof.kernels.unpacking import Member
+
+if TYPE_CHECKING:
+    from bootproof.kernels.download import RetryPolicy
+    from bootproof.kernels.unpacking import Member
+
+    Members = Callable[[Path], Iterator[Member]]
 
 MOST_DOWNLOADED: Final = 1 << 30  # bytes; packages with debug symbols are larger, and no kernels
 
@@ -39,11 +43,6 @@ _NAMED: Final = re.compile(r"([A-Za-z0-9.+_-]{1,80})=(.+)", re.DOTALL)
 _ONE_BUILD: Final = 60.0  # seconds that lie between the files of one, at most
 _URL: Final = re.compile(r"https?://", re.IGNORECASE)
 _DIGEST: Final = re.compile(r"sha256=([0-9a-fA-F]{64})")
-Members = Callable[[Path], Iterator[Member]]
-_PACKAGES: Final[dict[bytes, Members]] = {
-    deb.MAGIC: deb.members,
-    rpm.MAGIC: rpm.members,
-}
 _KERNEL: Final = "kernel"  # what the file out of a package is called in the cache
 _DOWNLOAD: Final = "download"
 
@@ -103,7 +102,7 @@ def find(what: str, progress: Progress | None = None, retry: RetryPolicy | None 
     if given := given_name(what):
         return _given(*given, progress, retry)
     if _URL.match(what):
-        return _download(what, progress or console_progress(), retry or RetryPolicy())
+        return _download(what, progress or console_progress(), retry)
     if not what:
         raise BadSource("a kernel's name is empty")
     named, path = in_catalogue(what), Path(what)
@@ -175,7 +174,11 @@ def members_of(path: Path) -> Members | None:
     """What reads the members of a package; None for a file that is none. Raises OSError."""
     with path.open("rb") as file:
         head = file.read(8)
-    return next((members for magic, members in _PACKAGES.items() if head.startswith(magic)), None)
+    if not head.startswith((magic.DEB, magic.RPM)):
+        return None
+    from bootproof.kernels import deb, rpm  # few kernels come in packages
+
+    return deb.members if head.startswith(magic.DEB) else rpm.members
 
 
 def _plain(name: str) -> str:
@@ -189,6 +192,8 @@ def _stem(name: str) -> str:
 
 
 def _out_of_package(package: Content, members: Members, as_written: str) -> CachedFile:
+    from bootproof.kernels import unpacking
+
     def write(target: Path) -> None:
         unpacking.take_kernel(members(package.path), target)
 
@@ -202,6 +207,8 @@ def _out_of_package(package: Content, members: Members, as_written: str) -> Cach
 
 def _address(what: str) -> tuple[str, str, str]:
     """The URL, the hash of the file and a name for it."""
+    from bootproof.kernels.download import shown
+
     url, fragment = urldefrag(what)
     digest = _DIGEST.fullmatch(fragment)
     if digest is None:
@@ -212,10 +219,13 @@ def _address(what: str) -> tuple[str, str, str]:
     return url, digest[1].lower(), _plain(unquote(urlsplit(url).path).rpartition("/")[2])
 
 
-def _download(what: str, progress: Progress, retry: RetryPolicy) -> Source:
+def _download(what: str, progress: Progress, retry: RetryPolicy | None) -> Source:
     """A file by URL, whose hash the user must name: what comes over a network is trusted by it."""
+    from bootproof.kernels.download import Downloader, RetryPolicy, shown
+
     url, sha256, name = _address(what)
-    downloader = Downloader(progress, retry, advice="check the address and the network")
+    advice = "check the address and the network"
+    downloader = Downloader(progress, retry or RetryPolicy(), advice=advice)
 
     def write(target: Path) -> None:
         downloader.save_hashed(url, target, sha256, MOST_DOWNLOADED)

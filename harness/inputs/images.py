@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import read_given
@@ -22,7 +22,6 @@ from bootproof.kernels import content, pruning, sources
 from bootproof.kernels.cache import DERIVED, Cache, CachedFile, default_cache_dir
 from bootproof.kernels.catalog import load_catalog
 from bootproof.kernels.content import Content
-from bootproof.kernels.fetch import FetchedKernel, Fetcher
 from bootproof.kernels.sources import Source
 from bootproof.loader import cpio, initramfs, pe
 from bootproof.loader.banner import banner_releases
@@ -31,6 +30,9 @@ from bootproof.loader.errors import LoaderError, one_line
 from bootproof.loader.identify import Format, identify
 from bootproof.loader.image import ImageSource, open_image
 from bootproof.loader.unpack import unpack_to
+
+if TYPE_CHECKING:
+    from bootproof.kernels.fetch import FetchedKernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class KernelFile:
 @functools.cache
 def catalogue_file(name: str) -> FetchedKernel:
     """A file of the catalogue, fetched when it is not cached. Raises FetchError."""
+    from bootproof.kernels.fetch import Fetcher  # which a file that is no kernel needs not
+
     return Fetcher().fetch([name])[0]
 
 
