@@ -18,7 +18,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
-from bootproof.loader.address import MIB, TIB, U64_MAX, Range, format_size
+from bootproof.loader.address import MIB, TIB, U64_MAX, Range, align_up, format_size
 from bootproof.loader.errors import Facts, GuestMemoryError, LoaderError
 
 if TYPE_CHECKING:
@@ -297,27 +297,16 @@ class GuestMemory:
         Where the file is sparse does not matter, nor is a hole read.
         """
         for extent in self.data_extents():
-            start = None
-            for page in self._pages_of(extent):
-                if page.size and start is None:
-                    start = page.start
-                elif not page.size and start is not None:
-                    yield Range.between(start, page.start)
-                    start = None
-            if start is not None:
-                yield Range.between(start, extent.end)
-
-    def _pages_of(self, extent: Range) -> Iterator[Range]:
-        """The pages of an extent of one bank; one that is all zero is given as empty."""
-        for at in range(extent.start, extent.end, _CHUNK):
-            data = self.read(at, min(_CHUNK, extent.end - at))
-            if data == _ZEROS[: len(data)]:
-                yield Range(at, 0)
-                continue
-            for offset in range(0, len(data), _PAGE):
-                size = min(_PAGE, len(data) - offset)
-                empty = data.startswith(_ZERO_PAGE[:size], offset)
-                yield Range(at + offset, 0 if empty else size)
+            start = end = extent.start
+            for at in range(extent.start, extent.end, _CHUNK):
+                for first, behind in _runs(self.read(at, min(_CHUNK, extent.end - at))):
+                    if at + first != end:
+                        if start < end:
+                            yield Range.between(start, end)
+                        start = at + first
+                    end = at + behind
+            if start < end:
+                yield Range.between(start, end)
 
     def save(self, path: Path) -> None:
         """Writes the RAM as a new sparse file. Raises GuestMemoryError; leaves no partial file."""
@@ -411,6 +400,25 @@ class AddressSpace(GuestMemory):
     def write_file(self, address: int, fd: int, file_offset: int, size: int) -> None:
         """Drops what is written. Raises as any guest memory."""
         self._pieces(address, size)
+
+
+def _runs(data: bytes) -> Iterator[tuple[int, int]]:
+    """The runs of pages of `data` with a byte that is not zero: where each begins and ends."""
+    if data == _ZEROS[: len(data)]:
+        return
+    size = len(data)
+    data = data.ljust(align_up(size, _PAGE), b"\0")
+    start = page = 0
+    while page < size:
+        found = data.find(_ZERO_PAGE, page)  # which passes over what is not zero by whole pages
+        page = len(data) if found < 0 else align_up(found, _PAGE)
+        if page < len(data) and not data.startswith(_ZERO_PAGE, page):
+            continue  # zeros that fill no page
+        if start < page:
+            yield start, min(page, size)
+        while data.startswith(_ZERO_PAGE, page):
+            page += _PAGE
+        start = page
 
 
 def _create(path: Path | None) -> int:
