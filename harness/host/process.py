@@ -8,14 +8,17 @@ of its own, so that a private home directory above does not matter.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import resource
+import select
 import shutil
 import subprocess
 import sys
 import termios
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -138,10 +141,24 @@ class QemuProcess:
 
     def wait(self, seconds: float) -> int | None:
         """Waits for the end; the exit code, or None when it still runs."""
+        deadline = time.monotonic() + seconds
+        if self._process.poll() is None:
+            with contextlib.suppress(OSError):  # a kernel, or a sandbox, without such descriptors
+                self._sleep_until_the_end(seconds)
         try:
-            return self._process.wait(seconds)
+            return self._process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             return None
+
+    def _sleep_until_the_end(self, seconds: float) -> None:
+        """Is woken by it: subprocess would look, and sleep for up to 50 ms in between."""
+        descriptor = os.pidfd_open(self.pid)
+        try:
+            end = select.poll()
+            end.register(descriptor, select.POLLIN)
+            end.poll(seconds * 1000)
+        finally:
+            os.close(descriptor)
 
     def __enter__(self) -> QemuProcess:
         return self

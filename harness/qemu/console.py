@@ -25,7 +25,7 @@ else:  # generic in its stubs only
 _CHUNK = 64 << 10
 _HALF = 100_000  # lines of a transcript with times, from each end
 _WINDOW = 2 * _CHUNK  # a read, and a pattern that began in the one before
-_PAUSE = 0.005
+_PAUSE = 0.01
 _LONGEST_LINE = 8192  # bytes that are looked at
 DEFAULT_LIMIT = 16 << 20
 
@@ -35,14 +35,15 @@ class ConsoleFile(_Spawn):
 
     `fd` is the file, open for reading and writing; it is closed with this object, and shortened to
     `limit` bytes then. No more than that is ever read. `wait(seconds)` is called when nothing new
-    is there; `ended()` says whether the writer is gone, which makes the end of the file an EOF;
-    `on_data` is told what arrives.
+    is there, and may return early: what is true then has to be seen to, and nothing is waited for.
+    `ended()` says whether the writer is gone, which makes the end of the file an EOF; `on_data` is
+    told what arrives.
     """
 
     def __init__(
         self,
         fd: int,
-        wait: Callable[[float], None],
+        wait: Callable[[float], object],
         ended: Callable[[], bool],
         on_data: Callable[[bytes], None] | None = None,
         *,
@@ -71,7 +72,8 @@ class ConsoleFile(_Spawn):
                 raise pexpect.EOF("the console's writer has ended")
             if time.monotonic() >= deadline:
                 raise pexpect.TIMEOUT("no console output")
-            self._wait(_PAUSE)
+            if self._wait(_PAUSE):
+                deadline = 0.0  # what was written until then is still read
 
     @property
     def full(self) -> bool:

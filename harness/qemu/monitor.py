@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
-from qemu.qmp import ConnectError, EventListener, QMPClient, QMPError
+from qemu.qmp import ConnectError, EventListener, Message, QMPClient, QMPError
 
 from bootproof.harness.host import signals
 
@@ -109,6 +109,23 @@ class Monitor:
             raise MonitorError("QMP: QEMU is not waited for any longer")
         self._run(asyncio.sleep, None, seconds)
 
+    def listen(self, seconds: float) -> bool:
+        """Waits for QEMU to say something by itself, `seconds` at most: whether there are events.
+
+        Raises MonitorError when given up.
+        """
+        if self._hopeless(False):
+            raise MonitorError("QMP: QEMU is not waited for any longer")
+        if not self._received:
+            with signals.held():
+                self._loop.run_until_complete(self._listen(seconds))
+        return bool(self._received)
+
+    async def _listen(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                self._note(await self._listener.get())
+
     def events(self) -> list[Event]:
         """The events received since the last call."""
         if not self._listener.empty():
@@ -118,12 +135,14 @@ class Monitor:
 
     async def _receive(self) -> None:
         while not self._listener.empty():
-            message = await self._listener.get()
-            data = message.get("data")
-            event = Event(str(message["event"]), data if isinstance(data, dict) else {})
-            self._received.append(event)
-            if event.name == "SHUTDOWN" and not event.data.get("guest"):
-                self.told_to_end = True
+            self._note(await self._listener.get())
+
+    def _note(self, message: Message) -> None:
+        data = message.get("data")
+        event = Event(str(message["event"]), data if isinstance(data, dict) else {})
+        self._received.append(event)
+        if event.name == "SHUTDOWN" and not event.data.get("guest"):
+            self.told_to_end = True
 
     def instructions(self) -> int | None:
         """Executed guest instructions, or None without icount (and before the first one)."""

@@ -105,7 +105,7 @@ class Session:
         self.has_room = has_room(file, room)
         self.console = stack.enter_context(
             ConsoleFile(
-                *(file, self.monitor.wait, self._ended, self._on_console),
+                *(file, self.monitor.listen, self._ended, self._on_console),
                 limit=self.budget.console_bytes + 1,
             )
         )

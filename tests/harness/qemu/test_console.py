@@ -142,6 +142,24 @@ def test_waiting_goes_through_the_callers_wait(tmp_path: Path) -> None:
     assert waited and max(waited) < 0.05
 
 
+def test_what_has_happened_meanwhile_is_not_waited_on(tmp_path: Path) -> None:
+    """QEMU says that the guest has ended: that is seen to at once, after its last words."""
+    path = tmp_path / "console.log"
+    waits = 0
+
+    def wait(_seconds: float) -> bool:
+        nonlocal waits
+        waits += 1
+        assert waits <= 2
+        path.write_bytes(b"last words")
+        return True
+
+    with ConsoleFile(console_of(path), wait, lambda: False) as console:
+        assert console.read_nonblocking(100, timeout=3600) == b"last words"
+        with pytest.raises(pexpect.TIMEOUT):
+            console.read_nonblocking(100, timeout=3600)
+
+
 # --- the transcript for people -----------------------------------------------------------------
 
 

@@ -37,6 +37,16 @@ def test_events_and_figures(tmp_path: Path) -> None:
         assert "PC=" in monitor.registers() and "\r" not in monitor.registers()
 
 
+def test_an_event_ends_the_wait_for_one(tmp_path: Path) -> None:
+    with live(Guest(program("aarch64").reset()), machine("aarch64"), tmp_path) as running:
+        monitor = running.monitor
+        while not any(event.name == "SHUTDOWN" for event in monitor.events()):
+            assert monitor.listen(3600)
+        monitor.execute("system_reset")
+        assert monitor.listen(3600) and monitor.listen(3600)  # until somebody asks for it
+        assert monitor.events()
+
+
 def test_command_that_qemu_refuses(tmp_path: Path) -> None:
     with (
         live(Guest(program("x86_64").count()), machine("x86_64"), tmp_path) as running,
