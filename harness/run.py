@@ -5,9 +5,12 @@ Owns the order of the steps; each step lives in a module of its own.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,12 +27,12 @@ from bootproof.harness.observation import (
     TextCheck,
 )
 from bootproof.harness.qemu import probe
-from bootproof.harness.qemu.placement import guest_ram, place_image, write
+from bootproof.harness.qemu.placement import PlacedImage, guest_ram, place_image, write
 from bootproof.harness.qemu.probe import Guest
 from bootproof.harness.qemu.session import Session
 from bootproof.harness.qemu.watch import Ending, Watch
 from bootproof.harness.record import artifacts, recording, reproduce
-from bootproof.harness.record.recording import Record
+from bootproof.harness.record.recording import Logged, Record
 from bootproof.harness.start import AnyStart
 from bootproof.harness.verdict import Expected, Judgement
 from bootproof.loader import bootimage, conformance, imagedigest
@@ -123,11 +126,10 @@ def in_the_way(seen: Observation, directory: Path) -> str | None:
 def _run_once(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
     began = time.monotonic()
     placed = place_image(start.image, memory, start.machine, start.placement)
-    try:
-        with disk_errors(directory):
-            write(placed, memory, directory)
+    with _device_files(placed, memory, directory):
         qemu_began = time.monotonic()
         with (
+            ThreadPoolExecutor(1) as beside,
             guest_ram(memory, start.machine.banks, mapped=placed.launch.mapped) as ram,
             Session(
                 *(start.machine, placed.launch, ram, directory),
@@ -137,27 +139,39 @@ def _run_once(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
                 talker=start.talker,
             ) as session,
         ):
+            # While the guest runs: who hashes lets others have the interpreter.
+            digest = beside.submit(imagedigest.digest, start.image, memory)
             guest = Guest(start.image, placed, memory, ram)
             seen, ending = _Course(start, session, guest).observed()
         qemu_seconds = time.monotonic() - qemu_began
-    finally:
-        shutil.rmtree(directory / DEVICES_DIRECTORY, ignore_errors=True)
     # Not before QEMU is dead and the directory ours again: a shell is going to run the script.
     reproduce.write_script(start.machine, placed, memory, directory)
-    seen = artifacts.keep(session, seen)
+    log = recording.read_log(directory / RUN_LOG, seen.transcript)
+    seen = artifacts.keep(session, seen, log)
     judgement, seen = _judged(start, seen, ending)
     costs = Costs(time.monotonic() - began, qemu_seconds, seen.cpu_seconds, seen.instructions)
-    not_recorded = _record(start, seen, directory)
+    not_recorded = _record(start, seen, directory, log)
     return Outcome(
         judgement=judgement,
         observation=seen,
         costs=costs,
         directory=directory,
         not_recorded=not_recorded,
-        stages=recording.stages(seen, directory / RUN_LOG),  # of a log that is in order by now
-        boot_image=imagedigest.digest(start.image, memory),
+        stages=recording.stages(seen, log if not_recorded is None else None),
+        boot_image=digest.result(),
         placed=placed.added,
     )
+
+
+@contextlib.contextmanager
+def _device_files(placed: PlacedImage, memory: GuestMemory, directory: Path) -> Iterator[None]:
+    """What QEMU reads as it starts. Raises UserError."""
+    try:
+        with disk_errors(directory):
+            write(placed, memory, directory)
+        yield
+    finally:
+        shutil.rmtree(directory / DEVICES_DIRECTORY, ignore_errors=True)
 
 
 def _never_started(
@@ -184,13 +198,13 @@ def _never_started(
     )
 
 
-def _record(start: AnyStart, seen: Observation, directory: Path) -> str | None:
+def _record(start: AnyStart, seen: Observation, directory: Path, log: Logged) -> str | None:
     """Completes the record of a run; why there is none of any use, if there is none."""
     if start.machine.not_recorded is not None:
         return start.machine.not_recorded
     entry = seen.probe.instructions if seen.probe else None
     record = Record(start.machine, start.placement, seen.instructions, entry)
-    return recording.finish(record, directory, seen.stderr)
+    return recording.finish(record, directory, seen.stderr, log)
 
 
 def _judged(start: AnyStart, seen: Observation, ending: Ending) -> tuple[Judgement, Observation]:

@@ -146,12 +146,13 @@ def run(case: Case, plan: Plan, prepared: Prepared, directory: Path, look: Look)
         course = _Course(plan, session, look)
         seen, _ = session.observe(course.steps)
     reproduce.write_reference_script(machine, kernel, directory)
-    seen = artifacts.keep(session, seen)
+    log = recording.read_log(directory / RUN_LOG, seen.transcript)
+    seen = artifacts.keep(session, seen, log)
     judgement = judge(_expected(expected, plan, machine, course.told), seen)
     seconds = time.monotonic() - began
     costs = Costs(seconds, seconds, seen.cpu_seconds, seen.instructions)
     entry = () if course.registers is None else (Stage(ENTRY, course.instructions, None),)
-    stages = (*entry, *recording.stages(seen, directory / RUN_LOG))
+    stages = (*entry, *recording.stages(seen, log))
     outcome = Outcome(judgement, seen, costs, directory, stages)
     proven = Proven(
         *(case, judgement.verdict, judgement.reason, None, None, outcome, directory), seconds

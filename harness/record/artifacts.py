@@ -9,10 +9,11 @@ from bootproof.harness.host.rundir import DMESG, RUN_LOG, TRANSCRIPT
 from bootproof.harness.observation import Observation
 from bootproof.harness.qemu.session import Session
 from bootproof.harness.record import recording
+from bootproof.harness.record.recording import Logged
 from bootproof.harness.text import printable
 
 
-def keep(session: Session, seen: Observation) -> Observation:
+def keep(session: Session, seen: Observation, log: Logged) -> Observation:
     """Writes transcript and log buffer; what was seen, with what QEMU's log says of the console.
 
     Raises UserError.
@@ -23,8 +24,8 @@ def keep(session: Session, seen: Observation) -> Observation:
         write_whole(directory / DMESG, b"".join(map(_shown, seen.log.splitlines())))
     if not session.machine.recorded:
         return seen
-    log, has_room = directory / RUN_LOG, session.has_room
-    lost = recording.console_lost(seen, log, room_was_set_aside=has_room)
+    has_room = session.has_room
+    lost = recording.console_lost(seen, log, directory / RUN_LOG, room_was_set_aside=has_room)
     return replace(seen, console_lost=lost or seen.console_lost)
 
 

@@ -180,7 +180,8 @@ def _stages(recorded: Recorded) -> list[tuple[int, str]]:
     """Where each stage ends, in instructions, and its name; those with no extent are left out."""
     seen = Observation(recorded.transcript, End.GUEST_RESET, instructions=recorded.instructions)
     ends = [(0, "")]
-    for stage in recording.stages(seen, recorded.log):
+    log = recording.read_log(recorded.log, seen.transcript)
+    for stage in recording.stages(seen, log):
         if stage.instructions is not None and stage.instructions > ends[-1][0]:
             ends.append((stage.instructions, f"to {stage.name}"))
     return ends[1:]

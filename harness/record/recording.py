@@ -14,7 +14,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from bootproof.harness.arch import Version
 from bootproof.harness.arch.table import ARCHES
@@ -28,9 +28,12 @@ from bootproof.harness.qemu.clock import ICOUNT_SHIFT
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.session import log_write_failed
 from bootproof.harness.record import replaylog
-from bootproof.harness.record.replaylog import ReplayLogError
+from bootproof.harness.record.replaylog import ReplayLog, ReplayLogError
 from bootproof.loader import strictjson
 from bootproof.loader.address import MIB, format_size
+
+# What is read of a log, or why it cannot be.
+Logged: TypeAlias = ReplayLog | ReplayLogError
 
 FORMAT: Final = "bootproof record"
 _VERSION: Final = 1
@@ -52,8 +55,23 @@ class Record:
     entry: int | None = None
 
 
-def stages(observation: Observation, log: Path) -> tuple[Stage, ...]:
-    """The stages of a run, with exact instruction counts where the log at `log` has them."""
+def read_log(path: Path, transcript: bytes) -> Logged:
+    """What QEMU's log of a run says, of the stages that the transcript shows too; or why it cannot
+    be read.
+
+    All that is asked of a log when a run ends is asked of this: reading it again takes as long.
+    """
+    offsets = [mark.offset for mark in marks(transcript)]
+    for asked in (offsets, []):  # without them, where the log does not reach as far
+        try:
+            return replaylog.read(path, asked, replaylog.READ_LIMIT)
+        except ReplayLogError as error:
+            unread = error
+    return unread
+
+
+def stages(observation: Observation, log: Logged | None) -> tuple[Stage, ...]:
+    """The stages of a run, with exact instruction counts where the log has them."""
     reached = marks(observation.transcript)
     counts = _counts(reached, observation, log)
     probe = observation.probe
@@ -65,21 +83,17 @@ def stages(observation: Observation, log: Path) -> tuple[Stage, ...]:
 
 
 def _counts(
-    reached: list[Mark], observation: Observation, path: Path
+    reached: list[Mark], observation: Observation, log: Logged | None
 ) -> tuple[int, ...] | tuple[None, ...]:
     """Instructions before each mark; not one of them when log and run do not agree entirely."""
-    unknown = (None,) * len(reached)
-    try:
-        log = replaylog.read(path, [mark.offset for mark in reached], replaylog.READ_LIMIT)
-    except ReplayLogError:
-        return unknown
-    whole = (log.instructions, log.console_bytes)
-    if whole != (observation.instructions, len(observation.transcript)):
-        return unknown
-    return log.at
+    if isinstance(log, ReplayLog) and len(log.at) == len(reached):
+        whole = (log.instructions, log.console_bytes)
+        if whole == (observation.instructions, len(observation.transcript)):
+            return log.at
+    return (None,) * len(reached)
 
 
-def finish(record: Record, directory: Path, stderr: str) -> str | None:
+def finish(record: Record, directory: Path, stderr: str, log: Logged) -> str | None:
     """Completes the record of a run that has just ended, and writes replay.json.
 
     Gives the reason when it is of no use. A log that QEMU could not write is removed, whatever can
@@ -89,24 +103,20 @@ def finish(record: Record, directory: Path, stderr: str) -> str | None:
     if log_write_failed(stderr):
         (directory / RUN_LOG).unlink(missing_ok=True)
         return "QEMU could not write all of its log: it was too long, or the disk was full"
-    try:
-        replaylog.put_in_order(directory / RUN_LOG)
-        return None
-    except ReplayLogError as error:
-        return f"{RUN_LOG} {error}"
-    finally:
-        save(record, directory)
+    save(record, directory)
+    if isinstance(log, ReplayLogError):
+        return f"{RUN_LOG} {log}"
+    replaylog.put_in_order(directory / RUN_LOG, log)
+    return None
 
 
-def console_lost(seen: Observation, path: Path, *, room_was_set_aside: bool) -> bool:
+def console_lost(seen: Observation, log: Logged, path: Path, *, room_was_set_aside: bool) -> bool:
     """Whether the host may not have taken all that the console said.
 
-    The log tells, if it is of all that was executed. If it has not itself found room on the disk,
-    only room that was set aside for the console is certain.
+    The log, which is at `path`, tells, if it is of all that was executed. If it has not itself
+    found room on the disk, only room that was set aside for the console is certain.
     """
-    try:
-        log = replaylog.read(path, limit=replaylog.READ_LIMIT)
-    except ReplayLogError:
+    if isinstance(log, ReplayLogError):
         too_long = path.exists() and path.stat().st_size > replaylog.READ_LIMIT
         return not room_was_set_aside and not too_long
     whole = (log.instructions or None) == seen.instructions

@@ -157,19 +157,18 @@ def _events(data: mmap.mmap) -> Iterator[re.Match[bytes]]:
     raise ReplayLogError(_broken(data, position))
 
 
-def put_in_order(path: Path) -> None:
+def put_in_order(path: Path, log: ReplayLog) -> None:
     """Moves an early `quit` behind the instructions before it, which would not be replayed else.
 
     QEMU logs the request when its monitor gets it, and what the guest had executed since the last
-    event only when it ends. Raises ReplayLogError.
+    event only when it ends. `log` is what was read of it.
     """
-    early = read(path, limit=READ_LIMIT).early_quit
-    if early is None:
+    if log.early_quit is None:
         return
     with path.open("r+b") as file:
-        file.seek(early)
+        file.seek(log.early_quit)
         quit_, executed = file.read(1), file.read(_EXECUTED_SIZE)
-        file.seek(early)
+        file.seek(log.early_quit)
         file.write(executed + quit_)
 
 

@@ -97,16 +97,16 @@ def test_refused(data: bytes, reason: str, tmp_path: Path) -> None:
 
 def test_quit_that_stands_before_the_instructions_it_ended(tmp_path: Path) -> None:
     path = saved(log(executed(1), QUIT, executed(2), INTERRUPT, END), tmp_path)
-    replaylog.put_in_order(path)
+    replaylog.put_in_order(path, read(path))
     assert path.read_bytes() == log(executed(1), executed(2), QUIT, INTERRUPT, END)
-    replaylog.put_in_order(path)
+    replaylog.put_in_order(path, read(path))
     assert path.read_bytes() == log(executed(1), executed(2), QUIT, INTERRUPT, END)
 
 
 def test_quit_in_its_place(tmp_path: Path) -> None:
     for events in ((executed(1), QUIT, END), (QUIT, INTERRUPT, executed(1), END)):
         path = saved(log(*events), tmp_path)
-        replaylog.put_in_order(path)
+        replaylog.put_in_order(path, read(path))
         assert path.read_bytes() == log(*events)
 
 
