@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bootproof.kernels import content, deb, given, scratch, sources, unpacking
 from bootproof.kernels.cache import FILES, Cache, default_cache_dir
@@ -22,8 +22,11 @@ from bootproof.kernels.content import Content
 from bootproof.kernels.errors import BadSource, FetchError
 from bootproof.kernels.fetch import Fetcher
 from bootproof.kernels.progress import mebibytes
-from bootproof.kernels.sources import Members, Source
+from bootproof.kernels.sources import Source
 from bootproof.kernels.unpacking import BROKEN, CHUNK
+
+if TYPE_CHECKING:
+    from bootproof.kernels.sources import Members
 
 MOST: Final = 256 << 20  # bytes of a module; amdgpu with debug data has 100 MiB
 

@@ -12,7 +12,7 @@ from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.cases import schema
 from bootproof.harness.errors import UserError
-from bootproof.harness.inputs import images, kernel_check, modules
+from bootproof.harness.inputs import images, kernel_check
 from bootproof.harness.inputs.images import KernelFile
 from bootproof.harness.inputs.kernel_check import Checked
 from bootproof.loader.identify import Format, identify
@@ -44,6 +44,8 @@ def case_of(
         data["kernel_path"] = str(source.path)
     asked = schema.read_table(_ASKED, data, (), schema.ram_base(data))
     if asked.get("modules"):
+        from bootproof.harness.inputs import modules  # and all that reads packages
+
         told = asked["modules"], source, file, arch, asked["format"]
         asked["modules"] = modules.resolved(*told)
     if unprovable is not None:  # after all that is wrong with the words
