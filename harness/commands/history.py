@@ -29,6 +29,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from bootproof.harness.cases import case_file
     from bootproof.harness.report import history_page
     from bootproof.harness.results import history, results
 
@@ -36,7 +37,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if not directory.is_dir():
         raise UserError(f"{directory}: is no directory")
     paths = sorted(path for path in directory.rglob(results.RESULTS) if path.is_file())
-    paths += sorted(path for path in directory.glob("*.json") if path.name != results.RESULTS)
+    others = (path for path in directory.glob("*.json") if path.name != results.RESULTS)
+    paths += sorted(path for path in others if not path.name.endswith(case_file.SUFFIX))
     if len(paths) > _MOST_RUNS:
         raise UserError(f"{directory}: holds {len(paths)} runs, at most {_MOST_RUNS} are shown")
     runs = [*_read(paths)]

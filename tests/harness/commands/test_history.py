@@ -54,6 +54,14 @@ def test_history_goes_on_with_the_next_version(tmp_path: Path, capsys: Capture) 
     ]
 
 
+def test_history_of_one_run_of_own_kernels(tmp_path: Path, capsys: Capture) -> None:
+    """The cases that it made are beside its results."""
+    builder.saved(tmp_path / "results.json", builder.case())
+    (tmp_path / "generated.cases.json").write_text('{"version": 1, "cases": []}')
+    assert cli.main(["history", str(tmp_path)]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_history_of_nothing(tmp_path: Path, capsys: Capture) -> None:
     assert cli.main(["history", str(tmp_path)]) == 2
     assert capsys.readouterr().err == f"bootproof: {tmp_path}: holds no results.json\n"
