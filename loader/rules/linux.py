@@ -48,7 +48,7 @@ def linux64(hardware: Hardware[X86Registers]) -> Findings:
     yield from _linux_selectors(hardware, section)
     yield from _interrupts_off(r, section)
     yield from x86.entry(hardware, section)
-    yield from x86.others(hardware)
+    yield from x86.every_cpu(hardware)
     told = zero_page.look(hardware, r.rsi, in_64_bits=True)
     walker = Walker(hardware.read, r.cr3, r.cr4, r.efer)
     paged = bool(r.cr0 & x86_64.CR0_PG)
@@ -72,7 +72,7 @@ def linux32(hardware: Hardware[X86Registers]) -> Findings:
         if value & 0xFFFFFFFF:
             yield violation(f"{name}-zero", f"{name} is {value:#x}, not 0", section, value=value)
     yield from x86.entry(hardware, section)
-    yield from x86.others(hardware)
+    yield from x86.every_cpu(hardware)
     told = zero_page.look(hardware, r.rsi & 0xFFFFFFFF, in_64_bits=False)
     if told is None:
         yield from zero_page.missing("ESI", r.rsi)

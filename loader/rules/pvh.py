@@ -59,7 +59,7 @@ def pvh(hardware: Hardware[X86Registers]) -> Findings:
             what = f"EFLAGS.{name} is set ({r.rflags:#x})"
             yield violation(f"eflags-{name.lower()}", what, section, value=r.rflags)
     yield from x86.entry(hardware, section)
-    yield from x86.others(hardware)
+    yield from x86.every_cpu(hardware)
     yield from _start_info(hardware, r.rbx & U32_MAX)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from bootproof.loader.address import Range
 from bootproof.loader.arch.x86_64 import (
     ATTR_LONG,
     CR0_PE,
@@ -20,6 +21,8 @@ from bootproof.loader.arch.x86_64 import (
 from bootproof.loader.rules import Findings, Hardware, documents, secondary, tolerated, violation
 from bootproof.loader.rules.entry import held_at
 
+_INTERRUPTS: Final = "Intel SDM vol. 3A, 6.10 (Interrupt Descriptor Table)"
+_GATE: Final = 7  # the limit of a table with one
 _SELECTORS: Final = "Intel SDM vol. 3A, 3.4.2 (Segment Selectors)"
 _FLAT: Final = 0xFFFFFFFF
 RFLAGS_TF: Final = 1 << 8
@@ -38,7 +41,21 @@ def entry(hardware: Hardware[X86Registers], section: str) -> Findings:
     yield from held_at(hardware, hardware.registers.pc, section)
 
 
-def others(hardware: Hardware[X86Registers]) -> Findings:
+def interrupt_table(hardware: Hardware[X86Registers]) -> Findings:
+    """Where no RAM is behind it, a fault before the kernel has a table of its own resets the CPU: a
+    limit of 0 does the same, and says so.
+    """
+    table = hardware.registers.idtr
+    place = Range(table.base, table.limit + 1)
+    if table.limit >= _GATE and not hardware.in_ram(place):
+        what = f"the IDT {place} is not all RAM{hardware.ram_text}: its limit should be 0"
+        yield tolerated("idt", what, _INTERRUPTS, address=table.base, value=table.limit, limit=0)
+
+
+def every_cpu(hardware: Hardware[X86Registers]) -> Findings:
+    """What is asked of every CPU, whatever the protocol."""
+    yield from selectors(hardware.registers)
+    yield from interrupt_table(hardware)
     yield from secondary.wait(hardware, X86_64.runs, documents.START_UP)
 
 
@@ -73,7 +90,6 @@ def flat_segments(r: X86Registers, section: str) -> Findings:
 
 
 def code_and_data(r: X86Registers, section: str) -> Findings:
-    yield from selectors(r)
     usable = _ATTR_P | _ATTR_S
     attributes = r.cs.attributes
     if attributes & (usable | _TYPE_MASK) != usable | _CODE_READABLE:

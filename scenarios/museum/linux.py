@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from bootproof.loader.address import GIB, MIB, Range
-from bootproof.loader.arch.x86_64 import Segment
+from bootproof.loader.arch.x86_64 import DescriptorTable, Segment
 from bootproof.scenarios.museum import Exhibit
 from bootproof.scenarios.museum.scene import CMDLINE, SPLIT, Change, Scene, Setting
 
@@ -129,6 +129,12 @@ EXHIBITS: Final = (
         "entry-64-for-32",
         *(PACKED32, "the CPU is in 32-bit mode at the 64-bit entry of a bzImage", "entry"),
         lambda s: s.change(rip=MIB + 0x200),
+    ),
+    Exhibit(
+        "idt-in-the-hole",
+        *(ELF, "the IDT of the VMM's own is left in IDTR, where the guest has no RAM", "idt"),
+        lambda s: s.change(idtr=DescriptorTable(0xFE000000, 0xFFF)),
+        tolerated=True,
     ),
     Exhibit(
         "no-selectors",
