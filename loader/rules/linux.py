@@ -91,20 +91,29 @@ def _linux_selectors(hardware: Hardware[X86Registers], section: str) -> Findings
         if selector != _BOOT_DS:
             what = f"{name} is {selector:#x}, not __BOOT_DS {_BOOT_DS:#x}"
             yield tolerated(f"{name}-selector", what, section, value=selector, limit=_BOOT_DS)
-    if r.gdtr.limit < _BOOT_DS + 7:
-        what = f"the GDT ends at offset {r.gdtr.limit:#x}, before __BOOT_DS"
-        yield tolerated("gdt", what, section, value=r.gdtr.limit, limit=_BOOT_DS + 7)
-        return
-    for selector, name, wanted in (
-        (_BOOT_CS, "__BOOT_CS", _PRESENT | _CODE),
-        (_BOOT_DS, "__BOOT_DS", _PRESENT | _DATA),
+    yield from _descriptors(hardware, section)
+
+
+def _descriptors(hardware: Hardware[X86Registers], section: str) -> Findings:
+    """Those of the selectors that the CPU has, whether boot.rst names these or not."""
+    r = hardware.registers
+    for name, letter, selector, wanted in (
+        ("__BOOT_CS", _BOOT_CS, r.cs.selector, _PRESENT | _CODE),
+        ("__BOOT_DS", _BOOT_DS, r.ds.selector, _PRESENT | _DATA),
     ):
-        place = r.gdtr.base + selector
+        called = name if selector == letter else f"{name[-2:]} {selector:#x}"
+        if not selector >> 3:
+            continue
+        if r.gdtr.limit < selector | 7:
+            what = f"the GDT ends at offset {r.gdtr.limit:#x}, before {called}"
+            yield tolerated("gdt", what, section, value=r.gdtr.limit, limit=selector | 7)
+            continue
+        place = r.gdtr.base + (selector & ~7)
         raw = hardware.read(place, 8)
         found = int.from_bytes(raw or b"", "little")
         if found >> 40 & (_PRESENT | _CODE) != wanted:
             seen = "is not in RAM" if raw is None else f"is {found:#x}"
-            what = f"the descriptor of {name} at {place:#x} {seen}, no flat segment of its kind"
+            what = f"the descriptor of {called} at {place:#x} {seen}, no flat segment of its kind"
             yield tolerated("gdt", what, section, address=place, value=found)
 
 
