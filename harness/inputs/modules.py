@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Final
 from bootproof.harness.errors import UserError
 from bootproof.harness.inputs import images
 from bootproof.harness.inputs.images import KernelFile
+from bootproof.harness.text import printable, quoted
 from bootproof.kernels import modules
 from bootproof.kernels.errors import FetchError
 from bootproof.kernels.modules import Modules
@@ -26,6 +28,7 @@ from bootproof.loader.errors import LoaderError
 from bootproof.loader.kmodule import ModuleInfo
 
 _MOST: Final = 200  # from one directory
+_NAME: Final = re.compile(r"[A-Za-z0-9_]{1,55}")  # MODULE_NAME_LEN
 _DEEPEST: Final = 50  # modules that need one another
 
 
@@ -87,7 +90,10 @@ def _loaded(path: str, parameters: str) -> Loaded:
         info = kmodule.read(data, path)
     except (FetchError, LoaderError) as error:
         raise UserError(str(error)) from error
-    return Loaded(info.name or modules.name_of(path), Path(path), parameters, data, info)
+    name = info.name or modules.name_of(path)
+    if not _NAME.fullmatch(name):  # it is a part of paths in the guest, and of its tests
+        raise UserError(f"{path}: {quoted(printable(name.encode()))} is no name of a module")
+    return Loaded(name, Path(path), parameters, data, info)
 
 
 def _check(module: Loaded, kernel: str, arch: str, wanted: str) -> None:

@@ -115,6 +115,19 @@ def test_refusals(asked: str, said: str, kernel: Path, tmp_path: Path) -> None:
     assert str(caught.value).endswith("(--modules)")
 
 
+@pytest.mark.parametrize("name", ["../init", "a b", "x;reboot", "x" * 56, "\x1b[2J"])
+def test_a_name_that_would_lead_elsewhere_in_the_guest(
+    name: str, kernel: Path, tmp_path: Path
+) -> None:
+    """What a module says of itself is a stranger's word, and the proof is in the same archive."""
+    (tmp_path / "x.ko").write_bytes(images.module(name, MAGIC))
+    with pytest.raises(
+        UserError, match=r"x.ko: '.*' is no name of a module .--modules.$"
+    ) as caught:
+        commands(kernel, f"{tmp_path}/x.ko")
+    assert str(caught.value).isprintable()
+
+
 def test_a_kernel_that_loads_none(kernel: Path) -> None:
     kernel.write_bytes(images.elf(images.load(16 << 20, images.LINUX)))
     with pytest.raises(UserError, match=r"loads no modules .it is without CONFIG_MODULES"):
