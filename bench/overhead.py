@@ -2,10 +2,14 @@
 
     .venv/bin/python -m bench.overhead [--rounds 20] [--json FILE] [KERNEL]
 
-Owns timing whole commands that boot nothing: help, boots that are refused (no such file, no kernel,
-a KERNEL that finds no room), the check of a boot image, shell completion. They take turns with
-`python -c pass`, whose median is the yardstick, so that a busy host disturbs all of them alike. CPU
-time is user and system time of the command and all that it started.
+Owns timing whole commands that boot nothing (help, boots that are refused: no such file, no kernel,
+a KERNEL that finds no room; the check of a boot image, shell completion), and a case of KERNEL, one
+of many of a process, without what QEMU takes. All of them take turns with `python -c pass`, whose
+median is the yardstick, so that a busy host disturbs all alike.
+
+CPU time is user and system time: of a command and all that it started; of a case, what the harness
+uses from its first to its last step, also beside a QEMU that runs. The wall time of a case is what
+lies outside of QEMU's life.
 """
 
 from __future__ import annotations
@@ -23,16 +27,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from bootproof.harness.case import Case
+from bootproof.harness.cases.from_kernel import case_of
 from bootproof.harness.exitcode import OK, USAGE
+from bootproof.harness.prove import prove
 
 _PYTHON: Final = (sys.executable, "-P")
 _BOOTPROOF: Final = (*_PYTHON, "-m", "bootproof.harness.cli")
 _YARDSTICK: Final = "python -c pass"
+_CASE: Final = "a case, without QEMU"
 
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """What one command took once, in seconds."""
+    """What a command, or a case, took once, in seconds."""
 
     cpu: float
     wall: float
@@ -68,20 +76,31 @@ def took(words: Sequence[str], code: int) -> Took:
     return Took(usage.ru_utime + usage.ru_stime, wall)
 
 
+def took_case(case: Case, directory: Path) -> Took:
+    """What a case takes beside QEMU. Raises ChildProcessError when it does not boot."""
+    began = time.process_time()
+    proven = prove(case, directory)
+    if proven.outcome is None or not proven.verdict.passed:
+        raise ChildProcessError(f"{case.id}: {proven.verdict.value}: {proven.reason}")
+    wall = proven.host_seconds - proven.outcome.costs.qemu_seconds
+    return Took(time.process_time() - began, wall)
+
+
 def measure(kernel: str, rounds: int) -> Mapping[str, Sequence[Took]]:
-    """What each command took, in each round; one that is not counted comes before them."""
+    """What each took, in each round; one that is not counted comes before them."""
+    case = case_of(kernel, {"profile": "fast"}, "boot")
     with tempfile.TemporaryDirectory() as name:
         all_of_them = commands(kernel, Path(name))
-        turns = [
-            {what: took(words, code) for what, (code, words) in all_of_them.items()}
-            for _ in range(rounds + 1)
-        ]
-    return {what: [turn[what] for turn in turns[1:]] for what in all_of_them}
+        turns = []
+        for _ in range(rounds + 1):
+            turn = {what: took(words, code) for what, (code, words) in all_of_them.items()}
+            turns.append(turn | {_CASE: took_case(case, Path(name) / "case")})
+    return {what: [turn[what] for turn in turns[1:]] for what in turns[0]}
 
 
 def show(rows: Mapping[str, Sequence[Took]]) -> None:
     """Prints medians as multiples of the yardstick's, with the lowest and highest."""
-    print(f"{'':30} CPU time                     wall time")
+    print(f"{'':30} CPU time                 wall time")
     for what, each in rows.items():
         cpu = _multiples([one.cpu for one in each], [one.cpu for one in rows[_YARDSTICK]])
         wall = _multiples([one.wall for one in each], [one.wall for one in rows[_YARDSTICK]])
