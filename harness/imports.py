@@ -117,9 +117,22 @@ def _from_core(request: Request, source: ImageSource) -> Imported:
         for load in core.loads:
             _copy(source, load, memory)
         seen = _known_better(request, arch, cpus[0])
+        _check_first(source, arch, [seen, *cpus[1:]], memory)
         imported = _imported(request, arch, seen, memory, "core of a machine")
         imported = _with_others(imported, cpus[1:], memory)
         return _without_devices(request, imported, memory)
+
+
+def _check_first(source: ImageSource, arch: str, cpus: Sequence[Seen], memory: GuestMemory) -> None:
+    """Raises UserError for a kernel that stands on another CPU than the one that machines start."""
+    entered = (n for n, seen in enumerate(cpus) if recognised(arch, seen, memory) in PROTOCOLS)
+    first = next(entered, 0) if len(cpus) > 1 else 0
+    if first:
+        raise UserError(
+            f"{source.name}: CPU {first} is led to boot parameters, and CPU 0 is not: the firmware"
+            " took another one than machines start; dump it again where it took CPU 0, or dump a"
+            " guest with one CPU"
+        )
 
 
 def _with_others(imported: Imported, others: Sequence[Seen], memory: GuestMemory) -> Imported:

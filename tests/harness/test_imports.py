@@ -163,6 +163,16 @@ def test_core_of_several_cpus(tmp_path: Path, run: Run) -> None:
     assert codes == ["secondary-cpu", "cpus"]
 
 
+def test_core_whose_kernel_stands_on_another_cpu(tmp_path: Path, run: Run) -> None:
+    with prepared("pvh") as (memory, made):
+        assert isinstance(made.registers, X86Registers)
+        waiting = replace(made.registers, rip=0x9000, rbx=0)
+        (tmp_path / "vm.core").write_bytes(core_of(memory, waiting, made.registers))
+    code, said = run("import", tmp_path / "vm.core", "--out", tmp_path / "image")
+    assert (code, "vm.core: CPU 1 is led to boot parameters, and CPU 0 is not" in said) == (2, True)
+    assert not (tmp_path / "image").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "finding"),
     [
