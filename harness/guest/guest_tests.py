@@ -60,14 +60,25 @@ def summary(tests: Sequence[GuestTest]) -> str:
     )
 
 
-def _of_kernel(transcript: bytes) -> list[GuestTest]:
-    """Those whose results are messages of the kernel; without stamps, what came before init."""
-    said = b"\n".join([line[1] for line in _STAMPED.finditer(transcript)])
-    said = said or transcript[: evidence.proof_start(transcript)]
-    text = _text(said)
-    at = text.find("TAP version")  # what came before may look like anything
-    text = text[text.rfind("\n", 0, at) + 1 :] if at >= 0 else ""
-    return [_in(_KERNEL, test) for test in tap.read(text)] if tap.begins(text, sure=False) else []
+def _of_kernel(transcript: bytes) -> Iterator[GuestTest]:
+    """Those whose results are messages of the kernel; without stamps, what came before init.
+
+    The plan is of the suites that are a part of the kernel: it has run them before it starts init.
+    Those of modules come later, and without one (kunit_exec_run_tests in lib/kunit/executor.c).
+    """
+    start = evidence.proof_start(transcript)
+    boot, later = transcript[:start], transcript[start:]
+    for said in (_messages(boot) or boot, _messages(later)):
+        text = _text(said)
+        at = text.find("TAP version")  # what came before may look like anything
+        text = text[text.rfind("\n", 0, at) + 1 :] if at >= 0 else ""
+        if tap.begins(text, sure=False):
+            yield from (_in(_KERNEL, test) for test in tap.read(text))
+
+
+def _messages(transcript: bytes) -> bytes:
+    """The kernel's messages that have stamps, without these."""
+    return b"\n".join([line[1] for line in _STAMPED.finditer(transcript)])
 
 
 def _of_user(said: bytes, asked: bool) -> Iterator[GuestTest]:

@@ -46,6 +46,34 @@ def test_tests_of_the_kernel() -> None:
     assert told(b"Linux version 6.1.0\r\n" + KUNIT.encode() + PROOF) == wanted
 
 
+MODULE = """\
+    KTAP version 1
+    # Subtest: of-module
+    1..2
+    ok 1 first
+    not ok 2 second
+not ok 3 of-module
+"""
+
+
+def test_tests_of_a_module_are_beyond_the_plan_of_the_boot() -> None:
+    """As kernel 6.1 prints them: nested at once, without a plan, and numbered on."""
+    later = b"".join(b"[    0.8] " + line + b"\r\n" for line in MODULE.encode().splitlines())
+    loaded = begins(1, 1, "insmod of-module.ko") + later + ended(1, 1, 0)
+    wanted = [
+        *told(BOOT + KUNIT_LOG + PROOF),
+        "passed tests of the kernel / of-module / first",
+        "failed tests of the kernel / of-module / second",
+        "passed insmod of-module.ko",
+    ]
+    assert told(BOOT + KUNIT_LOG + PROOF + loaded, asked=True) == wanted
+    # A test in which the kernel dies did not end.
+    died = later[: later.index(b"not ok 2")]
+    assert told(BOOT + KUNIT_LOG + PROOF + died)[-1] == (
+        "failed tests of the kernel / of-module: 1 of 2 tests were run"
+    )
+
+
 def test_what_an_init_prints_after_the_proof() -> None:
     assert told(BOOT + PROOF + TAP) == ["passed one", "failed two"]
     assert told(BOOT + PROOF + TAP.replace(b"1..2", b"1..3"))[-1] == (
