@@ -96,6 +96,7 @@ class Watch:
         self._quiet_since = self._usage
         self._executed_last = self._usage
         self._asleep = 0
+        self._next_look = time.monotonic() + POLL_SECONDS  # at one that is not entered yet
         self._format = dump_format
         self._detector = StuckDetector(dump_format)
         self._idling = IdleDetector(_IDLE_SAMPLES)
@@ -175,10 +176,17 @@ class Watch:
 
     def given_up(self) -> bool:
         """Whether a guest that has not been handed over yet never will be."""
-        if self.shutdown() is not None:
+        if self.shutdown() is not None or self._process.ended():
             return True
-        used = self._process.cpu_seconds()
-        return self._process.ended() or used > self._budget.entry_cpu_seconds
+        if self._process.cpu_seconds() > self._budget.entry_cpu_seconds:
+            return True
+        if time.monotonic() < self._next_look:
+            return False
+        self._next_look = time.monotonic() + POLL_SECONDS
+        asleep = self._process.asleep()  # before it is woken to answer
+        before, self._usage = self._usage, self._measure()
+        self._note_activity(before, self._usage, asleep)
+        return self._parked()
 
     def shutdown(self) -> End | None:
         """What QEMU has said about the machine's end so far; a cause not known is not the guest."""
@@ -215,9 +223,13 @@ class Watch:
                 return end
         if quiet_cpu > self._log_after and self.panicked_unheard(quiet_cpu):
             return End.GUEST_HALTED
+        return End.PARKED if self._parked() else None
+
+    def _parked(self) -> bool:
+        used, budget = self._usage, self._budget
         parked = used.cpu_seconds - self._executed_last.cpu_seconds
         nothing_executed = used.instructions is not None and parked > budget.parked_cpu_seconds
-        return End.PARKED if nothing_executed or self._asleep >= budget.parked_looks else None
+        return nothing_executed or self._asleep >= budget.parked_looks
 
     def _note_activity(self, before: Usage, used: Usage, asleep: bool) -> None:
         if used.console_bytes > before.console_bytes:

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import psutil
 import pytest
@@ -26,7 +26,9 @@ from bootproof.harness.start import Start
 from bootproof.harness.verdict import CodeAnywhere, CodeAt, Verdict
 from bootproof.loader import bootimage
 from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.arch import Stub
 from bootproof.loader.arch.aarch64 import Arm64Registers
+from bootproof.loader.arch.table import ARCHITECTURES
 from tests.builders.guests import (
     BUDGET,
     PSCI_SYSTEM_OFF,
@@ -506,6 +508,31 @@ def test_probe_finds_an_entry_that_is_not_reached(tmp_path: Path) -> None:
     guest = Guest(program("aarch64").halt(), Arm64Registers(GIB + 2 * MIB, pstate=0x3C9))
     outcome = boot(guest, tmp_path, budget=replace(BUDGET, entry_cpu_seconds=0.5))
     assert ended(outcome) == (Verdict.ENTRY_NOT_REACHED, End.NOT_ENTERED)
+
+
+SLEEPS: Final = {  # with nothing that would wake the CPU
+    "x86_64": b"\xfa\xf4\xeb\xfd",  # cli; hlt; jmp to it
+    "aarch64": bytes.fromhex("7f2003d5 ffffff17"),  # wfi; b to it
+    "riscv64": bytes.fromhex("73005010 6ff0dfff"),  # wfi; j to it
+}
+
+
+@pytest.mark.parametrize("arch", SLEEPS)
+def test_probe_does_not_wait_for_a_cpu_that_sleeps_before_the_entry(
+    arch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what it executes, which is nothing: it uses no CPU time that could run out."""
+    architecture = ARCHITECTURES[arch]
+
+    def sleeping(*asked: Any) -> Stub:
+        made: Stub = architecture.stub(*asked)
+        return replace(made, code=SLEEPS[arch])
+
+    monkeypatch.setitem(ARCHITECTURES, arch, replace(architecture, stub=sleeping))
+    budget = Budget(parked_cpu_seconds=0.3, entry_cpu_seconds=60.0, idle_seconds=15.0)
+    outcome = boot(program(arch).halt(), tmp_path, budget=budget)
+    assert ended(outcome) == (Verdict.ENTRY_NOT_REACHED, End.NOT_ENTERED)
+    assert outcome.costs.cpu_seconds < 30
 
 
 # --- nothing is left behind --------------------------------------------------------------------
