@@ -58,7 +58,7 @@ class Pair:
 
 def at_references_place(case: Case) -> Case:
     """The case with the load offset that QEMU's -kernel takes for it."""
-    offset = reference.default_offset(case.arch, case.board, reference.kernel_path(case))
+    offset = reference.default_offset(case.arch, reference.kernel_path(case), case.board)
     return replace(case, offset=offset)
 
 

@@ -77,7 +77,7 @@ def kernel_path(case: Case) -> Path:
     return images.in_format(images.kernel_file(case.kernel_source), case.format).path
 
 
-def default_offset(arch: str, board: str | None, kernel: Path) -> int | None:
+def default_offset(arch: str, kernel: Path, board: str | None = None) -> int | None:
     """linux-loader's kernel_offset for the place where QEMU's -kernel puts this kernel.
 
     The guest-physical base of an Image; None for the other formats, which say so themselves.
@@ -95,7 +95,7 @@ def plan(case: Case, machine: Machine, protocol: str) -> Plan:
     Raises LoaderError for a kernel that cannot be loaded, UserError for one QEMU does not start.
     """
     path = kernel_path(case)
-    offset = default_offset(case.arch, case.board, path)
+    offset = default_offset(case.arch, path, case.board)
     with open_image(path, case.kernel) as source, GuestMemory(machine.banks) as memory:
         loader = assemble.LOADERS[identify_bytes(source.data).format]
         kernel = loader().load(memory, source, kernel_offset=offset)
