@@ -198,7 +198,7 @@ def _lacks(case: Case, file: KernelFile) -> tuple[str, ...]:
     needs = kernel_check.needs(case.arch, case.board)
     try:
         with images.running(file, case.format).open() as kernel:
-            return tuple(kconfig.lacking(kernel.data, needs))
+            return tuple(kconfig.lacking(kconfig.look(kernel.data, needs), needs))
     except (LoaderError, UserError, OSError):  # nothing is known
         return ()
 

@@ -7,10 +7,11 @@ has them all may still fail to boot.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from bootproof.loader.banner import is_linux
 from bootproof.loader.ikconfig import embedded_config, find
 
 
@@ -36,14 +37,36 @@ COMMON: Final = (
 )
 
 
-def lacking(kernel: memoryview, needs: tuple[Need, ...]) -> Iterator[str]:
-    """Each need that an uncompressed kernel does not meet, in words, with the evidence."""
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What the bytes of an uncompressed kernel show of how it was built, whoever asks."""
+
+    # Whether it has Linux's banner.
+    linux: bool
+    # Of the options that were asked for, those that its own configuration sets; None without one.
+    config: Mapping[str, str] | None
+    # Of the texts that were looked for, those that are in it; none where a configuration tells.
+    texts: frozenset[bytes]
+
+
+def look(kernel: memoryview, needs: tuple[Need, ...]) -> Built:
+    """What tells which of these needs an uncompressed kernel meets: all of it is searched."""
     config = embedded_config(kernel)
+    if config is not None:
+        asked = {need.option: config[need.option] for need in needs if need.option in config}
+        return Built(is_linux(kernel), asked, frozenset())
+    texts = {need.text for need in needs if need.text is not None}
+    inside = frozenset(text for text in texts if next(find(kernel, text), None) is not None)
+    return Built(is_linux(kernel), None, inside)
+
+
+def lacking(built: Built, needs: tuple[Need, ...]) -> Iterator[str]:
+    """Each need that a kernel does not meet, in words, with the evidence."""
     for need in needs:
-        if config is not None:
-            value = config.get(need.option, "n")
+        if built.config is not None:
+            value = built.config.get(need.option, "n")
             if value != "y":
                 found = "is a module" if value == "m" else "is not set"
                 yield f"{need.what}: {need.option} {found}, its own configuration says"
-        elif need.text is not None and next(find(kernel, need.text), None) is None:
+        elif need.text is not None and need.text not in built.texts:
             yield f"{need.what}: nothing of {need.option} is in it"

@@ -33,7 +33,7 @@ from bootproof.loader.elf32 import program_headers as program_headers32
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.identify import Format, Identity, identify_bytes, version_string
 from bootproof.loader.image import ImageSource
-from bootproof.loader.kconfig import COMMON, Need, lacking
+from bootproof.loader.kconfig import COMMON, Built, Need, lacking, look
 from bootproof.loader.otherfiles import is_multiboot, program_named_in
 from bootproof.loader.packing import UnpackError
 from bootproof.loader.payload import locate
@@ -75,18 +75,22 @@ class Problem:
         return UnprovableError(f"{PREFIX}{self.why}", file=file, advice=self.advice)
 
 
-def problem(kernel: ImageSource, needs: tuple[Need, ...] = COMMON) -> Problem | None:
+def problem(
+    kernel: ImageSource, needs: tuple[Need, ...] = COMMON, built: Built | None = None
+) -> Problem | None:
     """What stands in the way of a proof, in a kernel that a loader takes; None when nothing does.
 
+    `built` is what kconfig.look says of the kernel and these needs, where that is known already.
     Of a bzImage only that it has a vmlinux inside is asked: ask that as well.
     """
     found = not_a_kernel(kernel)
     identity = identify_bytes(kernel.data)
     if found is not None or identity.format is Format.BZIMAGE:
         return found
-    if not is_linux(kernel.data):
+    built = look(kernel.data, needs) if built is None else built
+    if not built.linux:
         return _no_linux(kernel.data, identity)
-    missing = [*lacking(kernel.data, needs)]
+    missing = [*lacking(built, needs)]
     return Problem(f"it lacks {'; and '.join(missing)}") if missing else None
 
 

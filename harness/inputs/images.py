@@ -158,7 +158,7 @@ def in_format(kernel: KernelFile, format_: str) -> KernelFile:
         steps += 1
         if outer is Format.UNKNOWN or steps > 3:
             raise UserError(f"{kernel.name}: no {format_} kernel in it (it is: {outer})")
-        kernel = _derive(kernel, f"{outer}-{steps}", functools.partial(_unpack, kernel))
+        kernel = derive(kernel, f"{outer}-{steps}", functools.partial(_unpack, kernel))
         outer = _format(kernel)
     return kernel
 
@@ -202,7 +202,7 @@ def symbols_of(kernel: KernelFile) -> Symbols | None:
     if own is not None or not symbols.can_be_found():
         return own
     find = functools.partial(symbols.find, kernel.content.path)
-    return symbols.read(_derive(kernel, f"{_format(kernel)}-symbol-table", find).content.path)
+    return symbols.read(derive(kernel, f"{_format(kernel)}-symbol-table", find).content.path)
 
 
 @functools.cache
@@ -213,7 +213,7 @@ def variant(kernel: KernelFile, name: str) -> KernelFile:
     def write(path: Path) -> None:
         path.write_bytes(change(kernel.content.path.read_bytes()))
 
-    return _derive(kernel, f"{_format(kernel)}-{name}", write)
+    return derive(kernel, f"{_format(kernel)}-{name}", write)
 
 
 def _format(kernel: KernelFile) -> Format:
@@ -225,7 +225,7 @@ def _unpack(packed: KernelFile, target: Path) -> None:
         unpack_to(image, target)
 
 
-def _derive(kernel: KernelFile, what: str, write: Callable[[Path], None]) -> KernelFile:
+def derive(kernel: KernelFile, what: str, write: Callable[[Path], None]) -> KernelFile:
     """What is made of a kernel, out of the cache if it is there and as it was made."""
     cache = Cache(default_cache_dir())
     made = cache.file(kernel.sha256, what, write, room=DERIVED)

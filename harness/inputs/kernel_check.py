@@ -7,17 +7,21 @@ say is bootproof.loader.provable's; this adds what our machines are.
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.inputs import images
 from bootproof.harness.inputs.images import KernelFile
+from bootproof.kernels.errors import FetchError
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.identify import Format, identify
 from bootproof.loader.image import ImageSource
-from bootproof.loader.kconfig import COMMON, Need
+from bootproof.loader.kconfig import COMMON, Built, Need, look
 from bootproof.loader.provable import Problem, not_a_kernel, problem
 from bootproof.loader.unpack import uki_parts, unpack_fully
 
@@ -80,10 +84,35 @@ def _problem(
     """The first of all questions that a kernel which is not packed has no good answer to."""
     kernel = images.in_format(file, format_.value)
     found = _asked(kernel, not_a_kernel) or _unknown_cpu(arch)
-    found = found or _asked(kernel, functools.partial(problem, needs=needs(arch, board)))
+    if found is None:
+        wanted = needs(arch, board)
+        built = _built(kernel, wanted)
+        found = _asked(kernel, functools.partial(problem, needs=wanted, built=built))
     if found is None and arch and format_ not in ARCHES[arch].formats:
         return Problem(f"a vmlinux of {arch} has no boot protocol; give its Image")
     return found
+
+
+def _built(kernel: KernelFile, wanted: tuple[Need, ...]) -> Built | None:
+    """What the kernel shows of how it was built: to search all of it takes longer than the rest of
+    a refusal. What is in a file with this hash, and what is not, stays true. None where the cache
+    cannot be used.
+    """
+    asked = repr([(need.option, need.text) for need in wanted])
+    what = f"{identify(kernel.content.path).format}-{hashlib.sha256(asked.encode()).hexdigest()}"
+
+    def write(path: Path) -> None:
+        with kernel.open() as image:
+            built = look(image.data, wanted)
+        texts = sorted(text.hex() for text in built.texts)
+        path.write_text(json.dumps([built.linux, built.config, texts]), "utf-8")
+
+    try:
+        made = images.derive(kernel, what, write)
+        linux, config, texts = json.loads(made.content.path.read_text("utf-8"))
+    except (FetchError, OSError, ValueError):
+        return None
+    return Built(linux, config, frozenset(map(bytes.fromhex, texts)))
 
 
 def _asked(kernel: KernelFile, question: Callable[[ImageSource], Problem | None]) -> Problem | None:

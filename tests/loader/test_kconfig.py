@@ -9,7 +9,7 @@ import pytest
 from bootproof.harness.arch.table import ARCHES
 from bootproof.loader.banner import is_linux
 from bootproof.loader.ikconfig import embedded_config, find
-from bootproof.loader.kconfig import COMMON, Need, lacking
+from bootproof.loader.kconfig import COMMON, Need, lacking, look
 
 EVERYTHING = b"Linux version 6.1 \0 serial8250 uart-pl011 no cpio magic loadavg"
 SET = {need.option: "y" for need in COMMON} | {"CONFIG_SERIAL_8250_CONSOLE": "y"}
@@ -25,7 +25,7 @@ def configured(options: dict[str, str]) -> bytes:
 
 
 def words(kernel: bytes, needs: tuple[Need, ...] = NEEDS) -> list[str]:
-    return list(lacking(memoryview(kernel), needs))
+    return list(lacking(look(memoryview(kernel), needs), needs))
 
 
 def test_a_kernel_with_everything_lacks_nothing() -> None:
