@@ -46,6 +46,7 @@ from tests.builders.guests import (
 )
 from tests.builders.programs import host_program
 from tests.harness.guest.test_logbuffer import FIRST, ring
+from tests.harness.qemu.test_machine import skip_without
 
 WRITERS: Final = ROOT / "examples"
 LANGUAGES: Final = ("c", "rs")
@@ -479,6 +480,7 @@ def test_banks_of_any_size(
     banks: list[tuple[int, int]], machine_: str, tmp_path: Path, run: Run
 ) -> None:
     """The machine has RAM wherever the image has some, and maybe more."""
+    skip_without(machine_.partition(", ")[0])
     places = tuple(Bank(base, size, 8192 + base) for base, size in banks)
     high = [(max(base, MIB), base + size) for base, size in banks if base + size > MIB]
     ram = ((0, 0x9FC00), *((base, end - base) for base, end in high))
