@@ -261,6 +261,8 @@ def proof_initramfs(tmp_path: Path) -> MakeProofInitramfs:
         from bootproof.harness import command_line, prepare
         from bootproof.harness.arch.table import ARCHES
         from bootproof.harness.errors import UserError
+        from bootproof.harness.host.files import read_given
+        from bootproof.harness.inputs.images import LARGEST_INITRD
         from bootproof.harness.qemu.machine import Machine
 
         arch = arch or next(iter(ARCHES))
@@ -268,10 +270,7 @@ def proof_initramfs(tmp_path: Path) -> MakeProofInitramfs:
             if arch not in ARCHES:
                 raise UserError(f"proof_initramfs: {arch!r} is not one of {', '.join(ARCHES)}")
             file = next(files)
-            try:
-                own = Path(initrd).read_bytes() if initrd is not None else b""
-            except OSError as error:
-                raise UserError(f"{initrd}: {error.strerror}") from error
+            own = b"" if initrd is None else read_given(Path(initrd), LARGEST_INITRD)
             Machine.check_board(ARCHES[arch], machine)
             file.write_bytes(prepare.evidence_archive(arch, machine) + own)
         words = f"{command_line.RDINIT} {command_line.NONCE}{secrets.token_hex(16)}"

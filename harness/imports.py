@@ -18,7 +18,7 @@ from typing import Any, Final
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
 from bootproof.harness.host import rundir
-from bootproof.harness.host.files import disk_errors
+from bootproof.harness.host.files import disk_errors, open_given, read_given
 from bootproof.harness.qemu.gdbstub import GdbError
 from bootproof.harness.qemu.remote import RemoteStub
 from bootproof.loader import bootimage, strictjson
@@ -94,7 +94,8 @@ def import_image(request: Request) -> Imported:
 
 def _from_file(request: Request) -> Imported:
     assert request.source is not None
-    with open_image(request.source) as source:
+    name = str(request.source)
+    with open_given(request.source) as file, open_image(file, name, allow_empty=True) as source:
         if is_core(source.data):
             return _from_core(request, source)
         check_ram_only(source.data)
@@ -153,9 +154,14 @@ def _with_others(imported: Imported, others: Sequence[Seen], memory: GuestMemory
 
 def _from_ram(request: Request, source: ImageSource) -> Imported:
     arch = _arch_of(request)
-    places = request.ram or (Range(ARCHES[arch].ram_base(), source.size // _PAGE * _PAGE),)
+    if not source.size or (request.ram is None and source.size % _PAGE):
+        raise UserError(
+            f"{source.name}: has {source.size} bytes, and RAM has some multiple of {_PAGE}; give a"
+            " core, or a file with nothing but RAM (--ram says what of it that is)"
+        )
+    places = request.ram or (Range(ARCHES[arch].ram_base(), source.size),)
     needed = sum(place.size for place in places)
-    if not needed or needed > source.size:
+    if needed > source.size:
         raise UserError(
             f"{source.name}: has {format_size(source.size)}, but RAM {_listed(places)} has"
             f" {format_size(needed)} (--ram)"
@@ -166,7 +172,22 @@ def _from_ram(request: Request, source: ImageSource) -> Imported:
             _copy(source, Load(place, offset, place.size), memory)
             offset += place.size
         seen = _known_better(request, arch, Seen({}))
-        return _imported(request, arch, seen, memory, "file of RAM")
+        imported = _imported(request, arch, seen, memory, "file of RAM")
+        if request.ram is None:
+            _check_one_piece(imported.image, source, memory)
+        return imported
+
+
+def _check_one_piece(image: BootImage, source: ImageSource, memory: GuestMemory) -> None:
+    """Raises UserError where the guest is told of RAM behind a gap, and the file has no gaps."""
+    told = boot_parameters(image.protocol, image.cpus[0], memory).ram or ()
+    end = max(bank.range.end for bank in memory.banks)
+    behind = any(area.start >= end for area in told)
+    if behind and sum(area.size for area in told) <= source.size:
+        raise UserError(
+            f"{source.name}: the guest is told of RAM at {_listed(told)}, which is not in one piece"
+            " as the file is; say where its parts belong (--ram START-END,START-END)"
+        )
 
 
 def _copy(source: ImageSource, load: Load, memory: GuestMemory) -> None:
@@ -334,14 +355,11 @@ def _known_better(request: Request, arch: str, seen: Seen) -> Seen:
 
 
 def _registers(file: Path, arch: str) -> dict[str, Any]:
+    raw = read_given(file, _MOST_REGISTERS, "--registers")
     try:
-        with file.open("rb") as stream:
-            raw = stream.read(_MOST_REGISTERS + 1)
-        if len(raw) > _MOST_REGISTERS:
-            raise ValueError(f"is larger than {format_size(_MOST_REGISTERS)}")
         return some_from_json(ARCHITECTURES[arch].registers, strictjson.parse(raw))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: {getattr(error, 'strerror', None) or error}") from error
+    except ValueError as error:
+        raise UserError(f"{file}: {error} (--registers)") from error
 
 
 def _arch_of(request: Request) -> str:

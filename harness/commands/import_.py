@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from bootproof.harness import places
 from bootproof.harness.commands import Command
 from bootproof.harness.exitcode import OK
 
@@ -86,6 +88,9 @@ def _ranges(text: str) -> tuple[Range, ...]:
         if last < first:
             raise ValueError(f"{part!r}: ends before it begins")
         found.append(Range.between(first, last + 1))
+    for area, following in pairwise(sorted(found)):
+        if area.overlaps(following):
+            raise ValueError(f"{area} and {following} overlap")
     return tuple(found)
 
 
@@ -116,7 +121,7 @@ def _print(imported: Imported, out: Path) -> None:
         print(f"left out  {area!s:<24} no RAM of the kernel's")
     rules.print_marks(image)
     print(f"image     {one_line(str(out))}")
-    print(f"run it    {shlex.join(['bootproof', 'run', one_line(str(out))])}")
+    print(f"run it    {places.COMMAND} run {shlex.quote(one_line(str(out)))}")
 
 
 COMMAND: Final = Command(

@@ -111,7 +111,7 @@ def has_init(path: Path) -> bool:
 
 
 def _initrd(path: Path) -> tuple[bytes, bool]:
-    data = read_given(path, _LARGEST_INITRD, "--initrd")
+    data = read_given(path, LARGEST_INITRD, "--initrd")
     if not data:
         raise UserError(f"{path}: is empty (--initrd)")
     digest = hashlib.sha256(data).digest()
@@ -123,19 +123,13 @@ def _initrd(path: Path) -> tuple[bytes, bool]:
     return data, _SOUND_ARCHIVES[digest]
 
 
-_LARGEST_INITRD: Final = 1 << 30  # bytes; it is read whole, and has to fit into a guest's RAM
+LARGEST_INITRD: Final = 1 << 30  # bytes; it is read whole, and has to fit into a guest's RAM
 _SOUND_ARCHIVES: Final[dict[bytes, bool]] = {}  # and whether each has an /init
 
 
 def read_dtb(path: Path) -> bytes:
     """A user's device tree. Raises UserError."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MOST_DTB + 1)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror} (--dtb)") from error
-    if len(data) > _MOST_DTB:
-        raise UserError(f"{path}: is larger than {_MOST_DTB >> 20} MiB (--dtb)")
+    data = read_given(path, _MOST_DTB, "--dtb")
     try:
         DeviceTree.parse(data)
     except LoaderError as error:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bootproof.harness.errors import UsageError
+from bootproof.harness.errors import UsageError, UserError
+from bootproof.harness.host.files import read_given
 from bootproof.harness.host.rundir import RESULT
 from bootproof.harness.marks import Mark
 from bootproof.harness.results import results
@@ -117,11 +118,11 @@ def _failures(run: Path) -> list[Failure]:
 def _read(path: Path) -> dict[str, Any]:
     """The result.json of one run. Raises UsageError."""
     try:
-        with path.open("rb") as file:
-            result = json.loads(file.read(_RESULT_LIMIT))
-    except (OSError, ValueError, RecursionError) as error:
-        why = error.strerror if isinstance(error, OSError) else "is no JSON"
-        raise UsageError(f"{path}: {why} (--same-as)") from error
+        result = json.loads(read_given(path, _RESULT_LIMIT, "--same-as"))
+    except UserError as error:
+        raise UsageError(str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: is no JSON (--same-as)") from error
     kinds = {"verdict": str, "problem": str | None}
     if not isinstance(result, dict) or any(
         name not in result or not isinstance(result[name], kind) for name, kind in kinds.items()

@@ -6,6 +6,7 @@ that resets the machine, one that was cut short as by a build that broke.
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 from collections.abc import Sequence
@@ -271,3 +272,11 @@ def test_rows_that_are_none(
         code = int(str(end.code))
     assert code == 2
     assert told in capsys.readouterr().err
+
+
+def test_failure_in_a_fifo_is_not_waited_for(
+    tmp_path: Path, offline: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    assert cli.main(["bisect", "one", "two", "--same-as", str(tmp_path / "fifo")]) == 2
+    assert "fifo: is not a regular file" in capsys.readouterr().err

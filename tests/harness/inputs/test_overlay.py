@@ -87,7 +87,7 @@ def test_what_is_refused(what: str, words: str, tmp_path: Path) -> None:
         (None, "No such file"),
         (b"", "no device tree|too short"),
         (b"\xd0\x0d\xfe\xed" + bytes(60), "device tree"),
-        (bytes(3 << 20), "is larger than 2 MiB"),
+        (bytes(3 << 20), "more than 2 MiB are not read"),
     ],
 )
 def test_device_trees_that_are_none(content: bytes | None, words: str, tmp_path: Path) -> None:
@@ -96,3 +96,9 @@ def test_device_trees_that_are_none(content: bytes | None, words: str, tmp_path:
         path.write_bytes(content)
     with pytest.raises(UserError, match=f"a.dtb: .*(?:{words}).*--dtb"):
         images.read_dtb(path)
+
+
+def test_device_tree_in_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.dtb")
+    with pytest.raises(UserError, match=r"a.dtb: is not a regular file; .*\(--dtb\)"):
+        images.read_dtb(tmp_path / "a.dtb")
