@@ -128,6 +128,9 @@ def load(memory: GuestMemory, source: ImageSource, assembly: Assembly) -> Kernel
     if not assembly.request.unsafe:
         check_complete(source)
     kernel = loader().load(memory, source, kernel_offset=assembly.kernel_offset)
+    if not kernel.footprint.size:
+        what = "no part of it is loaded (a vmlinux has PT_LOAD segments with bytes in the file)"
+        raise UnloadableError(what, field="p_type")
     if assembly.pvh_relocate and loader is Elf and assembly.kernel_offset is not None:
         unsafe = assembly.request.unsafe
         kernel = relocated(kernel, source, assembly.kernel_offset, unsafe=unsafe)

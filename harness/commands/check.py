@@ -8,7 +8,7 @@ from typing import Final
 
 from bootproof.harness.commands import Command
 from bootproof.harness.commands.run import KERNEL_HELP
-from bootproof.harness.exitcode import NOT_AS_EXPECTED, OK
+from bootproof.harness.exitcode import CANNOT_TELL, NOT_AS_EXPECTED, OK
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +18,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """0 when no rule is broken, whatever is tolerated."""
+    """0 when no rule is broken, whatever is tolerated; with no rule to hold it against nobody can
+    tell.
+    """
     from bootproof.harness.report import rules
     from bootproof.loader import bootimage, conformance
     from bootproof.loader.boot_parameters import reader
@@ -38,7 +40,10 @@ def _run(arguments: argparse.Namespace) -> int:
         rules.print_marks(image)
         print(rules.text(directory, image, found))
     broken = any(finding.grade is Grade.VIOLATION for finding in found)
-    return NOT_AS_EXPECTED if broken else OK
+    if broken:
+        return NOT_AS_EXPECTED
+    compared = arguments.kernel is not None or image.protocol != bootimage.NO_PROTOCOL
+    return OK if compared else CANNOT_TELL
 
 
 COMMAND: Final = Command(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from bootproof.loader.bootimage import NO_PROTOCOL, BootImage
 from bootproof.loader.errors import one_line
@@ -19,9 +20,15 @@ def text(directory: Path, image: BootImage, found: Sequence[RuleFinding]) -> str
         lines.append(f"{'':<9} {finding.section}")
     if not found:
         known = image.protocol != NO_PROTOCOL
-        nothing = "every rule of its protocol holds" if known else "no protocol, no rules to check"
+        nothing = "every rule of its protocol holds" if known else _NO_RULES
         lines.append(f"{one_line(str(directory))}: {nothing}")
     return "\n".join(lines)
+
+
+_NO_RULES: Final = (
+    "no protocol, no rules to check: nothing is known of it"
+    " ($.protocol of boot.json, or import --protocol)"
+)
 
 
 def as_json(found: Sequence[RuleFinding]) -> str:

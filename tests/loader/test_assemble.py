@@ -56,6 +56,13 @@ def assembled(
     return assemble(kernel, Assembly(machine or x86(), BootRequest(**wanted), **how), directory)
 
 
+def test_kernel_of_which_nothing_is_loaded(tmp_path: Path) -> None:
+    """Its boot image had a region of no bytes, which no reader of boot images takes."""
+    with pytest.raises(LoaderError, match="no part of it is loaded"):
+        assembled(images.elf(images.load(16 * MIB, b"")), tmp_path, protocol="linux64")
+    assert not [*tmp_path.iterdir()]
+
+
 # --- what comes out ----------------------------------------------------------------------------
 
 

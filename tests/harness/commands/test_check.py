@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bootproof.harness import cli
+from bootproof.harness import cli, exitcode
 from bootproof.loader import bootimage
 from bootproof.scenarios.museum import Exhibit
 from bootproof.scenarios.museum.table import EXHIBITS
@@ -72,8 +72,9 @@ def test_registers_that_follow_no_protocol(
     bootimage.save(replace(image, protocol=bootimage.NO_PROTOCOL), tmp_path)
     kernel = tmp_path / "vmlinux"
     kernel.write_bytes(images.elf(images.load(16 << 20, b"\1" * 0x4000), entry=16 << 20))
-    assert cli.main(["check", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.endswith(": no protocol, no rules to check\n")
+    assert cli.main(["check", str(tmp_path)]) == exitcode.CANNOT_TELL
+    assert "no protocol, no rules to check: nothing is known of it" in capsys.readouterr().out
+    assert cli.main(["check", str(tmp_path), "--json"]) == exitcode.CANNOT_TELL
     assert cli.main(["check", str(tmp_path), "--kernel", str(kernel)]) == 1
 
 
