@@ -77,7 +77,7 @@ def read(data: bytes, file: str) -> ModuleInfo:
         if not header.e_ident.startswith(ELF_MAGIC) or header.e_type != _ET_REL or not little64:
             raise ModuleError("is no kernel module: no relocatable 64-bit ELF file", file=file)
         facts = _facts(_modinfo(data, header))
-    except (struct.error, IndexError) as error:
+    except (struct.error, IndexError, OverflowError) as error:  # beyond the file, or beyond any
         raise ModuleError("is cut off", file=file, advice=GET_AGAIN) from error
     if "vermagic" not in facts:
         raise ModuleError("is no kernel module: it has no vermagic in .modinfo", file=file)

@@ -45,6 +45,14 @@ def test_a_module_that_is_cut_off_anywhere_is_refused() -> None:
             kmodule.read(data[:end], "it")
 
 
+@pytest.mark.parametrize("place", [1 << 20, (1 << 63) - 1, (1 << 64) - 1])
+def test_a_table_of_sections_beyond_the_file(place: int) -> None:
+    data = bytearray(images.module("loop", MAGIC))
+    data[0x28:0x30] = place.to_bytes(8, "little")  # e_shoff
+    with pytest.raises(ModuleError, match="it: is cut off"):
+        kmodule.read(bytes(data), "it")
+
+
 @pytest.mark.parametrize("text", [MAGIC, "6.1.0-test SMP aarch64", "6.1.0-test "])
 def test_what_a_kernel_wants(text: str) -> None:
     """Among other texts with its release: its banner, and paths."""
