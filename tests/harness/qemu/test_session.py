@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import psutil
 import pytest
 
+from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import NOBODY, is_root
 from bootproof.harness.host.rundir import CONSOLE, RUN_LOG
 from bootproof.harness.observation import Budget, End, Placement
+from bootproof.harness.qemu.binary import find_qemu
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.placement import guest_ram, place_image, write
 from bootproof.harness.qemu.session import Session
@@ -127,3 +131,45 @@ def test_ended_while_nobody_listens(number: int, end: End, tmp_path: Path) -> No
 
         seen, _ = running.observe(steps)
     assert (seen.end, seen.exit_code) == (end, -9 if number == signal.SIGKILL else None)
+
+
+# --- page sizes of CPU models --------------------------------------------------------------------
+
+# Arm ARM (DDI 0487), ID_AA64MMFR0_EL1: where the field of a page size is, and what it says of a CPU
+# that lacks it.
+GRANULES: Final = {"4K": (28, 0xF), "16K": (20, 0x0), "64K": (24, 0xF)}
+
+
+def models_of_64_bits() -> list[str]:
+    command = [find_qemu("aarch64").path, "-cpu", "help"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    narrow = r"arm|cortex-(a7|a8|a9|a15|[mr]\d+f?)$|pxa|sa11|ti925"
+    return [name for name in said.split()[2:] if not re.match(narrow, name)]
+
+
+def granules(model: str, directory: Path) -> int:
+    """Its ID_AA64MMFR0_EL1."""
+    found: dict[str, int] = {}
+    computer = replace(machine("aarch64"), cpu=model)
+    with session(program("aarch64").reset(), directory, computer) as running:
+
+        def steps(watch: Watch) -> Ending:
+            found.update(running.gdb.system_registers(["ID_AA64MMFR0_EL1"]))
+            return watch.stop(End.ENTERED)
+
+        running.observe(steps)
+    return found["ID_AA64MMFR0_EL1"]
+
+
+def test_which_cpus_lack_a_page_size(tmp_path: Path) -> None:
+    """Asked of each model: the table says no more and no less."""
+    lacking: dict[str, set[str]] = {}
+    for model in models_of_64_bits():
+        (tmp_path / model).mkdir()
+        has = granules(model, tmp_path / model)
+        for size, (bit, none) in GRANULES.items():
+            if has >> bit & 0xF == none:
+                lacking.setdefault(size, set()).add(model)
+    assert "cortex-a57" in lacking["16K"]
+    known = ARCHES["aarch64"].without_pages
+    assert lacking == {size: names & {*models_of_64_bits()} for size, names in known.items()}
