@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import select
 import socket
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -51,6 +52,8 @@ class Monitor:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._incoming = select.poll()
+        self._incoming.register(sock, select.POLLIN)
         self._loop = asyncio.new_event_loop()
         self._client = QMPClient("bootproof")
         self._client.logger.disabled = True
@@ -116,10 +119,16 @@ class Monitor:
         """
         if self._hopeless(False):
             raise MonitorError("QMP: QEMU is not waited for any longer")
-        if not self._received:
+        if not self._received and self._is_spoken_to(seconds):
             with signals.held():
                 self._loop.run_until_complete(self._listen(seconds))
         return bool(self._received)
+
+    def _is_spoken_to(self, seconds: float) -> bool:
+        """Whether there is something for the loop, which is not run for nothing: that takes many
+        times as long as a look at the socket.
+        """
+        return not self._listener.empty() or bool(self._incoming.poll(seconds * 1000))
 
     async def _listen(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
