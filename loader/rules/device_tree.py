@@ -41,11 +41,11 @@ def look(read: Read, address: int, pointer: str, section: str) -> DeviceTree | R
     """The tree at a guest-physical address, or why there is none."""
     raw = read(address, Header.SIZE)
     header = Header.from_bytes(raw) if raw else None
-    if not address:  # arch/arm64/mm/mmu.c: fixmap_remap_fdt
-        return violation(DTB, f"{pointer} is 0, which is no device tree to a kernel", section)
     if header is None or header.magic != device_tree.MAGIC:
         what = f"{pointer} {address:#x} does not point to a device tree in RAM"
         return violation(DTB, what, section, address=address)
+    if not address:  # arch/arm64/mm/mmu.c: fixmap_remap_fdt
+        return violation(DTB, f"{pointer} is 0, which is no device tree to a kernel", section)
     size, limit = header.totalsize, device_tree.DTB_MAX
     if size > limit:
         what = f"the device tree has {size:#x} bytes, more than 2 MiB"
