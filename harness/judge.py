@@ -63,7 +63,9 @@ def _with_tests(
         return verdict, reason, ()
     from bootproof.harness.guest import guest_tests  # few guests run tests
 
-    tests = guest_tests.find(seen.transcript, asked=asked, ended=not _stays(seen))
+    cut = seen.console_lost or (verdict.of_host and seen.end.of_host)
+    ended = not _stays(seen)
+    tests = guest_tests.find(seen.transcript, asked=asked, ended=ended, cut=cut)
     failed = guest_tests.failures(tests)
     if verdict.passed and failed:
         return Verdict.TESTS_FAILED, f"{failed} ({reason})", tests
@@ -133,8 +135,10 @@ def _after_proof(
         if program is not None and seen.end.of_host and kernellog.orderly_end(after) is None:
             cut, why = _ended(seen)  # nobody knows what it would have come to
             return cut, f"{why}; before that {proved}"
-        stays = program is not None and _stays(seen)
-        return Verdict.BOOTED, f"{proved}; {program} did not end by itself" if stays else proved
+        if program is not None and _stays(seen):
+            limit = f": {seen.end.value}" if seen.end is End.CONSOLE_LIMIT else ""
+            proved += f"; {program} did not end by itself{limit}"
+        return Verdict.BOOTED, proved
     talked = command_line.talks(expected.cmdline) and then.failure is not Kind.INIT
     counts = program is not None or talked
     failed = _FAILED[then.failure] if counts and then.failure else Verdict.BOOTED
@@ -146,7 +150,8 @@ def _after_proof(
 def _stays(seen: Observation) -> bool:
     """Whether a guest has proved its boot and not ended: not even with the kernel's word for it."""
     after = seen.transcript[evidence.proof_end(seen.transcript) :]
-    return seen.end is End.PROOF and kernellog.orderly_end(after) is None
+    given_up = seen.end in (End.PROOF, End.CONSOLE_LIMIT)
+    return given_up and kernellog.orderly_end(after) is None
 
 
 def _booted(expected: Expected, said: GuestEvidence) -> str:

@@ -30,14 +30,17 @@ _KERNEL: Final = "tests of the kernel"
 _USER: Final = "tests"
 
 
-def find(transcript: bytes, *, asked: bool = False, ended: bool = True) -> tuple[GuestTest, ...]:
+def find(
+    transcript: bytes, *, asked: bool = False, ended: bool = True, cut: bool = False
+) -> tuple[GuestTest, ...]:
     """Every test that a guest ran.
 
     `asked` says that there must have been some of `--test`, `ended` whether the guest has ended by
-    itself, as it does behind the last of them: a test can print the lines that frame it.
+    itself, as it does behind the last of them: a test can print the lines that frame it. `cut` says
+    that the host ended it, or lost what it said: what did not come then has not failed.
     """
     after = transcript[evidence.proof_end(transcript) :]
-    tests = [*_of_kernel(transcript), *_of_user(_MESSAGE.sub(b"", after), asked)]
+    tests = [*_of_kernel(transcript, cut), *_of_user(_MESSAGE.sub(b"", after), asked, cut)]
     if asked and not ended and not any(test.failed for test in tests):
         tests.append(GuestTest("--test", Status.FAILED, "the guest did not end behind the last"))
     return tuple(_kept([test if test.name else _unnamed(test) for test in tests]))
@@ -60,7 +63,7 @@ def summary(tests: Sequence[GuestTest]) -> str:
     )
 
 
-def _of_kernel(transcript: bytes) -> Iterator[GuestTest]:
+def _of_kernel(transcript: bytes, cut: bool) -> Iterator[GuestTest]:
     """Those whose results are messages of the kernel; without stamps, what came before init.
 
     The plan is of the suites that are a part of the kernel: it has run them before it starts init.
@@ -68,12 +71,13 @@ def _of_kernel(transcript: bytes) -> Iterator[GuestTest]:
     """
     start = evidence.proof_start(transcript)
     boot, later = transcript[:start], transcript[start:]
-    for said in (_messages(boot) or boot, _messages(later)):
+    for said, whole in ((_messages(boot) or boot, bool(later)), (_messages(later), False)):
         text = _text(said)
         at = text.find("TAP version")  # what came before may look like anything
         text = text[text.rfind("\n", 0, at) + 1 :] if at >= 0 else ""
         if tap.begins(text, sure=False):
-            yield from (_in(_KERNEL, test) for test in tap.read(text))
+            tests = tap.read(text, cut=cut and not whole)
+            yield from (_in(_KERNEL, test) for test in tests)
 
 
 def _messages(transcript: bytes) -> bytes:
@@ -81,24 +85,25 @@ def _messages(transcript: bytes) -> bytes:
     return b"\n".join([line[1] for line in _STAMPED.finditer(transcript)])
 
 
-def _of_user(said: bytes, asked: bool) -> Iterator[GuestTest]:
+def _of_user(said: bytes, asked: bool, cut: bool) -> Iterator[GuestTest]:
     frames = [*_FRAME.finditer(said)]
-    if asked and not frames:
+    if asked and not frames and not cut:
         yield GuestTest("--test", Status.FAILED, "no test began")
     if not frames and not asked:
         text = _text(said)
-        yield from tap.read(text) if tap.begins(text, sure=False) else ()
+        yield from tap.read(text, cut=cut) if tap.begins(text, sure=False) else ()
     begins = {int(f[1]): f for f in reversed(frames) if f[3] is not None}
     ends = {int(f[1]): f for f in frames if f[4] is not None}
     total = max((int(frame[2]) for frame in frames), default=0)
-    for number in sorted({*begins, *ends}):
+    for number in sorted(ends if cut else {*begins, *ends}):
         start, end = begins.get(number), ends.get(number)
         following = begins.get(number + 1)
         stop = end.start() if end else following.start() if following else len(said)
         between = said[start.end() if start else stop : stop]
         name = _text(start[3]).strip() if start else f"test {number}"
         yield from _of_command(name, _text(_FRAME.sub(b"", between)), int(end[4]) if end else None)
-    if missing := total - len({*begins, *ends}):
+    missing = 0 if cut else total - len({*begins, *ends})
+    if missing:
         yield GuestTest("--test", Status.FAILED, f"{missing} of {total} never began")
     if frames and len(ends) == total:  # what runs then may be the user's own init
         rest = _text(said[frames[-1].end() :])

@@ -21,7 +21,7 @@ from typing import Final
 _PREFIX: Final = re.compile(r"(?: |# )*")
 _SUBTEST: Final = re.compile(r"((?: |# )*)# Subtest:[ \t]*(.*)")
 _VERSION: Final = re.compile(r"K?TAP version \d+\s*")
-_PLAN: Final = re.compile(r"1\.\.(\d{1,9})\s*(?:#\s*(.*))?")
+_PLAN: Final = re.compile(r"1\.\.(\d{1,100})\s*(?:#\s*(.*))?")
 _RESULT: Final = re.compile(r"(not )?ok\b(?:[ \t]+(\d{1,9}))?(?:[ \t]+-)?(?:[ \t]+(.*))?")
 _DIRECTIVE: Final = re.compile(r"(?:^|\s)#\s*([A-Za-z]+)\b[:,]?\s*(.*)$")
 _BAIL_OUT: Final = re.compile(r"Bail out!\s*(.*)", re.IGNORECASE)
@@ -65,9 +65,12 @@ def begins(text: str, *, sure: bool) -> bool:
     return any(p.fullmatch(_body(line)[1]) for line in text.split("\n") for p in patterns)
 
 
-def read(text: str) -> list[GuestTest]:
-    """Every test of the lines, in order: of a group its members, and itself where it failed."""
-    reader = _Reader()
+def read(text: str, *, cut: bool = False) -> list[GuestTest]:
+    """Every test of the lines, in order: of a group its members, and itself where it failed.
+
+    `cut` says that lines are missing at the end: then what did not come has not failed.
+    """
+    reader = _Reader(cut=cut)
     for line in text.split("\n"):
         reader.line(line.rstrip("\r"))
     return reader.end()
@@ -98,7 +101,8 @@ class _Group:
 
 
 class _Reader:
-    def __init__(self) -> None:
+    def __init__(self, *, cut: bool) -> None:
+        self._cut = cut
         self._open: list[_Group] = []
         self._all: list[GuestTest] = []
         self._stopped = False
@@ -122,7 +126,12 @@ class _Reader:
 
     def end(self) -> list[GuestTest]:
         while self._open:
-            self._close(self._open.pop())
+            group = self._open.pop()
+            if self._cut:
+                tests = self._open[-1].tests if self._open else self._all
+                tests += _named(group.tests, group.name)
+            else:
+                self._close(group)
         return self._all
 
     def _group(self, width: int) -> _Group:

@@ -25,8 +25,9 @@ def ended(number: int, of: int, code: int) -> bytes:
     return f"\r\nbootproof: test {number}/{of} ended with {code}\r\n".encode() * 2
 
 
-def told(transcript: bytes, *, asked: bool = False) -> list[str]:
-    return [f"{t.status.value} {t}" for t in guest_tests.find(transcript, asked=asked)]
+def told(transcript: bytes, *, asked: bool = False, cut: bool = False) -> list[str]:
+    found = guest_tests.find(transcript, asked=asked, cut=cut)
+    return [f"{test.status.value} {test}" for test in found]
 
 
 def test_tests_of_the_kernel() -> None:
@@ -134,6 +135,19 @@ def test_what_counts_for_nothing() -> None:
 )  # fmt: skip
 def test_commands(said: bytes, wanted: list[str]) -> None:
     assert told(BOOT + PROOF + said, asked=True) == wanted
+
+
+def test_what_the_host_cut_short_has_not_failed() -> None:
+    """Of each kind what has ended counts, and nothing that did not come."""
+    kernel = BOOT + b"".join(KUNIT_LOG.splitlines(keepends=True)[:7])
+    assert told(kernel, cut=True) == [
+        "passed tests of the kernel / list-kunit-test / list_test_init"
+    ]
+    assert any(line.startswith("failed") for line in told(kernel))
+    assert told(BOOT + PROOF + b"TAP version 13\r\n1..3\r\nok 1 a\r\n", cut=True) == ["passed a"]
+    said = begins(1, 3, "a") + ended(1, 3, 0) + begins(2, 3, "b") + b"1..2\r\nok 1 x\r\n"
+    assert told(BOOT + PROOF + said, asked=True, cut=True) == ["passed a"]
+    assert told(BOOT + PROOF, asked=True, cut=True) == []
 
 
 def test_failures_come_before_all_that_is_too_much() -> None:

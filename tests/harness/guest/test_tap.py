@@ -130,6 +130,10 @@ def told(text: str) -> list[str]:
         ),
         ("1..2\nok 2 b\nok 1 a\n", ["passed b", "passed a"]),
         ("1..1\nok 2 a suite of a module\n", ["passed a suite of a module"]),
+        (
+            "1..99999999999\nok 1 a\n",
+            ["passed a", "failed : 1 of 99999999999 tests were run"],
+        ),
         ("1..2\nok 1 a\nok\n", ["passed a", "passed test 2"]),
     ],
 )  # fmt: skip
