@@ -56,6 +56,19 @@ def test_a_failing_boot_shows_its_reason_and_run_directory(suite: Environment) -
     assert "run directory " in said.stdout
 
 
+def test_a_test_that_talks_to_its_guest(suite: Environment) -> None:
+    (suite.cwd / "test_talk.py").write_text(
+        "def test_it(start_guest):\n"
+        "    guest = start_guest('6.1-cloud-amd64', profile='fast')\n"
+        "    guest.expect('guest# ')\n"
+        "    guest.sendline('uname -m')\n"
+        "    guest.expect('x86_64\\n')\n"
+        "    guest.sendline('exit')\n"
+        "    assert guest.wait().verdict == 'booted'\n"
+    )
+    assert "1 passed" in suite.must("pytest", "-q")
+
+
 def test_mistakes_are_one_line(suite: Environment) -> None:
     (suite.cwd / "test_boot.py").write_text(
         "def test_name(kernel):\n    kernel('6.66')\n"
