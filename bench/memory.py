@@ -27,7 +27,7 @@ from bootproof.loader.address import MIB
 
 TARGET = 150 * MIB  # for 16 cases
 
-_MATRIX = (
+MATRIX = (
     "import sys; from bootproof.harness.suite import matrix; sys.exit(matrix._pytest(sys.argv[1:]))"
 )
 
@@ -58,7 +58,7 @@ def measure(count: int, kernel: str) -> tuple[int, int]:
         case_file.write_cases(file, cases)
         options = MatrixOptions(Path(directory) / "out", jobs=count)
         words = matrix.arguments(matrix.Selection(options), file)
-        command = [sys.executable, "-c", _MATRIX, *words]
+        command = [sys.executable, "-c", MATRIX, *words]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
             while process.poll() is None:
                 try:

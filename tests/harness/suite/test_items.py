@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,8 +69,16 @@ def run(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def collected(directory: Path, *options: str) -> list[str]:
-    done = run(directory, "--collect-only", *options)
-    return [line for line in done.stdout.splitlines() if "::" in line]
+    """The ids of what pytest finds there; in this process, since nothing is started."""
+    out, modules = io.StringIO(), dict(sys.modules)
+    words = ["-q", "-p", "bootproof.harness.plugin", "--capture=no", "--collect-only", *options]
+    try:
+        with contextlib.chdir(directory), contextlib.redirect_stdout(out):
+            assert pytest.main(words) == pytest.ExitCode.OK
+    finally:
+        for name in sys.modules.keys() - modules.keys():  # of the tests there
+            del sys.modules[name]
+    return [line for line in out.getvalue().splitlines() if "::" in line]
 
 
 def test_a_file_that_nobody_names_is_not_opened(suite: Path) -> None:
