@@ -162,14 +162,20 @@ def _machine(
 
 
 def _room_for(file: Path, image: BootImage, board: str | None) -> tuple[str, int]:
-    """A board, and how much memory it needs to have RAM wherever the image has some.
+    """A board that starts CPUs in the image's mode, and how much memory it needs to have RAM
+    wherever the image has some.
 
-    Raises UserError when `board`, or without one every board, has RAM elsewhere.
+    Raises UserError when `board`, or without one every board, has RAM elsewhere, and when the mode
+    is another one.
     """
     arch = ARCHES[image.arch]
     Machine.check_board(arch, board)
-    wanted = joined(image.ram)
-    fits = {name: size for name in arch.boards if (size := _memory_for(arch, name, wanted))}
+    wanted, mode = joined(image.ram), image.cpus[0].mode
+    alike = [name for name in arch.boards if _starts_in(arch, name, mode)]
+    fits = {name: size for name in alike if (size := _memory_for(arch, name, wanted))}
+    if board is not None and board not in alike:
+        hint = f"; --machine {next(iter(fits))} does" if fits else ""
+        raise UserError(f"{file}: $.cpus[0]: the CPU is in {mode}, and {board} starts none{hint}")
     if board is None:
         best = sorted(fits, key=lambda name: (fits[name], name != arch.board))
         if best:
@@ -184,6 +190,11 @@ def _room_for(file: Path, image: BootImage, board: str | None) -> tuple[str, int
         f"{file}: $.banks: RAM at {_listed(wanted)}, but {name} with the most it can have,"
         f" {format_size(most)}, has it at {has}{hint}"
     )
+
+
+def _starts_in(arch: Arch, board: str, mode: str) -> bool:
+    """Whether a board's CPUs can be brought to a mode; there is no way up, nor down from EL2."""
+    return arch.boards[board].hypervisor == (mode == arch.hypervisor_mode)
 
 
 def _memory_for(arch: Arch, board: str, wanted: Sequence[Range]) -> int | None:

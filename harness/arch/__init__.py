@@ -182,6 +182,8 @@ class Arch:
     guest_ends_qemu: bool = False
     # Whether QEMU's own -kernel runs a firmware before the kernel that tells it of the machine.
     firmware: bool
+    # The CPU mode in which the boards for a hypervisor start their CPUs, and none of the others.
+    hypervisor_mode: str | None = None
     # Why a record cannot be debugged backwards, if it cannot.
     no_way_back: str = ""
     # Why QEMU's own -kernel is only compared in real time, if it is.

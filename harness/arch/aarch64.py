@@ -105,6 +105,7 @@ AARCH64: Final = Arch(
     cpu_limit=8,  # of the GICv2 that `virt` has by default
     smp_repeats=True,
     firmware=False,
+    hypervisor_mode="EL2",
     system_ram=_system_ram,
     cmdline="panic=-1",
     fast=FAST,

@@ -25,6 +25,7 @@ from bootproof.harness.qemu.placement import PlacedImage, place_image
 from bootproof.loader import bootimage, initramfs
 from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.arch import Registers
+from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import Bank, GuestMemory
@@ -488,6 +489,25 @@ def test_banks_of_any_size(
     result = run(guest.write(tmp_path / "image"), "--only-handover")
     assert result.verdict.startswith("handed-over: ")
     assert machine_ in result.said("machine")
+
+
+@pytest.mark.parametrize(("pstate", "board"), [(0x3C5, "virt"), (0x3C9, "virt,virtualization=on")])
+def test_machine_starts_its_cpus_in_the_mode_of_the_image(
+    pstate: int, board: str, tmp_path: Path, run: Run
+) -> None:
+    """At EL1 or at EL2: from neither a CPU of the other board can be brought to the other."""
+    code = program("aarch64").halt()
+    directory = tmp_path / "image"
+    directory.mkdir()
+    Guest(code, Arm64Registers(code.entry, pstate=pstate)).write(directory, machine("aarch64"))
+    result = run(directory, "--only-handover")
+    assert result.verdict.startswith("handed-over: ")
+    assert f", {board}, " in result.said("machine")
+    (other,) = {"virt", "virt,virtualization=on"} - {board}
+    refused = run(directory, "--machine", other)
+    level = pstate >> 2 & 3
+    says = f"$.cpus[0]: the CPU is in EL{level}, and {other} starts none; --machine {board} does\n"
+    assert (refused.code, refused.error.partition("boot.json: ")[2]) == (USAGE, says)
 
 
 BOARDS = ("q35", "pc", "microvm")
