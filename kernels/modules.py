@@ -33,6 +33,7 @@ MOST: Final = 256 << 20  # bytes of a module; amdgpu with debug data has 100 MiB
 _FILE: Final = re.compile(r"([^/]+)\.ko(?:\.(?:xz|gz|zst))?", re.DOTALL)
 _MAGIC: Final = {b"\xfd7zXZ\0": "xz", b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst"}
 _BUILT_IN: Final = "modules.builtin"  # Documentation/kbuild/kbuild.rst
+_LIB: Final = ("lib/modules", "usr/lib/modules")  # beside /boot
 _LIST: Final = "modules.list"  # what a package's are called in the cache
 
 
@@ -92,10 +93,10 @@ def of_kernel(source: Source, releases: tuple[str, ...]) -> Modules:
         return _in_package(whole, deb.members, source.name)
     if source.build is not None:
         return in_directory(source.build)
-    beside = source.path.absolute().parent.parent  # of /boot, or of /lib/modules/RELEASE
-    roots = [
-        root / lib for root in (beside, Path("/")) for lib in ("lib/modules", "usr/lib/modules")
-    ]
+    own = source.path.absolute().parent
+    if own.name in releases:  # lib/modules/RELEASE
+        return in_directory(own)
+    roots = [root / lib for root in (own.parent, Path("/")) for lib in _LIB]
     tried = dict.fromkeys(root / release for root in roots for release in releases)
     for directory in tried:
         if directory.is_dir():

@@ -116,14 +116,16 @@ class _Search:
     def __init__(self, source: Source, releases: tuple[str, ...]) -> None:
         self._source, self._releases = source, releases
         self._given: dict[str, str] = {}
+        self._parameters: dict[str, str] = {}
         self._found: dict[str, Loaded] = {}
 
     def all(self, lines: list[str]) -> list[Loaded]:
         asked = [each for line in lines if line.strip() for each in self._asked(*_split(line))]
         files = (what for what, _, _ in asked if modules.is_module(what))
         self._given = {modules.name_of(file): file for file in files}
-        for what, parameters, place in asked:
-            self._add(what, parameters, place, ())
+        self._parameters = {modules.name_of(what): words for what, words, _ in asked}
+        for what, _, place in asked:
+            self._add(what, place, ())
         return [*self._found.values()]
 
     def _asked(self, what: str, parameters: str) -> Iterator[tuple[str, str, Modules | None]]:
@@ -142,9 +144,7 @@ class _Search:
         else:
             yield from ((name, parameters, None) for name in what.split(",") if name)
 
-    def _add(
-        self, what: str, parameters: str, place: Modules | None, needed_by: tuple[str, ...]
-    ) -> None:
+    def _add(self, what: str, place: Modules | None, needed_by: tuple[str, ...]) -> None:
         name = modules.name_of(what)
         if name in self._found:
             return
@@ -154,24 +154,35 @@ class _Search:
         if file is None:
             print(f"bootproof: --modules: {name} is built into the kernel", file=sys.stderr)
             return
-        module = _loaded(file, parameters)
+        module = _loaded(file, self._parameters.get(name, ""))
         for other in module.info.depends:
-            self._add(self._given.get(other, other), "", place, (*needed_by, name))
+            self._add(self._given.get(other, other), place, (*needed_by, name))
         self._found[name] = module
 
     def _file(self, name: str, place: Modules | None, needed_by: tuple[str, ...]) -> str | None:
         """The file of a module; None when it is a part of the kernel."""
-        tried = []
-        for where in filter(None, (place, self._kernels)):
-            if path := where.paths.get(name):
-                return str(where.files([path])[path])
-            if name in where.built_in:
-                return None
-            tried.append(where.where)
-        why = f", which {needed_by[-1]} needs" if needed_by else ""
-        near = difflib.get_close_matches(name, self._kernels.paths, 1)
+        tried: list[Modules] = []
+        why = f", which {needed_by[-1]} needs," if needed_by else ""
+        try:
+            for where in self._places(place):
+                if path := where.paths.get(name):
+                    return str(where.files([path])[path])
+                if name in where.built_in:
+                    return None
+                tried.append(where)
+        except FetchError as error:
+            at = f" in {place.where}" if place else ""
+            raise UserError(f"no module {name}{why}{at}; {error}") from error
+        near = difflib.get_close_matches(name, [n for each in tried for n in each.paths], 1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"no module {name}{why}, in {' or '.join(tried)}{hint}")
+        places = " or ".join(each.where for each in tried)
+        raise UserError(f"no module {name}{why} in {places}{hint}")
+
+    def _places(self, first: Modules | None) -> Iterator[Modules]:
+        """Where a module may be; the kernel's own are only looked for when it comes to that."""
+        if first is not None:
+            yield first
+        yield self._kernels
 
     @functools.cached_property
     def _kernels(self) -> Modules:

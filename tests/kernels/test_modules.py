@@ -54,6 +54,8 @@ def test_below_a_directory(tmp_path: Path) -> None:
     check(modules.at(root / "lib"))
     assert modules.in_directory(root / "lib", deep=False).paths == {}
     check(modules.of_kernel(sources.find(str(root / f"boot/vmlinuz-{RELEASE}")), (RELEASE,)))
+    (root / BELOW / "vmlinuz").write_bytes(b"a kernel")
+    check(modules.of_kernel(sources.find(str(root / BELOW / "vmlinuz")), (RELEASE,)))
 
 
 @pytest.mark.parametrize(

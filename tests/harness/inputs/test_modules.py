@@ -53,6 +53,11 @@ def test_by_name_with_what_it_needs_and_its_parameters(kernel: Path) -> None:
     assert commands(kernel, "rng_a rate=9 on") == wanted
     assert commands(kernel, "bus", "rng-a rate=9 on") == [wanted[1], wanted[0], *wanted[2:]]
     assert commands(kernel, "core,ring") == loads("core", "bus", "ring")
+    # Of one that another needs as well, wherever its parameters stand.
+    assert commands(kernel, "ring", "bus x=1") == [
+        "insmod /bootproof/modules/bus.ko x=1",
+        wanted[2],
+    ]
 
 
 def test_files_and_directories_of_the_users(kernel: Path, tmp_path: Path) -> None:
@@ -66,6 +71,20 @@ def test_files_and_directories_of_the_users(kernel: Path, tmp_path: Path) -> Non
     (own / "theirs.ko").rename(tmp_path / "elsewhere" / "theirs.ko")
     files = [f"{own}/mine.ko", f"{tmp_path}/elsewhere/theirs.ko"]
     assert commands(kernel, *files) == loads("theirs", "core", "mine")
+
+
+def test_a_kernel_that_stands_alone(kernel: Path, tmp_path: Path) -> None:
+    """What the user names a place for needs no other one."""
+    (tmp_path / TREE).rename(tmp_path / "own")
+    assert commands(kernel, f"{tmp_path}/own/ring") == loads("bus", "ring")
+    add(tmp_path / "own", "last:gone")
+    said = (
+        r"no module gone, which last needs, in .*/own; .*vmlinux: nothing is known of its modules"
+    )
+    with pytest.raises(UserError, match=said):
+        commands(kernel, f"{tmp_path}/own/last")
+    with pytest.raises(UserError, match=r"^no module ring; .*nothing is known of its modules"):
+        commands(kernel, "ring")
 
 
 def test_what_was_found_is_found_again(kernel: Path) -> None:
@@ -88,7 +107,7 @@ def test_a_part_of_the_kernel(kernel: Path, capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ("rng", r"no module rng, in .*/lib/modules/6.1.0-test; did you mean ring\?"),
+        ("rng", r"no module rng in .*/lib/modules/6.1.0-test; did you mean ring\?"),
         (
             "old/old.ko",
             r"old.ko: is built for the kernel '6.0.0 SMP', and .*vmlinux is '6.1.0-test ",
