@@ -88,7 +88,7 @@ def _run(words: Sequence[str]) -> int:
 
 def _understood(words: Sequence[str]) -> argparse.Namespace:
     try:
-        return whole_parser(words).parse_args(words)
+        return whole_parser(words, words[:1]).parse_args(words)
     except SystemExit as end:
         if end.code == USAGE:
             sys.exit(marks.code_of_mistake(words, USAGE))
@@ -127,8 +127,13 @@ def _lines_of(error: Exception) -> Sequence[str]:
     return (str(error),) if isinstance(error, UserError | LoaderError) else ()
 
 
-def whole_parser(complete: Collection[str] = tuple(COMMANDS)) -> Parser:
-    """The parser of the command line; only commands that are named in `complete` have options."""
+def whole_parser(
+    complete: Collection[str] = tuple(COMMANDS), first: Collection[str] = ()
+) -> Parser:
+    """The parser of the command line; only commands that are named in `complete` have options.
+
+    `first` is the word that it is for: where that is a command, no other is asked for.
+    """
     parser = Parser(
         prog="bootproof",
         description="Proves that a kernel image boots: every offset, every boot protocol.",
@@ -138,7 +143,8 @@ def whole_parser(complete: Collection[str] = tuple(COMMANDS)) -> Parser:
     parser.add_argument("--version", action="version", version=f"bootproof {VERSION}")
     parser.set_defaults(whole_parser=whole_parser)
     commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
-    for name, command in COMMANDS.items():
+    for name in [name for name in COMMANDS if name in first] or COMMANDS:
+        command = COMMANDS[name]
         added = commands.add_parser(
             name,
             usage=command.usage and f"bootproof {name} {command.usage}",
