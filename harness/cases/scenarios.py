@@ -182,9 +182,11 @@ class _ClaimReader:
         short = self._matcher(self.data.get("short", {}), self.where, "short")
         expect = _expectation(self.data.get("expect", {}), self.where)
         used: set[schema.Path] = set()
+        some = False
         for values in self._combinations():
             case = self._case(values, exceptions, expect, why, used)
             if case is not None:
+                some = True
                 is_short = bool(short) and self._matches(short, values)
                 used |= {(*self.where, "short")} if is_short else set()
                 yield Claimed(case, name, why, self.file.line(self.where), is_short)
@@ -194,6 +196,8 @@ class _ClaimReader:
         for where in wheres:
             if where not in used:
                 raise SchemaError((), "matches no case of the claim", (*where, "when"))
+        if not some:
+            self._refuse(None, "has no case: its kernels and exceptions leave none")
 
     # --- axes ---
 

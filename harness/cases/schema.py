@@ -281,6 +281,15 @@ def unknown(what: str, word: str, known: Iterable[str]) -> str:
     return f"unknown {what} {word!r}; {hint}"
 
 
+def _unexpectable(expect: Expectation) -> str | None:
+    """Why nothing can end as expected."""
+    if expect.verdict is Verdict.INTERRUPTED:
+        return "no case can expect interrupted: it says nothing of a guest"
+    if expect.code is not None and expect.verdict is not Verdict.LOAD_REFUSED:
+        return f"a code is of load-refused, not of {expect.verdict.value}"
+    return None
+
+
 def contradiction(case: Case) -> tuple[str, str] | None:
     """A key whose value does not go with another one, and why; None when all can be built."""
     arch = ARCHES[case.arch]
@@ -301,8 +310,8 @@ def contradiction(case: Case) -> tuple[str, str] | None:
         return "profile", "is one of our own command lines; there is a cmdline already"
     if (moved := _moved_twice(case)) is not None:
         return moved
-    if case.expect.code is not None and case.expect.verdict is not Verdict.LOAD_REFUSED:
-        return "expect", f"a code is of load-refused, not of {case.expect.verdict.value}"
+    if (why := _unexpectable(case.expect)) is not None:
+        return "expect", why
     if case.dtb is not None and not arch.device_tree:
         return "dtb", f"kernels of {arch.name} are given no device tree"
     line = command_line.appended(case.cmdline or "", case.append)

@@ -280,6 +280,18 @@ SECOND = '[[claim]]\nname = "two"\nwhy = "w"\nformat = "elf"\nprotocol = "linux6
             EXCEPT.replace('linux64" }', 'linux32" }') + "omit = true",
             "11: claim 'one': matches no case of the claim",
         ),
+        (
+            EXCEPT + "omit = true",
+            "5: claim 'one': has no case: its kernels and exceptions leave no",
+        ),
+        (
+            CLAIM.replace('"6.1-cloud-amd64"', '["default", "!*-amd64"]'),
+            "5: claim 'one': has no case: its kernels and exceptions leave none",
+        ),
+        (
+            CLAIM + 'expect = { verdict = "interrupted" }',
+            "10: claim 'one': expect: no case can expect interrupted: it says nothing of a guest",
+        ),
         (EXCEPT.replace("{ protocol", "{ protcol"), "11: claim 'one': when: unknown key 'protcol'"),
         (EXCEPT + 'kernel = "x"', "10: claim 'one': an exception cannot change the kernel"),
         (CLAIM + 'short = { offset = "1M" }', "10: claim 'one': matches no case of the claim"),
