@@ -49,6 +49,7 @@ def _run(arguments: argparse.Namespace) -> int:
     sought = bisect_options.sought(arguments)
     case, qemus = case_options.case(arguments, "boot")
     from bootproof.harness.host import rundir  # these not for what is no kernel
+    from bootproof.harness.judgement import came_to
     from bootproof.harness.observation import Budget
     from bootproof.harness.prepare import Options
     from bootproof.harness.qemu.talker import TERMINAL
@@ -61,13 +62,24 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     with rundir.held(directory):
         ends = [*(_boot_twice if arguments.twice else _boot_once)(case, directory, options)]
+        code = exitcode.worst(exitcode.of_outcome(came_to(*end)) for end in ends)
+        if code == exitcode.OK and arguments.out is None:
+            _share(directory)
     if sought is not None:
         from bootproof.harness.results.bisection import failure
 
         return bisect_options.code(sought, (failure(*end) for end in ends))
-    from bootproof.harness.judgement import came_to
+    return code
 
-    return exitcode.worst(exitcode.of_outcome(came_to(*end)) for end in ends)
+
+def _share(directory: Path) -> None:
+    """Has a run below our own directory share what it can with the others there."""
+    from bootproof.harness.record import sharing
+
+    store = directory.parent / sharing.STORE
+    for run in (directory, directory / "first", directory / "second"):
+        sharing.share(run, store)
+    sharing.prune(store)
 
 
 def _boot(case: Case, directory: Path, options: Options) -> Proven:

@@ -1,9 +1,10 @@
 """Guest RAM that many runs have in common, kept once: kernels and initrds of cases that passed.
 
-Owns the store beside the run directories of a matrix, its files by what is in them, and how a run
-directory comes to hold a link in place of its own copy. The directory stays complete: moved or
-copied elsewhere it has all of its RAM, and who removes the store removes names, no bytes. Nobody
-writes to these files: they are read-only, ours, and QEMU is given none that has several names.
+Owns the store beside the run directories of a matrix, or of boots, its files by their content, and
+how a run directory comes to hold a link in place of its own copy. The directory stays complete:
+moved or copied elsewhere it has all of its RAM, and who removes the store removes names, no bytes.
+Nobody writes to these files: they are read-only, ours, and QEMU is given none that has several
+names.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from bootproof.harness.record import reproduce
 from bootproof.loader import bootimage
 from bootproof.loader.address import MIB, Range
 from bootproof.loader.bootimage import Backing
+from bootproof.loader.errors import GuestMemoryError
 from bootproof.loader.memory import GuestMemory
 
 STORE: Final = "shared"  # in the directory of a matrix
@@ -87,8 +89,11 @@ def _kept(memory: GuestMemory, part: Range, store: Path) -> Path | None:
     path = store / f"{_name(memory, part)}.img"
     if not path.exists():
         _make(memory, part, path)
-    with GuestMemory.open(path, [(part.start, part.size)]) as kept:
-        return path if _same(memory, kept, part) else None
+    try:
+        with GuestMemory.open(path, [(part.start, part.size)]) as kept:
+            return path if _same(memory, kept, part) else None
+    except GuestMemoryError:  # it was nobody's any more, and has been pruned
+        return None
 
 
 def _name(memory: GuestMemory, part: Range) -> str:

@@ -114,12 +114,15 @@ def test_real_time_shows(bootproof: Run, kernel: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("init", [False, True])
-def test_boot_that_proves_itself(init: bool, bootproof: Run, tmp_path: Path) -> None:
+def test_boot_that_proves_itself(
+    init: bool, bootproof: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From the command line to a right proof, which the kernel finds in its initrd. Of that nothing
-    else is to run without an /init.
+    else is to run without an /init. What it leaves shares its kernel with others of its kind.
     """
     path = tmp_path / "vmlinux"
-    path.write_bytes(vmlinux(X86Program(LOAD).say_initrd().reset()))
+    path.write_bytes(vmlinux(X86Program(LOAD).say_initrd().reset(), memsz=MIB))
+    monkeypatch.setattr(places, "CLONE", tmp_path)
     nonce = nonce_for(Case("x86_64", str(path), "elf", "linux64").id, file_sha256(path))
     following = " bootproof.next=/init" if init else ""
     cmdline = f"quiet rdinit=/bootproof/init bootproof.nonce={nonce}{following}"
@@ -128,7 +131,7 @@ def test_boot_that_proves_itself(init: bool, bootproof: Run, tmp_path: Path) -> 
     (tmp_path / "initrd").write_bytes(initrd_saying(claim.text()) + own)
     said = bootproof(
         *("boot", path, "--protocol", "linux64", "--memory", "32M", "--cmdline", "quiet"),
-        *("--initrd", tmp_path / "initrd", "--out", tmp_path / "run"),
+        *("--initrd", tmp_path / "initrd"),
     )
     assert (said.code, said.err) == (0, ""), said.out
     lines = said.out.splitlines()
@@ -140,7 +143,9 @@ def test_boot_that_proves_itself(init: bool, bootproof: Run, tmp_path: Path) -> 
     assert (
         "entry     registers and RAM at the first instruction are as the boot image says" in lines
     )
-    assert lines[-1] == f"run       {tmp_path / 'run'}"
+    run = Path(lines[-1].removeprefix("run       "))
+    assert run.parent == tmp_path / "build" / "boot"
+    assert (run / "kernel.img").stat().st_nlink == 2
 
 
 def test_boot_that_fails(bootproof: Run, kernel: Path, tmp_path: Path) -> None:

@@ -180,13 +180,18 @@ def test_a_part_of_ram_may_have_a_file_of_its_own(tmp_path: Path) -> None:
     assert (directory / "ram.img").read_bytes() == before
 
 
+def _as_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
         (lambda path: path.unlink(), "cannot open the RAM file: No such file or directory"),
         (lambda path: os.truncate(path, 8191), "has 0x1fff bytes but its banks need 0x2000"),
         (lambda path: (path.unlink(), path.symlink_to("ram.img")), "is a symbolic link"),
-        (lambda path: (path.unlink(), os.mkfifo(path)), "is not a regular file"),
+        (_as_fifo, "is not a regular file"),
     ],
     ids=["missing", "short", "link", "fifo"],
 )

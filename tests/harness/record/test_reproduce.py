@@ -153,7 +153,7 @@ def test_no_word_of_a_stranger_is_a_command(cpu: str, tmp_path: Path) -> None:
     finished("x86_64", tmp_path / "run")
     computer = replace(machine("x86_64"), cpu=cpu)
     launch = Launch((), (0,))
-    placed = PlacedImage(launch, (), (), ())
+    placed = PlacedImage(launch, (), b"", ())
     with GuestMemory(computer.banks) as memory:
         write_script(computer, placed, memory, tmp_path / "run")
     kernel = DirectKernel("a$console$(touch pwned)", "`touch pwned`", cpu)

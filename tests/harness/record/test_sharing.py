@@ -70,7 +70,13 @@ def test_a_run_stays_whole_wherever_it_is(
     assert replay.run(tmp_path / "again") == 0
     assert capsys.readouterr().out.count("identical") == 2
     assert ram(tmp_path / "again") == ram(there)
-    script = ["timeout", "--kill-after=5", "60", there / "qemu.sh", tmp_path / "console"]
+    script: list[str | Path] = [
+        "timeout",
+        "--kill-after=5",
+        "60",
+        there / "qemu.sh",
+        tmp_path / "console",
+    ]
     subprocess.run(script, check=True, capture_output=True)
     assert (tmp_path / "console").read_bytes() == TEXT
     assert ram(tmp_path / "again") == ram(there)

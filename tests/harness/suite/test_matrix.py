@@ -277,8 +277,8 @@ def test_baseline(tmp_path: Path) -> None:
     assert run(tmp_path, *options).returncode == 0
     baseline = tmp_path / "baseline.json"
     (tmp_path / "out" / "results.json").rename(baseline)
-    options = options[2:]  # what is compared came from one process or from another
-    again = run(tmp_path, *options, f"--bootproof=baseline={baseline}")
+    alone = options[2:]  # what is compared came from one process or from another
+    again = run(tmp_path, *alone, f"--bootproof=baseline={baseline}")
     assert again.returncode == 0
     assert "2 cases compared with the run before: 2 same" in again.stdout
 
@@ -286,7 +286,7 @@ def test_baseline(tmp_path: Path) -> None:
     ran = next(case for case in data["cases"] if case["instructions"])
     ran["instructions"] -= 1
     baseline.write_text(json.dumps(data))
-    other = run(tmp_path, *options, f"--bootproof=baseline={baseline}", "--bootproof=ktap=true")
+    other = run(tmp_path, *alone, f"--bootproof=baseline={baseline}", "--bootproof=ktap=true")
     assert other.returncode == 1
     assert f"✗ not deterministic: {ran['case']}" in other.stdout
     assert f" {ran['case']} # not deterministic since the run before: " in other.stdout
@@ -295,7 +295,7 @@ def test_baseline(tmp_path: Path) -> None:
 
     ran["key"]["cpu"] = "another"
     baseline.write_text(json.dumps(data))
-    refused = run(tmp_path, *options, f"--bootproof=baseline={baseline}")
+    refused = run(tmp_path, *alone, f"--bootproof=baseline={baseline}")
     assert refused.returncode == pytest.ExitCode.USAGE_ERROR
     assert "the runs cannot be compared: CPU model: another then, qemu64" in refused.stdout
 
