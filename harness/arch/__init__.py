@@ -38,10 +38,11 @@ _SKIPPED_INITCALLS: Final = (
     *("bpf_rstat_kfunc_init", "bpf_key_sig_kfuncs_init", "kfunc_init", "bpf_prog_test_run_init"),
     *("bpf_tcp_ca_kfunc_init", "cubictcp_register"),
 )
-# Self-tests, security modules, and pages that are zeroed once more than needed. Not among them:
+# Self-tests, security modules, pages that are zeroed once more than needed, and write protection of
+# the kernel itself with its check. Not among them:
 # mitigations=off (patching code costs more than it saves), ftrace=off, apparmor=0 (save nothing).
 FAST: Final = (
-    "cryptomgr.notests security=none init_on_alloc=0"
+    "cryptomgr.notests security=none init_on_alloc=0 rodata=off"
     f" initcall_blacklist={','.join(_SKIPPED_INITCALLS)}"
 )
 
