@@ -30,6 +30,7 @@ from bootproof.loader import strictjson
 RESULTS: Final = "results.json"
 FORMAT: Final = "bootproof results"
 VERSION: Final = 2
+MOST_SHARDS: Final = 9999
 _FILE_LIMIT: Final = 512 << 20
 _BETWEEN_VALUES: Final = (b",", b"[", b"{")
 _MOST_VALUES: Final = 10_000_000  # commas in transcripts, which count too, are few
@@ -474,7 +475,10 @@ def _parse(raw: bytes) -> Results:
     if root.get("format") != FORMAT:
         raise _Foreign(f"$.format: is not {FORMAT!r}: another program's file")
     if version != VERSION:
-        raise ValueError(f"$.version: {strictjson.shown(version)} is not {VERSION}")
+        raise ValueError(
+            f"$.version: {strictjson.shown(version)} is of another bootproof; this one reads"
+            f" {VERSION}: use the one that wrote it"
+        )
     root.pop("$schema", None)
     root.pop(_TOTALS, None)  # follows from the cases
     results = typedjson.from_json(Results, root)
@@ -485,6 +489,9 @@ def _parse(raw: bytes) -> Results:
             raise ValueError(f"{path}.case: {strictjson.shown(case.case)} occurs twice")
         seen.add(case.case)
         _check_end(case, path)
+    shard = results.run and results.run.shard
+    if shard and not 1 <= shard.number <= shard.of <= MOST_SHARDS:
+        raise ValueError(f"$.run.shard: {shard} is none of 1 to {MOST_SHARDS} shards")
     for number, check in enumerate(results.checks):
         strictjson.one_of(check.outcome, f"$.checks[{number}].outcome", judgement.OUTCOMES)
     return results

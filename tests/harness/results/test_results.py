@@ -96,7 +96,7 @@ def test_real_case_follows_the_schema(case: Case, tmp_path: Path) -> None:
         (["cases", 0, "reason"], "\ud800", "$.cases[0].reason: character 0 is half of a pair"),
         (["cases", 0, "stages", 0, "instructions"], True, "expected a whole number, found true"),
         (["cases", 0, "kernel"], [], "$.cases[0].kernel: expected an object, found a list"),
-        (["version"], 3, "$.version: 0x3 is not 2"),
+        (["version"], 3, "$.version: 0x3 is of another bootproof; this one reads 2"),
         (["format"], "other", "$.format: is not 'bootproof results': another program's file"),
     ],
 )
@@ -150,6 +150,23 @@ def test_case_that_contradicts_itself(change: dict[str, Any], said: str, tmp_pat
     with pytest.raises(UserError) as caught:
         results.read(tmp_path)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(("number", "of"), [(0, 0), (3, 2), (1, 10**9)])
+def test_shard_that_is_none(number: int, of: int, tmp_path: Path) -> None:
+    """The first passed for a whole run; to tell which of a billion are missing takes for ever."""
+    data = saved(tmp_path / "results.json", builder.case())
+    data["run"] = {
+        "id": "i",
+        "shared_id": None,
+        "selection": "",
+        "selected": "",
+        "planned": 1,
+        "shard": {"number": number, "of": of},
+    }
+    (tmp_path / "results.json").write_text(json.dumps(data))
+    with pytest.raises(UserError, match=rf"\$\.run\.shard: {number}/{of} is none of 1 to 9999"):
+        results.read(tmp_path)
 
 
 def test_check_with_an_outcome_that_is_none(tmp_path: Path) -> None:
