@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bootproof.kernels import content, deb, given, scratch, sources, unpacking
-from bootproof.kernels.cache import FILES, Cache, default_cache_dir
+from bootproof.kernels.cache import FILES, Cache, default_cache_dir, disk_error
 from bootproof.kernels.content import Content
 from bootproof.kernels.errors import BadSource, FetchError
 from bootproof.kernels.fetch import Fetcher
@@ -146,7 +146,7 @@ def _in_package(package: Content, members: Members, shown: str) -> Modules:
     def write(target: Path) -> None:
         lines: list[str] = []
         for member in members(package.path):
-            if is_module(member.name):
+            if is_module(member.name) and member.open is not None and member.name.isprintable():
                 lines.append(member.name)
             elif member.name.endswith(f"/{_BUILT_IN}") and member.open is not None:
                 text = member.open().read(CHUNK).decode("utf-8", "replace")
@@ -163,13 +163,18 @@ def _in_package(package: Content, members: Members, shown: str) -> Modules:
 def _taken(package: Content, members: Members, wanted: list[str]) -> Mapping[str, Path]:
     """Files of a package, in one pass over it where they are not in the cache."""
     cache = Cache(default_cache_dir())
-    missing = {path for path in wanted if cache.find(package.sha256, path) is None}
-    with scratch.directory(cache.root / FILES) as draft:
-        for member in members(package.path) if missing else ():
-            if member.name in missing:
-                unpacking.copy(member, draft / name_of(member.name), MOST)
+    missing = [path for path in wanted if cache.find(package.sha256, path) is None]
+    try:
+        with scratch.directory(cache.root / FILES) as draft:
+            # Never by a name of the package's.
+            drafts = {path: draft / str(number) for number, path in enumerate(missing)}
+            for member in members(package.path) if missing else ():
+                if member.name in drafts:
+                    unpacking.copy(member, drafts[member.name], MOST)
 
-        def move(path: str) -> Callable[[Path], object]:
-            return lambda target: shutil.move(draft / name_of(path), target)
+            def move(path: str) -> Callable[[Path], object]:
+                return lambda target: shutil.move(drafts[path], target)
 
-        return {path: cache.file(package.sha256, path, move(path)).path for path in wanted}
+            return {path: cache.file(package.sha256, path, move(path)).path for path in wanted}
+    except OSError as error:
+        raise disk_error(error, cache.root) from error

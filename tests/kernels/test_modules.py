@@ -72,6 +72,21 @@ def test_in_a_package(
     check(modules.at(package))
 
 
+@pytest.mark.parametrize("name", ["..ko", "...ko", "a\nb.ko", "caf\udce9.ko", "-rf.ko"])
+def test_names_of_a_package_lead_nowhere(name: str, tmp_path: Path) -> None:
+    package = tmp_path / "k_1_amd64.deb"
+    package.write_bytes(
+        deb_of(KERNEL | {f"{BELOW}/{name}": b"module", f"{BELOW}/loop.ko": b"loop"})
+    )
+    found = modules.at(package)
+    files = found.files(found.paths.values())
+    listed = {"loop": b"loop"} | (
+        {} if not name.isprintable() else {modules.name_of(name): b"module"}
+    )
+    assert {key: modules.read(files[path]) for key, path in found.paths.items()} == listed
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["cache", "k_1_amd64.deb"]
+
+
 def test_in_a_build_directory(tmp_path: Path) -> None:
     root = unfold(tmp_path / "root")
     (root / "arch/x86/boot").mkdir(parents=True)

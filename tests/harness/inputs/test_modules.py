@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,10 @@ from bootproof.harness.cases.from_kernel import case_of
 from bootproof.harness.commands import case_options
 from bootproof.harness.errors import UserError
 from bootproof.harness.inputs import modules
+from bootproof.kernels import modules as places
+from bootproof.kernels.errors import DiskFull
 from tests.builders import images
+from tests.kernels.debian import deb_of
 
 MAGIC = "6.1.0-test SMP preempt mod_unload "
 KERNEL = images.elf(images.load(16 << 20, images.LINUX + b"\0" + MAGIC.encode() + b"\0"))
@@ -151,6 +155,15 @@ def test_a_kernel_that_loads_none(kernel: Path) -> None:
     kernel.write_bytes(images.elf(images.load(16 << 20, images.LINUX)))
     with pytest.raises(UserError, match=r"loads no modules .it is without CONFIG_MODULES"):
         commands(kernel, "core")
+
+
+def test_a_disk_without_room(disk: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    package = disk(200) / "k_1_amd64.deb"
+    package.write_bytes(deb_of({f"{TREE}/loop.ko": bytes(1 << 20)}))
+    monkeypatch.setenv("BOOTPROOF_CACHE", str(package.parent / "cache"))
+    found = places.at(package)
+    with pytest.raises(DiskFull, match=r"^no room for .*: No space left on device"):
+        found.files(found.paths.values())
 
 
 def test_more_than_anybody_wants(
