@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from bootproof.harness import cli, places
+from bootproof.harness.inputs import kernel_check
 from bootproof.loader.provable import PREFIX
 from tests.builders import packings
 from tests.builders.images import LINUX, elf, image, load
@@ -76,6 +77,32 @@ def test_every_command_has_the_same_reason(content: bytes, why: str, run: Run) -
     code, text = run(content, "inspect", THING)
     assert (code, f"{PREFIX}{why}" in text) == (0, True), text
     assert not Path("image").exists()
+
+
+@pytest.mark.parametrize("content", [NO_INITRAMFS, NO_SERIAL_PORT])
+def test_a_kernel_is_searched_once_whoever_asks(
+    content: bytes, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is another process's as well: it lies in the cache, with the kernel's hash."""
+    first = run(packed(content), "boot", THING)
+    kernel_check.check.cache_clear()
+    monkeypatch.setattr(kernel_check, "look", None)
+    assert run(packed(content), "boot", THING) == first
+    assert "it lacks " in first[1]
+    assert run(packed(content + b"other"), "boot", THING)[0] == 125  # there it is called
+
+
+def test_a_cache_that_cannot_be_used_keeps_no_kernel_from_being_searched(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("file").touch()
+    for variable, content, why in (
+        ("cache", vmlinux(NO_INITRAMFS), "it lacks an initramfs"),
+        ("file/cache", vmlinux(NO_SERIAL_PORT), "it lacks the driver of the serial port"),
+    ):
+        monkeypatch.setenv("BOOTPROOF_CACHE", str(Path(variable).absolute()))
+        code, text = run(content, "boot", THING)
+        assert (code, why in text) == (2, True), text
 
 
 def test_a_bzimage_of_before_its_header_said_what_it_is_for(run: Run) -> None:
