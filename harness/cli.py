@@ -15,6 +15,7 @@ import importlib
 import keyword
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from bootproof.harness import VERSION, commands, marks
@@ -124,7 +125,17 @@ def _lines_of(error: Exception) -> Sequence[str]:
         return error.lines
     if isinstance(error, MemoryError):
         return ("this process has no memory left",)
+    if isinstance(error, FileNotFoundError) and not _somewhere():
+        return ("the current directory was removed; go to one that is there",)
     return (str(error),) if isinstance(error, UserError | LoaderError) else ()
+
+
+def _somewhere() -> bool:
+    """Whether there is a current directory."""
+    try:
+        return Path.cwd().is_absolute()
+    except FileNotFoundError:
+        return False
 
 
 def whole_parser(

@@ -161,7 +161,8 @@ def choose(config: pytest.Config, items: list[pytest.Item]) -> None:
         if isinstance(item, CaseItem):
             other = first.setdefault(item.case.id, item)
             if other is not item:
-                raise UserError(f"{item.nodeid}: is also the id of {other.nodeid}; label one")
+                both = f"{item.path} and of {other.path}"
+                raise UserError(f"{item.case.id}: is a case of {both}; give one of them a label")
     options = config.stash[OPTIONS]
     if options.only:
         passes = select.filter_for(options.only)

@@ -580,3 +580,16 @@ def test_a_device_tree_where_there_is_none(bootproof: Run, kernel: Path, tmp_pat
         bootproof("boot", kernel, "--dtb", tmp_path / "a.dtb", "--out", tmp_path / "run")
     )
     assert text == "bootproof: --dtb: kernels of x86_64 are given no device tree"
+
+
+def test_a_current_directory_that_was_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    kernel = tmp_path / "vmlinux"
+    kernel.write_bytes(vmlinux(X86Program(LOAD).reset()))
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert cli.main(["boot", str(kernel), "--out", "here"]) == 2
+    said = capsys.readouterr().err
+    assert said == "bootproof: the current directory was removed; go to one that is there\n"
