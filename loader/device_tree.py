@@ -91,7 +91,8 @@ class DeviceTree:
             reservations = list(_reservations(dtb, header.off_mem_rsvmap))
             return cls(nodes, reservations, header.boot_cpuid_phys)
         except (struct.error, ValueError) as error:
-            raise DeviceTreeError(f"the device tree cannot be read: {error}") from error
+            why = "a part of it lies outside" if isinstance(error, struct.error) else error
+            raise DeviceTreeError(f"the device tree cannot be read: {why}") from error
 
     def to_bytes(self) -> bytes:
         """The tree, flattened."""

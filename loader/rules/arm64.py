@@ -20,7 +20,7 @@ from bootproof.loader.rules import (
     secondary,
     violation,
 )
-from bootproof.loader.rules.entry import held_at
+from bootproof.loader.rules.entry import held_at, image_at, into_image
 from bootproof.loader.rules.pieces import INITRD, KERNEL, Piece
 
 _BASE_ALIGNMENT: Final = 2 << 20
@@ -62,13 +62,13 @@ def _mmu_and_caches(hardware: Hardware[Arm64Registers], r: Arm64Registers) -> Fi
 
 def _header(hardware: Hardware[Arm64Registers]) -> ImageHeader | None:
     """The header of an Image, which begins with the first instruction."""
-    raw = hardware.read(hardware.registers.pc, ImageHeader.SIZE)
-    header = ImageHeader.from_bytes(raw) if raw else None
-    return header if header and header.magic == ARM64_MAGIC else None
+    return image_at(hardware, hardware.registers.pc, ARM64_MAGIC)
 
 
 def _image_base(hardware: Hardware[Arm64Registers]) -> Findings:
     header, pc = _header(hardware), hardware.registers.pc
+    if header is None:
+        yield from into_image(hardware, pc, ARM64_MAGIC, _CALL)
     if header and (pc - header.text_offset) % _BASE_ALIGNMENT:
         what = f"the image at {pc:#x} is not 2 MiB-aligned + text_offset"
         yield violation("image-base", what, _CALL, address=pc, value=header.text_offset)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from bootproof.loader.address import Range
+from bootproof.loader.address import Range, align_down
 from bootproof.loader.arch import R
+from bootproof.loader.pe import ImageHeader
 from bootproof.loader.rules import Findings, Hardware, documents, violation
 
 _LOOKED_AT: Final = 16
+_IMAGE_ALIGNMENT: Final = 2 << 20
 
 
 def held_at(hardware: Hardware[R], address: int, section: str) -> Findings:
@@ -24,3 +26,21 @@ def held_at(hardware: Hardware[R], address: int, section: str) -> Findings:
     if kernel is not None and not kernel.contains(Range(address, 1)):
         what = f"the CPU starts at {address:#x}, outside of the region 'kernel' {kernel}"
         yield violation("entry", what, documents.BOOT_IMAGE, address=address)
+
+
+def image_at(hardware: Hardware[R], address: int, magic: int) -> ImageHeader | None:
+    """The header of an Image, which begins with the first instruction."""
+    raw = hardware.read(address, ImageHeader.SIZE)
+    header = ImageHeader.from_bytes(raw) if raw else None
+    return header if header and header.magic == magic else None
+
+
+def into_image(hardware: Hardware[R], pc: int, magic: int, section: str) -> Findings:
+    """For a first instruction with no Image there: whether it is in the middle of one."""
+    kernel = hardware.footprint
+    bases = {align_down(pc, _IMAGE_ALIGNMENT), *([kernel.start] if kernel else [])}
+    for base in sorted(bases):
+        header = image_at(hardware, base, magic)
+        if header and base < pc < base + header.image_size:
+            what = f"the CPU starts at {pc:#x}, {pc - base:#x} bytes into the image at {base:#x}"
+            yield violation("entry", what, section, address=pc, limit=base)

@@ -11,7 +11,7 @@ from typing import Final
 from bootproof.loader.address import Range
 from bootproof.loader.arch.riscv64 import A0, A1, PRIVILEGE_S, RISCV64, RiscvRegisters
 from bootproof.loader.device_tree import DeviceTree
-from bootproof.loader.pe import RISCV64_MAGIC, ImageHeader
+from bootproof.loader.pe import RISCV64_MAGIC
 from bootproof.loader.rules import (
     Findings,
     Hardware,
@@ -22,7 +22,7 @@ from bootproof.loader.rules import (
     secondary,
     violation,
 )
-from bootproof.loader.rules.entry import held_at
+from bootproof.loader.rules.entry import held_at, image_at, into_image
 
 _PMD: Final = 2 << 20
 _COMMAND_LINE_MOST: Final = 1023  # without the NUL
@@ -38,13 +38,13 @@ def riscv64(hardware: Hardware[RiscvRegisters]) -> Findings:
     yield from _hart(hardware, r)
     yield from held_at(hardware, r.pc, _LOCATION)
     yield from secondary.wait(hardware, RISCV64.runs, _ENTRY)
-    raw = hardware.read(r.pc, ImageHeader.SIZE)
-    header = ImageHeader.from_bytes(raw) if raw else None
-    is_image = header is not None and header.magic == RISCV64_MAGIC
-    if is_image and r.pc % _PMD:
+    header = image_at(hardware, r.pc, RISCV64_MAGIC)
+    if header is None:
+        yield from into_image(hardware, r.pc, RISCV64_MAGIC, _LOCATION)
+    elif r.pc % _PMD:
         what = f"the image at {r.pc:#x} is not 2 MiB-aligned"
         yield violation("image-base", what, _LOCATION, address=r.pc)
-    yield from _device_tree(hardware, header.image_size if header and is_image else 0)
+    yield from _device_tree(hardware, header.image_size if header else 0)
 
 
 def _hart(hardware: Hardware[RiscvRegisters], r: RiscvRegisters) -> Findings:

@@ -130,6 +130,11 @@ EXHIBITS: Final = (
         "systemd PR #42463",
     ),
     Exhibit(
+        "entry-behind-the-header",
+        *(ARM64, "the header of the Image is skipped, though it begins with code", "entry"),
+        lambda scene: scene.change(pc=KERNEL + 64),
+    ),
+    Exhibit(
         "image-beyond-ram",
         *(ARM64, "the file fits into a small guest, image_size does not", "kernel"),
         image_at(END - 2 * MIB),

@@ -45,6 +45,11 @@ EXHIBITS: Final = (
         lambda s: s.change(satp=8 << 60 | KERNEL >> 12),
     ),
     Exhibit(
+        "riscv-entry-behind-the-header",
+        *(RISCV64, "the header of the Image is skipped, though it begins with code", "entry"),
+        lambda s: s.change(pc=KERNEL + 64),
+    ),
+    Exhibit(
         "riscv-initrd-in-32-bits",
         *(HIGH, "the initrd lies above 4 GiB, its addresses have 32 bits", "region"),
         lambda s: told_initrd(s, 4),
