@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -32,14 +32,15 @@ from bootproof.harness.qemu.binary import find_qemu, version_text
 _BOOT: Final = (sys.executable, "-P", "-m", "bootproof.harness.cli", "boot")
 _PLAIN: Final = "qemu -kernel"
 _BOARDS: Final = {"x86_64": "pc"}  # QEMU's default there; the only one elsewhere is ours
-_WAYS: Final = {
-    "x86_64": {
-        "boot": (),
-        "boot, fast": ("--profile", "fast"),
-        "boot, fast, ELF by PVH": (*("--profile", "fast", "--format", "elf", "--protocol", "pvh"),),
-    },
-    "aarch64": {"boot": (), "boot, fast": ("--profile", "fast")},
+_FAST: Final = ("--profile", "fast")
+_WAYS: Final[Mapping[str, tuple[str, ...]]] = {"boot": (), "boot, fast": _FAST}
+_MORE_WAYS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    "x86_64": {"boot, fast, ELF by PVH": (*_FAST, "--format", "elf", "--protocol", "pvh")}
 }
+_KERNELS: Final = (
+    *("6.1-cloud-amd64", "newest-cloud-amd64", "6.1-cloud-arm64", "newest-cloud-arm64"),
+    "6.12-riscv64",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def seconds(command: Sequence[str]) -> float:
 
 def measure(kernel: str, rounds: int) -> list[Row]:
     """The plain QEMU first, then each way of ours."""
-    ways = _WAYS[catalogue_file(kernel).arch]
+    ways = {**_WAYS, **_MORE_WAYS.get(catalogue_file(kernel).arch, {})}
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         commands = {_PLAIN: plain_qemu(kernel, directory)}
@@ -111,7 +112,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
-    kernels = arguments.kernels or ["6.1-cloud-amd64", "newest-cloud-amd64", "6.1-cloud-arm64"]
+    kernels = arguments.kernels or _KERNELS
     for arch in sorted({catalogue_file(kernel).arch for kernel in kernels}):
         print(f"{find_qemu(arch).path} {version_text(find_qemu(arch).version)}")
     results = [show(kernel, measure(kernel, arguments.rounds)) for kernel in kernels]
