@@ -34,7 +34,7 @@ OPTIONS = ("--protocol", "linux64", "--memory", "32M")
 GOOD = vmlinux(X86Program(LOAD).say_initrd().reset())
 BAD = vmlinux(X86Program(LOAD).reset())
 CUT = GOOD[:300]
-HANGS = vmlinux_with_text(X86Program(LOAD).say(b"about to hang\n").halt())
+PANICS = vmlinux_with_text(X86Program(LOAD).say(b"Kernel panic - not syncing: x\n").reset())
 
 
 class Repository:
@@ -103,7 +103,7 @@ def test_where_only_broken_builds_are_left_nobody_is_to_blame(tmp_path: Path) ->
 
 def test_another_failure_on_the_way(tmp_path: Path) -> None:
     """It hides the one that is looked for, or is as good as none: the user says which."""
-    repository = Repository(tmp_path, [GOOD, HANGS, HANGS, BAD])
+    repository = Repository(tmp_path, [GOOD, PANICS, PANICS, BAD])
     subprocess.run(repository.boot(), cwd=repository.path, stdout=subprocess.DEVNULL, check=False)
     wanted = tmp_path / "wanted"
     repository.out.rename(wanted)
@@ -189,9 +189,9 @@ def test_matrix(tmp_path: Path) -> None:
 
     assert code(BAD) == 1
     (out / "results.json").rename(tmp_path / "results.json")
-    assert code(HANGS) == 1
-    assert code(HANGS, "--same-as", tmp_path / "results.json") == 125
-    assert code(HANGS, "--same-as", tmp_path / "results.json", "--other-failures", "good") == 0
+    assert code(PANICS) == 1
+    assert code(PANICS, "--same-as", tmp_path / "results.json") == 125
+    assert code(PANICS, "--same-as", tmp_path / "results.json", "--other-failures", "good") == 0
     assert code(BAD, "--same-as", tmp_path / "results.json") == 1
     assert code(CUT) == 125
 
@@ -221,7 +221,7 @@ def test_twelve_images_in_six_boots(
     offline: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two of them cannot be tested; failures of another kind come before the one that is sought."""
-    kinds = [HANGS] * 5 + [CUT] + [HANGS] * 2 + [CUT] + [BAD] * 3
+    kinds = [PANICS] * 5 + [CUT] + [PANICS] * 2 + [CUT] + [BAD] * 3
     paths = row(tmp_path / "builds", kinds)
     out = tmp_path / "out"
     options = ("--memory", "32M", "--out", str(out))

@@ -23,7 +23,7 @@ from bootproof.harness.suite.cluster import client
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB
 from tests.builders.guests import X86Program
-from tests.builders.processes import LOAD, bootproof_matrix, environment, started, vmlinux
+from tests.builders.processes import LOAD, bootproof_matrix, environment, started, vmlinux_with_text
 from tests.builders.programs import host_program
 
 SECONDS = 180
@@ -96,14 +96,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def cases(directory: Path, endless: int = 0) -> list[Case]:
-    """Guests that reset and that halt, and some that never end by themselves."""
-    resets, halts = X86Program(LOAD).say(b"one\n").reset(), X86Program(LOAD).say(b"two\n").halt()
-    kinds = [("resets", resets, Verdict.CPU_RESET), ("halts", halts, Verdict.STUCK)] * 2
+    """Guests that reset and that panic, and some that never end by themselves."""
+    resets = X86Program(LOAD).say(b"one\n").reset()
+    panics = X86Program(LOAD).say(b"Kernel panic - not syncing: two\r\n").reset()
+    kinds = [("resets", resets, Verdict.CPU_RESET), ("panics", panics, Verdict.PANIC)] * 2
     kinds += [("never", X86Program(LOAD).say_for_ever(b"again\n"), Verdict.CONSOLE_LIMIT)] * endless
     made = []
     for number, (name, program, verdict) in enumerate(kinds):
         path = directory / f"{name}.elf"
-        path.write_bytes(vmlinux(program))
+        path.write_bytes(vmlinux_with_text(program))
         wanted = Expectation(verdict, why="a test")
         made.append(
             Case(
@@ -243,7 +244,7 @@ def test_with_tls_only_certificates_of_its_authority_get_in(tmp_path: Path) -> N
         assert "2 of 2 cases as expected" in re.sub(r"\s+", " ", said)
         for settings, told in (
             (client_settings(tmp_path, "strangers.pem", "node"), "certificate does not match"),
-            (client_settings(tmp_path, "ca.pem", "us"), "unknown ca"),
+            (client_settings(tmp_path, "ca.pem", "us"), "must be of one authority"),
             (client_settings(tmp_path, "gone.pem", "node"), f"{tmp_path}/gone.pem: no such file"),
             ({}, "TLS needs DASK_DISTRIBUTED__COMM__TLS__CA_FILE (docs/scale.md)"),
         ):
