@@ -117,6 +117,8 @@ class Budget:
     proven_cpu_seconds: float = 5.0
     # To the kernel's first instruction.
     entry_cpu_seconds: float = 10.0
+    # Looks in a row that find QEMU asleep before that, where the instructions are not counted.
+    entry_looks: int = 200
 
     @classmethod
     def unlimited(cls) -> Budget:

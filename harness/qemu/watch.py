@@ -96,6 +96,7 @@ class Watch:
         self._quiet_since = self._usage
         self._executed_last = self._usage
         self._asleep = 0
+        self._asleep_before_entry = 0
         self._next_look = time.monotonic() + POLL_SECONDS  # at one that is not entered yet
         self._format = dump_format
         self._detector = StuckDetector(dump_format)
@@ -186,7 +187,8 @@ class Watch:
         asleep = self._process.asleep()  # before it is woken to answer
         before, self._usage = self._usage, self._measure()
         self._note_activity(before, self._usage, asleep)
-        return self._parked()
+        self._asleep_before_entry = self._asleep_before_entry + 1 if asleep else 0
+        return self._parked() or self._asleep_before_entry >= self._budget.entry_looks
 
     def shutdown(self) -> End | None:
         """What QEMU has said about the machine's end so far; a cause not known is not the guest."""
