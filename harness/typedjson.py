@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import types
 import typing
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ _LINES: Final = "lines"
 _MOST_ITEMS: Final = 1_000_000
 _TEXT_LIMIT: Final = 8 << 20  # characters
 _INTEGER_LIMIT: Final = 1 << 64
+_FLOAT_LIMIT: Final = 1e15  # of seconds; sums of them are numbers still, and no infinity
 T = TypeVar("T")
 
 
@@ -116,7 +116,7 @@ def _scalar(kind: Any, value: object, path: str) -> Any:
     numeric = not isinstance(value, bool)
     if kind is int and isinstance(value, int) and numeric and 0 <= value < _INTEGER_LIMIT:
         return value
-    if kind is float and isinstance(value, int | float) and numeric and 0 <= value < math.inf:
+    if kind is float and isinstance(value, int | float) and numeric and 0 <= value < _FLOAT_LIMIT:
         return float(value)
     raise ValueError(f"{path}: expected {_NAMES[kind]}, found {strictjson.shown(value)}")
 

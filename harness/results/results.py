@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +32,7 @@ RESULTS: Final = "results.json"
 FORMAT: Final = "bootproof results"
 VERSION: Final = 2
 MOST_SHARDS: Final = 9999
+STARTED: Final = "%Y-%m-%dT%H:%M:%SZ"
 _FILE_LIMIT: Final = 512 << 20
 _BETWEEN_VALUES: Final = (b",", b"[", b"{")
 _MOST_VALUES: Final = 10_000_000  # commas in transcripts, which count too, are few
@@ -489,6 +491,11 @@ def _parse(raw: bytes) -> Results:
             raise ValueError(f"{path}.case: {strictjson.shown(case.case)} occurs twice")
         seen.add(case.case)
         _check_end(case, path)
+    try:
+        datetime.strptime(results.started, STARTED)
+    except ValueError:
+        said = strictjson.shown(results.started)
+        raise ValueError(f"$.started: {said} is no time such as 2026-01-31T23:59:59Z") from None
     shard = results.run and results.run.shard
     if shard and not 1 <= shard.number <= shard.of <= MOST_SHARDS:
         raise ValueError(f"$.run.shard: {shard} is none of 1 to {MOST_SHARDS} shards")

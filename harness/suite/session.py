@@ -174,7 +174,7 @@ class MatrixSession:
             format=results.FORMAT,
             version=results.VERSION,
             bootproof=VERSION,
-            started=self._started.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            started=self._started.strftime(results.STARTED),
             seconds=round(time.monotonic() - self._began, 3),
             complete=len(self._ended) >= self._total,
             cases=tuple(case for _, case in sorted(self._cases.items())),

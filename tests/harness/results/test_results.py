@@ -96,6 +96,12 @@ def test_real_case_follows_the_schema(case: Case, tmp_path: Path) -> None:
         (["cases", 0, "reason"], "\ud800", "$.cases[0].reason: character 0 is half of a pair"),
         (["cases", 0, "stages", 0, "instructions"], True, "expected a whole number, found true"),
         (["cases", 0, "kernel"], [], "$.cases[0].kernel: expected an object, found a list"),
+        (["cases", 0, "cpu_seconds"], 1e308, "$.cases[0].cpu_seconds: expected a number, found 1e"),
+        (
+            ["started"],
+            "2026-02-30T00:00:00Z",
+            '$.started: "2026-02-30T00:00:00Z" is no time such as',
+        ),
         (["version"], 3, "$.version: 0x3 is of another bootproof; this one reads 2"),
         (["format"], "other", "$.format: is not 'bootproof results': another program's file"),
     ],
