@@ -13,6 +13,9 @@ from bootproof.harness.exitcode import OK
 if TYPE_CHECKING:
     from bootproof.kernels.records import LockMode
 
+_FOLDED: Final = ("SUITE", "VERSION", "ABOUT")
+_LINE: Final = 200  # characters
+
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", metavar="NAME", nargs="*", help="default: the default set")
@@ -53,13 +56,16 @@ def _show_catalogue(mirror: str | None, mode: LockMode) -> int:
 
     table = Table(box=None, pad_edge=False)
     for heading in ("NAME", "ARCH", "SUITE", "VERSION", "", "ABOUT"):
-        table.add_column(heading, no_wrap=heading != "ABOUT")
+        table.add_column(heading, no_wrap=heading not in _FOLDED, overflow="fold")
     for row in Fetcher(mirror, lock=mode).list_rows():
         version = row.resolved.version if row.resolved else "not resolved yet"
         state = "cached" if row.cached else "-"
         marks = f"{row.entry.about}{' (default set)' if row.entry.default else ''}"
         table.add_row(row.entry.name, row.entry.arch, row.entry.suite, version, state, marks)
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:  # who reads lines needs them whole
+        console.width = _LINE
+    console.print(table)
     return OK
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bootproof.harness import cli
+from bootproof.kernels.catalog import load_catalog
 
 
 class _Empty(BaseHTTPRequestHandler):
@@ -42,3 +43,18 @@ def test_a_list_has_no_names(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == (
         "bootproof: --list: shows all that there is: leave out the names\n"
     )
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_no_name_of_the_catalogue_is_cut(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are what has to be typed, on a narrow terminal and behind a pipe."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("FORCE_COLOR" if terminal else "NO_COLOR", "1")
+    assert cli.main(["fetch", "--list"]) == 0
+    said = capsys.readouterr().out
+    assert "…" not in said
+    assert {entry.name for entry in load_catalog()} <= {*said.split()}
+    assert terminal or len(said.splitlines()) == 1 + len([*load_catalog()])
