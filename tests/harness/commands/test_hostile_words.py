@@ -46,12 +46,11 @@ def harmless(text: str) -> bool:
 
 
 def test_every_character_there_is() -> None:
-    for number in range(0x110000):
-        if 0xD800 <= number < 0xE000:
-            continue
-        text = chr(number)
-        assert harmless(printable(text.encode())), hex(number)
-        assert harmless(one_line(text)) and "\n" not in one_line(text), hex(number)
+    characters = [chr(number) for number in range(0x110000) if not 0xD800 <= number < 0xE000]
+    for at in range(0, len(characters), 256):
+        text = "".join(characters[at : at + 256])
+        assert harmless(printable(text.encode())), hex(ord(text[0]))
+        assert harmless(one_line(text)) and "\n" not in one_line(text), hex(ord(text[0]))
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)

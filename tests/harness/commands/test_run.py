@@ -11,16 +11,17 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from bootproof import loader
-from bootproof.harness import cli
+from bootproof.harness import boot_image, cli
 from bootproof.harness import run as run_module
 from bootproof.harness.exitcode import USAGE
-from bootproof.harness.observation import Placement
+from bootproof.harness.observation import Budget, Placement
 from bootproof.harness.qemu.placement import PlacedImage, place_image
 from bootproof.loader import bootimage, initramfs
 from bootproof.loader.address import GIB, MIB, Range
@@ -82,8 +83,12 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs `bootproof run DIR OPTIONS`, and sees to it that DIR stays as it is."""
+def run(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs `bootproof run DIR OPTIONS`, and sees to it that DIR stays as it is. A guest that does
+    nothing more is given up soon.
+    """
+    soon = partial(Budget, parked_cpu_seconds=0.3, parked_looks=4)
+    monkeypatch.setattr(boot_image, "Budget", soon)
 
     def call(directory: Path, *options: str) -> Result:
         out = tmp_path / "out"
