@@ -30,7 +30,7 @@ from bootproof.loader.bootimage import BootImage
 from bootproof.loader.corefile import CoreError, Load, check_ram_only, is_core, read_core
 from bootproof.loader.image import ImageSource, open_image
 from bootproof.loader.imports import complete, recognised
-from bootproof.loader.memory import GuestMemory
+from bootproof.loader.memory import GuestMemory, data_extents
 from bootproof.loader.protocols.table import PROTOCOLS, boot_parameters
 
 _PAGE: Final = 0x1000
@@ -191,11 +191,13 @@ def _check_one_piece(image: BootImage, source: ImageSource, memory: GuestMemory)
 
 
 def _copy(source: ImageSource, load: Load, memory: GuestMemory) -> None:
-    """What is not zero, of what a file has of a part of RAM."""
-    for at in range(0, load.in_file, _CHUNK):
-        start = load.offset + at
-        data = bytes(source.data[start : start + min(_CHUNK, load.in_file - at)])
-        memory.write_sparse(load.place.start + at, data)
+    """What is not zero, of what a file has of a part of RAM; its holes are not read."""
+    fd, end = source.fileno(), load.offset + load.in_file
+    whole = [(load.offset, end)]
+    for first, last in whole if fd is None else data_extents(fd, load.offset, end):
+        for at in range(first, last, _CHUNK):
+            data = bytes(source.data[at : min(at + _CHUNK, last)])
+            memory.write_sparse(load.place.start + at - load.offset, data)
 
 
 def _without_devices(request: Request, imported: Imported, memory: GuestMemory) -> Imported:

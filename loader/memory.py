@@ -287,7 +287,7 @@ class GuestMemory:
         The granularity is that of the file system, and no extent crosses a bank.
         """
         for bank in self._banks:
-            extents = _data(self._fd, bank.file_offset, bank.file_offset + bank.size)
+            extents = data_extents(self._fd, bank.file_offset, bank.file_offset + bank.size)
             for start, end in self._io(list, extents):
                 yield Range(bank.base + start - bank.file_offset, end - start)
 
@@ -314,7 +314,9 @@ class GuestMemory:
         try:
             os.ftruncate(fd, self._file_size)
             for bank in self._banks:
-                for start, end in _data(self._fd, bank.file_range.start, bank.file_range.end):
+                for start, end in data_extents(
+                    self._fd, bank.file_range.start, bank.file_range.end
+                ):
                     _copy(self._fd, start, fd, start, end - start)
         except BaseException as error:
             path.unlink()
@@ -481,7 +483,7 @@ def _copy_sendfile(source: int, source_offset: int, target: int, offset: int, co
     return os.sendfile(target, source, source_offset, count)
 
 
-def _data(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+def data_extents(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
     """The file ranges in [start, end) that are not holes."""
     while start < end:
         try:

@@ -130,6 +130,18 @@ def test_files_that_are_not_the_ram_that_is_told(
     assert not (tmp_path / "image").exists()
 
 
+def test_holes_of_a_file_are_not_read(tmp_path: Path, run: Run) -> None:
+    """A snapshot of a large guest is sparse: to read its 512 GiB of zeros would take minutes."""
+    with prepared("pvh") as (memory, made):
+        memory.save(tmp_path / "ram")
+        wanted = contents(memory)
+    os.truncate(tmp_path / "ram", 512 << 30)
+    words = ("--protocol", "pvh", "--entry", hex(made.registers.pc), "--out", tmp_path / "image")
+    code, said = run("import", tmp_path / "ram", *words)
+    assert code == 0, said
+    assert opened(tmp_path / "image")[1] == wanted
+
+
 def test_ram_that_is_told_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--ram", "0-0x1fff,0x1000-0x1fff", "--out", str(tmp_path / "image")]
     with pytest.raises(SystemExit):
