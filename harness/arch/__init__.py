@@ -86,8 +86,8 @@ class Board:
     cpu: str | None = None
     # Its device tree, by its banks and the number of its CPUs, where QEMU makes none.
     tree: Callable[[Banks, int], bytes] | None = None
-    # What else QEMU must be told, so that it asks nothing of the host.
-    words: tuple[str, ...] = ()
+    # What else QEMU must be told, by its version, so that it asks nothing of the host.
+    words: Callable[[Version], tuple[str, ...]] = lambda version: ()
     # That of it where a firmware stays: nothing else can be there.
     firmware: tuple[Region, ...] = ()
     # The first QEMU without it, if there is one.

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from bootproof.harness.arch import Board, SerialPort
+from bootproof.harness.arch import Board, SerialPort, Version
 from bootproof.loader.address import GIB, Banks
 from bootproof.loader.device_tree import RNG_SEED, DeviceTree, Node
 from bootproof.loader.kconfig import Need
@@ -107,6 +107,14 @@ def _memory(bank: tuple[int, int]) -> Node:
     return Node(b"memory@%x" % base, 1, {b"device_type": _texts("memory"), b"reg": reg})
 
 
+def _no_sound(version: Version) -> tuple[str, ...]:
+    """For its DisplayPort, which takes any audiodev before 8.2, and none that it is not told of
+    since then.
+    """
+    machine = ("-machine", "audiodev=none") if version >= (8, 2, 0) else ()
+    return ("-audiodev", "none,id=none", *machine)
+
+
 ZCU102: Final = Board(
     _banks,
     SerialPort(
@@ -122,5 +130,5 @@ ZCU102: Final = Board(
     memory_limit=_LOW_RAM + _HIGH_RAM[1],
     cpu="cortex-a53",
     tree=_tree,
-    words=("-audiodev", "none,id=none"),  # of its DisplayPort
+    words=_no_sound,
 )

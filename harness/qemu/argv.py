@@ -131,7 +131,7 @@ def machine_words(
         *("-smp", str(machine.cpus)),
         *(word for setting in machine.arch.globals for word in ("-global", setting)),
         *(("-bios", machine.arch.bios.option) if machine.arch.bios else ()),
-        *machine.traits.words,
+        *machine.traits.words(machine.qemu.version),
         *_ram_backend(ram, size),
     ]
 

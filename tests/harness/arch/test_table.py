@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from bootproof.harness.arch import PROFILES, Arch
+from bootproof.harness.arch import PROFILES, Arch, Version
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.qemu.argv import machine_words
 from bootproof.harness.qemu.machine import Machine
@@ -127,3 +127,16 @@ def test_what_the_riscv_machine_puts_into_ram_is_reserved(memory: int) -> None:
     assert len(roms) == 2
     kept = [region.range for region in machine.reserved]
     assert [rom for rom in roms if not any(area.contains(rom) for area in kept)] == []
+
+
+# --- what QEMU must be told ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("version", "told"), [((7, 2, 22), False), ((8, 1, 5), False), ((8, 2, 0), True)]
+)
+def test_the_sound_of_zcu102_goes_nowhere(version: Version, told: bool) -> None:
+    """An older QEMU has no such property; a newer one does not start without it."""
+    words = ARCHES["aarch64"].boards["xlnx-zcu102"].words(version)
+    assert words[:2] == ("-audiodev", "none,id=none")
+    assert (words[2:] == ("-machine", "audiodev=none")) is told
