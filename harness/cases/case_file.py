@@ -7,6 +7,7 @@ ends in SUFFIX, which is how bootproof.harness.suite.items knows it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -19,13 +20,14 @@ from bootproof.harness.results.results import write_text
 
 SUFFIX: Final = ".cases.json"
 _VERSION: Final = 1
+_OURS: Final = re.compile(rb'\A\{\s*"version": [0-9]+,\s*"cases": \[').search
 _MOST_BYTES: Final = 64 << 20
 
 
 def write_cases(path: Path, cases: Sequence[Case]) -> None:
     """Writes all of the file or nothing. Raises UserError."""
     data = {"version": _VERSION, "cases": [case_to_data(case) for case in cases]}
-    write_text(path, json.dumps(data, indent=2) + "\n")
+    write_text(path, json.dumps(data, indent=2) + "\n", _OURS)
 
 
 def read_cases(path: Path) -> list[Case]:

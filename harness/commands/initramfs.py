@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Final
 
 from bootproof.harness.commands import Command
 from bootproof.harness.errors import UserError
 from bootproof.harness.exitcode import OK
+
+_OURS: Final = re.compile(rb"\A070701.{,1024}bootproof/", re.DOTALL).search
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -25,12 +28,15 @@ def _run(arguments: argparse.Namespace) -> int:
     """Writes our init as a cpio archive, and says what the kernel's command line needs for it."""
     from bootproof.harness import command_line, prepare
     from bootproof.harness.arch.table import ARCHES
+    from bootproof.harness.host.files import refuse_foreign
     from bootproof.harness.qemu.machine import Machine
     from bootproof.loader.address import format_size
     from bootproof.loader.errors import one_line
 
     Machine.check_board(ARCHES[arguments.arch], arguments.machine)
-    data, path = prepare.evidence_archive(arguments.arch, arguments.machine), arguments.file
+    path = arguments.file
+    refuse_foreign(path, _OURS)
+    data = prepare.evidence_archive(arguments.arch, arguments.machine)
     try:
         path.write_bytes(data)
     except OSError as error:

@@ -55,26 +55,32 @@ def _samples(text: str) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from bootproof.harness.host import files
     from bootproof.harness.record.profile import Profile, profile
     from bootproof.harness.report import profile_page, profile_text
+    from bootproof.harness.report.files import OURS_PAGE
     from bootproof.harness.results.results import write_text
 
     if len(arguments.what) > 2:
         raise UsageError("profile: of one run, or the difference of two")
+    out = arguments.out.absolute()
+    files.refuse_foreign(html := out / "profile.html", OURS_PAGE)
+    if not html.exists() and (folded := out / "profile.folded").exists():
+        raise files.foreign(folded)  # stacks look alike, whoever folded them
     profiles: list[Profile] = []
     for number, what in enumerate(arguments.what):
         with _recorded(what, arguments, number) as directory:
             profiles.append(profile(directory, arguments.samples, what, arguments.symbols))
-    out, (first, *rest) = arguments.out.absolute(), profiles
+    first, *rest = profiles
     if rest:
         page = profile_page.render_difference(first, rest[0])
         print(profile_text.difference(first, rest[0]), end="")
     else:
         page = profile_page.render(first)
         print(profile_text.summary(first), end="")
-        write_text(out / "profile.folded", profile_text.folded(first))
-    write_text(out / "profile.html", page)
-    print(f"page      {out / 'profile.html'}")
+        write_text(out / "profile.folded", profile_text.folded(first), bool)
+    write_text(html, page, OURS_PAGE)
+    print(f"page      {html}")
     return OK
 
 

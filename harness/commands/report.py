@@ -99,7 +99,7 @@ def _kcidb(run: Results, arguments: argparse.Namespace) -> int:
     if str(arguments.kcidb) == "-":
         print(text, end="")
     else:
-        write_text(arguments.kcidb.absolute(), text)
+        write_text(arguments.kcidb.absolute(), text, kcidb.OURS)
     return exitcode.OK
 
 

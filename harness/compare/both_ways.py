@@ -6,6 +6,7 @@ Owns the order of the steps: prepare both, boot ours, boot the reference, compar
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from bootproof.harness.compare.reasons import Facts
 from bootproof.harness.compare.reference import Plan
 from bootproof.harness.guest import kernellog
 from bootproof.harness.host import rundir
-from bootproof.harness.host.files import write_whole
+from bootproof.harness.host.files import refuse_foreign, write_whole
 from bootproof.harness.host.rundir import DEVICES_DIRECTORY
 from bootproof.harness.prepare import Options, Prepared
 from bootproof.harness.prove import Proven, run_prepared
@@ -40,6 +41,7 @@ from bootproof.loader.rules import Hardware, RuleFinding
 OURS: Final = "ours"
 REFERENCE: Final = "reference"
 _RESULT: Final = "comparison.json"
+_OURS: Final = re.compile(rb'\A\{\s*"version": [0-9]+,\s*"case": "').search
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ def compare(case: Case, directory: Path, options: Options = Options()) -> Compar
 
 def prepare(case: Case, directory: Path, options: Options = Options()) -> Pair:
     """Everything up to QEMU, for both boots; they get the same initrd and command line."""
+    refuse_foreign(directory / _RESULT, _OURS)
     prepared = preparing.prepare(case, directory / OURS, options)
     plan = reference.plan(case, prepared.start.machine, prepared.assembled.protocol)
     reference.prepare(plan, prepared, directory / OURS, directory / REFERENCE)

@@ -16,7 +16,7 @@ import functools
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -37,6 +37,7 @@ _NEEDED: Final = {
 _OPEN: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _FALLOC_FL_KEEP_SIZE: Final = 0x01  # fallocate(2)
 _BLOCK: Final = 512  # stat(2): the unit of st_blocks, always
+_HEAD: Final = 256 << 10  # RFC 8878, 3.1.1.2.4: more than a block of a compressed file
 _CANNOT_RESERVE: Final = (errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -155,6 +156,30 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{error.filename or path}: {error.strerror}") from error
+
+
+Ours = Callable[[bytes], object]
+"""Tells by its beginning whether a file is one that we make, as a pattern's `search` does."""
+
+
+def foreign(path: Path) -> UserError:
+    """What is said of something that a user has where an output goes."""
+    return UserError(f"{path.parent}: holds {path.name}, which no run has made; take another one")
+
+
+def refuse_foreign(path: Path, ours: Ours) -> None:
+    """Raises UserError when an output would replace a file that we have not made.
+
+    An empty file may be replaced: nothing is lost. What is no file is not looked at: a device is
+    written to, a directory refuses by itself.
+    """
+    with disk_errors(path):
+        if not path.is_file():
+            return
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    if head and not ours(head):
+        raise foreign(path)
 
 
 def write_whole(path: Path, data: bytes | Iterable[bytes], mode: int = 0o644) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import (
     disk_errors,
+    foreign,
     locked,
     open_regular,
     take_back,
@@ -62,9 +63,7 @@ def make_fresh(directory: Path) -> None:
         marked = any(_MARKS.fullmatch(path.name) for path in paths)
         for path in paths:
             if not _made_by_a_run(path, marked):
-                raise UserError(
-                    f"{directory}: holds {path.name}, which no run has made; take another one"
-                )
+                raise foreign(path)
         for path in sorted(paths, key=_removed_after):
             if path.name in _DIRECTORIES:
                 shutil.rmtree(path)

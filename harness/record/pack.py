@@ -23,7 +23,7 @@ import zstandard
 
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
-from bootproof.harness.host.files import disk_errors, open_given
+from bootproof.harness.host.files import disk_errors, open_given, refuse_foreign
 from bootproof.harness.host.process import MOST_WRITTEN
 from bootproof.harness.host.rundir import CONSOLE, RECORD, RESULT, RUN_LOG, TRANSCRIPT
 from bootproof.harness.record import playback, recording
@@ -62,6 +62,7 @@ class _Member:
 
 def pack(directory: Path, out: Path) -> int:
     """Packs a run that can be played back; gives the file's size. Raises UserError, LoaderError."""
+    refuse_foreign(out, _ours)
     recorded = playback.open_recorded(directory)
     with (
         disk_errors(out),
@@ -76,6 +77,16 @@ def pack(directory: Path, out: Path) -> int:
                 file.write(bytes(2 * _BLOCK))
         (draft / out.name).replace(out)
     return out.stat().st_size
+
+
+def _ours(head: bytes) -> bool:
+    """Whether a pack begins so."""
+    name = bootimage.DESCRIPTION.encode() + b"\0"
+    try:
+        reader = zstandard.ZstdDecompressor(max_window_size=_WINDOW).stream_reader(head)
+        return reader.read(len(name)) == name
+    except zstandard.ZstdError:
+        return False
 
 
 def _write_files(recorded: Recorded, file: zstandard.ZstdCompressionWriter) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from bootproof.harness.host.files import disk_errors
+from bootproof.harness.host.files import Ours, disk_errors, refuse_foreign
 from bootproof.harness.report import junit, page, step_summary
 from bootproof.harness.results import changes, results
 from bootproof.harness.results.changes import Change
@@ -15,8 +16,20 @@ from bootproof.harness.results.results import RESULTS, Results
 
 PAGE: Final = "report.html"
 JUNIT: Final = "junit.xml"
-NAMES: Final = (PAGE, JUNIT, RESULTS)
+OURS_PAGE: Final = re.compile(rb" \xc2\xb7 bootproof</title>").search
+_OURS: Final[Mapping[str, Ours]] = {
+    PAGE: OURS_PAGE,
+    JUNIT: re.compile(rb"<testsuites [^>]*\bname=\"bootproof\"").search,
+    RESULTS: results.OURS,
+}
+NAMES: Final = tuple(_OURS)
 STEP_SUMMARY: Final = "GITHUB_STEP_SUMMARY"  # names a file that a job may append to
+
+
+def refuse_others(directory: Path) -> None:
+    """Raises UserError when a report would replace another program's file."""
+    for name, ours in _OURS.items():
+        refuse_foreign(directory / name, ours)
 
 
 def write(
@@ -25,16 +38,19 @@ def write(
     baseline: Results | None = None,
     compared: Sequence[Change] = (),
 ) -> list[Path]:
-    """Writes every report into `directory` and gives their paths. Raises UserError.
+    """Writes every report into `directory` and gives their paths.
+
+    Raises UserError, and has written nothing where it would replace another program's file.
 
     `compared` is what became of the run's cases since `baseline`. The results themselves hold
     nothing of it: they are the run as it was.
     """
+    refuse_others(directory)
     shown = changes.judged(run, compared)
     texts = {PAGE: page.render(shown, baseline), JUNIT: junit.render(shown)}
     results.write(run, directory / RESULTS)
     for name, text in texts.items():
-        results.write_text(directory / name, text)
+        results.write_text(directory / name, text, _OURS[name])
     summary = os.environ.get(STEP_SUMMARY)
     if summary:
         with disk_errors(Path(summary)), Path(summary).open("a", encoding="utf-8") as file:

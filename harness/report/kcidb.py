@@ -24,6 +24,8 @@ _BUILD: Final = re.compile(r"[a-z0-9_]+:[^\0]*")
 _NOT_IN_PATHS: Final = re.compile(r"[^A-Za-z0-9_-]+")
 _EXCERPT: Final = 16384  # characters
 _ROOT: Final = "bootproof"
+OURS: Final = re.compile(rb'"path": "bootproof[."]|"tests": \[\]').search
+"""By which a report is told from another program's."""
 _GUEST: Final = {
     "passed": "PASS",
     "failed": "FAIL",

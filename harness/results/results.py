@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -20,7 +21,7 @@ from bootproof.harness import exitcode, judgement, typedjson
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest.stages import Stage
 from bootproof.harness.guest.tap import Status
-from bootproof.harness.host.files import disk_errors, read_given, write_whole
+from bootproof.harness.host.files import Ours, disk_errors, read_given, refuse_foreign, write_whole
 from bootproof.harness.judgement import BAD, ERROR, FAILED, SKIPPED
 from bootproof.harness.results.key import Key
 from bootproof.harness.text import duration, printable
@@ -30,6 +31,7 @@ from bootproof.loader import strictjson
 
 RESULTS: Final = "results.json"
 FORMAT: Final = "bootproof results"
+OURS: Final = re.compile(rb'\A\{\s*"\$schema": "urn:bootproof:results:|"bootproof": "[0-9]').search
 VERSION: Final = 2
 MOST_SHARDS: Final = 9999
 STARTED: Final = "%Y-%m-%dT%H:%M:%SZ"
@@ -413,7 +415,8 @@ def _as_text(raw: bytes) -> str:
 
 
 def write(results: Results, path: Path) -> None:
-    """Writes all of the file or nothing. Raises UserError."""
+    """Writes all of the file or nothing. Raises UserError, also where another program's file is."""
+    refuse_foreign(path, OURS)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, (part.encode() for part in _parts(results)))
@@ -440,8 +443,12 @@ def _json(value: object, indent: str) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False).replace("\n", f"\n{indent}")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes all of a file or nothing, with the directories above it. Raises UserError."""
+def write_text(path: Path, text: str, ours: Ours) -> None:
+    """Writes all of a file or nothing, with the directories above it.
+
+    Raises UserError, also where a file is that is not `ours`.
+    """
+    refuse_foreign(path, ours)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text.encode())

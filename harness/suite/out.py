@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.harness.errors import UserError
-from bootproof.harness.host.files import disk_errors, locked
+from bootproof.harness.host.files import disk_errors, locked, refuse_foreign
 from bootproof.harness.record import sharing
 from bootproof.harness.report import files
-from bootproof.harness.results.results import RESULTS
+from bootproof.harness.results.results import OURS, RESULTS
 from bootproof.harness.suite.options import MatrixOptions
 
 BEFORE: Final = "results.before.json"
@@ -44,7 +44,11 @@ def begun(options: MatrixOptions) -> Iterator[MatrixOptions]:
 
 
 def remove_old(out: Path) -> None:
-    """Removes the results and reports of an earlier run. Raises UserError."""
+    """Removes the results and reports of an earlier run.
+
+    Raises UserError, and has removed nothing where one of them is another program's.
+    """
+    files.refuse_others(out)
     with disk_errors(out):
         for name in files.NAMES:
             (out / name).unlink(missing_ok=True)
@@ -55,6 +59,7 @@ def _set_aside(options: MatrixOptions) -> MatrixOptions:
     old, kept = options.out / RESULTS, options.out / BEFORE
     baseline, costs = (_is(path, old) for path in (options.baseline, options.costs))
     if baseline or costs:
+        refuse_foreign(kept, OURS)
         with disk_errors(options.out):
             old.replace(kept)
     return replace(

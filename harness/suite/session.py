@@ -19,6 +19,7 @@ from typing import Any, Final
 import pytest
 
 from bootproof.harness import VERSION, exitcode, typedjson
+from bootproof.harness.errors import UserError
 from bootproof.harness.host.stdout import OwnCommand
 from bootproof.harness.judgement import ERROR
 from bootproof.harness.report import changes as rendering
@@ -86,7 +87,10 @@ class MatrixSession:
         """From here on the results say that the run has not come to its end."""
         if self._lines or any(map(_proves, session.items)):
             if not self._lines:  # a matrix has done it
-                out.remove_old(self._out)
+                try:
+                    out.remove_old(self._out)
+                except UserError as error:
+                    raise pytest.UsageError(str(error)) from error
             if self._total:
                 results.write(self.results(), self._out / results.RESULTS)
         return (yield)
