@@ -260,8 +260,10 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What all boots of a run cost together."""
+    """How much there is of a run, and what all boots of it cost together."""
 
+    cases: int = about("how many there are: another number is refused, some were cut out")
+    checks: int = about("how many there are, in the same way")
     seconds: float = about("wall time of the boots on the host, as if one after the other")
     cpu_seconds: float = about("CPU time of QEMU")
     instructions: int = about("guest instructions executed, of the boots that count them")
@@ -329,6 +331,8 @@ class Results:
     @property
     def totals(self) -> Totals:
         return Totals(
+            cases=len(self.cases),
+            checks=len(self.checks),
             seconds=round(sum(case.seconds for case in self.cases), 3),
             cpu_seconds=round(sum(case.cpu_seconds or 0.0 for case in self.cases), 3),
             instructions=sum(case.instructions or 0 for case in self.cases),
@@ -489,8 +493,9 @@ def _parse(raw: bytes) -> Results:
             f" {VERSION}: use the one that wrote it"
         )
     root.pop("$schema", None)
-    root.pop(_TOTALS, None)  # follows from the cases
+    totals = root.pop(_TOTALS, None)  # follows from the cases, of which none may be lost
     results = typedjson.from_json(Results, root)
+    _check_counts(results, totals)
     seen: set[str] = set()
     for number, case in enumerate(results.cases):
         path = f"$.cases[{number}]"
@@ -509,6 +514,20 @@ def _parse(raw: bytes) -> Results:
     for number, check in enumerate(results.checks):
         strictjson.one_of(check.outcome, f"$.checks[{number}].outcome", judgement.OUTCOMES)
     return results
+
+
+def _check_counts(results: Results, totals: object) -> None:
+    """Raises ValueError when cases or checks are lost: what is left would be shown as all."""
+    if not isinstance(totals, dict):
+        return
+    for name, there in (("cases", results.cases), ("checks", results.checks)):
+        said = totals.get(name, len(there))  # of an older bootproof: not said
+        written = strictjson.number(said, f"$.totals.{name}")
+        if written != len(there):
+            raise ValueError(
+                f"$.{name}: {len(there)} of them, but {written} were written"
+                f" ($.totals.{name}); a file that was changed by hand says nothing"
+            )
 
 
 def _check_end(case: CaseResult, path: str) -> None:
@@ -532,7 +551,7 @@ def schema() -> dict[str, Any]:
     made = typedjson.schema(Results, "bootproof results", SCHEMA_ID)
     properties = made["properties"]
     properties["$schema"] = {"type": "string"}
-    totals = typedjson.schema(Totals, "what all boots cost together", SCHEMA_ID)
+    totals = typedjson.schema(Totals, "how much there is, and what it cost", SCHEMA_ID)
     properties[_TOTALS] = {k: v for k, v in totals.items() if not k.startswith("$")}
     properties["format"]["const"] = FORMAT
     properties["version"]["const"] = VERSION

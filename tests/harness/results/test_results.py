@@ -54,7 +54,13 @@ def test_totals_are_said_and_follow_from_the_cases(tmp_path: Path) -> None:
     run = builder.run(builder.case("a"), builder.case("b"), builder.refused("c"))
     results.write(run, tmp_path / "results.json")
     data = json.loads((tmp_path / "results.json").read_text())
-    assert data["totals"] == {"seconds": 3.75, "cpu_seconds": 1.8, "instructions": 2_600_000_000}
+    assert data["totals"] == {
+        "cases": 3,
+        "checks": 0,
+        "seconds": 3.75,
+        "cpu_seconds": 1.8,
+        "instructions": 2_600_000_000,
+    }
     assert run.totals.words == "QEMU: 1.8 s of CPU time, 2.6 G instructions"
     data["totals"]["instructions"] = 1
     (tmp_path / "results.json").write_text(json.dumps(data))
@@ -156,6 +162,22 @@ def test_case_that_contradicts_itself(change: dict[str, Any], said: str, tmp_pat
     with pytest.raises(UserError) as caught:
         results.read(tmp_path)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["cases", "checks"])
+def test_a_case_that_was_cut_out_is_missed(name: str, tmp_path: Path) -> None:
+    """By all that read results: the rest of them still says that all is as expected."""
+    data = saved(tmp_path / "results.json", builder.case("a"), builder.failed("b"))
+    count = len(data[name])
+    del data[name][-1]
+    (tmp_path / "results.json").write_text(json.dumps(data))
+    with pytest.raises(UserError) as caught:
+        results.read(tmp_path)
+    said = f"$.{name}: {count - 1} of them, but {count} were written ($.totals.{name})"
+    assert said in str(caught.value)
+    del data["totals"][name]  # by an older bootproof
+    (tmp_path / "results.json").write_text(json.dumps(data))
+    assert results.read(tmp_path).complete
 
 
 @pytest.mark.parametrize(("number", "of"), [(0, 0), (3, 2), (1, 10**9)])
