@@ -53,5 +53,13 @@ def distribute(costs: Mapping[str, int], count: int) -> dict[str, int]:
     return shards
 
 
+def empty(part: Shard, shards: Mapping[str, int]) -> str:
+    """What is said of a shard that none of the names goes to."""
+    cases, most = len(shards), len(set(shards.values()))
+    there = "there is 1 case" if cases == 1 else f"there are {cases} cases"
+    fill = f" and they fill {most}" if most < min(cases, part.count) else ""
+    return f"--shard {part}: is empty: {there} for {part.count} shards{fill}; make at most {most}"
+
+
 def _hash(text: str) -> bytes:
     return hashlib.sha256(text.encode(errors="surrogateescape")).digest()

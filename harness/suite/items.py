@@ -172,6 +172,8 @@ def choose(config: pytest.Config, items: list[pytest.Item]) -> None:
     if part := options.shard:
         known = select.read_costs(options.costs) if options.costs else {}
         shards = shard.distribute({_name(item): _cost(item, known) for item in items}, part.count)
+        if shards and part.number not in shards.values():
+            raise UserError(shard.empty(part, shards))
         _keep(config, items, lambda item: shards[_name(item)] == part.number)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bootproof.harness.cases.shard import SLACK, Shard, distribute, parse
+from bootproof.harness.cases.shard import SLACK, Shard, distribute, empty, parse
 
 COSTS = st.dictionaries(st.text(max_size=20), st.integers(0, 1 << 40), max_size=60)
 
@@ -73,3 +73,19 @@ def test_as_users_write_it() -> None:
 def test_what_is_no_shard(text: str) -> None:
     with pytest.raises(ValueError, match="is no shard; write it like 1/4"):
         parse(text)
+
+
+def test_a_shard_that_nothing_goes_to() -> None:
+    """Where one case costs more than all the others, there may be more cases than shards."""
+    found = distribute({"a": 1000, "b": 1, "c": 1}, 5)
+    absent = min({1, 2, 3, 4, 5} - set(found.values()))
+    most = len(set(found.values()))
+    said = empty(Shard(absent, 5), found)
+    assert said.startswith(f"--shard {absent}/5: is empty: there are 3 cases for 5 shards")
+    assert said.endswith(f"; make at most {most}")
+    uneven = {"a": 1, "b": 1, "c": 2, "d": 1}
+    told = empty(Shard(3, 3), uneven)
+    assert (
+        told
+        == "--shard 3/3: is empty: there are 4 cases for 3 shards and they fill 2; make at most 2"
+    )

@@ -206,6 +206,17 @@ def test_nothing_selected_is_said(tmp_path: Path) -> None:
     assert said == "bootproof: no case is selected; `bootproof matrix --list` shows what there is"
 
 
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_shard_that_is_empty_is_said(jobs: str, tmp_path: Path) -> None:
+    words = (f"--out={tmp_path}/out", "-n", jobs, "--shard")
+    of_200 = [one_line_of(tmp_path, *words, f"{number}/200") for number in (100, 101)]
+    assert of_200 == [
+        f"ERROR: --shard {number}/200: is empty: there is 1 case for 200 shards; make at most 1"
+        for number in (100, 101)
+    ]
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
 def test_reproduce_selects_its_case_and_no_other() -> None:
     """Every claim's id, as an expression, matches itself alone: evaluated by pytest itself."""
     files = sorted((ROOT / "scenarios").glob("*.toml"))
