@@ -36,6 +36,7 @@ PSTATE_EL1H: Final = 0x5
 PSTATE_EL2H: Final = 0x9
 _NZCV: Final = 0xF0000000
 _MODE: Final = 0x1F
+_AARCH32: Final = 0x10  # Arm ARM C5.2.19 (SPSR_EL2): M[4], the execution state
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +60,15 @@ class Arm64Registers:
         return replace(self, pc=address)
 
     @property
-    def exception_level(self) -> int:
-        return self.pstate >> 2 & 3
+    def exception_level(self) -> int | None:
+        """None in AArch32, where these bits are part of a mode that tells no level."""
+        return None if self.pstate & _AARCH32 else self.pstate >> 2 & 3
 
     @property
     def mode(self) -> str:
         """The CPU's mode in words."""
-        return f"EL{self.exception_level}"
+        level = self.exception_level
+        return "AArch32" if level is None else f"EL{level}"
 
     def page_tables(self, read: Read) -> Iterator[int]:
         """None: the boot protocol has the MMU off."""
@@ -115,7 +118,7 @@ def _stub(registers: Arm64Registers, address: int, copies: Sequence[Copy], _read
         code.load(5, copy.destination)
         code.load(6, copy.size)
         code.words += _COPY_LOOP
-    write_elr, write_spsr = _ELR_SPSR[registers.exception_level]
+    write_elr, write_spsr = _ELR_SPSR[registers.pstate >> 2 & 3]
     code.load(0, registers.sp)
     code.words.append(0x9100001F)  # mov sp, x0
     code.load(0, registers.pc)

@@ -40,7 +40,8 @@ def arm64(hardware: Hardware[Arm64Registers]) -> Findings:
         what = f"not all interrupts are masked (pstate {r.pstate:#x})"
         yield violation("interrupts", what, _CALL, value=r.pstate)
     if r.exception_level not in (1, 2):
-        what = f"the CPU is at EL{r.exception_level}, not EL1 or EL2"
+        where = f"in {r.mode}, not at" if r.exception_level is None else f"at {r.mode}, not"
+        what = f"the CPU is {where} EL1 or EL2"
         yield violation("exception-level", what, _CALL, value=r.exception_level)
     yield from _mmu_and_caches(hardware, r)
     yield from held_at(hardware, r.pc, _CALL)

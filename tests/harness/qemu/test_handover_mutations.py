@@ -545,6 +545,12 @@ def test_mmu_must_be_off_at_either_level(level: int, name: str) -> None:
     assert codes[1] - codes[0] == {"mmu-off"}
 
 
+def test_a_32_bit_mode_is_no_exception_level() -> None:
+    hardware = Hardware(Arm64Registers(GIB, pstate=0x1D3), lambda address, size: None)
+    said = {finding.code: finding.sentence for finding in broken_rules("arm64", hardware)}
+    assert said["exception-level"] == "the CPU is in AArch32, not at EL1 or EL2"
+
+
 def test_other_selectors_are_tolerated(tmp_path: Path) -> None:
     """The letter of boot.rst is broken, and kernels boot all the same: reported, not failed. The
     descriptor table has nothing at these selectors.

@@ -109,6 +109,8 @@ def test_arm64() -> None:
     assert (cpu.pc, cpu.sp) == (0x40200000, 1)
     levels = [Arm64Registers(0, pstate=p).exception_level for p in (0x3C5, 0x3C9, 0x3CD, 0x3C0)]
     assert levels == [1, 2, 3, 0]
+    aarch32 = Arm64Registers(0, pstate=0x1D3)
+    assert (aarch32.exception_level, aarch32.mode) == (None, "AArch32")
 
 
 @pytest.mark.parametrize("count", [0, 30, 32])
