@@ -17,7 +17,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Final, TypeVar
@@ -46,6 +46,7 @@ _MOST_UNSEEN: Final = 1024
 _MOST_BACKING: Final = 16
 _TEXT_LIMIT: Final = 65536
 _FIELD_LIMIT: Final = 256
+_HELD_AGAINST: Final = ("kernel", "initrd", "cmdline")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}", re.ASCII)
 _BACKING_NAME: Final = re.compile(r"(?!ram\.)[a-z][a-z0-9-]{0,31}\.img", re.ASCII)
 
@@ -244,7 +245,35 @@ def parse(raw: bytes) -> BootImage:
     _check_disjoint("$.banks", "addresses", [bank.range for bank in image.banks])
     _check_disjoint("$.banks", f"offsets in {RAM}", [bank.file_range for bank in image.banks])
     _check_backing(image)
+    _check_regions(image.regions)
+    _check_unseen(image)
     return image
+
+
+def _check_regions(regions: Sequence[Region]) -> None:
+    names = [region.name for region in regions]
+    for name in _HELD_AGAINST:
+        if names.count(name) > 1:
+            second = names.index(name, names.index(name) + 1)
+            raise ValueError(
+                f'$.regions[{second}].name: "{name}" occurs twice; it is one range, which the guest'
+                " is held against"
+            )
+
+
+def _check_unseen(image: BootImage) -> None:
+    registers = [each.name for each in fields(ARCHITECTURES[image.arch].registers)]
+    known = {f"cpus[{n}].{name}" for n in range(len(image.cpus)) for name in registers}
+    marked: set[str] = set()
+    for number, item in enumerate(image.unseen):
+        path, said = f"$.unseen[{number}].field", strictjson.shown(item.field)
+        if item.field not in known:
+            raise ValueError(
+                f"{path}: {said} is no register in $.cpus; write cpus[0].{registers[0]}"
+            )
+        if item.field in marked:
+            raise ValueError(f"{path}: {said} occurs twice")
+        marked.add(item.field)
 
 
 def _check_backing(image: BootImage) -> None:

@@ -226,6 +226,10 @@ def put(*path: str | int, value: object) -> Change:
     return change
 
 
+def unseen(field: str) -> Document:
+    return {"field": field, "how": "assumed", "source": "linux64"}
+
+
 def drop(*path: str | int) -> Change:
     def change(content: Document) -> None:
         target: Any = content
@@ -362,6 +366,22 @@ REFUSED_BY_THE_READER: Final[list[tuple[Change, str]]] = [
     (
         put("regions", 0, "address", value="0xfffffffffffffff0"),
         "$.regions[0]: address 0xfffffffffffffff0 + size 0x1000 does not fit 64 bits",
+    ),
+    (
+        put("regions", value=[{"name": "kernel", "address": n, "size": 1} for n in (0, 4096)]),
+        '$.regions[1].name: "kernel" occurs twice',
+    ),
+    (
+        put("unseen", value=[unseen("cpus[0].cr4"), unseen("cpus[7].rax")]),
+        '$.unseen[1].field: "cpus[7].rax" is no register in $.cpus; write cpus[0].rip',
+    ),
+    (
+        put("unseen", value=[unseen("cpus[0].x0")]),
+        '$.unseen[0].field: "cpus[0].x0" is no register in $.cpus',
+    ),
+    (
+        put("unseen", value=[unseen("cpus[0].cr4"), unseen("cpus[0].cr4")]),
+        '$.unseen[1].field: "cpus[0].cr4" occurs twice',
     ),
     (
         put("backing", value=[backing("kernel.img", 0x80000, 0x100000)]),
