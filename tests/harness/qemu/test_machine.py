@@ -53,7 +53,7 @@ def real_banks(machine: Machine) -> Banks:
     """From `info mtree`: the aliases of the RAM backend, whose offsets follow one another."""
     command = [machine.qemu.path, "-machine", machine.board, "-cpu", machine.cpu, "-S"]
     command += ["-nodefaults", "-display", "none", "-m", f"{machine.memory // MIB}M"]
-    command += ["-monitor", "stdio", *machine.traits.words]
+    command += ["-monitor", "stdio", *machine.traits.words(machine.qemu.version)]
     asked = "info mtree\nquit\n"
     run = subprocess.run(command, input=asked, capture_output=True, text=True, check=True)
     names = "ram-below-4g|ram-above-4g|ddr-ram-low|ddr-ram-high"
