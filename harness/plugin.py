@@ -29,6 +29,7 @@ from bootproof.harness.suite.options import (
     read,
 )
 from bootproof.harness.suite.session import MatrixSession
+from bootproof.harness.text import counted
 
 Prove = Callable[[Case], Proven]
 
@@ -132,7 +133,8 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
         return None
     cases = [item.listed for item in session.items if isinstance(item, CaseItem)]
     others = [item.nodeid for item in session.items if not isinstance(item, CaseItem)]
-    print(listing.render(cases), *others, f"{len(cases)} cases, {len(others)} tests", sep="\n")
+    told = f"{counted(len(cases), 'case')}, {counted(len(others), 'test')}"
+    print(listing.render(cases), *others, told, sep="\n")
     return True
 
 

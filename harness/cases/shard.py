@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from bootproof.harness.text import counted
+
 SLACK: Final = 0.1
 _TEXT: Final = re.compile(r"([0-9]{1,4})/([0-9]{1,4})", re.ASCII)
 
@@ -56,7 +58,7 @@ def distribute(costs: Mapping[str, int], count: int) -> dict[str, int]:
 def empty(part: Shard, shards: Mapping[str, int]) -> str:
     """What is said of a shard that none of the names goes to."""
     cases, most = len(shards), len(set(shards.values()))
-    there = "there is 1 case" if cases == 1 else f"there are {cases} cases"
+    there = f"there {'is' if cases == 1 else 'are'} {counted(cases, 'case')}"
     fill = f" and they fill {most}" if most < min(cases, part.count) else ""
     return f"--shard {part}: is empty: {there} for {part.count} shards{fill}; make at most {most}"
 

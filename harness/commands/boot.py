@@ -112,7 +112,8 @@ def _boot_twice(case: Case, directory: Path, options: Options) -> Iterator[_End]
     kernel = images.kernel_file(case.kernel_source)
     machine = machine_for(case, kernel, options)
     if machine.realtime:
-        raise UserError(f"--twice: no two boots are the same in {machine.mode}")
+        told = "leave --realtime out" if case.realtime else machine.realtime
+        raise UserError(f"--twice: no two boots are the same in real time: {told}")
     runs = [_boot(case, directory / name, options) for name in ("first", "second")]
     first, second = (proven.outcome for proven in runs)
     assert first is not None and second is not None  # a refusal is an error here

@@ -92,7 +92,7 @@ class Machine:
             return
         larger = [name for name in arch.boards if cpus <= arch.most_cpus(name)]
         hint = f"; --machine {larger[0]} has {cpus}" if larger and cpus > 0 else ""
-        raise UserError(f"CPUs: {cpus}; {board} has 1 to {most}{hint}")
+        raise UserError(f"CPUs: {cpus}; {board} has 1 to {most} (--smp){hint}")
 
     @staticmethod
     def _check_pages(arch: Arch, board: str, model: str, page_size: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bootproof.harness.results.changes import Change, Kind, any_compared
+from bootproof.harness.text import counted
 
 _MARKS: Final = {
     Kind.NONDETERMINISTIC: "✗",
@@ -37,4 +38,4 @@ def summary(changes: Sequence[Change]) -> str:
     if not any_compared(changes):
         told = f"no case in common{f': {told}' if told else ''}"
         return f"nothing was compared with the run before: {told}"
-    return f"{len(changes)} cases compared with the run before: {told}"
+    return f"{counted(len(changes), 'case')} compared with the run before: {told}"

@@ -8,6 +8,7 @@ from typing import Final
 from bootproof.harness.report import page
 from bootproof.harness.report.failure import said
 from bootproof.harness.results.history import History, Point, Trend
+from bootproof.harness.text import counted
 
 _WIDTH, _HEIGHT, _MARGIN = 600.0, 64.0, 8.0
 _FLAT: Final = 0.002  # a range smaller than this part of the count is drawn as flat as it is
@@ -45,7 +46,7 @@ def render(history: History) -> str:
 def text(history: History) -> str:
     """A line for each case: its counts as a row of bars, the last verdict, the change."""
     width = max((len(trend.case) for trend in history.trends), default=0)
-    lines = [f"{len(history.runs)} runs from {history.runs[0]} to {history.runs[-1]}"]
+    lines = [f"{counted(len(history.runs), 'run')} from {history.runs[0]} to {history.runs[-1]}"]
     for trend in history.trends:
         last = trend.points[-1]
         change = "" if trend.change is None else f"{trend.change:+.2%}"

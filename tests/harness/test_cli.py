@@ -352,9 +352,9 @@ def test_wrong_architecture_format_or_machine(
         (("--cpu", "no-such-cpu"), "no-such-cpu"),
         (("--console",), "--console needs a terminal"),
         (("--smp", "0"), "argument --smp: must be at least 1, not 0"),
-        (("--smp", "256"), "CPUs: 256; q35 has 1 to 255"),
+        (("--smp", "256"), "CPUs: 256; q35 has 1 to 255 (--smp)"),
         (("--profile", "fast", "--cmdline", "x"), "leave out one of them (--profile, --cmdline)"),
-        (("--realtime", "--twice"), "no two boots are the same in real time: asked for"),
+        (("--realtime", "--twice"), "no two boots are the same in real time: leave --realtime out"),
         (("--no-such-option",), "unrecognized arguments: --no-such-option"),
     ],
 )

@@ -21,7 +21,7 @@ def test_report_of_two_runs(tmp_path: Path, capsys: Capture) -> None:
         tmp_path / "b.json", builder.case(instructions=1_400_000_000, key=OTHER_IMAGE)
     )
     assert cli.main(["report", a, a]) == 0
-    assert capsys.readouterr().out == "1 cases compared with the run before: 1 same\n"
+    assert capsys.readouterr().out == "1 case compared with the run before: 1 same\n"
     assert cli.main(["report", a, b]) == 1
     assert (
         "whole boot: 1,300,000,000 -> 1,400,000,000 instructions (+7.69%)"

@@ -178,7 +178,7 @@ def test_memory_that_no_machine_has(memory: int) -> None:
     ("asked", "says"),
     [
         ({"memory": 34 * GIB + MIB}, "from 1 MiB to 34 GiB, the most of xlnx-zcu102"),
-        ({"cpus": 5}, "CPUs: 5; xlnx-zcu102 has 1 to 4; --machine virt has 5"),
+        ({"cpus": 5}, "CPUs: 5; xlnx-zcu102 has 1 to 4 (--smp); --machine virt has 5"),
         ({"cpu": "cortex-a57"}, "xlnx-zcu102 has no other CPU than cortex-a53: leave --cpu out"),
         ({"page_size": "16K"}, "16K pages, which cortex-a53 has not: take --machine virt, as"),
     ],

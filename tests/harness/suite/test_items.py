@@ -209,7 +209,7 @@ def test_the_command_runs_the_users_file_and_nothing_beside_it(suite: Path) -> N
     costs = ["--scenarios", "my.toml", "--costs", "out/results.json", "--list"]
     shown = [matrix(suite, *costs, "--shard", shard).stdout for shard in ("1/2", "2/2")]
     counts = sorted(text.splitlines()[-2] for text in shown)
-    assert counts == ["1 cases, 0 tests", "2 cases, 0 tests"]
+    assert counts == ["1 case, 0 tests", "2 cases, 0 tests"]
     costs_file = suite / "out" / "results.json"
     assert select.read_costs(costs_file).keys() == {"x86_64-vmlinux-elf-linux64-none"}
 
@@ -219,7 +219,7 @@ def test_the_command_says_how_to_repeat_a_case_and_does(suite: Path) -> None:
     assert done.returncode == 1
     assert "reproduce: ./bootproof matrix --scenarios my.toml -k 'boots[" in done.stdout
     again = matrix(suite, "--scenarios", "my.toml", "--lf", "--list")
-    assert "1 cases, 0 tests" in again.stdout
+    assert "1 case, 0 tests" in again.stdout
 
 
 def test_another_qemu_is_given_by_the_user_alone(suite: Path) -> None:

@@ -152,7 +152,7 @@ def test_a_baseline_where_the_results_go_is_kept(tmp_path: Path) -> None:
     again = RIGHT.replace(")])", ")], baseline=Path(sys.argv[2]))")
     done = run(again, tmp_path)
     assert done.returncode == 0
-    assert "1 cases compared with the run before: 1 same" in done.stdout
+    assert "1 case compared with the run before: 1 same" in done.stdout
     assert (out / "results.before.json").read_bytes() == first
 
 
