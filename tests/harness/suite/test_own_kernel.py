@@ -127,7 +127,7 @@ def test_a_kernel_has_the_name_that_it_is_given(command: Command) -> None:
 
 def test_filters_narrow_what_was_derived(command: Command) -> None:
     path = command.file("vmlinux", vmlinux())
-    assert "\n1 cases" in command("--kernel", path, "-k", "pvh and none")
+    assert "\n1 case, " in command("--kernel", path, "-k", "pvh and none")
     assert "\n9 cases" in command("--kernel", path, "--protocol", "linux64")
     assert "\n2 cases" in command("--kernel", path, "--offset", "16M")
     assert "\n4 cases" in command("--kernel", path, "--offset", "0", "--offset", "2M")
