@@ -18,6 +18,7 @@ from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.inputs import images
 from bootproof.harness.inputs.images import KernelFile
 from bootproof.kernels.errors import FetchError
+from bootproof.loader import banner, ikconfig, kconfig
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.identify import Format, identify
 from bootproof.loader.image import ImageSource
@@ -26,6 +27,8 @@ from bootproof.loader.provable import Problem, not_a_kernel, problem
 from bootproof.loader.unpack import uki_parts, unpack_fully
 
 _NARROW: Final = ("i386", "arm", "riscv32")
+# What `look` is made of: an answer of other code than today's is none.
+_LOOKING: Final = (kconfig, ikconfig, banner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +98,9 @@ def _problem(
 
 def _built(kernel: KernelFile, wanted: tuple[Need, ...]) -> Built | None:
     """What the kernel shows of how it was built: to search all of it takes longer than the rest of
-    a refusal. What is in a file with this hash, and what is not, stays true. None where the cache
-    cannot be used.
+    a refusal. What the same code finds in a file with this hash stays the same. None where the
+    cache cannot be used.
     """
-    asked = repr([(need.option, need.text) for need in wanted])
-    what = f"{identify(kernel.content.path).format}-{hashlib.sha256(asked.encode()).hexdigest()}"
 
     def write(path: Path) -> None:
         with kernel.open() as image:
@@ -107,7 +108,11 @@ def _built(kernel: KernelFile, wanted: tuple[Need, ...]) -> Built | None:
         texts = sorted(text.hex() for text in built.texts)
         path.write_text(json.dumps([built.linux, built.config, texts]), "utf-8")
 
+    asked = hashlib.sha256(repr([(need.option, need.text) for need in wanted]).encode())
     try:
+        for module in _LOOKING:
+            asked.update(Path(str(module.__file__)).read_bytes())
+        what = f"{identify(kernel.content.path).format}-{asked.hexdigest()}"
         made = images.derive(kernel, what, write)
         linux, config, texts = json.loads(made.content.path.read_text("utf-8"))
     except (FetchError, OSError, ValueError):

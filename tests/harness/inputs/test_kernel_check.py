@@ -12,6 +12,8 @@ import pytest
 
 from bootproof.harness import cli, places
 from bootproof.harness.inputs import kernel_check
+from bootproof.loader import kconfig
+from bootproof.loader.kconfig import Built
 from bootproof.loader.provable import PREFIX
 from tests.builders import packings
 from tests.builders.images import LINUX, elf, image, load
@@ -90,6 +92,20 @@ def test_a_kernel_is_searched_once_whoever_asks(
     assert run(packed(content), "boot", THING) == first
     assert "it lacks " in first[1]
     assert run(packed(content + b"other"), "boot", THING)[0] == 125  # there it is called
+
+
+def test_what_other_code_found_in_a_kernel_is_not_believed(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a mended search would still give the answer of the broken one."""
+    broken = Path("kconfig.py")
+    broken.touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(kconfig, "__file__", str(broken))
+        patch.setattr(kernel_check, "look", lambda *_: Built(True, {}, frozenset()))
+        assert "it lacks " in run(packed(LINUX), "matrix", "--kernel", THING, "--dry-run")[1]
+    kernel_check.check.cache_clear()
+    assert run(packed(LINUX), "matrix", "--kernel", THING, "--dry-run")[0] == 0
 
 
 def test_a_cache_that_cannot_be_used_keeps_no_kernel_from_being_searched(
