@@ -36,7 +36,7 @@ from bootproof.harness.verdict import (
     Verdict,
 )
 from bootproof.loader import bootimage, pe
-from bootproof.loader.address import MIB, Range, align_up, format_size, joined
+from bootproof.loader.address import MIB, Range, align_up, counted, format_size, joined
 from bootproof.loader.banner import banner_release
 from bootproof.loader.boot_parameters import BootParameters, reader
 from bootproof.loader.bootimage import BootImage
@@ -384,7 +384,7 @@ def _print_request(request: Request, image: BootImage, machine: Machine, start: 
     print(f"protocol  {image.protocol}{unruled}, entered at {image.entry:#x}")
     print(
         f"machine   {machine.qemu}, {machine.board}, {machine.cpu},"
-        f" {format_size(machine.memory)}, {boot_text.cpus_text(machine.cpus)}, {machine.mode}"
+        f" {format_size(machine.memory)}, {counted(machine.cpus, 'CPU')}, {machine.mode}"
     )
     for region in image.regions:
         print(f"memory    {region.range!s:<24} {region.name}")

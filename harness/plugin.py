@@ -29,7 +29,7 @@ from bootproof.harness.suite.options import (
     read,
 )
 from bootproof.harness.suite.session import MatrixSession
-from bootproof.harness.text import counted
+from bootproof.loader.address import counted
 
 Prove = Callable[[Case], Proven]
 

@@ -62,11 +62,6 @@ def last_line(transcript: bytes | bytearray) -> str:
     return printable(next((line for line in lines if line), b""))
 
 
-def counted(number: int, what: str) -> str:
-    """How many there are: "1 case", "2 cases"."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
 def duration(seconds: float) -> str:
     """A time for people: "4.2 s", "3 min 5 s", "2 h 11 min"."""
     minutes, rest = divmod(round(seconds), 60)

@@ -1,8 +1,8 @@
 """Arithmetic on guest-physical addresses, and the sizes people type.
 
 Owns the one place where addresses are added: 64 bits, and an overflow is a value (None), never a
-wrap. Knows nothing of memory, images or boot protocols. Addresses are guest-physical unless a
-caller says otherwise; sizes are bytes.
+wrap; and how sizes and counts are written for people. Knows nothing of memory, images or boot
+protocols. Addresses are guest-physical unless a caller says otherwise; sizes are bytes.
 """
 
 from __future__ import annotations
@@ -150,4 +150,9 @@ def format_size(size: int) -> str:
     for name, unit in (("MiB", MIB), ("KiB", KIB)):
         if size >= unit:
             return f"{size / unit:.1f} {name}"
-    return f"{size} byte" if size == 1 else f"{size} bytes"
+    return counted(size, "byte")
+
+
+def counted(number: int, what: str, many: str = "") -> str:
+    """How many there are, for people: "1 case", "2 cases"; `many` where an s is not enough."""
+    return f"{number} {what}" if number == 1 else f"{number} {many or what + 's'}"

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 
 from bootproof.loader import errors
-from bootproof.loader.address import GIB, KIB, MIB, U32_MAX, U64_MAX, checked_add
+from bootproof.loader.address import GIB, KIB, MIB, U32_MAX, U64_MAX, checked_add, counted
 from bootproof.loader.memory import GuestMemory
 
 INIT_ARGS_SEPARATOR = " -- "
@@ -202,7 +202,7 @@ def load_cmdline(memory: GuestMemory, address: int, cmdline: Cmdline) -> None:
         line = cmdline.as_bytes_with_nul()
     except errors.LoaderError as error:
         raise errors.InvalidCommandLine(error.detail) from error
-    what = f"a command line of {len(line)} bytes at {address:#x}"
+    what = f"a command line of {counted(len(line), 'byte')} at {address:#x}"
     last, most = checked_add(address, len(line) - 1), memory.last_address
     if last is None or last > most:
         what += f" ends beyond the last byte of RAM {most:#x}"

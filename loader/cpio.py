@@ -17,6 +17,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from bootproof.loader.address import counted
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.packing import Output, Packed, Packing, decode, sniff
 
@@ -189,7 +190,8 @@ def _not_an_archive(
     if packing is not None:
         advice = "kernels do not unpack LZ4 frames: pack it with lz4 -l"
     elif begin in _MAGICS:
-        advice = f"kernels want archives at multiples of 4: put {-at % 4} zero bytes before it"
+        zeros = counted(-at % 4, "zero byte")
+        advice = f"kernels want archives at multiples of 4: put {zeros} before it"
     elif begin.startswith(_OLD):
         advice = "this is an older cpio format: make it with cpio -H newc"
     return Initramfs.NotAnArchive(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bootproof.loader import errors
-from bootproof.loader.address import MIB, U64_MAX, Range, checked_add, format_size
+from bootproof.loader.address import MIB, U64_MAX, Range, checked_add, counted, format_size
 from bootproof.loader.copying import copy_all
 from bootproof.loader.declared import U16, U32, U64, Bytes16, Declared
 from bootproof.loader.elfnotes import NoteSegment, PvhNotes
@@ -177,7 +177,8 @@ class _Plan:
 def _read_header(source: ImageSource) -> ElfHeader:
     """The ELF header, after the four checks that linux-loader makes, in its order."""
     if source.size < ElfHeader.SIZE:
-        what = f"the file has {source.size} bytes but an ELF header needs {ElfHeader.SIZE}"
+        there = counted(source.size, "byte")
+        what = f"the file has {there} but an ELF header needs {ElfHeader.SIZE}"
         facts: Facts = {"field": "file size", "value": source.size, "limit": ElfHeader.SIZE}
         raise errors.Elf.ReadElfHeader(what, **facts, advice="give the path of a kernel image")
     header = ElfHeader.from_bytes(source.data)
@@ -218,9 +219,8 @@ def _program_headers(source: ImageSource, header: ElfHeader) -> Iterator[Row]:
     if not header.e_phnum:
         return iter(())
     if end > source.size:
-        what = (
-            f"{header.e_phnum} program headers at file offset {header.e_phoff:#x} end at {end:#x}"
-        )
+        headers = counted(header.e_phnum, "program header")
+        what = f"the table of {headers} at file offset {header.e_phoff:#x} ends at {end:#x}"
         facts = ElfHeader.at("e_phoff") | {"value": header.e_phoff, "limit": source.size}
         error = f"{what}, but the file ends at {source.size:#x}"
         raise errors.Elf.ReadProgramHeader(error, **facts, advice=GET_AGAIN)

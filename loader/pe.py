@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from bootproof.loader import errors
-from bootproof.loader.address import MIB, U64_MAX, Range, align_down, checked_add, format_size
+from bootproof.loader.address import (
+    MIB,
+    U64_MAX,
+    Range,
+    align_down,
+    checked_add,
+    counted,
+    format_size,
+)
 from bootproof.loader.copying import Copy, copy_all
 from bootproof.loader.declared import U32, U64, Declared
 from bootproof.loader.errors import Facts
@@ -122,7 +130,8 @@ def read_image_header(source: ImageSource, arch: str | None = None) -> ImageHead
     Raises Pe.ReadImageHeader and Pe.InvalidImageMagicNumber.
     """
     if source.size < ImageHeader.SIZE:
-        what = f"the file has {source.size} bytes but an Image header needs {ImageHeader.SIZE}"
+        there = counted(source.size, "byte")
+        what = f"the file has {there} but an Image header needs {ImageHeader.SIZE}"
         facts: Facts = {"field": "file size", "value": source.size, "limit": ImageHeader.SIZE}
         raise errors.Pe.ReadImageHeader(what, **facts, advice="give an uncompressed kernel Image")
     header = ImageHeader.from_bytes(source.data)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bootproof.loader import bzimage, elf
-from bootproof.loader.address import Range
+from bootproof.loader.address import Range, counted
 from bootproof.loader.assemble import LOADERS
 from bootproof.loader.boot_parameters import Read
 from bootproof.loader.bootimage import BootImage
@@ -228,18 +228,18 @@ def _part(read: Read, part: Part, moved: int, name: str) -> Iterator[RuleFinding
         what = f"{part.name} is missing: there is nothing at {place}"
         yield violation(CODE, what, name, address=place.start, value=place.size)
         return
-    counted = pages[:_COUNTED]
+    looked_at = pages[:_COUNTED]
     wrong = [
         at + index
-        for at, wanted, found in counted
+        for at, wanted, found in looked_at
         for index, (left, right) in enumerate(zip(wanted, found, strict=True))
         if left != right
     ]
-    more = f", and more on {len(pages) - len(counted)} further pages" if pages[_COUNTED:] else ""
-    number = "1 byte" if len(wrong) == 1 else f"{len(wrong)} bytes"
+    others = counted(len(pages) - len(looked_at), "further page")
+    more = f", and more on {others}" if pages[_COUNTED:] else ""
     until = "" if wrong[0] == wrong[-1] else f"-{wrong[-1]:#x}"
     verb = "differs" if len(wrong) == 1 else "differ"
-    what = f"{number} at {wrong[0]:#x}{until} {verb} from {part.name}{more}"
+    what = f"{counted(len(wrong), 'byte')} at {wrong[0]:#x}{until} {verb} from {part.name}{more}"
     yield violation(CODE, what, name, address=wrong[0], value=len(wrong))
 
 

@@ -13,7 +13,7 @@ from itertools import islice, pairwise
 from operator import attrgetter
 from typing import Final, TypeAlias
 
-from bootproof.loader.address import U64_MAX, Range, checked_add, format_size
+from bootproof.loader.address import U64_MAX, Range, checked_add, counted, format_size
 from bootproof.loader.copying import Copy
 from bootproof.loader.declared import U32, U64, Declared
 from bootproof.loader.errors import GET_AGAIN, SMALLER_OFFSET, Elf, Facts, MemoryOverflow
@@ -176,8 +176,9 @@ class Segments:
             end = self._base + row[4] + row[6] - 1
             yield Finding("bss-beyond-image", f"{what} in the file, up to {end:#x}")
         if len(found) > _MOST_FINDINGS:
-            what = f"{len(found) - _MOST_FINDINGS} more segments need RAM behind their bytes"
-            yield Finding("bss-beyond-image", f"{what} in the file")
+            more = counted(len(found) - _MOST_FINDINGS, "more segment")
+            what = f"RAM is needed behind the bytes of {more} in the file"
+            yield Finding("bss-beyond-image", what)
 
     def _overlaps(self) -> Iterator[Finding]:
         claims = sorted(

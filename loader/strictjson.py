@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from bootproof.loader.address import U64_MAX
+from bootproof.loader.address import U64_MAX, counted
 
 _NUMBER: Final = re.compile(r"0x[0-9a-fA-F]{1,16}|[0-9]{1,20}", re.ASCII)
 _PLAIN_KEY: Final = re.compile(r"\w{1,40}", re.ASCII)
@@ -70,8 +70,8 @@ def array(data: object, path: str, least: int, most: int) -> list[object]:
     if not isinstance(data, list):
         raise ValueError(f"{path}: expected a list, found {shown(data)}")
     if not least <= len(data) <= most:
-        wanted = str(most) if least == most else f"{least} to {most}"
-        raise ValueError(f"{path}: expected {wanted} items, found {len(data)}")
+        wanted = counted(most, "item") if least == most else f"{least} to {most} items"
+        raise ValueError(f"{path}: expected {wanted}, found {len(data)}")
     return data
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeAlias, TypeVar
 
+from bootproof.loader.address import counted
 from bootproof.loader.identify import Format, Identity, identify_bytes
 from bootproof.loader.image import ImageLike, ImageSource, open_image
 from bootproof.loader.packing import Output, Packing, Unpack, decode
@@ -238,8 +239,9 @@ def _check_trailer(name: str, data: memoryview, payload: Payload, end: int, size
     plain_file = payload.container not in (Format.BZIMAGE, Format.ZBOOT)
     if plain_file and len(rest) == SIZE_WORD and int.from_bytes(rest, "little") == size:
         return
+    more = counted(len(rest), "byte")
     raise Unpack.TrailingData(
-        f"{len(rest)} bytes follow the {payload.packing} stream, which ends at {end:#x}",
+        f"{more} too many behind the {payload.packing} stream, which ends at {end:#x}",
         file=name,
         field=str(payload.packing),
         offset=end,

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from bootproof.harness.text import counted
+from bootproof.loader.address import counted
 
 SLACK: Final = 0.1
 _TEXT: Final = re.compile(r"([0-9]{1,4})/([0-9]{1,4})", re.ASCII)

@@ -16,6 +16,7 @@ import pexpect
 from pexpect.spawnbase import SpawnBase
 
 from bootproof.harness.text import printable
+from bootproof.loader.address import counted
 
 if TYPE_CHECKING:
     _Spawn = SpawnBase[bytes]
@@ -146,7 +147,7 @@ def _lines(transcript: bytes) -> Iterator[tuple[int, str]]:
         gone = end[0].count(b"\n") + 1
     for number, line in enumerate([*begin, *end]):
         if gone and number == len(begin):
-            yield position, f"[… {gone} lines left out, see console.log …]"
+            yield position, f"[… {counted(gone, 'line')} left out, see console.log …]"
         elif line or position < len(transcript):
             yield position, printable(line.rstrip(b"\r"))
         position += len(line) + 1

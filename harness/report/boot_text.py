@@ -11,7 +11,7 @@ from bootproof.harness.case import Case
 from bootproof.harness.inputs import images, kernel_check
 from bootproof.harness.observation import Probe
 from bootproof.harness.text import printable
-from bootproof.loader.address import format_size
+from bootproof.loader.address import counted, format_size
 from bootproof.loader.errors import one_line
 
 if TYPE_CHECKING:  # a request is printed before there is a run
@@ -50,7 +50,7 @@ def print_request(case: Case, assembled: Assembled, machine: Machine) -> None:
         print(f"PVH       {assembled.kernel.pvh_boot_cap.state.value}")
     print(
         f"machine   {machine.qemu}, {machine.board}, {machine.cpu},"
-        f" {format_size(machine.memory)}, {cpus_text(machine.cpus)}, {machine.mode}"
+        f" {format_size(machine.memory)}, {counted(machine.cpus, 'CPU')}, {machine.mode}"
     )
     for region in image.regions:
         print(f"memory    {region.range!s:<24} {region.name}")
@@ -67,10 +67,6 @@ def print_left_out(case: Case) -> None:
         print(f"left out  {item}")
     if case.initrd is not None and not images.has_init(Path(case.initrd)):
         print("left out  whatever the initrd runs: it has no /init (rdinit= names another)")
-
-
-def cpus_text(cpus: int) -> str:
-    return "1 CPU" if cpus == 1 else f"{cpus} CPUs"
 
 
 def print_probe(probe: Probe | None) -> None:

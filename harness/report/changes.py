@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bootproof.harness.results.changes import Change, Kind, any_compared
-from bootproof.harness.text import counted
+from bootproof.loader.address import counted
 
 _MARKS: Final = {
     Kind.NONDETERMINISTIC: "✗",

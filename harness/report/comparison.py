@@ -12,6 +12,7 @@ from rich.text import Text
 from bootproof.harness.compare.comparison import Comparison, Cost, ExplainedDifference
 from bootproof.harness.guest.stages import Stage
 from bootproof.harness.report.rendered import rendered, table
+from bootproof.loader.address import counted
 
 _SHOWN: Final = 60  # characters of a value; all of it stands in comparison.json
 _PER_CODE: Final = 3
@@ -76,7 +77,7 @@ def _summary(comparison: Comparison, unexplained: int) -> Text:
     if unexplained:
         text = f"✗ {unexplained} of {total} differences are unexplained: a bug, or not yet known"
         return Text(text, style="bold red")
-    return Text(f"✓ all {total} differences are explained", style="green")
+    return Text(f"✓ {counted(total, 'difference')}, none unexplained", style="green")
 
 
 def _table(title: str, *columns: str) -> Table:

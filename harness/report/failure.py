@@ -8,6 +8,7 @@ from typing import Final
 from bootproof.harness.judgement import ERROR
 from bootproof.harness.results.results import CaseResult, Check
 from bootproof.harness.text import without_numbers
+from bootproof.loader.address import counted
 
 _MOST_TESTS: Final = 50  # of a guest, that are named
 
@@ -23,7 +24,7 @@ def lines(item: CaseResult | Check) -> list[str]:
         words = ["the log buffer in RAM ends:", *(f"  | {line}" for line in item.log.tail)]
     failed = [f"test failed: {test}" for test in item.failed_tests[:_MOST_TESTS]]
     more = len(item.failed_tests) - len(failed)
-    failed += [f"and {more} more tests"] if more else []
+    failed += [f"and {counted(more, 'more test')}"] if more else []
     return [*failed, *words, f"reproduce: {item.reproduce}", f"run directory: {item.directory}"]
 
 

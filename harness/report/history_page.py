@@ -8,7 +8,7 @@ from typing import Final
 from bootproof.harness.report import page
 from bootproof.harness.report.failure import said
 from bootproof.harness.results.history import History, Point, Trend
-from bootproof.harness.text import counted
+from bootproof.loader.address import counted
 
 _WIDTH, _HEIGHT, _MARGIN = 600.0, 64.0, 8.0
 _FLAT: Final = 0.002  # a range smaller than this part of the count is drawn as flat as it is

@@ -17,6 +17,7 @@ from bootproof.harness.guest.tap import SEPARATOR
 from bootproof.harness.judgement import ERROR, SKIPPED
 from bootproof.harness.results.results import CaseResult, GuestTest, Results
 from bootproof.harness.verdict import Verdict
+from bootproof.loader.address import counted
 
 VERSION: Final = {"major": 5, "minor": 3}
 _ORIGIN: Final = re.compile(r"[a-z0-9_]+")
@@ -104,7 +105,8 @@ def _case(results: Results, origin: str, case: CaseResult, path: str) -> dict[st
     if case.instructions is not None:
         made["number"] = {"value": case.instructions, "unit": "instructions", "prefix": "metric"}
     if case.key is not None:
-        about = f"QEMU {case.key.qemu}, {case.key.machine}, {case.key.cpu}, {case.key.cpus} CPUs"
+        cpus = counted(case.key.cpus, "CPU")
+        about = f"QEMU {case.key.qemu}, {case.key.machine}, {case.key.cpu}, {cpus}"
         made["environment"] = {"comment": about, "misc": {"memory": case.key.memory}}
     return made
 

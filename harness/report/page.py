@@ -25,6 +25,7 @@ from bootproof.harness.report.grid import grids
 from bootproof.harness.results.results import CaseResult, Results
 from bootproof.harness.results.roles import Earlier
 from bootproof.harness.text import duration
+from bootproof.loader.address import counted
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 
@@ -153,6 +154,7 @@ def environment() -> jinja2.Environment:
     )
     filters: Mapping[str, Any] = {
         "amount": picture.amount,
+        "counted": counted,
         "count": lambda value: f"{value:,}",
         "millions": _millions,
         "percent": lambda ratio: f"{ratio:+.2%}",

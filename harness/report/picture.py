@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bootproof.harness.results.results import Area, Memory
-from bootproof.loader.address import format_size
+from bootproof.loader.address import counted, format_size
 
 _SMALL: Final = 0.012  # of a bar: smaller pieces are hard to tell apart
 _NEAR: Final = 0.02  # of a bar: small pieces within this of each other are enlarged together
@@ -75,7 +75,7 @@ def amount(size: int) -> str:
     for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
         if size >= unit:
             return f"{size / unit:.1f}".removesuffix(".0") + f" {name}"
-    return f"{size} bytes"
+    return counted(size, "byte")
 
 
 def bars(memory: Memory) -> list[Bar]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from bootproof.harness.guest.stages import marks
 from bootproof.harness.results.results import CaseResult, Transcript
+from bootproof.loader.address import counted
 
 _MOST_LINES: Final = 4000  # of one transcript, half from each end; results.json has more
 _LINE_LIMIT: Final = 2000  # characters
@@ -60,7 +61,7 @@ def _shown(transcript: Transcript) -> tuple[list[str], list[tuple[int, str]]]:
     lines, stages = transcript.lines, _stages(transcript.text)
     half, gone = _MOST_LINES // 2, len(lines) - _MOST_LINES
     if gone > 0:
-        told = f"[… {gone} lines left out, see results.json …]"
+        told = f"[… {counted(gone, 'line')} left out, see results.json …]"
         lines = [*lines[:half], told, *lines[-half:]]
         kept = ((n if n < half else n - gone + 1, name, n) for n, name in stages)
         stages = [(at, name) for at, name, n in kept if n < half or n >= half + gone]

@@ -28,6 +28,7 @@ from bootproof.harness.text import duration, printable
 from bootproof.harness.typedjson import about
 from bootproof.harness.verdict import Verdict
 from bootproof.loader import strictjson
+from bootproof.loader.address import counted
 
 RESULTS: Final = "results.json"
 FORMAT: Final = "bootproof results"
@@ -374,7 +375,7 @@ class Results:
         if errors := len(self.wrong) - failed:
             told.append(f"{errors} cannot be told")
         told += self.lacks
-        told = told or [f"All {self._all} as expected"]
+        told = told or [f"{self._all} as expected"]
         shard = self.run and self.run.shard
         told += [f"shard {shard}"] if shard else []
         text = ", ".join(told)
@@ -383,9 +384,10 @@ class Results:
     @property
     def _all(self) -> str:
         cases, others = self.ran
-        parts = [f"{cases} cases"] if cases else []
-        parts += [f"{others} {self._others}"] if others else []
-        return " and ".join(parts)
+        parts = [counted(cases, "case")] if cases else []
+        parts += [counted(others, f"{self._other}test")] if others else []
+        whole = " and ".join(parts)
+        return whole if whole.startswith("1 ") else f"All {whole}"
 
     @property
     def counts(self) -> str:
@@ -394,12 +396,12 @@ class Results:
         bad = sum(check.ran for check in self.bad_checks)
         good = cases - len(self.unexpected), others - bad
         parts = [f"{good[0]} of {cases} cases"] if cases else []
-        parts += [f"{good[1]} of {others} {self._others}"] if others else []
+        parts += [f"{good[1]} of {others} {self._other}tests"] if others else []
         return " and ".join(parts) or "nothing"
 
     @property
-    def _others(self) -> str:
-        return "other tests" if self.cases else "tests"
+    def _other(self) -> str:
+        return "other " if self.cases else ""
 
 
 def transcript(raw: bytes) -> Transcript:

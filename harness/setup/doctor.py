@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 from bootproof.harness import places
 from bootproof.harness.setup import needs
 from bootproof.harness.setup.needs import Component, State
+from bootproof.loader.address import counted
 
 RUN_DIRECTORIES: Final = places.output()
 SET_UP: Final = places.SET_UP
@@ -84,7 +85,7 @@ def _system() -> Iterator[Component]:
     release = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     cores = len(os.sched_getaffinity(0))
-    detail = f"{release}, {platform.machine()}, {cores} cores, {_gib(memory)} of memory"
+    detail = f"{release}, {platform.machine()}, {counted(cores, 'core')}, {_gib(memory)} of memory"
     yield Component("system", State.OK, detail=detail)
 
 

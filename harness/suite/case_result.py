@@ -23,7 +23,7 @@ from bootproof.harness.results.results import (
     Transcript,
 )
 from bootproof.harness.run import Outcome
-from bootproof.loader.address import Range
+from bootproof.loader.address import Range, counted
 from bootproof.loader.arch import Registers
 from bootproof.loader.assemble import Assembled
 
@@ -124,7 +124,7 @@ def _findings(outcome: Outcome | None) -> tuple[str, ...]:
     if not probe.reached:
         return (f"the entry was not reached; {probe.where}",)
     rules = [f"{item.grade.value} {item.code}: {item.sentence}" for item in probe.findings]
-    more = [f"{probe.more} more differences"] if probe.more else []
+    more = [counted(probe.more, "more difference")] if probe.more else []
     return tuple(map(_short, (*map(str, probe.differences), *more, *rules)))
 
 

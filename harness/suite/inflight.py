@@ -19,6 +19,7 @@ import pytest
 from bootproof.harness.host.process import RUNNING
 from bootproof.harness.results.results import CaseResult
 from bootproof.harness.suite.items import BOOTING, CLUSTER, CaseItem, longest_first
+from bootproof.loader.address import counted
 
 
 class Slots:
@@ -104,7 +105,7 @@ class InFlight:
         if session.config.option.collectonly:
             return None
         if session.testsfailed and not session.config.option.continue_on_collection_errors:
-            raise session.Interrupted(f"{session.testsfailed} errors during collection")
+            raise session.Interrupted(f"{counted(session.testsfailed, 'error')} during collection")
         pool = ThreadPoolExecutor(self._jobs, thread_name_prefix="case")
         try:
             self._run(session, pool)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from bootproof.loader.address import Range
+from bootproof.loader.address import Range, counted
 from bootproof.loader.boot_parameters import Read
 from bootproof.loader.layout import Region
 from bootproof.loader.rules import Grade, RuleFinding, documents, tolerated, violation
@@ -237,7 +237,7 @@ def _madt_entries(address: int, madt: bytes) -> Iterator[tuple[int, int, bytes]]
     while at < len(madt):
         kind, length = madt[at], madt[at + 1] if at + 1 < len(madt) else 0
         if length < 2:
-            what = f"the MADT has an entry of {length} bytes at offset {at:#x}"
+            what = f"the MADT has an entry of {counted(length, 'byte')} at offset {at:#x}"
             raise _BrokenError(what, "5.2.12", address + at)
         if at + length > len(madt):
             what = f"the entry at offset {at:#x} of the MADT ends behind the table"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from bootproof.loader.address import counted
 from bootproof.loader.arch import R
 from bootproof.loader.boot_parameters import Read
 from bootproof.loader.rules import (
@@ -63,7 +64,7 @@ def check(hardware: Hardware[R], found: Firmware) -> Findings:
         yield replace(finding, grade=Grade.TOLERATED) if found.acpi.cpus else finding
     by_acpi, by_mp = found.acpi.cpus, found.mp.cpus
     if by_acpi and by_mp and by_acpi != by_mp:
-        what = f"the MADT tells of {by_acpi} CPUs, the MP table of {by_mp}"
+        what = f"the MADT tells of {counted(by_acpi, 'CPU')}, the MP table of {by_mp}"
         yield tolerated(mp_table.CODE, what, documents.mp("4"), value=by_mp, limit=by_acpi)
     yield from cpus(hardware, found.cpus or 1, "the MADT or MP table", documents.acpi("5.2.12"))
 
@@ -71,6 +72,5 @@ def check(hardware: Hardware[R], found: Firmware) -> Findings:
 def cpus(hardware: Hardware[R], told: int, source: str, section: str) -> Findings:
     """The kernel is told of as many CPUs as there are."""
     if hardware.cpus is not None and hardware.cpus != told:
-        there = "1 CPU" if hardware.cpus == 1 else f"{hardware.cpus} CPUs"
-        what = f"{source} tells of {told}, but the machine has {there}"
+        what = f"{source} tells of {told}, but the machine has {counted(hardware.cpus, 'CPU')}"
         yield violation("cpus", what, section, value=told, limit=hardware.cpus)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from bootproof.loader.address import Range
+from bootproof.loader.address import Range, counted
 from bootproof.loader.boot_parameters import Read
 from bootproof.loader.layout import Region
 from bootproof.loader.rules import Grade, RuleFinding, acpi, documents, tolerated, violation
@@ -107,8 +107,8 @@ def _entries(table: int, data: bytes) -> Iterator[RuleFinding]:
             return
     count = int.from_bytes(data[34:36], "little")
     if count != len(entries):
-        what = f"the MP table at {table:#x} says that it has {count} entries, but has"
-        what += f" {len(entries)}"
+        what = f"the MP table at {table:#x} says that it has {counted(count, 'entry', 'entries')}"
+        what += f", but has {len(entries)}"
         value = {"value": count, "limit": len(entries)}
         yield tolerated(CODE, what, documents.mp("4.2"), address=table, **value)
     ids = [entry[1] for _, entry in entries if _enabled(entry)]

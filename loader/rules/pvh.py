@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from bootproof.loader.address import U32_MAX, Range
+from bootproof.loader.address import U32_MAX, Range, counted
 from bootproof.loader.arch.x86_64 import X86Registers
 from bootproof.loader.boot_parameters import text_at
 from bootproof.loader.rules import (
@@ -139,15 +139,15 @@ def _lists(
 ) -> Findings:
     section, at, entries = documents.START_INFO, info.memmap_paddr, info.memmap_entries
     if info.version and not rows:
-        what = f"the memory map at {at:#x} has {entries} entries in RAM"
+        what = f"the memory map at {at:#x} has {counted(entries, 'entry', 'entries')} in RAM"
         yield violation("memmap", what, section, address=at, value=entries)
     elif info.version and entries > _MOST_ENTRIES:
         what = f"the memory map has {entries} entries; Linux has room for {_MOST_ENTRIES}"
         yield violation("map-count", what, section, value=entries, limit=_MOST_ENTRIES)
     if len(modules) != info.nr_modules:
         at, count = info.modlist_paddr, info.nr_modules
-        what = f"the module list at {at:#x} is not in RAM"
-        yield violation("modlist", f"{what} with {count} modules", section, address=at, value=count)
+        what = f"the list of {counted(count, 'module')} at {at:#x} is not in RAM"
+        yield violation("modlist", what, section, address=at, value=count)
 
 
 def _cmdline(hardware: Hardware[X86Registers], info: StartInfo) -> Findings:

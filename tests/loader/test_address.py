@@ -12,6 +12,7 @@ from bootproof.loader.address import (
     align_down,
     align_up,
     checked_add,
+    counted,
     format_size,
     is_aligned,
     joined,
@@ -129,6 +130,11 @@ def test_size_beyond_64_bits_is_refused() -> None:
 )
 def test_sizes_are_printed_for_people(size: int, text: str) -> None:
     assert format_size(size) == text
+
+
+def test_one_is_counted_as_one() -> None:
+    assert [counted(n, "case") for n in (0, 1, 2)] == ["0 cases", "1 case", "2 cases"]
+    assert [counted(n, "entry", "entries") for n in (1, 2)] == ["1 entry", "2 entries"]
 
 
 @given(st.integers(1, 4095), st.sampled_from([1 << 10, 1 << 20, 1 << 30]))

@@ -86,7 +86,7 @@ def test_as_many_segments_as_there_can_be_are_loaded(memory: GuestMemory) -> Non
     assert result.kernel_end == START + (MOST - 2) * 16 + 20
     assert len(result.findings) == 10
     assert result.findings[8].sentence == (
-        f"{MOST - 1 - 8} more segments need RAM behind their bytes in the file"
+        f"RAM is needed behind the bytes of {MOST - 1 - 8} more segments in the file"
     )
 
 

@@ -20,7 +20,7 @@ def test_report_of_what_is_explained() -> None:
     text = render(comparison(GOOD))
     assert "UNEXPLAINED" not in text
     assert re.search(r"registers at the entry +place +1 +rbx", text)
-    assert "✓ all 1 differences are explained" in text
+    assert "✓ 1 difference, none unexplained" in text
     assert re.search(r"guest instructions +1,000,000 +1,000,000", text)
     assert re.search(r"guest instructions to: first-output +900,000 +900,000", text)
     assert re.search(r"guest seconds to: banner +0.000 +0.000", text)

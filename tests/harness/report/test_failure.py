@@ -88,3 +88,4 @@ def test_tests_of_the_guest_that_failed_are_named() -> None:
         "test failed: test 49",
         "and 10 more tests",
     ]
+    assert failure.lines(builder.tested(tests=many[:51]))[50] == "and 1 more test"

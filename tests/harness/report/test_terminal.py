@@ -82,6 +82,7 @@ def test_summary_of_other_tests_alone() -> None:
     found = builder.run(checks=(Check("test_a.py::test_ok", "passed", "", 0.5),) * 6)
     assert terminal.summary(found) == "6 of 6 tests as expected in 12 s\n"
     assert found.headline == "All 6 tests as expected"
+    assert builder.run(checks=found.checks[:1]).headline == "1 test as expected"
 
 
 def test_what_cannot_be_told_is_no_failure() -> None:
