@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bootproof.harness import command_line
-from bootproof.harness.arch import DEFAULT_PROFILE
+from bootproof.harness.arch.profiles import DEFAULT_PROFILE
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.inputs.images import catalogue_file
 from bootproof.harness.prepare import evidence_archive

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.memory import MATRIX
-from bootproof.harness.arch import FAST_PROFILE
+from bootproof.harness.arch.profiles import FAST_PROFILE
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.cases import case_file

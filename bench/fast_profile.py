@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from bootproof.harness.arch import FAST_PROFILE
+from bootproof.harness.arch.profiles import FAST_PROFILE
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.inputs.images import catalogue_file

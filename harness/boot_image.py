@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bootproof.harness import command_line, prove
-from bootproof.harness.arch import Arch
+from bootproof.harness.arch.arch import Arch
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.cases import qemus, schema
 from bootproof.harness.command_line import NONCE, OTHERS_NONCE

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from bootproof.harness.arch import DEFAULT_PROFILE
+from bootproof.harness.arch.profiles import DEFAULT_PROFILE
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.observation import Budget, Placement
 from bootproof.harness.verdict import Verdict

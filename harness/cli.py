@@ -11,7 +11,6 @@ from bootproof.harness.host import early  # isort: split
 import argparse
 import contextlib
 import gc
-import importlib
 import keyword
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -26,6 +25,7 @@ from bootproof.harness.exitcode import CANNOT_TELL, INTERRUPTED, TABLE, USAGE
 from bootproof.harness.host import signals
 from bootproof.harness.host.stdout import StandardOutput
 from bootproof.loader.errors import one_line
+from bootproof.loader.ondemand import OnDemand
 
 # In the order of `bootproof --help`.
 _NAMES: Final = (
@@ -40,9 +40,9 @@ def _module(name: str) -> str:
     return f"{name}_" if keyword.iskeyword(name) else name
 
 
-COMMANDS: Final[Mapping[str, Command]] = {
-    name: importlib.import_module(f"{commands.__name__}.{_module(name)}").COMMAND for name in _NAMES
-}
+COMMANDS: Final[Mapping[str, Command]] = OnDemand(
+    commands.__name__, {name: f"{_module(name)}.COMMAND" for name in _NAMES}
+)
 early.over()
 
 

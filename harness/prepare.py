@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.harness import command_line
-from bootproof.harness.arch import DEFAULT_PROFILE, Arch
+from bootproof.harness.arch.arch import Arch
+from bootproof.harness.arch.profiles import DEFAULT_PROFILE
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.errors import UserError

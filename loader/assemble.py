@@ -18,7 +18,8 @@ from bootproof.loader.bootimage import BootImage
 from bootproof.loader.bzimage import BzImage
 from bootproof.loader.elf import Elf
 from bootproof.loader.errors import Facts, LoaderError
-from bootproof.loader.identify import Format, identify_bytes
+from bootproof.loader.formats import Format
+from bootproof.loader.identify import identify_bytes
 from bootproof.loader.image import ImageLike, ImageSource, open_image
 from bootproof.loader.layout import smallest_memory
 from bootproof.loader.memory import AddressSpace, GuestMemory

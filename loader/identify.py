@@ -1,7 +1,7 @@
 """Which format a file is, from its bytes alone.
 
-Owns: the `Format` list and the order in which formats are tried.  Must not know: how any
-format is loaded or unpacked, nor file names and extensions.
+Owns: the order in which formats are tried.  Must not know: how any format is loaded or unpacked,
+nor file names and extensions.
 
 Spec: ELF (gABI, "ELF Header"); Linux x86 boot protocol (Documentation/arch/x86/boot.rst);
 arm64 and riscv64 Image headers (Documentation/arch/arm64/booting.rst,
@@ -14,41 +14,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final, Literal
 
 from bootproof.loader import otherfiles
 from bootproof.loader.bzimage import PROTOCOL_2_08, SECTOR, machine, payload_start, setup_header
 from bootproof.loader.elf import E_MACHINES, EI_CLASS, EI_DATA, ELF_MAGIC, ELFCLASS64
+from bootproof.loader.formats import Format as Format  # a part of the answer
 from bootproof.loader.image import ImageLike, open_image
 from bootproof.loader.packing import Packing, sniff
 from bootproof.loader.pe import MACHINES, ImageHeader
 from bootproof.loader.pecoff import PeFile
 from bootproof.loader.structures import SetupHeader
 from bootproof.loader.zboot import PACKINGS, ZbootHeader, is_zboot
-
-
-class Format(StrEnum):
-    """What a file is; the value is the name shown to people."""
-
-    ELF = "elf"
-    BZIMAGE = "bzimage"
-    IMAGE = "image"
-    ZBOOT = "zboot"
-    UKI = "uki"
-    GZIP = "gzip"
-    XZ = "xz"
-    ZSTD = "zstd"
-    LZ4 = "lz4"
-    LZMA = "lzma"
-    BZIP2 = "bzip2"
-    LZO = "lzo"
-    UNKNOWN = "unknown"
-
-    @property
-    def loadable(self) -> bool:
-        """Whether one of the loaders takes it as it is."""
-        return self in (Format.ELF, Format.BZIMAGE, Format.IMAGE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from bootproof.loader.banner import banner_release
 from bootproof.loader.elf import EI_CLASS, ELFCLASS32, ElfHeader
 from bootproof.loader.elf32 import Elf32Header, pvh_entry
 from bootproof.loader.errors import LoaderError
-from bootproof.loader.identify import Format, identify_bytes
+from bootproof.loader.formats import Format
+from bootproof.loader.identify import identify_bytes
 from bootproof.loader.image import ImageLike, ImageSource, open_image
 from bootproof.loader.memory import AddressSpace
 from bootproof.loader.payload import locate

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from bootproof.loader.bzimage import PROTOCOL_2_08, payload_start, setup_header
 from bootproof.loader.errors import Facts
-from bootproof.loader.identify import Format, Identity
+from bootproof.loader.formats import Format
+from bootproof.loader.identify import Identity
 from bootproof.loader.packing import Packed, Packing, Unpack, sniff
 from bootproof.loader.pecoff import PeFile, Section
 from bootproof.loader.structures import SetupHeader

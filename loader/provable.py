@@ -31,7 +31,8 @@ from bootproof.loader.elf import (
 from bootproof.loader.elf32 import Elf32Header
 from bootproof.loader.elf32 import program_headers as program_headers32
 from bootproof.loader.errors import LoaderError
-from bootproof.loader.identify import Format, Identity, identify_bytes, version_string
+from bootproof.loader.formats import Format
+from bootproof.loader.identify import Identity, identify_bytes, version_string
 from bootproof.loader.image import ImageSource
 from bootproof.loader.kconfig import COMMON, Built, Need, lacking, look
 from bootproof.loader.otherfiles import is_multiboot, program_named_in

@@ -14,7 +14,7 @@ from dataclasses import replace
 from bootproof.loader.address import Range, checked_add
 from bootproof.loader.errors import Facts, LoaderError, MemoryOverflow
 from bootproof.loader.image import ImageSource
-from bootproof.loader.protocols import pvh
+from bootproof.loader.protocols.table import PVH
 from bootproof.loader.result import KernelLoaderResult, PvhBootCapability, PvhRelocation, PvhState
 from bootproof.loader.vmlinux import pvh_capability
 
@@ -42,7 +42,7 @@ def relocated(
     if entry is None:
         raise MemoryOverflow("the PVH entry overflows", value=offset)
     here = PvhBootCapability(PvhState.PRESENT, entry, offered.relocation)
-    return replace(kernel, pvh_boot_cap=here, entry_points={**kernel.entry_points, pvh.NAME: entry})
+    return replace(kernel, pvh_boot_cap=here, entry_points={**kernel.entry_points, PVH: entry})
 
 
 def _check(allowed: PvhRelocation | None, footprint: Range, offset: int) -> None:

@@ -15,7 +15,8 @@ from bootproof.loader.address import Range, counted
 from bootproof.loader.assemble import LOADERS
 from bootproof.loader.boot_parameters import Read
 from bootproof.loader.bootimage import BootImage
-from bootproof.loader.identify import Format, identify_bytes
+from bootproof.loader.formats import Format
+from bootproof.loader.identify import identify_bytes
 from bootproof.loader.image import ImageLike, ImageSource, open_image
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols.table import PROTOCOLS

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Self, TypeAlias, TypeVar
 
 from bootproof.loader.address import counted
-from bootproof.loader.identify import Format, Identity, identify_bytes
+from bootproof.loader.formats import Format
+from bootproof.loader.identify import Identity, identify_bytes
 from bootproof.loader.image import ImageLike, ImageSource, open_image
 from bootproof.loader.packing import Output, Packing, Unpack, decode
 from bootproof.loader.payload import SIZE_WORD, Payload, locate, uki_sections

@@ -11,7 +11,8 @@ from typing import Final
 
 from bootproof.loader.elf import ElfHeader
 from bootproof.loader.elfnotes import NoteSegment, PvhNotes
-from bootproof.loader.identify import Format, identify_bytes
+from bootproof.loader.formats import Format
+from bootproof.loader.identify import identify_bytes
 from bootproof.loader.image import ImageSource, open_image
 from bootproof.loader.packing import Output, Unpack, decode
 from bootproof.loader.payload import Payload

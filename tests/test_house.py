@@ -82,13 +82,19 @@ ARM64: Final = {
 
 
 def imported(module: ast.Module) -> set[str]:
-    """What a module imports of ours: `bootproof.a.b` and `from bootproof.a import b` as a.b."""
+    """What a module imports of ours: `bootproof.a.b` and `from bootproof.a import b` as a.b, and so
+    a row of a table, "b.VALUE" of "bootproof.a" (bootproof.loader.ondemand).
+    """
+    nodes = [*ast.walk(module)]
     names = {
         f"{node.module}{end}"
-        for node in ast.walk(module)
+        for node in nodes
         if isinstance(node, ast.ImportFrom) and node.module
         for end in ("", *(f".{alias.name}" for alias in node.names))
     }
+    texts = {str(node.value) for node in nodes if isinstance(node, ast.Constant)}
+    packages = {text for text in texts if text.startswith("bootproof.")}
+    names |= {f"{package}.{text.rpartition('.')[0]}" for package in packages for text in texts}
     return {name.removeprefix("bootproof.") for name in names}
 
 

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from bootproof.harness.arch import FAST, Arch, Board, SerialPort
+from bootproof.harness.arch.arch import Arch, Board, SerialPort
 from bootproof.harness.arch.dump import DumpFormat, FrameRecord, incomplete, values
+from bootproof.harness.arch.profiles import FAST
 from bootproof.harness.arch.zcu102 import ZCU102
 from bootproof.loader.address import GIB, MIB, Banks, Range
 from bootproof.loader.arch.aarch64 import Arm64Registers
-from bootproof.loader.identify import Format
+from bootproof.loader.formats import Format
 from bootproof.loader.kconfig import Need
 from bootproof.loader.layout import Region
 

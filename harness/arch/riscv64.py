@@ -10,11 +10,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from bootproof.harness.arch import FAST, UART_8250, Arch, Board, Firmware, RealtimeQuirk
+from bootproof.harness.arch.arch import UART_8250, Arch, Board, Firmware, RealtimeQuirk
 from bootproof.harness.arch.dump import DumpFormat, FrameRecord, each_cpu, incomplete
+from bootproof.harness.arch.profiles import FAST
 from bootproof.loader.address import GIB, MIB, Banks, Range, align_down
 from bootproof.loader.arch.riscv64 import FIRMWARE, PRIVILEGE_M, PRIVILEGE_S, RiscvRegisters
-from bootproof.loader.identify import Format
+from bootproof.loader.formats import Format
 from bootproof.loader.layout import Region
 
 # --- memory --------------------------------------------------------------------------------------

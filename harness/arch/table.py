@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from bootproof.harness.arch import Arch
-from bootproof.harness.arch.aarch64 import AARCH64
-from bootproof.harness.arch.riscv64 import RISCV64
-from bootproof.harness.arch.x86_64 import X86_64
+from bootproof.loader.ondemand import OnDemand
 
-ARCHES: Final[Mapping[str, Arch]] = {arch.name: arch for arch in (X86_64, AARCH64, RISCV64)}
+if TYPE_CHECKING:
+    from bootproof.harness.arch.arch import Arch
+
+ARCHES: Final[Mapping[str, Arch]] = OnDemand(
+    "bootproof.harness.arch",
+    {"x86_64": "x86_64.X86_64", "aarch64": "aarch64.AARCH64", "riscv64": "riscv64.RISCV64"},
+)

@@ -10,11 +10,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from bootproof.harness.arch import FAST, UART_8250, Arch, Board, Quirk, RealtimeQuirk
+from bootproof.harness.arch.arch import UART_8250, Arch, Board, Quirk, RealtimeQuirk
 from bootproof.harness.arch.dump import DumpFormat, each_cpu, incomplete, values
+from bootproof.harness.arch.profiles import FAST
 from bootproof.loader.address import GIB, MIB, Banks, Range
 from bootproof.loader.arch.x86_64 import DescriptorTable, Segment, X86Registers
-from bootproof.loader.identify import Format
+from bootproof.loader.formats import Format
 from bootproof.loader.layout import Region
 from bootproof.loader.protocols import acpi
 from bootproof.loader.protocols.e820 import LEGACY_HOLE, memory_map, system_ram

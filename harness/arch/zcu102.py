@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from bootproof.harness.arch import Board, SerialPort, Version
+from bootproof.harness.arch.arch import Board, SerialPort, Version
 from bootproof.loader.address import GIB, Banks
 from bootproof.loader.device_tree import RNG_SEED, DeviceTree, Node
 from bootproof.loader.kconfig import Need

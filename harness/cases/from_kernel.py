@@ -15,9 +15,9 @@ from bootproof.harness.errors import UserError
 from bootproof.harness.inputs import images, kernel_check
 from bootproof.harness.inputs.images import KernelFile
 from bootproof.harness.inputs.kernel_check import Checked
-from bootproof.loader.identify import Format, identify
-from bootproof.loader.protocols import pvh
-from bootproof.loader.protocols.table import AUTO
+from bootproof.loader.formats import Format
+from bootproof.loader.identify import identify
+from bootproof.loader.protocols.table import AUTO, PVH
 
 _ASKED: Final = tuple(entry for entry in schema.CASE if entry.name != "kernel")
 
@@ -60,4 +60,4 @@ def _arch_and_format(file: KernelFile, found: Checked, protocol: str | None) -> 
             f" bootproof boots {', '.join(ARCHES)}"
         )
     packed = identify(file.path).format is Format.BZIMAGE
-    return found.arch, Format.ELF.value if packed and protocol == pvh.NAME else found.format
+    return found.arch, Format.ELF.value if packed and protocol == PVH else found.format

@@ -14,23 +14,20 @@ import enum
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any, Final
 
 from bootproof.harness import command_line
-from bootproof.harness.arch import DEFAULT_PROFILE, PROFILES
+from bootproof.harness.arch.profiles import DEFAULT_PROFILE, PROFILES
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import KEY, Case, Expectation, Key, short
 from bootproof.harness.errors import UsageError
-from bootproof.harness.inputs import damage, variants
 from bootproof.harness.qemu.clock import ICOUNT_SHIFT
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB, parse_size
-from bootproof.loader.identify import Format
-from bootproof.loader.initramfs import inits
-from bootproof.loader.protocols import pvh
-from bootproof.loader.protocols.table import AUTO, PROTOCOLS
+from bootproof.loader.formats import Format
+from bootproof.loader.protocols.table import AUTO, PROTOCOLS, PVH
 
 Path = tuple[str | int, ...]
 
@@ -67,36 +64,71 @@ class Entry:
     optional: bool
     default: Any
     # All the words that are allowed; None where any text is.
-    choices: tuple[str, ...] | None
+    choices: Collection[str] | None
 
     @property
     def required(self) -> bool:
         return self.default is MISSING
 
 
-def _choices() -> Mapping[tuple[type, str], Callable[[], Iterable[str]]]:
-    """The words that a text may be, from the tables that own them."""
-    boards = (board for arch in ARCHES.values() for board in arch.boards)
-    return {
-        (Case, "arch"): lambda: ARCHES,
-        (Case, "format"): lambda: (*(f.value for f in Format if f.loadable), AS_IT_IS),
-        (Case, "protocol"): lambda: (AUTO, *PROTOCOLS),
-        (Case, "board"): lambda: boards,
-        (Case, "variant"): lambda: variants.VARIANTS,
-        (Case, "accel"): lambda: ("tcg", "kvm"),
-        (Case, "init"): inits,
-        (Case, "profile"): lambda: PROFILES,
-        (Case, "damage"): lambda: damage.DAMAGES,
-        (Expectation, "protocol"): lambda: PROTOCOLS,
-    }
+class _Words(Collection[str]):
+    """Words that are looked up when somebody asks for them: most commands never do."""
+
+    def __init__(self, look: Callable[[], Iterable[str]]) -> None:
+        self._look = look
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(self._look()))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, word: object) -> bool:
+        return any(word == known for known in self)
+
+
+def _boards() -> Iterable[str]:
+    return (board for arch in ARCHES.values() for board in arch.boards)
+
+
+def _variants() -> Iterable[str]:
+    from bootproof.harness.inputs import variants
+
+    return variants.VARIANTS
+
+
+def _damages() -> Iterable[str]:
+    from bootproof.harness.inputs import damage
+
+    return damage.DAMAGES
+
+
+def _inits() -> Iterable[str]:
+    from bootproof.loader import initramfs
+
+    return initramfs.inits()
+
+
+# The words that a text may be, from the tables that own them.
+_CHOICES: Final[Mapping[tuple[type, str], Collection[str]]] = {
+    (Case, "arch"): tuple(ARCHES),
+    (Case, "format"): (*(f.value for f in Format if f.loadable), AS_IT_IS),
+    (Case, "protocol"): (AUTO, *PROTOCOLS),
+    (Case, "board"): _Words(_boards),
+    (Case, "variant"): _Words(_variants),
+    (Case, "accel"): ("tcg", "kvm"),
+    (Case, "init"): _Words(_inits),
+    (Case, "profile"): PROFILES,
+    (Case, "damage"): _Words(_damages),
+    (Expectation, "protocol"): tuple(PROTOCOLS),
+}
 
 
 def _entry(cls: type, declared: Field[Any], hint: Any) -> Entry:
     optional = isinstance(hint, types.UnionType)
     kind = next(t for t in hint.__args__ if t is not type(None)) if optional else hint
     key: Key = declared.metadata.get(KEY, Key(""))
-    words = _choices().get((cls, declared.name))
-    choices = tuple(dict.fromkeys(words())) if words else None
+    choices = _CHOICES.get((cls, declared.name))
     if issubclass(kind, enum.Enum):
         choices = tuple(member.value for member in kind)
     return Entry(
@@ -323,7 +355,7 @@ def _moved_twice(case: Case) -> tuple[str, str] | None:
     """What is wrong with how the kernel is moved."""
     if case.virtual_offset is not None and case.kaslr_seed is not None:
         return "kaslr_seed", "virtual_offset says already how far the kernel is moved"
-    if case.pvh_relocate and (case.offset is None or case.protocol not in (pvh.NAME, AUTO)):
+    if case.pvh_relocate and (case.offset is None or case.protocol not in (PVH, AUTO)):
         return "pvh_relocate", "needs an offset, and the protocol pvh"
     if case.moved_virtually and case.format == Format.BZIMAGE.value:
         return "format", "a bzImage chooses its virtual address itself; write elf, or auto"

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
-from bootproof.harness.arch import FAST_PROFILE
+from bootproof.harness.arch.profiles import FAST_PROFILE
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.cases import schema

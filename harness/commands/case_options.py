@@ -121,7 +121,8 @@ def case(
 
 def _help(entry: Entry) -> str:
     told = entry.key.help or entry.key.about
-    told = told.format(about=entry.key.about, words=", ".join(entry.choices or ()))
+    words = ", ".join(entry.choices or ()) if "{words}" in told else ""
+    told = told.format(about=entry.key.about, words=words)
     if entry.default and entry.type is not bool and not entry.key.help:
         default = short(entry.default) if entry.key.size else entry.default
         told = f"{told} (default: {getattr(default, 'value', default)})"

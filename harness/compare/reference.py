@@ -37,7 +37,8 @@ from bootproof.loader import assemble, bootimage, pe
 from bootproof.loader.address import Range
 from bootproof.loader.arch import Registers
 from bootproof.loader.boot_parameters import BootParameters, Memory
-from bootproof.loader.identify import Format, identify_bytes
+from bootproof.loader.formats import Format
+from bootproof.loader.identify import identify_bytes
 from bootproof.loader.image import open_image
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import pvh

@@ -27,7 +27,8 @@ from bootproof.loader import cpio, initramfs, pe
 from bootproof.loader.banner import banner_releases
 from bootproof.loader.device_tree import DeviceTree
 from bootproof.loader.errors import LoaderError, one_line
-from bootproof.loader.identify import Format, identify
+from bootproof.loader.formats import Format
+from bootproof.loader.identify import identify
 from bootproof.loader.image import ImageSource, open_image
 from bootproof.loader.unpack import unpack_to
 

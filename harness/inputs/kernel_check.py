@@ -20,7 +20,8 @@ from bootproof.harness.inputs.images import KernelFile
 from bootproof.kernels.errors import FetchError
 from bootproof.loader import banner, ikconfig, kconfig
 from bootproof.loader.errors import LoaderError
-from bootproof.loader.identify import Format, identify
+from bootproof.loader.formats import Format
+from bootproof.loader.identify import identify
 from bootproof.loader.image import ImageSource
 from bootproof.loader.kconfig import COMMON, Built, Need, look
 from bootproof.loader.provable import Problem, not_a_kernel, problem

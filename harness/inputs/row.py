@@ -15,7 +15,8 @@ from bootproof.harness.errors import UsageError
 from bootproof.kernels import sources
 from bootproof.kernels.errors import FetchError
 from bootproof.loader.errors import LoaderError
-from bootproof.loader.identify import Format, identify
+from bootproof.loader.formats import Format
+from bootproof.loader.identify import identify
 from bootproof.loader.image import open_image
 
 # The packages of distributions that hold a kernel: their others are headers, symbols and sources.

@@ -27,7 +27,8 @@ from typing import Final
 from bootproof.harness.host import confined
 from bootproof.loader.address import GIB, MIB
 from bootproof.loader.elf import E_MACHINES, ELF_MAGIC, ELFCLASS64, ELFDATA2LSB, ElfHeader
-from bootproof.loader.identify import Format, identify
+from bootproof.loader.formats import Format
+from bootproof.loader.identify import identify
 from bootproof.loader.segments import ProgramHeader
 
 _MOVED_BY: Final = 2 * MIB  # x86: CONFIG_PHYSICAL_ALIGN; arm64: MIN_KIMG_ALIGN

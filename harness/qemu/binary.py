@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.harness import places
-from bootproof.harness.arch import Version
+from bootproof.harness.arch.arch import Version
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
 from bootproof.harness.text import printable

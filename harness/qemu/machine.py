@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from bootproof.harness.arch import Arch, Board, SerialPort
+from bootproof.harness.arch.arch import Arch, Board, SerialPort
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
 from bootproof.harness.qemu.binary import QemuBinary, find_qemu, version_text

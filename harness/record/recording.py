@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from bootproof.harness.arch import Version
+from bootproof.harness.arch.arch import Version
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest.stages import ENTRY, Mark, Stage, marks

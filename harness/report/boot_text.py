@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bootproof.harness.arch import DEFAULT_PROFILE
+from bootproof.harness.arch.profiles import DEFAULT_PROFILE
 from bootproof.harness.case import Case
 from bootproof.harness.inputs import images, kernel_check
 from bootproof.harness.observation import Probe

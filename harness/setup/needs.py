@@ -22,7 +22,7 @@ from bootproof.harness.host.packages import SystemPackage, installing
 from bootproof.harness.setup import apt
 
 if TYPE_CHECKING:
-    from bootproof.harness.arch import Arch, Firmware
+    from bootproof.harness.arch.arch import Arch, Firmware
 
 
 SETPRIV: Final = SystemPackage(

@@ -28,7 +28,8 @@ from bootproof.harness.text import printable
 from bootproof.harness.verdict import Verdict
 from bootproof.kernels.sources import Source
 from bootproof.loader.errors import one_line
-from bootproof.loader.identify import Format, identify
+from bootproof.loader.formats import Format
+from bootproof.loader.identify import identify
 from bootproof.loader.inspect import Inspection, inspect
 from bootproof.loader.provable import PREFIX
 

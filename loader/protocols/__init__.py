@@ -10,16 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from bootproof.loader.address import Range
-from bootproof.loader.arch import Architecture, R, Registers
-from bootproof.loader.boot_parameters import BootParameters, Read
 from bootproof.loader.errors import LoaderError
-from bootproof.loader.layout import Region
-from bootproof.loader.memory import GuestMemory
-from bootproof.loader.result import KernelLoaderResult
-from bootproof.loader.rules import Hardware, RuleFinding
+
+if TYPE_CHECKING:
+    from bootproof.loader.address import Range
+    from bootproof.loader.arch import Architecture, Registers
+    from bootproof.loader.boot_parameters import BootParameters, Read
+    from bootproof.loader.layout import Region
+    from bootproof.loader.memory import GuestMemory
+    from bootproof.loader.result import KernelLoaderResult
+    from bootproof.loader.rules import Hardware, RuleFinding
+
+R = TypeVar("R", bound="Registers")
 
 
 class ProtocolError(LoaderError):

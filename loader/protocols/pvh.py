@@ -32,11 +32,12 @@ from bootproof.loader.protocols import (
     x86,
 )
 from bootproof.loader.protocols.e820 import all_ram, memory_map, system_ram
+from bootproof.loader.protocols.table import PVH
 from bootproof.loader.result import KernelLoaderResult, PvhState
 from bootproof.loader.rules.pvh import pvh
 from bootproof.loader.structures import E820Entry, MemmapEntry, ModlistEntry, StartInfo
 
-NAME: Final = "pvh"
+NAME: Final = PVH
 BOOTLOADER_TYPE: Final = 0xB0  # set by the kernel's own PVH entry
 
 _ACPI_ENTRIES: Final = 2  # the tables' own, and what is left of the RAM entry behind them

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from bootproof.loader.arch import Registers
-from bootproof.loader.boot_parameters import BootParameters, Memory, reader
-from bootproof.loader.protocols import BootProtocol, arm64, linux32, linux64, pvh, riscv64
-from bootproof.loader.rules import Hardware, RuleFinding
+from bootproof.loader.ondemand import OnDemand
 
-AnyProtocol: TypeAlias = BootProtocol[Any]
+if TYPE_CHECKING:
+    from bootproof.loader.arch import Registers
+    from bootproof.loader.boot_parameters import BootParameters, Memory
+    from bootproof.loader.protocols import BootProtocol
+    from bootproof.loader.rules import Hardware, RuleFinding
+
+AnyProtocol: TypeAlias = "BootProtocol[Any]"
 # Of what a kernel offers, that of the lowest rank.
 AUTO: Final = "auto"
+PVH: Final = "pvh"
 
-PROTOCOLS: Final[Mapping[str, AnyProtocol]] = {
-    module.PROTOCOL.name: module.PROTOCOL for module in (linux64, linux32, pvh, arm64, riscv64)
-}
+PROTOCOLS: Final[Mapping[str, AnyProtocol]] = OnDemand(
+    "bootproof.loader.protocols",
+    {
+        "linux64": "linux64.PROTOCOL",
+        "linux32": "linux32.PROTOCOL",
+        PVH: "pvh.PROTOCOL",
+        "arm64": "arm64.PROTOCOL",
+        "riscv64": "riscv64.PROTOCOL",
+    },
+)
 
 
 def boot_parameters(protocol: str, registers: Registers, memory: Memory) -> BootParameters:
     """What a kernel that is entered with `registers` is told: nothing, as far as one can know,
     where they follow no known protocol. Raises nothing for what is wrong.
     """
+    from bootproof.loader.boot_parameters import BootParameters, reader
+
     known = PROTOCOLS.get(protocol)
     return known.read(registers, reader(memory)) if known else BootParameters()
 

@@ -22,7 +22,8 @@ from typing import Final
 from bootproof.loader.address import GIB, MIB, Range, align_down
 from bootproof.loader.elf import ElfHeader
 from bootproof.loader.errors import LoaderError
-from bootproof.loader.identify import Format, identify_bytes
+from bootproof.loader.formats import Format
+from bootproof.loader.identify import identify_bytes
 from bootproof.loader.image import ImageSource
 from bootproof.loader.memory import AddressSpace, GuestMemory
 from bootproof.loader.protocols import linux64

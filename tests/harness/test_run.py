@@ -532,7 +532,8 @@ def test_probe_does_not_wait_for_a_cpu_that_sleeps_before_the_entry(
         made: Stub = architecture.stub(*asked)
         return replace(made, code=SLEEPS[arch])
 
-    monkeypatch.setitem(ARCHITECTURES, arch, replace(architecture, stub=sleeping))
+    changed = {arch: replace(architecture, stub=sleeping)}
+    monkeypatch.setattr("bootproof.harness.qemu.placement.ARCHITECTURES", changed)
     budget = Budget(
         parked_cpu_seconds=0.3, entry_cpu_seconds=60.0, idle_seconds=15.0, entry_looks=40
     )

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.builders import images
-from tests.builders.processes import python
+from tests.builders.guests import X86Program
+from tests.builders.processes import LOAD, python, vmlinux
 
 _ALL_AT_THE_END = """
 import atexit, sys
@@ -25,6 +26,8 @@ RUNNING = {
     *("asyncio", "qemu.qmp", "pexpect", "psutil"),
     *("bootproof.harness.run", "bootproof.harness.judge", "bootproof.harness.qemu.session"),
 }
+# What the modules of an architecture, of its protocols and of its boards are called.
+ELSEWHERE = {"aarch64", "arm64", "riscv64", "zcu102"}
 
 
 def imported(*words: str | Path, code: int) -> set[str]:
@@ -41,6 +44,12 @@ def test_who_asks_for_help_waits_for_nothing_else(words: tuple[str, ...]) -> Non
     assert modules & (CASES | LOOKING) == set()
 
 
+def test_a_command_asks_for_no_other() -> None:
+    modules = imported("doctor", "--help", code=0)
+    rooms = {name for name in modules if name.startswith("bootproof.harness.commands.")}
+    assert rooms == {f"bootproof.harness.commands.{name}" for name in ("doctor", "parser")}
+
+
 def test_what_is_no_kernel_is_refused_by_what_reads_kernels(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no kernel\n")
     for kernel in ("text", "none"):
@@ -55,3 +64,10 @@ def test_what_finds_no_room_is_refused_by_what_loads_kernels(tmp_path: Path) -> 
     modules = imported("boot", tmp_path / "vmlinux", *words, code=2)
     assert modules >= LOADING
     assert modules & RUNNING == set()
+
+
+def test_a_boot_asks_for_no_other_architecture(tmp_path: Path) -> None:
+    (tmp_path / "vmlinux").write_bytes(vmlinux(X86Program(LOAD).reset()))
+    modules = imported("boot", tmp_path / "vmlinux", "--out", tmp_path / "run", code=1)
+    assert modules >= {"bootproof.loader.arch.x86_64", "bootproof.harness.arch.x86_64"} | RUNNING
+    assert {name for name in modules if ELSEWHERE & set(name.split("."))} == set()

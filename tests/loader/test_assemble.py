@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pytest
 
-from bootproof.harness.arch import Arch
+from bootproof.harness.arch.arch import Arch
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.qemu.devicetree import device_tree
 from bootproof.harness.qemu.machine import Machine as QemuMachine

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bootproof.loader.errors import Image
-from bootproof.loader.identify import Format, Identity, identify
+from bootproof.loader.formats import Format
+from bootproof.loader.identify import Identity, identify
 from bootproof.loader.packing import Packing
 from tests.builders import packings as build
 

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from bootproof.loader.identify import Format, identify
+from bootproof.loader.formats import Format
+from bootproof.loader.identify import identify
 from bootproof.loader.otherfiles import OtherFile, is_multiboot, program_named_in, recognise
 from bootproof.loader.packing import Unpack
 from bootproof.loader.unpack import unpack_fully

@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bootproof.loader.errors import Image, LoaderError
-from bootproof.loader.identify import Format, identify
+from bootproof.loader.formats import Format
+from bootproof.loader.identify import identify
 from bootproof.loader.packing import Packing, Unpack, UnpackError
 from bootproof.loader.unpack import (
     MAX_STEPS,

@@ -7,7 +7,8 @@ import subprocess
 
 import pytest
 
-from bootproof.harness.arch import PROFILES, Arch, Version
+from bootproof.harness.arch.arch import Arch, Version
+from bootproof.harness.arch.profiles import PROFILES
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.qemu.argv import machine_words
 from bootproof.harness.qemu.machine import Machine

@@ -56,7 +56,7 @@ def values(entry: Entry) -> st.SearchStrategy[Any]:
         return tables(schema.EXPECTATION).map(lambda found: Expectation(**found))
     found: st.SearchStrategy[Any] = PRINTABLE.filter(lambda text: text != "none")
     if entry.choices is not None:
-        found = st.sampled_from(entry.choices).map(entry.type)
+        found = st.sampled_from([*entry.choices]).map(entry.type)
     elif entry.key.plain:
         found = st.from_regex(schema.PLAIN, fullmatch=True)
     elif entry.type is bool:

@@ -24,7 +24,7 @@ def work(arguments):
     Path(sys.argv[2]).write_text("done")
     return int(sys.argv[1])
 
-cli.COMMANDS["test"] = Command("", "", work)
+cli.COMMANDS = {"test": Command("", "", work)}
 sys.exit(cli.main(["test"]))
 """
 
@@ -94,7 +94,7 @@ def work(arguments):
     print("left", file=sys.stderr)
     return 0
 
-cli.COMMANDS["test"] = Command("", "", work)
+cli.COMMANDS = {"test": Command("", "", work)}
 sys.exit(cli.main(["test"]))
 """
 

@@ -500,7 +500,7 @@ def outcome_of(mutation: Mutation, directory: Path, monkeypatch: pytest.MonkeyPa
         made: Stub = arch.stub(mutation.stub_does(registers), *rest)
         return replace(made, code=mutation.stub_first + made.code)  # position-independent
 
-    monkeypatch.setitem(ARCHITECTURES, image.arch, replace(arch, stub=stub))
+    monkeypatch.setattr(placement, "ARCHITECTURES", {image.arch: replace(arch, stub=stub)})
     if mutation.ram is not None:
         write, spoil = placement.write, mutation.ram
 

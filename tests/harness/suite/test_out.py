@@ -44,7 +44,7 @@ def case(offset=None, verdict=Verdict.BOOTED, **others):
 def run(cases, expression=None, **options):
     selection = matrix.Selection(MatrixOptions(Path(sys.argv[2]), **options), expression=expression)
     work = lambda arguments: matrix.run_cases(cases, selection)
-    cli.COMMANDS["matrix"] = Command("", "", work)
+    cli.COMMANDS = {"matrix": Command("", "", work)}
     sys.exit(cli.main(["matrix"]))
 """
 WRONG = "run([case(1 << 20)])"  # refused, and not as expected
