@@ -18,6 +18,7 @@ from bootproof.harness.arch.arch import Arch
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.cases import qemus, schema
 from bootproof.harness.command_line import NONCE, OTHERS_NONCE
+from bootproof.harness.course import Outcome
 from bootproof.harness.errors import UserError
 from bootproof.harness.host import rundir
 from bootproof.harness.inputs import handed_kernel
@@ -25,7 +26,7 @@ from bootproof.harness.observation import Budget
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.record import interrupted
 from bootproof.harness.report import boot_text, rules
-from bootproof.harness.run import Outcome, run_with
+from bootproof.harness.run import run_with
 from bootproof.harness.start import AnyStart, Start
 from bootproof.harness.text import printable
 from bootproof.harness.verdict import (

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from bootproof.harness import typedjson
 from bootproof.harness.case import Case
@@ -24,13 +24,16 @@ from bootproof.harness.qemu.clock import ICOUNT_SHIFT
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.record import interrupted
 from bootproof.harness.results.key import Key
-from bootproof.harness.run import Outcome, run
+from bootproof.harness.run import run
 from bootproof.harness.start import Start
 from bootproof.harness.text import printable
 from bootproof.harness.verdict import Expected, Verdict
 from bootproof.loader.arch import to_json
 from bootproof.loader.assemble import Assembled
 from bootproof.loader.errors import LoaderError
+
+if TYPE_CHECKING:
+    from bootproof.harness.course import Outcome
 
 _LOG_LINES: Final = 10
 

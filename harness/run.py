@@ -1,6 +1,6 @@
-"""One boot image on one machine, from start to artifacts: place, start, watch, judge, record.
+"""One boot image on one machine: placed, started, and again where only the record was in the way.
 
-Owns the order of the steps; each step lives in a module of its own.
+What follows when QEMU was started is bootproof.harness.course's.
 """
 
 from __future__ import annotations
@@ -10,72 +10,25 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bootproof.harness.guest import evidence, text_in_ram
-from bootproof.harness.guest.stages import Stage
 from bootproof.harness.host.files import disk_errors
 from bootproof.harness.host.process import most_written
 from bootproof.harness.host.rundir import CONSOLE, DEVICES_DIRECTORY, DMESG, RECORD, RUN_LOG, STDERR
-from bootproof.harness.judge import judge
-from bootproof.harness.observation import (
-    End,
-    Observation,
-    Probe,
-    TextCheck,
-)
-from bootproof.harness.qemu import probe
+from bootproof.harness.observation import End, Observation
 from bootproof.harness.qemu.placement import PlacedImage, guest_ram, place_image, write
-from bootproof.harness.qemu.probe import Guest
-from bootproof.harness.qemu.session import Session
-from bootproof.harness.qemu.watch import Ending, Watch
-from bootproof.harness.record import artifacts, recording, reproduce
-from bootproof.harness.record.recording import Logged, Record
+from bootproof.harness.qemu.spawn import Spawned
 from bootproof.harness.start import AnyStart
-from bootproof.harness.verdict import Expected, Judgement
-from bootproof.loader import bootimage, conformance, imagedigest
+from bootproof.loader import bootimage
 from bootproof.loader.address import format_size
 from bootproof.loader.arch import StubError
-from bootproof.loader.boot_parameters import reader
-from bootproof.loader.layout import LayoutError, Region
+from bootproof.loader.layout import LayoutError
 from bootproof.loader.memory import GuestMemory
 
-
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """What a run took."""
-
-    host_seconds: float  # wall time
-    qemu_seconds: float  # of which QEMU was running
-    cpu_seconds: float  # of QEMU
-    instructions: int | None  # of the guest; of one that was run twice, those of the second run
-
-    def after(self, first: Costs) -> Costs:
-        """The costs of two runs of which only this one counts."""
-        return Costs(
-            first.host_seconds + self.host_seconds,
-            first.qemu_seconds + self.qemu_seconds,
-            first.cpu_seconds + self.cpu_seconds,
-            self.instructions,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A judged run and the directory that holds all of it."""
-
-    judgement: Judgement
-    observation: Observation
-    costs: Costs
-    directory: Path
-    stages: tuple[Stage, ...]
-    # The digest of what was started, and what was added to it in guest RAM.
-    boot_image: str | None = None
-    placed: tuple[Region, ...] = ()
-    # Why there is no record of any use, None when there is one.
-    not_recorded: str | None = None
+if TYPE_CHECKING:
+    from bootproof.harness.course import Outcome
 
 
 def run(start: AnyStart, directory: Path) -> Outcome:
@@ -96,7 +49,9 @@ def run_with(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
     try:
         outcome = _run_once(start, memory, directory)
     except (StubError, LayoutError) as error:
-        return _never_started(start, memory, directory, error)
+        from bootproof.harness import course
+
+        return course.never_started(start, memory, directory, error)
     why = in_the_way(outcome.observation, directory) if start.machine.recorded else None
     if why is None:
         return outcome
@@ -129,38 +84,20 @@ def _run_once(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
     with _device_files(placed, memory, directory):
         qemu_began = time.monotonic()
         with (
-            ThreadPoolExecutor(1) as beside,
             guest_ram(memory, start.machine.banks, mapped=placed.launch.mapped) as ram,
-            Session(
+            Spawned(
                 *(start.machine, placed.launch, ram, directory),
                 budget=start.budget,
                 with_gdb=start.probe,
-                on_console=start.on_console,
                 talker=start.talker,
-            ) as session,
+            ) as qemu,
         ):
-            # While the guest runs: who hashes lets others have the interpreter.
-            digest = beside.submit(imagedigest.digest, start.image, memory)
-            guest = Guest(start.image, placed, memory, ram)
-            seen, ending = _Course(start, session, guest).observed()
+            from bootproof.harness.course import Course  # QEMU takes as long to start as this
+
+            course = Course(start, qemu, placed, memory)
+            course.follow()
         qemu_seconds = time.monotonic() - qemu_began
-    # Not before QEMU is dead and the directory ours again: a shell is going to run the script.
-    reproduce.write_script(start.machine, placed, memory, directory)
-    log = recording.read_log(directory / RUN_LOG, seen.transcript)
-    seen = artifacts.keep(session, seen, log)
-    judgement, seen = _judged(start, seen, ending)
-    costs = Costs(time.monotonic() - began, qemu_seconds, seen.cpu_seconds, seen.instructions)
-    not_recorded = _record(start, seen, directory, log)
-    return Outcome(
-        judgement=judgement,
-        observation=seen,
-        costs=costs,
-        directory=directory,
-        not_recorded=not_recorded,
-        stages=recording.stages(seen, log if not_recorded is None else None),
-        boot_image=digest.result(),
-        placed=placed.added,
-    )
+    return course.outcome(lambda: time.monotonic() - began, qemu_seconds)
 
 
 @contextlib.contextmanager
@@ -172,113 +109,3 @@ def _device_files(placed: PlacedImage, memory: GuestMemory, directory: Path) -> 
         yield
     finally:
         shutil.rmtree(directory / DEVICES_DIRECTORY, ignore_errors=True)
-
-
-def _never_started(
-    start: AnyStart, memory: GuestMemory, directory: Path, error: StubError | LayoutError
-) -> Outcome:
-    """The outcome for an image that no machine can be brought to, and that its protocol forbids.
-
-    Raises the error again where every rule holds: then only bootproof is in the way.
-    """
-    found = conformance.findings(start.image, reader(memory), cpus=start.machine.cpus)
-    where = f"nothing was started: {error}"
-    probe = Probe(None, where, findings=(*found, *start.findings))
-    if not probe.violations:
-        raise error
-    seen = Observation(b"", End.NOT_STARTED, probe=probe)
-    return Outcome(
-        judgement=judge(start.expected, seen),
-        observation=seen,
-        costs=Costs(0.0, 0.0, 0.0, None),
-        directory=directory,
-        stages=(),
-        boot_image=imagedigest.digest(start.image, memory),
-        not_recorded="nothing was started",
-    )
-
-
-def _record(start: AnyStart, seen: Observation, directory: Path, log: Logged) -> str | None:
-    """Completes the record of a run; why there is none of any use, if there is none."""
-    if start.machine.not_recorded is not None:
-        return start.machine.not_recorded
-    entry = seen.probe.instructions if seen.probe else None
-    record = Record(start.machine, start.placement, seen.instructions, entry)
-    return recording.finish(record, directory, seen.stderr, log)
-
-
-def _judged(start: AnyStart, seen: Observation, ending: Ending) -> tuple[Judgement, Observation]:
-    """The verdict, and what was seen: with a name for the place where that is what one asks for."""
-    judgement = _with_lacks(start, judge(start.expected, seen))
-    place = seen.place
-    if place is None or start.symbols is None or not judgement.verdict.needs_place:
-        return judgement, seen
-    symbols = start.symbols()  # which may take half a minute
-    if symbols is None:
-        return judgement, seen
-    region = start.image.region("kernel") if start.unpacked is None else None
-    displacement = region.start if region else 0
-    name = symbols.name(place.pc, ending.before, ending.at, displacement=displacement)
-    seen = replace(seen, place=replace(place, symbol=name))
-    return _with_lacks(start, judge(start.expected, seen)), seen
-
-
-def _with_lacks(start: AnyStart, judgement: Judgement) -> Judgement:
-    """The judgement of a guest without a proof, and what its kernel was built without."""
-    if start.lacks is None or not judgement.verdict.needs_configuration:
-        return judgement
-    lacking = start.lacks()
-    if not lacking:
-        return judgement
-    reason = f"{judgement.reason}; the kernel lacks {'; and '.join(lacking)}"
-    return replace(judgement, reason=reason)
-
-
-class _Course:
-    """The course of a run: to the entry, where the probe looks, and on to the end."""
-
-    def __init__(self, start: AnyStart, session: Session, guest: Guest) -> None:
-        self._start, self._session, self._guest = start, session, guest
-        self._probe: Probe | None = None
-
-    def observed(self) -> tuple[Observation, Ending]:
-        seen, ending = self._session.observe(self._steps, self._start.observer)
-        return replace(seen, probe=self._probe, text=self._check_text(seen.transcript)), ending
-
-    def _steps(self, watch: Watch) -> Ending:
-        start, session = self._start, self._session
-        # QEMU has read them; were we killed now, nothing of them would stay.
-        shutil.rmtree(session.directory / DEVICES_DIRECTORY, ignore_errors=True)
-        if not start.probe:
-            session.monitor.execute("cont")
-        else:
-            go_on = not start.stop_at_entry
-            seen = probe.at_entry(self._guest, session, watch.given_up, go_on=go_on)
-            self._probe = replace(seen, findings=(*seen.findings, *start.findings))
-            if not self._probe.reached:
-                return watch.not_entered()
-            if not self._probe.clean:
-                return watch.stop(End.WRONG_HANDOVER)
-            if start.stop_at_entry:
-                return watch.stop(End.ENTERED)
-        proof = isinstance(start.expected, Expected)
-        return watch.until_the_end(
-            proof=proof,
-            marker=start.marker,
-            kill_at=start.kill_at,
-            left=start.talker.left if start.talker else None,
-        )
-
-    def _check_text(self, transcript: bytes) -> TextCheck | None:
-        """Looks for the kernel's code in RAM where the guest says it is, if it says so."""
-        ram, unpacked = self._guest.ram, self._start.unpacked
-        code = evidence.parse(transcript).code if self._start.check_text else None
-        written = self._guest.written
-        if code is None or not written.contains(code.start, code.size):
-            return None
-        if unpacked is None:
-            return text_in_ram.check(written, ram, code)
-        banks = [(bank.base, bank.size) for bank in ram.banks]
-        offset = code.start - unpacked.linked_at
-        with text_in_ram.unpacked(unpacked.vmlinux, offset, banks) as reference:
-            return text_in_ram.check(reference, ram, code)

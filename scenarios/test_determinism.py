@@ -16,8 +16,8 @@ from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.cases.kernels import default_kernels
 from bootproof.harness.commands.boot import difference
+from bootproof.harness.course import Outcome
 from bootproof.harness.prove import Proven, prove
-from bootproof.harness.run import Outcome
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB
 

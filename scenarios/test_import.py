@@ -24,6 +24,7 @@ from bootproof.harness.host.files import read_from_qemu
 from bootproof.harness.prepare import Prepared, prepare
 from bootproof.harness.qemu.argv import DirectKernel
 from bootproof.harness.qemu.session import Session
+from bootproof.harness.qemu.spawn import Spawned
 from bootproof.harness.qemu.standing import StandingMemory
 from bootproof.harness.registers import compare_registers
 from bootproof.loader import bootimage
@@ -89,9 +90,10 @@ def standing(case: Case, prepared: Prepared, directory: Path) -> Iterator[Standi
     with (
         listener,
         GuestMemory(machine.banks) as ram,
-        Session(
+        Spawned(
             machine, kernel, ram, directory / "theirs", with_gdb=False, debugger=listener
-        ) as session,
+        ) as qemu,
+        Session(qemu) as session,
     ):
         session.connect()
         where = f"127.0.0.1:{listener.getsockname()[1]}"

@@ -16,9 +16,9 @@ from bootproof.harness.text import printable
 
 if TYPE_CHECKING:
     from bootproof.harness.case import Case
+    from bootproof.harness.course import Outcome
     from bootproof.harness.prepare import Options
     from bootproof.harness.prove import Proven
-    from bootproof.harness.run import Outcome
 
 # How a run ended: a verdict, and what is not as it had to be.
 _End = tuple[str, str | None]

@@ -17,6 +17,7 @@ from typing import Final
 
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
+from bootproof.harness.course import Costs, Outcome
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest.stages import ENTRY, Stage
 from bootproof.harness.host import rundir
@@ -28,10 +29,10 @@ from bootproof.harness.prove import Proven, result_json
 from bootproof.harness.qemu.argv import DirectKernel
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.session import Session
+from bootproof.harness.qemu.spawn import Spawned
 from bootproof.harness.qemu.standing import StandingMemory
 from bootproof.harness.qemu.watch import Ending, Watch
 from bootproof.harness.record import artifacts, recording, reproduce
-from bootproof.harness.run import Costs, Outcome
 from bootproof.harness.verdict import Expected
 from bootproof.loader import assemble, bootimage, pe
 from bootproof.loader.address import Range
@@ -142,7 +143,8 @@ def run(case: Case, plan: Plan, prepared: Prepared, directory: Path, look: Look)
     kernel = DirectKernel(_KERNEL, _INITRD, expected.cmdline, tree)
     with (
         GuestMemory(machine.banks) as ram,
-        Session(machine, kernel, ram, directory, budget=prepared.start.budget) as session,
+        Spawned(machine, kernel, ram, directory, budget=prepared.start.budget) as qemu,
+        Session(qemu) as session,
     ):
         course = _Course(plan, session, look)
         seen, _ = session.observe(course.steps)

@@ -23,8 +23,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import psutil
-
 from bootproof.harness.errors import UserError
 from bootproof.harness.host import confined
 from bootproof.harness.host.files import NOBODY, disk_errors, is_root, why_powerless
@@ -36,6 +34,7 @@ from bootproof.harness.host.rundir import STDERR
 MOST_WRITTEN: Final = 512 << 20
 _STDERR_KEPT: Final = 1 << 20
 _LAST_WORDS: Final = 16 << 10
+_USER_TIME: Final = 11  # of what stands behind the name; the system's follows
 _BEFORE: Final = ("setpriv: ", f"{confined.NAME}: ")  # how these begin what they say
 
 
@@ -73,7 +72,6 @@ class QemuProcess:
             os.close(self._stderr)
             raise UserError(f"{argv[0]}: cannot be started: {error.strerror}") from error
         RUNNING.add(self)
-        self._accounting = psutil.Process(self._process.pid)
         self._cpu_seconds = 0.0
 
     @property
@@ -93,11 +91,10 @@ class QemuProcess:
 
     def cpu_seconds(self) -> float:
         """CPU time used so far, user and system; keeps its last value when the process is gone."""
-        try:
-            times = self._accounting.cpu_times()
-        except psutil.Error:
-            return self._cpu_seconds
-        self._cpu_seconds = max(self._cpu_seconds, times.user + times.system)
+        with contextlib.suppress(OSError):
+            user, system = _stat(Path(f"/proc/{self.pid}/stat"))[_USER_TIME : _USER_TIME + 2]
+            ticks = int(user) + int(system)
+            self._cpu_seconds = max(self._cpu_seconds, ticks / os.sysconf("SC_CLK_TCK"))
         return self._cpu_seconds
 
     def asleep(self) -> bool:
@@ -115,10 +112,7 @@ class QemuProcess:
     def _states(self) -> set[str]:
         """The states of the threads (proc(5)); empty when one has just ended."""
         try:
-            return {
-                path.read_text("utf-8", "replace").rpartition(")")[2].split()[0]
-                for path in Path(f"/proc/{self.pid}/task").glob("*/stat")
-            }
+            return {_stat(path)[0] for path in Path(f"/proc/{self.pid}/task").glob("*/stat")}
         except OSError:
             return set()
 
@@ -179,6 +173,11 @@ class QemuProcess:
             os.ftruncate(self._stderr, 0)
             os.pwrite(self._stderr, kept, 0)
         os.close(self._stderr)
+
+
+def _stat(path: Path) -> list[str]:
+    """What proc(5) says of a process or thread behind its name. Raises OSError when it is gone."""
+    return path.read_text("utf-8", "replace").rpartition(")")[2].split()
 
 
 class _Running:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pexpect
 from pexpect.spawnbase import SpawnBase
 
+from bootproof.harness.observation import Budget
 from bootproof.harness.text import printable
 from bootproof.loader.address import counted
 
@@ -28,17 +29,15 @@ _HALF = 100_000  # lines of a transcript with times, from each end
 _WINDOW = 2 * _CHUNK  # a read, and a pattern that began in the one before
 _PAUSE = 0.01
 _LONGEST_LINE = 8192  # bytes that are looked at
-DEFAULT_LIMIT = 16 << 20
 
 
 class ConsoleFile(_Spawn):
     """A growing file as a pexpect object.
 
-    `fd` is the file, open for reading and writing; it is closed with this object, and shortened to
-    `limit` bytes then. No more than that is ever read. `wait(seconds)` is called when nothing new
-    is there, and may return early: what is true then has to be seen to, and nothing is waited for.
-    `ended()` says whether the writer is gone, which makes the end of the file an EOF; `on_data` is
-    told what arrives.
+    `fd` is the file, open for reading; it stays open, and no more than `limit` bytes of it are ever
+    read. `wait(seconds)` is called when nothing new is there, and may return early: what is true
+    then has to be seen to, and nothing is waited for. `ended()` says whether the writer is gone,
+    which makes the end of the file an EOF; `on_data` is told what arrives.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class ConsoleFile(_Spawn):
         ended: Callable[[], bool],
         on_data: Callable[[bytes], None] | None = None,
         *,
-        limit: int = DEFAULT_LIMIT,
+        limit: int = Budget().console_bytes,
     ) -> None:
         super().__init__(timeout=0, maxread=_CHUNK, searchwindowsize=_WINDOW)
         self._limit = limit
@@ -107,19 +106,6 @@ class ConsoleFile(_Spawn):
     def isalive(self) -> bool:
         """Whether more output may come."""
         return not self._ended()
-
-    def close(self) -> None:
-        if self.child_fd >= 0:
-            # Also to its own length: that gives back what was set aside for it.
-            os.ftruncate(self.child_fd, min(self._limit, os.fstat(self.child_fd).st_size))
-            os.close(self.child_fd)
-            self.child_fd = -1
-
-    def __enter__(self) -> ConsoleFile:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.close()
 
 
 def timestamped(transcript: bytes | bytearray, arrivals: list[tuple[float, int]]) -> str:

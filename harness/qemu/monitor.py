@@ -216,6 +216,10 @@ class Monitor:
             return self._loop.run_until_complete(limited())
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection and the event loop."""
         with signals.held():
             self._close()
 

@@ -1,153 +1,58 @@
-"""One QEMU from its start to its end, with all that the harness holds of it.
+"""What the harness holds of one QEMU, from its first answer to its end.
 
-Owns how monitor, gdbstub, console, guest RAM and watchdog are wired to it, the run directory that
-is QEMU's meanwhile, and what is seen of its end. A run, a reference boot and a playback are users
-of it; nobody starts a guest in another way. Judges nothing.
+Owns how monitor, gdbstub, console and watchdog are wired to what bootproof.harness.qemu.spawn has
+started, and what is seen of its end. A run, a reference boot and a playback are users of it. Judges
+nothing.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
 from collections.abc import Callable
-from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest import evidence, kernellog, logbuffer
-from bootproof.harness.host.files import file_for_qemu, given_to_qemu, has_room
-from bootproof.harness.host.process import QemuProcess
-from bootproof.harness.host.rundir import CONSOLE, RUN_LOG
-from bootproof.harness.observation import Budget, End, Observation, Observer
-from bootproof.harness.qemu.argv import (
-    Channels,
-    DirectKernel,
-    Launch,
-    LogMode,
-    RamFile,
-    RunLog,
-    argv,
-)
-from bootproof.harness.qemu.console import DEFAULT_LIMIT, ConsoleFile, timestamped
+from bootproof.harness.observation import End, Observation, Observer
+from bootproof.harness.qemu.console import ConsoleFile, timestamped
 from bootproof.harness.qemu.gdbstub import GdbError, GdbStub
-from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.monitor import Monitor, MonitorError
-from bootproof.harness.qemu.talker import TERMINAL, Talker
+from bootproof.harness.qemu.spawn import Spawned
 from bootproof.harness.qemu.watch import EXIT_SECONDS, Ending, Watch
 from bootproof.harness.qemu.watchdog import Watchdog
 from bootproof.loader.arch import Registers
-from bootproof.loader.memory import GuestMemory
 
-_SNAPSHOTS: Final = "snapshots.qcow2"
 _QUIT_SECONDS: Final = 30.0  # QEMU completes its log then, on a busy host too
 _LOG_WRITE_ERROR: Final = "replay write error"  # replay/replay-internal.c
-_Client = TypeVar("_Client", Monitor, GdbStub)
 
 
 class Session:
-    """A QEMU. Use as a context manager: inside it stands before its first instruction, or runs;
-    afterwards it is dead and the directory ours again.
+    """A QEMU that one can talk to. Use as a context manager: inside it stands before its first
+    instruction, or runs.
     """
 
-    monitor: Monitor
-    console: ConsoleFile
-    process: QemuProcess
-    watchdog: Watchdog
-    has_room: bool  # whether all that the console may say has room on the disk
-
-    def __init__(
-        self,
-        machine: Machine,
-        start: Launch | DirectKernel,
-        ram: GuestMemory,
-        directory: Path,
-        *,
-        budget: Budget = Budget(),
-        with_gdb: bool = True,
-        replay: bool = False,
-        on_console: Callable[[bytes], None] | None = None,
-        talker: Talker | None = None,
-        debugger: socket.socket | None = None,
-        snapshots: bytes | None = None,
-    ) -> None:
-        """`ram` is what QEMU maps as the guest's; it must outlive the session.
-
-        `replay` plays back the run log in `directory` instead of writing one. `on_console` is told
-        what the guest says, `talker` talks to it. `debugger` is a socket on which QEMU listens for
-        one, `snapshots` an empty qcow2 file for it.
-        """
-        self.machine, self.ram, self.directory, self.budget = machine, ram, directory, budget
-        self._start, self._with_gdb, self._replay = start, with_gdb, replay
-        self._on_console, self._talker = on_console, talker
-        self._debugger, self._snapshots = debugger, snapshots
-        self._gdb: GdbStub | None = None
-
-    def __enter__(self) -> Session:
-        """Starts QEMU. Raises UserError."""
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(given_to_qemu(self.directory))
-            self.monitor, qmp = _channel(stack, Monitor)
-            gdb = None
-            if self._with_gdb:
-                self._gdb, gdb = _channel(stack, lambda ours: GdbStub(ours, self.monitor.wait))
-            self._open_console(stack)
-            self._start_qemu(stack, qmp, gdb)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stack.close()
-
-    def _open_console(self, stack: contextlib.ExitStack) -> None:
-        room = min(self.budget.console_bytes, DEFAULT_LIMIT)
-        file = file_for_qemu(self.directory / CONSOLE, room)
-        self.has_room = has_room(file, room)
-        self.console = stack.enter_context(
-            ConsoleFile(
-                *(file, self.monitor.listen, self._ended, self._on_console),
-                limit=self.budget.console_bytes + 1,
-            )
-        )
-
-    def _start_qemu(
-        self, stack: contextlib.ExitStack, qmp: socket.socket, gdb: socket.socket | None
-    ) -> None:
-        if self._snapshots is not None:
-            room = len(self._snapshots)
-            with os.fdopen(file_for_qemu(self.directory / _SNAPSHOTS, room), "wb") as file:
-                file.write(self._snapshots)
-        mode = LogMode.REPLAY if self._replay else LogMode.RECORD
-        channels = Channels(
-            console=CONSOLE,
-            qmp_fd=qmp.fileno(),
-            gdb_fd=gdb.fileno() if gdb else None,
-            gdb_listen_fd=self._debugger.fileno() if self._debugger else None,
-            ram=RamFile(f"/proc/self/fd/{self.ram.fileno()}", shared=True),
-            talker=self._talker,
-            append=True,
-            log=RunLog(RUN_LOG, mode) if self.machine.recorded else None,
-            snapshots=None if self._snapshots is None else _SNAPSHOTS,
-        )
-        sockets = [theirs for theirs in (qmp, gdb, self._debugger) if theirs is not None]
-        self.process = stack.enter_context(
-            QemuProcess(
-                argv(self.machine, self._start, channels),
-                self.directory,
-                pass_fds=[self.ram.fileno(), *(theirs.fileno() for theirs in sockets)],
-                terminal=self._talker is TERMINAL,
-                stdin=None if self._talker is None else self._talker.stdin,
-            )
+    def __init__(self, qemu: Spawned, on_console: Callable[[bytes], None] | None = None) -> None:
+        """`on_console` is told what the guest says."""
+        self.machine, self.ram, self.directory = qemu.machine, qemu.ram, qemu.directory
+        self.process, self.budget, self.has_room = qemu.process, qemu.budget, qemu.has_room
+        self.monitor = Monitor(qemu.qmp)
+        self._gdb = GdbStub(qemu.gdb, self.monitor.wait) if qemu.gdb else None
+        self.console = ConsoleFile(
+            *(qemu.console, self.monitor.listen, self.process.ended, on_console),
+            limit=self.budget.console_bytes + 1,
         )
         told_to_end = lambda: self.monitor.told_to_end  # noqa: E731
         self.watchdog = Watchdog(self.process, self.budget.idle_seconds, told_to_end)
         self.monitor.give_up_when(self.watchdog.gives_up)
-        for theirs in sockets:
-            if theirs is not self._debugger:
-                theirs.close()
 
-    def _ended(self) -> bool:
-        return self.process.ended()
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Ends a QEMU that was not told to end: the dead are owed no farewell."""
+        self.process.kill()
+        self.process.wait(EXIT_SECONDS)
+        self.monitor.close()
 
     # --- while it runs ---------------------------------------------------------------------------
 
@@ -257,12 +162,3 @@ class Session:
 def log_write_failed(stderr: str) -> bool:
     """Whether QEMU says that it could not write its log; it goes on all the same."""
     return _LOG_WRITE_ERROR in stderr
-
-
-def _channel(
-    stack: contextlib.ExitStack, client: Callable[[socket.socket], _Client]
-) -> tuple[_Client, socket.socket]:
-    """A client on one end of a socket pair, and the other end for QEMU to inherit."""
-    ours, theirs = socket.socketpair()
-    stack.enter_context(theirs)
-    return stack.enter_context(client(ours)), theirs

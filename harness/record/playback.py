@@ -23,6 +23,7 @@ from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.monitor import Event, MonitorError
 from bootproof.harness.qemu.placement import guest_ram, place_image, write
 from bootproof.harness.qemu.session import Session
+from bootproof.harness.qemu.spawn import Spawned
 from bootproof.harness.qemu.watch import EXIT_SECONDS, POLL_SECONDS
 from bootproof.harness.record import recording, replaylog
 from bootproof.harness.record.recording import Record
@@ -196,14 +197,15 @@ def started(
             shutil.copyfile(recorded.log, directory / RUN_LOG)
         with (
             guest_ram(memory, recorded.machine.banks, mapped=placed.launch.mapped) as ram,
-            Session(
+            Spawned(
                 *(recorded.machine, placed.launch, ram, directory),
                 budget=Budget(console_bytes=len(recorded.transcript) + _ROOM),
                 with_gdb=False,
                 replay=True,
                 debugger=debugger,
                 snapshots=snapshots,
-            ) as session,
+            ) as qemu,
+            Session(qemu) as session,
         ):
             yield from _connected(session)
 

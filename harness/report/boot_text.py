@@ -15,10 +15,10 @@ from bootproof.loader.address import counted, format_size
 from bootproof.loader.errors import one_line
 
 if TYPE_CHECKING:  # a request is printed before there is a run
+    from bootproof.harness.course import Outcome
     from bootproof.harness.guest.stages import Stage
     from bootproof.harness.prove import Proven
     from bootproof.harness.qemu.machine import Machine
-    from bootproof.harness.run import Outcome
     from bootproof.loader.assemble import Assembled
 
 

@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any, Final
 
 from bootproof.harness.compare.comparison import Cost
+from bootproof.harness.course import Outcome
 from bootproof.harness.prove import Proven
 from bootproof.harness.results import results
 from bootproof.harness.results.results import (
@@ -22,7 +23,6 @@ from bootproof.harness.results.results import (
     Register,
     Transcript,
 )
-from bootproof.harness.run import Outcome
 from bootproof.loader.address import Range, counted
 from bootproof.loader.arch import Registers
 from bootproof.loader.assemble import Assembled

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bootproof.harness.arch.table import ARCHES
+from bootproof.harness.course import Outcome
 from bootproof.harness.host.files import give_to_qemu
 from bootproof.harness.host.process import QemuProcess
 from bootproof.harness.host.rundir import CONSOLE
@@ -27,7 +28,7 @@ from bootproof.harness.qemu.argv import Channels, RamFile, argv
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.monitor import Monitor
 from bootproof.harness.qemu.placement import guest_ram, place_image, write
-from bootproof.harness.run import Outcome, run
+from bootproof.harness.run import run
 from bootproof.harness.start import Start
 from bootproof.harness.verdict import CodeAt, Expected
 from bootproof.loader import bootimage

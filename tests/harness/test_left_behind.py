@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from bootproof.harness import run
+from bootproof.harness.course import Outcome
 from bootproof.harness.errors import UserError
 from bootproof.harness.host import files, process, rundir
 from bootproof.harness.host.files import take_back, write_whole
@@ -27,7 +28,6 @@ from bootproof.harness.qemu.gdbstub import GdbStub
 from bootproof.harness.qemu.monitor import Monitor, MonitorError
 from bootproof.harness.qemu.session import Session
 from bootproof.harness.record import playback
-from bootproof.harness.run import Outcome
 from bootproof.harness.start import Start
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB

@@ -14,6 +14,7 @@ from typing import Any, Final
 import psutil
 import pytest
 
+from bootproof.harness.course import Outcome
 from bootproof.harness.errors import UserError
 from bootproof.harness.host import process
 from bootproof.harness.observation import Budget, End, Observation, Placement
@@ -21,7 +22,7 @@ from bootproof.harness.qemu import watchdog
 from bootproof.harness.qemu.gdbstub import GdbStub
 from bootproof.harness.qemu.monitor import Monitor
 from bootproof.harness.record.playback import open_recorded
-from bootproof.harness.run import Outcome, in_the_way, run
+from bootproof.harness.run import in_the_way, run
 from bootproof.harness.start import Start
 from bootproof.harness.verdict import CodeAnywhere, CodeAt, Verdict
 from bootproof.loader import bootimage

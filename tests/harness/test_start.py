@@ -19,20 +19,32 @@ atexit.register(lambda: print("MODULES", *sys.modules, file=sys.stderr))
 from bootproof.harness import cli
 sys.exit(cli.main(sys.argv[1:]))
 """
+_AT_THE_START_OF_QEMU = """
+import os, sys
+from bootproof.harness.host import process
+def start(*_arguments, **_keywords):
+    print("MODULES", *sys.modules, file=sys.stderr, flush=True)
+    os._exit(0)
+process.QemuProcess = start
+from bootproof.harness import cli
+sys.exit(cli.main(sys.argv[1:]))
+"""
 CASES = {"bootproof.harness.case", "bootproof.loader.address", "bootproof.kernels.catalog"}
 LOOKING = {"ctypes", "hashlib", "platform", "subprocess", "tomllib"}
 LOADING = {"bootproof.harness.host.rundir", "bootproof.harness.prepare"}
-RUNNING = {
-    *("asyncio", "qemu.qmp", "pexpect", "psutil"),
-    *("bootproof.harness.run", "bootproof.harness.judge", "bootproof.harness.qemu.session"),
+STARTING = {"bootproof.harness.run", "bootproof.harness.qemu.spawn"}
+FOLLOWING = {
+    *("asyncio", "concurrent.futures", "qemu.qmp", "pexpect"),
+    *("bootproof.harness.course", "bootproof.harness.judge", "bootproof.harness.qemu.session"),
 }
 # What the modules of an architecture, of its protocols and of its boards are called.
 ELSEWHERE = {"aarch64", "arm64", "riscv64", "zcu102"}
+RUNNING = STARTING | FOLLOWING
 
 
-def imported(*words: str | Path, code: int) -> set[str]:
+def imported(*words: str | Path, code: int, script: str = _ALL_AT_THE_END) -> set[str]:
     """The modules that a command with this exit code has imported when it ends."""
-    done = python("-P", "-c", _ALL_AT_THE_END, *words)
+    done = python("-P", "-c", script, *words)
     assert done.returncode == code, done.stderr
     return set(done.stderr.rpartition("MODULES ")[2].split())
 
@@ -71,3 +83,11 @@ def test_a_boot_asks_for_no_other_architecture(tmp_path: Path) -> None:
     modules = imported("boot", tmp_path / "vmlinux", "--out", tmp_path / "run", code=1)
     assert modules >= {"bootproof.loader.arch.x86_64", "bootproof.harness.arch.x86_64"} | RUNNING
     assert {name for name in modules if ELSEWHERE & set(name.split("."))} == set()
+
+
+def test_what_follows_a_guest_is_imported_while_qemu_starts(tmp_path: Path) -> None:
+    (tmp_path / "vmlinux").write_bytes(images.elf(images.load(16 << 20, images.LINUX)))
+    words = ("boot", tmp_path / "vmlinux", "--unsafe", "--out", tmp_path / "run")
+    modules = imported(*words, code=0, script=_AT_THE_START_OF_QEMU)
+    assert modules >= LOADING | STARTING
+    assert modules & FOLLOWING == set()

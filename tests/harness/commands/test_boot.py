@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from bootproof.harness.commands.boot import difference, first_line_that_differs
+from bootproof.harness.course import Costs, Outcome
 from bootproof.harness.guest.evidence import GuestEvidence
 from bootproof.harness.observation import End, Observation
-from bootproof.harness.run import Costs, Outcome
 from bootproof.harness.verdict import Judgement, Verdict
 
 UNKNOWN = (

@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pexpect
@@ -54,13 +55,25 @@ def writer(tmp_path: Path) -> Iterator[Writer]:
     writer.end()
 
 
-def console_of(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT)
+@contextmanager
+def console_of(
+    path: Path,
+    wait: Callable[[float], object],
+    ended: Callable[[], bool],
+    on_data: Callable[[bytes], None] | None = None,
+) -> Iterator[ConsoleFile]:
+    file = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        yield ConsoleFile(file, wait, ended, on_data)
+    finally:
+        os.close(file)
 
 
-def opened(writer: Writer, tmp_path: Path, seen: list[bytes] | None = None) -> ConsoleFile:
+def opened(
+    writer: Writer, tmp_path: Path, seen: list[bytes] | None = None
+) -> AbstractContextManager[ConsoleFile]:
     on_data = None if seen is None else seen.append
-    return ConsoleFile(console_of(tmp_path / "console.log"), time.sleep, writer.ended, on_data)
+    return console_of(tmp_path / "console.log", time.sleep, writer.ended, on_data)
 
 
 def test_expects_text_that_comes_in_two_parts(writer: Writer, tmp_path: Path) -> None:
@@ -101,7 +114,7 @@ def test_last_words_of_a_writer_that_is_gone_are_read(writer: Writer, tmp_path: 
 
 
 def test_writer_that_never_wrote(writer: Writer, tmp_path: Path) -> None:
-    with ConsoleFile(console_of(tmp_path / "never"), time.sleep, lambda: True) as console:
+    with console_of(tmp_path / "never", time.sleep, lambda: True) as console:
         assert console.expect([pexpect.EOF], timeout=0) == 0
     assert console.transcript == b""
 
@@ -109,7 +122,7 @@ def test_writer_that_never_wrote(writer: Writer, tmp_path: Path) -> None:
 def test_drain_takes_all_that_is_there(writer: Writer, tmp_path: Path) -> None:
     data = bytes(range(256)) * 2000
     (tmp_path / "console.log").write_bytes(data)
-    with ConsoleFile(console_of(tmp_path / "console.log"), time.sleep, lambda: True) as console:
+    with console_of(tmp_path / "console.log", time.sleep, lambda: True) as console:
         console.drain()
         assert bytes(console.transcript) == data
         console.drain()
@@ -121,7 +134,7 @@ def test_text_across_reads_is_found_in_a_long_transcript(tmp_path: Path) -> None
     path = tmp_path / "console.log"
     line = b"0123456789abcdef" * 4
     path.write_bytes(line * 4095 + line[:40] + b"bootproof: proof " + line + b"\r\n" + line)
-    with ConsoleFile(console_of(path), time.sleep, lambda: False) as console:
+    with console_of(path, time.sleep, lambda: False) as console:
         pattern = console.compile_pattern_list([rb"bootproof: proof [0-9a-f]{64}\r?\n"])
         assert console.expect_list(pattern, timeout=5) == 0
 
@@ -135,7 +148,7 @@ def test_waiting_goes_through_the_callers_wait(tmp_path: Path) -> None:
         time.sleep(seconds)
 
     with (
-        ConsoleFile(console_of(tmp_path / "never"), wait, lambda: False) as console,
+        console_of(tmp_path / "never", wait, lambda: False) as console,
         pytest.raises(pexpect.TIMEOUT),
     ):
         console.read_nonblocking(1, timeout=0.05)
@@ -154,7 +167,7 @@ def test_what_has_happened_meanwhile_is_not_waited_on(tmp_path: Path) -> None:
         path.write_bytes(b"last words")
         return True
 
-    with ConsoleFile(console_of(path), wait, lambda: False) as console:
+    with console_of(path, wait, lambda: False) as console:
         assert console.read_nonblocking(100, timeout=3600) == b"last words"
         with pytest.raises(pexpect.TIMEOUT):
             console.read_nonblocking(100, timeout=3600)

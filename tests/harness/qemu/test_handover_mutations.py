@@ -17,12 +17,13 @@ from typing import Any, Final
 
 import pytest
 
+from bootproof.harness.course import Outcome
 from bootproof.harness.host import rundir
 from bootproof.harness.observation import Budget
 from bootproof.harness.qemu import placement
 from bootproof.harness.qemu.devicetree import device_tree
 from bootproof.harness.qemu.machine import Machine
-from bootproof.harness.run import Outcome, run
+from bootproof.harness.run import run
 from bootproof.harness.start import Start
 from bootproof.harness.verdict import CodeAt, Expected, Verdict
 from bootproof.loader import bootimage, initramfs

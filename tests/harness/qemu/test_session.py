@@ -24,6 +24,7 @@ from bootproof.harness.qemu.binary import find_qemu
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.placement import guest_ram, place_image, write
 from bootproof.harness.qemu.session import Session
+from bootproof.harness.qemu.spawn import Spawned
 from bootproof.harness.qemu.watch import Ending, Watch
 from bootproof.loader import bootimage
 from tests.builders.guests import Guest, Program, machine, program
@@ -42,9 +43,10 @@ def session(
         write(placed, memory, directory)
         with (
             guest_ram(memory, computer.banks, mapped=False) as ram,
-            Session(
+            Spawned(
                 *(computer, placed.launch, ram, directory), **({"budget": BUDGET} | options)
-            ) as started,
+            ) as qemu,
+            Session(qemu) as started,
         ):
             yield started
 

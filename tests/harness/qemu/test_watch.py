@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -27,8 +26,8 @@ from bootproof.loader.memory import GuestMemory
 from tests.builders.guests import Claim, Guest, live, machine, program
 
 
-def _console(directory: Path) -> int:
-    return os.open(directory / "console.log", os.O_RDWR | os.O_CREAT)
+def _console(directory: Path) -> IO[bytes]:
+    return (directory / "console.log").open("a+b")
 
 
 @contextmanager
@@ -39,9 +38,10 @@ def watching(command: list[str], directory: Path) -> Iterator[tuple[Watch, QemuP
         theirs,
         QemuProcess(command, directory) as process,
         Monitor(ours) as monitor,
-        ConsoleFile(_console(directory), time.sleep, process.ended) as console,
+        _console(directory) as file,
         GuestMemory([(0, MIB)]) as ram,
     ):
+        console = ConsoleFile(file.fileno(), time.sleep, process.ended)
         dump_format = machine("x86_64").arch.dump
         yield Watch(process, monitor, console, Budget(), dump_format, ram), process
 
