@@ -23,7 +23,8 @@ from bootproof.harness.qemu.gdbstub import GdbError
 from bootproof.harness.qemu.remote import RemoteStub
 from bootproof.loader import bootimage, strictjson
 from bootproof.loader.address import Range, align_down, align_up, format_size, joined
-from bootproof.loader.arch import Seen, SeenError, some_from_json
+from bootproof.loader.arch import some_from_json
+from bootproof.loader.arch.importing import Seen, SeenError
 from bootproof.loader.arch.table import ARCHITECTURES, IMPORTING
 from bootproof.loader.boot_parameters import BootParameters
 from bootproof.loader.bootimage import BootImage

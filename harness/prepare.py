@@ -36,7 +36,6 @@ from bootproof.loader.assemble import Assembled, Assembly
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.protocols import BootRequest
 from bootproof.loader.protocols.table import PROTOCOLS
-from bootproof.loader.protocols.virtual_kaslr import VirtualMove
 from bootproof.loader.result import KernelLoaderResult
 
 _KASLR_LOWEST: Final = 512 << 20  # arch/x86/boot/compressed/kaslr.c: choose_random_location
@@ -239,7 +238,11 @@ def _assembly(
         "cmdline": cmdline,
     }
     ram = assemble.Machine(case.arch, case.memory, machine.most_memory, machine.banks_with)
-    virtual = VirtualMove(case.virtual_offset, case.kaslr_seed) if case.moved_virtually else None
+    virtual = None
+    if case.moved_virtually:
+        from bootproof.loader.protocols.virtual_kaslr import VirtualMove
+
+        virtual = VirtualMove(case.virtual_offset, case.kaslr_seed)
     return Assembly(
         *(ram, request, case.protocol, case.offset, case.pvh_relocate),
         virtual=virtual,

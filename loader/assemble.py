@@ -10,26 +10,27 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bootproof.loader import bootimage
 from bootproof.loader.address import MIB, Banks, Range, format_size
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.bzimage import BzImage
 from bootproof.loader.elf import Elf
-from bootproof.loader.errors import Facts, LoaderError
+from bootproof.loader.errors import LoaderError
 from bootproof.loader.formats import Format
 from bootproof.loader.identify import identify_bytes
 from bootproof.loader.image import ImageLike, ImageSource, open_image
 from bootproof.loader.layout import smallest_memory
 from bootproof.loader.memory import AddressSpace, GuestMemory
 from bootproof.loader.pe import Pe
-from bootproof.loader.pecoff import PeFile
-from bootproof.loader.protocols import BootRequest, ProtocolError, virtual_kaslr
+from bootproof.loader.pecoff import check_complete
+from bootproof.loader.protocols import BootRequest, ProtocolError
 from bootproof.loader.protocols.table import AUTO, PROTOCOLS, AnyProtocol
-from bootproof.loader.protocols.virtual_kaslr import VirtualMove
-from bootproof.loader.relocation import relocated
 from bootproof.loader.result import KernelLoaderResult
+
+if TYPE_CHECKING:
+    from bootproof.loader.protocols.virtual_kaslr import VirtualMove
 
 LOADERS: Final[Mapping[Format, type[Elf | BzImage | Pe]]] = {
     Format.ELF: Elf,
@@ -42,12 +43,6 @@ class UnloadableError(LoaderError):
     """A file that no loader takes, or a kernel for another architecture."""
 
     code = "Assemble::Unloadable"
-
-
-class TruncatedError(LoaderError):
-    """A kernel file that ends before its own headers say it does."""
-
-    code = "Assemble::Truncated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,27 +128,15 @@ def load(memory: GuestMemory, source: ImageSource, assembly: Assembly) -> Kernel
         what = "no part of it is loaded (a vmlinux has PT_LOAD segments with bytes in the file)"
         raise UnloadableError(what, field="p_type")
     if assembly.pvh_relocate and loader is Elf and assembly.kernel_offset is not None:
+        from bootproof.loader.relocation import relocated  # rarely asked for, as what follows
+
         unsafe = assembly.request.unsafe
         kernel = relocated(kernel, source, assembly.kernel_offset, unsafe=unsafe)
     if assembly.virtual is not None:
+        from bootproof.loader.protocols import virtual_kaslr
+
         return virtual_kaslr.moved(kernel, source, memory, assembly.virtual)
     return kernel
-
-
-def check_complete(source: ImageSource) -> None:
-    """Raises TruncatedError when a bzImage or Image ends before the last section of its PE header.
-
-    linux-loader copies whatever is there, and the guest then hangs without a word. (Kernels
-    without an EFI stub have no such header; an ELF says for itself what it needs.)
-    """
-    pe = PeFile.parse(source.data)
-    for section in pe.sections(source.data) if pe else ():
-        end = section.offset + section.size
-        if end > source.size:
-            what = f"the file ends at {source.size:#x}, but its section {section.name} ends at"
-            facts: Facts = {"field": section.name, "offset": section.offset, "value": end}
-            advice = "the file is truncated; get it again"
-            raise TruncatedError(f"{what} {end:#x}", **facts, limit=source.size, advice=advice)
 
 
 def choose_protocol(kernel: KernelLoaderResult, wanted: str) -> AnyProtocol:

@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from bootproof.loader import otherfiles
 from bootproof.loader.bzimage import PROTOCOL_2_08, SECTOR, machine, payload_start, setup_header
 from bootproof.loader.elf import E_MACHINES, EI_CLASS, EI_DATA, ELF_MAGIC, ELFCLASS64
 from bootproof.loader.formats import Format as Format  # a part of the answer
@@ -82,6 +81,8 @@ def identify_bytes(data: memoryview) -> Identity:
         identity = recognise(data)
         if identity is not None:
             return identity
+    from bootproof.loader import otherfiles  # not for what is a kernel
+
     other = otherfiles.recognise(data)
     if other is None:
         return Identity(Format.UNKNOWN)
@@ -156,6 +157,8 @@ def _pe(data: memoryview) -> Identity | None:
     arch = _PE_MACHINES.get(pe.machine)
     if any(section.name == ".linux" for section in pe.sections(data)):
         return Identity(Format.UKI, arch)
+    from bootproof.loader import otherfiles
+
     named = otherfiles.program_named_in(data)
     what = "an EFI application without a kernel inside"
     return Identity(Format.UNKNOWN, arch, remark=f"{named}, {what}" if named else what)

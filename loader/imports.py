@@ -14,7 +14,8 @@ from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, Final
 
 from bootproof.loader.address import MIB
-from bootproof.loader.arch import How, RamFile, Registers, Seen, SeenError
+from bootproof.loader.arch import How, RamFile, Registers
+from bootproof.loader.arch.importing import Seen, SeenError
 from bootproof.loader.arch.table import ARCHITECTURES, IMPORTING
 from bootproof.loader.bootimage import NO_PROTOCOL, Unseen
 from bootproof.loader.protocols import Pointer

@@ -10,10 +10,18 @@ from dataclasses import dataclass
 from typing import Annotated, Self
 
 from bootproof.loader.declared import U16, U32, Declared
+from bootproof.loader.errors import Facts, LoaderError
+from bootproof.loader.image import ImageSource
 
 DOS_MAGIC = b"MZ"
 _PE_MAGIC = b"PE\0\0"
 _PE_POINTER = 0x3C  # the MS-DOS stub's field with the file offset of the PE signature
+
+
+class TruncatedError(LoaderError):
+    """A kernel file that ends before its own headers say it does."""
+
+    code = "Assemble::Truncated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +99,19 @@ def _section(header: _SectionHeader) -> Section:
         size = min(size, header.virtual_size)
     name = header.name.rstrip(b"\0").decode("latin-1")
     return Section(name, header.pointer_to_raw_data, size)
+
+
+def check_complete(source: ImageSource) -> None:
+    """Raises TruncatedError when a bzImage or Image ends before the last section of its PE header.
+
+    linux-loader copies whatever is there, and the guest then hangs without a word. (Kernels
+    without an EFI stub have no such header; an ELF says for itself what it needs.)
+    """
+    pe = PeFile.parse(source.data)
+    for section in pe.sections(source.data) if pe else ():
+        end = section.offset + section.size
+        if end > source.size:
+            what = f"the file ends at {source.size:#x}, but its section {section.name} ends at"
+            facts: Facts = {"field": section.name, "offset": section.offset, "value": end}
+            advice = "the file is truncated; get it again"
+            raise TruncatedError(f"{what} {end:#x}", **facts, limit=source.size, advice=advice)

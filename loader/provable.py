@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from bootproof.loader.arch.table import ARCHITECTURES
-from bootproof.loader.assemble import TruncatedError, check_complete
 from bootproof.loader.banner import is_linux
 from bootproof.loader.bzimage import setup_header
 from bootproof.loader.elf import (
@@ -28,19 +27,15 @@ from bootproof.loader.elf import (
     ElfHeader,
     entered_as_elf,
 )
-from bootproof.loader.elf32 import Elf32Header
-from bootproof.loader.elf32 import program_headers as program_headers32
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.formats import Format
 from bootproof.loader.identify import Identity, identify_bytes, version_string
 from bootproof.loader.image import ImageSource
 from bootproof.loader.kconfig import COMMON, Built, Need, lacking, look
-from bootproof.loader.otherfiles import is_multiboot, program_named_in
 from bootproof.loader.packing import UnpackError
 from bootproof.loader.payload import locate
 from bootproof.loader.pe import BIG_ENDIAN, ImageHeader
-from bootproof.loader.protocols.e820 import HIGH_MEMORY
-from bootproof.loader.protocols.x86 import VMLINUX_ALIGNMENT
+from bootproof.loader.pecoff import TruncatedError, check_complete
 from bootproof.loader.segments import PT_LOAD, ProgramHeader
 
 PREFIX: Final = "is no Linux kernel that can be proved: "
@@ -112,15 +107,25 @@ def not_a_kernel(kernel: ImageSource) -> Problem | None:
 
 
 def _no_linux(data: memoryview, identity: Identity) -> Problem:
-    named = program_named_in(data)
+    from bootproof.loader.protocols.e820 import HIGH_MEMORY  # few kernels come here
+    from bootproof.loader.protocols.x86 import VMLINUX_ALIGNMENT
+
+    named, multiboot = _otherwise_known(data)
     who = f"it is {named}: " if named else ""
-    kind = " (it is a Multiboot kernel)" if is_multiboot(data) else ""
+    kind = " (it is a Multiboot kernel)" if multiboot else ""
     where = _linked_at(data)
     if where is not None and where % VMLINUX_ALIGNMENT:
         kind += f" (it is linked at {where:#x}, Linux at a multiple of 2 MiB)"
     in_low_memory = where is not None and where < HIGH_MEMORY  # where the protocols' pieces go
     advice = None if in_low_memory else _start_it_all_the_same(identity)
     return Problem(f"{who}there is no 'Linux version' in it{kind}", advice)
+
+
+def _otherwise_known(data: memoryview) -> tuple[str | None, bool]:
+    """What program a file names, and whether it is made for Multiboot."""
+    from bootproof.loader import otherfiles  # kernels that boot are not asked
+
+    return otherfiles.program_named_in(data), otherfiles.is_multiboot(data)
 
 
 def _start_it_all_the_same(identity: Identity) -> str | None:
@@ -169,9 +174,9 @@ def _elf(kernel: ImageSource, identity: Identity) -> Problem | None:
     if what is not None:
         return Problem(f"it is {what}")
     if narrow:
-        named = program_named_in(data)
+        named, multiboot = _otherwise_known(data)
         who = f"{named}, " if named else ""
-        also = ", for Multiboot" if is_multiboot(data) else ""
+        also = ", for Multiboot" if multiboot else ""
         return Problem(f"it is {who}a 32-bit kernel ({identity.arch or 'ELF'}{also})")
     return None
 
@@ -185,13 +190,13 @@ def _program(data: memoryview, segments: list[_Segment], narrow: bool) -> str | 
     interpreter = next((s for s in segments if s.kind == _PT_INTERP), None)
     if interpreter is not None:
         name = bytes(data[interpreter.offset :][: min(interpreter.size, _LONGEST_NAME)])
-        who = program_named_in(data) if is_linux(data) else None
+        who = _otherwise_known(data)[0] if is_linux(data) else None
         shown = name.split(b"\0")[0].decode("ascii", "backslashreplace")
         return f"{who or 'a program'} (ELF, with the interpreter {shown})"
     if _DT_NEEDED in tags:
         return "a shared library (ELF)"
     if any(segment.kind == _PT_TLS for segment in segments):
-        who = program_named_in(data) if is_linux(data) else None
+        who = _otherwise_known(data)[0] if is_linux(data) else None
         return f"{who or 'a program'} (ELF, statically linked)"
     return None
 
@@ -199,7 +204,9 @@ def _program(data: memoryview, segments: list[_Segment], narrow: bool) -> str | 
 def _segments(data: memoryview) -> Iterator[_Segment]:
     """The program headers of either class, as far as they are in the file."""
     if data[EI_CLASS] != ELFCLASS64:
-        for row in program_headers32(data, Elf32Header.from_bytes(data)):
+        from bootproof.loader import elf32  # no kernel that boots here is one
+
+        for row in elf32.program_headers(data, elf32.Elf32Header.from_bytes(data)):
             yield _Segment(row.p_type, row.p_offset, row.p_filesz, row.p_paddr)
         return
     header = ElfHeader.from_bytes(data)

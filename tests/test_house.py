@@ -75,6 +75,7 @@ def test_names_of_architectures_and_protocols_stand_in_their_rooms() -> None:
 # The modules of one architecture and its protocol: what a recipe calls new.
 ARM64: Final = {
     "loader.arch.aarch64",
+    "loader.arch.aarch64_seen",
     "harness.arch.aarch64",
     "loader.protocols.arm64",
     "loader.rules.arm64",

@@ -9,9 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from dataclasses import field as dataclass_field
 from typing import (
-    TYPE_CHECKING,
     Any,
     ClassVar,
     Final,
@@ -27,9 +25,6 @@ from typing import (
 from bootproof.loader import strictjson
 from bootproof.loader.address import Range
 from bootproof.loader.errors import LoaderError
-
-if TYPE_CHECKING:
-    from bootproof.loader.corefile import Note
 
 # Guest-physical memory: address and size to bytes, None where that is not all RAM.
 Read = Callable[[int, int], bytes | None]
@@ -111,59 +106,11 @@ class RamFile(Memory, Protocol):
     def nonzero_extents(self) -> Iterator[Range]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What was seen of a CPU: registers by the names of their fields.
-
-    Of some segment registers only the selector may have been seen.
-    """
-
-    values: Mapping[str, Any]
-    selectors: Mapping[str, int] = dataclass_field(default_factory=dict)
-
-
-class SeenError(LoaderError):
-    """Registers that were not seen, and that nothing tells."""
-
-    code = "Import::Registers"
-
-
 class How(enum.Enum):
     """Why something is known of a CPU that was not seen."""
 
     DERIVED = "derived"  # from something that was seen
     ASSUMED = "assumed"  # because a protocol or a CPU's reset has it so
-
-
-@dataclass(frozen=True, slots=True)
-class Conclusion:
-    """A register that was not seen."""
-
-    field: str
-    value: Any
-    how: How
-    # What it was derived from; empty when a protocol demands it.
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class Importing(Generic[R]):
-    """How CPUs of other programs are read."""
-
-    # The field of the program counter.
-    counter: str
-    # The fields that tell the CPU's mode.
-    tells_mode: tuple[str, ...]
-    # e_machine of their cores.
-    machines: tuple[int, ...]
-    # The CPUs that a core's notes show.
-    from_notes: Callable[[Sequence[Note]], list[Seen]]
-    # The registers that every debugger shows, in their order, with their bits.
-    debugger: tuple[tuple[str, int], ...]
-    # What a debugger shows, by its names.
-    from_debugger: Callable[[Mapping[str, int]], Seen]
-    # What follows from what was seen, from RAM, and from what a protocol demands.
-    conclude: Callable[[Seen, R | None, RamFile], Iterator[Conclusion]]
 
 
 @dataclass(frozen=True, slots=True)

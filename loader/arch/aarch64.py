@@ -5,31 +5,27 @@ exception return installs PSTATE and pc together, so no register has to hold the
 no memory but its own bytes and the copies it is asked to make. Knows nothing of kernels or
 protocols.
 
-Sources: Arm ARM (DDI 0487) C5.2 (PSTATE and SPSR), C6.2 (instructions); Linux's struct
-user_pt_regs (cores).
+Source: Arm ARM (DDI 0487) C5.2 (PSTATE and SPSR), C6.2 (instructions).
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from bootproof.loader.address import U64_MAX, Range
 from bootproof.loader.arch import (
     Architecture,
     Copy,
-    Importing,
     Read,
-    Seen,
     Stub,
     StubError,
     around,
     check_width,
     refuse,
 )
-from bootproof.loader.corefile import Note, user_registers
 
 PSTATE_DAIF: Final = 0x3C0  # debug, SError, IRQ and FIQ masked
 PSTATE_EL1H: Final = 0x5
@@ -172,37 +168,6 @@ def _runs(r: Arm64Registers, _first: Arm64Registers, read: Read) -> str:
     waits = not r.pc or not code or any(word in _WAITS for word in code)
     return "" if waits else f"is at {r.pc:#x}, in code that waits for nothing"
 
-
-# --- what others show of a CPU -------------------------------------------------------------------
-
-
-def _from_notes(notes: Sequence[Note]) -> list[Seen]:
-    """The CPUs of a core: Linux's struct user_pt_regs. Raises CoreError."""
-    return [
-        Seen({"x": tuple(x), "sp": sp, "pc": pc, "pstate": pstate})
-        for *x, sp, pc, pstate in user_registers(notes, 34)
-    ]
-
-
-def _from_debugger(found: Mapping[str, int]) -> Seen:
-    """By the names of GDB's aarch64-core.xml."""
-    values: dict[str, Any] = {name: found[name] for name in ("sp", "pc") if name in found}
-    if all(f"x{number}" in found for number in range(31)):
-        values["x"] = tuple(found[f"x{number}"] for number in range(31))
-    if "cpsr" in found:
-        values["pstate"] = found["cpsr"]
-    return Seen(values)
-
-
-IMPORTING: Final[Importing[Arm64Registers]] = Importing(
-    counter="pc",
-    tells_mode=("pstate",),
-    machines=(183,),  # EM_AARCH64
-    from_notes=_from_notes,
-    debugger=(*((f"x{number}", 64) for number in range(31)), ("sp", 64), ("pc", 64), ("cpsr", 32)),
-    from_debugger=_from_debugger,
-    conclude=lambda seen, demanded, memory: iter(()),
-)
 
 AARCH64: Final = Architecture(
     name="aarch64",

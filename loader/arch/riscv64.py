@@ -19,24 +19,21 @@ address of the firmware's device tree.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from bootproof.loader.address import MIB, U64_MAX, Range
 from bootproof.loader.arch import (
     Architecture,
     Copy,
-    Importing,
     Read,
-    Seen,
     Stub,
     StubError,
     around,
     check_width,
     refuse,
 )
-from bootproof.loader.corefile import Note, user_registers
 from bootproof.loader.layout import Region
 
 PRIVILEGE_S, PRIVILEGE_M = 1, 3
@@ -262,41 +259,6 @@ def _runs(r: RiscvRegisters, _first: RiscvRegisters, read: Read) -> str:
     waits = not code or _WFI in code or FIRMWARE.range.contains(Range(r.pc, 1))
     return "" if waits else f"is at {r.pc:#x}, in code that waits for nothing"
 
-
-# --- what others show of a hart ------------------------------------------------------------------
-
-_NAMES: Final = (
-    *("zero", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "fp", "s1"),
-    *(f"a{number}" for number in range(8)),
-    *(f"s{number}" for number in range(2, 12)),
-    *(f"t{number}" for number in range(3, 7)),
-)
-
-
-def _from_notes(notes: Sequence[Note]) -> list[Seen]:
-    """The harts of a core: Linux's struct user_regs_struct, pc first. Raises CoreError."""
-    return [Seen({"pc": pc, "x": (0, *x)}) for pc, *x in user_registers(notes, 32)]
-
-
-def _from_debugger(found: Mapping[str, int]) -> Seen:
-    """By the names of GDB's 64bit-cpu.xml."""
-    values: dict[str, Any] = {"pc": found["pc"]} if "pc" in found else {}
-    if all(name in found for name in _NAMES):
-        values["x"] = tuple(found[name] for name in _NAMES)
-    if "satp" in found:
-        values["satp"] = found["satp"]
-    return Seen(values)
-
-
-IMPORTING: Final[Importing[RiscvRegisters]] = Importing(
-    counter="pc",
-    tells_mode=("privilege",),
-    machines=(243,),  # EM_RISCV
-    from_notes=_from_notes,
-    debugger=(*((name, 64) for name in _NAMES), ("pc", 64)),
-    from_debugger=_from_debugger,
-    conclude=lambda seen, demanded, memory: iter(()),
-)
 
 RISCV64: Final = Architecture(
     name="riscv64",

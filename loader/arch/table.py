@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from bootproof.loader.ondemand import OnDemand
 
 if TYPE_CHECKING:
-    from bootproof.loader.arch import Architecture, Importing
+    from bootproof.loader.arch import Architecture
+    from bootproof.loader.arch.importing import Importing
 
 AnyArchitecture: TypeAlias = "Architecture[Any]"
 
@@ -23,7 +24,7 @@ IMPORTING: Final[Mapping[str, Importing[Any]]] = OnDemand(
     _PACKAGE,
     {
         "x86_64": "x86_seen.IMPORTING",
-        "aarch64": "aarch64.IMPORTING",
-        "riscv64": "riscv64.IMPORTING",
+        "aarch64": "aarch64_seen.IMPORTING",
+        "riscv64": "riscv64_seen.IMPORTING",
     },
 )

@@ -15,7 +15,8 @@ from itertools import chain
 from typing import Any, Final
 
 from bootproof.loader.address import GIB, MIB, Range
-from bootproof.loader.arch import Conclusion, How, Importing, RamFile, Seen, SeenError, x86_paging
+from bootproof.loader.arch import How, RamFile, x86_paging
+from bootproof.loader.arch.importing import Conclusion, Importing, Seen, SeenError
 from bootproof.loader.arch.x86_64 import (
     ATTR_GRANULARITY,
     ATTR_LONG,

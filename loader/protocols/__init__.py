@@ -2,8 +2,8 @@
 
 A protocol owns what it asks for: which pieces must lie in guest RAM (`plan`, pure), what they
 contain together with the register state at the first instruction (`configure`, which writes them),
-how all of it is read back, and which rules it must keep. This package only holds the values they
-share. All addresses are guest-physical.
+and how all of it is read back. Which rules it must keep is another room's (bootproof.loader.rules).
+This package only holds the values they share. All addresses are guest-physical.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from bootproof.loader.layout import Region
     from bootproof.loader.memory import GuestMemory
     from bootproof.loader.result import KernelLoaderResult
-    from bootproof.loader.rules import Hardware, RuleFinding
 
 R = TypeVar("R", bound="Registers")
 
@@ -105,8 +104,6 @@ class BootProtocol(Generic[R]):
     # places are 0. Both are guest-physical.
     state: Callable[[int, int], R]
     pointer: Pointer
-    # What does not hold at the kernel's first instruction. Written from the document.
-    rules: Callable[[Hardware[R]], Iterator[RuleFinding]]
     # What a kernel that is entered with these registers is told, also by another loader.
     read: Callable[[R, Read], BootParameters]
     # All else in the structures that the registers lead to: names and values as text.

@@ -22,7 +22,6 @@ from bootproof.loader.protocols import (
     region,
 )
 from bootproof.loader.result import KernelLoaderResult
-from bootproof.loader.rules.arm64 import arm64
 
 NAME: Final = "arm64"
 
@@ -72,7 +71,6 @@ PROTOCOL: Final = BootProtocol(
     configure=configure,
     state=state,
     pointer=by_tree.pointer(0),
-    rules=arm64,
     read=lambda registers, read: by_tree.read_back(registers.x[0], read),
     fields=lambda registers, read: by_tree.fields(registers.x[0], read),
     tree_register="x0",

@@ -21,7 +21,6 @@ from bootproof.loader.protocols import (
     zero_page,
 )
 from bootproof.loader.result import KernelLoaderResult
-from bootproof.loader.rules import linux
 
 NAME: Final = "linux32"
 _32_BITS: Final = 0xFFFFFFFF
@@ -58,7 +57,6 @@ PROTOCOL: Final = BootProtocol(
     configure=configure,
     state=state,
     pointer=zero_page.POINTER,
-    rules=linux.linux32,
     read=lambda registers, read: zero_page.read(registers.rsi & _32_BITS, read),
     fields=lambda registers, read: zero_page.fields(registers.rsi & _32_BITS, read),
     bootloader_type=zero_page.TYPE_OF_LOADER,

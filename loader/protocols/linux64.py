@@ -24,7 +24,6 @@ from bootproof.loader.protocols import (
     zero_page,
 )
 from bootproof.loader.result import KernelLoaderResult
-from bootproof.loader.rules import linux
 
 NAME: Final = "linux64"
 
@@ -91,7 +90,6 @@ PROTOCOL: Final = BootProtocol(
     configure=configure,
     state=state,
     pointer=zero_page.POINTER,
-    rules=linux.linux64,
     read=lambda registers, read: zero_page.read(registers.rsi, read),
     fields=lambda registers, read: zero_page.fields(registers.rsi, read),
     bootloader_type=zero_page.TYPE_OF_LOADER,

@@ -34,7 +34,6 @@ from bootproof.loader.protocols import (
 from bootproof.loader.protocols.e820 import all_ram, memory_map, system_ram
 from bootproof.loader.protocols.table import PVH
 from bootproof.loader.result import KernelLoaderResult, PvhState
-from bootproof.loader.rules.pvh import pvh
 from bootproof.loader.structures import E820Entry, MemmapEntry, ModlistEntry, StartInfo
 
 NAME: Final = PVH
@@ -168,7 +167,6 @@ PROTOCOL: Final = BootProtocol(
     configure=configure,
     state=state,
     pointer=Pointer("rbx", "hvm_start_info", StartInfo().to_bytes()[:4]),
-    rules=pvh,
     read=_read,
     fields=_fields,
     bootloader_type=BOOTLOADER_TYPE,

@@ -23,7 +23,6 @@ from bootproof.loader.protocols import (
     region,
 )
 from bootproof.loader.result import KernelLoaderResult
-from bootproof.loader.rules.riscv64 import riscv64
 
 NAME: Final = "riscv64"
 
@@ -59,7 +58,6 @@ PROTOCOL: Final = BootProtocol(
     configure=configure,
     state=state,
     pointer=by_tree.pointer(A1),
-    rules=riscv64,
     read=lambda registers, read: by_tree.read_back(registers.x[A1], read),
     fields=lambda registers, read: by_tree.fields(registers.x[A1], read),
     tree_register="x11",

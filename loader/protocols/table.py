@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from bootproof.loader.ondemand import OnDemand
@@ -28,6 +28,17 @@ PROTOCOLS: Final[Mapping[str, AnyProtocol]] = OnDemand(
         "riscv64": "riscv64.PROTOCOL",
     },
 )
+# What does not hold at a kernel's first instruction, by the protocol. Written from the documents.
+_RULES: Final[Mapping[str, Callable[[Hardware[Any]], Iterator[RuleFinding]]]] = OnDemand(
+    "bootproof.loader.rules",
+    {
+        "linux64": "linux.linux64",
+        "linux32": "linux.linux32",
+        PVH: "pvh.pvh",
+        "arm64": "arm64.arm64",
+        "riscv64": "riscv64.riscv64",
+    },
+)
 
 
 def boot_parameters(protocol: str, registers: Registers, memory: Memory) -> BootParameters:
@@ -42,5 +53,5 @@ def boot_parameters(protocol: str, registers: Registers, memory: Memory) -> Boot
 
 def broken_rules(protocol: str, hardware: Hardware[Any]) -> list[RuleFinding]:
     """Every rule of `protocol` that does not hold; what is no known protocol has none to break."""
-    known = PROTOCOLS.get(protocol)
-    return list(known.rules(hardware)) if known else []
+    rules = _RULES.get(protocol)
+    return list(rules(hardware)) if rules else []

@@ -25,7 +25,6 @@ from bootproof.loader.protocols import (
     region,
 )
 from bootproof.loader.result import KernelLoaderResult
-from bootproof.loader.rules import firmware
 from bootproof.loader.structures import E820Entry, SetupHeader
 
 PAGE: Final = 0x1000
@@ -167,4 +166,6 @@ def cpus_told(read: Read, rsdp: int) -> int | None:
     """How many CPUs firmware tables tell of: those that a kernel finds which is told this RSDP
     address, or 0; None without tables.
     """
+    from bootproof.loader.rules import firmware  # nothing is read back before a kernel is entered
+
     return firmware.look(read, rsdp).cpus

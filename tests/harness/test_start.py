@@ -82,7 +82,8 @@ def test_a_boot_asks_for_no_other_architecture(tmp_path: Path) -> None:
     (tmp_path / "vmlinux").write_bytes(vmlinux(X86Program(LOAD).reset()))
     modules = imported("boot", tmp_path / "vmlinux", "--out", tmp_path / "run", code=1)
     assert modules >= {"bootproof.loader.arch.x86_64", "bootproof.harness.arch.x86_64"} | RUNNING
-    assert {name for name in modules if ELSEWHERE & set(name.split("."))} == set()
+    others = {name for name in modules if any(word in name for word in ELSEWHERE)}
+    assert others == set()
 
 
 def test_what_follows_a_guest_is_imported_while_qemu_starts(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bootproof.loader.address import MIB, Range
-from bootproof.loader.arch.aarch64 import IMPORTING as ARM64
+from bootproof.loader.arch.aarch64_seen import IMPORTING as ARM64
 from bootproof.loader.arch.x86_64 import DescriptorTable, Segment
 from bootproof.loader.arch.x86_seen import IMPORTING as X86
 from bootproof.loader.corefile import Core, CoreError, Load, Note, read_core

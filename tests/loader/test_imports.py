@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from bootproof.loader.address import MIB
-from bootproof.loader.arch import Registers, Seen, SeenError
+from bootproof.loader.arch import Registers
+from bootproof.loader.arch.importing import Seen, SeenError
 from bootproof.loader.arch.table import IMPORTING
 from bootproof.loader.arch.x86_64 import X86Registers
 from bootproof.loader.bootimage import Unseen

@@ -12,7 +12,8 @@ from bootproof.harness import cli
 from bootproof.harness.arch.arch import Arch
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.commands import Command
-from bootproof.loader.arch import Architecture, Importing
+from bootproof.loader.arch import Architecture
+from bootproof.loader.arch.importing import Importing
 from bootproof.loader.arch.table import ARCHITECTURES, IMPORTING
 from bootproof.loader.ondemand import OnDemand
 from bootproof.loader.protocols import BootProtocol
