@@ -20,6 +20,7 @@ from bootproof.harness.cases import qemus, schema
 from bootproof.harness.command_line import NONCE, OTHERS_NONCE
 from bootproof.harness.course import Outcome
 from bootproof.harness.errors import UserError
+from bootproof.harness.expected import CodeInside, Expected, ExpectedHandover, Judgement
 from bootproof.harness.host import rundir
 from bootproof.harness.inputs import handed_kernel
 from bootproof.harness.observation import Budget
@@ -29,13 +30,7 @@ from bootproof.harness.report import boot_text, rules
 from bootproof.harness.run import run_with
 from bootproof.harness.start import AnyStart, Start
 from bootproof.harness.text import printable
-from bootproof.harness.verdict import (
-    CodeInside,
-    Expected,
-    ExpectedHandover,
-    Judgement,
-    Verdict,
-)
+from bootproof.harness.verdict import Verdict
 from bootproof.loader import bootimage, pe
 from bootproof.loader.address import MIB, Range, align_up, counted, format_size, joined
 from bootproof.loader.banner import banner_release

@@ -17,7 +17,7 @@ from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.observation import Budget, Placement
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import GIB, MIB
-from bootproof.loader.result import PvhState
+from bootproof.loader.formats import PvhState
 
 MIB_512: Final = 512 * MIB
 KEY: Final = "bootproof"  # of a field's metadata

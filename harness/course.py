@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bootproof.harness.expected import Expected, Judgement
 from bootproof.harness.guest import evidence, text_in_ram
 from bootproof.harness.guest.stages import Stage
 from bootproof.harness.host.rundir import DEVICES_DIRECTORY, RUN_LOG
@@ -26,7 +27,6 @@ from bootproof.harness.qemu.watch import Ending, Watch
 from bootproof.harness.record import artifacts, recording, reproduce
 from bootproof.harness.record.recording import Logged, Record
 from bootproof.harness.start import AnyStart
-from bootproof.harness.verdict import Expected, Judgement
 from bootproof.loader import conformance, imagedigest
 from bootproof.loader.arch import StubError
 from bootproof.loader.boot_parameters import reader

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from bootproof.harness import command_line
+from bootproof.harness.expected import Expected, ExpectedHandover, Judgement
 from bootproof.harness.guest import (
     aftermath,
     complaints,
@@ -24,7 +25,7 @@ from bootproof.harness.guest.complaints import Complaint, Kind
 from bootproof.harness.guest.evidence import GuestEvidence
 from bootproof.harness.observation import End, Observation, Probe
 from bootproof.harness.text import last_line, printable, quoted
-from bootproof.harness.verdict import Expected, ExpectedHandover, Judgement, Verdict
+from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import Range, format_size, joined
 from bootproof.loader.errors import one_line
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from bootproof.loader.arch import Registers
-from bootproof.loader.rules import Grade, RuleFinding
+if TYPE_CHECKING:
+    from bootproof.loader.arch import Registers
+    from bootproof.loader.rules import RuleFinding
 
 _CENTURY: Final = 1 << 62  # instructions, or seconds
 PATCHED_LIMIT: Final = 0.3  # of the words of a kernel's code: it patches itself while it boots
@@ -192,7 +193,7 @@ class Probe:
     @property
     def violations(self) -> tuple[RuleFinding, ...]:
         """What the boot protocol forbids."""
-        return tuple(rule for rule in self.findings if rule.grade is Grade.VIOLATION)
+        return tuple(rule for rule in self.findings if rule.forbidden)
 
     @property
     def clean(self) -> bool:

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bootproof.harness import command_line
 from bootproof.harness.arch.arch import Arch
@@ -18,17 +18,16 @@ from bootproof.harness.arch.profiles import DEFAULT_PROFILE
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.errors import UserError
+from bootproof.harness.expected import CodeAnywhere, CodeAt, Expected
 from bootproof.harness.guest.evidence import nonce_for
 from bootproof.harness.host import rundir
-from bootproof.harness.inputs import damage, images, kernel_check
+from bootproof.harness.inputs import images, kernel_check
 from bootproof.harness.inputs.images import KernelFile
-from bootproof.harness.inputs.symbols import Symbols
 from bootproof.harness.observation import Budget, Observer
 from bootproof.harness.qemu.devicetree import device_tree
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.talker import Talker
 from bootproof.harness.start import Start, Unpacked
-from bootproof.harness.verdict import CodeAnywhere, CodeAt, Expected
 from bootproof.kernels import scratch
 from bootproof.loader import assemble, initramfs, kconfig
 from bootproof.loader.address import Range, align_up
@@ -37,6 +36,9 @@ from bootproof.loader.errors import LoaderError
 from bootproof.loader.protocols import BootRequest
 from bootproof.loader.protocols.table import PROTOCOLS
 from bootproof.loader.result import KernelLoaderResult
+
+if TYPE_CHECKING:
+    from bootproof.harness.inputs.symbols import Symbols
 
 _KASLR_LOWEST: Final = 512 << 20  # arch/x86/boot/compressed/kaslr.c: choose_random_location
 
@@ -83,6 +85,8 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
         assembly = _assembly(case, machine, kernel, cmdline, initrd)
         assembled = _assembled(case, kernel, assembly, directory)
         if case.damage is not None:
+            from bootproof.harness.inputs import damage
+
             damaged = damage.inflict(case.damage, assembled.image, directory)
             assembled = replace(assembled, image=damaged)
         unpacked = _unpacked(case, kernel, assembled.kernel)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bootproof.harness import typedjson
 from bootproof.harness.case import Case
 from bootproof.harness.errors import UserError
+from bootproof.harness.expected import Expected
 from bootproof.harness.host.rundir import CONSOLE, DMESG, write_result
 from bootproof.harness.judgement import CaseEnd, came_to, judge_case
 from bootproof.harness.observation import Observation, Place, Probe
@@ -27,7 +28,7 @@ from bootproof.harness.results.key import Key
 from bootproof.harness.run import run
 from bootproof.harness.start import Start
 from bootproof.harness.text import printable
-from bootproof.harness.verdict import Expected, Verdict
+from bootproof.harness.verdict import Verdict
 from bootproof.loader.arch import to_json
 from bootproof.loader.assemble import Assembled
 from bootproof.loader.errors import LoaderError

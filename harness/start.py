@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from bootproof.harness.inputs.symbols import Symbols
+from bootproof.harness.expected import Expected, ExpectedHandover
 from bootproof.harness.observation import Budget, Observer, Placement
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.talker import Talker
-from bootproof.harness.verdict import Expected, ExpectedHandover
 from bootproof.loader.bootimage import BootImage
-from bootproof.loader.rules import RuleFinding
+
+if TYPE_CHECKING:
+    from bootproof.harness.inputs.symbols import Symbols
+    from bootproof.loader.rules import RuleFinding
 
 _Asked = TypeVar("_Asked", bound=Expected | ExpectedHandover, covariant=True)
 

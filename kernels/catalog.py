@@ -10,7 +10,6 @@ import difflib
 import enum
 import functools
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +113,8 @@ def _ours() -> Catalog:
 
 
 def _read(path: Path) -> Catalog:
+    import tomllib  # those who name a file have no need of it
+
     try:
         with path.open("rb") as file:
             document = tomllib.load(file)

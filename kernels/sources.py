@@ -88,7 +88,9 @@ def given_name(what: str) -> tuple[str, str] | None:
 
 
 def in_catalogue(name: str) -> Source | None:
-    """The kernel of the catalogue that is called so."""
+    """The kernel of the catalogue that is called so; a path is no such name."""
+    if "/" in name:
+        return None
     catalog = load_catalog()
     known = name in catalog and catalog[name].kind is not Kind.BUSYBOX
     return Source(name, name, None) if known else None

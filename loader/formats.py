@@ -1,6 +1,6 @@
-"""What a file with a kernel may be: the list, which those share who read no file."""
+"""What a file with a kernel may be, and its PVH entry: lists that those share who read no file."""
 
-from enum import StrEnum
+from enum import Enum, StrEnum
 
 
 class Format(StrEnum):
@@ -24,3 +24,11 @@ class Format(StrEnum):
     def loadable(self) -> bool:
         """Whether one of the loaders takes it as it is."""
         return self in (Format.ELF, Format.BZIMAGE, Format.IMAGE)
+
+
+class PvhState(Enum):
+    """What is known of a kernel's PVH entry."""
+
+    PRESENT = "present"
+    NOT_PRESENT = "not present"
+    IGNORED = "ignored"

@@ -9,21 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING
 
 from bootproof.loader.address import Range
+from bootproof.loader.formats import PvhState as PvhState
 
 if TYPE_CHECKING:
     from bootproof.loader.structures import SetupHeader
-
-
-class PvhState(Enum):
-    """What is known of a kernel's PVH entry."""
-
-    PRESENT = "present"
-    NOT_PRESENT = "not present"
-    IGNORED = "ignored"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ import pytest
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.cases.kernels import default_kernels
+from bootproof.harness.expected import CodeAt, Expected, Judgement
 from bootproof.harness.prepare import Prepared, prepare
 from bootproof.harness.run import run
-from bootproof.harness.verdict import CodeAt, Expected, Judgement, Verdict
+from bootproof.harness.verdict import Verdict
 from bootproof.loader import bootimage
 from bootproof.loader.address import MIB
 from bootproof.loader.protocols import acpi

@@ -1,25 +1,13 @@
-"""The case that a user's words about one kernel mean: of `boot`, `image`, `compare`, the fixtures.
-
-Architecture and format come from the kernel's file itself.
-"""
+"""The case that words about one kernel mean: of `boot`, `image`, `compare`, the fixtures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
-from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.cases import schema
-from bootproof.harness.errors import UserError
-from bootproof.harness.inputs import images, kernel_check
-from bootproof.harness.inputs.images import KernelFile
-from bootproof.harness.inputs.kernel_check import Checked
-from bootproof.loader.formats import Format
-from bootproof.loader.identify import identify
-from bootproof.loader.protocols.table import AUTO, PVH
-
-_ASKED: Final = tuple(entry for entry in schema.CASE if entry.name != "kernel")
+from bootproof.harness.inputs import named
 
 
 def case_of(
@@ -31,33 +19,7 @@ def case_of(
     and without `unsafe`, one whose boot cannot be proved.
     """
     schema.check_keys((entry.name for entry in schema.options(command)), words, (), "option")
-    source, file = images.find(kernel)
-    found = kernel_check.check(file, words.get("machine"))
-    unprovable = found.problem if must_prove and not words.get("unsafe") else None
-    if unprovable is not None and found.arch not in ARCHES:
-        raise unprovable.error(file.name)
-    arch, format_ = _arch_and_format(file, found, words.get("protocol"))
-    data = {"arch": arch, "format": format_, "protocol": AUTO, **words}
-    if data["format"] == Format.IMAGE.value:  # which has no place of its own to run at
-        data = {"offset": "ram+2M", **data}
-    if source.path is not None and not source.is_file:
-        data["kernel_path"] = str(source.path)
-    asked = schema.read_table(_ASKED, data, (), schema.ram_base(data))
-    if asked.get("modules"):
-        from bootproof.harness.inputs import modules  # and all that reads packages
+    source = named.find(kernel)
+    from bootproof.harness.cases import of_source  # reads kernels: not for what is none
 
-        told = asked["modules"], source, file, arch, asked["format"]
-        asked["modules"] = modules.resolved(*told)
-    if unprovable is not None:  # after all that is wrong with the words
-        raise unprovable.error(file.name)
-    return Case(kernel=source.name if source.named else source.shown, **asked)
-
-
-def _arch_and_format(file: KernelFile, found: Checked, protocol: str | None) -> tuple[str, str]:
-    if found.arch is None or found.arch not in ARCHES:
-        raise UserError(
-            f"{file.name}: a kernel for {found.arch or 'an unknown architecture'};"
-            f" bootproof boots {', '.join(ARCHES)}"
-        )
-    packed = identify(file.path).format is Format.BZIMAGE
-    return found.arch, Format.ELF.value if packed and protocol == PVH else found.format
+    return of_source.case(source, words, must_prove=must_prove)

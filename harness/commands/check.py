@@ -24,7 +24,6 @@ def _run(arguments: argparse.Namespace) -> int:
     from bootproof.harness.report import rules
     from bootproof.loader import bootimage, conformance
     from bootproof.loader.boot_parameters import reader
-    from bootproof.loader.rules import Grade
 
     directory: Path = arguments.directory
     image = bootimage.open_boot_image(directory)
@@ -39,7 +38,7 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         rules.print_marks(image)
         print(rules.text(directory, image, found))
-    broken = any(finding.grade is Grade.VIOLATION for finding in found)
+    broken = any(finding.forbidden for finding in found)
     if broken:
         return NOT_AS_EXPECTED
     compared = arguments.kernel is not None or image.protocol != bootimage.NO_PROTOCOL

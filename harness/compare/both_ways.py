@@ -22,13 +22,13 @@ from bootproof.harness.compare.differences import ComparedBoot, boot_differences
 from bootproof.harness.compare.memory_at_entry import MemoryAtEntry
 from bootproof.harness.compare.reasons import Facts
 from bootproof.harness.compare.reference import Plan
+from bootproof.harness.expected import CodeAnywhere
 from bootproof.harness.guest import kernellog
 from bootproof.harness.host import rundir
 from bootproof.harness.host.files import refuse_foreign, write_whole
 from bootproof.harness.host.rundir import DEVICES_DIRECTORY
 from bootproof.harness.prepare import Options, Prepared
 from bootproof.harness.prove import Proven, run_prepared
-from bootproof.harness.verdict import CodeAnywhere
 from bootproof.loader import bootimage
 from bootproof.loader.address import Range
 from bootproof.loader.arch import Registers

@@ -19,6 +19,7 @@ from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.course import Costs, Outcome
 from bootproof.harness.errors import UserError
+from bootproof.harness.expected import Expected
 from bootproof.harness.guest.stages import ENTRY, Stage
 from bootproof.harness.host import rundir
 from bootproof.harness.host.rundir import DEVICES_DIRECTORY, RUN_LOG
@@ -33,7 +34,6 @@ from bootproof.harness.qemu.spawn import Spawned
 from bootproof.harness.qemu.standing import StandingMemory
 from bootproof.harness.qemu.watch import Ending, Watch
 from bootproof.harness.record import artifacts, recording, reproduce
-from bootproof.harness.verdict import Expected
 from bootproof.loader import assemble, bootimage, pe
 from bootproof.loader.address import Range
 from bootproof.loader.arch import Registers

@@ -9,7 +9,6 @@ written so that no link is ever followed. Knows no artifact by name.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import functools
@@ -294,6 +293,8 @@ def read_from_qemu(path: Path, size: int) -> bytes:
 
 
 def _reserve(fd: int, size: int, path: Path) -> None:
+    import ctypes  # which takes as long as reading a kernel
+
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.fallocate(fd, _FALLOC_FL_KEEP_SIZE, ctypes.c_long(0), ctypes.c_long(size)) == 0:
         return

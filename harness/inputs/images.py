@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,23 +15,21 @@ from typing import TYPE_CHECKING, Final
 
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import read_given
-from bootproof.harness.inputs import cache_limit, symbols, variants
-from bootproof.harness.inputs.symbols import Symbols
+from bootproof.harness.inputs import cache_limit, named
 from bootproof.kernels import content, pruning, sources
 from bootproof.kernels.cache import DERIVED, Cache, CachedFile, default_cache_dir
 from bootproof.kernels.catalog import load_catalog
 from bootproof.kernels.content import Content
 from bootproof.kernels.sources import Source
-from bootproof.loader import cpio, initramfs, pe
+from bootproof.loader import pe
 from bootproof.loader.banner import banner_releases
-from bootproof.loader.device_tree import DeviceTree
-from bootproof.loader.errors import LoaderError, one_line
+from bootproof.loader.errors import LoaderError
 from bootproof.loader.formats import Format
 from bootproof.loader.identify import identify
 from bootproof.loader.image import ImageSource, open_image
-from bootproof.loader.unpack import unpack_to
 
 if TYPE_CHECKING:
+    from bootproof.harness.inputs.symbols import Symbols
     from bootproof.kernels.fetch import FetchedKernel
 
 
@@ -66,22 +63,17 @@ def kernel_file(name: str) -> KernelFile:
 
     Raises FetchError, UserError.
     """
-    return _opened(sources.in_catalogue(name) or sources.find(name))
+    return opened(sources.in_catalogue(name) or sources.find(name))
 
 
 def find(what: str) -> tuple[Source, KernelFile]:
-    """A kernel as a user names it, in every command: a file, package, build directory, URL with its
-    hash, or name of the catalogue. Says on stderr when a file hides a kernel of the catalogue.
-
-    Raises FetchError, UserError.
-    """
-    source = sources.find(what)
-    if source.remark:
-        print(f"bootproof: {one_line(source.remark)}", file=sys.stderr)
-    return source, _opened(source)
+    """A kernel as a user names it (see inputs.named). Raises FetchError, UserError."""
+    source = named.find(what)
+    return source, opened(source)
 
 
-def _opened(source: Source) -> KernelFile:
+def opened(source: Source) -> KernelFile:
+    """The kernel that was found. Raises FetchError, UserError."""
     if source.path is None or source.content is None:
         fetched = catalogue_file(source.name)
         path, held = fetched.path, content.of_cached(CachedFile(fetched.path, fetched.sha256))
@@ -115,6 +107,8 @@ def _initrd(path: Path) -> tuple[bytes, bool]:
     data = read_given(path, LARGEST_INITRD, "--initrd")
     if not data:
         raise UserError(f"{path}: is empty (--initrd)")
+    from bootproof.loader import cpio, initramfs
+
     digest = hashlib.sha256(data).digest()
     if digest not in _SOUND_ARCHIVES:  # a matrix reads the same one for each case
         try:
@@ -131,6 +125,8 @@ _SOUND_ARCHIVES: Final[dict[bytes, bool]] = {}  # and whether each has an /init
 def read_dtb(path: Path) -> bytes:
     """A user's device tree. Raises UserError."""
     data = read_given(path, _MOST_DTB, "--dtb")
+    from bootproof.loader.device_tree import DeviceTree
+
     try:
         DeviceTree.parse(data)
     except LoaderError as error:
@@ -193,6 +189,8 @@ def page_size(kernel: KernelFile) -> str | None:
 @functools.cache
 def symbols_of(kernel: KernelFile) -> Symbols | None:
     """The names in an ELF kernel or an Image: its own, else those that vmlinux-to-elf finds."""
+    from bootproof.harness.inputs import symbols  # for boots that fail
+
     own = symbols.read(kernel.content.path)
     if own is not None or not symbols.can_be_found():
         return own
@@ -203,7 +201,9 @@ def symbols_of(kernel: KernelFile) -> Symbols | None:
 @functools.cache
 def variant(kernel: KernelFile, name: str) -> KernelFile:
     """A changed copy of `kernel`: see bootproof.harness.inputs.variants."""
-    change = variants.VARIANTS[name]
+    from bootproof.harness.inputs.variants import VARIANTS
+
+    change = VARIANTS[name]
 
     def write(path: Path) -> None:
         path.write_bytes(change(kernel.content.path.read_bytes()))
@@ -216,6 +216,8 @@ def _format(kernel: KernelFile) -> Format:
 
 
 def _unpack(packed: KernelFile, target: Path) -> None:
+    from bootproof.loader.unpack import unpack_to  # most are in the cache
+
     with packed.open() as image:
         unpack_to(image, target)
 

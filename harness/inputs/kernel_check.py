@@ -25,7 +25,6 @@ from bootproof.loader.identify import identify
 from bootproof.loader.image import ImageSource
 from bootproof.loader.kconfig import COMMON, Built, Need, look
 from bootproof.loader.provable import Problem, not_a_kernel, problem
-from bootproof.loader.unpack import uki_parts, unpack_fully
 
 _NARROW: Final = ("i386", "arm", "riscv32")
 # What `look` is made of: an answer of other code than today's is none.
@@ -52,6 +51,8 @@ def check(file: KernelFile, board: str | None = None) -> Checked:
     with file.open() as source:
         found = identify(source)
         if not found.format.loadable:
+            from bootproof.loader.unpack import unpack_fully
+
             inner = unpack_fully(source)
             return _checked(file, inner.format, inner.arch, board)
     return _checked(file, found.format, found.arch, board)
@@ -150,6 +151,8 @@ def unused(file: KernelFile, *, initrd: bool, cmdline: bool) -> Iterator[str]:
     with file.open() as image:
         if identify(image).format is not Format.UKI:
             return
+        from bootproof.loader.unpack import uki_parts
+
         parts = uki_parts(image)
         if parts.initrd is not None and not initrd:
             yield "the image's own .initrd: guests get bootproof's; give one by --initrd"

@@ -41,6 +41,11 @@ class RuleFinding:
     value: int | None = None
     limit: int | None = None
 
+    @property
+    def forbidden(self) -> bool:
+        """Whether kernels rely on what it breaks."""
+        return self.grade is Grade.VIOLATION
+
     def as_dict(self) -> dict[str, str | None]:
         """For programs: numbers are hexadecimal strings, as in a boot image."""
         numbers = {"address": self.address, "value": self.value, "limit": self.limit}

@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.course import Outcome
+from bootproof.harness.expected import CodeAt, Expected
 from bootproof.harness.host.files import give_to_qemu
 from bootproof.harness.host.process import QemuProcess
 from bootproof.harness.host.rundir import CONSOLE
@@ -30,7 +31,6 @@ from bootproof.harness.qemu.monitor import Monitor
 from bootproof.harness.qemu.placement import guest_ram, place_image, write
 from bootproof.harness.run import run
 from bootproof.harness.start import Start
-from bootproof.harness.verdict import CodeAt, Expected
 from bootproof.loader import bootimage
 from bootproof.loader.address import MIB, Range
 from bootproof.loader.arch import Registers

@@ -25,12 +25,13 @@ from bootproof.harness.compare.differences import ComparedBoot, boot_differences
 from bootproof.harness.compare.memory_at_entry import MemoryAtEntry
 from bootproof.harness.compare.reasons import code_for, facts
 from bootproof.harness.errors import UserError
+from bootproof.harness.expected import ExpectedHandover
 from bootproof.harness.guest.lockup import LockupReports
 from bootproof.harness.guest.stages import stages
 from bootproof.harness.judge import judge
 from bootproof.harness.observation import End, Observation
 from bootproof.harness.results import results
-from bootproof.harness.verdict import ExpectedHandover, Verdict
+from bootproof.harness.verdict import Verdict
 from bootproof.kernels import sources
 from bootproof.kernels.catalog import load_catalog
 from bootproof.loader import (

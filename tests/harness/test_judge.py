@@ -8,16 +8,10 @@ from typing import Any
 
 import pytest
 
+from bootproof.harness.expected import CodeAnywhere, CodeAt, CodeInside, Expected, ExpectedHandover
 from bootproof.harness.judge import judge
 from bootproof.harness.observation import Difference, End, Observation, Place, Probe, TextCheck
-from bootproof.harness.verdict import (
-    CodeAnywhere,
-    CodeAt,
-    CodeInside,
-    Expected,
-    ExpectedHandover,
-    Verdict,
-)
+from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.rules import Grade, RuleFinding

@@ -8,9 +8,10 @@ import pytest
 
 from bootproof.harness.commands.boot import difference, first_line_that_differs
 from bootproof.harness.course import Costs, Outcome
+from bootproof.harness.expected import Judgement
 from bootproof.harness.guest.evidence import GuestEvidence
 from bootproof.harness.observation import End, Observation
-from bootproof.harness.verdict import Judgement, Verdict
+from bootproof.harness.verdict import Verdict
 
 UNKNOWN = (
     "an unknown number of guest instructions the first time, an unknown number of the second time"

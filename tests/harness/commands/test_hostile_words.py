@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from bootproof.harness.case import Case
+from bootproof.harness.expected import Expected
 from bootproof.harness.judge import judge
 from bootproof.harness.observation import End, Observation
 from bootproof.harness.qemu.console import timestamped
 from bootproof.harness.text import printable
-from bootproof.harness.verdict import Expected
 from bootproof.loader.errors import one_line
 from tests import ROOT
 from tests.builders.guests import Claim, X86Program, initrd_saying, machine

@@ -14,6 +14,7 @@ from typing import Final
 import pytest
 
 from bootproof.harness.compare import differences
+from bootproof.harness.expected import ExpectedHandover
 from bootproof.harness.guest import (
     aftermath,
     complaints,
@@ -28,7 +29,6 @@ from bootproof.harness.judge import judge
 from bootproof.harness.observation import End, Observation
 from bootproof.harness.qemu.console import timestamped
 from bootproof.harness.results import results
-from bootproof.harness.verdict import ExpectedHandover
 from bootproof.loader.address import MIB
 from tests.builders.guests import Claim, machine
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 import pytest
 
 from bootproof.harness.course import Outcome
+from bootproof.harness.expected import CodeAt, Expected
 from bootproof.harness.host import rundir
 from bootproof.harness.observation import Budget
 from bootproof.harness.qemu import placement
@@ -25,7 +26,7 @@ from bootproof.harness.qemu.devicetree import device_tree
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.run import run
 from bootproof.harness.start import Start
-from bootproof.harness.verdict import CodeAt, Expected, Verdict
+from bootproof.harness.verdict import Verdict
 from bootproof.loader import bootimage, initramfs
 from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.arch import Registers, Stub
