@@ -48,7 +48,10 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UserError("--console needs a terminal for input and output")
     sought = bisect_options.sought(arguments)
     case, qemus = case_options.case(arguments, "boot")
-    from bootproof.harness.host import rundir  # these not for what is no kernel
+    from bootproof.harness.qemu import binary
+
+    binary.ask_ahead(case.arch, qemus.get(case.qemu or ""))  # it answers while this is imported:
+    from bootproof.harness.host import rundir
     from bootproof.harness.judgement import came_to
     from bootproof.harness.observation import Budget
     from bootproof.harness.prepare import Options

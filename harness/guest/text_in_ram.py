@@ -7,6 +7,7 @@ so a share of the words may differ; at a wrong address nearly all of them do.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -32,7 +33,7 @@ def check(reference: GuestMemory, ram: GuestMemory, code: Range) -> TextCheck:
             continue  # nothing can be told from a page of zeros
         seen = memoryview(ram.read(address, _PAGE)).cast("Q")
         words += len(wanted)
-        patched += sum(one != other for one, other in zip(wanted, seen, strict=True))
+        patched += sum(map(operator.ne, wanted, seen))
     return TextCheck(words, patched)
 
 

@@ -5,11 +5,13 @@ Starts nothing but `--version` and `-L help`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
 import shutil
 import subprocess
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +23,7 @@ from bootproof.harness.errors import UserError
 from bootproof.harness.text import printable
 
 _OTHER: Final = re.compile(r"(qemu-system-[a-z0-9_]+)(?:\.exe)?")
+_ASKING: Final = threading.Lock()
 QEMU_MINIMUM: Final[Version] = (7, 2, 0)
 
 
@@ -51,6 +54,28 @@ def find_qemu(arch_name: str, binary: str | None = None) -> QemuBinary:
     Raises UserError when there is none or the variable says `none`, it does not run, or it is older
     than 7.2.
     """
+    path = _path(arch_name, binary)
+    version = qemu_version(path)
+    if version < QEMU_MINIMUM:
+        old, needed = version_text(version), version_text(QEMU_MINIMUM)
+        raise UserError(f"{path}: QEMU {old} is too old; bootproof needs {needed} or newer")
+    return QemuBinary(path, version)
+
+
+def ask_ahead(arch_name: str, binary: str | None = None) -> None:
+    """Has a QEMU asked for its version by a thread: `find_qemu` has less to wait for."""
+    with contextlib.suppress(UserError):  # it says so itself
+        path = _path(arch_name, binary)
+        threading.Thread(target=_ask, args=(path,), daemon=True).start()
+
+
+def _ask(path: str) -> None:
+    with contextlib.suppress(UserError):
+        build_of(path)
+
+
+def _path(arch_name: str, binary: str | None) -> str:
+    """Of the emulator that `find_qemu` takes. Raises UserError."""
     arch = ARCHES[arch_name]
     variable = variable_of(arch_name)
     named = binary or os.environ.get(variable)
@@ -69,12 +94,13 @@ def find_qemu(arch_name: str, binary: str | None = None) -> QemuBinary:
             f"{arch.emulator} is not installed; run `{places.SET_UP}`, or name one in {variable}"
         )
     # Absolute: it is started in its run directory.
-    path = str(Path(installed).absolute()) if installed else str(named)
-    version = qemu_version(path)
-    if version < QEMU_MINIMUM:
-        old, needed = version_text(version), version_text(QEMU_MINIMUM)
-        raise UserError(f"{path}: QEMU {old} is too old; bootproof needs {needed} or newer")
-    return QemuBinary(path, version)
+    return str(Path(installed).absolute()) if installed else str(named)
+
+
+def forget() -> None:
+    """Forgets what was seen: it may be another QEMU now."""
+    find_qemu.cache_clear()
+    _build_of.cache_clear()
 
 
 def qemu_version(path: str) -> Version:
@@ -93,9 +119,17 @@ def data_directories(path: str) -> list[str]:
     return [line for line in said.splitlines() if line.startswith("/")]
 
 
-@functools.cache
 def build_of(path: str) -> str:
-    """What a QEMU binary says about its build: version and package. Raises UserError."""
+    """What a QEMU binary says about its build: version and package. Raises UserError.
+
+    It is asked once, and waited for by all who ask meanwhile.
+    """
+    with _ASKING:
+        return _build_of(path)
+
+
+@functools.cache
+def _build_of(path: str) -> str:
     said = _said_by(path, "--version").strip().splitlines() or [b"nothing"]
     return printable(said[0].removeprefix(b"QEMU emulator version "))
 

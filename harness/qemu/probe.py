@@ -105,7 +105,7 @@ def compare_memory(
 
 def _chunks_with_data(guest: Guest) -> Iterator[Range]:
     """Parts of the machine's RAM in which either side has data, in order; 1 MiB at most."""
-    parts = sorted([*guest.written.nonzero_extents(), *guest.ram.data_extents()])
+    parts = sorted([*guest.written.data_extents(), *guest.ram.data_extents()])
     ends = [bank.range.end for bank in guest.ram.banks]
     cursor = 0
     for part in parts:

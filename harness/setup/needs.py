@@ -155,5 +155,4 @@ def look_again() -> None:
     """Forgets what was seen of QEMU: it may be another one now."""
     from bootproof.harness.qemu import binary
 
-    binary.find_qemu.cache_clear()
-    binary.build_of.cache_clear()
+    binary.forget()
