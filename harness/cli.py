@@ -47,11 +47,18 @@ early.over()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command. Mistakes of the user's side are one line on stderr and exit code 2."""
+    """Runs one command. Mistakes of the user's side are one line on stderr and exit code 2.
+
+    Raises KeyboardInterrupt where it is a part of another command, which is to end with it.
+    """
+    part = signals.obeyed()
     try:
-        return _main(argv)
+        code = _main(argv)
     except KeyboardInterrupt:  # before the command began, or when it had ended
-        return signals.exit_code(INTERRUPTED)
+        code = signals.exit_code(INTERRUPTED)
+    if part:
+        signals.tell_again()
+    return code
 
 
 def _main(argv: Sequence[str] | None) -> int:
@@ -112,6 +119,7 @@ def _code_of_error(error: Exception, words: Sequence[str]) -> int:
 
 def _complain(*lines: str) -> None:
     with contextlib.suppress(OSError):  # nobody reads it
+        sys.stdout.flush()  # in one file, the streams stand in the order of what happened
         for line in lines:
             print(f"bootproof: {one_line(line)}", file=sys.stderr, flush=True)
 

@@ -26,15 +26,28 @@ _worker_of: list[int] = []
 def obey_signals() -> Mapping[signal.Signals, Any]:
     """To be called from the main thread; gives what was done on them before.
 
-    A signal that is ignored already stays so (nohup).
+    A signal that is ignored already stays so (nohup). Inside of what obeys them already, nothing
+    is forgotten of what that has to hear of.
     """
-    _received.clear()
-    _put_off.clear()
+    if not obeyed():
+        _received.clear()
+        _put_off.clear()
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
     return before
+
+
+def obeyed() -> bool:
+    """Whether we are inside of something that obeys signals: a scenario calls commands."""
+    return any(signal.getsignal(number) is _interrupt for number in _SIGNALS)
+
+
+def tell_again() -> None:
+    """Raises KeyboardInterrupt if a signal has come: what is around a part is to end as well."""
+    if _received:
+        raise KeyboardInterrupt
 
 
 def obey_no_more(before: Mapping[signal.Signals, Any]) -> None:

@@ -72,8 +72,10 @@ def _cell(case: CaseResult | None) -> Text:
 def summary(results: Results, *, colour: bool = False) -> str:
     """How many cases ended as expected, and the time it took."""
     summary = f"{results.counts} as expected in {results.seconds:.0f} s"
-    summary += f": {results.headline}" if results.wrong else ""
-    summary += "" if results.complete else ", and the run did not come to its end"
+    if results.wrong:
+        summary += f": {results.headline}"
+    elif not results.complete:
+        summary += ", and the run did not come to its end"
     complaining = sum(bool(case.complaints_of_boot) for case in results.cases)
     summary += f"; the kernel complained in {complaining} that booted" if complaining else ""
     skipped = sum(check.outcome == SKIPPED for check in results.checks)

@@ -12,7 +12,7 @@ import ctypes
 import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Final
+from typing import Final, TypeAlias
 
 import pytest
 
@@ -91,6 +91,9 @@ def _interrupted(thread: int) -> bool:
 
 _JUDGING_SECONDS: Final = 2.0
 
+Waiting: TypeAlias = dict[Future[CaseResult], CaseItem]
+"""Cases that pytest has not heard of."""
+
 
 class InFlight:
     """A pytest plugin of one session; `jobs` is how many guests run at once."""
@@ -107,23 +110,28 @@ class InFlight:
         if session.testsfailed and not session.config.option.continue_on_collection_errors:
             raise session.Interrupted(f"{counted(session.testsfailed, 'error')} during collection")
         pool = ThreadPoolExecutor(self._jobs, thread_name_prefix="case")
+        waiting: Waiting = {}
         try:
-            self._run(session, pool)
-        except BaseException:
+            self._run(session, pool, waiting)
+        except BaseException as end:
+            ended = {future: item for future, item in waiting.items() if future.done()}
             RUNNING.end()
             if CLUSTER in session.config.stash:
                 session.config.stash[CLUSTER].cancel()
             pool.shutdown(wait=False, cancel_futures=True)
             self._judging.end(_JUDGING_SECONDS)
+            if type(end) is KeyboardInterrupt:  # one of a user's, not session.Interrupted
+                with contextlib.suppress(session.Failed):  # -x
+                    self._hear(session, ended, seconds=0)
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
             RUNNING.begin()
         return True
 
-    def _run(self, session: pytest.Session, pool: ThreadPoolExecutor) -> None:
+    def _run(self, session: pytest.Session, pool: ThreadPoolExecutor, waiting: Waiting) -> None:
         cases = longest_first(session.config, session.items)
-        waiting = {pool.submit(self._boot, item): item for item in cases}
+        waiting |= {pool.submit(self._boot, item): item for item in cases}
         for item in session.items:
             if not isinstance(item, CaseItem):
                 with self._slots.taken(first=True):
@@ -139,7 +147,7 @@ class InFlight:
     def _hear(
         self,
         session: pytest.Session,
-        waiting: dict[Future[CaseResult], CaseItem],
+        waiting: Waiting,
         seconds: float | None = None,
     ) -> None:
         """Lets pytest report the cases that have ended; none is kept in memory afterwards."""
@@ -156,7 +164,11 @@ class InFlight:
 
 def _report(session: pytest.Session, item: pytest.Item) -> None:
     """One item through pytest, as its own loop does it."""
-    item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+    try:
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+    except KeyboardInterrupt:  # what its fixtures hold is in the way of the next item
+        item.config.hook.pytest_runtest_teardown(item=item, nextitem=None)
+        raise
     if session.shouldfail:
         raise session.Failed(session.shouldfail)
     if session.shouldstop:

@@ -140,15 +140,9 @@ _NO_OTHER_PLUGINS: Final = "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
 
 
 class _Ending:
-    """How a session ended: pytest has one code for an interruption and for a file that could not be
-    collected, and one for all that failed.
-    """
+    """How a session ended: pytest has one code for all that failed, and none of ours."""
 
-    interrupted = False
     code: int | None = None
-
-    def pytest_keyboard_interrupt(self) -> None:
-        self.interrupted = True
 
     def pytest_unconfigure(self, config: pytest.Config) -> None:
         self.code = config.stash.get(EXIT_CODE, None)
@@ -162,10 +156,10 @@ def _pytest(words: list[str], *, ktap: bool = False) -> int:
         if ktap:  # which then has stdout for itself
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         code = int(pytest.main(words, plugins=[ending]))
+    if ending.code == exitcode.INTERRUPTED:
+        return exitcode.INTERRUPTED
     if code == pytest.ExitCode.NO_TESTS_COLLECTED:
         raise UserError("no case is selected; `bootproof matrix --list` shows what there is")
-    if ending.interrupted:
-        return exitcode.INTERRUPTED
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         return exitcode.USAGE
     return code if ending.code is None else ending.code

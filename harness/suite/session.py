@@ -7,6 +7,7 @@ session without a case.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import shlex
@@ -63,6 +64,7 @@ class MatrixSession:
         self._ended: set[str] = set()
         self._ktap = sys.__stdout__ if options.ktap else None
         self._total = 0
+        self._interrupted = False
         self._left_out: list[pytest.Item] = []
         self._baseline = None if options.baseline is None else results.read(options.baseline)
         self._before = Earlier(self._baseline.cases if self._baseline else ())
@@ -82,6 +84,28 @@ class MatrixSession:
         if self._lines and self._left_out and session.items and not self._quiet:
             self._print(f"selected  {_selected(session.items, self._left_out)}")
 
+    @contextlib.contextmanager
+    def _interruptible(self, session: pytest.Session) -> Iterator[None]:
+        """A matrix that its user ends comes to its end, with what it knows and in its own words.
+
+        Those of pytest are of a traceback, and of an option that no matrix has.
+        """
+        try:
+            yield
+        except session.Interrupted:  # by pytest itself: what could not be collected
+            raise
+        except KeyboardInterrupt:
+            if not self._lines:
+                raise
+            self._interrupted = True
+            session.items = []
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection(self, session: pytest.Session) -> Generator[None, object, object]:
+        with self._interruptible(session):
+            return (yield)
+        return None
+
     @pytest.hookimpl(wrapper=True)  # whatever else it is that runs them
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """From here on the results say that the run has not come to its end."""
@@ -93,7 +117,9 @@ class MatrixSession:
                     raise pytest.UsageError(str(error)) from error
             if self._total:
                 results.write(self.results(), self._out / results.RESULTS)
-        return (yield)
+        with self._interruptible(session):
+            return (yield)
+        return True
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         cases = list(_cases_of(report))
@@ -219,6 +245,7 @@ class MatrixSession:
         """The exit code of the results, and of what became of them since the baseline."""
         run = self.results()
         codes = [run.exit_code] if self._lines else []  # elsewhere other tests may run without
+        codes += [exitcode.INTERRUPTED] if self._interrupted else []
         if self._baseline is not None:
             codes.append(changes.exit_code(self._changes(run)))
         code = exitcode.worst(codes)

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from bootproof.harness.case import Case
+from bootproof.harness.results import results
 from bootproof.loader.address import MIB
 from tests.builders.guests import X86Program
 from tests.builders.processes import LOAD, bootproof_matrix, started, vmlinux
@@ -103,12 +104,113 @@ def test_interrupted_matrix_leaves_nothing(
     said, _ = process.communicate(timeout=60)
     assert process.returncode == code, said
     assert psutil.wait_procs(running.family, timeout=3)[1] == []
-    assert "Traceback" not in said
+    assert "Traceback" not in said and "KeyboardInterrupt" not in said
     for console in running.consoles:
         assert not (console.parent / "devices").exists()
         result = console.parent / "result.json"
         assert not result.exists() or json.loads(result.read_text())["verdict"] == "interrupted"
         assert console.parent.lstat().st_uid == os.geteuid()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_has_ended_before_an_interruption_is_told(jobs: int, tmp_path: Path) -> None:
+    """In our words: pytest's own are about a traceback and an option of another command."""
+    programs = {"a-end": X86Program(LOAD).reset(), "never": X86Program(LOAD).say_for_ever(b"on\n")}
+    cases = []
+    for name, program in programs.items():
+        (tmp_path / name).write_bytes(vmlinux(program))
+        kernel = str(tmp_path / name)
+        cases.append(Case("x86_64", name, "elf", "linux64", memory=32 * MIB, kernel_path=kernel))
+    process = started(bootproof_matrix(tmp_path, cases, jobs=jobs), tmp_path)
+    console = tmp_path / "out" / cases[1].id / "console.log"
+    found = results.RESULTS
+    deadline = time.monotonic() + 120
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    while not (console.exists() and console.stat().st_size):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    told, _ = process.communicate(timeout=60)
+    assert (process.returncode, line.split()[2]) == (130, "cpu-reset")
+    assert "0 of 1 cases as expected in " in told and ": 1 not as expected, not complete; " in told
+    assert told.splitlines()[-2:] == [
+        f"run directories, report.html, junit.xml, {found}: {tmp_path / 'out'}",
+        "bootproof: interrupted",
+    ]
+    written = results.read(tmp_path / "out" / found)
+    assert ([case.name for case in written.cases], written.complete) == ([cases[0].id], False)
+
+
+def test_an_interruption_while_cases_are_collected(tmp_path: Path) -> None:
+    case = Case("x86_64", "never", "elf", "linux64", kernel_path=str(tmp_path / "vmlinux"))
+    (tmp_path / "vmlinux").write_bytes(vmlinux(X86Program(LOAD).reset()))
+    (tmp_path / "now.py").write_text(_INTERRUPTS)
+    process = started([*bootproof_matrix(tmp_path, [case]), "-p", "now"], tmp_path)
+    told, _ = process.communicate(timeout=60)
+    assert (process.returncode, told.strip()) == (130, "bootproof: interrupted")
+
+
+def test_an_interruption_of_a_command_inside_a_test_ends_the_matrix(tmp_path: Path) -> None:
+    """The next one would be ignored: nobody could end it any more."""
+    (tmp_path / "test_command.py").write_text(_COMMAND)
+    words = bootproof_matrix(tmp_path, [])
+    process = started([*words, str(tmp_path / "test_command.py")], tmp_path)
+    told, _ = process.communicate(timeout=60)
+    assert (process.returncode, told.strip().splitlines()[-1]) == (130, "bootproof: interrupted")
+    assert "went on" not in told
+
+
+def test_what_has_ended_beside_a_test_that_is_interrupted_is_told(tmp_path: Path) -> None:
+    """Its thread has it, and pytest was to hear of it after the test."""
+    (tmp_path / "vmlinux").write_bytes(vmlinux(X86Program(LOAD).reset()))
+    case = Case("x86_64", "ends", "elf", "linux64", kernel_path=str(tmp_path / "vmlinux"))
+    result = tmp_path / "out" / case.id / "result.json"
+    (tmp_path / "test_waits.py").write_text(_WAITS.format(result=str(result)))
+    words = bootproof_matrix(tmp_path, [case], jobs=2)
+    process = started([*words, str(tmp_path / "test_waits.py")], tmp_path)
+    told, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "] FAILED cpu-reset" in told and "bootproof: interrupted" in told
+    written = results.read(tmp_path / "out" / results.RESULTS)
+    assert ([case.name for case in written.cases], written.complete) == ([case.id], False)
+
+
+_WAITS = """
+import os, pathlib, signal, time, pytest
+
+@pytest.fixture
+def held():
+    yield
+
+def test_that_waits(held):
+    while not pathlib.Path({result!r}).exists():
+        time.sleep(0.05)
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+_COMMAND = """
+import os, signal
+from bootproof.harness import cli
+from bootproof.harness.commands import Command
+
+def interrupted(arguments):
+    os.kill(os.getpid(), signal.SIGINT)
+
+def test_command():
+    cli.COMMANDS["check"] = Command("", "", interrupted)
+    code = cli.main(["check"])
+    raise AssertionError(f"went on after {code}")
+"""
+
+
+_INTERRUPTS = """
+import os, signal
+def pytest_collection_modifyitems():
+    os.kill(os.getpid(), signal.SIGINT)
+"""
 
 
 @pytest.mark.parametrize("running", ["workers"], indirect=True)
