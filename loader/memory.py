@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
 from bootproof.loader.address import MIB, TIB, U64_MAX, Range, align_up, format_size
 from bootproof.loader.errors import Facts, GuestMemoryError, LoaderError
@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_CHUNK = MIB
+# Less than malloc asks the kernel for anew each time (M_MMAP_THRESHOLD, mallopt(3)): zeroing pages
+# for a buffer takes longer than reading into one that is there.
+CHEAP_READ: Final = 64 << 10
 _PAGE = 4096
-_ZEROS, _ZERO_PAGE = bytes(_CHUNK), bytes(_PAGE)
+_ZEROS, _ZERO_PAGE = bytes(CHEAP_READ), bytes(_PAGE)
 # Beyond this, "give the guest more memory" is no advice.
 _MOST_ADVISED = TIB
 # sendfile(2) and copy_file_range(2) move at most this many bytes at a time.
@@ -276,7 +278,7 @@ class GuestMemory:
         for offset, length in self._pieces(address, size):
             if byte == 0 and self._io(_punch_hole, self._fd, offset, length):
                 continue
-            pattern = memoryview(bytes([byte]) * min(length, _CHUNK))
+            pattern = memoryview(bytes([byte]) * min(length, CHEAP_READ))
             done = 0
             while done < length:
                 done += self._io(os.pwrite, self._fd, pattern[: length - done], offset + done)
@@ -298,8 +300,8 @@ class GuestMemory:
         """
         for extent in self.data_extents():
             start = end = extent.start
-            for at in range(extent.start, extent.end, _CHUNK):
-                for first, behind in _runs(self.read(at, min(_CHUNK, extent.end - at))):
+            for at in range(extent.start, extent.end, CHEAP_READ):
+                for first, behind in _runs(self.read(at, min(CHEAP_READ, extent.end - at))):
                     if at + first != end:
                         if start < end:
                             yield Range.between(start, end)

@@ -20,10 +20,10 @@ from bootproof.loader.address import Range, align_down, align_up
 from bootproof.loader.arch import Registers
 from bootproof.loader.boot_parameters import reader
 from bootproof.loader.bootimage import BootImage
-from bootproof.loader.memory import GuestMemory
+from bootproof.loader.memory import CHEAP_READ, GuestMemory
 from bootproof.loader.rules import RuleFinding
 
-_CHUNK: Final = 1 << 20
+_MOST: Final = 1 << 20  # bytes of one thing that a rule asks for
 _PAGE: Final = 0x1000
 _SHOWN: Final = 8  # differences that are listed; the rest is counted
 _ACCESSED_DIRTY: Final = 0x60  # of a page-table entry: the CPU sets them
@@ -104,14 +104,15 @@ def compare_memory(
 
 
 def _chunks_with_data(guest: Guest) -> Iterator[Range]:
-    """Parts of the machine's RAM in which either side has data, in order; 1 MiB at most."""
+    """Parts of the machine's RAM in which either side has data, in order, in small pieces."""
     parts = sorted([*guest.written.data_extents(), *guest.ram.data_extents()])
     ends = [bank.range.end for bank in guest.ram.banks]
     cursor = 0
     for part in parts:
         start = max(cursor, align_down(part.start, _PAGE))
         while start < part.end:
-            end = min(start + _CHUNK, align_up(part.end, _PAGE), *(e for e in ends if e > start))
+            limits = (start + CHEAP_READ, align_up(part.end, _PAGE))
+            end = min(*limits, *(e for e in ends if e > start))
             yield Range.between(start, end)
             start = cursor = end
 
@@ -163,7 +164,7 @@ def _reader(guest: Guest, memory: StandingMemory) -> Callable[[int, int], bytes 
     ours = [region.range for region in guest.placed.added]
 
     def read(address: int, size: int) -> bytes | None:
-        if size > _CHUNK or not memory.contains(address, size):
+        if size > _MOST or not memory.contains(address, size):
             return None
         data = bytearray(memory.read(address, size))
         for area in ours:

@@ -22,15 +22,14 @@ from bootproof.harness.host.files import disk_errors
 from bootproof.harness.host.rundir import SHARED
 from bootproof.harness.record import reproduce
 from bootproof.loader import bootimage
-from bootproof.loader.address import MIB, Range
+from bootproof.loader.address import Range
 from bootproof.loader.bootimage import Backing
 from bootproof.loader.errors import GuestMemoryError
-from bootproof.loader.memory import GuestMemory
+from bootproof.loader.memory import CHEAP_READ, GuestMemory
 
 STORE: Final = "shared"  # in the directory of a matrix
 _LEAST: Final = 256 << 10  # bytes: less is not worth a file
 _SAMPLES, _SAMPLE = 64, 4096
-_CHUNK: Final = MIB
 
 
 def share(directory: Path, store: Path) -> None:
@@ -124,6 +123,6 @@ def _make(memory: GuestMemory, part: Range, path: Path) -> None:
 def _same(memory: GuestMemory, kept: GuestMemory, part: Range) -> bool:
     return all(
         memory.read(at, size) == kept.read(at, size)
-        for at in range(part.start, part.end, _CHUNK)
-        for size in (min(_CHUNK, part.end - at),)
+        for at in range(part.start, part.end, CHEAP_READ)
+        for size in (min(CHEAP_READ, part.end - at),)
     )
