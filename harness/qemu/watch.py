@@ -28,6 +28,7 @@ from bootproof.harness.qemu.stuck import IdleDetector, StuckDetector
 from bootproof.loader.memory import GuestMemory
 
 POLL_SECONDS: Final = 0.05
+_TALKING_POLL_SECONDS: Final = 0.1  # of a guest that has just said something
 EXIT_SECONDS: Final = 5.0  # for a QEMU that has said that it ends
 _LOG_AFTER: Final = 1.0  # CPU seconds without console output; then every time twice as many
 _PRINTING: Final = 0.3  # CPU seconds that a panic has to come from the log buffer to the console
@@ -95,6 +96,7 @@ class Watch:
         self._usage = Usage(None, 0.0, 0)
         self._quiet_since = self._usage
         self._executed_last = self._usage
+        self._poll_seconds = POLL_SECONDS
         self._asleep = 0
         self._asleep_before_entry = 0
         self._next_look = time.monotonic() + POLL_SECONDS  # at one that is not entered yet
@@ -154,9 +156,9 @@ class Watch:
         """What comes next on the console, if it is of interest: a guest may say a proof again, or
         its command line, as often as it likes.
         """
-        deadline = time.monotonic() + POLL_SECONDS
+        deadline = time.monotonic() + self._poll_seconds
         while True:
-            sign = awaited[self._console.expect_list(patterns, timeout=POLL_SECONDS)]
+            sign = awaited[self._console.expect_list(patterns, timeout=self._poll_seconds)]
             again = proven and sign is Sign.PROOF
             if not again and not self._is_command_line(sign, marker):
                 return sign
@@ -234,7 +236,9 @@ class Watch:
         return nothing_executed or self._asleep >= budget.parked_looks
 
     def _note_activity(self, before: Usage, used: Usage, asleep: bool) -> None:
-        if used.console_bytes > before.console_bytes:
+        talks = used.console_bytes > before.console_bytes
+        self._poll_seconds = _TALKING_POLL_SECONDS if talks else POLL_SECONDS
+        if talks:
             self._quiet_since = used
             self._log_after = _LOG_AFTER
             self._panic_in_log = False
