@@ -18,7 +18,7 @@ from bootproof.harness.prove import Proven
 from bootproof.harness.report import listing
 from bootproof.harness.suite import items as case_items
 from bootproof.harness.suite import live
-from bootproof.harness.suite.inflight import InFlight
+from bootproof.harness.suite.inflight import CROWD, InFlight
 from bootproof.harness.suite.items import CaseItem
 from bootproof.harness.suite.options import (
     NO_RESULT,
@@ -53,6 +53,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "short: the few cases that `bootproof test` runs")
+    config.addinivalue_line("markers", f"{CROWD}: has many guests at once, and runs last")
     try:
         options = config.stash[OPTIONS] = read(config.getoption(OPTION))
         if hasattr(config, "workerinput") or options.list_only:

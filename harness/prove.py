@@ -6,7 +6,6 @@ What pytest and the command line both call; everything it does is done by other 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from bootproof.harness.case import Case
 from bootproof.harness.errors import UserError
 from bootproof.harness.expected import Expected
 from bootproof.harness.host.rundir import CONSOLE, DMESG, write_result
+from bootproof.harness.host.turns import TURNS
 from bootproof.harness.judgement import CaseEnd, came_to, judge_case
 from bootproof.harness.observation import Observation, Place, Probe
 from bootproof.harness.prepare import Options, Prepared, prepare
@@ -52,7 +52,7 @@ class Proven:
     outcome: Outcome | None
     # The run directory.
     directory: Path
-    # Wall time of all of it.
+    # Wall time of all of it, but for waiting until other guests have ended.
     host_seconds: float
     # What must be the same of two runs whose transcripts and counts are compared.
     key: Key | None = None
@@ -83,7 +83,7 @@ def prove(case: Case, directory: Path, options: Options = Options()) -> Proven:
 
     Raises UserError and FetchError for what is not the case's own doing.
     """
-    began = time.monotonic()
+    began = TURNS.clock()
     with _host_errors():
         try:
             prepared = prepare(case, directory, options)
@@ -111,14 +111,14 @@ def run_prepared(
     case: Case, prepared: Prepared, directory: Path, began: float | None = None
 ) -> Proven:
     """Runs what `prepare` made, judges it and writes result.json. Raises as `prove`."""
-    began = time.monotonic() if began is None else began
+    began = TURNS.clock() if began is None else began
     about = {"case": case.id}
     with interrupted.noted(directory, about):
         outcome = run(prepared.start, directory)
     judgement = outcome.judgement
     proven = Proven(
         *(case, judgement.verdict, judgement.reason, None, prepared.assembled, outcome, directory),
-        time.monotonic() - began,
+        TURNS.clock() - began,
         _key(case, prepared.start, outcome),
     )
     write_result(directory, result_json(proven, prepared.start.machine))
@@ -242,7 +242,7 @@ def _probe_json(probe: Probe) -> Mapping[str, Any]:
 def _refused(case: Case, error: LoaderError, directory: Path, began: float) -> Proven:
     proven = Proven(
         *(case, Verdict.LOAD_REFUSED, str(error), error.code, None, None, directory),
-        time.monotonic() - began,
+        TURNS.clock() - began,
     )
     write_result(directory, result_json(proven, None))
     return proven

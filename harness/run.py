@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 from bootproof.harness.host.files import disk_errors
 from bootproof.harness.host.process import most_written
 from bootproof.harness.host.rundir import CONSOLE, DEVICES_DIRECTORY, DMESG, RECORD, RUN_LOG, STDERR
+from bootproof.harness.host.turns import TURNS
 from bootproof.harness.observation import End, Observation
 from bootproof.harness.qemu.placement import PlacedImage, guest_ram, place_image, write
 from bootproof.harness.qemu.spawn import Spawned
@@ -79,10 +79,10 @@ def in_the_way(seen: Observation, directory: Path) -> str | None:
 
 
 def _run_once(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
-    began = time.monotonic()
+    began = TURNS.clock()
     placed = place_image(start.image, memory, start.machine, start.placement)
     with _device_files(placed, memory, directory):
-        qemu_began = time.monotonic()
+        qemu_began = TURNS.clock()
         with (
             guest_ram(memory, start.machine.banks, mapped=placed.launch.mapped) as ram,
             Spawned(
@@ -96,8 +96,8 @@ def _run_once(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
 
             course = Course(start, qemu, placed, memory)
             course.follow()
-        qemu_seconds = time.monotonic() - qemu_began
-    return course.outcome(lambda: time.monotonic() - began, qemu_seconds)
+        qemu_seconds = TURNS.clock() - qemu_began
+    return course.outcome(lambda: TURNS.clock() - began, qemu_seconds)
 
 
 @contextlib.contextmanager

@@ -66,6 +66,7 @@ def test_the_same_boot_twice(case: Case, run_directory: RunDirectory) -> None:
     assert difference(_outcome(first), _outcome(second), case.smp) is None
 
 
+@pytest.mark.crowd
 @pytest.mark.parametrize("case", [X86_64, AARCH64, RISCV64], ids=lambda case: case.arch)
 def test_the_same_boot_on_a_busy_machine(case: Case, run_directory: RunDirectory) -> None:
     """Twenty boots, four at a time: with two cores each has half of one."""

@@ -49,6 +49,7 @@ def busy_loops() -> Iterator[None]:
             loop.wait()
 
 
+@pytest.mark.crowd
 @pytest.mark.usefixtures("busy_loops")
 def test_eight_guests_beside_six_busy_loops(run_directory: Callable[[str], Path]) -> None:
     """Some of each architecture, and every boot the same as if it had been alone."""

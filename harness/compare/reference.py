@@ -9,7 +9,6 @@ Sources: QEMU's "Direct Linux Boot" documentation; where it enters was found wit
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from bootproof.harness.expected import Expected
 from bootproof.harness.guest.stages import ENTRY, Stage
 from bootproof.harness.host import rundir
 from bootproof.harness.host.rundir import DEVICES_DIRECTORY, RUN_LOG
+from bootproof.harness.host.turns import TURNS
 from bootproof.harness.inputs import images
 from bootproof.harness.judge import judge
 from bootproof.harness.prepare import Prepared, expected_code
@@ -137,7 +137,7 @@ def run(case: Case, plan: Plan, prepared: Prepared, directory: Path, look: Look)
     Leaves no process, and no file but the run directory's. Raises UserError when QEMU cannot be
     started at all.
     """
-    began = time.monotonic()
+    began = TURNS.clock()
     machine, expected = _machine(prepared.start.machine), prepared.start.expected
     tree = _TREE if machine.traits.tree else None
     kernel = DirectKernel(_KERNEL, _INITRD, expected.cmdline, tree)
@@ -152,7 +152,7 @@ def run(case: Case, plan: Plan, prepared: Prepared, directory: Path, look: Look)
     log = recording.read_log(directory / RUN_LOG, seen.transcript)
     seen = artifacts.keep(session, seen, log)
     judgement = judge(_expected(expected, plan, machine, course.told), seen)
-    seconds = time.monotonic() - began
+    seconds = TURNS.clock() - began
     costs = Costs(seconds, seconds, seen.cpu_seconds, seen.instructions)
     entry = () if course.registers is None else (Stage(ENTRY, course.instructions, None),)
     stages = (*entry, *recording.stages(seen, log))

@@ -27,6 +27,7 @@ from bootproof.harness.errors import UserError
 from bootproof.harness.host import confined
 from bootproof.harness.host.files import NOBODY, disk_errors, is_root, why_powerless
 from bootproof.harness.host.rundir import STDERR
+from bootproof.harness.host.turns import TURNS
 
 # The longest file QEMU may write. A watched console is ended long before, and with it the run's log
 # (about 17 bytes for each of the console's); this holds when the harness is given no CPU, or is
@@ -50,11 +51,29 @@ class QemuProcess:
         terminal: bool = False,
         stdin: int | None = None,
     ) -> None:
-        """Starts `argv` in `directory`; `terminal` gives it our standard input and output, `stdin`
-        a descriptor to read; what it writes to standard output then is thrown away.
+        """Starts `argv` in `directory` when it is its turn; `terminal` gives it our standard input
+        and output, `stdin` a descriptor to read; what it writes to standard output then is thrown
+        away.
 
         Raises UserError when it cannot be started.
         """
+        TURNS.take(lambda: RUNNING.ending)
+        self._has_turn = True
+        try:
+            self._start(argv, directory, pass_fds, terminal=terminal, stdin=stdin)
+        except BaseException:
+            self._end_turn()
+            raise
+
+    def _start(
+        self,
+        argv: Sequence[str],
+        directory: Path,
+        pass_fds: Sequence[int],
+        *,
+        terminal: bool,
+        stdin: int | None,
+    ) -> None:
         self._terminal = _TerminalState() if terminal else None
         command = [*limits(directory), *privileges(), *argv]
         self._stderr = _stderr_file(directory / STDERR)
@@ -140,9 +159,17 @@ class QemuProcess:
             with contextlib.suppress(OSError):  # a kernel, or a sandbox, without such descriptors
                 self._sleep_until_the_end(seconds)
         try:
-            return self._process.wait(max(0.0, deadline - time.monotonic()))
+            code = self._process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             return None
+        self._end_turn()
+        return code
+
+    def _end_turn(self) -> None:
+        """As soon as it is known to be gone: what is done about it meanwhile needs no turn."""
+        if self._has_turn:
+            self._has_turn = False
+            TURNS.give_back()
 
     def _sleep_until_the_end(self, seconds: float) -> None:
         """Is woken by it: subprocess would look, and sleep for up to 50 ms in between."""
@@ -162,6 +189,7 @@ class QemuProcess:
             self._process.kill()
         self._process.wait()
         RUNNING.remove(self)
+        self._end_turn()
         self._close_stderr()
         if self._terminal is not None:
             self._terminal.restore()
@@ -204,6 +232,7 @@ class _Running:
             self.ending = True
             for process in self._all:
                 process.kill()
+        TURNS.wake()
 
     def begin(self) -> None:
         self.ending = False

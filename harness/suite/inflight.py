@@ -1,8 +1,10 @@
 """Several cases at once in one process, a thread for each: how `bootproof matrix -n N` runs them.
 
 A case waits for its QEMU nearly all of its time, so threads are enough, and the memory is that of
-one process. Owns the threads and their end, and the order in which pytest hears of results: as they
-come. Tests that are Python functions run in between, in the main thread, in the place of a case.
+one process. There is a thread more than guests may run, so that the next one is ready when a guest
+ends (bootproof.harness.host.turns). Owns the threads and their end, and the order in which pytest
+hears of results: as they come. Tests that are Python functions run meanwhile, in the main thread;
+each guest of theirs takes the place of a case's.
 """
 
 from __future__ import annotations
@@ -17,40 +19,10 @@ from typing import Final, TypeAlias
 import pytest
 
 from bootproof.harness.host.process import RUNNING
+from bootproof.harness.host.turns import TURNS
 from bootproof.harness.results.results import CaseResult
 from bootproof.harness.suite.items import BOOTING, CLUSTER, CaseItem, longest_first
 from bootproof.loader.address import counted
-
-
-class Slots:
-    """As many at once as there are slots. A thread that comes `first` gets the next free one:
-    else cases that are waiting would take them all, and nothing be heard until the last of them.
-    """
-
-    def __init__(self, free: int) -> None:
-        self._free = free
-        self.somebody_comes_first = False
-        self._changed = threading.Condition()
-
-    @contextlib.contextmanager
-    def taken(self, *, first: bool = False) -> Iterator[None]:
-        with self._changed:
-            self.somebody_comes_first = self.somebody_comes_first or first
-            try:
-                self._changed.wait_for(
-                    lambda: self._free and (first or not self.somebody_comes_first)
-                )
-            finally:
-                if first:
-                    self.somebody_comes_first = False
-                    self._changed.notify_all()
-            self._free -= 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._free += 1
-                self._changed.notify_all()
 
 
 class Threads:
@@ -90,6 +62,8 @@ def _interrupted(thread: int) -> bool:
 
 
 _JUDGING_SECONDS: Final = 2.0
+CROWD: Final = "crowd"
+"""Marks a test that has more guests at once than a session may."""
 
 Waiting: TypeAlias = dict[Future[CaseResult], CaseItem]
 """Cases that pytest has not heard of."""
@@ -100,7 +74,6 @@ class InFlight:
 
     def __init__(self, jobs: int) -> None:
         self._jobs = jobs
-        self._slots = Slots(jobs)
         self._judging = Threads()
 
     @pytest.hookimpl(tryfirst=True)
@@ -109,14 +82,20 @@ class InFlight:
             return None
         if session.testsfailed and not session.config.option.continue_on_collection_errors:
             raise session.Interrupted(f"{counted(session.testsfailed, 'error')} during collection")
-        pool = ThreadPoolExecutor(self._jobs, thread_name_prefix="case")
+        with TURNS.at_most(self._jobs):
+            self._run_all(session)
+        return True
+
+    def _run_all(self, session: pytest.Session) -> None:
+        here = CLUSTER not in session.config.stash
+        pool = ThreadPoolExecutor(self._jobs + here, thread_name_prefix="case")
         waiting: Waiting = {}
         try:
             self._run(session, pool, waiting)
         except BaseException as end:
             ended = {future: item for future, item in waiting.items() if future.done()}
             RUNNING.end()
-            if CLUSTER in session.config.stash:
+            if not here:
                 session.config.stash[CLUSTER].cancel()
             pool.shutdown(wait=False, cancel_futures=True)
             self._judging.end(_JUDGING_SECONDS)
@@ -127,21 +106,20 @@ class InFlight:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
             RUNNING.begin()
-        return True
 
     def _run(self, session: pytest.Session, pool: ThreadPoolExecutor, waiting: Waiting) -> None:
         cases = longest_first(session.config, session.items)
         waiting |= {pool.submit(self._boot, item): item for item in cases}
-        for item in session.items:
-            if not isinstance(item, CaseItem):
-                with self._slots.taken(first=True):
-                    _report(session, item)
-                self._hear(session, waiting, seconds=0)
+        tests = (item for item in session.items if not isinstance(item, CaseItem))
+        # One after the other, so that those which keep all CPUs busy by themselves come last.
+        for item in sorted(tests, key=lambda item: item.get_closest_marker(CROWD) is not None):
+            _report(session, item)
+            self._hear(session, waiting, seconds=0)
         while waiting:
             self._hear(session, waiting)
 
     def _boot(self, item: CaseItem) -> CaseResult:
-        with self._slots.taken(), self._judging.here():
+        with self._judging.here():
             return item.boot()
 
     def _hear(
