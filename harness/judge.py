@@ -78,7 +78,8 @@ _RESULTS: Final = b"TAP version"  # before results of tests that were not asked 
 
 
 def _complaints(seen: Observation) -> tuple[Complaint, ...]:
-    heard = complaints.find(seen.transcript, evidence.proof_end(seen.transcript))
+    end = evidence.proof_end(seen.transcript)
+    heard = complaints.find(seen.transcript[:end] + _after(seen), end)
     return complaints.merged(heard, complaints.find(seen.log))
 
 
@@ -128,7 +129,7 @@ def _after_proof(
     if expected.other:  # how it ends is its own affair
         return Verdict.BOOTED, proved
     program = command_line.users_program(expected.cmdline)
-    after = seen.transcript[evidence.proof_end(seen.transcript) :]
+    after = _after(seen)
     then = aftermath.after(program, after)
     if then is None and seen.end is End.LOCKED_UP:
         then = Aftermath(_lasting(seen), Kind.LOCKUP)
@@ -146,6 +147,15 @@ def _after_proof(
     # Its archive is unpacked behind ours, which holds the proof: it may be what could not be.
     cause = initrd_log.refusal(seen.transcript) if failed is Verdict.INIT_FAILED else None
     return failed, f"{proved}; then {then.sentence}{f'; {cause}' if cause else ''}"
+
+
+def _after(seen: Observation) -> bytes:
+    """What was said after the proof, but for panics that a program quotes."""
+    return kernellog.without_quotations(
+        seen.transcript[evidence.proof_end(seen.transcript) :],
+        stamps=kernellog.stamped(seen.transcript),
+        in_log=seen.panic_in_log,
+    )
 
 
 def _stays(seen: Observation) -> bool:

@@ -229,6 +229,8 @@ class Observation:
     cpu_seconds: float = 0.0  # of QEMU
     registers: str = ""  # as QEMU prints them, at the end
     log: bytes = b""  # the kernel's log buffer in RAM; empty when not found or not looked for
+    # Whether that buffer has a panic, where the console shows one after the proof; None if unknown.
+    panic_in_log: bool | None = None
     place: Place | None = None  # at the end
     reset: str = ""  # what the CPU's state tells about a reset
     probe: Probe | None = None

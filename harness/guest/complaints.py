@@ -70,7 +70,6 @@ MOST: Final = 50
 """Complaints that are told apart; what else comes is counted with the last."""
 
 _MOST_LOOKED_AT: Final = 10_000  # one that says more than that is not told apart from any other
-_STAMPS_LOOKED_FOR: Final = 64 << 10
 _LONGEST: Final = 300
 _FRAME_WITHIN: Final = 2500  # bytes from a lockup's line to the registers behind it
 _REST: Final = rb"[^\r\n]{0,%d}" % _LONGEST
@@ -98,7 +97,6 @@ _WORDS: Final = (
     *(b"Unable to handle", b"WARNING: ", b"nitramfs", b"disabling i", b"Failed to execute"),
     *(b"Starting init: ", b"Killed process"),
 )
-_STAMPED: Final = re.compile(rb"^" + kernellog.STAMP, re.MULTILINE)
 
 
 def _pattern(begin: bytes) -> re.Pattern[bytes]:
@@ -145,8 +143,7 @@ def merged(heard: tuple[Complaint, ...], logged: tuple[Complaint, ...]) -> tuple
 def _matches(text: bytes) -> Iterator[re.Match[bytes]]:
     if not any(word in text for word in _WORDS):
         return iter(())
-    stamped = _STAMPED.search(text, 0, _STAMPS_LOOKED_FOR) is not None
-    return (_BEHIND_STAMP if stamped else _AT_LINE_START).finditer(text)
+    return (_BEHIND_STAMP if kernellog.stamped(text) else _AT_LINE_START).finditer(text)
 
 
 def _add(found: dict[tuple[Kind, str, bool], Complaint], new: Complaint) -> None:

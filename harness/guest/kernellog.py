@@ -59,6 +59,8 @@ _BANNER: Final = re.compile(_BEGIN + rb"Linux version ", re.MULTILINE)
 _COMMAND_LINE: Final = re.compile(_BEGIN + rb"Kernel command line: ", re.MULTILINE)
 _WHOLE_LINE: Final = re.compile(rb"([^\r\n]{0,8192}[^\r\n\\])\r?\n")
 _TIMES_LOOKED_AT: Final = 100
+_STAMPED: Final = re.compile(rb"^" + STAMP, re.MULTILINE)
+_STAMPS_LOOKED_FOR: Final = 64 << 10  # bytes
 _CONSOLE: Final = re.compile(
     _BEGIN + rb"(?:printk: )?(?:legacy )?console \[(\w{1,32})\] enabled", re.MULTILINE
 )
@@ -146,6 +148,32 @@ def faulting_function(text: bytes, start: int = 0, end: int | None = None) -> st
     """The function that the next dump of registers in text[start:end] says the CPU was in."""
     at = _AT.search(text, start, len(text) if end is None else end)
     return at.group(1).decode() if at else None
+
+
+def stamped(text: bytes) -> bool:
+    """Whether the kernel stamps its messages: then what has no stamp is somebody else's."""
+    return _STAMPED.search(text, 0, _STAMPS_LOOKED_FOR) is not None
+
+
+def without_quotations(said: bytes, *, stamps: bool, in_log: bool | None) -> bytes:
+    """What a guest said after its proof, without panics that are the words of a program.
+
+    A panic that the log buffer has is real (`in_log`; None where nobody knows). Else any is a
+    program's after which the kernel ended in order, unless that is a kernel which a crash started;
+    and one without a stamp where the kernel `stamps` its messages and the log has none.
+    """
+    if in_log or _search(_PANIC, said) is None:
+        return said
+    said = without_echoes(said)
+    ends = [] if on_console(said) else [end.start() for end in _every(_ORDERLY, said)]
+    last = max(ends, default=-1)
+
+    def kept(panic: re.Match[bytes]) -> bytes:
+        unstamped = panic[0].startswith(b"K")
+        quoted = panic.start() < last or (stamps and in_log is False and unstamped)
+        return b"" if quoted else panic[0]
+
+    return _PANIC.sub(kept, said)
 
 
 def on_console(transcript: bytes) -> bool:

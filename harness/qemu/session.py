@@ -122,10 +122,18 @@ class Session:
             cpu_seconds=ending.usage.cpu_seconds,
             registers=ending.registers,
             log=b"" if told or ending.end.before_kernel else logbuffer.read(self.ram),
+            panic_in_log=self._panic_in_log(transcript) if told else None,
             place=ending.place,
             reset=dump.reset_cause(ending.registers, ending.before, ending.at) if reset else "",
             console_lost=not self.has_room and self._disk_was_full(),
         )
+
+    def _panic_in_log(self, transcript: bytes) -> bool | None:
+        """Whether a panic after the proof is the kernel's: a program may say anything."""
+        if kernellog.panic(transcript[evidence.proof_end(transcript) :]) is None:
+            return None
+        log = logbuffer.read(self.ram)
+        return kernellog.panic(log) is not None if log else None
 
     def _guest_ended_qemu(self) -> bool:
         """Whether an end without a word was the guest's doing: QEMU gives a reason for its own."""

@@ -106,6 +106,7 @@ class Watch:
         self._ram = ram
         self._log_after = _LOG_AFTER
         self._panic_in_log = False
+        self._panic_quoted = False
         self._marker_echoed = False
         self._observer = observer
         self._shutdown: End | None = None
@@ -159,7 +160,7 @@ class Watch:
         deadline = time.monotonic() + self._poll_seconds
         while True:
             sign = awaited[self._console.expect_list(patterns, timeout=self._poll_seconds)]
-            again = proven and sign is Sign.PROOF
+            again = proven and (sign is Sign.PROOF or self._is_quotation(sign))
             if not again and not self._is_command_line(sign, marker):
                 return sign
             if time.monotonic() > deadline:
@@ -176,6 +177,17 @@ class Watch:
         if not self._marker_echoed:
             self._marker_echoed = kernellog.echoed(bytes(self._console.transcript), marker)
         return self._marker_echoed
+
+    def _is_quotation(self, sign: Sign) -> bool:
+        """Whether a panic's end is a program's words: the log buffer has no panic.
+
+        It is read once for that, as often as a guest may say it; of what comes later, see
+        `panicked_unheard`.
+        """
+        if sign is Sign.END_OF_PANIC and self._ram is not None and not self._panic_quoted:
+            log = logbuffer.read(self._ram)
+            self._panic_quoted = bool(log) and kernellog.panic(log) is None
+        return sign is Sign.END_OF_PANIC and self._panic_quoted
 
     def given_up(self) -> bool:
         """Whether a guest that has not been handed over yet never will be."""

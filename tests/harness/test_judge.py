@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bootproof.harness.expected import CodeAnywhere, CodeAt, CodeInside, Expected, ExpectedHandover
+from bootproof.harness.guest.complaints import Kind
 from bootproof.harness.judge import judge
 from bootproof.harness.observation import Difference, End, Observation, Place, Probe, TextCheck
 from bootproof.harness.verdict import Verdict
@@ -227,6 +228,39 @@ def test_the_end_of_the_users_program_is_part_of_the_verdict(
     judgement = judge(NEXT.expected, Observation(NEXT.text() + after, end))
     reason = f"6.1.0-test proved its boot; kernel code at 0x200000{then}"
     assert (judgement.verdict, judgement.reason) == (wanted, reason)
+
+
+QUOTED = b"Kernel panic - not syncing: of another boot\r\n---[ end Kernel panic\r\n"
+ORDER = b"[ 2.0] reboot: Restarting system\r\n"
+ANOTHER = b"[ 0.0] Linux version 6.1.0 (kexec)\r\n"
+STAMPED = b"[ 0.1] a line of the kernel's\r\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "in_log", "wanted"),
+    [
+        (b"", QUOTED + ORDER, None, Verdict.BOOTED),
+        (b"", b"[ 1.0] " + QUOTED + ORDER, None, Verdict.BOOTED),  # the last boot's log
+        (STAMPED, QUOTED, False, Verdict.BOOTED),
+        # A panic it may be: without stamps nobody knows whose it is, and a stamp can be copied.
+        (b"", QUOTED, None, Verdict.PANIC),
+        (b"", QUOTED, False, Verdict.PANIC),
+        (STAMPED, QUOTED, None, Verdict.PANIC),
+        (STAMPED, b"[ 2.0] " + QUOTED, False, Verdict.PANIC),
+        # A panic it is: the log has it, the order came before it, or a crash kernel's came after.
+        (STAMPED, QUOTED + ORDER, True, Verdict.PANIC),
+        (b"", ORDER + QUOTED, None, Verdict.PANIC),
+        (STAMPED, QUOTED + b"[ 3.0] " + QUOTED + ORDER + b"[ 4.0] " + QUOTED, None, Verdict.PANIC),
+        (STAMPED, b"[ 3.0] " + QUOTED + ANOTHER + ORDER, False, Verdict.PANIC),
+    ],
+)
+def test_a_panic_that_a_program_prints_is_none(
+    before: bytes, after: bytes, in_log: bool | None, wanted: Verdict
+) -> None:
+    said = before + NEXT.text() + after
+    judgement = judge(NEXT.expected, Observation(said, End.GUEST_RESET, panic_in_log=in_log))
+    assert judgement.verdict is wanted
+    assert any(found.kind is Kind.PANIC for found in judgement.complaints) <= (not wanted.passed)
 
 
 @pytest.mark.parametrize("end", [end for end in End if end.of_host])

@@ -92,6 +92,29 @@ def test_echo_of_a_command_line_ends_nothing(echo: bytes, tmp_path: Path) -> Non
     assert outcome.judgement.verdict is Verdict.OVER_BUDGET
 
 
+@pytest.mark.parametrize(
+    ("log", "end", "in_log"),
+    [
+        (b"[ 0.0] Linux version 6\n", End.PROOF, False),
+        (b"[ 1.0] Kernel panic - not syncing: real\n", End.GUEST_HALTED, True),
+        (b"", End.GUEST_HALTED, None),
+    ],
+)
+def test_the_log_tells_whose_a_panic_after_the_proof_is(
+    log: bytes, end: End, in_log: bool | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A program that shows what another boot said does not end its own."""
+    monkeypatch.setattr(logbuffer, "read", lambda _ram: log)
+    claim = Claim(machine("x86_64"), program("x86_64").entry)
+    code = program("x86_64").say(b"[ 0.0] Linux version 6\r\n" + claim.text())
+    code.say(b"Kernel panic - not syncing: x\r\n---[ end Kernel panic\r\n").count()
+    image = Guest(code).write(tmp_path, machine("x86_64"))
+    budget = replace(Budget(), proven_instructions=10_000_000)
+    start = Start(image, machine("x86_64"), claim.expected, budget=budget)
+    seen = run(start, tmp_path).observation
+    assert (seen.end, seen.panic_in_log) == (end, in_log)
+
+
 def test_output_keeps_a_guest_alive(tmp_path: Path) -> None:
     """What is counted is instructions without output, not all of them."""
     code = program("x86_64").say_for_ever(b"tick\n")
