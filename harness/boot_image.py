@@ -23,12 +23,12 @@ from bootproof.harness.errors import UserError
 from bootproof.harness.expected import CodeInside, Expected, ExpectedHandover, Judgement
 from bootproof.harness.host import rundir
 from bootproof.harness.inputs import handed_kernel
-from bootproof.harness.observation import Budget
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.record import interrupted
 from bootproof.harness.report import boot_text, rules
 from bootproof.harness.run import run_with
 from bootproof.harness.start import AnyStart, Start
+from bootproof.harness.terms import Budget
 from bootproof.harness.text import printable
 from bootproof.harness.verdict import Verdict
 from bootproof.loader import bootimage, pe

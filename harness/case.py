@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from bootproof.harness.arch.profiles import DEFAULT_PROFILE
 from bootproof.harness.arch.table import ARCHES
-from bootproof.harness.observation import Budget, Placement
+from bootproof.harness.terms import Budget, Placement
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import GIB, MIB
 from bootproof.loader.formats import PvhState

@@ -24,10 +24,10 @@ from pexpect.spawnbase import SpawnBase
 from bootproof.harness import command_line
 from bootproof.harness.case import Case
 from bootproof.harness.errors import UserError
-from bootproof.harness.observation import Budget
 from bootproof.harness.prepare import Options, prepare
 from bootproof.harness.prove import Proven, run_prepared
 from bootproof.harness.qemu.talker import Talker
+from bootproof.harness.terms import Budget
 from bootproof.harness.text import printable
 
 if TYPE_CHECKING:

@@ -23,11 +23,11 @@ from bootproof.harness.guest.evidence import nonce_for
 from bootproof.harness.host import rundir
 from bootproof.harness.inputs import images, kernel_check
 from bootproof.harness.inputs.images import KernelFile
-from bootproof.harness.observation import Budget, Observer
 from bootproof.harness.qemu.devicetree import device_tree
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.talker import Talker
 from bootproof.harness.start import Start, Unpacked
+from bootproof.harness.terms import Budget, Observer
 from bootproof.kernels import scratch
 from bootproof.loader import assemble, initramfs, kconfig
 from bootproof.loader.address import Range, align_up

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from bootproof.harness.expected import Expected, ExpectedHandover
-from bootproof.harness.observation import Budget, Observer, Placement
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.talker import Talker
+from bootproof.harness.terms import Budget, Observer, Placement
 from bootproof.loader.bootimage import BootImage
 
 if TYPE_CHECKING:

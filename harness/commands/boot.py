@@ -53,9 +53,9 @@ def _run(arguments: argparse.Namespace) -> int:
     binary.ask_ahead(case.arch, qemus.get(case.qemu or ""))  # it answers while this is imported:
     from bootproof.harness.host import rundir
     from bootproof.harness.judgement import came_to
-    from bootproof.harness.observation import Budget
     from bootproof.harness.prepare import Options
     from bootproof.harness.qemu.talker import TERMINAL
+    from bootproof.harness.terms import Budget
 
     directory = (arguments.out or places.output() / "boot" / case.id).absolute()
     options = Options(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pexpect
 from pexpect.spawnbase import SpawnBase
 
-from bootproof.harness.observation import Budget
+from bootproof.harness.terms import Budget
 from bootproof.harness.text import printable
 from bootproof.loader.address import counted
 

@@ -15,9 +15,9 @@ from itertools import pairwise, zip_longest
 from pathlib import Path
 
 from bootproof.harness.host.rundir import DEVICES_DIRECTORY
-from bootproof.harness.observation import Placement
 from bootproof.harness.qemu.argv import Blob, Launch
 from bootproof.harness.qemu.machine import Machine
+from bootproof.harness.terms import Placement
 from bootproof.loader.address import Banks, Range, align_up, format_size
 from bootproof.loader.arch import Copy, Stub, StubError
 from bootproof.loader.arch.table import ARCHITECTURES, AnyArchitecture

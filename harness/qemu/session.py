@@ -13,13 +13,14 @@ from typing import Final
 
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest import evidence, kernellog, logbuffer
-from bootproof.harness.observation import End, Observation, Observer
+from bootproof.harness.observation import End, Observation
 from bootproof.harness.qemu.console import ConsoleFile, timestamped
 from bootproof.harness.qemu.gdbstub import GdbError, GdbStub
 from bootproof.harness.qemu.monitor import Monitor, MonitorError
 from bootproof.harness.qemu.spawn import Spawned
 from bootproof.harness.qemu.watch import EXIT_SECONDS, Ending, Watch
 from bootproof.harness.qemu.watchdog import Watchdog
+from bootproof.harness.terms import Observer
 from bootproof.loader.arch import Registers
 
 _QUIT_SECONDS: Final = 30.0  # QEMU completes its log then, on a busy host too

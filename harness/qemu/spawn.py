@@ -16,7 +16,6 @@ from typing import Final
 from bootproof.harness.host.files import file_for_qemu, given_to_qemu, has_room
 from bootproof.harness.host.process import QemuProcess
 from bootproof.harness.host.rundir import CONSOLE, RUN_LOG
-from bootproof.harness.observation import Budget
 from bootproof.harness.qemu.argv import (
     Channels,
     DirectKernel,
@@ -28,6 +27,7 @@ from bootproof.harness.qemu.argv import (
 )
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.talker import TERMINAL, Talker
+from bootproof.harness.terms import Budget
 from bootproof.loader.memory import GuestMemory
 
 _SNAPSHOTS: Final = "snapshots.qcow2"

@@ -21,10 +21,11 @@ from bootproof.harness.guest import kernellog, logbuffer
 from bootproof.harness.guest.evidence import PROOF
 from bootproof.harness.guest.lockup import LockupReports
 from bootproof.harness.host.process import QemuProcess
-from bootproof.harness.observation import Budget, End, Observer, Place, Usage
+from bootproof.harness.observation import End, Place
 from bootproof.harness.qemu.console import ConsoleFile
 from bootproof.harness.qemu.monitor import Monitor, MonitorError
 from bootproof.harness.qemu.stuck import IdleDetector, StuckDetector
+from bootproof.harness.terms import Budget, Observer, Usage
 from bootproof.loader.memory import GuestMemory
 
 POLL_SECONDS: Final = 0.05

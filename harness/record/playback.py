@@ -17,7 +17,6 @@ from typing import Final
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import disk_errors
 from bootproof.harness.host.rundir import CONSOLE, RUN_LOG
-from bootproof.harness.observation import Budget
 from bootproof.harness.qemu.binary import find_qemu, variable_of, version_text
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.monitor import Event, MonitorError
@@ -28,6 +27,7 @@ from bootproof.harness.qemu.watch import EXIT_SECONDS, POLL_SECONDS
 from bootproof.harness.record import recording, replaylog
 from bootproof.harness.record.recording import Record
 from bootproof.harness.record.replaylog import ReplayLogError
+from bootproof.harness.terms import Budget
 from bootproof.harness.text import printable
 from bootproof.kernels import scratch
 from bootproof.loader import bootimage

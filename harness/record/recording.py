@@ -22,13 +22,14 @@ from bootproof.harness.errors import UserError
 from bootproof.harness.guest.stages import ENTRY, Mark, Stage, marks
 from bootproof.harness.host.files import disk_errors, open_regular, write_whole
 from bootproof.harness.host.rundir import RECORD, RESULT, RUN_LOG
-from bootproof.harness.observation import Observation, Placement
+from bootproof.harness.observation import Observation
 from bootproof.harness.qemu.binary import QemuBinary, version_text
 from bootproof.harness.qemu.clock import ICOUNT_SHIFT
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.session import log_write_failed
 from bootproof.harness.record import replaylog
 from bootproof.harness.record.replaylog import ReplayLog, ReplayLogError
+from bootproof.harness.terms import Placement
 from bootproof.loader import strictjson
 from bootproof.loader.address import MIB, format_size
 

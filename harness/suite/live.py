@@ -22,7 +22,7 @@ from rich.text import Text
 
 from bootproof.harness.guest.stages import ENTRY, Follower
 from bootproof.harness.host.stdout import StandardOutput
-from bootproof.harness.observation import Budget, Observer, Usage
+from bootproof.harness.terms import Budget, Observer, Usage
 
 AREA: Final = pytest.StashKey["LiveArea"]()
 _PER_SECOND: Final = 4  # drawn anew

@@ -24,13 +24,13 @@ from bootproof.harness.expected import CodeAt, Expected
 from bootproof.harness.host.files import give_to_qemu
 from bootproof.harness.host.process import QemuProcess
 from bootproof.harness.host.rundir import CONSOLE
-from bootproof.harness.observation import Budget, Placement
 from bootproof.harness.qemu.argv import Channels, RamFile, argv
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.monitor import Monitor
 from bootproof.harness.qemu.placement import guest_ram, place_image, write
 from bootproof.harness.run import run
 from bootproof.harness.start import Start
+from bootproof.harness.terms import Budget, Placement
 from bootproof.loader import bootimage
 from bootproof.loader.address import MIB, Range
 from bootproof.loader.arch import Registers

@@ -21,7 +21,7 @@ from bootproof.harness.course import Outcome
 from bootproof.harness.errors import UserError
 from bootproof.harness.host import files, process, rundir
 from bootproof.harness.host.files import take_back, write_whole
-from bootproof.harness.observation import Budget, End
+from bootproof.harness.observation import End
 from bootproof.harness.qemu import monitor
 from bootproof.harness.qemu.binary import QemuBinary
 from bootproof.harness.qemu.gdbstub import GdbStub
@@ -29,6 +29,7 @@ from bootproof.harness.qemu.monitor import Monitor, MonitorError
 from bootproof.harness.qemu.session import Session
 from bootproof.harness.record import playback
 from bootproof.harness.start import Start
+from bootproof.harness.terms import Budget
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB
 from tests import ROOT
@@ -335,7 +336,7 @@ import sys
 from pathlib import Path
 from bootproof.harness.run import run
 from bootproof.harness.start import Start
-from bootproof.harness.observation import Budget
+from bootproof.harness.terms import Budget
 from bootproof.loader.address import MIB
 from tests.builders.guests import Claim, Guest, machine, program
 

@@ -18,10 +18,10 @@ from bootproof.harness.case import Case, Expectation, offset_label, short
 from bootproof.harness.errors import UserError
 from bootproof.harness.expected import CodeAnywhere, CodeAt
 from bootproof.harness.inputs import variants
-from bootproof.harness.observation import Placement
 from bootproof.harness.prepare import expected_code, prepare
 from bootproof.harness.report import failure
 from bootproof.harness.suite.case_result import case_result
+from bootproof.harness.terms import Placement
 from bootproof.harness.verdict import Verdict
 from bootproof.kernels.errors import FetchError
 from bootproof.loader import BzImage, Elf, Pe

@@ -18,13 +18,14 @@ from bootproof.harness.course import Outcome
 from bootproof.harness.errors import UserError
 from bootproof.harness.expected import CodeAnywhere, CodeAt
 from bootproof.harness.host import process
-from bootproof.harness.observation import Budget, End, Observation, Placement
+from bootproof.harness.observation import End, Observation
 from bootproof.harness.qemu import watchdog
 from bootproof.harness.qemu.gdbstub import GdbStub
 from bootproof.harness.qemu.monitor import Monitor
 from bootproof.harness.record.playback import open_recorded
 from bootproof.harness.run import in_the_way, run
 from bootproof.harness.start import Start
+from bootproof.harness.terms import Budget, Placement
 from bootproof.harness.verdict import Verdict
 from bootproof.loader import bootimage
 from bootproof.loader.address import GIB, MIB, Range

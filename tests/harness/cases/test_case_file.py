@@ -15,7 +15,7 @@ from bootproof.harness.case import KEY, Case, Expectation
 from bootproof.harness.cases import case_file, schema
 from bootproof.harness.cases.schema import Entry, SchemaError, case_from_data, case_to_data
 from bootproof.harness.errors import UserError
-from bootproof.harness.observation import Placement
+from bootproof.harness.terms import Placement
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.result import PvhState
 

@@ -21,7 +21,7 @@ from bootproof.harness.cases.scenarios import (
     read_scenarios,
 )
 from bootproof.harness.errors import UserError
-from bootproof.harness.observation import Placement
+from bootproof.harness.terms import Placement
 from bootproof.harness.verdict import Verdict
 from bootproof.kernels.catalog import load_catalog
 from bootproof.loader.address import GIB, MIB

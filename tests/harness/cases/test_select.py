@@ -10,7 +10,7 @@ import pytest
 from bootproof.harness.case import Case, Expectation
 from bootproof.harness.cases import select
 from bootproof.harness.errors import UserError
-from bootproof.harness.observation import Placement
+from bootproof.harness.terms import Placement
 from bootproof.harness.verdict import Verdict
 
 GIB, MIB = 1 << 30, 1 << 20

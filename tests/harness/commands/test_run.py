@@ -21,8 +21,8 @@ from bootproof import loader
 from bootproof.harness import boot_image, cli
 from bootproof.harness import run as run_module
 from bootproof.harness.exitcode import USAGE
-from bootproof.harness.observation import Budget, Placement
 from bootproof.harness.qemu.placement import PlacedImage, place_image
+from bootproof.harness.terms import Budget, Placement
 from bootproof.loader import bootimage, initramfs
 from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.arch import Registers

@@ -18,13 +18,14 @@ from bootproof.harness.compare import reference
 from bootproof.harness.compare.reference import Reference
 from bootproof.harness.errors import UserError
 from bootproof.harness.host import files
-from bootproof.harness.observation import Budget, End
+from bootproof.harness.observation import End
 from bootproof.harness.prepare import Prepared
 from bootproof.harness.qemu.argv import Channels, DirectKernel, Launch, argv
 from bootproof.harness.qemu.gdbstub import GdbStub
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.session import Session
 from bootproof.harness.start import Start
+from bootproof.harness.terms import Budget
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.boot_parameters import BootParameters

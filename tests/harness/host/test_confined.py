@@ -19,9 +19,9 @@ from bootproof.harness import run
 from bootproof.harness.host import confined
 from bootproof.harness.host.files import NOBODY, given_to_qemu, is_root
 from bootproof.harness.host.process import MOST_WRITTEN, QemuProcess
-from bootproof.harness.observation import Budget
 from bootproof.harness.qemu.argv import SANDBOX
 from bootproof.harness.start import Start
+from bootproof.harness.terms import Budget
 from bootproof.loader.address import MIB
 from tests.builders.guests import Claim, Guest, live, machine, program
 

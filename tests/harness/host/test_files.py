@@ -25,10 +25,11 @@ from bootproof.harness.host.files import (
     write_whole,
 )
 from bootproof.harness.host.process import QemuProcess
-from bootproof.harness.observation import Budget, End
+from bootproof.harness.observation import End
 from bootproof.harness.qemu.binary import QemuBinary
 from bootproof.harness.run import run
 from bootproof.harness.start import Start
+from bootproof.harness.terms import Budget
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB
 from tests.builders.guests import Claim, Guest, machine, program

@@ -28,7 +28,7 @@ import sys
 from pathlib import Path
 from bootproof.harness.run import run
 from bootproof.harness.start import Start
-from bootproof.harness.observation import Budget
+from bootproof.harness.terms import Budget
 from tests.builders.guests import Claim, Guest, machine, program
 
 directory = Path(sys.argv[1])

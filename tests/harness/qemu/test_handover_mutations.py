@@ -20,12 +20,12 @@ import pytest
 from bootproof.harness.course import Outcome
 from bootproof.harness.expected import CodeAt, Expected
 from bootproof.harness.host import rundir
-from bootproof.harness.observation import Budget
 from bootproof.harness.qemu import placement
 from bootproof.harness.qemu.devicetree import device_tree
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.run import run
 from bootproof.harness.start import Start
+from bootproof.harness.terms import Budget
 from bootproof.harness.verdict import Verdict
 from bootproof.loader import bootimage, initramfs
 from bootproof.loader.address import GIB, MIB, Range

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from bootproof.harness.host.rundir import DEVICES_DIRECTORY
-from bootproof.harness.observation import Placement
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.placement import PlacedImage, guest_ram, place_image, write
+from bootproof.harness.terms import Placement
 from bootproof.loader.address import GIB, KIB, MIB, Range
 from bootproof.loader.arch import Registers, StubError
 from bootproof.loader.arch.aarch64 import Arm64Registers

@@ -19,13 +19,14 @@ from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import NOBODY, is_root
 from bootproof.harness.host.rundir import CONSOLE, RUN_LOG
-from bootproof.harness.observation import Budget, End, Placement
+from bootproof.harness.observation import End
 from bootproof.harness.qemu.binary import find_qemu
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.placement import guest_ram, place_image, write
 from bootproof.harness.qemu.session import Session
 from bootproof.harness.qemu.spawn import Spawned
 from bootproof.harness.qemu.watch import Ending, Watch
+from bootproof.harness.terms import Budget, Placement
 from bootproof.loader import bootimage
 from tests.builders.guests import Guest, Program, machine, program
 

@@ -14,12 +14,13 @@ import pytest
 
 from bootproof.harness.guest import logbuffer
 from bootproof.harness.host.process import QemuProcess
-from bootproof.harness.observation import Budget, End
+from bootproof.harness.observation import End
 from bootproof.harness.qemu.console import ConsoleFile
 from bootproof.harness.qemu.monitor import Monitor
 from bootproof.harness.qemu.watch import SHUTDOWNS, Watch
 from bootproof.harness.run import run
 from bootproof.harness.start import Start
+from bootproof.harness.terms import Budget
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB
 from bootproof.loader.memory import GuestMemory

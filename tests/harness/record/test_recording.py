@@ -14,7 +14,6 @@ import pytest
 
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest.stages import Stage
-from bootproof.harness.observation import Placement
 from bootproof.harness.qemu import argv
 from bootproof.harness.qemu.argv import RunLog
 from bootproof.harness.qemu.machine import Machine
@@ -22,6 +21,7 @@ from bootproof.harness.record import recording, replaylog
 from bootproof.harness.record.recording import Record
 from bootproof.harness.run import run
 from bootproof.harness.start import Start
+from bootproof.harness.terms import Placement
 from tests.builders.guests import BUDGET, Claim, Guest, Program, boot, machine, program
 
 ARCHES = ("x86_64", "aarch64")

@@ -10,10 +10,10 @@ import psutil
 import pytest
 
 from bootproof.harness.errors import UserError
-from bootproof.harness.observation import Placement
 from bootproof.harness.record import playback, replay
 from bootproof.harness.record.playback import Recorded
 from bootproof.harness.record.replay import Replayed, difference
+from bootproof.harness.terms import Placement
 from tests.builders.guests import boot, program
 
 ARCHES = ("x86_64", "aarch64")

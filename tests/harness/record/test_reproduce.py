@@ -12,12 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bootproof.harness.observation import Budget, Placement
 from bootproof.harness.qemu.argv import DirectKernel, Launch
 from bootproof.harness.qemu.placement import PlacedImage
 from bootproof.harness.record.reproduce import write_reference_script, write_script
 from bootproof.harness.run import run
 from bootproof.harness.start import Start
+from bootproof.harness.terms import Budget, Placement
 from bootproof.loader.address import GIB, MIB
 from bootproof.loader.memory import GuestMemory
 from tests.builders.guests import Claim, Guest, machine, program

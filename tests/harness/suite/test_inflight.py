@@ -11,11 +11,11 @@ from pathlib import Path
 import psutil
 
 from bootproof.harness.case import Case, Expectation
-from bootproof.harness.observation import Budget
 from bootproof.harness.results import results
 from bootproof.harness.run import run
 from bootproof.harness.start import Start
 from bootproof.harness.suite.inflight import Threads
+from bootproof.harness.terms import Budget
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB
 from tests.builders.guests import Claim, Guest, X86Program, machine, program

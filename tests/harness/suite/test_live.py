@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from bootproof.harness.case import Case, Expectation
-from bootproof.harness.observation import Budget, Usage
 from bootproof.harness.suite import live
+from bootproof.harness.terms import Budget, Usage
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB
 from tests import ROOT

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from bootproof.harness.observation import Placement
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.registers import compare_registers
+from bootproof.harness.terms import Placement
 from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.arch import Copy, Registers, StubError
 from bootproof.loader.arch.aarch64 import AARCH64, Arm64Registers
