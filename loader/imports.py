@@ -18,7 +18,7 @@ from bootproof.loader.arch import How, RamFile, Registers
 from bootproof.loader.arch.importing import Seen, SeenError
 from bootproof.loader.arch.table import ARCHITECTURES, IMPORTING
 from bootproof.loader.bootimage import NO_PROTOCOL, Unseen
-from bootproof.loader.protocols import Pointer
+from bootproof.loader.protocols.protocol import Pointer
 from bootproof.loader.protocols.table import PROTOCOLS, AnyProtocol
 from bootproof.loader.rules import RuleFinding
 

@@ -13,14 +13,8 @@ from bootproof.loader.address import GIB, Range, align_down, align_up
 from bootproof.loader.arch.aarch64 import AARCH64, PSTATE_DAIF, PSTATE_EL2H, Arm64Registers
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.protocols import (
-    BootProtocol,
-    BootRequest,
-    Handover,
-    by_tree,
-    entry_point,
-    region,
-)
+from bootproof.loader.protocols import BootRequest, by_tree, entry_point, region
+from bootproof.loader.protocols.protocol import BootProtocol, Handover
 from bootproof.loader.result import KernelLoaderResult
 
 NAME: Final = "arm64"

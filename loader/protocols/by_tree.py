@@ -17,13 +17,8 @@ from bootproof.loader.boot_parameters import BootParameters, Read, decoded
 from bootproof.loader.device_tree import DeviceTree, DeviceTreeError
 from bootproof.loader.layout import LayoutError, Region, Wanted, check_inside, place
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.protocols import (
-    BootRequest,
-    Pointer,
-    ProtocolError,
-    check_cmdline,
-    region,
-)
+from bootproof.loader.protocols import BootRequest, ProtocolError, check_cmdline, region
+from bootproof.loader.protocols.protocol import Pointer
 from bootproof.loader.result import KernelLoaderResult
 
 # A register of 0 leads to no device tree, even where there is RAM.

@@ -12,14 +12,8 @@ from bootproof.loader.address import Range
 from bootproof.loader.arch.x86_64 import ATTR_CODE32, X86_64, X86Registers
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.protocols import (
-    BootProtocol,
-    BootRequest,
-    Handover,
-    entry_point,
-    x86,
-    zero_page,
-)
+from bootproof.loader.protocols import BootRequest, entry_point, x86, zero_page
+from bootproof.loader.protocols.protocol import BootProtocol, Handover
 from bootproof.loader.result import KernelLoaderResult
 
 NAME: Final = "linux32"

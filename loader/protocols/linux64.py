@@ -14,15 +14,8 @@ from bootproof.loader.address import GIB, Range, align_up
 from bootproof.loader.arch import x86_64
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.protocols import (
-    BootProtocol,
-    BootRequest,
-    Handover,
-    entry_point,
-    placed,
-    x86,
-    zero_page,
-)
+from bootproof.loader.protocols import BootRequest, entry_point, placed, x86, zero_page
+from bootproof.loader.protocols.protocol import BootProtocol, Handover
 from bootproof.loader.result import KernelLoaderResult
 
 NAME: Final = "linux64"

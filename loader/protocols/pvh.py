@@ -21,17 +21,9 @@ from bootproof.loader.arch.x86_64 import (
 from bootproof.loader.boot_parameters import BootParameters, Read, decoded, text_at, values
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.protocols import (
-    BootProtocol,
-    BootRequest,
-    Handover,
-    Pointer,
-    ProtocolError,
-    placed,
-    region,
-    x86,
-)
+from bootproof.loader.protocols import BootRequest, ProtocolError, placed, region, x86
 from bootproof.loader.protocols.e820 import all_ram, memory_map, system_ram
+from bootproof.loader.protocols.protocol import BootProtocol, Handover, Pointer
 from bootproof.loader.protocols.table import PVH
 from bootproof.loader.result import KernelLoaderResult, PvhState
 from bootproof.loader.structures import E820Entry, MemmapEntry, ModlistEntry, StartInfo

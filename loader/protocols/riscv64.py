@@ -14,14 +14,8 @@ from bootproof.loader.address import U64_MAX, Range
 from bootproof.loader.arch.riscv64 import A1, RISCV64, RiscvRegisters
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.protocols import (
-    BootProtocol,
-    BootRequest,
-    Handover,
-    by_tree,
-    entry_point,
-    region,
-)
+from bootproof.loader.protocols import BootRequest, by_tree, entry_point, region
+from bootproof.loader.protocols.protocol import BootProtocol, Handover
 from bootproof.loader.result import KernelLoaderResult
 
 NAME: Final = "riscv64"

@@ -10,7 +10,7 @@ from bootproof.loader.ondemand import OnDemand
 if TYPE_CHECKING:
     from bootproof.loader.arch import Registers
     from bootproof.loader.boot_parameters import BootParameters, Memory
-    from bootproof.loader.protocols import BootProtocol
+    from bootproof.loader.protocols.protocol import BootProtocol
     from bootproof.loader.rules import Hardware, RuleFinding
 
 AnyProtocol: TypeAlias = "BootProtocol[Any]"

@@ -15,8 +15,9 @@ from bootproof.loader.boot_parameters import BootParameters, Read, decoded, text
 from bootproof.loader.bzimage import HDRS_MAGIC
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.protocols import BootRequest, Pointer, placed, region, x86
+from bootproof.loader.protocols import BootRequest, placed, region, x86
 from bootproof.loader.protocols.e820 import all_ram, system_ram
+from bootproof.loader.protocols.protocol import Pointer
 from bootproof.loader.result import KernelLoaderResult
 from bootproof.loader.structures import E820Entry, SetupHeader, ZeroPage
 

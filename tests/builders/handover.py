@@ -10,7 +10,8 @@ from bootproof.loader.arch.riscv64 import FIRMWARE
 from bootproof.loader.device_tree import DeviceTree, Node
 from bootproof.loader.initramfs import archive, file
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.protocols import BootRequest, Handover
+from bootproof.loader.protocols import BootRequest
+from bootproof.loader.protocols.protocol import Handover
 from bootproof.loader.protocols.table import PROTOCOLS
 from bootproof.loader.result import KernelLoaderResult, PvhBootCapability, PvhState
 

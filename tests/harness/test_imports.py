@@ -25,7 +25,7 @@ from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.arch.x86_64 import X86Registers
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.protocols import Handover
+from bootproof.loader.protocols.protocol import Handover
 from bootproof.loader.protocols.table import PROTOCOLS
 from bootproof.loader.rules import Grade
 from tests.builders import handover

@@ -16,7 +16,7 @@ from bootproof.loader.arch import Architecture
 from bootproof.loader.arch.importing import Importing
 from bootproof.loader.arch.table import ARCHITECTURES, IMPORTING
 from bootproof.loader.ondemand import OnDemand
-from bootproof.loader.protocols import BootProtocol
+from bootproof.loader.protocols.protocol import BootProtocol
 from bootproof.loader.protocols.table import PROTOCOLS
 
 PACKAGE = "ondemand_of_a_test"

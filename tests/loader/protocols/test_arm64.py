@@ -14,7 +14,8 @@ from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.device_tree import DeviceTree
 from bootproof.loader.layout import LayoutError, Region
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.protocols import BootRequest, Handover, ProtocolError, arm64
+from bootproof.loader.protocols import BootRequest, ProtocolError, arm64
+from bootproof.loader.protocols.protocol import Handover
 from tests.builders import images
 
 INITRD = bytes(range(256)) * 32

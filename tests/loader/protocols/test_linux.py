@@ -18,9 +18,10 @@ from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.arch.x86_64 import X86Registers
 from bootproof.loader.layout import LayoutError, Region
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.protocols import BootRequest, Handover, ProtocolError, linux32, linux64
+from bootproof.loader.protocols import BootRequest, ProtocolError, linux32, linux64
 from bootproof.loader.protocols.e820 import memory_map
 from bootproof.loader.protocols.linux64 import identity_map
+from bootproof.loader.protocols.protocol import Handover
 from bootproof.loader.protocols.x86 import VMLINUX_HEADER
 from bootproof.loader.protocols.zero_page import boot_params
 from tests.builders import images

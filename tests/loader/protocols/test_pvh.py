@@ -11,7 +11,8 @@ from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.arch.x86_64 import Segment, X86Registers
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.protocols import BootRequest, Handover, ProtocolError, pvh
+from bootproof.loader.protocols import BootRequest, ProtocolError, pvh
+from bootproof.loader.protocols.protocol import Handover
 from tests.builders import images
 
 ENTRY = 0x1000370
