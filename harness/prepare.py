@@ -19,7 +19,7 @@ from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.errors import UserError
 from bootproof.harness.expected import CodeAnywhere, CodeAt, Expected
-from bootproof.harness.guest.evidence import nonce_for
+from bootproof.harness.guest.nonce import nonce_for
 from bootproof.harness.host import rundir
 from bootproof.harness.inputs import images, kernel_check
 from bootproof.harness.inputs.images import KernelFile

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from bootproof.loader.result import PvhBootCapability as PvhBootCapability
     from bootproof.loader.result import PvhRelocation as PvhRelocation
     from bootproof.loader.result import PvhState as PvhState
-    from bootproof.loader.structures import SetupHeader as SetupHeader
+    from bootproof.loader.structures.setup_header import SetupHeader as SetupHeader
 
 _HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "address": ("Range", "format_size", "parse_size"),
@@ -71,7 +71,7 @@ _HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "memory": ("Bank", "GuestMemory"),
     "pe": ("Pe", "load_dtb"),
     "result": ("Finding", "KernelLoaderResult", "PvhBootCapability", "PvhRelocation", "PvhState"),
-    "structures": ("SetupHeader",),
+    "structures.setup_header": ("SetupHeader",),
 }
 
 if not TYPE_CHECKING:  # where a wrong name is the type checker's to find

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bootproof.loader.address import Range
 from bootproof.loader.arch import Memory as Memory
 from bootproof.loader.arch import Read as Read
 from bootproof.loader.declared import Declared
-from bootproof.loader.structures import E820Entry
+
+if TYPE_CHECKING:
+    from bootproof.loader.structures.zero_page import E820Entry
 
 _PAGE: Final = 0x1000
 _TEXT_LIMIT: Final = 1 << 16

@@ -24,7 +24,7 @@ from bootproof.loader.result import (
     PvhState,
     footprint_beyond_ram,
 )
-from bootproof.loader.structures import SetupHeader
+from bootproof.loader.structures.setup_header import SetupHeader
 
 SETUP_HEADER_OFFSET: Final = 0x1F1
 HDRS_MAGIC: Final = 0x5372_6448  # "HdrS"

@@ -19,10 +19,9 @@ from typing import Final
 
 from bootproof.loader.address import counted
 from bootproof.loader.errors import LoaderError
+from bootproof.loader.initramfs import MAGIC, TRAILER
 from bootproof.loader.packing import Output, Packed, Packing, decode, sniff
 
-TRAILER: Final = b"TRAILER!!!"
-MAGIC: Final = b"070701"
 _MAGICS: Final = (MAGIC, b"070702")  # the second one has checksums
 _OLD: Final = (b"070707", b"\xc7\x71", b"\x71\xc7")
 _HEADER: Final = re.compile(rb"07070[12]([0-9A-Fa-f]{104})")

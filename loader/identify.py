@@ -23,7 +23,7 @@ from bootproof.loader.image import ImageLike, open_image
 from bootproof.loader.packing import Packing, sniff
 from bootproof.loader.pe import MACHINES, ImageHeader
 from bootproof.loader.pecoff import PeFile
-from bootproof.loader.structures import SetupHeader
+from bootproof.loader.structures.setup_header import SetupHeader
 from bootproof.loader.zboot import PACKINGS, ZbootHeader, is_zboot
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from bootproof.loader import cpio
-
+TRAILER: Final = b"TRAILER!!!"
+MAGIC: Final = b"070701"
 _PROGRAMS: Final = Path(__file__).with_name("guest")
 OURS = "bootproof"
 """The directory of the proof's files, below the root: nobody else may write there."""
@@ -46,7 +46,7 @@ def character_device(path: str, major: int, minor: int, permissions: int = 0o600
 def archive(entries: Iterable[Entry]) -> bytes:
     """The newc archive of `entries`, trailer included, padded to 512 bytes."""
     parts = [_member(number, entry) for number, entry in enumerate(entries, start=1)]
-    parts.append(_member(0, Entry(cpio.TRAILER.decode(), 0)))
+    parts.append(_member(0, Entry(TRAILER.decode(), 0)))
     data = b"".join(parts)
     return data.ljust(-(-len(data) // 512) * 512, b"\0")
 
@@ -153,7 +153,7 @@ def _member(inode: int, entry: Entry) -> bytes:
         *(inode, entry.mode, 0, 0, links, 0, len(entry.data)),
         *(0, 0, *entry.device, len(name), 0),
     )
-    header = cpio.MAGIC + b"".join(b"%08X" % number for number in numbers)
+    header = MAGIC + b"".join(b"%08X" % number for number in numbers)
     return _padded(header + name) + _padded(entry.data)
 
 

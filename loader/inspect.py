@@ -26,7 +26,7 @@ from bootproof.loader.memory import AddressSpace
 from bootproof.loader.payload import locate
 from bootproof.loader.provable import problem
 from bootproof.loader.result import Finding, KernelLoaderResult, PvhBootCapability
-from bootproof.loader.structures import SetupHeader
+from bootproof.loader.structures.setup_header import SetupHeader
 from bootproof.loader.unpack import DEFAULT_LIMIT, Step, Unpacked, uki_parts, unpack_fully
 from bootproof.loader.vmlinux import pvh_of_payload
 

@@ -19,7 +19,7 @@ from bootproof.loader.formats import Format
 from bootproof.loader.identify import Identity
 from bootproof.loader.packing import Packed, Packing, Unpack, sniff
 from bootproof.loader.pecoff import PeFile, Section
-from bootproof.loader.structures import SetupHeader
+from bootproof.loader.structures.setup_header import SetupHeader
 from bootproof.loader.zboot import PACKINGS, ZbootHeader
 
 SIZE_WORD = 4

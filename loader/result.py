@@ -15,7 +15,7 @@ from bootproof.loader.address import Range
 from bootproof.loader.formats import PvhState as PvhState
 
 if TYPE_CHECKING:
-    from bootproof.loader.structures import SetupHeader
+    from bootproof.loader.structures.setup_header import SetupHeader
 
 
 @dataclass(frozen=True, slots=True)

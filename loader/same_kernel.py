@@ -24,7 +24,7 @@ from bootproof.loader.protocols.x86 import VMLINUX_ALIGNMENT
 from bootproof.loader.result import PvhBootCapability
 from bootproof.loader.rules import RuleFinding, violation
 from bootproof.loader.segments import PT_LOAD, ProgramHeader
-from bootproof.loader.structures import SetupHeader
+from bootproof.loader.structures.setup_header import SetupHeader
 from bootproof.loader.unpack import unpack, unpack_fully
 
 CODE: Final = "kernel-file"

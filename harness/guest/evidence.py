@@ -84,11 +84,6 @@ def proof_for(nonce: str, text: str) -> str:
     return hashlib.sha256(f"{nonce}\n{text}".encode()).hexdigest()
 
 
-def nonce_for(case_id: str, kernel_digest: str) -> str:
-    """The nonce of a case: the same in every run, another one for another case or kernel."""
-    return hashlib.sha256(f"{case_id}\n{kernel_digest}".encode()).hexdigest()[:32]
-
-
 def proof_start(transcript: bytes) -> int:
     """Where the first proof line begins; the transcript's end when there is none."""
     line = _PROOF_BEGINS.search(transcript)

@@ -17,7 +17,8 @@ from bootproof.loader.address import KIB, Range
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.structures import SetupHeader, ZeroPage
+from bootproof.loader.structures.setup_header import SetupHeader
+from bootproof.loader.structures.zero_page import ZeroPage
 
 Damage = Callable[[BootImage, GuestMemory], BootImage]
 _PAGE: Final = 4 * KIB

@@ -9,7 +9,6 @@ import subprocess
 from pathlib import Path
 
 from bootproof.harness.errors import UserError
-from bootproof.harness.qemu.argv import machine_words
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.text import printable
 from bootproof.kernels import scratch
@@ -25,6 +24,8 @@ def device_tree(machine: Machine) -> bytes | None:
         return None
     if machine.traits.tree is not None:
         return machine.traits.tree(machine.banks, machine.cpus)
+    from bootproof.harness.qemu.argv import machine_words  # of no use to other architectures
+
     with scratch.directory() as directory:
         path = Path(directory) / "machine.dtb"
         command = [*machine_words(machine, dumpdtb=str(path)), "-display", "none"]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from bootproof.loader.configurators.params import BootParams, Kinds, Piece, write_pieces
 from bootproof.loader.errors import Pvh
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.structures import MemmapEntry, ModlistEntry, StartInfo
+from bootproof.loader.structures.start_info import MemmapEntry, ModlistEntry, StartInfo
 
 __all__ = ["MemmapEntry", "ModlistEntry", "StartInfo", "write_bootparams"]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from bootproof.loader.address import Range, without
-from bootproof.loader.structures import E820Entry
+from bootproof.loader.structures.zero_page import E820Entry
 
 E820_RAM: Final = 1
 E820_RESERVED: Final = 2

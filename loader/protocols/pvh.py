@@ -26,7 +26,8 @@ from bootproof.loader.protocols.e820 import all_ram, memory_map, system_ram
 from bootproof.loader.protocols.protocol import BootProtocol, Handover, Pointer
 from bootproof.loader.protocols.table import PVH
 from bootproof.loader.result import KernelLoaderResult, PvhState
-from bootproof.loader.structures import E820Entry, MemmapEntry, ModlistEntry, StartInfo
+from bootproof.loader.structures.start_info import MemmapEntry, ModlistEntry, StartInfo
+from bootproof.loader.structures.zero_page import E820Entry
 
 NAME: Final = PVH
 BOOTLOADER_TYPE: Final = 0xB0  # set by the kernel's own PVH entry

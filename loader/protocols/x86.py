@@ -25,7 +25,8 @@ from bootproof.loader.protocols import (
     region,
 )
 from bootproof.loader.result import KernelLoaderResult
-from bootproof.loader.structures import E820Entry, SetupHeader
+from bootproof.loader.structures.setup_header import SetupHeader
+from bootproof.loader.structures.zero_page import E820Entry
 
 PAGE: Final = 0x1000
 

@@ -19,7 +19,8 @@ from bootproof.loader.protocols import BootRequest, placed, region, x86
 from bootproof.loader.protocols.e820 import all_ram, system_ram
 from bootproof.loader.protocols.protocol import Pointer
 from bootproof.loader.result import KernelLoaderResult
-from bootproof.loader.structures import E820Entry, SetupHeader, ZeroPage
+from bootproof.loader.structures.setup_header import SetupHeader
+from bootproof.loader.structures.zero_page import E820Entry, ZeroPage
 
 BOOT_CS: Final = 0x10
 BOOT_DS: Final = 0x18

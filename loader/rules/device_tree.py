@@ -28,7 +28,7 @@ from bootproof.loader.rules import (
 )
 from bootproof.loader.rules.memory_map import Map
 from bootproof.loader.rules.pieces import INITRD, Piece
-from bootproof.loader.structures import E820Entry
+from bootproof.loader.structures.zero_page import E820Entry
 
 DTB: Final = "dtb"
 _RAM: Final = 1

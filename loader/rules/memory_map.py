@@ -17,7 +17,7 @@ from bootproof.loader.address import U64_MAX, Range, align_down, align_up, joine
 from bootproof.loader.arch import R
 from bootproof.loader.rules import Findings, Hardware, documents, tolerated, violation
 from bootproof.loader.rules.pieces import INITRD, KERNEL, Piece
-from bootproof.loader.structures import E820Entry
+from bootproof.loader.structures.zero_page import E820Entry
 
 _RAM: Final = 1
 _PAGE: Final = 0x1000

@@ -28,13 +28,13 @@ from bootproof.loader.rules import (
 )
 from bootproof.loader.rules.memory_map import Map
 from bootproof.loader.rules.pieces import INITRD, Piece
-from bootproof.loader.structures import (
+from bootproof.loader.structures.start_info import (
     START_INFO_MAGIC,
-    E820Entry,
     MemmapEntry,
     ModlistEntry,
     StartInfo,
 )
+from bootproof.loader.structures.zero_page import E820Entry
 
 _MOST_READ: Final = 1024  # entries of a list
 _MOST_ENTRIES: Final = 128  # that Linux has room for

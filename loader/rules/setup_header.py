@@ -15,7 +15,8 @@ from bootproof.loader.address import U32_MAX, Range, align_up
 from bootproof.loader.boot_parameters import Read
 from bootproof.loader.packing.kinds import LONGEST_MAGIC, sniff
 from bootproof.loader.rules import Findings, documents, tolerated, violation
-from bootproof.loader.structures import SetupHeader, ZeroPage
+from bootproof.loader.structures.setup_header import SetupHeader
+from bootproof.loader.structures.zero_page import ZeroPage
 
 _HDRS: Final = 0x53726448
 _BOOT_FLAG: Final = 0xAA55

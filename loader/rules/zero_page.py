@@ -28,7 +28,7 @@ from bootproof.loader.rules.firmware import Firmware
 from bootproof.loader.rules.memory_map import Map
 from bootproof.loader.rules.pieces import INITRD, Piece
 from bootproof.loader.rules.setup_header import Entered
-from bootproof.loader.structures import E820Entry, SetupData, ZeroPage
+from bootproof.loader.structures.zero_page import E820Entry, SetupData, ZeroPage
 
 ROM: Final = Range.between(0xA0000, 0x100000)
 _MOST_ENTRIES: Final = 128  # that e820_table has room for

@@ -22,7 +22,9 @@ from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import BootRequest
 from bootproof.loader.protocols.table import PROTOCOLS
 from bootproof.loader.result import KernelLoaderResult, PvhBootCapability, PvhState
-from bootproof.loader.structures import ModlistEntry, SetupHeader, StartInfo, ZeroPage
+from bootproof.loader.structures.setup_header import SetupHeader
+from bootproof.loader.structures.start_info import ModlistEntry, StartInfo
+from bootproof.loader.structures.zero_page import ZeroPage
 
 SMALL: Final[Banks] = ((0, 64 * MIB),)
 # As QEMU's q35 has 5 GiB: nothing between 2 GiB and 4 GiB.

@@ -20,7 +20,7 @@ import pytest
 
 from bootproof.harness import cli, exitcode, places
 from bootproof.harness.case import Case
-from bootproof.harness.guest.evidence import nonce_for
+from bootproof.harness.guest.nonce import nonce_for
 from bootproof.harness.host import files
 from bootproof.harness.qemu.binary import find_qemu
 from bootproof.kernels.cache import file_sha256

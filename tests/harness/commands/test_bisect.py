@@ -17,7 +17,7 @@ import pytest
 
 from bootproof.harness import cli
 from bootproof.harness.case import Case
-from bootproof.harness.guest.evidence import nonce_for
+from bootproof.harness.guest.nonce import nonce_for
 from bootproof.kernels.cache import file_sha256
 from bootproof.loader.address import MIB
 from tests.builders.guests import Claim, Guest, X86Program, initrd_saying, machine

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bootproof.harness.guest import evidence
-from bootproof.harness.guest.evidence import GuestEvidence, nonce_for, parse, proof_for
+from bootproof.harness.guest.evidence import GuestEvidence, parse, proof_for
+from bootproof.harness.guest.nonce import nonce_for
 from bootproof.loader.address import Range
 from tests.builders.guests import framed
 from tests.builders.programs import host_program

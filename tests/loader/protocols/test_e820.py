@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bootproof.loader.address import GIB, KIB, MIB, Range
 from bootproof.loader.protocols.e820 import memory_map
-from bootproof.loader.structures import E820Entry
+from bootproof.loader.structures.zero_page import E820Entry
 
 RESERVED = (0x9FC00, 0x60400, 2)
 
