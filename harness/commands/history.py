@@ -30,6 +30,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from bootproof.harness.cases import case_file
+    from bootproof.harness.host.files import write_given
     from bootproof.harness.report import history_page
     from bootproof.harness.report.files import OURS_PAGE
     from bootproof.harness.results import history, results
@@ -47,7 +48,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UserError(f"{directory}: holds no {results.RESULTS}")
     trends = history.trends(runs)
     page = arguments.out or directory / "history.html"
-    results.write_text(page, history_page.render(trends), OURS_PAGE)
+    write_given(page, history_page.render(trends).encode(), OURS_PAGE)
     print(history_page.text(trends), end="")
     print(safe(str(page)))
     return OK

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.harness.commands import Command
-from bootproof.harness.errors import UserError
 from bootproof.harness.exitcode import OK
 
 _OURS: Final = re.compile(rb"\A070701.{,1024}bootproof/", re.DOTALL).search
@@ -28,19 +27,15 @@ def _run(arguments: argparse.Namespace) -> int:
     """Writes our init as a cpio archive, and says what the kernel's command line needs for it."""
     from bootproof.harness import command_line, prepare
     from bootproof.harness.arch.table import ARCHES
-    from bootproof.harness.host.files import refuse_foreign
+    from bootproof.harness.host.files import write_given
     from bootproof.harness.qemu.machine import Machine
     from bootproof.loader.address import format_size
     from bootproof.loader.errors import one_line
 
     Machine.check_board(ARCHES[arguments.arch], arguments.machine)
     path = arguments.file
-    refuse_foreign(path, _OURS)
     data = prepare.evidence_archive(arguments.arch, arguments.machine)
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
+    write_given(path, data, _OURS)
     print(f"initramfs {one_line(str(path))}: {format_size(len(data))}, for {arguments.arch}")
     words = f"{command_line.RDINIT} {command_line.NONCE}TEXT"
     print(f"cmdline   {words} (TEXT: another one for each boot image)")

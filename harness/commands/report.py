@@ -88,8 +88,8 @@ def _asks_for_kcidb(arguments: argparse.Namespace) -> bool:
 def _kcidb(run: Results, arguments: argparse.Namespace) -> int:
     import json
 
+    from bootproof.harness.host.files import write_given
     from bootproof.harness.report import kcidb
-    from bootproof.harness.results.results import write_text
 
     try:
         report = kcidb.render(run, arguments.origin, arguments.build)
@@ -99,7 +99,7 @@ def _kcidb(run: Results, arguments: argparse.Namespace) -> int:
     if str(arguments.kcidb) == "-":
         print(text, end="")
     else:
-        write_text(arguments.kcidb.absolute(), text, kcidb.OURS)
+        write_given(arguments.kcidb.absolute(), text.encode(), kcidb.OURS)
     return exitcode.OK
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from bootproof.harness.errors import UserError
-from bootproof.kernels import given
+from bootproof.kernels import given, scratch
 from bootproof.loader.address import format_size
 
 NOBODY: Final = 65534
@@ -184,9 +184,10 @@ def refuse_foreign(path: Path, ours: Ours) -> None:
 def write_whole(path: Path, data: bytes | Iterable[bytes], mode: int = 0o644) -> None:
     """Writes a file whole or not at all, in place of whatever has that name. Raises UserError.
 
-    `data` may come in parts, so that all of it never is in memory at once.
+    `data` may come in parts, so that all of it never is in memory at once. What a killed process
+    left of one has a name of ours: nobody else's file is removed.
     """
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f"{scratch.PREFIX}{path.name}.part")
     with disk_errors(path):
         part.unlink(missing_ok=True)
         try:
@@ -197,6 +198,20 @@ def write_whole(path: Path, data: bytes | Iterable[bytes], mode: int = 0o644) ->
         except BaseException:
             part.unlink(missing_ok=True)
             raise
+
+
+def write_given(path: Path, data: bytes, ours: Ours) -> None:
+    """Writes a file that the user names, with the directories above it: whole or not at all, but
+    for what is no plain file (`/dev/stdout`), which stays what it is. Raises UserError, also where
+    a file is that is not `ours`.
+    """
+    refuse_foreign(path, ours)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            path.write_bytes(data)
+            return
+    write_whole(path, data)
 
 
 def file_for_qemu(path: Path, reserve: int) -> int:

@@ -22,6 +22,7 @@ from bootproof.harness.host.files import (
     take_back,
     write_whole,
 )
+from bootproof.kernels import scratch
 from bootproof.loader import bootimage
 
 CONSOLE: Final = "console.log"
@@ -46,7 +47,7 @@ _MARKS: Final = re.compile(
 )
 _WRITTEN_WHOLE: Final = "|".join(map(re.escape, (TRANSCRIPT, DMESG, RESULT, RECORD)))
 _ARTIFACTS: Final = re.compile(
-    rf"(?:{_MARKS.pattern}|{_WRITTEN_WHOLE})(?:\.part)?|stub[0-9]+\.bin|"
+    rf"(?:{re.escape(scratch.PREFIX)})?(?:{_MARKS.pattern}|{_WRITTEN_WHOLE})(?:\.part)?|stub[0-9]+\.bin|"
     + "|".join(map(re.escape, (CONSOLE, STDERR, RUN_LOG, *SHARED.values())))
 )
 

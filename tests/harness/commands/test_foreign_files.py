@@ -79,14 +79,48 @@ def test_files(words: list[str], name: str, tmp_path: Path, capsys: Capture) -> 
     refused([*words, str(place.parent if takes_directory else place)], place, capsys)
 
 
-@pytest.mark.parametrize(
+ONE_FILE = pytest.mark.parametrize(
     "words", [["report", "RUN", *KCIDB], ["history", "RUNS", "--out"], ["initramfs"]]
 )
-def test_what_we_made_is_replaced(words: list[str], tmp_path: Path) -> None:
+
+
+def write(words: list[str], place: Path, tmp_path: Path) -> None:
     run = run_of(tmp_path)
     known = {"RUN": run, "RUNS": str(Path(run).parent)}
+    assert cli.main([*(known.get(word, word) for word in words), str(place)]) == 0
+
+
+@ONE_FILE
+def test_what_we_made_is_replaced(words: list[str], tmp_path: Path) -> None:
     place = tmp_path / "out"
     place.touch()  # as mktemp(1) makes it
     for _ in range(2):
-        assert cli.main([*(known.get(word, word) for word in words), str(place)]) == 0
+        write(words, place, tmp_path)
         assert place.stat().st_size
+
+
+@ONE_FILE
+def test_a_link_stays_a_link(words: list[str], tmp_path: Path) -> None:
+    """As /dev/stdout, which root would have replaced for all."""
+    place, real = tmp_path / "out", tmp_path / "real"
+    place.symlink_to(real)
+    write(words, place, tmp_path)
+    assert place.is_symlink() and real.stat().st_size
+
+
+@ONE_FILE
+def test_nothing_beside_an_output_is_touched(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "out.part").write_bytes(THEIRS)
+    write(words, tmp_path / "out", tmp_path)
+    assert (tmp_path / "out.part").read_bytes() == THEIRS
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "out.part", "run"}
+
+
+def test_an_initramfs_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    """In place, whoever reads the old one at that moment would have half of each."""
+    old = tmp_path / "old"
+    old.write_bytes(b"070701bootproof/")
+    (tmp_path / "out").hardlink_to(old)
+    write(["initramfs"], tmp_path / "out", tmp_path)
+    assert old.read_bytes() == b"070701bootproof/"
+    assert (tmp_path / "out").stat().st_size > 1000

@@ -196,7 +196,7 @@ def test_script_for_the_shell_is_ours_whatever_qemu_wrote(directory: Path, publi
 
 def test_file_is_written_in_place_of_a_link(tmp_path: Path) -> None:
     (tmp_path / "outside").write_text("mine")
-    for name in ("result.json", "result.json.part"):
+    for name in ("result.json", ".bootproof-result.json.part"):
         (tmp_path / name).symlink_to(tmp_path / "outside")
     write_whole(tmp_path / "result.json", b"new")
     assert (tmp_path / "outside").read_text() == "mine"
