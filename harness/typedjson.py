@@ -2,7 +2,8 @@
 
 One walk over the declared types serves all three, so that a file, its reader and its published
 schema cannot drift apart. A field's metadata says what it means (`about`). Known types: str, int,
-float, bool, None in a union, tuple[X, ...], Mapping[str, X], object (any JSON), dataclasses.
+float, bool, None in a union, tuple[X, ...], Sequence[X] (which is read as one), Mapping[str, X],
+object (any JSON), dataclasses.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import dataclasses
 import functools
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, field
 from typing import Any, Final, TypeVar
 
@@ -95,7 +96,7 @@ def _read(kind: Any, value: object, path: str) -> Any:
     if origin in (types.UnionType, typing.Union):
         (other,) = [a for a in arguments if a is not type(None)]
         return None if value is None else _read(other, value, path)
-    if origin is tuple:
+    if origin in (tuple, Sequence):
         items = strictjson.array(value, path, 0, _MOST_ITEMS)
         return tuple(_read(arguments[0], item, f"{path}[{i}]") for i, item in enumerate(items))
     if origin is not None:  # Mapping[str, X]
@@ -161,7 +162,7 @@ def _schema_of(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     if origin in (types.UnionType, typing.Union):
         (other,) = [a for a in arguments if a is not type(None)]
         return {"anyOf": [_schema_of(other, definitions), {"type": "null"}]}
-    if origin is tuple:
+    if origin in (tuple, Sequence):
         return {"type": "array", "items": _schema_of(arguments[0], definitions)}
     if origin is not None:
         return {"type": "object", "additionalProperties": _schema_of(arguments[1], definitions)}

@@ -10,9 +10,9 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from bootproof.harness.report import transcripts
 from bootproof.harness.results.results import CaseResult
@@ -22,25 +22,38 @@ CASES: Final = 32  # in a block: it is unpacked within some dozen milliseconds
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """The blocks, and for each case's id the block that has it and its place in there."""
+    """The blocks, each made when it is asked for, and for each case, in the order in which they
+    were given, the block that has it and its place in there.
+    """
 
-    blocks: Sequence[str]
-    places: Mapping[str, tuple[int, int]]
+    blocks: Iterator[str]
+    places: Sequence[tuple[int, int]]
 
 
-def packed(cases: Iterable[CaseResult], body: Callable[[CaseResult], str]) -> Details:
+def packed(cases: Sequence[CaseResult], body: Callable[[CaseResult], str]) -> Details:
     """All cases, with what `body` makes of each: HTML in which nothing is left to be escaped.
 
     A block: {"bodies": [HTML], "texts": [line], "transcripts": [[stamps, steps, stages] or null]}.
     """
-    ordered = sorted(cases, key=lambda case: (case.arch, case.kernel.name, case.claim))
-    blocks: list[str] = []
-    places: dict[str, tuple[int, int]] = {}
-    for start in range(0, len(ordered), CASES):
-        members = ordered[start : start + CASES]
-        places |= {case.case: (len(blocks), place) for place, case in enumerate(members)}
-        blocks.append(_block({"bodies": [*map(body, members)]} | transcripts.packed(members)))
-    return Details(blocks, places)
+    order = order_of(cases, lambda case: (case.arch, case.kernel.name, case.claim))
+    places = [(0, 0)] * len(order)
+    for at, number in enumerate(order):
+        places[number] = divmod(at, CASES)
+    return Details(_blocks(cases, order, body), places)
+
+
+def order_of(cases: Iterable[CaseResult], key: Callable[[CaseResult], Any]) -> list[int]:
+    """The numbers of the cases, in the order of what `key` says of them."""
+    keys = [*map(key, cases)]
+    return sorted(range(len(keys)), key=keys.__getitem__)
+
+
+def _blocks(
+    cases: Sequence[CaseResult], order: Sequence[int], body: Callable[[CaseResult], str]
+) -> Iterator[str]:
+    for start in range(0, len(order), CASES):
+        members = [cases[number] for number in order[start : start + CASES]]
+        yield _block({"bodies": [*map(body, members)]} | transcripts.packed(members))
 
 
 def _block(data: Mapping[str, object]) -> str:

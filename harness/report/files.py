@@ -47,8 +47,8 @@ def write(
     """
     refuse_others(directory)
     shown = changes.judged(run, compared)
-    texts = {PAGE: page.render(shown, baseline), JUNIT: junit.render(shown)}
     results.write(run, directory / RESULTS)
+    texts = {PAGE: page.parts(shown, baseline), JUNIT: junit.parts(shown)}
     for name, text in texts.items():
         results.write_text(directory / name, text, _OURS[name])
     summary = os.environ.get(STEP_SUMMARY)

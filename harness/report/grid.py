@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from bootproof.harness.judgement import BAD
 from bootproof.harness.results.results import CaseResult
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What a table shows of a case."""
+
+    case: str
+    verdict: str
+    outcome: str
+    as_expected: bool
+    passed: bool
+    seconds: float
+
+    @property
+    def bad(self) -> bool:
+        return self.outcome in BAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,22 +32,28 @@ class Grid:
 
     arch: str
     kernels: Sequence[str]  # by version, as in the catalogue: 6.1, 6.12, newest
-    rows: Mapping[str, Mapping[str, CaseResult]]  # by claim, then by kernel
+    rows: Mapping[str, Mapping[str, Cell]]  # by claim, then by kernel
 
 
 def grids(cases: Iterable[CaseResult]) -> list[Grid]:
     """A grid for each architecture."""
-    of_arch: dict[str, list[CaseResult]] = {}
+    of_arch: dict[str, dict[str, dict[str, Cell]]] = {}
     for case in cases:
-        of_arch.setdefault(case.arch, []).append(case)
-    return [_grid(arch, members) for arch, members in sorted(of_arch.items(), reverse=True)]
+        row = of_arch.setdefault(case.arch, {}).setdefault(sys.intern(case.claim), {})
+        row[sys.intern(case.kernel.name)] = _cell(case)
+    return [_grid(arch, rows) for arch, rows in sorted(of_arch.items(), reverse=True)]
 
 
-def _grid(arch: str, cases: Sequence[CaseResult]) -> Grid:
-    rows: dict[str, dict[str, CaseResult]] = {}
-    for case in sorted(cases, key=lambda case: case.claim):
-        rows.setdefault(case.claim, {})[case.kernel.name] = case
-    return Grid(arch, sorted({case.kernel.name for case in cases}, key=_by_version), rows)
+def _cell(case: CaseResult) -> Cell:
+    return Cell(
+        *(case.case, sys.intern(case.verdict), case.outcome, case.as_expected),
+        *(case.passed, case.seconds),
+    )
+
+
+def _grid(arch: str, rows: Mapping[str, Mapping[str, Cell]]) -> Grid:
+    kernels = {kernel for row in rows.values() for kernel in row}
+    return Grid(arch, sorted(kernels, key=_by_version), dict(sorted(rows.items())))
 
 
 def _by_version(kernel: str) -> tuple[list[tuple[bool, int, str]], str]:

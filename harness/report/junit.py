@@ -8,14 +8,16 @@ beyond its failure stands in its output, and in properties of the suite (`CLAIM.
 
 from __future__ import annotations
 
+import functools
 import re
+import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, TypeAlias
 
 from bootproof.harness.judgement import ERROR
-from bootproof.harness.report import failure
+from bootproof.harness.report import details, failure
 from bootproof.harness.results.results import CaseResult, Check, GuestTest, Results
 
 # What XML 1.0 cannot hold, not even escaped (section 2.2).
@@ -26,48 +28,77 @@ _MESSAGE_LIMIT: Final = 1000  # characters; readers show it in one line
 
 def render(results: Results) -> str:
     """The file."""
+    return "".join(parts(results))
+
+
+def parts(results: Results) -> Iterator[str]:
+    """The file as `render` gives it, a suite at a time."""
+    suites = _suites(results)
     root = ET.Element("testsuites", {"name": "bootproof"})
-    for name, items in _suites(results).items():
-        suite = _suite(root, results, name, items)
-        for item in items:
-            _test(suite, name, item)
-            if isinstance(item, CaseResult):
-                for test in item.tests:
-                    _guest_test(suite, f"{name}.{item.claim}", test)
+    counts = [_counts(suite()) for suite in suites.values()]
     for count in ("tests", "failures", "errors"):
-        root.set(count, str(sum(int(suite.get(count, "0")) for suite in root)))
+        root.set(count, str(sum(each[count] for each in counts)))
     root.set("time", _seconds(results.seconds))
-    ET.indent(root)
-    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, "unicode") + "\n"
+    head = ET.tostring(root, "unicode")
+    yield '<?xml version="1.0" encoding="utf-8"?>\n'
+    if not suites:
+        yield f"{head}\n"
+        return
+    yield head.removesuffix(" />") + ">"
+    for name, items in suites.items():
+        yield f"\n  {_suite(results, name, items())}"
+    yield "\n</testsuites>\n"
 
 
-def _suites(results: Results) -> Mapping[str, Sequence[CaseResult | Check]]:
-    suites: dict[str, list[CaseResult | Check]] = {}
-    for case in sorted(results.cases, key=lambda case: (case.arch, case.kernel.name, case.claim)):
-        suites.setdefault(f"{case.arch}.{case.kernel.name}", []).append(case)
+Items: TypeAlias = Sequence[CaseResult | Check]
+
+
+def _suites(results: Results) -> Mapping[str, Callable[[], Items]]:
+    """What is in each suite, by its name; asked for a suite at a time."""
+    cases = results.cases
+    order = details.order_of(cases, lambda case: (case.arch, case.kernel.name, case.claim))
+    names = [sys.intern(f"{case.arch}.{case.kernel.name}") for case in cases]
+    numbers: dict[str, list[int]] = {}
+    for number in order:
+        numbers.setdefault(names[number], []).append(number)
+    suites: dict[str, Callable[[], Items]] = {
+        name: functools.partial(_members, cases, members) for name, members in numbers.items()
+    }
     # Its readers take what is not there for good.
     lacking = [Check("the whole run", ERROR, text, 0.0) for text in results.lacks]
     others = [*results.checks, *lacking]
-    return suites | ({_OTHER: others} if others else {})
+    return suites | ({_OTHER: lambda: others} if others else {})
 
 
-def _suite(
-    root: ET.Element, results: Results, name: str, items: Sequence[CaseResult | Check]
-) -> ET.Element:
+def _members(cases: Sequence[CaseResult], numbers: Sequence[int]) -> Items:
+    return [cases[number] for number in numbers]
+
+
+def _counts(items: Items) -> Mapping[str, int]:
     outcomes = Counter(item.outcome for item in items)
     cases = [item for item in items if isinstance(item, CaseResult)]
     outcomes += Counter(_GUEST_OUTCOMES[test.status] for case in cases for test in case.tests)
     counts = {"failures": outcomes["failed"], "errors": outcomes["error"]}
-    counts |= {"tests": outcomes.total(), "skipped": outcomes["skipped"]}
+    return counts | {"tests": outcomes.total(), "skipped": outcomes["skipped"]}
+
+
+def _suite(results: Results, name: str, items: Items) -> str:
     when = {"timestamp": _text(results.started.removesuffix("Z"))}
     seconds = {"time": _seconds(sum(item.seconds for item in items))}
-    attributes = {key: str(count) for key, count in counts.items()} | when | seconds
-    suite = ET.SubElement(root, "testsuite", {"name": _text(name)} | attributes)
+    counts = {key: str(count) for key, count in _counts(items).items()}
+    suite = ET.Element("testsuite", {"name": _text(name)} | counts | when | seconds)
+    cases = [item for item in items if isinstance(item, CaseResult)]
     if cases:
         properties = ET.SubElement(suite, "properties")
         for key, value in _facts(cases):
             ET.SubElement(properties, "property", {"name": _text(key), "value": _text(value)})
-    return suite
+    for item in items:
+        _test(suite, name, item)
+        if isinstance(item, CaseResult):
+            for test in item.tests:
+                _guest_test(suite, f"{name}.{item.claim}", test)
+    ET.indent(suite, level=1)
+    return ET.tostring(suite, "unicode")
 
 
 def _test(suite: ET.Element, class_: str, item: CaseResult | Check) -> None:

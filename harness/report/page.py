@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,7 @@ import jinja2
 
 from bootproof.harness.report import details, failure, picture, timeline
 from bootproof.harness.report.failure import said
-from bootproof.harness.report.grid import grids
+from bootproof.harness.report.grid import Cell, grids
 from bootproof.harness.results.results import CaseResult, Results
 from bootproof.harness.results.roles import Earlier
 from bootproof.harness.text import duration
@@ -33,17 +33,18 @@ TEMPLATES: Final = Path(__file__).parent / "templates"
 _QEMUS_OWN: Final = "QEMU's own -kernel with the same kernel, initrd and command line"
 
 
+_PIECES: Final = 100  # of a template, that are written at once
 _SHOWN_WITHOUT_SCRIPT: Final = 20  # failures whose details stand in the page as they are
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A case as it is drawn."""
+    """A case, or its cell in a table, as it is drawn."""
 
-    case: CaseResult
+    case: CaseResult | Cell
     # Its details where they stand in the page itself; the block that has the case, its place there.
-    body: str | None
-    place: tuple[int, int]
+    body: str | None = None
+    place: tuple[int, int] = (0, 0)
 
     @property
     def state(self) -> str:
@@ -72,8 +73,15 @@ class Group:
 
 def render(results: Results, baseline: Results | None = None) -> str:
     """The page; `baseline` is an earlier run whose stages are drawn beside these."""
+    return "".join(parts(results, baseline))
+
+
+def parts(results: Results, baseline: Results | None = None) -> Iterator[str]:
+    """The page as `render` gives it, piece by piece, and never more than some cases of it."""
     earlier = Earlier(baseline.cases if baseline else ())
     body = functools.partial(_body, results, baseline, earlier)
+    bad = [number for number, case in enumerate(results.cases) if case.bad]
+    places = dict(zip((case.case for case in results.unexpected), bad, strict=True))
     alike = [
         cases
         for group in failure.alike(results.unexpected)
@@ -81,29 +89,38 @@ def render(results: Results, baseline: Results | None = None) -> str:
     ]
     whole = {case.case: body(case) for group in alike[:_SHOWN_WITHOUT_SCRIPT] for case in group[:1]}
     packed = details.packed(results.cases, lambda case: "" if case.case in whole else body(case))
-    views = {
-        case.case: View(case, whole.get(case.case), packed.places[case.case])
-        for case in results.cases
-    }
+
+    def view(case: CaseResult, number: int) -> View:
+        return View(case, whole.get(case.case), packed.places[number])
+
+    groups = [
+        Group(g[0].problem or "", [view(case, places[case.case]) for case in g]) for g in alike
+    ]
+    good = _ordered(results.cases, bad)
+    views = (view(results.cases[number], number) for number in good)
+    return _rendered(results, groups=groups, views=views, blocks=packed.blocks)
+
+
+def _rendered(results: Results, **shown: Any) -> Iterator[str]:
     script = (TEMPLATES / "report.js").read_text("utf-8")
-    return (
+    made = (
         environment()
         .get_template("report.html.j2")
-        .render(
+        .stream(
             results=results,
-            groups=[Group(g[0].problem or "", [views[case.case] for case in g]) for g in alike],
             checks=failure.alike(results.bad_checks),
-            views=[views[case.case] for case in _ordered(results.cases) if not case.bad],
-            view_of=views,
+            view_of=View,
             grids=grids(results.cases),
             verdicts=sorted({case.verdict for case in results.cases}),
             qemus=sorted({case.key.qemu for case in results.cases if case.key}),
-            blocks=packed.blocks,
             script=script,
             script_hash=policy_hash(script),
             style=(TEMPLATES / "report.css").read_text("utf-8"),
+            **shown,
         )
     )
+    made.enable_buffering(_PIECES)
+    return iter(made)
 
 
 def _body(
@@ -166,9 +183,11 @@ def environment() -> jinja2.Environment:
     return made
 
 
-def _ordered(cases: Sequence[CaseResult]) -> list[CaseResult]:
-    """By architecture, claim and kernel."""
-    return sorted(cases, key=lambda c: (c.arch, c.claim, c.kernel.name))
+def _ordered(cases: Sequence[CaseResult], without: Sequence[int]) -> list[int]:
+    """The numbers of the others, by architecture, claim and kernel."""
+    left_out = set(without)
+    order = details.order_of(cases, lambda c: (c.arch, c.claim, c.kernel.name))
+    return [number for number in order if number not in left_out]
 
 
 def _millions(value: int) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bootproof.harness.report import failure
-from bootproof.harness.report.grid import Grid, grids
+from bootproof.harness.report.grid import Cell, Grid, grids
 from bootproof.harness.results.results import CaseResult, Check, Results
 
 _LIMIT: Final = 900_000  # bytes; a step's summary may have 1 MiB
@@ -67,7 +67,7 @@ def _table(table: Grid) -> str:
     return "\n".join([*lines, "\n</details>\n"])
 
 
-def _cell(case: CaseResult | None) -> str:
+def _cell(case: Cell | None) -> str:
     if case is None:
         return ""
     mark = f"✗ **{failure.said(case.outcome)}**" if case.bad else "✓"

@@ -14,7 +14,7 @@ from rich.text import Text
 from bootproof.harness.judgement import SKIPPED
 from bootproof.harness.report import failure
 from bootproof.harness.report.failure import said
-from bootproof.harness.report.grid import Grid, grids
+from bootproof.harness.report.grid import Cell, Grid, grids
 from bootproof.harness.report.rendered import rendered, table
 from bootproof.harness.results.results import CaseResult, Check, Results
 
@@ -62,7 +62,7 @@ def _table(grid: Grid) -> Table:
     return made
 
 
-def _cell(case: CaseResult | None) -> Text:
+def _cell(case: Cell | None) -> Text:
     if case is None:
         return Text("")
     text = f"{case.verdict} {case.seconds:.1f}s"

@@ -102,6 +102,8 @@ def judged(results: Results, changes: Sequence[Change]) -> Results:
     A case that became worse is not as expected any more, and says why; one that could not be
     compared is an error beside it.
     """
+    if not changes:
+        return results
     of_case = {change.case: change for change in changes}
     pairs = [with_change(case, of_case.get(case.case)) for case in results.cases]
     return replace(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -309,7 +309,7 @@ class Results:
     started: str = about("when, in UTC: 2026-01-31T23:59:59Z")
     seconds: float = about("wall time on the host")
     complete: bool = about("false until all that was planned has been run")
-    cases: tuple[CaseResult, ...] = about("by id; merged shards one after the other")
+    cases: Sequence[CaseResult] = about("by id; merged shards one after the other")
     checks: tuple[Check, ...] = about("what else was tested, and what came to no result")
     references: Mapping[str, Reference] = about(
         "reference boots by the case that they are beside", default_factory=dict
@@ -449,15 +449,15 @@ def _json(value: object, indent: str) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False).replace("\n", f"\n{indent}")
 
 
-def write_text(path: Path, text: str, ours: Ours) -> None:
-    """Writes all of a file or nothing, with the directories above it.
+def write_text(path: Path, text: str | Iterable[str], ours: Ours) -> None:
+    """Writes all of a file or nothing, with the directories above it; it may come in parts.
 
     Raises UserError, also where a file is that is not `ours`.
     """
     refuse_foreign(path, ours)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, text.encode())
+    write_whole(path, (part.encode() for part in ([text] if isinstance(text, str) else text)))
 
 
 class NoResults(UserError):
