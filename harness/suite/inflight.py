@@ -108,9 +108,12 @@ class InFlight:
             RUNNING.begin()
 
     def _run(self, session: pytest.Session, pool: ThreadPoolExecutor, waiting: Waiting) -> None:
-        cases = longest_first(session.config, session.items)
-        waiting |= {pool.submit(self._boot, item): item for item in cases}
-        tests = (item for item in session.items if not isinstance(item, CaseItem))
+        ordered = longest_first(session.config, session.items)
+        waiting |= {pool.submit(self._boot, item): item for item in ordered}
+        tests = [item for item in session.items if not isinstance(item, CaseItem)]
+        # A case's item is of no use once pytest has heard of it, and there may be thousands.
+        ordered.clear()
+        session.items[:] = tests
         # One after the other, so that those which keep all CPUs busy by themselves come last.
         for item in sorted(tests, key=lambda item: item.get_closest_marker(CROWD) is not None):
             _report(session, item)

@@ -27,6 +27,7 @@ from bootproof.harness.report import changes as rendering
 from bootproof.harness.report import files, job_annotations, ktap, terminal
 from bootproof.harness.results import changes, results
 from bootproof.harness.results.changes import Change, Kind
+from bootproof.harness.results.kept import Kept
 from bootproof.harness.results.results import CaseResult, Check, Part, Reference, Results, Run
 from bootproof.harness.results.roles import Earlier
 from bootproof.harness.suite import out
@@ -54,7 +55,7 @@ class MatrixSession:
         self._id = uuid.uuid4().hex
         self._lines, self._quiet = options.lines, options.quiet
         self._out = options.out.absolute()
-        self._cases: dict[str, CaseResult] = {}
+        self._cases = Kept(self._out)
         self._checks: dict[str, Check] = {}
         # The SHA-256 of each kernel, by its name.
         self._kernels: dict[str, str] = {}
@@ -83,6 +84,7 @@ class MatrixSession:
         self._total = max(self._total, len(session.items))
         if self._lines and self._left_out and session.items and not self._quiet:
             self._print(f"selected  {_selected(session.items, self._left_out)}")
+        self._left_out.clear()
 
     @contextlib.contextmanager
     def _interruptible(self, session: pytest.Session) -> Iterator[None]:
@@ -126,7 +128,7 @@ class MatrixSession:
         for case in cases:
             before = self._cases.get(case.case)
             if before is None or before.as_expected:  # proved twice: the failure is what counts
-                self._cases[case.case] = case
+                self._cases.add(case)
             self._note_kernel(case)
         self._references.update(_references_of(report))
         check = _check_of(report)
@@ -161,6 +163,9 @@ class MatrixSession:
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         self._end(nodeid)
+        if self._lines:  # and all that pytest itself would say of them at the end
+            reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
+            reporter.stats.clear()
 
     def _compared(self, case: CaseResult) -> list[CaseResult | Check]:
         """A case as it is beside the baseline, if there is one."""
@@ -207,7 +212,7 @@ class MatrixSession:
             started=self._started.strftime(results.STARTED),
             seconds=round(time.monotonic() - self._began, 3),
             complete=len(self._ended) >= self._total,
-            cases=tuple(case for _, case in sorted(self._cases.items())),
+            cases=self._cases.cases(),
             checks=tuple(check for _, check in sorted(self._checks.items())),
             references=self._references,
             run=self._run(),
@@ -259,7 +264,7 @@ class MatrixSession:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The grid of all cases, the failures, and the reports beside the run directories."""
-        if not self._cases and not (self._lines and self._checks):
+        if not len(self._cases) and not (self._lines and self._checks):
             return
         run = self.results()
         compared = self._changes(run)
