@@ -29,7 +29,7 @@ from bootproof.loader.address import format_size
 
 BENCHES: Final = {
     name: ("-m", f"bench.{name}")
-    for name in ("boot", "overhead", "growth", "disk", "memory", "load", "cluster")
+    for name in ("boot", "overhead", "matrix", "growth", "disk", "memory", "load", "cluster")
 }
 # Needs virtme-ng and a package: only where it is named, --with what it is to be given.
 PEERS: Final = "peers"
