@@ -6,19 +6,23 @@ unit tests of a VMM. What the entry probe sees of a real CPU is judged by the sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from bootproof.loader import bootimage
 from bootproof.loader.address import Range, joined
 from bootproof.loader.arch import Registers
 from bootproof.loader.boot_parameters import Read, reader
-from bootproof.loader.bootimage import BootImage
+from bootproof.loader.bootimage import BootImage, Unseen
 from bootproof.loader.image import ImageLike
-from bootproof.loader.imports import marked
 from bootproof.loader.layout import Region
 from bootproof.loader.protocols.table import broken_rules
 from bootproof.loader.rules import Hardware, RuleFinding
+
+_WORD: Final = re.compile(r"[a-z0-9]+")
 
 
 def check(directory: Path | str, kernel: ImageLike | None = None) -> tuple[RuleFinding, ...]:
@@ -69,6 +73,20 @@ def findings(
         resident=resident,
     )
     return tuple(marked(broken_rules(image.protocol, hardware), image.unseen))
+
+
+def marked(findings: Iterable[RuleFinding], unseen: Sequence[Unseen]) -> Iterator[RuleFinding]:
+    """The findings, of which those on registers that were not seen say so.
+
+    A finding names the register that it is about, in its code or its sentence.
+    """
+    first = "cpus[0]."
+    marks = {u.field.removeprefix(first): u for u in unseen if u.field.startswith(first)}
+    for finding in findings:
+        words = set(_WORD.findall(f"{finding.code} {finding.sentence}".lower()))
+        resting = [f"{name} is {mark}" for name, mark in marks.items() if name in words]
+        told = f" ({'; '.join(resting)})" if resting else ""
+        yield replace(finding, sentence=f"{finding.sentence}{told}")
 
 
 def _inside(image: BootImage, region: Region) -> bool:

@@ -8,9 +8,8 @@ business. All addresses are guest-physical.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Final
 
 from bootproof.loader.address import MIB
@@ -20,10 +19,8 @@ from bootproof.loader.arch.table import ARCHITECTURES, IMPORTING
 from bootproof.loader.bootimage import NO_PROTOCOL, Unseen
 from bootproof.loader.protocols.protocol import Pointer
 from bootproof.loader.protocols.table import PROTOCOLS, AnyProtocol
-from bootproof.loader.rules import RuleFinding
 
 _RESET: Final = "a CPU's reset"
-_WORD: Final = re.compile(r"[a-z0-9]+")
 _MOST_FOUND: Final = 4  # that a message names
 
 
@@ -149,17 +146,3 @@ def _places(pointer: Pointer, memory: RamFile) -> Iterator[int]:
 def _is_there(pointer: Pointer, address: int, memory: RamFile) -> bool:
     place, size = address + pointer.offset, len(pointer.magic)
     return memory.contains(place, size) and memory.read(place, size) == pointer.magic
-
-
-def marked(findings: Iterable[RuleFinding], unseen: Sequence[Unseen]) -> Iterator[RuleFinding]:
-    """The findings, of which those on registers that were not seen say so.
-
-    A finding names the register that it is about, in its code or its sentence.
-    """
-    first = "cpus[0]."
-    marks = {u.field.removeprefix(first): u for u in unseen if u.field.startswith(first)}
-    for finding in findings:
-        words = set(_WORD.findall(f"{finding.code} {finding.sentence}".lower()))
-        resting = [f"{name} is {mark}" for name, mark in marks.items() if name in words]
-        told = f" ({'; '.join(resting)})" if resting else ""
-        yield replace(finding, sentence=f"{finding.sentence}{told}")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 from bootproof.harness.arch.profiles import DEFAULT_PROFILE
 from bootproof.harness.case import Case
 from bootproof.harness.inputs import images, kernel_check
-from bootproof.harness.observation import Probe
 from bootproof.harness.text import printable
 from bootproof.loader.address import counted, format_size
 from bootproof.loader.errors import one_line
@@ -17,6 +16,7 @@ from bootproof.loader.errors import one_line
 if TYPE_CHECKING:  # a request is printed before there is a run
     from bootproof.harness.course import Outcome
     from bootproof.harness.guest.stages import Stage
+    from bootproof.harness.observation import Probe
     from bootproof.harness.prove import Proven
     from bootproof.harness.qemu.machine import Machine
     from bootproof.loader.assemble import Assembled

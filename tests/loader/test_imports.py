@@ -15,7 +15,8 @@ from bootproof.loader.arch.importing import Seen, SeenError
 from bootproof.loader.arch.table import IMPORTING
 from bootproof.loader.arch.x86_64 import X86Registers
 from bootproof.loader.bootimage import Unseen
-from bootproof.loader.imports import complete, marked
+from bootproof.loader.conformance import marked
+from bootproof.loader.imports import complete
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols.table import PROTOCOLS
 from bootproof.loader.rules import RuleFinding, violation
