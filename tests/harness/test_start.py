@@ -31,6 +31,10 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 CASES = {"bootproof.harness.case", "bootproof.loader.address", "bootproof.kernels.catalog"}
 LOOKING = {"ctypes", "hashlib", "platform", "subprocess", "tomllib"}
+READING = {
+    *("bootproof.harness.inputs.images", "bootproof.kernels.fetch", "tomllib"),
+    *(f"bootproof.loader.{name}" for name in ("arch", "bzimage", "elf", "identify", "image", "pe")),
+}
 LOADING = {"bootproof.harness.host.rundir", "bootproof.harness.prepare"}
 STARTING = {"bootproof.harness.run", "bootproof.harness.qemu.spawn"}
 FOLLOWING = {
@@ -40,6 +44,17 @@ FOLLOWING = {
 # What the modules of an architecture, of its protocols and of its boards are called.
 ELSEWHERE = {"aarch64", "arm64", "riscv64", "zcu102"}
 RUNNING = STARTING | FOLLOWING
+# For what few boots ask, for what is wrong, and for what is done with a boot image later.
+SELDOM = {
+    *(f"bootproof.harness.inputs.{name}" for name in ("damage", "modules", "overlay", "variants")),
+    *(f"bootproof.harness.{name}" for name in ("inputs.symbols", "imports", "boot_image")),
+    *(f"bootproof.loader.{name}" for name in ("corefile", "device_tree", "elf32", "imports")),
+    *(f"bootproof.loader.{name}" for name in ("otherfiles", "relocation", "same_kernel")),
+    *(f"bootproof.loader.{name}" for name in ("arch.importing", "inspect", "unpack")),
+    *(f"bootproof.loader.protocols.{name}" for name in ("linux32", "virtual_kaslr")),
+    *(f"bootproof.kernels.{name}" for name in ("archive", "deb", "download", "mirror", "rpm")),
+    *("requests", "ssl", "urllib.request"),
+}
 
 
 def imported(*words: str | Path, code: int, script: str = _ALL_AT_THE_END) -> set[str]:
@@ -70,6 +85,12 @@ def test_what_is_no_kernel_is_refused_by_what_reads_kernels(tmp_path: Path) -> N
         assert modules & (LOADING | RUNNING) == set()
 
 
+def test_what_leads_to_no_file_is_refused_before_kernels_are_read(tmp_path: Path) -> None:
+    modules = imported("boot", tmp_path / "none", code=2)
+    assert modules >= CASES
+    assert modules & (READING | LOADING | RUNNING | SELDOM) == set()
+
+
 def test_what_finds_no_room_is_refused_by_what_loads_kernels(tmp_path: Path) -> None:
     (tmp_path / "vmlinux").write_bytes(images.elf(images.load(16 << 20, images.LINUX)))
     words = ("--unsafe", "--memory", "8M", "--out", tmp_path / "run")
@@ -91,4 +112,6 @@ def test_what_follows_a_guest_is_imported_while_qemu_starts(tmp_path: Path) -> N
     words = ("boot", tmp_path / "vmlinux", "--unsafe", "--out", tmp_path / "run")
     modules = imported(*words, code=0, script=_AT_THE_START_OF_QEMU)
     assert modules >= LOADING | STARTING
-    assert modules & FOLLOWING == set()
+    assert modules & (FOLLOWING | SELDOM) == set()
+    rules = {name for name in modules if name.startswith("bootproof.loader.rules.")}
+    assert rules == set()  # they are asked at the kernel's first instruction
