@@ -9,7 +9,7 @@ Source: Documentation/driver-api/early-userspace/buffer-format.rst of the kernel
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -45,10 +45,9 @@ def character_device(path: str, major: int, minor: int, permissions: int = 0o600
 
 def archive(entries: Iterable[Entry]) -> bytes:
     """The newc archive of `entries`, trailer included, padded to 512 bytes."""
-    parts = [_member(number, entry) for number, entry in enumerate(entries, start=1)]
-    parts.append(_member(0, Entry(TRAILER.decode(), 0)))
-    data = b"".join(parts)
-    return data.ljust(-(-len(data) // 512) * 512, b"\0")
+    members = [*enumerate(entries, start=1), (0, Entry(TRAILER.decode(), 0))]
+    parts = [part for number, entry in members for part in _member(number, entry)]
+    return b"".join([*parts, _padding(sum(map(len, parts)), 512)])
 
 
 def inits() -> tuple[str, ...]:
@@ -146,16 +145,18 @@ def _program(name: str) -> Entry:
     return file(f"{OURS}/{name}", (_PROGRAMS / name).read_bytes(), 0o755)
 
 
-def _member(inode: int, entry: Entry) -> bytes:
+def _member(inode: int, entry: Entry) -> Iterator[bytes]:
     name = entry.path.encode() + b"\0"
     links = 2 if stat.S_ISDIR(entry.mode) else 1
     numbers = (
         *(inode, entry.mode, 0, 0, links, 0, len(entry.data)),
         *(0, 0, *entry.device, len(name), 0),
     )
-    header = MAGIC + b"".join(b"%08X" % number for number in numbers)
-    return _padded(header + name) + _padded(entry.data)
+    header = MAGIC + b"".join(b"%08X" % number for number in numbers) + name
+    for part in (header, entry.data):  # which may be megabytes: nothing is copied but by `archive`
+        yield part
+        yield _padding(len(part), 4)
 
 
-def _padded(data: bytes) -> bytes:
-    return data.ljust(-(-len(data) // 4) * 4, b"\0")
+def _padding(size: int, unit: int) -> bytes:
+    return bytes(-size % unit)
