@@ -37,7 +37,7 @@ _FILE_RIGHTS_SINCE_5 = (1 << 16) - 1
 _TCP = 3  # bind and connect, since ABI 4
 _SCOPES = 3  # abstract UNIX sockets and signals, since ABI 6
 
-_PROGRAMS = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/opt", "/nix/store", "/gnu/store")
+PROGRAMS = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/opt", "/nix/store", "/gnu/store")
 _SETTINGS = (
     *("/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/localtime", "/etc/alternatives"),
     *("/etc/ssl", "/etc/gnutls", "/etc/crypto-policies", "/etc/qemu"),
@@ -49,7 +49,7 @@ _DEVICES = ("/dev/null", "/dev/zero")
 def main(arguments: list[str]) -> None:
     parent, most_bytes, directory, *command = arguments
     die_with(int(parent))
-    programs = [*_PROGRAMS, *map(home, (command[0], *behind_dashes(command)))]
+    programs = [*PROGRAMS, *map(home, (command[0], *behind_dashes(command)))]
     confine(programs, [*_SETTINGS], [directory], [*_DEVICES])
     limit(resource.RLIMIT_FSIZE, int(most_bytes))
     limit(resource.RLIMIT_CORE, 0)

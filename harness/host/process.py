@@ -36,6 +36,7 @@ MOST_WRITTEN: Final = 512 << 20
 _STDERR_KEPT: Final = 1 << 20
 _LAST_WORDS: Final = 16 << 10
 _USER_TIME: Final = 11  # of what stands behind the name; the system's follows
+_NOT_EXECUTED: Final = (126, 127)  # a shell's exit codes (POSIX.1-2017, 2.8.2), and the loader's
 _BEFORE: Final = ("setpriv: ", f"{confined.NAME}: ")  # how these begin what they say
 
 
@@ -75,6 +76,7 @@ class QemuProcess:
         stdin: int | None,
     ) -> None:
         self._terminal = _TerminalState() if terminal else None
+        self._program = argv[0]
         command = [*limits(directory), *privileges(), *argv]
         self._stderr = _stderr_file(directory / STDERR)
         try:
@@ -141,8 +143,16 @@ class QemuProcess:
 
     def not_started(self) -> str | None:
         """Why the program was not even started: what those before it said; None when it was."""
-        said = self.stderr().splitlines()[:1]
-        return said[0] if said and said[0].startswith(_BEFORE) else None
+        said = self.stderr().splitlines()
+        if said and said[0].startswith(_BEFORE):
+            return said[0]
+        if not said or self.exit_code not in _NOT_EXECUTED:
+            return None
+        if confined.landlock_abi() == 0:
+            return said[-1]
+        places = f"{', '.join(confined.PROGRAMS)} and {confined.home(self._program)}"
+        way_out = "name the QEMU that it starts, or put that there (docs/security.md)"
+        return f"{said[-1]}; the sandbox lets it read programs in {places} only: {way_out}"
 
     def _tail(self, size: int) -> bytes:
         """The last `size` bytes of stderr. Of our own descriptor: the name may be another file."""

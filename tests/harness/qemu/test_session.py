@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +18,7 @@ import pytest
 
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
+from bootproof.harness.host.confined import landlock_abi
 from bootproof.harness.host.files import NOBODY, is_root
 from bootproof.harness.host.rundir import CONSOLE, RUN_LOG
 from bootproof.harness.observation import End
@@ -107,6 +109,30 @@ def test_qemu_that_is_not_there(tmp_path: Path) -> None:
     ):
         running.observe(lambda watch: go_on(running, watch))
     assert tmp_path.stat().st_uid == os.geteuid()
+
+
+@pytest.mark.skipif(landlock_abi() == 0, reason="this kernel has no Landlock")
+def test_script_that_starts_a_qemu_from_elsewhere(tmp_path: Path) -> None:
+    """The shell's word for it says nothing of who forbids that, and what to do."""
+    with tempfile.TemporaryDirectory() as name:  # nobody does not get into tmp_path
+        place = Path(name)
+        place.chmod(0o755)
+        qemu, wrapper = place / "else" / "qemu", place / "wrapper" / "bin" / "qemu-system-x86_64"
+        for path in (qemu, wrapper):
+            path.parent.mkdir(parents=True)
+            path.write_text(f'#!/bin/sh\nexec {qemu} "$@"\n' if path == wrapper else "#!/bin/sh\n")
+            path.chmod(0o755)
+        computer = machine("x86_64")
+        computer = replace(computer, qemu=replace(computer.qemu, path=str(wrapper)))
+        with (
+            session(program("x86_64").reset(), tmp_path, computer) as running,
+            pytest.raises(UserError) as error,
+        ):
+            running.observe(lambda watch: go_on(running, watch))
+        assert f"{qemu}: Permission denied; the sandbox lets it read programs in /usr, " in str(
+            error.value
+        )
+        assert f" and {place / 'wrapper'} only: name the QEMU that it starts" in str(error.value)
 
 
 def test_start_that_fails_leaves_the_directory_ours(tmp_path: Path) -> None:
