@@ -29,9 +29,10 @@ from bootproof.harness.setup.environment import Environment
 from bootproof.harness.setup.needs import Component, State
 
 NOT_YET: Final = """
-bootproof is not set up yet. The first command that needs it (all but doctor) says what it is going
-to install, and then does: QEMU and a few small packages with apt where they are missing, and Python
-packages in a virtual environment."""
+What this version needs is not set up yet. The first command that needs it (all
+but doctor) says what it is going to install, and then does: QEMU and a few
+small packages with apt where they are missing, and Python packages in a virtual
+environment."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -343,6 +343,7 @@ def test_help_comes_without_a_set_up_and_says_so(
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith(begin)
     assert "not set up yet" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
     assert not clone.venv.exists()
 
 

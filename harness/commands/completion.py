@@ -10,7 +10,11 @@ from bootproof.harness.exitcode import OK
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
+    parser.add_argument(
+        "shell",
+        choices=("bash", "zsh", "fish"),
+        help='in its start-up file: eval "$(bootproof completion bash)"',
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -21,5 +25,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 COMMAND: Final = Command(
-    "print completion for a shell", 'eval "$(bootproof completion bash)"', _run, _add_options
+    "print completion for a shell",
+    "completion bash",
+    _run,
+    _add_options,
 )

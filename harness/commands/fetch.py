@@ -20,7 +20,9 @@ _LINE: Final = 200  # characters
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", metavar="NAME", nargs="*", help="default: the default set")
     parser.add_argument("--list", action="store_true", help="only show the catalogue")
-    parser.add_argument("--mirror", help="a Debian mirror (default: the one apt uses)")
+    parser.add_argument(
+        "--mirror", metavar="URL", help="a Debian mirror (default: the one apt uses)"
+    )
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--locked", action="store_true", help="only what the lock file says")
     group.add_argument("--update", action="store_true", help="move the lock file to the newest")

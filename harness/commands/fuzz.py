@@ -13,11 +13,25 @@ from bootproof.harness.errors import UserError
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seconds", type=float, default=60, help="for all targets (%(default)s)")
-    parser.add_argument("--target", action="append", help="only this one; may be repeated")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        metavar="N",
+        default=60,
+        help="for all targets (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--target", action="append", metavar="NAME", help="only this one; may be repeated"
+    )
     parser.add_argument("--replay", type=Path, metavar="FILE", help="run one input of --target")
     parser.add_argument("--engine", choices=("atheris", "mutation"), help="default: what is there")
-    parser.add_argument("--seed", type=int, default=1, help="of the random numbers (%(default)s)")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        metavar="N",
+        default=1,
+        help="of the random numbers (default: %(default)s)",
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -37,10 +37,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         dest="break_at",
         metavar="ADDRESS",
         type=_read(_number),
-        help="let it run to this address first, for at most --break-seconds (default: 60)",
+        help="let it run to this address first",
     )
     live.add_argument(
-        "--break-seconds", metavar="N", type=float, default=60.0, help=argparse.SUPPRESS
+        "--break-seconds", metavar="N", type=float, default=60.0, help="for at most (default: 60)"
     )
     live.add_argument("--resume", action="store_true", help="let it run on afterwards")
     live.add_argument("--remote", action="store_true", help="HOST may be another one than this")

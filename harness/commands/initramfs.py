@@ -20,7 +20,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--arch", choices=tuple(ARCHES), default=next(iter(ARCHES)), help="default: %(default)s"
     )
-    parser.add_argument("--machine", help="whose serial port is another than the default one's")
+    parser.add_argument(
+        "--machine", metavar="NAME", help="whose serial port is another than the default one's"
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:

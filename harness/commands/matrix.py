@@ -107,7 +107,7 @@ def _add_ways(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=words.count,
         default=2,
-        help="how many guests at once (%(default)s)",
+        help="how many guests at once (default: %(default)s)",
     )
     how.add_argument(
         "--cluster", metavar="ADDRESS", help="on a dask scheduler's workers (docs/scale.md)"
@@ -121,13 +121,17 @@ def _add_ways(parser: argparse.ArgumentParser) -> None:
         help="runs all cases, or those that name it (repeatable)",
     )
     how.add_argument(
-        "--out", type=words.path, default=places.output() / "matrix", help="run directories"
+        "--out",
+        type=words.path,
+        metavar="DIR",
+        default=places.output() / "matrix",
+        help="the run directories' place",
     )
     how.add_argument(
         "--keep",
         choices=("all", "failed"),
         default="all",
-        help="of which cases guest RAM is kept (%(default)s)",
+        help="of which cases guest RAM is kept (default: %(default)s)",
     )
     how.add_argument("--ktap", action="store_true", help="KTAP on stdout, all else on stderr")
     how.add_argument("--quiet", action="store_true", help="only failures and the last line")

@@ -30,6 +30,8 @@ class _Help(argparse.HelpFormatter):
     def add_argument(self, action: argparse.Action) -> None:
         if not isinstance(action.help, Brief):
             super().add_argument(action)
+        if isinstance(action, argparse._SubParsersAction):  # whose commands stand further in
+            self._action_max_length += self._indent_increment
 
 
 class Parser(argparse.ArgumentParser):
