@@ -47,8 +47,7 @@ def _run(arguments: argparse.Namespace) -> int:
         _prune(cache, wanted, downloads=arguments.downloads)
     _show(cache)
     print(
-        f"each run keeps at most {format_size(limit)} in derived"
-        f" ({cache_limit.ENVIRONMENT}), the longest unused goes first"
+        f"each run keeps the last used {format_size(limit)} of derived ({cache_limit.ENVIRONMENT})"
     )
     return OK
 

@@ -13,8 +13,9 @@ from bootproof.harness.exitcode import OK
 if TYPE_CHECKING:
     from bootproof.kernels.records import LockMode
 
-_FOLDED: Final = ("SUITE", "VERSION", "ABOUT")
+_FOLDED: Final = ("VERSION", "ABOUT")
 _LINE: Final = 200  # characters
+_WITH_SUITES: Final = 100  # characters, at least
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -56,17 +57,19 @@ def _show_catalogue(mirror: str | None, mode: LockMode) -> int:
 
     from bootproof.kernels.fetch import Fetcher
 
+    console = Console()
+    if not console.is_terminal:  # who reads lines needs them whole
+        console.width = _LINE
     table = Table(box=None, pad_edge=False)
-    for heading in ("NAME", "ARCH", "SUITE", "VERSION", "", "ABOUT"):
+    roomy = console.width >= _WITH_SUITES
+    for heading in ("NAME", "ARCH", *(("SUITE",) if roomy else ()), "VERSION", "", "ABOUT"):
         table.add_column(heading, no_wrap=heading not in _FOLDED, overflow="fold")
     for row in Fetcher(mirror, lock=mode).list_rows():
         version = row.resolved.version if row.resolved else "not resolved yet"
         state = "cached" if row.cached else "-"
         marks = f"{row.entry.about}{' (default set)' if row.entry.default else ''}"
-        table.add_row(row.entry.name, row.entry.arch, row.entry.suite, version, state, marks)
-    console = Console()
-    if not console.is_terminal:  # who reads lines needs them whole
-        console.width = _LINE
+        suite = (row.entry.suite,) if roomy else ()  # what the version tells of as well
+        table.add_row(row.entry.name, row.entry.arch, *suite, version, state, marks)
     console.print(table)
     return OK
 

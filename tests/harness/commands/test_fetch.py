@@ -55,6 +55,6 @@ def test_no_name_of_the_catalogue_is_cut(
     monkeypatch.setenv("FORCE_COLOR" if terminal else "NO_COLOR", "1")
     assert cli.main(["fetch", "--list"]) == 0
     said = capsys.readouterr().out
-    assert "…" not in said
+    assert "…" not in said and ("SUITE" in said) != terminal
     assert {entry.name for entry in load_catalog()} <= {*said.split()}
     assert terminal or len(said.splitlines()) == 1 + len([*load_catalog()])
