@@ -370,11 +370,7 @@ class Results:
     @property
     def headline(self) -> str:
         """The whole run in a few words, the same in every output."""
-        failed = sum(item.outcome == FAILED for item in self.wrong)
-        told = [f"{failed} not as expected"] if failed else []
-        if errors := len(self.wrong) - failed:
-            told.append(f"{errors} cannot be told")
-        told += self.lacks
+        told = [*_wrong_words(self.wrong), *self.lacks]
         told = told or [f"{self._all} as expected"]
         shard = self.run and self.run.shard
         told += [f"shard {shard}"] if shard else []
@@ -402,6 +398,18 @@ class Results:
     @property
     def _other(self) -> str:
         return "other " if self.cases else ""
+
+    @property
+    def checks_in_words(self) -> str:
+        """How many checks there are, and what is wrong with them."""
+        return ", ".join([str(len(self.checks)), *_wrong_words(self.bad_checks)])
+
+
+def _wrong_words(wrong: Sequence[CaseResult | Check]) -> list[str]:
+    """`2 not as expected`, `1 cannot be told`; nothing of what there is none of."""
+    failed = sum(item.outcome == FAILED for item in wrong)
+    counts = {"not as expected": failed, "cannot be told": len(wrong) - failed}
+    return [f"{count} {words}" for words, count in counts.items() if count]
 
 
 def transcript(raw: bytes) -> Transcript:

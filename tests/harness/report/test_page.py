@@ -63,6 +63,11 @@ def test_tests_in_the_guest_are_listed_and_found_by_their_names() -> None:
     ]
 
 
+def test_a_test_that_comes_to_no_result_has_not_failed() -> None:
+    text = opened(page.render(builder.mixed()))
+    assert "<dt>Other tests</dt><dd>4, 1 not as expected, 1 cannot be told</dd>" in text
+
+
 def test_nothing_comes_from_elsewhere() -> None:
     text = opened(page.render(builder.run(builder.case())))
     assert not re.search(r"https?:|\burl\(|@import|src=", text)
