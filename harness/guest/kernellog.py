@@ -28,7 +28,9 @@ _BEGIN: Final = rb"(?:^|" + STAMP + rb")"
 _REST: Final = rb"[^\r\n]{0,1000}"  # of a message: LOG_LINE_MAX of kernel/printk/printk.c
 _FRAME: Final = rb"(\w[\w.]{0,500}\+0x[0-9a-f]{1,16}/0x[0-9a-f]{1,16})"
 
-_PANIC: Final = re.compile(_BEGIN + rb"Kernel panic - not syncing: (" + _REST + rb")", re.MULTILINE)
+PANIC_WORDS: Final = b"Kernel panic - not syncing: "
+"""What a panic begins with, on the console and in RAM."""
+_PANIC: Final = re.compile(_BEGIN + PANIC_WORDS + rb"(" + _REST + rb")", re.MULTILINE)
 END_OF_PANIC: Final = re.compile(_BEGIN + rb"---\[ end Kernel panic", re.MULTILINE)
 """What a kernel that stays after its panic prints last."""
 DIED: Final = (
@@ -280,7 +282,7 @@ def _every(pattern: re.Pattern[bytes], text: bytes) -> Iterator[re.Match[bytes]]
 
 
 _WORDS: Final = {
-    _PANIC: b"Kernel panic - not syncing: ",
+    _PANIC: PANIC_WORDS,
     _DIED: b" [#",
     _ORDERLY: b"reboot: ",
     _BANNER: b"Linux version ",

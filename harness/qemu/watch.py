@@ -288,7 +288,7 @@ class Watch:
         A kernel stores its panic before it prints it: a guest stopped in between would end
         elsewhere each time.
         """
-        panicked = self._ram is not None and kernellog.panic(logbuffer.read(self._ram)) is not None
+        panicked = self._ram is not None and _panicked(self._ram)
         seen_before, self._panic_in_log = self._panic_in_log, panicked
         self._log_after = quiet_cpu + _PRINTING if panicked else 2 * self._log_after
         return panicked and seen_before
@@ -353,6 +353,13 @@ def _awaited(marker: bytes | None, kill_at: bytes | None) -> dict[Sign, Any]:
     return awaited | {
         sign: kernellog.shown(text) for sign, text in texts.items() if text is not None
     }
+
+
+def _panicked(ram: GuestMemory) -> bool:
+    """Whether the log buffer has a panic: it is only read where its words are."""
+    if not logbuffer.holds(ram, kernellog.PANIC_WORDS):
+        return False
+    return kernellog.panic(logbuffer.read(ram)) is not None
 
 
 def _or_console_limit(end: End, console: ConsoleFile) -> End:

@@ -12,7 +12,7 @@ import pytest
 
 from bootproof.harness.guest import logbuffer
 from bootproof.loader.address import GIB, MIB
-from bootproof.loader.memory import GuestMemory
+from bootproof.loader.memory import CHEAP_READ, GuestMemory
 
 # 4096 descriptors: CONFIG_LOG_BUF_SHIFT=17; as 32-bit numbers up to Linux 6.12, later in 62 bits.
 FIRST = 0xFFFFF000
@@ -57,6 +57,16 @@ def test_text_without_a_level_and_text_that_repeats(memory: GuestMemory) -> None
     blocks += [block(FIRST + 3, b"a\nb"), block(FIRST + 4, b""), block(FIRST + 5, b"12")]
     memory.write(GIB, b"".join(blocks))
     assert lines(memory) == [b"some text", b"x", b"papa", b"a", b"b", b"", b"12"]
+
+
+@pytest.mark.parametrize("address", [GIB, GIB + 0x1238, GIB + CHEAP_READ - 12, GIB + SIZE - 16])
+def test_words_that_only_a_format_has_are_in_no_record(address: int, memory: GuestMemory) -> None:
+    assert not logbuffer.holds(memory, b"words: ")
+    memory.write(GIB + 0x5000, b"\x010words: %s\n\0")
+    memory.write(GIB + 3 * CHEAP_READ - 11, b"\x010words: %s\n\0")
+    assert not logbuffer.holds(memory, b"words: ")
+    memory.write(address, b"words: real\n\0")
+    assert logbuffer.holds(memory, b"words: ")
 
 
 @pytest.mark.parametrize("first", [FIRST, FIRST_62])

@@ -165,5 +165,6 @@ def test_a_panic_may_still_be_on_its_way_to_the_console(
     """The log buffer has it first: a guest stopped in between ends elsewhere each time."""
     left = list(logs)
     monkeypatch.setattr(logbuffer, "read", lambda _ram: left.pop(0))
+    monkeypatch.setattr(logbuffer, "holds", lambda *_: True)
     with watching(["true"], tmp_path) as (watch, _):
         assert [watch.panicked_unheard(1.0) for _ in logs] == ends
