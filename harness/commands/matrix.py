@@ -120,6 +120,12 @@ def _add_ways(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=PATH",
         help="runs all cases, or those that name it (repeatable)",
     )
+    _add_outputs(how)
+    words.add_threshold(how)
+    bisect_options.add(parser)
+
+
+def _add_outputs(how: argparse._ArgumentGroup) -> None:
     how.add_argument(
         "--out",
         type=words.path,
@@ -138,8 +144,6 @@ def _add_ways(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--baseline", type=words.path, metavar="FILE", help="compare with an earlier results.json"
     )
-    words.add_threshold(how)
-    bisect_options.add(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -112,7 +112,7 @@ def _firmware(arch: Arch, firmware: Firmware) -> Component:
     places = [Path(folder) / firmware.file for folder in binary.data_directories(qemu.path)]
     here = next((place for place in places if place.is_file()), None)
     if here is not None:
-        return Component(name, State.OK, detail=str(here))
+        return Component(name, State.OK, detail=str(here.parent.resolve() / here.name))
     detail = f"{qemu.path} has no {firmware.file} in {places[0].parent if places else 'its data'}"
     if variable := os.environ.get(binary.variable_of(arch.name)):
         remedy = f"give {variable} that file, or correct {binary.variable_of(arch.name)}"
