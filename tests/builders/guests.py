@@ -51,7 +51,7 @@ from bootproof.loader.protocols.linux64 import identity_map
 
 MEMORY = 16 * MIB
 # Small enough that a guest which does nothing more is given up within about a second.
-BUDGET = Budget(parked_cpu_seconds=0.3, parked_looks=4, quiet_instructions=20_000_000)
+BUDGET = Budget(parked_cpu_seconds=0.1, parked_looks=4, quiet_instructions=20_000_000)
 PAGE_TABLES = 0x9000
 TEXT_DISTANCE = 0x10000  # the program's strings, behind its code
 PSCI_SYSTEM_OFF, PSCI_SYSTEM_RESET = 0x84000008, 0x84000009

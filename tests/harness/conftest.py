@@ -11,7 +11,7 @@ import pytest
 
 from bootproof.harness import prepare
 from bootproof.harness.inputs import images
-from bootproof.harness.qemu import session, watch, watchdog
+from bootproof.harness.qemu import monitor, session, watch, watchdog
 from bootproof.harness.qemu.binary import find_qemu
 
 
@@ -43,7 +43,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A QEMU that stays silent, stopped, or busy is given up after a second, as later as always."""
     for module in (session, watch):
         monkeypatch.setattr(module, "EXIT_SECONDS", 0.5)
-    monkeypatch.setattr(watchdog, "LOOK_SECONDS", 0.1)
+    for module in (monitor, watchdog):
+        monkeypatch.setattr(module, "LOOK_SECONDS", 0.1)
     monkeypatch.setattr(watchdog, "_ANSWER_CPU_SECONDS", 1.0)
 
 

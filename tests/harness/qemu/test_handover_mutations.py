@@ -52,7 +52,7 @@ MEMORY: Final = 64 * MIB
 X86_ENTRY: Final = 16 * MIB
 ENTRIES: Final = {"arm64": GIB + 16 * MIB, "riscv64": 2 * GIB + 16 * MIB}
 OUTSIDE: Final = 0x7000_0000  # no RAM there on any machine
-BUDGET: Final = Budget(parked_cpu_seconds=0.3, entry_cpu_seconds=1.0)
+BUDGET: Final = Budget(parked_cpu_seconds=0.1, entry_cpu_seconds=1.0)
 
 READ_ONLY: Final = 0xC091
 
