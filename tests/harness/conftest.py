@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from bootproof.harness import prepare
+from bootproof.harness import cli, prepare
 from bootproof.harness.inputs import images
 from bootproof.harness.qemu import monitor, session, watch, watchdog
 from bootproof.harness.qemu.binary import find_qemu
+
+Matrix = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -59,3 +61,24 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     yield
     for cache in caches:
         cache.cache_clear()
+
+
+@pytest.fixture
+def matrix_here(
+    offline: None, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Matrix:
+    """Runs `bootproof matrix` in this process, since a Python of its own takes half a CPU second;
+    nothing is fetched.
+    """
+    monkeypatch.setattr("bootproof.harness.suite.matrix.fetch_for", lambda cases: None)
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        capfd.readouterr()
+        try:
+            code = cli.main(["matrix", *words])
+        except SystemExit as end:  # argparse
+            assert isinstance(end.code, int), end.code
+            code = end.code
+        return subprocess.CompletedProcess(words, code, *capfd.readouterr())
+
+    return run

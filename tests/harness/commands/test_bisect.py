@@ -25,10 +25,10 @@ from tests.builders.processes import (
     LOAD,
     bootproof,
     environment,
-    python,
     vmlinux,
     vmlinux_with_text,
 )
+from tests.harness.conftest import Matrix
 
 OPTIONS = ("--protocol", "linux64", "--memory", "32M")
 GOOD = vmlinux(X86Program(LOAD).say_initrd().reset())
@@ -163,27 +163,14 @@ def test_options_of_a_bisection_alone(capsys: pytest.CaptureFixture[str]) -> Non
     assert "--same-as: only with --bisect" in capsys.readouterr().err
 
 
-MATRIX = """
-import sys
-from bootproof.harness import cli
-from bootproof.harness.inputs import images
-from bootproof.harness.suite import matrix
-
-images.busybox = lambda arch: b"no busybox"
-matrix.fetch_for = lambda cases: None
-sys.exit(cli.main(["matrix", "--bisect", "-k", "linux64-none", *sys.argv[1:]]))
-"""
-
-
-def test_matrix(tmp_path: Path) -> None:
+def test_matrix(tmp_path: Path, matrix_here: Matrix) -> None:
     """A case that fails is bad; what an earlier commit left in the same place is nothing."""
     kernel, out = tmp_path / "vmlinux", tmp_path / "out"
+    chosen = ("--bisect", "-k", "linux64-none", f"--kernel={kernel}", f"--out={out}")
 
     def code(what: bytes, *words: str | Path) -> int:
         kernel.write_bytes(what)
-        environ = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-        words = ("-c", MATRIX, "--kernel", kernel, "--out", out, *words)
-        done = python(*words, cwd=tmp_path, env=environ)
+        done = matrix_here(*chosen, *map(str, words))
         assert "Traceback" not in done.stderr
         return done.returncode
 

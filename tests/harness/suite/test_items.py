@@ -9,6 +9,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from bootproof.harness.cases import select
 from tests.builders.guests import X86Program
 from tests.builders.processes import CLI, LOAD, python, vmlinux
+from tests.harness.conftest import Matrix
 
 PATCH = "from bootproof.harness.inputs import images\nimages.busybox = lambda arch: b'no busybox'\n"
 SCENARIOS = """
@@ -68,17 +70,25 @@ def run(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return python("-m", "pytest", "-q", *plugins, *options, cwd=directory, path=[directory])
 
 
-def collected(directory: Path, *options: str) -> list[str]:
-    """The ids of what pytest finds there; in this process, since nothing is started."""
-    out, modules = io.StringIO(), dict(sys.modules)
-    words = ["-q", "-p", "bootproof.harness.plugin", "--capture=no", "--collect-only", *options]
+def here(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """The same in this process, where no guest is started."""
+    out, err, modules = io.StringIO(), io.StringIO(), dict(sys.modules)
+    words = ["-q", "-p", "bootproof.harness.plugin", "--capture=no", *options]
+    to_us = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
     try:
-        with contextlib.chdir(directory), contextlib.redirect_stdout(out):
-            assert pytest.main(words) == pytest.ExitCode.OK
+        with contextlib.chdir(directory), to_us[0], to_us[1]:
+            code = pytest.main(words)
     finally:
         for name in sys.modules.keys() - modules.keys():  # of the tests there
             del sys.modules[name]
-    return [line for line in out.getvalue().splitlines() if "::" in line]
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+
+def collected(directory: Path, *options: str) -> list[str]:
+    """The ids of what pytest finds there."""
+    done = here(directory, "--collect-only", *options)
+    assert done.returncode == pytest.ExitCode.OK
+    return [line for line in done.stdout.splitlines() if "::" in line]
 
 
 def test_a_file_that_nobody_names_is_not_opened(suite: Path) -> None:
@@ -143,7 +153,7 @@ def test_every_test_is_in_exactly_one_shard(suite: Path) -> None:
     ],
 )
 def test_options_that_mean_nothing(option: str, said: str | None, suite: Path) -> None:
-    done = run(suite, "my.toml", "--bootproof=shard=1/1", option, "--collect-only")
+    done = here(suite, "my.toml", "--bootproof=shard=1/1", option, "--collect-only")
     assert done.returncode == 4
     assert (said or "gone.json: No such file or directory") in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
@@ -152,7 +162,7 @@ def test_options_that_mean_nothing(option: str, said: str | None, suite: Path) -
 def test_two_files_with_the_same_case(suite: Path) -> None:
     """Their run directories would be one."""
     (suite / "again.toml").write_text(SCENARIOS)
-    done = run(suite, "my.toml", "again.toml", "--collect-only")
+    done = here(suite, "my.toml", "again.toml", "--collect-only")
     assert done.returncode == 4
     both = f"{suite / 'again.toml'} and of {suite / 'my.toml'}"
     said = f"x86_64-vmlinux-elf-linux64-none: is a case of {both}; give one of them a label"
@@ -160,7 +170,7 @@ def test_two_files_with_the_same_case(suite: Path) -> None:
 
 
 def test_a_broken_file_is_one_line(suite: Path) -> None:
-    done = run(suite, "broken.toml")
+    done = here(suite, "broken.toml")
     assert done.returncode == 2
     assert "broken.toml: is no TOML: " in done.stdout
     assert "Traceback" not in done.stdout
@@ -172,66 +182,58 @@ def test_cases_run_and_what_failed_runs_again(suite: Path) -> None:
     assert "1 failed, 2 passed" in done.stdout
     assert "cpu-reset instead of booted" in done.stdout
     assert "reproduce: make boot -k 'boots[x86_64-vmlinux-elf-linux64-+0]'" in done.stdout
-    again = run(suite, "my.toml", "--lf", "--collect-only")
-    assert [line for line in again.stdout.splitlines() if "::" in line] == IDS[2:]
+    assert collected(suite, "my.toml", "--lf") == IDS[2:]
 
 
 def test_environment_that_is_wrong_is_one_line(suite: Path) -> None:
     (suite / "vmlinux").unlink()
-    done = run(suite, IDS[0])
+    done = here(suite, IDS[0])
     assert done.returncode == 1
     assert f"x86_64-vmlinux-elf-linux64-none: {suite}/vmlinux: no such file" in done.stdout
     assert "Traceback" not in done.stdout and "Error\n" not in done.stdout
 
 
-MATRIX = """
-import sys
-import patch
-from bootproof.harness import cli
-from bootproof.harness.suite import matrix
-matrix.fetch_for = lambda cases: None
-sys.exit(cli.main(["matrix", "--out", "out", "-n", "1", *sys.argv[1:]]))
-"""
+@pytest.fixture
+def matrix(suite: Path, matrix_here: Matrix, monkeypatch: pytest.MonkeyPatch) -> Matrix:
+    """The command, in the directory of the suite."""
+    monkeypatch.chdir(suite)
+    return partial(matrix_here, "--out", "out", "-n", "1")
 
 
-def matrix(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return python("-c", MATRIX, *options, cwd=directory, path=[directory])
-
-
-def test_the_command_runs_the_users_file_and_nothing_beside_it(suite: Path) -> None:
+def test_the_command_runs_the_users_file_and_nothing_beside_it(suite: Path, matrix: Matrix) -> None:
     (suite / "conftest.py").write_text("raise SystemExit('executed')")
     (suite / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
-    done = matrix(suite, "--scenarios", "my.toml", "-k", "resets")
+    done = matrix("--scenarios", "my.toml", "-k", "resets")
     assert (done.returncode, done.stderr) == (0, "")
     assert "2 of 2 cases as expected" in done.stdout
     rows = json.loads((suite / "out" / "results.json").read_text())["cases"]
     assert sorted(row["verdict"] for row in rows) == ["cpu-reset", "load-refused"]
     costs = ["--scenarios", "my.toml", "--costs", "out/results.json", "--list"]
-    shown = [matrix(suite, *costs, "--shard", shard).stdout for shard in ("1/2", "2/2")]
+    shown = [matrix(*costs, "--shard", shard).stdout for shard in ("1/2", "2/2")]
     counts = sorted(text.splitlines()[-2] for text in shown)
     assert counts == ["1 case, 0 tests", "2 cases, 0 tests"]
     costs_file = suite / "out" / "results.json"
     assert select.read_costs(costs_file).keys() == {"x86_64-vmlinux-elf-linux64-none"}
 
 
-def test_the_command_says_how_to_repeat_a_case_and_does(suite: Path) -> None:
-    done = matrix(suite, "--scenarios", "my.toml", "--offset", "0")
+def test_the_command_says_how_to_repeat_a_case_and_does(matrix: Matrix) -> None:
+    done = matrix("--scenarios", "my.toml", "--offset", "0")
     assert done.returncode == 1
     assert "reproduce: ./bootproof matrix --scenarios my.toml -k 'boots[" in done.stdout
-    again = matrix(suite, "--scenarios", "my.toml", "--lf", "--list")
+    again = matrix("--scenarios", "my.toml", "--lf", "--list")
     assert "1 case, 0 tests" in again.stdout
 
 
-def test_another_qemu_is_given_by_the_user_alone(suite: Path) -> None:
+def test_another_qemu_is_given_by_the_user_alone(suite: Path, matrix: Matrix) -> None:
     """The file only has its name."""
     path = suite / "my.toml"
     path.write_text(SCENARIOS.replace("[defaults]", '[defaults]\nqemu = "other"'))
-    refused = matrix(suite, "--scenarios", "my.toml", "-k", "resets")
+    refused = matrix("--scenarios", "my.toml", "-k", "resets")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "needs a QEMU; name it with --qemu other=PATH" in refused.stderr
     binary = suite / "qemu-of-mine"
     binary.symlink_to(str(shutil.which("qemu-system-x86_64")))
-    done = matrix(suite, "--scenarios", "my.toml", "-k", "resets", "--qemu", f"other={binary}")
+    done = matrix("--scenarios", "my.toml", "-k", "resets", "--qemu", f"other={binary}")
     assert (done.returncode, done.stderr) == (0, "")
     result = suite / "out" / "x86_64-vmlinux-elf-linux64-none-other" / "result.json"
     assert json.loads(result.read_text())["machine"]["qemu"].startswith("qemu-of-mine ")
@@ -253,8 +255,10 @@ SHARD = ["--scenarios", "my.toml", "--shard", "1/2"]
         ([*SHARD, "--threshold", "1%"], "--threshold: is of a comparison: give --baseline"),
     ],
 )
-def test_the_command_refuses_in_one_line(options: list[str], said: str, suite: Path) -> None:
-    done = matrix(suite, *options)
+def test_the_command_refuses_in_one_line(
+    options: list[str], said: str, suite: Path, matrix: Matrix
+) -> None:
+    done = matrix(*options)
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr and done.stderr.count("\n") == 1
     assert not (suite / "out").exists()

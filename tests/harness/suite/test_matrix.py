@@ -22,7 +22,8 @@ from bootproof.harness.suite.options import Keep, MatrixOptions
 from tests import ROOT
 from tests.builders import images as builder
 from tests.builders.guests import X86Program
-from tests.builders.processes import CLI, LOAD, python, vmlinux
+from tests.builders.processes import LOAD, python, vmlinux
+from tests.harness.conftest import Matrix
 
 CONFTEST = """
 from bootproof.harness.inputs import images
@@ -147,8 +148,8 @@ def test_exit_codes(pytests: int, ours: int, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("expression", "code"), [("pvh and (", 2), ("no such case", 2), ("linux64-none", 0)]
 )
-def test_selection(expression: str, code: int) -> None:
-    done = python(*CLI, "matrix", "--list", "-k", expression)
+def test_selection(expression: str, code: int, matrix_here: Matrix) -> None:
+    done = matrix_here("--list", "-k", expression)
     assert done.returncode == code
     assert "Traceback" not in done.stdout + done.stderr
 
@@ -164,41 +165,44 @@ protocol = "linux64"
 """
 
 
-def one_line_of(directory: Path, *words: str, **variables: str) -> str:
+def one_line_of(directory: Path, matrix: Matrix, *words: str) -> str:
     """What `bootproof matrix` says of a mistake, with a kernel that would run."""
     (directory / "vmlinux").write_bytes(builder.elf(builder.load(16 << 20, b"\xf4")))
     (directory / "claims.toml").write_text(CLAIMS)
-    scenarios = f"--scenarios={directory}/claims.toml"
-    done = python(*CLI, "matrix", scenarios, *words, env=variables)
+    done = matrix(f"--scenarios={directory}/claims.toml", *words)
     assert done.returncode == 2
     (line,) = (line for line in done.stderr.splitlines() if line)
     assert "case" not in done.stdout.replace("no case", "")
     return line
 
 
-def test_a_directory_that_is_none_is_refused_before_anything_runs(tmp_path: Path) -> None:
+def test_a_directory_that_is_none_is_refused_before_anything_runs(
+    tmp_path: Path, matrix_here: Matrix
+) -> None:
     for name, why in (("vmlinux", "is no directory (--out)"), ("vmlinux/out", "Not a directory")):
-        assert one_line_of(tmp_path, f"--out={tmp_path}/{name}") == (
+        assert one_line_of(tmp_path, matrix_here, f"--out={tmp_path}/{name}") == (
             f"bootproof: {tmp_path}/{name}: {why}"
         )
 
 
-def test_no_emulator_is_said_once_and_before_anything_runs(tmp_path: Path) -> None:
-    words = (f"--out={tmp_path}/out",)
-    said = one_line_of(tmp_path, *words, BOOTPROOF_QEMU_X86_64="none")
+def test_no_emulator_is_said_once_and_before_anything_runs(
+    tmp_path: Path, matrix_here: Matrix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BOOTPROOF_QEMU_X86_64", "none")
+    said = one_line_of(tmp_path, matrix_here, f"--out={tmp_path}/out")
     assert said == "ERROR: QEMU for x86_64 is switched off by BOOTPROOF_QEMU_X86_64=none"
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".pytest_cache"]
 
 
-def test_nothing_selected_is_said(tmp_path: Path) -> None:
-    said = one_line_of(tmp_path, f"--out={tmp_path}/out", "-k", "absent")
+def test_nothing_selected_is_said(tmp_path: Path, matrix_here: Matrix) -> None:
+    said = one_line_of(tmp_path, matrix_here, f"--out={tmp_path}/out", "-k", "absent")
     assert said == "bootproof: no case is selected; `bootproof matrix --list` shows what there is"
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
-def test_a_shard_that_is_empty_is_said(jobs: str, tmp_path: Path) -> None:
+def test_a_shard_that_is_empty_is_said(jobs: str, tmp_path: Path, matrix_here: Matrix) -> None:
     words = (f"--out={tmp_path}/out", "-n", jobs, "--shard")
-    of_200 = [one_line_of(tmp_path, *words, f"{number}/200") for number in (100, 101)]
+    of_200 = [one_line_of(tmp_path, matrix_here, *words, f"{number}/200") for number in (100, 101)]
     assert of_200 == [
         f"ERROR: --shard {number}/200: is empty: there is 1 case for 200 shards; make at most 1"
         for number in (100, 101)
