@@ -93,8 +93,8 @@ def test_what_is_not_seen_in_time(talk: Talk) -> None:
 def test_a_guest_that_waits_by_looking_is_waited_for(talk: Talk) -> None:
     """It loops in place, and is not stuck: a word would make it go on."""
     with talk(guest().echo()) as running:
-        with pytest.raises(DialogueError, match="was not seen in 4 s; it said nothing"):
-            running.expect("x", 4)
+        with pytest.raises(DialogueError, match="was not seen in 2 s; it said nothing"):
+            running.expect("x", 2)
         running.send("x", 30)
         running.expect("x", 30)
 

@@ -226,7 +226,7 @@ def test_busy_without_output(arch: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arch", ARCHES)
 def test_endless_printing_uses_up_the_budget(arch: str, tmp_path: Path) -> None:
-    small = Budget(instructions=100_000)
+    small = Budget(instructions=30_000)
     outcome = boot(program(arch).say_for_ever(b"again and again\n"), tmp_path, budget=small)
     assert ended(outcome) == (Verdict.OVER_BUDGET, End.BUDGET)
     assert outcome.judgement.reason.startswith("still going at 0x")
@@ -234,7 +234,7 @@ def test_endless_printing_uses_up_the_budget(arch: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arch", ARCHES)
 def test_endless_printing_reaches_the_console_limit(arch: str, tmp_path: Path) -> None:
-    small = Budget(console_bytes=10_000, cpu_seconds=10)
+    small = Budget(console_bytes=4_000, cpu_seconds=10)
     outcome = boot(program(arch).say_for_ever(b"again and again\n"), tmp_path, budget=small)
     assert ended(outcome) == (Verdict.CONSOLE_LIMIT, End.CONSOLE_LIMIT)
     assert (tmp_path / "console.log").stat().st_size < 10 * MIB

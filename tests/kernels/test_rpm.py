@@ -86,7 +86,8 @@ FAR = header_of({}) + header_of({1125: "gzip"}).replace(
     struct.pack(">III", 1125, 6, 0), struct.pack(">III", 1125, 6, 999)
 )
 WHOLE = rpm_of({PLACE: KERNEL}, "gzip")
-BIG_WINDOW = lzma.compress(b"x", filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 30}])
+FILTER = {"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 30}
+BIG_WINDOW = lzma.compress(b"x", filters=[FILTER])
 
 
 @pytest.mark.parametrize(
