@@ -82,6 +82,7 @@ def test_guest_that_does_not_follow_the_log(tmp_path: Path) -> None:
         file.write(code.code)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(playback, "_STILL_CPU_SECONDS", 0.5)
+        patch.setattr(playback, "_STILL_LOOKS", 5)
         try:
             assert replay.run(tmp_path / "run") == 1
         except UserError as error:
