@@ -6,7 +6,6 @@ All architecture names, ours and Debian's, are data of the file.
 
 from __future__ import annotations
 
-import difflib
 import enum
 import functools
 import re
@@ -93,6 +92,8 @@ class Catalog:
         raise UnknownKernel(f'no busybox for "{arch}" in the catalogue')
 
     def _advice(self, name: str) -> str:
+        import difflib  # for what is wrong
+
         lowered = name.lower()
         rolling = re.sub(r"^\d+\.\d+(\.\d+)?-", "newest-", lowered)
         near = [rolling] if rolling in self.entries else []

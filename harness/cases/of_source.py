@@ -6,19 +6,21 @@ Architecture and format come from the file itself.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.cases import schema
 from bootproof.harness.errors import UserError
-from bootproof.harness.inputs import images, kernel_check
+from bootproof.harness.inputs import images
 from bootproof.harness.inputs.images import KernelFile
-from bootproof.harness.inputs.kernel_check import Checked
 from bootproof.kernels.sources import Source
 from bootproof.loader.formats import Format
 from bootproof.loader.identify import identify
 from bootproof.loader.protocols.table import AUTO, PVH
+
+if TYPE_CHECKING:
+    from bootproof.harness.inputs.kernel_check import Checked
 
 _ASKED: Final = tuple(entry for entry in schema.CASE if entry.name != "kernel")
 
@@ -26,6 +28,9 @@ _ASKED: Final = tuple(entry for entry in schema.CASE if entry.name != "kernel")
 def case(source: Source, words: Mapping[str, Any], *, must_prove: bool) -> Case:
     """As bootproof.harness.cases.from_kernel; only the names of the words are known to be right."""
     file = images.opened(source)
+    images.contained(file)
+    from bootproof.harness.inputs import kernel_check  # not for what is no kernel
+
     found = kernel_check.check(file, words.get("machine"))
     unprovable = found.problem if must_prove and not words.get("unsafe") else None
     if unprovable is not None and found.arch not in ARCHES:

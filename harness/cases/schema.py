@@ -9,7 +9,6 @@ here runs or opens what it reads.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import enum
 import re
 import types
@@ -307,6 +306,8 @@ def described(value: Any) -> str:
 
 def unknown(what: str, word: str, known: Iterable[str]) -> str:
     """Why a word is wrong, with the nearest right one, or all of them."""
+    import difflib  # for what is wrong
+
     names = sorted(known)
     near = difflib.get_close_matches(word, names, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"

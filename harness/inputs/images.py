@@ -138,6 +138,22 @@ _MOST_DTB: Final = 2 << 20  # booting.rst of arm64: what kernels map of one
 
 
 @functools.cache
+def contained(kernel: KernelFile) -> tuple[Format, str | None]:
+    """The format of the kernel in a file, packed or not, and its architecture, where it says so.
+
+    Raises LoaderError when there is none.
+    """
+    with kernel.open() as source:
+        found = identify(source)
+        if found.format.loadable:
+            return found.format, found.arch
+        from bootproof.loader.unpack import unpack_fully
+
+        inner = unpack_fully(source)
+    return inner.format, inner.arch
+
+
+@functools.cache
 def in_format(kernel: KernelFile, format_: str) -> KernelFile:
     """`kernel` as "elf", "bzimage" or "image"; unpacked when it is packed.
 

@@ -48,14 +48,7 @@ def check(file: KernelFile, board: str | None = None) -> Checked:
 
     Raises LoaderError when it is none.
     """
-    with file.open() as source:
-        found = identify(source)
-        if not found.format.loadable:
-            from bootproof.loader.unpack import unpack_fully
-
-            inner = unpack_fully(source)
-            return _checked(file, inner.format, inner.arch, board)
-    return _checked(file, found.format, found.arch, board)
+    return _checked(file, *images.contained(file), board)
 
 
 def refuse_unprovable(file: KernelFile, board: str | None = None) -> Checked:
