@@ -44,8 +44,7 @@ def render(inspection: Inspection) -> str:
     table.add_column(overflow="fold")
     for label, value in _rows(inspection):
         table.add_row(Text(f"  {label}"), Text(one_line(value)))
-    text = rendered(Text(one_line(inspection.file)), table)
-    return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+    return rendered(Text(one_line(inspection.file)), table)
 
 
 def _rows(inspection: Inspection) -> Iterator[Row]:

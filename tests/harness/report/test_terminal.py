@@ -93,3 +93,12 @@ def test_what_cannot_be_told_is_no_failure() -> None:
     assert "✗ inconclusive 1.2s (cannot be told)" in terminal.grid(builder.run(unknown))
     assert "inconclusive 1.2 s" in step_summary.render(builder.run(unknown)).replace("\\", "")
     assert "✗ **cannot be told**" in step_summary.render(builder.run(unknown))
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_no_line_ends_in_blanks(colour: bool) -> None:
+    """They would be lines of their own on a terminal that is narrower than the table."""
+    told = terminal.grid(builder.mixed(), colour=colour)
+    assert colour == ("\x1b[" in told)
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in told.splitlines()]
+    assert [line for line in lines if line.endswith(" ")] == []
