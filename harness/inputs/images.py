@@ -240,8 +240,18 @@ def _unpack(packed: KernelFile, target: Path) -> None:
 
 def derive(kernel: KernelFile, what: str, write: Callable[[Path], None]) -> KernelFile:
     """What is made of a kernel, out of the cache if it is there and as it was made."""
+
+    def written(path: Path) -> None:
+        write(path)
+        _keep_bound.cache_clear()
+
     cache = Cache(default_cache_dir())
-    made = cache.file(kernel.sha256, what, write, room=DERIVED)
+    made = cache.file(kernel.sha256, what, written, room=DERIVED)
     held = content.of_cached(made)
-    pruning.prune(cache.root / DERIVED, cache_limit.limit())
+    _keep_bound(cache.root / DERIVED, cache_limit.limit())
     return KernelFile(kernel.name, made.path, kernel.sha256, held)
+
+
+@functools.cache  # once a run, and again when something was made: it looks at all that is there
+def _keep_bound(room: Path, limit: int) -> None:
+    pruning.prune(room, limit)

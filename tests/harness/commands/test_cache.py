@@ -11,6 +11,7 @@ import pytest
 from bootproof.harness import cli
 from bootproof.harness.errors import UserError
 from bootproof.harness.inputs import images
+from bootproof.kernels import pruning
 from bootproof.kernels.cache import DERIVED
 from tests.builders import packings
 
@@ -89,6 +90,18 @@ def test_every_run_keeps_the_bound(
     made = images.in_format(kernel, "elf")
     assert rooms(cache)[DERIVED] == [made.path.parent.name]
     assert len(rooms(cache)["files"]) == 3
+
+
+def test_who_makes_nothing_looks_at_the_cache_once(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Path] = []
+    monkeypatch.setattr(pruning, "prune", lambda room, _limit: looked.append(room))
+    (tmp_path / "vmlinux").write_bytes(packings.elf(4096))
+    kernel = images.kernel_file(str(tmp_path / "vmlinux"))
+    for what in ("first", "first", "first", "second", "second"):
+        images.derive(kernel, what, lambda path: path.touch())
+    assert looked == [cache / DERIVED] * 2
 
 
 def test_bound_that_is_none(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
