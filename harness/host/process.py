@@ -103,7 +103,16 @@ class QemuProcess:
         """Whether it is gone. Raises KeyboardInterrupt when all of them are being ended."""
         if RUNNING.ending:
             raise KeyboardInterrupt
+        self._note_last_cpu_seconds()
         return self._process.poll() is not None
+
+    def _note_last_cpu_seconds(self) -> None:
+        """What it has used in all is known from its end until it is waited for."""
+        if self._process.returncode is None:
+            flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            with contextlib.suppress(ChildProcessError):  # who killed it has waited for it, too
+                if os.waitid(os.P_PID, self.pid, flags) is not None:
+                    self.cpu_seconds()
 
     @property
     def exit_code(self) -> int | None:
@@ -168,6 +177,7 @@ class QemuProcess:
         if self._process.poll() is None:
             with contextlib.suppress(OSError):  # a kernel, or a sandbox, without such descriptors
                 self._sleep_until_the_end(seconds)
+        self._note_last_cpu_seconds()
         try:
             code = self._process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:

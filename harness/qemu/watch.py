@@ -11,7 +11,7 @@ import contextlib
 import enum
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import pexpect
@@ -29,7 +29,7 @@ from bootproof.harness.terms import Budget, Observer, Usage
 from bootproof.loader.memory import GuestMemory
 
 POLL_SECONDS: Final = 0.05
-_TALKING_POLL_SECONDS: Final = 0.1  # of a guest that has just said something
+_SELDOM_SECONDS: Final = 0.2  # between looks at a guest that has only just said something
 EXIT_SECONDS: Final = 5.0  # for a QEMU that has said that it ends
 _LOG_AFTER: Final = 1.0  # CPU seconds without console output; then every time twice as many
 _PRINTING: Final = 0.3  # CPU seconds that a panic has to come from the log buffer to the console
@@ -230,11 +230,13 @@ class Watch:
             return End.LOCKED_UP
         quiet_cpu = used.cpu_seconds - self._quiet_since.cpu_seconds
         quiet = (used.instructions or 0) - (self._quiet_since.instructions or 0)
+        sampled = quiet_cpu > budget.sampled_after_cpu_seconds
+        self._poll_seconds = POLL_SECONDS if sampled or self._asleep else _SELDOM_SECONDS
         if (used.instructions or 0) > budget.instructions or used.cpu_seconds > budget.cpu_seconds:
             return End.BUDGET
         if quiet > budget.quiet_instructions or quiet_cpu > budget.quiet_cpu_seconds:
             return End.NO_PROGRESS
-        if quiet_cpu > budget.sampled_after_cpu_seconds:
+        if sampled:
             end = self._sampled(used.cpu_seconds)
             if end is not None:
                 return end
@@ -249,9 +251,7 @@ class Watch:
         return nothing_executed or self._asleep >= budget.parked_looks
 
     def _note_activity(self, before: Usage, used: Usage, asleep: bool) -> None:
-        talks = used.console_bytes > before.console_bytes
-        self._poll_seconds = _TALKING_POLL_SECONDS if talks else POLL_SECONDS
-        if talks:
+        if used.console_bytes > before.console_bytes:
             self._quiet_since = used
             self._log_after = _LOG_AFTER
             self._panic_in_log = False
@@ -307,7 +307,8 @@ class Watch:
         if self._process.ended():
             self._console.drain()
             end = End.QEMU_EXITED if end is End.NOT_ENTERED else end
-            return Ending(_or_console_limit(end, self._console), self._usage)
+            usage = replace(self._usage, cpu_seconds=self._process.cpu_seconds())
+            return Ending(_or_console_limit(end, self._console), usage)
         self._monitor.execute("stop")
         self._console.drain()
         self._usage = self._measure()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -141,6 +143,21 @@ def test_exit_code_and_the_last_words(directory: Path) -> None:
         assert said.endswith("xlast words") and len(said) == 16 << 10
         assert child.cpu_seconds() >= 0
         assert child.exit_code == 7
+
+
+@pytest.mark.parametrize("looks", [True, False])
+def test_all_that_it_used_is_known_at_its_end(directory: Path, looks: bool) -> None:
+    """Whoever finds it gone, and however long ago it was last asked for."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy = "sum(range(3_000_000)); sum(range(3_000_000))"
+    with QemuProcess([sys.executable, "-I", "-c", busy], directory) as process:
+        while looks and not process.ended():
+            threading.Event().wait(0.01)
+        assert process.wait(60) == 0
+        used = process.cpu_seconds()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    whole = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert used == pytest.approx(whole, abs=0.03)  # in hundredths, of either kind
 
 
 def test_wait_gives_up_on_a_process_that_goes_on(directory: Path) -> None:
