@@ -29,6 +29,7 @@ from bootproof.loader.memory import GuestMemory
 _STUB = "stub0.bin"
 _MERGE_GAP = 64 << 10  # a loader device costs more than reading this many zeros
 _MOST_DEVICES = 256  # beyond, the smallest gaps are filled with their zeros
+_SPARSE = 128 << 20  # bytes of an image that are copied without looking for zeros in them
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +157,19 @@ def guest_ram(memory: GuestMemory, banks: Banks, *, mapped: bool) -> GuestMemory
     ram = GuestMemory(banks)
     if mapped:
         try:
-            for extent in memory.nonzero_extents():
+            for extent in _copied(memory):
                 start = memory.file_offset(extent.start)
                 ram.write_file(extent.start, memory.fileno(), start, extent.size)
         except BaseException:
             ram.close()
             raise
     return ram
+
+
+def _copied(memory: GuestMemory) -> Iterator[Range]:
+    """What of the boot image there is to copy. Of what others wrote in full, zeros stay holes."""
+    size = sum(extent.size for extent in memory.data_extents())
+    return memory.data_extents() if size <= _SPARSE else memory.nonzero_extents()
 
 
 def _room(

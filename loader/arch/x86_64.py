@@ -16,7 +16,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Final, Self
 
 from bootproof.loader.address import GIB, Range, align_up
@@ -312,6 +312,7 @@ _SEGMENT_REGISTERS: Final = ("es", "cs", "ss", "ds", "fs", "gs")  # by MOV Sreg'
 _MSR_EFER: Final = 0xC0000080
 _RESET_CS_BASE: Final = 0xFFFF0000
 _STUB_SIZE: Final = 0x1000
+_ENTRIES: Final = 1 << 13  # of a descriptor table: a selector has 13 bits for its index
 # TCG checks no segment limit, so that the CPU reaches more than 64 KiB from its reset; absolute
 # addresses in 64-bit code are 32 bits wide and signed.
 _STUB_LIMIT: Final = 2 * GIB
@@ -488,9 +489,8 @@ class _Assembler:
         has no selector to load it by.
         """
         near = min(wanted, default=1)
-        free = (
-            i for i in sorted(range(1, 1 << 13), key=lambda i: abs(i - near)) if i not in wanted
-        )
+        around = chain.from_iterable((near - far, near + far) for far in range(1, _ENTRIES))
+        free = (i for i in chain((near,), around) if 0 < i < _ENTRIES and i not in wanted)
         code, data = next(free), next(free)
         nameless = dict.fromkeys(s for s in self._segments().values() if s.null)
         return (code, data), {segment: next(free) for segment in nameless}
