@@ -13,7 +13,7 @@ from typing import Final
 
 from bootproof.harness.arch.arch import Arch, Board, SerialPort
 from bootproof.harness.arch.dump import DumpFormat, FrameRecord, incomplete, values
-from bootproof.harness.arch.profiles import FAST
+from bootproof.harness.arch.profiles import fast
 from bootproof.harness.arch.zcu102 import ZCU102
 from bootproof.loader.address import GIB, MIB, Banks, Range
 from bootproof.loader.arch.aarch64 import Arm64Registers
@@ -109,7 +109,11 @@ AARCH64: Final = Arch(
     hypervisor_mode="EL2",
     system_ram=_system_ram,
     cmdline="panic=-1",
-    fast=FAST,
+    # No RAM set aside for DMA; a PCI bus without devices, the power button, the PMU.
+    fast=fast(
+        "cma=0",
+        *("gen_pci_driver_init", "pl061_gpio_driver_init", "armv8_pmu_driver_init"),
+    ),
     formats=(Format.IMAGE,),
     device_tree=True,
     image_says_place=True,

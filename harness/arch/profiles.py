@@ -20,11 +20,18 @@ _SKIPPED_INITCALLS: Final = (
     # All that makes Linux 6.1 parse its BTF; CUBIC goes with it, and TCP takes Reno.
     *("bpf_rstat_kfunc_init", "bpf_key_sig_kfuncs_init", "kfunc_init", "bpf_prog_test_run_init"),
     *("bpf_tcp_ca_kfunc_init", "cubictcp_register"),
+    # What only the kernel's own tests of BPF use.
+    "bpf_dummy_struct_ops_init",
+    # The integrity measurement of files, and a thread that samples which memory is in use.
+    *("init_ima", "damon_stat_init"),
 )
 # Self-tests, security modules, pages that are zeroed once more than needed, and write protection of
-# the kernel itself with its check. Not among them:
-# mitigations=off (patching code costs more than it saves), ftrace=off, apparmor=0 (save nothing).
-FAST: Final = (
-    "cryptomgr.notests security=none init_on_alloc=0 rodata=off"
-    f" initcall_blacklist={','.join(_SKIPPED_INITCALLS)}"
-)
+# the kernel itself with its check. Not among them: mitigations=off (patching code costs more than
+# it saves), ftrace=off, apparmor=0 (save nothing), quiet (the log is what tells of a boot that
+# fails), pci=off (x86 then leaves reserved ranges of the memory map out of its resources).
+_FAST: Final = "cryptomgr.notests lsm=none init_on_alloc=0 rodata=off"
+
+
+def fast(words: str, *initcalls: str) -> str:
+    """The words of the fast profile, with an architecture's own and the initcalls that it skips."""
+    return f"{_FAST} {words} initcall_blacklist={','.join((*_SKIPPED_INITCALLS, *initcalls))}"

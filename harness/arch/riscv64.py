@@ -12,7 +12,7 @@ from typing import Final
 
 from bootproof.harness.arch.arch import UART_8250, Arch, Board, Firmware, RealtimeQuirk
 from bootproof.harness.arch.dump import DumpFormat, FrameRecord, each_cpu, incomplete
-from bootproof.harness.arch.profiles import FAST
+from bootproof.harness.arch.profiles import fast
 from bootproof.loader.address import GIB, MIB, Banks, Range, align_down
 from bootproof.loader.arch.riscv64 import FIRMWARE, PRIVILEGE_M, PRIVILEGE_S, RiscvRegisters
 from bootproof.loader.formats import Format
@@ -124,7 +124,8 @@ RISCV64: Final = Arch(
     ),
     system_ram=_system_ram,
     cmdline="panic=-1",
-    fast=FAST,
+    # No RAM set aside for DMA; a PCI bus without devices.
+    fast=fast("cma=0", "gen_pci_driver_init"),
     formats=(Format.IMAGE,),
     device_tree=True,
     code_starts=(0x2000,),  # _text, behind the Image's header
