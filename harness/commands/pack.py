@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Final
 
+from bootproof.harness import places
 from bootproof.harness.commands import Command
 from bootproof.harness.exitcode import OK
 from bootproof.harness.text import safe
@@ -23,7 +25,8 @@ def _run(arguments: argparse.Namespace) -> int:
     out = arguments.out or directory.with_name(f"{directory.name}{pack.SUFFIX}")
     size = pack.pack(arguments.directory, out)
     told = safe(str(out))
-    print(f"packed    {told}: {size:,} bytes; replay it with: bootproof replay {told}")
+    replay = f"{places.COMMAND} replay {shlex.quote(told)}"
+    print(f"packed    {told}: {size:,} bytes; replay it with: {replay}")
     return OK
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Final
 
+from bootproof.harness import places
 from bootproof.harness.commands import Command
 from bootproof.harness.exitcode import OK
 from bootproof.harness.text import safe
@@ -21,7 +23,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     pack.unpack(arguments.file, arguments.out)
     out = safe(str(arguments.out))
-    print(f"unpacked  {out}; replay it with: bootproof replay {out}")
+    print(f"unpacked  {out}; replay it with: {places.COMMAND} replay {shlex.quote(out)}")
     return OK
 
 

@@ -33,6 +33,16 @@ def test_history(tmp_path: Path, capsys: Capture) -> None:
     page = (tmp_path / "history.html").read_text()
     assert page.count("<circle") == 3 and page.count('class="cross"') == 1
     assert "<script" not in page
+    assert "<p>900.0 M to 1,400.0 M instructions</p>" in page
+    assert "<p>no instructions counted</p>" in page  # of several CPUs some boots have none
+
+
+def test_a_count_that_stays_is_no_range(tmp_path: Path) -> None:
+    for day in (1, 2):
+        started = f"2026-02-0{day}T00:00:00Z"
+        builder.saved(tmp_path / str(day) / "results.json", builder.case(), started=started)
+    assert cli.main(["history", str(tmp_path)]) == 0
+    assert "<p>1,300.0 M instructions</p>" in (tmp_path / "history.html").read_text()
 
 
 def test_history_goes_on_with_the_next_version(tmp_path: Path, capsys: Capture) -> None:
