@@ -29,13 +29,14 @@ def _run(arguments: argparse.Namespace) -> int:
     """Writes our init as a cpio archive, and says what the kernel's command line needs for it."""
     from bootproof.harness import command_line, prepare
     from bootproof.harness.arch.table import ARCHES
-    from bootproof.harness.host.files import write_given
+    from bootproof.harness.host.files import refuse_foreign, write_given
     from bootproof.harness.qemu.machine import Machine
     from bootproof.loader.address import format_size
     from bootproof.loader.errors import one_line
 
     Machine.check_board(ARCHES[arguments.arch], arguments.machine)
     path = arguments.file
+    refuse_foreign(path, _OURS)  # before anything is fetched
     data = prepare.evidence_archive(arguments.arch, arguments.machine)
     write_given(path, data, _OURS)
     print(f"initramfs {one_line(str(path))}: {format_size(len(data))}, for {arguments.arch}")
