@@ -135,8 +135,11 @@ def unpack(path: Path, directory: Path) -> None:
         try:
             reader = zstandard.ZstdDecompressor(max_window_size=_WINDOW).stream_reader(raw)
             _unpack(_Archive(reader), draft / "run")
-        except (ValueError, zstandard.ZstdError) as error:
+        except ValueError as error:
             raise UserError(f"{path}: {printable(str(error).encode())}") from error
+        except zstandard.ZstdError as error:
+            told = f"is no pack of a run, or a damaged one ({error}); give what `pack` wrote"
+            raise UserError(f"{path}: {told}") from error
         except LoaderError as error:
             raise UserError(f"{path}: {error}") from error
         (draft / "run").rename(directory)
