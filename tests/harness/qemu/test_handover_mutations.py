@@ -516,8 +516,10 @@ def outcome_of(mutation: Mutation, directory: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_right_hand_over_has_no_finding(protocol: str, tmp_path: Path) -> None:
-    outcome = outcome_of(Mutation(protocol, "nothing", ""), tmp_path, pytest.MonkeyPatch())
+def test_a_right_hand_over_has_no_finding(
+    protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = outcome_of(Mutation(protocol, "nothing", ""), tmp_path, monkeypatch)
     probe = outcome.observation.probe
     assert probe is not None and probe.clean
     assert (probe.differences, probe.findings) == ((), ())
@@ -553,7 +555,7 @@ def test_a_32_bit_mode_is_no_exception_level() -> None:
     assert said["exception-level"] == "the CPU is in AArch32, not at EL1 or EL2"
 
 
-def test_other_selectors_are_tolerated(tmp_path: Path) -> None:
+def test_other_selectors_are_tolerated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The letter of boot.rst is broken, and kernels boot all the same: reported, not failed. The
     descriptor table has nothing at these selectors.
     """
@@ -563,7 +565,7 @@ def test_other_selectors_are_tolerated(tmp_path: Path) -> None:
         scene.change(cs=code, ds=data, es=data, fs=data, gs=data, ss=data)
 
     mutation = Mutation("linux64", "other selectors", "", other_selectors)
-    outcome = outcome_of(mutation, tmp_path, pytest.MonkeyPatch())
+    outcome = outcome_of(mutation, tmp_path, monkeypatch)
     probe = outcome.observation.probe
     assert probe is not None and probe.clean
     codes = ("cs-selector", "ds-selector", "es-selector", "ss-selector", "gdt")
