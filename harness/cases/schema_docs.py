@@ -39,7 +39,7 @@ def _options() -> str:
     """Which command has which key as an option."""
     heads = [f"`{name}{' --kernel' * (name == MATRIX)}`" for name in COMMANDS]
     rows = [
-        f"| `{option(entry.name)}` | "
+        f"| {', '.join(f'`{option(n)}`' for n in (entry.name, entry.key.alias) if n)} | "
         + " | ".join("✓" if name in entry.key.commands else "" for name in COMMANDS)
         + " |"
         for entry in CASE
