@@ -18,7 +18,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from unittest import mock
@@ -52,6 +52,10 @@ class Cost:
     instructions: int
     blocks: int | None
     flushes: int | None
+
+    def __str__(self) -> str:
+        translated = f"{self.blocks} blocks, {self.flushes} TLB flushes"
+        return f"{self.instructions:,} instructions, {translated}"
 
 
 def without_each(words: str) -> Iterator[tuple[str, str]]:
@@ -96,10 +100,11 @@ def cost(arch: str, kernel: str, cmdline: str) -> Cost:
     return Cost(count, *(map(int, translated.groups()) if translated else (None, None)))
 
 
-def _saved(without: int | None, whole: int | None) -> str:
+def _saved(without: int | None, whole: int | None, *, share: bool = True) -> str:
     if without is None or whole is None:
-        return f"{'-':>20}"
-    return f"{without - whole:12,} {100 * (without - whole) / whole:5.1f} %"
+        return f"{'-':>12}" + " " * 8 * share
+    saved = f"{without - whole:12,}"
+    return f"{saved} {100 * (without - whole) / whole:5.1f} %" if share else saved
 
 
 def measure(kernel: str) -> None:
@@ -108,11 +113,13 @@ def measure(kernel: str) -> None:
     default, fast = (ARCHES[arch].command_line(profile) for profile in PROFILES)
     plain, whole = cost(arch, kernel, default), cost(arch, kernel, fast)
     print(f"{kernel}: {whole}; with the default profile {plain}")
-    print(f"  {'without':32} {'instructions':>20} {'blocks':>20} {'TLB flushes':>20}")
+    print(f"  {'without':32} {'instructions':>20} {'blocks':>20} {'TLB flushes':>12}")
     for word, others in without_each(ARCHES[arch].fast):
         without = cost(arch, kernel, f"{default} {others}")
-        pairs = zip(astuple(without), astuple(whole), strict=True)
-        print(f"  {word:32}", *(_saved(*pair) for pair in pairs), flush=True)
+        instructions = _saved(without.instructions, whole.instructions)
+        blocks = _saved(without.blocks, whole.blocks)
+        flushes = _saved(without.flushes, whole.flushes, share=False)
+        print(f"  {word:32} {instructions} {blocks} {flushes}", flush=True)
 
 
 def main() -> None:
