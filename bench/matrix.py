@@ -45,7 +45,7 @@ _LINE: Final = re.compile(r"\[ *\d+/\d+\] (?P<rest>.*)")
 _TEST: Final = "::"  # in the name of a test function, and of no case
 _ID: Final = re.compile(r"  (\S+)  +\S|(?:.*/)?\S+\.py::(\S+)$")
 _QEMU: Final = "qemu-system"
-_OURS: Final = (sys.executable, "-P", "-m", "bootproof.harness.cli", "matrix")
+_OURS: Final = (ROOT / "bootproof", "matrix")
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -252,7 +252,7 @@ def common(checkouts: Sequence[Path], expression: str | None) -> tuple[str, int,
 def _listed(root: Path, expression: str | None) -> set[str]:
     """The ids of cases, as they stand in the names of tests, and the test functions of a matrix."""
     words = [] if expression is None else ["-k", expression]
-    command = [root / "bootproof", "matrix", *words, "--list"]
+    command: list[str | Path] = [root / "bootproof", "matrix", *words, "--list"]
     told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     matches = [match for line in told.splitlines() if (match := _ID.match(line))]
     return {f"[{match[1]}]" if match[1] else match[2] for match in matches}
