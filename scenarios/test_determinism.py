@@ -17,6 +17,7 @@ from bootproof.harness.case import Case
 from bootproof.harness.cases.kernels import default_kernels
 from bootproof.harness.commands.boot import difference
 from bootproof.harness.course import Outcome
+from bootproof.harness.host.together import together
 from bootproof.harness.prove import Proven, prove
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB
@@ -59,9 +60,8 @@ RunDirectory = Callable[[str], Path]
     ids=lambda case: case.id,
 )
 def test_the_same_boot_twice(case: Case, run_directory: RunDirectory) -> None:
-    first, second = (
-        prove(case, run_directory(f"{case.id}-{name}")) for name in ("first", "second")
-    )
+    one, other = (run_directory(f"{case.id}-{name}") for name in ("first", "second"))
+    first, second = together(lambda: prove(case, one), lambda: prove(case, other))
     assert first.verdict is Verdict.BOOTED, first.reason
     assert difference(_outcome(first), _outcome(second), case.smp) is None
 

@@ -1,6 +1,6 @@
 """One kernel booted our way and by QEMU's own -kernel, and what differs.
 
-Owns the order of the steps: prepare both, boot ours, boot the reference, compare, explain.
+Owns the order of the steps: prepare both, boot both, compare, explain.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from bootproof.harness.guest import kernellog
 from bootproof.harness.host import rundir
 from bootproof.harness.host.files import refuse_foreign, write_whole
 from bootproof.harness.host.rundir import DEVICES_DIRECTORY
+from bootproof.harness.host.together import together
 from bootproof.harness.prepare import Options, Prepared
 from bootproof.harness.prove import Proven, run_prepared
 from bootproof.loader import bootimage
@@ -82,11 +83,10 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Pair:
 
 
 def run_pair(pair: Pair) -> Comparison:
-    """Boots a prepared pair, one after the other, and explains the differences.
+    """Boots a prepared pair, both at once, and explains the differences.
 
     Leaves comparison.json beside the run directories. Raises UserError and LoaderError.
     """
-    ours = run_prepared(pair.case, pair.prepared, pair.ours)
     seen: list[MemoryAtEntry] = []
     findings: list[RuleFinding] = []
 
@@ -95,7 +95,11 @@ def run_pair(pair: Pair) -> Comparison:
         seen.append(memory_at_entry.look(pair.plan.protocol, registers, ram, file))
         findings.extend(_rules_of_reference(pair, registers, ram))
 
-    other = reference.run(pair.case, pair.plan, pair.prepared, pair.directory / REFERENCE, look)
+    there = pair.directory / REFERENCE
+    ours, other = together(
+        lambda: run_prepared(pair.case, pair.prepared, pair.ours),
+        lambda: reference.run(pair.case, pair.plan, pair.prepared, there, look),
+    )
     left = _ours(pair, ours)
     right = _boot(
         other.proven, pair.plan.protocol, other.registers, seen[0] if seen else MemoryAtEntry()

@@ -17,14 +17,13 @@ from typing import Final
 class Turns:
     """The turns of the threads of one process.
 
-    The main thread gets the next one: until its test has ended, nobody hears of other results. A
-    thread that has a turn may start more than one QEMU: waiting for itself would never end.
+    A thread that has a turn may start more than one QEMU: waiting for itself would never end.
     """
 
     def __init__(self) -> None:
         self._most: int | None = None
         self._taken = 0
-        self._main_waits = False
+        self._waiting = 0  # of those that do not come last
         self._changed = threading.Condition()
         self._mine = _OfThread()
 
@@ -38,6 +37,10 @@ class Turns:
             self._most = None
             self.wake()
 
+    def come_last(self) -> None:
+        """From now on this thread gets a turn only when none of the others waits for one."""
+        self._mine.last = True
+
     def take(self, hopeless: Callable[[], bool]) -> None:
         """Waits for this thread's turn. Raises KeyboardInterrupt when `hopeless` says so."""
         if self._mine.qemus == 0:
@@ -49,21 +52,20 @@ class Turns:
         self._mine.qemus += 1
 
     def _wait(self, hopeless: Callable[[], bool]) -> None:
-        main = threading.current_thread() is threading.main_thread()
-        self._main_waits = self._main_waits or main
+        first = not self._mine.last
+        self._waiting += first
         try:
-            self._changed.wait_for(lambda: hopeless() or self._free(main))
+            self._changed.wait_for(lambda: hopeless() or self._free(first))
         finally:
-            if main:
-                self._main_waits = False
-                self._changed.notify_all()
+            self._waiting -= first
+            self._changed.notify_all()
         if hopeless():
             raise KeyboardInterrupt
 
-    def _free(self, main: bool) -> bool:
+    def _free(self, first: bool) -> bool:
         if self._most is None:
             return True
-        return self._taken < self._most and (main or not self._main_waits)
+        return self._taken < self._most and (first or not self._waiting)
 
     def give_back(self) -> None:
         """Ends what `take` began, in the same thread."""
@@ -89,6 +91,7 @@ class _OfThread(threading.local):
     def __init__(self) -> None:
         self.qemus = 0
         self.waited = 0.0
+        self.last = False
 
 
 TURNS: Final = Turns()

@@ -4,7 +4,7 @@ A case waits for its QEMU nearly all of its time, so threads are enough, and the
 one process. There is a thread more than guests may run, so that the next one is ready when a guest
 ends (bootproof.harness.host.turns). Owns the threads and their end, and the order in which pytest
 hears of results: as they come. Tests that are Python functions run meanwhile, in the main thread;
-each guest of theirs takes the place of a case's.
+each guest of theirs gets the next turn.
 """
 
 from __future__ import annotations
@@ -122,6 +122,7 @@ class InFlight:
             self._hear(session, waiting)
 
     def _boot(self, item: CaseItem) -> CaseResult:
+        TURNS.come_last()  # until a test has ended, nobody hears of other results
         with self._judging.here():
             return item.boot()
 

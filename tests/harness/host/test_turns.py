@@ -20,6 +20,11 @@ def guest(turns: Turns, order: list[str], name: str) -> None:
     turns.give_back()
 
 
+def case(turns: Turns, order: list[str], name: str) -> None:
+    turns.come_last()
+    guest(turns, order, name)
+
+
 def waits(turns: Turns, count: int) -> None:
     """Until so many threads wait for their turn."""
     while len(turns._changed._waiters) < count:  # type: ignore[attr-defined]
@@ -57,8 +62,8 @@ def test_without_a_limit_nobody_waits() -> None:
     assert not other.is_alive()
 
 
-def test_the_main_thread_gets_the_next_one() -> None:
-    """However many cases are waiting: while it waits, nobody hears what has become of them."""
+def test_who_does_not_come_last_gets_the_next_one() -> None:
+    """However many cases are waiting: while a test waits, nobody hears what has become of them."""
     turns, order = Turns(), list[str]()
     held, free = threading.Event(), threading.Event()
 
@@ -75,7 +80,7 @@ def test_the_main_thread_gets_the_next_one() -> None:
     with turns.at_most(1):
         others = [started(first)]
         assert held.wait(60)
-        others += [started(lambda n=n: guest(turns, order, f"case {n}")) for n in range(8)]  # type: ignore[misc]
+        others += [started(lambda n=n: case(turns, order, f"case {n}")) for n in range(8)]  # type: ignore[misc]
         waits(turns, 8)
         others.append(started(let_go))
         guest(turns, order, "test")

@@ -1,0 +1,76 @@
+"""Two guests at once, which end together when their user has had enough of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bootproof.harness.host import signals
+from bootproof.harness.host.process import QemuProcess
+from bootproof.harness.host.together import together
+
+
+def test_both_run_at_once_and_each_gives_its_own() -> None:
+    meet = threading.Barrier(2)
+
+    def one() -> str:
+        meet.wait(60)
+        return "one"
+
+    def other() -> int:
+        meet.wait(60)
+        return 2
+
+    assert together(one, other) == ("one", 2)
+
+
+def test_what_fails_is_raised_when_both_have_ended() -> None:
+    ended = list[str]()
+
+    def fails() -> None:
+        raise ValueError("one")
+
+    def goes_on() -> None:
+        time.sleep(0.1)
+        ended.append("other")
+
+    with pytest.raises(ValueError, match="one"):
+        together(fails, goes_on)
+    assert ended == ["other"]
+
+
+def test_an_interruption_ends_both(tmp_path: Path) -> None:
+    running = list[int]()
+
+    def endless(directory: Path) -> Callable[[], None]:
+        directory.mkdir()
+
+        def run() -> None:
+            with QemuProcess(["sleep", "600"], directory) as process:
+                running.append(process.pid)
+                while not process.ended():
+                    time.sleep(0.01)
+
+        return run
+
+    def interrupt() -> None:
+        while len(running) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    before = signals.obey_signals()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            together(endless(tmp_path / "one"), endless(tmp_path / "other"))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert not any(map(psutil.pid_exists, running))
