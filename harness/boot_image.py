@@ -31,7 +31,7 @@ from bootproof.harness.start import AnyStart, Start
 from bootproof.harness.terms import Budget
 from bootproof.harness.text import printable
 from bootproof.harness.verdict import Verdict
-from bootproof.loader import bootimage, pe
+from bootproof.loader import bootimage, imageheader
 from bootproof.loader.address import MIB, Range, align_up, counted, format_size, joined
 from bootproof.loader.banner import banner_release
 from bootproof.loader.boot_parameters import BootParameters, reader
@@ -219,7 +219,7 @@ def _page_size(image: BootImage, memory: GuestMemory) -> str | None:
     region = image.region("kernel")
     if region is None:
         return None
-    return pe.page_size(_read(memory, Range(region.start, min(region.size, _HEADER))))
+    return imageheader.page_size(_read(memory, Range(region.start, min(region.size, _HEADER))))
 
 
 def _read(memory: GuestMemory, part: Range) -> memoryview:

@@ -15,28 +15,28 @@ from typing import TYPE_CHECKING, Final
 from bootproof.loader import bootimage
 from bootproof.loader.address import MIB, Banks, Range, format_size
 from bootproof.loader.bootimage import BootImage
-from bootproof.loader.bzimage import BzImage
-from bootproof.loader.elf import Elf
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.formats import Format
 from bootproof.loader.identify import identify_bytes
 from bootproof.loader.image import ImageLike, ImageSource, open_image
 from bootproof.loader.layout import smallest_memory
 from bootproof.loader.memory import AddressSpace, GuestMemory
-from bootproof.loader.pe import Pe
+from bootproof.loader.ondemand import OnDemand
 from bootproof.loader.pecoff import check_complete
 from bootproof.loader.protocols import BootRequest, ProtocolError
 from bootproof.loader.protocols.table import AUTO, PROTOCOLS, AnyProtocol
 from bootproof.loader.result import KernelLoaderResult
 
 if TYPE_CHECKING:
+    from bootproof.loader.bzimage import BzImage
+    from bootproof.loader.elf import Elf
+    from bootproof.loader.pe import Pe
     from bootproof.loader.protocols.virtual_kaslr import VirtualMove
 
-LOADERS: Final[Mapping[Format, type[Elf | BzImage | Pe]]] = {
-    Format.ELF: Elf,
-    Format.BZIMAGE: BzImage,
-    Format.IMAGE: Pe,
-}
+LOADERS: Final[Mapping[str, type[Elf | BzImage | Pe]]] = OnDemand(
+    "bootproof.loader",
+    {Format.ELF: "elf.Elf", Format.BZIMAGE: "bzimage.BzImage", Format.IMAGE: "pe.Pe"},
+)
 
 
 class UnloadableError(LoaderError):
@@ -127,7 +127,11 @@ def load(memory: GuestMemory, source: ImageSource, assembly: Assembly) -> Kernel
     if not kernel.footprint.size:
         what = "no part of it is loaded (a vmlinux has PT_LOAD segments with bytes in the file)"
         raise UnloadableError(what, field="p_type")
-    if assembly.pvh_relocate and loader is Elf and assembly.kernel_offset is not None:
+    if (
+        assembly.pvh_relocate
+        and identity.format is Format.ELF
+        and assembly.kernel_offset is not None
+    ):
         from bootproof.loader.relocation import relocated  # rarely asked for, as what follows
 
         unsafe = assembly.request.unsafe

@@ -16,8 +16,15 @@ from itertools import pairwise
 from typing import Final
 
 from bootproof.loader.address import MIB, U64_MAX, Range, align_up
-from bootproof.loader.elf import EI_CLASS, EI_DATA, ELF_MAGIC, ELFCLASS32, ELFDATA2LSB, ElfHeader
 from bootproof.loader.elf32 import Elf32Header, Elf32ProgramHeader
+from bootproof.loader.elfheader import (
+    EI_CLASS,
+    EI_DATA,
+    ELF_MAGIC,
+    ELFCLASS32,
+    ELFDATA2LSB,
+    ElfHeader,
+)
 from bootproof.loader.elfnotes import NOTE_ALIGNMENT, NoteHeader
 from bootproof.loader.errors import GET_AGAIN, LoaderError
 from bootproof.loader.image import ImageSource

@@ -1,6 +1,6 @@
 """Loading an uncompressed x86 kernel: a 64-bit little-endian ELF file (vmlinux).
 
-Owns the ELF header, reading the program header table, and the answer. Checks come in
+Owns reading the program header table, and the answer. Checks come in
 linux-loader's order and all of them before the first write. Where segments go is the business of
 segments, notes that of elfnotes, entering the kernel that of protocols/. Layout and constants:
 ELF-64 Object File Format 1.5, section 3 (ELF header).
@@ -8,13 +8,21 @@ ELF-64 Object File Format 1.5, section 3 (ELF header).
 
 # No deferred annotations here: `Declared` reads the encodings from them.
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from bootproof.loader import errors
 from bootproof.loader.address import MIB, U64_MAX, Range, checked_add, counted, format_size
 from bootproof.loader.copying import copy_all
-from bootproof.loader.declared import U16, U32, U64, Bytes16, Declared
+from bootproof.loader.elfheader import (
+    E_MACHINES,
+    EI_CLASS,
+    EI_DATA,
+    ELF_MAGIC,
+    ELFCLASS32,
+    ELFCLASS64,
+    ELFDATA2LSB,
+    ElfHeader,
+)
 from bootproof.loader.elfnotes import NoteSegment, PvhNotes
 from bootproof.loader.errors import GET_AGAIN, Facts, LoaderError
 from bootproof.loader.image import ImageLike, ImageSource, open_image
@@ -22,39 +30,12 @@ from bootproof.loader.memory import GuestMemory
 from bootproof.loader.result import Finding, KernelLoaderResult, PvhBootCapability, PvhState
 from bootproof.loader.segments import ProgramHeader, Row, Segments
 
-ELF_MAGIC: Final = b"\x7fELF"
-EI_CLASS: Final = 4
-EI_DATA: Final = 5
-ELFCLASS32: Final = 1
-ELFCLASS64: Final = 2
-ELFDATA2LSB: Final = 1
-E_MACHINES: Final = {3: "i386", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
 # What an ELF file for a machine can be entered through; without a known machine, as x86-64.
 _ENTERED_THROUGH: Final = {"i386": ("pvh",), "aarch64": (), "riscv64": ()}
 
 # The alignment of x86-64 kernels: an entry this far from the first segment means that rounding
 # kernel_load down no longer finds the segment.
 ENTRY_FAR: Final = 2 * MIB
-
-
-@dataclass(frozen=True, slots=True)
-class ElfHeader(Declared):
-    """Elf64_Ehdr, at file offset 0."""
-
-    e_ident: Bytes16
-    e_type: U16
-    e_machine: U16
-    e_version: U32
-    e_entry: U64
-    e_phoff: U64
-    e_shoff: U64
-    e_flags: U32
-    e_ehsize: U16
-    e_phentsize: U16
-    e_phnum: U16
-    e_shentsize: U16
-    e_shnum: U16
-    e_shstrndx: U16
 
 
 class Elf(errors.Elf):

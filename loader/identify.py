@@ -16,13 +16,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from bootproof.loader.bzimage import PROTOCOL_2_08, SECTOR, machine, payload_start, setup_header
-from bootproof.loader.elf import E_MACHINES, EI_CLASS, EI_DATA, ELF_MAGIC, ELFCLASS64
+from bootproof.loader.elfheader import E_MACHINES, EI_CLASS, EI_DATA, ELF_MAGIC, ELFCLASS64
 from bootproof.loader.formats import Format as Format  # a part of the answer
 from bootproof.loader.image import ImageLike, open_image
+from bootproof.loader.imageheader import MACHINES, ImageHeader
 from bootproof.loader.packing import Packing, sniff
-from bootproof.loader.pe import MACHINES, ImageHeader
 from bootproof.loader.pecoff import PeFile
+from bootproof.loader.setupheader import PROTOCOL_2_08, SECTOR, machine, payload_start, setup_header
 from bootproof.loader.structures.setup_header import SetupHeader
 from bootproof.loader.zboot import PACKINGS, ZbootHeader, is_zboot
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass, replace
 from typing import Final
 
-from bootproof.loader import bzimage, pe
+from bootproof.loader import bzimage, imageheader, setupheader
 from bootproof.loader.address import U64_MAX
 from bootproof.loader.assemble import LOADERS
 from bootproof.loader.banner import banner_release
-from bootproof.loader.elf import EI_CLASS, ELFCLASS32, ElfHeader
 from bootproof.loader.elf32 import Elf32Header, pvh_entry
+from bootproof.loader.elfheader import EI_CLASS, ELFCLASS32, ElfHeader
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.formats import Format
 from bootproof.loader.identify import identify_bytes
@@ -57,14 +57,14 @@ PLACED_ANYWHERE: Final = "placed anywhere"
 _SETUP_FIELDS: Final = {
     "code32_start": 0x200,
     "initrd_addr_max": 0x203,
-    "kernel_alignment": bzimage.PROTOCOL_2_05,
-    "relocatable_kernel": bzimage.PROTOCOL_2_05,
-    "min_alignment": bzimage.PROTOCOL_2_10,
+    "kernel_alignment": setupheader.PROTOCOL_2_05,
+    "relocatable_kernel": setupheader.PROTOCOL_2_05,
+    "min_alignment": setupheader.PROTOCOL_2_10,
     "cmdline_size": 0x206,
-    "payload_offset": bzimage.PROTOCOL_2_08,
-    "payload_length": bzimage.PROTOCOL_2_08,
-    "pref_address": bzimage.PROTOCOL_2_10,
-    "init_size": bzimage.PROTOCOL_2_10,
+    "payload_offset": setupheader.PROTOCOL_2_08,
+    "payload_length": setupheader.PROTOCOL_2_08,
+    "pref_address": setupheader.PROTOCOL_2_10,
+    "init_size": setupheader.PROTOCOL_2_10,
     "handover_offset": 0x20B,
 }
 
@@ -326,7 +326,7 @@ def _setup_header(header: SetupHeader) -> dict[str, HeaderValue]:
         "protocol": f"{header.version >> 8}.{header.version & 0xFF:02}",
         "loadflags": _names(header.loadflags, _LOADFLAGS),
     }
-    if header.version >= bzimage.PROTOCOL_2_12:
+    if header.version >= setupheader.PROTOCOL_2_12:
         shown["xloadflags"] = _names(header.xloadflags, _XLOADFLAGS)
     for name, since in _SETUP_FIELDS.items():
         if header.version >= since:
@@ -335,10 +335,10 @@ def _setup_header(header: SetupHeader) -> dict[str, HeaderValue]:
 
 
 def _image_header(data: memoryview) -> dict[str, HeaderValue]:
-    header = pe.ImageHeader.from_bytes(data)
-    flags = ["big-endian" if header.flags & pe.BIG_ENDIAN else "little-endian"]
-    if header.magic == pe.ARM64_MAGIC:
-        size = pe.page_size(data)
+    header = imageheader.ImageHeader.from_bytes(data)
+    flags = ["big-endian" if header.flags & imageheader.BIG_ENDIAN else "little-endian"]
+    if header.magic == imageheader.ARM64_MAGIC:
+        size = imageheader.page_size(data)
         flags.append(f"{size} pages" if size else "page size not said")
         flags.append(PLACED_ANYWHERE if header.flags & _PLACE_ANYWHERE else "placed near base")
     return {

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bootproof.loader.declared import U32, U64, Declared
-from bootproof.loader.elf import (
+from bootproof.loader.elfheader import (
     E_MACHINES,
     EI_CLASS,
     EI_DATA,

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bootproof.loader.bzimage import PROTOCOL_2_08, payload_start, setup_header
 from bootproof.loader.errors import Facts
 from bootproof.loader.formats import Format
 from bootproof.loader.identify import Identity
 from bootproof.loader.packing import Packed, Packing, Unpack, sniff
 from bootproof.loader.pecoff import PeFile, Section
+from bootproof.loader.setupheader import PROTOCOL_2_08, payload_start, setup_header
 from bootproof.loader.structures.setup_header import SetupHeader
 from bootproof.loader.zboot import PACKINGS, ZbootHeader
 

@@ -1,6 +1,6 @@
 """Loading an uncompressed arm64 or riscv64 kernel: an Image (a PE file by its first bytes).
 
-Owns the 64-byte Image header, where the file goes, and load_dtb(), which linux-loader keeps in the
+Owns checking the Image header, where the file goes, and load_dtb(), which linux-loader keeps in the
 same module. Checks come in linux-loader's order, all before the first write. The architecture is
 that of the magic. Layouts: Documentation/arch/arm64/booting.rst ("Call the kernel image") and
 Documentation/arch/riscv/boot-image-header.rst.
@@ -8,7 +8,6 @@ Documentation/arch/riscv/boot-image-header.rst.
 
 # No deferred annotations here: `Declared` reads the encodings from them.
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from bootproof.loader import errors
@@ -22,9 +21,16 @@ from bootproof.loader.address import (
     format_size,
 )
 from bootproof.loader.copying import Copy, copy_all
-from bootproof.loader.declared import U32, U64, Declared
 from bootproof.loader.errors import Facts
 from bootproof.loader.image import ImageLike, ImageSource, open_image
+from bootproof.loader.imageheader import (
+    ARM64_MAGIC,
+    BIG_ENDIAN,
+    MACHINES,
+    RISCV64_MAGIC,
+    ImageHeader,
+    page_size_of,
+)
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.result import (
     Finding,
@@ -34,9 +40,6 @@ from bootproof.loader.result import (
     footprint_beyond_ram,
 )
 
-ARM64_MAGIC: Final = 0x644D_5241  # "ARM\x64"
-RISCV64_MAGIC: Final = 0x0543_5352  # "RSC\x05"
-MACHINES: Final = {ARM64_MAGIC: "aarch64", RISCV64_MAGIC: "riscv64"}
 _ENTERED_THROUGH: Final = {ARM64_MAGIC: "arm64", RISCV64_MAGIC: "riscv64"}
 _KNOWN: Final = " or ".join(MACHINES.values())
 
@@ -45,27 +48,6 @@ BASE_ALIGNMENT: Final = 2 * MIB
 OLD_TEXT_OFFSET: Final = 0x8_0000
 # linux-loader's limit, and that of arm64's booting.rst.
 DTB_MAX_SIZE: Final = 2 * MIB
-
-BIG_ENDIAN: Final = 1 << 0  # flags, both architectures
-PAGE_SIZE_SHIFT: Final = 1  # flags of arm64, two bits
-PAGE_SIZE_MASK: Final = 3
-PAGE_SIZES: Final = {1: "4K", 2: "16K", 3: "64K"}
-
-
-@dataclass(frozen=True, slots=True)
-class ImageHeader(Declared):
-    """The Image header, at file offset 0. `magic` is what riscv64 calls magic2."""
-
-    code0: U32
-    code1: U32
-    text_offset: U64
-    image_size: U64
-    flags: U64
-    res2: U64
-    res3: U64
-    res4: U64
-    magic: U32
-    res5: U32
 
 
 class Pe(errors.Pe):
@@ -204,20 +186,8 @@ def _findings(
         yield from _page_size_findings(header)
 
 
-def page_size(data: memoryview) -> str | None:
-    """The page size that the header of an Image names, like "16K"; None where there is none."""
-    if len(data) < ImageHeader.SIZE:
-        return None
-    header = ImageHeader.from_bytes(data)
-    return _page_size(header) if header.magic == ARM64_MAGIC else None
-
-
-def _page_size(header: ImageHeader) -> str | None:
-    return PAGE_SIZES.get(header.flags >> PAGE_SIZE_SHIFT & PAGE_SIZE_MASK)
-
-
 def _page_size_findings(header: ImageHeader) -> Iterator[Finding]:
-    pages = _page_size(header)
+    pages = page_size_of(header)
     if pages in ("16K", "64K"):
         what = f"the kernel has {pages} pages: a CPU without them hangs without a word"
         yield Finding(f"page-size-{pages.lower()}", what)

@@ -17,26 +17,25 @@ from typing import Final
 
 from bootproof.loader.arch.table import ARCHITECTURES
 from bootproof.loader.banner import is_linux
-from bootproof.loader.bzimage import setup_header
-from bootproof.loader.elf import (
+from bootproof.loader.elfheader import (
     EI_CLASS,
     EI_DATA,
     ELF_MAGIC,
     ELFCLASS64,
     ELFDATA2LSB,
     ElfHeader,
-    entered_as_elf,
 )
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.formats import Format
 from bootproof.loader.identify import Identity, identify_bytes, version_string
 from bootproof.loader.image import ImageSource
+from bootproof.loader.imageheader import BIG_ENDIAN, ImageHeader
 from bootproof.loader.kconfig import COMMON, Built, Need, lacking, look
 from bootproof.loader.packing import UnpackError
 from bootproof.loader.payload import locate
-from bootproof.loader.pe import BIG_ENDIAN, ImageHeader
 from bootproof.loader.pecoff import TruncatedError, check_complete
 from bootproof.loader.segments import PT_LOAD, ProgramHeader
+from bootproof.loader.setupheader import setup_header
 
 PREFIX: Final = "is no Linux kernel that can be proved: "
 _WITHOUT_PROOF: Final = (
@@ -132,6 +131,8 @@ def _start_it_all_the_same(identity: Identity) -> str | None:
     """How a kernel is started that cannot prove anything, if there is a protocol to enter it."""
     if identity.arch not in ARCHITECTURES:
         return None
+    from bootproof.loader.elf import entered_as_elf
+
     enters = identity.format is not Format.ELF or entered_as_elf(identity.arch)
     return _WITHOUT_PROOF if enters else None
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bootproof.loader import bzimage, elf
+from bootproof.loader import elfheader, setupheader
 from bootproof.loader.address import Range, counted
 from bootproof.loader.assemble import LOADERS
 from bootproof.loader.boot_parameters import Read
@@ -115,7 +115,7 @@ def _layout(source: ImageSource) -> Layout:
     if identity.format is Format.ELF:
         parts = tuple(_segments(source))
     else:
-        start = bzimage.setup_size(loaded.setup_header) if loaded.setup_header else 0
+        start = setupheader.setup_size(loaded.setup_header) if loaded.setup_header else 0
         name = "the protected-mode code" if loaded.setup_header else "the Image"
         parts = (Part(name, loaded.kernel_load, source.data[start:]),)
     return Layout(
@@ -129,7 +129,7 @@ def _layout(source: ImageSource) -> Layout:
 
 
 def _segments(source: ImageSource) -> Iterator[Part]:
-    header = elf.ElfHeader.from_bytes(source.data)
+    header = elfheader.ElfHeader.from_bytes(source.data)
     for index in range(header.e_phnum):
         row = ProgramHeader.from_bytes(source.data, header.e_phoff + index * ProgramHeader.SIZE)
         if row.p_type == PT_LOAD and row.p_filesz:

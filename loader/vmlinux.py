@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import Final
 
-from bootproof.loader.elf import ElfHeader
+from bootproof.loader.elfheader import ElfHeader
 from bootproof.loader.elfnotes import NoteSegment, PvhNotes
 from bootproof.loader.formats import Format
 from bootproof.loader.identify import identify_bytes

@@ -21,7 +21,7 @@ from bootproof.kernels.cache import DERIVED, Cache, CachedFile, default_cache_di
 from bootproof.kernels.catalog import load_catalog
 from bootproof.kernels.content import Content
 from bootproof.kernels.sources import Source
-from bootproof.loader import pe
+from bootproof.loader import imageheader
 from bootproof.loader.banner import banner_releases
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.formats import Format
@@ -199,7 +199,7 @@ def releases(kernel: KernelFile, format_: str) -> tuple[str, ...]:
 def page_size(kernel: KernelFile) -> str | None:
     """The size of the kernel's pages, "16K", where its header says one."""
     with kernel.open() as image:
-        return pe.page_size(image.data)
+        return imageheader.page_size(image.data)
 
 
 @functools.cache

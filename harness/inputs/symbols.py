@@ -26,7 +26,7 @@ from typing import Final
 
 from bootproof.harness.host import confined
 from bootproof.loader.address import GIB, MIB
-from bootproof.loader.elf import E_MACHINES, ELF_MAGIC, ELFCLASS64, ELFDATA2LSB, ElfHeader
+from bootproof.loader.elfheader import E_MACHINES, ELF_MAGIC, ELFCLASS64, ELFDATA2LSB, ElfHeader
 from bootproof.loader.formats import Format
 from bootproof.loader.identify import identify
 from bootproof.loader.segments import ProgramHeader

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from bootproof.loader.pe import OLD_TEXT_OFFSET, ImageHeader
+from bootproof.loader.imageheader import ImageHeader
+from bootproof.loader.pe import OLD_TEXT_OFFSET
 
 _XEN_NOTE_NAME = b"Xen\0"
 _NT_PHYS32_ENTRY = 18

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from bootproof.loader.address import GIB, MIB, Range, align_down
-from bootproof.loader.elf import ElfHeader
+from bootproof.loader.elfheader import ElfHeader
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.formats import Format
 from bootproof.loader.identify import identify_bytes

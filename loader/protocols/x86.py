@@ -12,7 +12,6 @@ from typing import Final
 from bootproof.loader.address import Range
 from bootproof.loader.arch.x86_64 import DescriptorTable, Segment
 from bootproof.loader.boot_parameters import Read
-from bootproof.loader.bzimage import HDRS_MAGIC, LOADED_HIGH, PROTOCOL_2_12
 from bootproof.loader.layout import Region, Wanted, check_inside, place
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import (
@@ -25,6 +24,7 @@ from bootproof.loader.protocols import (
     region,
 )
 from bootproof.loader.result import KernelLoaderResult
+from bootproof.loader.setupheader import HDRS_MAGIC, LOADED_HIGH, PROTOCOL_2_12
 from bootproof.loader.structures.setup_header import SetupHeader
 from bootproof.loader.structures.zero_page import E820Entry
 

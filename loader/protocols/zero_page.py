@@ -12,13 +12,13 @@ from typing import Final
 from bootproof.loader.address import Range
 from bootproof.loader.arch.x86_64 import DescriptorTable, Segment, X86Registers
 from bootproof.loader.boot_parameters import BootParameters, Read, decoded, text_at, values
-from bootproof.loader.bzimage import HDRS_MAGIC
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import BootRequest, placed, region, x86
 from bootproof.loader.protocols.e820 import all_ram, system_ram
 from bootproof.loader.protocols.protocol import Pointer
 from bootproof.loader.result import KernelLoaderResult
+from bootproof.loader.setupheader import HDRS_MAGIC
 from bootproof.loader.structures.setup_header import SetupHeader
 from bootproof.loader.structures.zero_page import E820Entry, ZeroPage
 

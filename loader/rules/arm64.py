@@ -9,7 +9,7 @@ from typing import Final
 
 from bootproof.loader.address import GIB, Range, align_down, format_size
 from bootproof.loader.arch.aarch64 import AARCH64, PSTATE_DAIF, Arm64Registers
-from bootproof.loader.pe import ARM64_MAGIC, ImageHeader
+from bootproof.loader.imageheader import ARM64_MAGIC, ImageHeader
 from bootproof.loader.rules import (
     Findings,
     Hardware,

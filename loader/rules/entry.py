@@ -6,7 +6,7 @@ from typing import Final
 
 from bootproof.loader.address import Range, align_down
 from bootproof.loader.arch import R
-from bootproof.loader.pe import ImageHeader
+from bootproof.loader.imageheader import ImageHeader
 from bootproof.loader.rules import Findings, Hardware, documents, violation
 
 _LOOKED_AT: Final = 16

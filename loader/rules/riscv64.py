@@ -11,7 +11,7 @@ from typing import Final
 from bootproof.loader.address import Range
 from bootproof.loader.arch.riscv64 import A0, A1, PRIVILEGE_S, RISCV64, RiscvRegisters
 from bootproof.loader.device_tree import DeviceTree
-from bootproof.loader.pe import RISCV64_MAGIC
+from bootproof.loader.imageheader import RISCV64_MAGIC
 from bootproof.loader.rules import (
     Findings,
     Hardware,

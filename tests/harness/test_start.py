@@ -33,8 +33,9 @@ CASES = {"bootproof.harness.case", "bootproof.loader.address", "bootproof.kernel
 LOOKING = {"ctypes", "hashlib", "platform", "subprocess", "tomllib"}
 READING = {
     *("bootproof.harness.inputs.images", "bootproof.kernels.fetch", "tomllib"),
-    *(f"bootproof.loader.{name}" for name in ("arch", "bzimage", "elf", "identify", "image", "pe")),
+    *(f"bootproof.loader.{name}" for name in ("arch", "identify", "image")),
 }
+LOADERS = {f"bootproof.loader.{name}" for name in ("bzimage", "elf", "pe", "memory", "provable")}
 LOADING = {"bootproof.harness.host.rundir", "bootproof.harness.prepare"}
 STARTING = {"bootproof.harness.run", "bootproof.harness.qemu.spawn"}
 FOLLOWING = {
@@ -82,13 +83,13 @@ def test_what_is_no_kernel_is_refused_by_what_reads_kernels(tmp_path: Path) -> N
     for kernel in ("text", "none"):
         modules = imported("boot", tmp_path / kernel, code=2)
         assert modules >= CASES
-        assert modules & (LOADING | RUNNING) == set()
+        assert modules & (LOADERS | LOADING | RUNNING) == set()
 
 
 def test_what_leads_to_no_file_is_refused_before_kernels_are_read(tmp_path: Path) -> None:
     modules = imported("boot", tmp_path / "none", code=2)
     assert modules >= CASES
-    assert modules & (READING | LOADING | RUNNING | SELDOM) == set()
+    assert modules & (READING | LOADERS | LOADING | RUNNING | SELDOM) == set()
 
 
 def test_what_finds_no_room_is_refused_by_what_loads_kernels(tmp_path: Path) -> None:
@@ -113,5 +114,6 @@ def test_what_follows_a_guest_is_imported_while_qemu_starts(tmp_path: Path) -> N
     modules = imported(*words, code=0, script=_AT_THE_START_OF_QEMU)
     assert modules >= LOADING | STARTING
     assert modules & (FOLLOWING | SELDOM) == set()
+    assert modules & {"bootproof.loader.bzimage", "bootproof.loader.pe"} == set()
     rules = {name for name in modules if name.startswith("bootproof.loader.rules.")}
     assert rules == set()  # they are asked at the kernel's first instruction

@@ -15,6 +15,7 @@ from bootproof.harness.commands import Command
 from bootproof.loader.arch import Architecture
 from bootproof.loader.arch.importing import Importing
 from bootproof.loader.arch.table import ARCHITECTURES, IMPORTING
+from bootproof.loader.assemble import LOADERS
 from bootproof.loader.ondemand import OnDemand
 from bootproof.loader.protocols.protocol import BootProtocol
 from bootproof.loader.protocols.table import PROTOCOLS
@@ -57,9 +58,10 @@ def test_who_asks_for_a_value_imports_that_module_alone(numbers: OnDemand[int]) 
         (ARCHITECTURES, Architecture),
         (IMPORTING, Importing),
         (PROTOCOLS, BootProtocol),
+        (LOADERS, type),
         (cli.COMMANDS, Command),
     ],
-    ids=["ARCHES", "ARCHITECTURES", "IMPORTING", "PROTOCOLS", "COMMANDS"],
+    ids=["ARCHES", "ARCHITECTURES", "IMPORTING", "PROTOCOLS", "LOADERS", "COMMANDS"],
 )
 def test_every_row_leads_to_a_value_of_its_kind_and_name(
     table: Mapping[str, object], kind: type
