@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bootproof.harness.report import junit, page, step_summary, terminal
-from bootproof.harness.results import kept, results
+from bootproof.harness.results import results
 from bootproof.harness.results.kept import Kept
 from bootproof.harness.results.results import CaseResult
 from tests.builders import results as builder
@@ -76,7 +76,7 @@ def test_a_full_disk_loses_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def full(*_: object, **__: object) -> bytes:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(kept.pickle, "dumps", full)
+    monkeypatch.setattr("pickle.dumps", full)
     cases.add(builder.case("b"))
     monkeypatch.undo()
     cases.add(builder.case("c"))
