@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -140,22 +140,35 @@ _NO_OTHER_PLUGINS: Final = "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
 
 
 class _Ending:
-    """How a session ended: pytest has one code for all that failed, and none of ours."""
+    """How a session ended: pytest has one code for all that failed, and none of ours, and a word of
+    its own before what is wrong with a user's words.
+    """
 
     code: int | None = None
+    wrong: str | None = None
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_cmdline_main(self) -> Generator[None, object, object]:
+        try:
+            return (yield)
+        except pytest.UsageError as error:
+            self.wrong = " ".join(map(str, error.args))
+            return pytest.ExitCode.USAGE_ERROR
 
     def pytest_unconfigure(self, config: pytest.Config) -> None:
         self.code = config.stash.get(EXIT_CODE, None)
 
 
 def _pytest(words: list[str], *, ktap: bool = False) -> int:
-    """The exit code. Raises UserError when no case is selected."""
+    """The exit code. Raises UserError for words that are wrong, and when no case is selected."""
     ending = _Ending()
     with contextlib.ExitStack() as stack:
         stack.enter_context(only_our_environment())
         if ktap:  # which then has stdout for itself
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         code = int(pytest.main(words, plugins=[ending]))
+    if ending.wrong is not None:
+        raise UserError(ending.wrong)
     if ending.code == exitcode.INTERRUPTED:
         return exitcode.INTERRUPTED
     if code == pytest.ExitCode.NO_TESTS_COLLECTED:

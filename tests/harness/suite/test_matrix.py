@@ -190,7 +190,7 @@ def test_no_emulator_is_said_once_and_before_anything_runs(
 ) -> None:
     monkeypatch.setenv("BOOTPROOF_QEMU_X86_64", "none")
     said = one_line_of(tmp_path, matrix_here, f"--out={tmp_path}/out")
-    assert said == "ERROR: QEMU for x86_64 is switched off by BOOTPROOF_QEMU_X86_64=none"
+    assert said == "bootproof: QEMU for x86_64 is switched off by BOOTPROOF_QEMU_X86_64=none"
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".pytest_cache"]
 
 
@@ -204,7 +204,7 @@ def test_a_shard_that_is_empty_is_said(jobs: str, tmp_path: Path, matrix_here: M
     words = (f"--out={tmp_path}/out", "-n", jobs, "--shard")
     of_200 = [one_line_of(tmp_path, matrix_here, *words, f"{number}/200") for number in (100, 101)]
     assert of_200 == [
-        f"ERROR: --shard {number}/200: is empty: there is 1 case for 200 shards; make at most 1"
+        f"bootproof: --shard {number}/200: is empty: there is 1 case for 200 shards; make at most 1"
         for number in (100, 101)
     ]
     assert not (tmp_path / "out" / "results.json").exists()

@@ -251,7 +251,7 @@ def test_with_tls_only_certificates_of_its_authority_get_in(tmp_path: Path) -> N
             refused = matrix(tmp_path / "refused", chosen, settings, cluster=site.address)
             said = refused.communicate(timeout=SECONDS)[0]
             assert refused.returncode == 2
-            assert re.fullmatch(rf"ERROR: --cluster: .*{re.escape(told)}.*\n\n", said), said
+            assert re.fullmatch(rf"bootproof: --cluster: .*{re.escape(told)}.*\n", said), said
         assert not list((tmp_path / "refused").glob("out/*/console.log"))
 
 
