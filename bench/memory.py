@@ -83,7 +83,7 @@ def main() -> None:
             if first is None
             else f"; {(most - first[1]) / (count - first[0]) / MIB:.1f} MiB each"
         )
-        print(f"{count:3} cases, {at_once:3} QEMUs at once: {most / MIB:6.1f} MiB{each}")
+        print(f"cases {count:3}, QEMUs at once {at_once:3}: {most / MIB:6.1f} MiB{each}")
         first = first or (count, most)
     print(f"target: {TARGET / MIB:.0f} MiB for 16 cases")
 
