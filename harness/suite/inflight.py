@@ -82,20 +82,20 @@ class InFlight:
             return None
         if session.testsfailed and not session.config.option.continue_on_collection_errors:
             raise session.Interrupted(f"{counted(session.testsfailed, 'error')} during collection")
-        with TURNS.at_most(self._jobs):
+        with contextlib.nullcontext() if _elsewhere(session) else TURNS.at_most(self._jobs):
             self._run_all(session)
         return True
 
     def _run_all(self, session: pytest.Session) -> None:
-        here = CLUSTER not in session.config.stash
-        pool = ThreadPoolExecutor(self._jobs + here, thread_name_prefix="case")
+        ready = 0 if _elsewhere(session) else 1
+        pool = ThreadPoolExecutor(self._jobs + ready, thread_name_prefix="case")
         waiting: Waiting = {}
         try:
             self._run(session, pool, waiting)
         except BaseException as end:
             ended = {future: item for future, item in waiting.items() if future.done()}
             RUNNING.end()
-            if not here:
+            if _elsewhere(session):
                 session.config.stash[CLUSTER].cancel()
             pool.shutdown(wait=False, cancel_futures=True)
             self._judging.end(_JUDGING_SECONDS)
@@ -142,6 +142,11 @@ class InFlight:
             finally:
                 del item.stash[BOOTING]
                 item.user_properties.clear()
+
+
+def _elsewhere(session: pytest.Session) -> bool:
+    """Whether cases are booted on other machines, and only the guests of tests run here."""
+    return CLUSTER in session.config.stash
 
 
 def _report(session: pytest.Session, item: pytest.Item) -> None:
