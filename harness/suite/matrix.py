@@ -146,6 +146,7 @@ class _Ending:
 
     code: int | None = None
     wrong: str | None = None
+    interrupted = False
 
     @pytest.hookimpl(wrapper=True)
     def pytest_cmdline_main(self) -> Generator[None, object, object]:
@@ -154,6 +155,10 @@ class _Ending:
         except pytest.UsageError as error:
             self.wrong = " ".join(map(str, error.args))
             return pytest.ExitCode.USAGE_ERROR
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """By its user, before it was under way: pytest says so of what it cannot collect, too."""
+        self.interrupted = excinfo.type is KeyboardInterrupt
 
     def pytest_unconfigure(self, config: pytest.Config) -> None:
         self.code = config.stash.get(EXIT_CODE, None)
@@ -169,7 +174,7 @@ def _pytest(words: list[str], *, ktap: bool = False) -> int:
         code = int(pytest.main(words, plugins=[ending]))
     if ending.wrong is not None:
         raise UserError(ending.wrong)
-    if ending.code == exitcode.INTERRUPTED:
+    if ending.interrupted or ending.code == exitcode.INTERRUPTED:
         return exitcode.INTERRUPTED
     if code == pytest.ExitCode.NO_TESTS_COLLECTED:
         raise UserError("no case is selected; `bootproof matrix --list` shows what there is")
