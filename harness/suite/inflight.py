@@ -154,7 +154,7 @@ def _report(session: pytest.Session, item: pytest.Item) -> None:
     try:
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
     except KeyboardInterrupt:  # what its fixtures hold is in the way of the next item
-        item.config.hook.pytest_runtest_teardown(item=item, nextitem=None)
+        session._setupstate.teardown_exact(None)  # nothing, where that was done already
         raise
     if session.shouldfail:
         raise session.Failed(session.shouldfail)

@@ -132,7 +132,7 @@ def test_what_has_ended_before_an_interruption_is_told(jobs: int, tmp_path: Path
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     told, _ = process.communicate(timeout=60)
-    assert (process.returncode, line.split()[2]) == (130, "cpu-reset")
+    assert (process.returncode, line.split()[2]) == (130, "cpu-reset"), told
     assert "0 of 1 cases as expected in " in told and ": 1 not as expected, not complete; " in told
     assert told.splitlines()[-2:] == [
         f"run directories, report.html, junit.xml, {found}: {tmp_path / 'out'}",
