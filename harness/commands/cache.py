@@ -31,13 +31,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from bootproof.harness.errors import UserError
-    from bootproof.harness.inputs import cache_limit
+    from bootproof.harness.inputs import derived
     from bootproof.kernels.cache import default_cache_dir
     from bootproof.loader.address import format_size, parse_size
 
     if not arguments.prune and (arguments.limit is not None or arguments.downloads):
         raise UserError("--limit and --downloads say what --prune removes; give it, too")
-    limit = cache_limit.limit()
+    limit = derived.limit()
     try:
         wanted = limit if arguments.limit is None else parse_size(arguments.limit)
     except ValueError as error:
@@ -46,9 +46,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.prune:
         _prune(cache, wanted, downloads=arguments.downloads)
     _show(cache)
-    print(
-        f"each run keeps the last used {format_size(limit)} of derived ({cache_limit.ENVIRONMENT})"
-    )
+    print(f"each run keeps the last used {format_size(limit)} of derived ({derived.ENVIRONMENT})")
     return OK
 
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Final
 
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import read_given
-from bootproof.harness.inputs import cache_limit, named
-from bootproof.kernels import content, pruning, sources
-from bootproof.kernels.cache import DERIVED, Cache, CachedFile, default_cache_dir
+from bootproof.harness.inputs import derived, named
+from bootproof.kernels import content, sources
+from bootproof.kernels.cache import CachedFile
 from bootproof.kernels.catalog import load_catalog
 from bootproof.kernels.content import Content
 from bootproof.kernels.sources import Source
@@ -240,18 +240,5 @@ def _unpack(packed: KernelFile, target: Path) -> None:
 
 def derive(kernel: KernelFile, what: str, write: Callable[[Path], None]) -> KernelFile:
     """What is made of a kernel, out of the cache if it is there and as it was made."""
-
-    def written(path: Path) -> None:
-        write(path)
-        _keep_bound.cache_clear()
-
-    cache = Cache(default_cache_dir())
-    made = cache.file(kernel.sha256, what, written, room=DERIVED)
-    held = content.of_cached(made)
-    _keep_bound(cache.root / DERIVED, cache_limit.limit())
-    return KernelFile(kernel.name, made.path, kernel.sha256, held)
-
-
-@functools.cache  # once a run, and again when something was made: it looks at all that is there
-def _keep_bound(room: Path, limit: int) -> None:
-    pruning.prune(room, limit)
+    held = derived.kept(kernel.sha256, what, write)
+    return KernelFile(kernel.name, held.path, kernel.sha256, held)

@@ -23,6 +23,7 @@ from bootproof.harness.errors import UserError
 from bootproof.harness.text import printable
 
 _OTHER: Final = re.compile(r"(qemu-system-[a-z0-9_]+)(?:\.exe)?")
+_ELF: Final = b"\x7fELF"
 _ASKING: Final = threading.Lock()
 QEMU_MINIMUM: Final[Version] = (7, 2, 0)
 
@@ -95,6 +96,22 @@ def _path(arch_name: str, binary: str | None) -> str:
         )
     # Absolute: it is started in its run directory.
     return str(Path(installed).absolute()) if installed else str(named)
+
+
+def identity(path: str) -> str | None:
+    """What changes with a program: its file's place, size and times, as a text.
+
+    None of what is no program of its own (a script starts another) or cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            if file.read(len(_ELF)) != _ELF:
+                return None
+            status = os.fstat(file.fileno())
+    except OSError:
+        return None
+    place = os.path.realpath(path), status.st_dev, status.st_ino
+    return repr((place, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
 
 
 def forget() -> None:

@@ -4,33 +4,54 @@ or ours, of a board for which it makes none.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
 import subprocess
 from pathlib import Path
+from typing import Final
 
 from bootproof.harness.errors import UserError
+from bootproof.harness.inputs import derived
+from bootproof.harness.qemu import binary
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.text import printable
 from bootproof.kernels import scratch
+from bootproof.kernels.errors import FetchError
+
+_FILE: Final = "machine.dtb"
 
 
 @functools.cache
 def device_tree(machine: Machine) -> bytes | None:
     """The device tree of this machine, or None where kernels want none.
 
-    Raises UserError when QEMU refuses the machine.
+    A QEMU is asked once for the same machine: as long as it is the same program, the answer stays
+    in the cache. Raises UserError when QEMU refuses the machine.
     """
     if not machine.arch.device_tree:
         return None
     if machine.traits.tree is not None:
         return machine.traits.tree(machine.banks, machine.cpus)
+    program = binary.identity(machine.qemu.path)
+    if program is not None:
+        asked = hashlib.sha256(repr((program, _words(machine, _FILE))).encode()).hexdigest()
+        with contextlib.suppress(FetchError):  # without a cache it is only slower
+            return derived.kept(asked, _FILE, functools.partial(_ask, machine)).path.read_bytes()
+    with scratch.directory() as directory:
+        path = directory / _FILE
+        _ask(machine, path)
+        return path.read_bytes()
+
+
+def _words(machine: Machine, path: str) -> list[str]:
     from bootproof.harness.qemu.argv import machine_words  # of no use to other architectures
 
-    with scratch.directory() as directory:
-        path = Path(directory) / "machine.dtb"
-        command = [*machine_words(machine, dumpdtb=str(path)), "-display", "none"]
-        run = subprocess.run(command, capture_output=True, timeout=60, check=False)
-        if not path.exists():
-            reason = printable(run.stderr.strip()) or f"exit code {run.returncode}"
-            raise UserError(f"{machine.qemu}: no device tree for {machine.board}: {reason}")
-        return path.read_bytes()
+    return [*machine_words(machine, dumpdtb=path), "-display", "none"]
+
+
+def _ask(machine: Machine, path: Path) -> None:
+    run = subprocess.run(_words(machine, str(path)), capture_output=True, timeout=60, check=False)
+    if not path.exists():
+        reason = printable(run.stderr.strip()) or f"exit code {run.returncode}"
+        raise UserError(f"{machine.qemu}: no device tree for {machine.board}: {reason}")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import time
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bootproof.harness.errors import UserError
 from bootproof.harness.qemu.argv import machine_words
+from bootproof.harness.qemu.binary import find_qemu
 from bootproof.harness.qemu.devicetree import device_tree
 from bootproof.harness.qemu.machine import Machine
 from bootproof.loader.address import GIB, MIB, Range
@@ -53,6 +58,48 @@ def test_device_tree_is_made_once() -> None:
     began = time.monotonic()
     assert device_tree(replace(machine)) is first
     assert time.monotonic() - began < 0.02
+
+
+def test_another_run_asks_the_same_program_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / "cache"))
+    program = tmp_path / "qemu-system-aarch64"
+    shutil.copy(find_qemu("aarch64").path, program)
+    here = Machine.with_defaults("aarch64", memory=640 * MIB, binary=str(program))
+    asked: list[list[str]] = []
+    run = subprocess.run
+
+    def noted(words: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+        asked.append(words)
+        return run(words, **options)
+
+    monkeypatch.setattr("bootproof.harness.qemu.devicetree.subprocess.run", noted)
+
+    def tree(machine: Machine) -> bytes | None:
+        device_tree.cache_clear()
+        return device_tree(machine)
+
+    first = tree(here)
+    assert tree(here) == first and len(asked) == 1
+    tree(replace(here, memory=704 * MIB))
+    assert len(asked) == 2
+    os.utime(program, (0, 0))  # another program, for all that one can see
+    tree(here)
+    assert len(asked) == 3
+    monkeypatch.setenv("BOOTPROOF_CACHE", "/proc/nowhere")
+    assert (tree(here) or b"")[:4] == b"\xd0\x0d\xfe\xed" and len(asked) == 4
+
+
+def test_a_script_may_start_another_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / "cache"))
+    script = tmp_path / "qemu-system-aarch64"
+    script.write_text(f'#!/bin/sh\nexec {find_qemu("aarch64").path} "$@"\n')
+    script.chmod(0o755)
+    assert device_tree(Machine.with_defaults("aarch64", memory=576 * MIB, binary=str(script)))
+    assert not (tmp_path / "cache").exists()
 
 
 def test_device_tree_of_a_machine_that_qemu_refuses() -> None:
