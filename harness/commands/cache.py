@@ -11,7 +11,7 @@ from bootproof.harness.exitcode import OK
 
 # Rooms of the cache, and what they hold.
 _ROOMS: Final = {
-    "derived": "made of kernels: unpacked, changed, their symbols",
+    "derived": "unpacked and changed kernels, symbols, device trees",
     "files": "out of packages",
     "parts": "downloads that broke off",
     "indexes": "package indexes",

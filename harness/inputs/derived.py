@@ -10,7 +10,7 @@ from typing import Final
 
 from bootproof.harness.errors import UserError
 from bootproof.kernels import content, pruning
-from bootproof.kernels.cache import DERIVED, Cache, default_cache_dir
+from bootproof.kernels.cache import DERIVED, Cache, CachedFile, default_cache_dir
 from bootproof.kernels.content import Content
 from bootproof.loader.address import GIB, parse_size
 
@@ -26,9 +26,10 @@ def limit() -> int:
         raise UserError(f"{ENVIRONMENT}: {error}") from None
 
 
-def kept(source: str, what: str, write: Callable[[Path], object]) -> Content:
+def kept(source: str, what: str, write: Callable[[Path], object]) -> tuple[CachedFile, Content]:
     """`what` is made of something with the digest `source`, out of the cache if it is there and as
-    it was made; else `write` makes it at the path that it is given.
+    it was made; else `write` makes it at the path that it is given. The file, and what it holds,
+    which stays when the file is removed.
 
     Raises UserError, FetchError for a cache that is of no use, and what `write` raises.
     """
@@ -38,9 +39,10 @@ def kept(source: str, what: str, write: Callable[[Path], object]) -> Content:
         _keep_bound.cache_clear()
 
     cache = Cache(default_cache_dir())
-    held = content.of_cached(cache.file(source, what, written, room=DERIVED))
+    made = cache.file(source, what, written, room=DERIVED)
+    held = content.of_cached(made)
     _keep_bound(cache.root / DERIVED, limit())
-    return held
+    return made, held
 
 
 @functools.cache  # once a run, and again when something was made: it looks at all that is there

@@ -240,5 +240,5 @@ def _unpack(packed: KernelFile, target: Path) -> None:
 
 def derive(kernel: KernelFile, what: str, write: Callable[[Path], None]) -> KernelFile:
     """What is made of a kernel, out of the cache if it is there and as it was made."""
-    held = derived.kept(kernel.sha256, what, write)
-    return KernelFile(kernel.name, held.path, kernel.sha256, held)
+    made, held = derived.kept(kernel.sha256, what, write)
+    return KernelFile(kernel.name, made.path, kernel.sha256, held)

@@ -37,7 +37,8 @@ def device_tree(machine: Machine) -> bytes | None:
     if program is not None:
         asked = hashlib.sha256(repr((program, _words(machine, _FILE))).encode()).hexdigest()
         with contextlib.suppress(FetchError):  # without a cache it is only slower
-            return derived.kept(asked, _FILE, functools.partial(_ask, machine)).path.read_bytes()
+            _, held = derived.kept(asked, _FILE, functools.partial(_ask, machine))
+            return held.path.read_bytes()
     with scratch.directory() as directory:
         path = directory / _FILE
         _ask(machine, path)
