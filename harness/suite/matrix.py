@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tempfile
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from bootproof.harness.errors import UserError
 from bootproof.harness.results import results
 from bootproof.harness.suite import out
 from bootproof.harness.suite.options import EXIT_CODE, MatrixOptions
-from bootproof.kernels import sources
+from bootproof.kernels import scratch, sources
 from bootproof.kernels.catalog import load_catalog
 from bootproof.kernels.fetch import Fetcher
 
@@ -72,8 +71,8 @@ def run_cases(cases: Sequence[Case], selection: Selection) -> int:
     """
     _check(selection, selection.options.out)
     qemus.axis(cases, selection.options.qemu)
-    with _begun(selection) as begun, tempfile.TemporaryDirectory(prefix="bootproof-") as nowhere:
-        place = Path(nowhere) if begun.options.list_only else begun.options.out
+    with _begun(selection) as begun, scratch.directory() as nowhere:
+        place = nowhere if begun.options.list_only else begun.options.out
         path = place / f"generated{case_file.SUFFIX}"
         case_file.write_cases(path, cases)
         if not begun.options.list_only:

@@ -6,10 +6,8 @@ scheduler, or who asked.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 
 from bootproof.harness import VERSION, typedjson
@@ -25,6 +23,7 @@ from bootproof.harness.results import results
 from bootproof.harness.suite.case_result import case_result
 from bootproof.harness.suite.cluster import luggage
 from bootproof.harness.suite.cluster.luggage import Packed, Sent
+from bootproof.kernels import scratch
 
 KERNEL: Final = "kernel"
 INITRD: Final = "initrd"  # all of it: the archive of the proof, and the user's
@@ -54,8 +53,8 @@ def boot(job: Job) -> Done:
     """Boots a case in a directory of its own. Raises as `prove`."""
     case = replace(job.case, kernel_path=str(job.files[KERNEL].path))
     options = Options(initrd=job.files[INITRD].path.read_bytes())
-    with tempfile.TemporaryDirectory(prefix="bootproof-") as name:
-        directory = Path(name) / "run"
+    with scratch.directory() as place:
+        directory = place / "run"
         proven = prove(case, directory, options)
         result = case_result(proven, job.reproduce)
         if result.as_expected and not job.keep_ram:
