@@ -121,6 +121,8 @@ class QemuProcess:
 
     def cpu_seconds(self) -> float:
         """CPU time used so far, user and system; keeps its last value when the process is gone."""
+        if self._process.returncode is not None:  # waited for: its number may be another's now
+            return self._cpu_seconds
         with contextlib.suppress(OSError):
             user, system = _stat(Path(f"/proc/{self.pid}/stat"))[_USER_TIME : _USER_TIME + 2]
             ticks = int(user) + int(system)

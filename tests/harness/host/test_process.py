@@ -155,6 +155,8 @@ def test_all_that_it_used_is_known_at_its_end(directory: Path, looks: bool) -> N
             threading.Event().wait(0.01)
         assert process.wait(60) == 0
         used = process.cpu_seconds()
+        process._process.pid = os.getpid()  # a number may be given again, once it was waited for
+        assert process.cpu_seconds() == used
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     whole = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert used == pytest.approx(whole, abs=0.03)  # in hundredths, of either kind
