@@ -19,8 +19,8 @@ import distributed
 import psutil
 
 from bootproof.harness.case import Case
-from bootproof.harness.suite.cluster.luggage import Packed, Sent
-from bootproof.harness.suite.cluster.work import INITRD, KERNEL, Done, Job
+from bootproof.harness.suite.cluster.luggage import Packed
+from bootproof.harness.suite.cluster.work import Done, Job
 from bootproof.loader.address import MIB
 
 _RETURNED: Final = 64 << 10  # bytes: what a passed case sends back without its RAM
@@ -28,15 +28,17 @@ _RETURNED: Final = 64 << 10  # bytes: what a passed case sends back without its 
 
 def nothing(_job: Job) -> Done:
     """A case that costs nothing and returns as much as one that passed."""
-    return Done({}, {"console.log": Packed(_RETURNED, {0: os.urandom(_RETURNED)})})
+    return Done({}, {"console.log": Packed(0o600, _RETURNED, {0: os.urandom(_RETURNED)})})
 
 
 def measure(client: Any, count: int) -> tuple[float, int]:
     """Seconds of wall time for so many cases, and the most memory of this process in bytes."""
-    files = {name: Sent("0" * 64, name) for name in (KERNEL, INITRD)}
+    digest = "0" * 64
+    files: dict[str, Any] = {"kernel": digest, "initrd": digest, "dtb": None}
+    others: dict[str, Any] = {"kernel_name": "k", "has_init": False, "keep_ram": False}
     began = time.monotonic()
     waiting = {
-        client.submit(nothing, Job(case, files, "", False), pure=False)
+        client.submit(nothing, Job(case=case, **files, **others, reproduce=""), pure=False)
         for case in (Case("x86_64", f"k{n}", "elf", "linux64") for n in range(count))
     }
     most = 0

@@ -119,7 +119,7 @@ def pytest_collection_modifyitems(
         case_items.choose(config, items)
         if case_items.CLUSTER in config.stash:
             cases = [item.case for item in items if isinstance(item, CaseItem)]
-            config.stash[case_items.CLUSTER].prepare(cases)
+            config.stash[case_items.CLUSTER].check(cases)
         else:  # elsewhere other tests may run without any but those that were named
             lines = config.stash[OPTIONS].lines
             case_items.check_emulators(config, items, only_named=not lines)

@@ -44,6 +44,19 @@ _KASLR_LOWEST: Final = 512 << 20  # arch/x86/boot/compressed/kaslr.c: choose_ran
 
 
 @dataclass(frozen=True, slots=True)
+class Inputs:
+    """The files that a case is made of, as they were when they were read."""
+
+    kernel: KernelFile
+    # What the guest gets: our archive where it has to prove itself, the user's, those of his tests.
+    initrd: bytes | None
+    # Whether the user's has an /init.
+    has_init: bool
+    # The user's device tree.
+    dtb: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """How a case is booted; nothing of it changes what the case is."""
 
@@ -57,8 +70,8 @@ class Options:
     observer: Observer | None = None
     # The paths of the QEMUs that cases name, by those names.
     qemus: Mapping[str, str] = field(default_factory=dict)
-    # What the guest gets as its initrd, where it is not made here.
-    initrd: bytes | None = None
+    # What was read of the case's files, where that was elsewhere.
+    inputs: Inputs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +89,13 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepar
     """
     scratch.sweep_once()
     rundir.make_fresh(directory)  # first: of what is refused, no earlier run may seem to tell
-    initrd = options.initrd or initrd_of(case, options.talker)
-    kernel = images.kernel_file(case.kernel_source)
+    inputs = options.inputs or inputs_of(case, options.talker)
+    kernel = inputs.kernel
     machine = machine_for(case, kernel, options)
     nonce = nonce_for(case.id, kernel.sha256)
-    cmdline = _cmdline(case, nonce, options)
+    cmdline = _cmdline(case, nonce, options, has_init=inputs.has_init)
     with rundir.no_image_left(directory):
-        assembly = _assembly(case, machine, kernel, cmdline, initrd)
+        assembly = _assembly(case, machine, inputs, cmdline)
         assembled = _assembled(case, kernel, assembly, directory)
         if case.damage is not None:
             from bootproof.harness.inputs import damage
@@ -115,11 +128,25 @@ def write_without_proof(case: Case, directory: Path, options: Options) -> tuple[
     """
     rundir.make_fresh(directory)
     initrd = None if case.initrd is None else images.read_initrd(Path(case.initrd))
-    kernel = images.kernel_file(case.kernel_source)
-    machine = machine_for(case, kernel, options)
-    assembly = _assembly(case, machine, kernel, _base_cmdline(case), initrd)
+    inputs = _inputs(case, initrd)
+    machine = machine_for(case, inputs.kernel, options)
+    assembly = _assembly(case, machine, inputs, _base_cmdline(case))
     with rundir.no_image_left(directory):
-        return _assembled(case, kernel, assembly, directory), machine
+        return _assembled(case, inputs.kernel, assembly, directory), machine
+
+
+def inputs_of(case: Case, talker: Talker | None = None) -> Inputs:
+    """Reads all that a case is made of. Raises UserError and FetchError."""
+    return _inputs(case, _initrd_of(case, talker))
+
+
+def _inputs(case: Case, initrd: bytes | None) -> Inputs:
+    return Inputs(
+        kernel=images.kernel_file(case.kernel_source),
+        initrd=initrd,
+        has_init=case.initrd is not None and images.has_init(Path(case.initrd)),
+        dtb=None if case.dtb is None else images.read_dtb(Path(case.dtb)),
+    )
 
 
 def _assembled(case: Case, kernel: KernelFile, assembly: Assembly, directory: Path) -> Assembled:
@@ -159,11 +186,10 @@ def _binary(name: str | None, qemus: Mapping[str, str]) -> str | None:
     return qemus[name]
 
 
-def _cmdline(case: Case, nonce: str, options: Options) -> str:
+def _cmdline(case: Case, nonce: str, options: Options, *, has_init: bool) -> str:
     """All of the guest's command line. Raises UserError."""
     base = _base_cmdline(case)
     shell = options.talker.shell if options.talker else None
-    has_init = case.initrd is not None and images.has_init(Path(case.initrd))
     following = command_line.next_init(base, has_init=has_init, shell=shell)
     if not case.runs_tests:
         return command_line.complete(base, nonce, following)
@@ -219,13 +245,11 @@ def _in_format(kernel: KernelFile, case: Case) -> KernelFile:
     return images.variant(image, case.variant) if case.variant else image
 
 
-def _assembly(
-    case: Case, machine: Machine, kernel: KernelFile, cmdline: str, initrd: bytes | None
-) -> Assembly:
+def _assembly(case: Case, machine: Machine, inputs: Inputs, cmdline: str) -> Assembly:
     request = BootRequest(
         cmdline=cmdline.encode(),
-        initrd=initrd,
-        dtb=_device_tree(case, machine),
+        initrd=inputs.initrd,
+        dtb=_device_tree(machine, inputs.dtb),
         reserved=machine.reserved,
         firmware=machine.firmware,
         hypervisor=machine.hypervisor,
@@ -235,8 +259,8 @@ def _assembly(
     )
     provenance = {
         "case": case.id,
-        "kernel": kernel.name,
-        "kernel_sha256": kernel.sha256,
+        "kernel": inputs.kernel.name,
+        "kernel_sha256": inputs.kernel.sha256,
         "format": case.format,
         "kernel_offset": "none" if case.offset is None else hex(case.offset),
         "cmdline": cmdline,
@@ -264,7 +288,7 @@ def evidence_archive(
     return initramfs.archive(entries)
 
 
-def initrd_of(case: Case, talker: Talker | None = None) -> bytes:
+def _initrd_of(case: Case, talker: Talker | None = None) -> bytes:
     """Our archive, then the user's own and those of his tests, where there are any.
 
     A kernel that cannot unpack the user's has ours by then, and says so behind it. Who talks to the
@@ -285,11 +309,11 @@ def initrd_of(case: Case, talker: Talker | None = None) -> bytes:
     return b"".join(parts)
 
 
-def _device_tree(case: Case, machine: Machine) -> bytes | None:
+def _device_tree(machine: Machine, users: bytes | None) -> bytes | None:
     """The user's, else the machine's own. Raises UserError."""
-    if case.dtb is not None and not machine.arch.device_tree:
+    if users is not None and not machine.arch.device_tree:
         raise UserError(f"--dtb: kernels of {machine.arch.name} are given no device tree")
-    return device_tree(machine) if case.dtb is None else images.read_dtb(Path(case.dtb))
+    return device_tree(machine) if users is None else users
 
 
 def _lines(text: str | None) -> list[str]:

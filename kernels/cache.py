@@ -6,15 +6,16 @@ Owns the layout below one directory, what is atomic in it, and what keeps two bo
                          KEY is the hash of the package's SHA-256 and the file's name in it
     derived/KEY/         likewise, one file that was made of a kernel; KEY is the hash of the
                          kernel's SHA-256 and of what was made of it
+    received/KEY/        likewise, one file that a matrix has sent to this worker of its cluster;
+                         KEY is made of the file's own SHA-256
     parts/SHA256.part    a download under way, or broken off; not used before its hash is right
     indexes/             the newest package index of each suite and architecture
     locks/               empty files for flock; never removed: a new one would not keep out
                          those who wait on the old
     resolved.json        what was resolved beyond the committed lock (see records.py)
 
-A directory below files/ or derived/ appears whole or not at all; its time of change is when it was
-last used (see pruning.py). Must not know the network or the
-catalogue.
+A directory below files/, derived/ or received/ appears whole or not at all; its time of change is
+when it was last used (see pruning.py). Must not know the network or the catalogue.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from bootproof.kernels import pruning, scratch
 from bootproof.kernels.errors import CacheUnusable, DiskFull, FetchError
 
 ENVIRONMENT = "BOOTPROOF_CACHE"
-FILES, DERIVED = "files", "derived"
+FILES, DERIVED, RECEIVED = "files", "derived", "received"
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 

@@ -12,6 +12,7 @@ from bootproof.harness.exitcode import OK
 # Rooms of the cache, and what they hold.
 _ROOMS: Final = {
     "derived": "unpacked and changed kernels, symbols, device trees",
+    "received": "what the cases of a cluster's worker read",
     "files": "out of packages",
     "parts": "downloads that broke off",
     "indexes": "package indexes",
@@ -54,7 +55,7 @@ def _prune(cache: Path, limit: int, *, downloads: bool) -> None:
     from bootproof.harness.report.picture import amount
     from bootproof.kernels import pruning
 
-    for room in ("derived", *(("files", "parts") if downloads else ())):
+    for room in ("derived", "received", *(("files", "parts") if downloads else ())):
         gone = pruning.prune(cache / room, limit)
         size = amount(sum(entry.size for entry in gone))
         print(f"{room}: removed {len(gone)}, {size}")

@@ -12,6 +12,7 @@ import hashlib
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -32,8 +33,9 @@ from bootproof.harness.report import failure
 from bootproof.harness.report.listing import Listed
 from bootproof.harness.results.results import CaseResult
 from bootproof.harness.suite.case_result import case_result
-from bootproof.harness.suite.live import AREA
+from bootproof.harness.suite.live import AREA, ELSEWHERE, PREPARING
 from bootproof.harness.suite.options import OPTIONS, PROPERTY, SELECTED, Keep
+from bootproof.harness.terms import Observer
 from bootproof.harness.verdict import Verdict
 from bootproof.kernels.errors import FetchError
 
@@ -115,7 +117,8 @@ class CaseItem(pytest.Item):
         asked = self.config.stash[OPTIONS]
         command = reproduce(self.name, asked.command)
         directory = asked.out.absolute() / self.case.id
-        return cluster.boot(self.case, directory, command, keep_ram=asked.keep is Keep.ALL)
+        with _shown(self, self.case, ELSEWHERE):
+            return cluster.boot(self.case, directory, command, keep_ram=asked.keep is Keep.ALL)
 
     def runtest(self) -> None:
         booting = self.stash.get(BOOTING, None)
@@ -230,10 +233,15 @@ def boot(item: pytest.Item, case: Case) -> Proven:
         signals.become_worker()
     asked = item.config.stash[OPTIONS]
     options = Options(qemus=qemus.paths(asked.qemu))
-    area = item.config.stash.get(AREA, None)
-    with contextlib.nullcontext() if area is None else area.case(case.id) as observer:
+    with _shown(item, case, PREPARING) as observer:
         options = replace(options, observer=observer)
         return prove(case, asked.out.absolute() / case.id, options)
+
+
+def _shown(item: pytest.Item, case: Case, stage: str) -> AbstractContextManager[Observer | None]:
+    """A case that is under way, where that is shown; gives what is to be told of its guest."""
+    area = item.config.stash.get(AREA, None)
+    return contextlib.nullcontext() if area is None else area.case(case.id, stage)
 
 
 def reproduce(test: str, command: str) -> str:

@@ -26,7 +26,8 @@ from bootproof.harness.terms import Budget, Observer, Usage
 
 AREA: Final = pytest.StashKey["LiveArea"]()
 _PER_SECOND: Final = 4  # drawn anew
-_PREPARING: Final = "preparing"  # before the guest's first instruction
+PREPARING: Final = "preparing"  # before the guest's first instruction
+ELSEWHERE: Final = "elsewhere"  # on a cluster, whose guests are not looked at from here
 _TEST: Final = "test"  # not one boot, so it has no stages
 _G: Final = 1_000_000_000
 _ECHO: Final = 3  # columns left free at the end: terminals echo ^C there, which must not wrap
@@ -85,7 +86,7 @@ class LiveArea:
         )
 
     @contextlib.contextmanager
-    def case(self, name: str, stage: str = _PREPARING) -> Iterator[Observer]:
+    def case(self, name: str, stage: str) -> Iterator[Observer]:
         """Has a line for a case as long as it runs; gives what is to be told of its guest."""
         flight = _Flight(name, stage)
         with self._lock:

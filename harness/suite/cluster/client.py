@@ -1,7 +1,7 @@
 """The matrix's side of the cluster: a dask.distributed client that boots cases elsewhere.
 
-Owns the connection, which worker may run what, and what is sent where. A case whose worker was lost
-runs on another one, and for no other reason does a case run twice. Must not know pytest.
+Owns the connection, and what is sent where. A case whose worker was lost runs on another one, and
+for no other reason does a case run twice. Must not know pytest.
 
 Sources: distributed.dask.org, "Client", "Task launch", "TLS/SSL" and "Worker resources".
 """
@@ -11,27 +11,31 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import ipaddress
+import logging
 import socket
+import sys
 import threading
+import time
 import uuid
+from asyncio import CancelledError as LoopCancelled
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from bootproof.harness import VERSION, typedjson
 from bootproof.harness.case import Case
 from bootproof.harness.errors import UserError
+from bootproof.harness.host import rundir
 from bootproof.harness.host.process import RUNNING
-from bootproof.harness.inputs import images
-from bootproof.harness.prepare import initrd_of
-from bootproof.harness.results import results
+from bootproof.harness.prepare import Inputs, inputs_of
 from bootproof.harness.results.results import CaseResult
 from bootproof.harness.suite.cluster import luggage, work
-from bootproof.harness.suite.cluster.luggage import Sent
-from bootproof.harness.verdict import Verdict
+from bootproof.harness.suite.cluster.work import Done, Job, Lacks
+from bootproof.harness.suite.cluster.workers import LOOK_SECONDS, Workers, difference
 from bootproof.loader.errors import one_line
 
 _SCHEMES: Final = ("tcp", "tls")
@@ -42,8 +46,11 @@ _TLS: Final = {  # dask's settings, and the fields of its Security
     "CLIENT__KEY": "tls_client_key",
 }
 _CONNECT_SECONDS: Final = 30
-_LOOK_SECONDS: Final = 2.0
-_MOST_WORKERS_LOST: Final = 3  # under one case: then it is the case that does it
+_CLOSE_SECONDS: Final = 5
+_MOST_WORKERS_LOST: Final = 3  # under one case, as dask has it: then it is the case that does it
+
+Contents: TypeAlias = Mapping[str, Callable[[], bytes]]
+"""How files are read here, by their digests."""
 
 
 def checked(address: str) -> str:
@@ -79,65 +86,108 @@ def _is_loopback(host: str) -> bool:
 
 
 class Cluster:
-    """A scheduler and its workers; any thread may call `boot`."""
+    """A connection to a scheduler. Close it in the end."""
 
-    def __init__(self, client: Any, abilities: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, client: Any, workers: Workers) -> None:
         self._client = client
-        self._abilities = dict(abilities)
+        self._workers = workers
         self._lock = threading.Lock()
         self._running: set[Any] = set()
+        self._sending: dict[str, threading.Lock] = {}
+        self._gone: str | None = None
 
     @property
     def slots(self) -> int:
         """How many cases all workers together run at once."""
-        return sum(self._client.nthreads().values())
+        return self._workers.slots
 
-    def prepare(self, cases: Sequence[Case]) -> None:
-        """Gives every worker, now and later, what the cases read; each file once a worker.
-
-        Raises UserError for a case that no worker can run, before any of them runs.
-        """
-        from bootproof.harness.suite.cluster.delivery import Delivery
-
+    def check(self, cases: Sequence[Case]) -> None:
+        """Raises UserError for a case that no worker can run, before any of them runs."""
         for case in cases:
             if case.qemu is not None:
                 raise UserError(f"{case.id}: names a QEMU, and --cluster has those of its workers")
-            if not self._able(case):
-                raise UserError(f"--cluster: no worker can run {case.id}: {self._why_not(case)}")
-        contents = {sent: content for case in cases for sent, content in _files(case).values()}
-        missing = self._client.run(work.lacking, tuple(contents))
-        for sent in {sent for each in missing.values() for sent in each}:
-            delivery = Delivery(sent, contents[sent]())
-            self._client.register_plugin(delivery, name=f"bootproof-{sent.sha256}")
+            if not self._workers.able(case):
+                why = self._workers.why_not(case)
+                raise UserError(f"--cluster: no worker can run {case.id}: {why}")
+        arches = {case.arch for case in cases}
+        left_out = {**self._workers.left_out, **self._workers.other_builds(arches)}
+        for worker, why in left_out.items():
+            print(f"bootproof: --cluster: {worker} is left out: {why}", file=sys.stderr, flush=True)
 
     def boot(self, case: Case, directory: Path, reproduce: str, *, keep_ram: bool) -> CaseResult:
         """Boots a case on a worker that can, and brings its run directory here.
 
         Raises UserError when no worker is left for it, and as `prove`.
         """
-        sent = {name: file for name, (file, _) in _files(case).items()}
-        job = work.Job(case, sent, reproduce, keep_ram)
-        done = self._done(job)
+        rundir.make_fresh(directory)  # first: of what comes to nothing, no earlier run may tell
+        job, contents = packed_up(case, inputs_of(case), reproduce, keep_ram=keep_ram)
+        done = self._done(job, contents)
         luggage.unpacked(done.files, directory)
         return replace(typedjson.from_json(CaseResult, done.result), directory=str(directory))
 
-    def _done(self, job: work.Job) -> work.Done:
-        """What became of a job; while its workers get lost, it goes to others."""
-        for _ in range(_MOST_WORKERS_LOST):
-            with self._submitted(job) as future:
-                done = self._waited_for(future, job.case)
-            if done is not None:
-                return done
-            self._abilities = dict(self._client.run(work.abilities))
-        raise UserError(f"--cluster: {_MOST_WORKERS_LOST} workers were lost under {job.case.id}")
+    def _done(self, job: Job, contents: Contents) -> Done:
+        """What became of a job. Its worker is sent what it lacks; if it is lost, another one is
+        asked.
+        """
+        lost, supplied = 0, set()
+        while lost <= _MOST_WORKERS_LOST:
+            with self._reaching():
+                answered = self._answer(job)
+                if isinstance(answered, int):
+                    lost += answered
+                    continue
+                worker, answer = answered
+                if isinstance(answer, Done):
+                    return answer
+                if worker in supplied:
+                    raise UserError(f"{worker}: does not keep what it is sent")
+                supplied.add(worker)
+                self._supply(worker, answer, contents)
+        raise UserError(f"--cluster: {lost} workers were lost under {job.case.id}")
 
     @contextlib.contextmanager
-    def _submitted(self, job: work.Job) -> Iterator[Any]:
+    def _reaching(self) -> Iterator[None]:
+        """Once the scheduler has gone it is not waited for again. Raises UserError."""
+        if self._gone is not None:
+            raise UserError(self._gone)
+        try:
+            yield
+        except (CancelledError, LoopCancelled, OSError) as error:
+            if RUNNING.ending:
+                raise KeyboardInterrupt from error
+            self._gone = "--cluster: the connection to the scheduler was lost"
+            raise UserError(self._gone) from error
+
+    def _answer(self, job: Job) -> tuple[str, Done | Lacks] | int:
+        """What a worker says of the job, and which; else how many were lost under it, when none is
+        left of those that it was for.
+        """
+        from distributed import KilledWorker
+
         able = self._able(job.case)
-        if not able:
-            raise UserError(f"--cluster: every worker that can run {job.case.id} has gone")
+        with self._submitted(job, able) as future:
+            try:
+                return self._waited_for(future, able)
+            except KilledWorker:
+                return _MOST_WORKERS_LOST + 1
+
+    def _able(self, case: Case) -> list[str]:
+        """Those that can run a case; what was killed may be about to be started again."""
+        while not (able := self._workers.able(case)):
+            if RUNNING.ending:
+                raise KeyboardInterrupt
+            if self._workers.hopeless(case):
+                raise UserError(f"--cluster: every worker that can run {case.id} has gone")
+            time.sleep(LOOK_SECONDS)
+            self._workers.look()
+        return able
+
+    @contextlib.contextmanager
+    def _submitted(self, job: Job, able: list[str]) -> Iterator[Any]:
+        from bootproof.harness.suite.cluster import task
+
         key = f"bootproof-{job.case.id}-{uuid.uuid4()}"
-        future = self._client.submit(work.boot, job, workers=able, pure=False, key=key)
+        future = self._client.submit(task.run, job, workers=able, pure=False, key=key)
         with self._lock:
             self._running.add(future)
         try:
@@ -147,61 +197,52 @@ class Cluster:
                 self._running.discard(future)
             future.release()
 
-    def _waited_for(self, future: Any, case: Case) -> work.Done | None:
-        """Its result; None when no worker that could give it is there any more."""
-        from distributed import KilledWorker
-
+    def _waited_for(self, future: Any, able: list[str]) -> tuple[str, Done | Lacks] | int:
         while True:
             if RUNNING.ending:
                 raise KeyboardInterrupt
             try:
-                done: work.Done = future.result(timeout=_LOOK_SECONDS)
+                answered: tuple[str, Done | Lacks] = future.result(timeout=LOOK_SECONDS)
             except (NotYet, TimeoutError):
-                there = self._client.scheduler_info(n_workers=-1)["workers"]
-                if not any(worker in there for worker in self._able(case)):
-                    return None
-            except KilledWorker:
-                return None
+                self._workers.look()
+                if not any(map(self._workers.has, able)):
+                    return int(self._client.run_on_scheduler(work.lost_under, future.key))
             else:
-                return done
+                return answered
 
-    def _able(self, case: Case) -> list[str]:
-        needs = case.expect.verdict is not Verdict.LOAD_REFUSED
-        return [
-            worker
-            for worker, has in self._abilities.items()
-            if _is_ours(has) and (case.arch in has["qemu"] or not needs)
-        ]
+    def _supply(self, worker: str, lacks: Lacks, contents: Contents) -> None:
+        """Sends a worker what it lacks, unless the thread of another case has just done it."""
+        with self._lock:
+            sending = self._sending.setdefault(worker, threading.Lock())
+        with sending:
+            for sha256 in self._on(worker, work.lacking, lacks.files) or ():
+                self._on(worker, luggage.keep, sha256, contents[sha256]())
 
-    def _why_not(self, case: Case) -> str:
-        others = [has["bootproof"] for has in self._abilities.values() if not _is_ours(has)]
-        if others:
-            return f"bootproof {others[0]} is there, {VERSION} is here"
-        return f"none of {len(self._abilities)} has a QEMU for {case.arch}"
+    def _on(self, worker: str, function: Callable[..., Any], *values: Any) -> Any:
+        """What a function gives on a worker; None when that is lost. Raises UserError."""
+        told = self._client.run(function, *values, workers=[worker], on_error="return")[worker]
+        if isinstance(told, OSError):
+            return None
+        if isinstance(told, Exception):
+            raise UserError(f"{worker}: {one_line(str(told))}") from told
+        return told
 
     def cancel(self) -> None:
-        """Ends every case that this client has running."""
+        """Ends every case that this client has running: their workers see it."""
         with self._lock:
             running = list(self._running)
         with contextlib.suppress(Exception):  # the cluster may be what has gone
             self._client.cancel(running, force=True)
-            self._client.run(work.end_all)
 
     def close(self) -> None:
-        self._client.close()
+        with contextlib.suppress(Exception):
+            self._client.close(timeout=_CLOSE_SECONDS)
 
 
 def connect(address: str) -> Cluster:
     """Connects to a scheduler and asks its workers what they have. Raises UserError."""
     address = checked(address)
-    try:
-        import distributed
-
-        dask: Any = distributed  # which has no types worth the name
-    except ImportError as error:
-        raise UserError(
-            "--cluster needs dask.distributed: pip install 'bootproof[cluster]'"
-        ) from error
+    dask = _dask()
     encrypted = address.startswith("tls:")
     if encrypted:
         _check_certificates(dask.Security())
@@ -211,16 +252,43 @@ def connect(address: str) -> Cluster:
         advice = "; the certificates of both sides must be of one authority" if encrypted else ""
         raise UserError(f"--cluster: {address}: {one_line(str(error))}{advice}") from error
     try:
-        client.run_on_scheduler(work.abilities)  # it unpacks what the workers get
-        abilities = client.run(work.abilities)
-    except Exception as error:  # whatever went wrong there, also an import
-        client.close()
-        remedy = f"bootproof {VERSION} must be installed for the scheduler and each worker"
-        raise UserError(f"--cluster: {address}: {one_line(str(error))}; {remedy}") from error
-    if not abilities:
-        client.close()
-        raise UserError(f"--cluster: {address}: the scheduler has no worker")
-    return Cluster(client, abilities)
+        return Cluster(client, _workers_of(client))
+    except BaseException as error:
+        client.close(timeout=_CLOSE_SECONDS)
+        if isinstance(error, UserError | OSError):
+            raise UserError(f"--cluster: {address}: {one_line(str(error))}") from error
+        raise
+
+
+def _dask() -> Any:
+    """The library, which has no types worth the name. Raises UserError."""
+    try:
+        import distributed
+    except ImportError as error:
+        raise UserError(
+            "--cluster needs dask.distributed: pip install 'bootproof[cluster]'"
+        ) from error
+    for name in ("distributed", "distributed.client"):  # we say what becomes of the connection
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    return distributed
+
+
+def _workers_of(client: Any) -> Workers:
+    """Those of a scheduler that can run something. Raises UserError; OSError when it has gone."""
+    try:
+        differs = difference(client.run_on_scheduler(work.versions))
+    except OSError:
+        raise
+    except Exception as error:  # whatever it is: an import, most likely
+        raise UserError(
+            f"the scheduler: {one_line(str(error))}; bootproof {VERSION} must be there"
+        ) from error
+    if differs:  # it unpacks what the workers get
+        raise UserError(f"the scheduler: {differs}")
+    workers = Workers(client)
+    if not workers.slots:
+        raise UserError(workers.none_left())
+    return workers
 
 
 def _check_certificates(security: Any) -> None:
@@ -233,15 +301,26 @@ def _check_certificates(security: Any) -> None:
             raise UserError(f"--cluster: {variable}: {given}: no such file")
 
 
-def _files(case: Case) -> dict[str, tuple[Sent, Callable[[], bytes]]]:
-    """What a case reads, by what it is to the case: where it is found, and how it is read here."""
-    kernel, initrd = images.kernel_file(case.kernel_source), initrd_of(case)
-    digest = hashlib.sha256(initrd).hexdigest()
-    return {
-        work.KERNEL: (Sent(kernel.sha256, kernel.path.name), kernel.content.path.read_bytes),
-        work.INITRD: (Sent(digest, "initrd"), lambda: initrd),
-    }
-
-
-def _is_ours(has: Mapping[str, Any]) -> bool:
-    return (has["bootproof"], has["results"]) == (VERSION, results.VERSION)
+def packed_up(
+    case: Case, inputs: Inputs, reproduce: str, *, keep_ram: bool
+) -> tuple[Job, Contents]:
+    """What a worker is told of a case, and what it is sent if it lacks that."""
+    contents = {inputs.kernel.sha256: inputs.kernel.content.path.read_bytes}
+    digests: list[str | None] = []
+    for content in (inputs.initrd, inputs.dtb):
+        digest = None if content is None else hashlib.sha256(content).hexdigest()
+        digests.append(digest)
+        if digest is not None and content is not None:
+            contents[digest] = content.__bytes__
+    initrd, dtb = digests
+    job = Job(
+        case=case,
+        kernel=inputs.kernel.sha256,
+        kernel_name=inputs.kernel.name,
+        initrd=initrd,
+        has_init=inputs.has_init,
+        dtb=dtb,
+        reproduce=reproduce,
+        keep_ram=keep_ram,
+    )
+    return job, contents

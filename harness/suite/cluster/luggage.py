@@ -1,7 +1,7 @@
 """Files that travel between the matrix and its workers: what a case reads, and what it leaves.
 
-Owns the place where a worker keeps what it was sent, by content hash, and directories as values.
-Must not know dask, or what a case is.
+Owns how a worker keeps what it was sent, by content hash, and directories as values. Must not know
+dask, or what a case is.
 """
 
 from __future__ import annotations
@@ -17,46 +17,40 @@ import zstandard
 
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import disk_errors
-from bootproof.kernels.cache import default_cache_dir
+from bootproof.harness.inputs import derived
+from bootproof.kernels import pruning
+from bootproof.kernels.cache import RECEIVED, Cache, CachedFile, default_cache_dir
 
 _LEVEL: Final = 1  # the network is fast, and so must this be
 _MOST: Final = 4 << 30  # of one file's data: guest RAM holds a kernel and what it wrote
 _PIECE: Final = 64 << 20
+_CONTENT: Final = "content"  # what a file is called that others know by its digest
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A file that a worker has, or will get, by the digest of its content."""
-
-    sha256: str
-    name: str
-
-    @property
-    def path(self) -> Path:
-        """Where a worker keeps it."""
-        return default_cache_dir() / "received" / self.sha256 / self.name
+def kept(sha256: str) -> CachedFile | None:
+    """What was received with this digest, if it is here and still has it."""
+    return Cache(default_cache_dir()).find(sha256, _CONTENT, RECEIVED)
 
 
-def keep(sent: Sent, content: bytes) -> None:
-    """Keeps what came over the network; what is there already stays. Raises ValueError, UserError.
+def keep(sha256: str, content: bytes) -> None:
+    """Keeps what came over the network, and of what came before as much as the cache's bound lets.
 
-    Another process may do the same: what is seen under the name is always whole.
+    Raises ValueError, UserError and FetchError.
     """
-    if hashlib.sha256(content).hexdigest() != sent.sha256:
-        raise ValueError(f"{sent.name}: arrived with another digest than it was sent with")
-    if sent.path.exists():
-        return
-    with disk_errors(sent.path):
-        sent.path.parent.mkdir(parents=True, exist_ok=True)
-        part = sent.path.with_name(f"{sent.name}.{os.getpid()}.part")
-        part.write_bytes(content)
-        part.replace(sent.path)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"{sha256}: arrived with another digest than it was sent with")
+    cache = Cache(default_cache_dir())
+    cache.file(sha256, _CONTENT, lambda path: path.write_bytes(content), room=RECEIVED)
+    pruning.prune(cache.root / RECEIVED, derived.limit())
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A file as it travels: its size, and the compressed runs of data in it by their offset."""
+    """A file as it travels: its rights, its size, and the compressed runs of data in it by their
+    offset.
+    """
 
+    mode: int
     size: int
     data: Mapping[int, bytes]
 
@@ -71,14 +65,20 @@ def packed(directory: Path) -> dict[str, Packed]:
 
 
 def unpacked(files: Mapping[str, Packed], directory: Path) -> None:
-    """Writes them below `directory`. Raises UserError, for a name that leads out of it too."""
+    """Writes them below `directory`, which nobody else may look into: guest RAM is there.
+
+    Raises UserError, for a name that leads out of it too.
+    """
     with disk_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(0o700)
         for name, file in files.items():
             path = directory / name
             if not path.resolve().is_relative_to(directory.resolve()):
                 raise UserError(f"{directory}: a worker sent a file called {name!r}")
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as out:
+                os.fchmod(out.fileno(), file.mode & 0o777)
                 out.truncate(file.size)
                 for offset, content in file.data.items():
                     out.seek(offset)
@@ -88,11 +88,12 @@ def unpacked(files: Mapping[str, Packed], directory: Path) -> None:
 def _packed(path: Path) -> Packed:
     compress = zstandard.ZstdCompressor(level=_LEVEL).compress
     with path.open("rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
+        status = os.fstat(file.fileno())
         data = {
-            at: compress(os.pread(file.fileno(), n, at)) for at, n in _runs(file.fileno(), size)
+            at: compress(os.pread(file.fileno(), n, at))
+            for at, n in _runs(file.fileno(), status.st_size)
         }
-    return Packed(size, data)
+    return Packed(status.st_mode, status.st_size, data)
 
 
 def _runs(fd: int, size: int) -> Iterator[tuple[int, int]]:

@@ -1,41 +1,60 @@
-"""What runs in a worker of the cluster: one case, from what was sent to what is sent back.
+"""What a worker of the cluster does: one case, from what was sent to what is sent back.
 
-Owns `Job` and `Done`, which are all that the two sides tell each other. Must not know the
-scheduler, or who asked.
+Owns `Job`, `Done` and `Lacks`, which are all that the two sides tell each other of a case. Must not
+know the scheduler, or who asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import hashlib
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
-from bootproof.harness import VERSION, typedjson
+from bootproof.harness import VERSION, places, typedjson
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.errors import UserError
 from bootproof.harness.host import rundir
-from bootproof.harness.host.process import RUNNING
-from bootproof.harness.prepare import Options
+from bootproof.harness.host.files import disk_errors
+from bootproof.harness.inputs.images import KernelFile
+from bootproof.harness.prepare import Inputs, Options
 from bootproof.harness.prove import prove
-from bootproof.harness.qemu.binary import find_qemu, version_text
-from bootproof.harness.results import results
+from bootproof.harness.qemu import binary
 from bootproof.harness.suite.case_result import case_result
 from bootproof.harness.suite.cluster import luggage
-from bootproof.harness.suite.cluster.luggage import Packed, Sent
-from bootproof.kernels import scratch
+from bootproof.harness.suite.cluster.luggage import Packed
+from bootproof.kernels import content, scratch
+from bootproof.kernels.cache import CachedFile
 
-KERNEL: Final = "kernel"
-INITRD: Final = "initrd"  # all of it: the archive of the proof, and the user's
+
+def _sources() -> str:
+    """The digest of all of our modules: of one version there are many, between two releases."""
+    found = hashlib.sha256()
+    for room in ("harness", "kernels", "loader"):
+        for path in sorted((places.PACKAGES / room).rglob("*.py")):
+            found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+VERSIONS: Final = {"bootproof": VERSION, "sources": _sources()}
+"""What both sides must have in common, or one has results of the other's: as it was imported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A case, and the files that it reads, as a worker has them."""
+    """A case, and what it is made of: files by their digests, as a worker keeps them."""
 
     case: Case
-    # By what they are to the case: KERNEL, INITRD.
-    files: Mapping[str, Sent]
+    kernel: str
+    # As the user knows it.
+    kernel_name: str
+    initrd: str | None
+    # Whether the user's has an /init.
+    has_init: bool
+    dtb: str | None
     reproduce: str
     # Whether guest RAM comes back of a case that was as expected.
     keep_ram: bool
@@ -49,36 +68,74 @@ class Done:
     files: Mapping[str, Packed]
 
 
-def boot(job: Job) -> Done:
-    """Boots a case in a directory of its own. Raises as `prove`."""
-    case = replace(job.case, kernel_path=str(job.files[KERNEL].path))
-    options = Options(initrd=job.files[INITRD].path.read_bytes())
-    with scratch.directory() as place:
-        directory = place / "run"
-        proven = prove(case, directory, options)
-        result = case_result(proven, job.reproduce)
-        if result.as_expected and not job.keep_ram:
-            rundir.drop_ram(directory)
-        return Done(typedjson.to_json(result), luggage.packed(directory))
+@dataclass(frozen=True, slots=True)
+class Lacks:
+    """Digests of what has to be sent here first."""
+
+    files: tuple[str, ...]
+
+
+def boot(job: Job, wanted: Callable[[], bool]) -> Done | Lacks:
+    """Boots a case in a directory of its own, as long as it is wanted. Raises as `prove`."""
+    files = {sha256: luggage.kept(sha256) for sha256 in (job.kernel, job.initrd, job.dtb) if sha256}
+    there = {sha256: file for sha256, file in files.items() if file is not None}
+    if len(there) < len(files):
+        return Lacks(tuple(sha256 for sha256 in files if sha256 not in there))
+
+    def observe(*_: object) -> None:
+        if not wanted():
+            raise KeyboardInterrupt
+
+    options = Options(inputs=_inputs(job, there), observer=observe)
+    try:
+        with disk_errors(Path(tempfile.gettempdir())), scratch.directory() as place:
+            observe()
+            return _proven(job, place / "run", options)
+    except KeyboardInterrupt:  # dask would end the worker
+        raise UserError(f"{job.case.id}: its result is not wanted any more") from None
+
+
+def _proven(job: Job, directory: Path, options: Options) -> Done:
+    result = case_result(prove(job.case, directory, options), job.reproduce)
+    if result.as_expected and not job.keep_ram:
+        rundir.drop_ram(directory)
+    return Done(typedjson.to_json(result), luggage.packed(directory))
+
+
+def _inputs(job: Job, files: Mapping[str, CachedFile]) -> Inputs:
+    kernel, initrd, dtb = (files.get(each or "") for each in (job.kernel, job.initrd, job.dtb))
+    assert kernel is not None
+    return Inputs(
+        kernel=KernelFile(job.kernel_name, kernel.path, job.kernel, content.of_cached(kernel)),
+        initrd=None if initrd is None else initrd.path.read_bytes(),
+        has_init=job.has_init,
+        dtb=None if dtb is None else dtb.path.read_bytes(),
+    )
+
+
+def versions() -> dict[str, Any]:
+    """Of what is installed here."""
+    return VERSIONS
 
 
 def abilities() -> dict[str, Any]:
-    """What this worker has: versions of bootproof, of its results, and of QEMU by architecture."""
+    """What this worker has: the versions, and what each QEMU says of its build, by architecture."""
+    binary.forget()  # a worker may be older than its QEMU
     emulators = {}
     for name in ARCHES:
         try:
-            emulators[name] = version_text(find_qemu(name).version)
+            emulators[name] = binary.build_of(binary.find_qemu(name).path)
         except UserError:
             continue
-    return {"bootproof": VERSION, "results": results.VERSION, "qemu": emulators}
+    return {**VERSIONS, "qemu": emulators}
 
 
-def lacking(wanted: tuple[Sent, ...]) -> tuple[Sent, ...]:
-    """What of this was never received here."""
-    return tuple(sent for sent in wanted if not sent.path.exists())
+def lacking(files: tuple[str, ...]) -> tuple[str, ...]:
+    """What of this is not here."""
+    return tuple(sha256 for sha256 in files if luggage.kept(sha256) is None)
 
 
-def end_all() -> None:
-    """Ends what runs in this worker: whoever asked for it has gone."""
-    RUNNING.end()
-    RUNNING.begin()
+def lost_under(key: str, dask_scheduler: Any) -> int:
+    """On the scheduler: how many workers were lost while they had a task."""
+    task = dask_scheduler.tasks.get(key)
+    return 0 if task is None else task.suspicious

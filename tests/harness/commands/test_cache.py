@@ -40,7 +40,7 @@ def test_shows_what_is_there(cache: Path, capsys: pytest.CaptureFixture[str]) ->
     said = capsys.readouterr().out
     assert said.startswith(f"{cache}\n")
     assert [line.split()[0] for line in said.splitlines()[2:-2]] == [
-        *("derived", "files", "parts", "indexes", "elsewhere"),
+        *("derived", "received", "files", "parts", "indexes", "elsewhere"),
     ]
     told = "each run keeps the last used 2 GiB of derived (BOOTPROOF_CACHE_LIMIT)"
     assert said.splitlines()[-1] == told

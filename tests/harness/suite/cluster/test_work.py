@@ -1,0 +1,97 @@
+"""What a worker does with a case, in this process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bootproof.harness.case import Case
+from bootproof.harness.errors import UserError
+from bootproof.harness.prepare import inputs_of
+from bootproof.harness.suite.cluster import client, luggage, work
+from bootproof.harness.suite.cluster.work import Done, Job, Lacks
+from bootproof.loader import initramfs
+from bootproof.loader.address import MIB
+from tests.builders.guests import X86Program
+from tests.builders.processes import LOAD, vmlinux_with_text
+
+RESETS = X86Program(LOAD).say(b"one\n").reset()
+NEVER = X86Program(LOAD).say_for_ever(b"again\n")
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of a worker that has nothing yet; gives where its cases boot."""
+    from bootproof.harness.inputs import images
+
+    monkeypatch.setattr(images, "busybox", lambda arch: b"no busybox")
+    monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / "cache"))
+    booting = tmp_path / "tmp"
+    booting.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(booting))
+    return booting
+
+
+def sent(case: Case) -> Job:
+    """A case whose files were sent, and which are nowhere else any more."""
+    job, contents = client.packed_up(case, inputs_of(case), "again", keep_ram=True)
+    assert work.boot(job, lambda: True) == Lacks(tuple(contents))
+    for digest, read in contents.items():
+        luggage.keep(digest, read())
+    for name in (case.kernel_path, case.initrd):
+        if name is not None:
+            Path(name).unlink()
+    return job
+
+
+def case_of(directory: Path, program: X86Program) -> Case:
+    path = directory / "vmlinux"
+    path.write_bytes(vmlinux_with_text(program))
+    return Case("x86_64", "k", "elf", "linux64", memory=32 * MIB, kernel_path=str(path))
+
+
+def test_a_case_needs_no_file_of_the_machine_that_it_comes_from(
+    tmp_path: Path, places: Path
+) -> None:
+    """And says of its kernel what it says there."""
+    users = tmp_path / "users.cpio"
+    users.write_bytes(initramfs.archive([initramfs.file("init", b"own", 0o755)]))
+    case = replace(case_of(tmp_path, RESETS), initrd=str(users))
+    done = work.boot(sent(case), lambda: True)
+    assert isinstance(done, Done)
+    assert done.result["verdict"] == "cpu-reset"
+    luggage.unpacked(done.files, tmp_path / "back")
+    described = json.loads((tmp_path / "back/boot.json").read_text("utf-8"))
+    assert described["provenance"]["kernel"] == case.kernel_path
+    assert not list(places.iterdir())
+
+
+def test_a_refusal_names_the_kernel_as_the_user_does(tmp_path: Path) -> None:
+    case = replace(case_of(tmp_path, RESETS), offset=3)
+    done = work.boot(sent(case), lambda: True)
+    assert isinstance(done, Done)
+    assert done.result["verdict"] == "load-refused"
+    assert done.result["reason"].startswith(f"{case.kernel_path}: ")
+
+
+def test_a_guest_ends_when_nobody_wants_its_result(tmp_path: Path, places: Path) -> None:
+    """As a whole: before it starts it is wanted, and some time later it is not."""
+    looks = iter([True, True, True])
+    job = sent(case_of(tmp_path, NEVER))
+    with pytest.raises(UserError, match="not wanted any more"):
+        work.boot(job, lambda: next(looks, False))
+    assert not list(places.iterdir())
+
+
+def test_a_device_tree_travels(tmp_path: Path) -> None:
+    """As all that a case is made of, by its digest."""
+    case = case_of(tmp_path, RESETS)
+    inputs = replace(inputs_of(case), dtb=b"tree")
+    job, contents = client.packed_up(case, inputs, "again", keep_ram=True)
+    assert job.dtb == hashlib.sha256(b"tree").hexdigest()
+    assert contents[job.dtb]() == b"tree"
