@@ -18,7 +18,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
-from bootproof.loader.address import MIB, TIB, U64_MAX, Range, align_up, format_size
+from bootproof.loader.address import MIB, TIB, U64_MAX, Range, format_size
 from bootproof.loader.errors import Facts, GuestMemoryError, LoaderError
 
 if TYPE_CHECKING:
@@ -410,19 +410,15 @@ def _runs(data: bytes) -> Iterator[tuple[int, int]]:
     """The runs of pages of `data` with a byte that is not zero: where each begins and ends."""
     if data == _ZEROS[: len(data)]:
         return
-    size = len(data)
-    data = data.ljust(align_up(size, _PAGE), b"\0")
-    start = page = 0
-    while page < size:
-        found = data.find(_ZERO_PAGE, page)  # which passes over what is not zero by whole pages
-        page = len(data) if found < 0 else align_up(found, _PAGE)
-        if page < len(data) and not data.startswith(_ZERO_PAGE, page):
-            continue  # zeros that fill no page
-        if start < page:
-            yield start, min(page, size)
-        while data.startswith(_ZERO_PAGE, page):
-            page += _PAGE
-        start = page
+    start = None
+    for page in range(0, len(data), _PAGE):
+        if not data.startswith(_ZERO_PAGE[: len(data) - page], page):
+            start = page if start is None else start
+        elif start is not None:
+            yield start, page
+            start = None
+    if start is not None:
+        yield start, len(data)
 
 
 def _create(path: Path | None) -> int:

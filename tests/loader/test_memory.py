@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,22 @@ def test_extents_never_cross_banks(memory: GuestMemory) -> None:
         Range(0, 0x4000),
         Range(0x11000, 0x1000),
     ]
+
+
+@given(st.sets(st.integers(0, 40)), st.integers(0, PAGE - 1), st.integers(1, PAGE))
+def test_what_is_not_zero_is_found_by_pages(pages: set[int], at: int, last: int) -> None:
+    """Wherever in its page a byte is, and where zeros were written too; the last is none whole."""
+    size = 40 * PAGE + last
+    places = {min(page * PAGE + at, size - 1) for page in pages}
+    with GuestMemory([(MIB, size)]) as memory:
+        memory.write(MIB, bytes(size))
+        for place in places:
+            memory.write(MIB + place, b"x")
+        found = list(memory.nonzero_extents())
+    inside = [range(area.start - MIB, area.end - MIB) for area in found]
+    whole = {byte for place in places for byte in range(place & -PAGE, size)[:PAGE]}
+    assert {byte for area in inside for byte in area} == whole
+    assert all(left.stop < right.start for left, right in pairwise(inside))
 
 
 def test_saved_memory_reads_back_and_stays_sparse(tmp_path: Path) -> None:
