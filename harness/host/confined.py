@@ -6,17 +6,18 @@ Run as a script in a process of its own, by bootproof.harness.host.process only.
 with the thread that started it (PARENT is the process it belongs to), writes no file longer than
 BYTES and leaves no core dump. Where the kernel has Landlock, it reads nothing but what programs
 need to run, writes nothing outside DIRECTORY, opens no TCP connection and reaches no other process.
-Knows nothing of QEMU; imports nothing of ours, so that it starts quickly.
+Knows nothing of QEMU; imports nothing of ours, nor what takes as long as Python itself, so that it
+starts quickly.
 
 Sources: prctl(2), setrlimit(2), landlock(7).
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # in C, and in no stub; signal itself is slow
 import ctypes
 import os
 import resource
-import signal
 import stat
 import struct
 import sys
@@ -53,8 +54,8 @@ def main(arguments: list[str]) -> None:
     confine(programs, [*_SETTINGS], [directory], [*_DEVICES])
     limit(resource.RLIMIT_FSIZE, int(most_bytes))
     limit(resource.RLIMIT_CORE, 0)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and exec keeps that
-        signal.signal(number, signal.SIG_DFL)
+    for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # Python ignores them, and exec keeps that
+        _signal.signal(number, _signal.SIG_DFL)
     try:
         os.execvp(command[0], command)
     except OSError as error:
@@ -129,9 +130,9 @@ def limit(kind: int, most: int) -> None:
 
 def die_with(parent: int) -> None:
     """Has this process killed when the thread that started it ends; at once when it has already."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), _signal.SIGKILL)
 
 
 if __name__ == "__main__":
