@@ -7,17 +7,13 @@ say is bootproof.loader.provable's; this adds what our machines are.
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.inputs import images
 from bootproof.harness.inputs.images import KernelFile
-from bootproof.kernels.errors import FetchError
 from bootproof.loader import banner, ikconfig, kconfig
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.formats import Format
@@ -91,27 +87,15 @@ def _problem(
     return found
 
 
-def _built(kernel: KernelFile, wanted: tuple[Need, ...]) -> Built | None:
-    """What the kernel shows of how it was built: to search all of it takes longer than the rest of
-    a refusal. What the same code finds in a file with this hash stays the same. None where the
-    cache cannot be used.
-    """
+def _built(kernel: KernelFile, wanted: tuple[Need, ...]) -> Built:
+    """What the kernel shows of how it was built."""
 
-    def write(path: Path) -> None:
-        with kernel.open() as image:
-            built = look(image.data, wanted)
-        texts = sorted(text.hex() for text in built.texts)
-        path.write_text(json.dumps([built.linux, built.config, texts]), "utf-8")
+    def search(data: memoryview) -> list[Any]:
+        built = look(data, wanted)
+        return [built.linux, built.config, sorted(text.hex() for text in built.texts)]
 
-    asked = hashlib.sha256(repr([(need.option, need.text) for need in wanted]).encode())
-    try:
-        for module in _LOOKING:
-            asked.update(Path(str(module.__file__)).read_bytes())
-        what = f"{identify(kernel.content.path).format}-{asked.hexdigest()}"
-        made = images.derive(kernel, what, write)
-        linux, config, texts = json.loads(made.content.path.read_text("utf-8"))
-    except (FetchError, OSError, ValueError):
-        return None
+    asked = repr([(need.option, need.text) for need in wanted])
+    linux, config, texts = images.searched(kernel, asked, _LOOKING, search)
     return Built(linux, config, frozenset(map(bytes.fromhex, texts)))
 
 

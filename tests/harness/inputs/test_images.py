@@ -11,6 +11,7 @@ import pytest
 from bootproof.harness.inputs import images
 from bootproof.harness.inputs.images import KernelFile
 from bootproof.kernels.cache import file_sha256
+from bootproof.loader import banner
 from tests.builders import packings
 from tests.kernels.debian import deb_of
 
@@ -98,3 +99,16 @@ def test_nothing_but_whole_files_is_in_the_cache(tmp_path: Path, cache: Path) ->
     kept = [path.name for path in (cache / "derived").rglob("*") if path.is_file()]
     assert sorted(kept) == ["bzimage-1", "meta.json"]
     assert len(list((cache / "derived").iterdir())) == 1
+
+
+def test_what_a_kernel_says_it_is_called_is_searched_for_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a vmlinux of several banners; the second time there is no search that could be done."""
+    said = b"Linux version 6.1.2-own (me@here)\0Linux version 5.4\0Linux version 6.1.2-own \0"
+    path = tmp_path / "vmlinux"
+    path.write_bytes(packings.elf(4096) + said)
+    for search in (banner.banner_releases, None):
+        monkeypatch.setattr(banner, "banner_releases", search)
+        images.releases.cache_clear()
+        assert images.releases(images.kernel_file(str(path)), "elf") == ("6.1.2-own", "5.4")
