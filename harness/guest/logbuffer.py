@@ -22,8 +22,9 @@ from bootproof.loader.memory import CHEAP_READ, GuestMemory
 
 # DESC0_ID() of printk_ringbuffer.h: ids begin at minus the number of descriptors (at most 2^16 with
 # the usual sizes), in 32 bits and then going on above them (seen up to Linux 6.12), or in the
-# 62 bits that an id has and then going on at 0. The upper bytes of a word, little-endian.
-_FIRST_IDS: Final = re.compile(rb"\xff\xff(?:\0\0\0\0|\xff\xff\xff\x3f)")
+# 62 bits that an id has and then going on at 0. The upper bytes of a word, little-endian, and the
+# text behind it: struct page alone has such words by the hundred thousand, with zeros behind them.
+_FIRST_IDS: Final = re.compile(rb"\xff\xff(?:\0\0\0\0|\xff\xff\xff\x3f)(?:[\x01-\x7f]|\Z)")
 _UPPER_AT: Final = 2
 _ID_MASK: Final = (1 << 62) - 1
 _LAST_OF_FIRST: Final = ((1 << 32) - 1, _ID_MASK)
@@ -33,9 +34,8 @@ _WORD: Final = 8
 _SHORTEST: Final = 2 * _WORD  # a record: its id, one character and a NUL, aligned to words
 _LONGEST: Final = 2048  # PRINTKRB_RECORD_MAX is 1024, and an id
 _FEWEST: Final = 3  # records in a row
-_CHUNK: Final = 4 * MIB
 _MOST_BYTES: Final = GIB  # of touched RAM that are looked through
-_MOST_WORDS: Final = 1 << 20
+_MOST_WORDS: Final = 1 << 18  # that are held against each other
 _MOST_RECORDS: Final = 1 << 18  # of the largest ring that anybody asks for (log_buf_len=)
 _MOST_TEXT: Final = 16 * MIB
 _CONTINUED: Final = b"\x01c\n"  # what printk leaves of a KERN_CONT that only ended the line
@@ -51,7 +51,7 @@ class _Record:
 def read(memory: GuestMemory) -> bytes:
     """The records in guest RAM, oldest first, each with a newline; empty when there are none."""
     extents = list(memory.data_extents())
-    rows = [row for row in _rows(_words(memory, extents)) if _is_text(memory, row)]
+    rows = [row for row in _first_rows(memory, extents) if _is_text(memory, row)]
     if not rows:
         return b""
     records = _joined(rows)
@@ -60,7 +60,7 @@ def read(memory: GuestMemory) -> bytes:
         records = _joined(rows)
     texts: deque[bytes] = deque()
     left = _MOST_TEXT
-    for text in _texts(memory, records, _lengths(memory, extents, records[-1])):
+    for text in _texts(memory, records, _lengths(memory, extents, records)):
         texts.append(text + b"\n")
         left -= len(texts[-1])
         while left < 0:  # what was said last is what counts
@@ -87,19 +87,58 @@ def holds(memory: GuestMemory, words: bytes) -> bool:
     return False
 
 
+def _first_rows(memory: GuestMemory, extents: Sequence[Range]) -> Iterator[list[_Record]]:
+    """Rows of records with the first ids, by rising address in each bank."""
+    taken: set[int] = set()
+    words = 0
+    for first in _words(memory, extents):
+        if first.address in taken:
+            continue
+        row = [first]
+        while (following := _next(memory, row[-1])) and following.address not in taken:
+            row.append(following)
+            taken.add(following.address)
+            if words + len(row) > _MOST_WORDS:
+                break
+        words += len(row)
+        if len(row) >= _FEWEST:
+            yield row
+        if words > _MOST_WORDS:
+            return
+
+
 def _words(memory: GuestMemory, extents: Sequence[Range]) -> Iterator[_Record]:
-    """Every aligned word that may be one of the first ids, by rising address in each bank."""
-    left, words = _MOST_BYTES, 0
+    """Every aligned word that may be one of the first ids, and has a text behind it."""
+    left = _MOST_BYTES
     for part in chain.from_iterable(map(_chunks, extents)):
-        if left < part.size or words > _MOST_WORDS:
+        if left < part.size:
             return
         left -= part.size
         data = memory.read(part.start, part.size)
         for match in _FIRST_IDS.finditer(data):
             start = match.start() - _UPPER_AT
             if start >= 0 and not start % _WORD:
-                words += 1
                 yield _Record(part.start + start, struct.unpack_from("<Q", data, start)[0])
+
+
+def _next(memory: GuestMemory, record: _Record) -> _Record | None:
+    """The record behind one of the first ids, if that has the next of them."""
+    if record.id in _LAST_OF_FIRST:
+        return None
+    start = record.address + _SHORTEST
+    data = _up_to(memory, start, _LONGEST - _SHORTEST + _WORD)
+    wanted = (record.id + 1).to_bytes(_WORD, "little")
+    at = data.find(wanted)
+    while at % _WORD and at >= 0:
+        at = data.find(wanted, at + 1)
+    return None if at < 0 else _Record(start + at, record.id + 1)
+
+
+def _up_to(memory: GuestMemory, start: int, size: int) -> bytes:
+    """What RAM has at an address, up to `size` bytes of it in one bank."""
+    ends = (bank.base + bank.size for bank in memory.banks if bank.base <= start)
+    end = next((end for end in ends if start < end), start)
+    return memory.read(start, min(size, end - start))
 
 
 def _later_words(
@@ -119,8 +158,8 @@ def _later_words(
 
 
 def _chunks(extent: Range) -> Iterator[Range]:
-    for start in range(extent.start, extent.end, _CHUNK):
-        yield Range.between(start, min(start + _CHUNK, extent.end))
+    for start in range(extent.start, extent.end, CHEAP_READ):
+        yield Range.between(start, min(start + CHEAP_READ, extent.end))
 
 
 def _common(one: Range, other: Range) -> Range:
@@ -181,11 +220,10 @@ def _texts(
 
 def _raw(memory: GuestMemory, record: _Record, following: _Record | None) -> bytes:
     start = record.address + _WORD
-    end = start + _LONGEST
-    if following is not None and start < following.address < end:
-        end = following.address
-    bank = next(b.range for b in memory.banks if b.range.contains(Range(start, 1)))
-    return memory.read(start, min(end, bank.end) - start).partition(b"\0")[0]
+    size = _LONGEST
+    if following is not None and start < following.address < start + size:
+        size = following.address - start
+    return _up_to(memory, start, size).partition(b"\0")[0]
 
 
 # --- how long a text is -------------------------------------------------------------------------
@@ -199,14 +237,19 @@ _MOST_PLACES: Final = 100_000
 
 
 def _lengths(
-    memory: GuestMemory, extents: Sequence[Range], last: _Record
+    memory: GuestMemory, extents: Sequence[Range], records: Sequence[_Record]
 ) -> Callable[[int], int | None]:
     """The length of a record's text by its id, as far as the kernel's own notes are found."""
+    # Zeros are everywhere, so that what begins with one is searched for long.
+    last = next((record for record in reversed(records) if record.id & 0xFF), records[-1])
     earlier = range(last.id - _FEWEST, last.id)
     numbers = {count: _number(last.id, count) for count in _DESCRIPTORS}
     # Numbers that are too small stand everywhere.
     wanted = {count: number for count, number in numbers.items() if number >= 2 * _FEWEST}
-    for count, place in islice(_places(memory, extents, wanted), _MOST_PLACES):
+    # They most often lie near the texts.
+    parts = chain.from_iterable(map(_chunks, extents))
+    nearest = sorted(parts, key=lambda part: abs(part.start - last.address))
+    for count, place in islice(_places(memory, nearest, wanted), _MOST_PLACES):
         base = place - _INFO_SIZE * (last.id % count)
         if all(_length(memory, base, count, id_) is not None for id_ in earlier):
             return functools.partial(_length, memory, base, count)
@@ -220,18 +263,21 @@ def _number(id_: int, count: int) -> int:
 
 
 def _places(
-    memory: GuestMemory, extents: Sequence[Range], numbers: Mapping[int, int]
+    memory: GuestMemory, parts: Sequence[Range], numbers: Mapping[int, int]
 ) -> Iterator[tuple[int, int]]:
-    """Where words with these values lie, each with the key of its value."""
-    for part in chain.from_iterable(map(_chunks, extents)):
+    """Where words with these values lie, each with the key of its value.
+
+    Their first bytes are the same, as those of the keys are, so that one search finds them all.
+    """
+    keys = {number.to_bytes(_WORD, "little"): key for key, number in numbers.items()}
+    rests = b"|".join(re.escape(word[1:]) for word in keys)
+    first = next(iter(keys), b"")[:1]
+    words = re.compile(re.escape(first) + b"(?=(" + rests + b"))", re.DOTALL)
+    for part in parts if keys else ():
         data = memory.read(part.start, part.size)
-        for key, number in numbers.items():
-            wanted = number.to_bytes(_WORD, "little")
-            at = data.find(wanted)
-            while at >= 0:
-                if not at % _WORD:
-                    yield key, part.start + at
-                at = data.find(wanted, at + 1)
+        for match in words.finditer(data):
+            if not match.start() % _WORD:
+                yield keys[first + match[1]], part.start + match.start()
 
 
 def _length(memory: GuestMemory, base: int, count: int, id_: int) -> int | None:

@@ -139,6 +139,13 @@ def test_no_log_buffer(content: bytes, memory: GuestMemory) -> None:
     assert logbuffer.read(memory) == b""
 
 
+def test_a_large_guest_has_a_million_words_that_are_no_ids(memory: GuestMemory) -> None:
+    """struct page has one for each page that nobody maps: _mapcount is -1."""
+    memory.write(GIB, struct.pack("<Q", 0xFFFFFFFF) * (SIZE // 8))
+    memory.write(GIB + SIZE - 0x8000, ring(FIRST, *LINES))
+    assert lines(memory) == list(LINES)
+
+
 def test_hostile_ram_is_bounded(memory: GuestMemory) -> None:
     """Every word looks like a record's: the search ends all the same."""
     words = struct.pack("<4Q", FIRST, FIRST + 1, FIRST + 2, FIRST + 3)
