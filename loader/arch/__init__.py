@@ -130,6 +130,8 @@ class Architecture(Generic[R]):
     # What a CPU beside the first one, whose registers follow, is seen to do before the kernel asks
     # for it; nothing where it waits.
     runs: Callable[[R, R, Read], str]
+    # A function of a kernel whose place in the image its first bytes tell, and that place.
+    landmark: Callable[[bytes], tuple[str, int] | None]
     # Whether the stub is for every CPU of the machine: a firmware keeps the others then. Else they
     # are off until the kernel asks for them.
     every_cpu: bool = False

@@ -169,6 +169,20 @@ def _runs(r: Arm64Registers, _first: Arm64Registers, read: Read) -> str:
     return "" if waits else f"is at {r.pc:#x}, in code that waits for nothing"
 
 
+# --- kernels -------------------------------------------------------------------------------------
+
+_B: Final = 0b000101  # bits 31-26
+
+
+def _landmark(head: bytes) -> tuple[str, int] | None:
+    """code0 of the Image header, or code1 behind what is "MZ" (arch/arm64/kernel/head.S)."""
+    for at in (0, 4):
+        word = int.from_bytes(head[at : at + 4], "little")
+        if word >> 26 == _B:
+            return "primary_entry", at + 4 * (word & 0x3FF_FFFF)
+    return None
+
+
 AARCH64: Final = Architecture(
     name="aarch64",
     registers=Arm64Registers,
@@ -176,4 +190,5 @@ AARCH64: Final = Architecture(
     stub_window=Range(0, U64_MAX),
     stub=_stub,
     runs=_runs,
+    landmark=_landmark,
 )

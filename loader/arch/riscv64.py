@@ -260,6 +260,21 @@ def _runs(r: RiscvRegisters, _first: RiscvRegisters, read: Read) -> str:
     return "" if waits else f"is at {r.pc:#x}, in code that waits for nothing"
 
 
+# --- kernels -------------------------------------------------------------------------------------
+
+_J: Final = 0x6F  # jal x0
+
+
+def _landmark(head: bytes) -> tuple[str, int] | None:
+    """The first instruction, or the one behind what is "MZ" (arch/riscv/kernel/head.S)."""
+    for at in (0, 2, 4):
+        word = int.from_bytes(head[at : at + 4], "little")
+        if word & 0xFFF == _J:
+            low, middle, high = word >> 21 & 0x3FF, word >> 20 & 1, word >> 12 & 0xFF
+            return "_start_kernel", at + (high << 12 | middle << 11 | low << 1)
+    return None
+
+
 RISCV64: Final = Architecture(
     name="riscv64",
     registers=RiscvRegisters,
@@ -268,4 +283,5 @@ RISCV64: Final = Architecture(
     stub=_stub,
     runs=_runs,
     every_cpu=True,
+    landmark=_landmark,
 )

@@ -649,4 +649,5 @@ X86_64: Final = Architecture(
     stub_window=Range.between(_STUB_SIZE, _STUB_LIMIT),  # page 0: real-mode vectors
     stub=_stub,
     runs=_runs,
+    landmark=lambda _head: ("_text", 0),
 )
