@@ -1,4 +1,4 @@
-"""The header of an ELF file, by which it is told.
+"""The header of an ELF file, by which it is told, and those of its sections.
 
 Source: ELF-64 Object File Format 1.5, section 3.
 """
@@ -36,3 +36,19 @@ class ElfHeader(Declared):
     e_shentsize: U16
     e_shnum: U16
     e_shstrndx: U16
+
+
+@dataclass(frozen=True, slots=True)
+class SectionHeader(Declared):
+    """Elf64_Shdr, e_shnum of them at file offset e_shoff (section 5)."""
+
+    sh_name: U32
+    sh_type: U32
+    sh_flags: U64
+    sh_addr: U64
+    sh_offset: U64
+    sh_size: U64
+    sh_link: U32
+    sh_info: U32
+    sh_addralign: U64
+    sh_entsize: U64

@@ -7,13 +7,13 @@ Sources: ELF-64 Object File Format 1.5, section 5 (sections); include/linux/modu
 include/linux/vermagic.h, kernel/module/main.c (check_modinfo).
 """
 
-# No deferred annotations here: `Declared` reads the encodings from them.
+from __future__ import annotations
+
 import re
 import struct
 from dataclasses import dataclass
 from typing import Final
 
-from bootproof.loader.declared import U32, U64, Declared
 from bootproof.loader.elfheader import (
     E_MACHINES,
     EI_CLASS,
@@ -22,6 +22,7 @@ from bootproof.loader.elfheader import (
     ELFCLASS64,
     ELFDATA2LSB,
     ElfHeader,
+    SectionHeader,
 )
 from bootproof.loader.errors import GET_AGAIN, LoaderError
 from bootproof.loader.ikconfig import find
@@ -37,22 +38,6 @@ class ModuleError(LoaderError):
     """This is no kernel module."""
 
     code = "Module"
-
-
-@dataclass(frozen=True, slots=True)
-class _SectionHeader(Declared):
-    """Elf64_Shdr."""
-
-    sh_name: U32
-    sh_type: U32
-    sh_flags: U64
-    sh_addr: U64
-    sh_offset: U64
-    sh_size: U64
-    sh_link: U32
-    sh_info: U32
-    sh_addralign: U64
-    sh_entsize: U64
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +74,7 @@ def read(data: bytes, file: str) -> ModuleInfo:
 def _modinfo(data: bytes, header: ElfHeader) -> bytes:
     """The section's bytes; none where there is no such section."""
     sections = [
-        _SectionHeader.from_bytes(data, header.e_shoff + number * header.e_shentsize)
+        SectionHeader.from_bytes(data, header.e_shoff + number * header.e_shentsize)
         for number in range(header.e_shnum)
     ]
     names = sections[header.e_shstrndx].sh_offset

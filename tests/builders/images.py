@@ -151,6 +151,33 @@ def elf32(*segments: tuple[int, int, bytes], entry: int = 0x10_0000, machine: in
     return header + table + content
 
 
+def with_symbols(
+    names: dict[int, str], text: bytes = bytes(0x100), base: int = 0xFFFFFFFF81000000
+) -> bytes:
+    """An ELF file with one segment, .symtab and .strtab (ELF-64 object file format)."""
+    strings = b"\0" + b"".join(name.encode() + b"\0" for name in names.values())
+    table = bytes(24)
+    for address, name in names.items():
+        at = strings.index(b"\0" + name.encode() + b"\0") + 1
+        table += struct.pack("<IBBHQQ", at, 0x12, 0, 1, base + address, 0)
+    sections = b"\0.shstrtab\0.symtab\0.strtab\0.text\0"
+    start = 64 + 56
+    parts = [text, table, strings, sections]
+    offsets = [start + sum(map(len, parts[:number])) for number in range(5)]
+    header = b"\x7fELF\2\1\1".ljust(16, b"\0")
+    header += struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, base, 64, offsets[4], 0, 64, 56, 1, 64, 5, 4)
+    segment = struct.pack("<IIQQQQQQ", 1, 5, start, base, 0x1000000, len(text), len(text), 1 << 20)
+
+    def section(name: bytes, kind: int, part: int, link: int = 0, size: int = 0) -> bytes:
+        at = sections.index(b"\0" + name + b"\0") + 1
+        where = (offsets[part], len(parts[part]))
+        return struct.pack("<IIQQQQIIQQ", at, kind, 0, 0, *where, link, 0, 1, size)
+
+    table_of = bytes(64) + section(b".text", 1, 0) + section(b".symtab", 2, 1, 3, 24)
+    table_of += section(b".strtab", 3, 2) + section(b".shstrtab", 3, 3)
+    return header + segment + b"".join(parts) + table_of
+
+
 # bzImage ----------------------------------------------------------------------------------------
 
 SETUP_HEADER_START, SETUP_HEADER_END = 0x1F1, 0x26C

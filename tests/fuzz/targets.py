@@ -42,9 +42,11 @@ from bootproof.loader import (
     LoaderError,
     Pe,
     conformance,
+    kallsyms,
     kmodule,
     load_cmdline,
     load_dtb,
+    symtab,
 )
 from bootproof.loader.address import Range
 from bootproof.loader.arch import Registers, to_json
@@ -63,6 +65,7 @@ from bootproof.loader.result import KernelLoaderResult
 from bootproof.loader.unpack import uki_parts, unpack, unpack_fully
 from bootproof.scenarios.museum import scene as museum
 from tests.builders import images, packings
+from tests.builders import kallsyms as tables
 from tests.builders.guests import Claim, machine
 
 MIB: Final = 1 << 20
@@ -111,6 +114,45 @@ def _module(data: bytes) -> None:
 def _modules() -> list[bytes]:
     magic = "6.1.0-test SMP preempt mod_unload "
     return [images.module("loop", magic), images.module("b", magic, depends="a-b,c", machine=183)]
+
+
+# symbols ------------------------------------------------------------------------------------------
+
+
+class NamelessError(LoaderError):
+    """A kernel without names is none to who reads them; for the engine it is a refusal."""
+
+    code = "Symbols::None"
+
+
+def _kallsyms(data: bytes) -> None:
+    option, content = (data[:1] or b"\0")[0], memoryview(data)[1:]
+    found = kallsyms.functions(content, option << 16, ("_stext", 0x1_0000))
+    if not found:
+        raise NamelessError("no kallsyms")
+    check(all(len(name) <= len(data) for _, _, name in found), "a name longer than its file")
+
+
+def _tables() -> list[bytes]:
+    symbols = tables.many(258)
+    return [
+        b"\x80" + tables.tables(symbols, layout, 0x80_0000) for layout in tables.LAYOUTS.values()
+    ]
+
+
+def _symtab(data: bytes) -> None:
+    content = memoryview(data)
+    size = sum(len(part) for _, part in symtab.segments(content))
+    check(size <= len(data), "segments larger than their file")
+    found = symtab.functions(content)
+    if not found:
+        raise NamelessError("no symbol table")
+    check(all(0 <= place < 1 << 64 for _, place, _ in found), "a function at no address")
+
+
+def _symtabs() -> list[bytes]:
+    names = {0: "startup_64", 0x40: "start_kernel", 0x80: ""}
+    return [images.with_symbols(names, base=base) for base in (0, 0xFFFFFFFF81000000)]
 
 
 # loaders ------------------------------------------------------------------------------------------
@@ -489,6 +531,8 @@ TARGETS: Final = {
         Target("image", functools.partial(_loads, _pe), _with_option(_images)),
         Target("core", _core, _cores),
         Target("module", _module, _modules),
+        Target("kallsyms", _kallsyms, _tables),
+        Target("symtab", _symtab, _symtabs),
         Target("dtb", _dtb, _dtbs),
         Target("cmdline", _cmdline, _cmdlines),
         Target("boot-json", _boot_image, _boot_images),
