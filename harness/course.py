@@ -192,7 +192,7 @@ def _judged(start: AnyStart, seen: Observation, ending: Ending) -> tuple[Judgeme
     place = seen.place
     if place is None or start.symbols is None or not judgement.verdict.needs_place:
         return judgement, seen
-    symbols = start.symbols()  # which may take half a minute
+    symbols = start.symbols()
     if symbols is None:
         return judgement, seen
     region = start.image.region("kernel") if start.unpacked is None else None

@@ -11,7 +11,7 @@ from bootproof.harness.exitcode import OK
 
 # Rooms of the cache, and what they hold.
 _ROOMS: Final = {
-    "derived": "unpacked and changed kernels, symbols, device trees",
+    "derived": "unpacked and changed kernels, device trees",
     "received": "what the cases of a cluster's worker read",
     "files": "out of packages",
     "parts": "downloads that broke off",

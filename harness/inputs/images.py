@@ -210,14 +210,10 @@ def page_size(kernel: KernelFile) -> str | None:
 
 @functools.cache
 def symbols_of(kernel: KernelFile) -> Symbols | None:
-    """The names in an ELF kernel or an Image: its own, else those that vmlinux-to-elf finds."""
+    """The names in an ELF kernel or an Image; None where there are none. Raises LoaderError."""
     from bootproof.harness.inputs import symbols  # for boots that fail
 
-    own = symbols.read(kernel.content.path)
-    if own is not None or not symbols.can_be_found():
-        return own
-    find = functools.partial(symbols.find, kernel.content.path)
-    return symbols.read(derive(kernel, f"{_format(kernel)}-symbol-table", find).content.path)
+    return symbols.read(kernel.content.path)
 
 
 @functools.cache

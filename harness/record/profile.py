@@ -112,10 +112,10 @@ def _names(recorded: Recorded, vmlinux: Path | None) -> tuple[Symbols | None, st
     if vmlinux is not None:
         try:
             found = symbols.read(vmlinux)
-        except OSError as error:
-            raise UserError(f"{vmlinux}: {error.strerror} (--symbols)") from error
+        except LoaderError as error:
+            raise UserError(f"{error} (--symbols)") from error
         if found is None:
-            raise UserError(f"{vmlinux}: is no ELF file with symbols (--symbols)")
+            raise UserError(f"{vmlinux}: is no uncompressed kernel with symbols (--symbols)")
         return found, None
     told = recorded.image.provenance
     try:
@@ -125,9 +125,7 @@ def _names(recorded: Recorded, vmlinux: Path | None) -> tuple[Symbols | None, st
         found = images.symbols_of(images.running(file, told.get("format", "file")))
     except (UserError, FetchError, LoaderError, OSError) as error:
         return None, str(error)
-    if found is None and not symbols.can_be_found():
-        return None, "the kernel has no symbol table (pip install vmlinux-to-elf finds one)"
-    return found, None if found else "no symbols were found in the kernel"
+    return found, None if found else "the kernel has no symbol table, and no kallsyms"
 
 
 class _Named:

@@ -3,52 +3,27 @@
 from __future__ import annotations
 
 import random
-import struct
 from pathlib import Path
 
 import pytest
-from elftools.elf.elffile import ELFFile
 
 from bootproof.harness.cases.kernels import default_kernels
 from bootproof.harness.inputs import images, symbols
 from bootproof.harness.inputs.symbols import Symbols
 from bootproof.loader.address import MIB
-from tests.builders.images import RISCV64, image
+from bootproof.loader.vmlinux import pvh_capability
+from tests.builders.images import elf, load, with_symbols
+from tests.builders.kallsyms import LAYOUTS, Symbol, many, tables
 
 BASE = 0xFFFFFFFF81000000
 TEXT = random.Random(1).randbytes(5 * MIB)
 NAMES = {0: "startup_64", 0x340: "__startup_64", 0x10000: "start_kernel", 3 * MIB: "panic"}
 
 
-def elf64(names: dict[int, str], *, base: int = BASE, text: bytes = TEXT) -> bytes:
-    """An ELF file with one segment, .symtab and .strtab (ELF-64 object file format)."""
-    strings = b"\0" + b"".join(name.encode() + b"\0" for name in names.values())
-    table = bytes(24)
-    for address, name in names.items():
-        at = strings.index(b"\0" + name.encode() + b"\0") + 1
-        table += struct.pack("<IBBHQQ", at, 0x12, 0, 1, base + address, 0)
-    sections = b"\0.shstrtab\0.symtab\0.strtab\0.text\0"
-    start = 64 + 56
-    parts = [text, table, strings, sections]
-    offsets = [start + sum(map(len, parts[:number])) for number in range(5)]
-    header = b"\x7fELF\2\1\1".ljust(16, b"\0")
-    header += struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, base, 64, offsets[4], 0, 64, 56, 1, 64, 5, 4)
-    segment = struct.pack("<IIQQQQQQ", 1, 5, start, base, 0x1000000, len(text), len(text), MIB)
-
-    def section(name: bytes, kind: int, part: int, link: int = 0, size: int = 0) -> bytes:
-        at = sections.index(b"\0" + name + b"\0") + 1
-        where = (offsets[part], len(parts[part]))
-        return struct.pack("<IIQQQQIIQQ", at, kind, 0, 0, *where, link, 0, 1, size)
-
-    table_of = bytes(64) + section(b".text", 1, 0) + section(b".symtab", 2, 1, 3, 24)
-    table_of += section(b".strtab", 3, 2) + section(b".shstrtab", 3, 3)
-    return header + segment + b"".join(parts) + table_of
-
-
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> Symbols:
     path = tmp_path_factory.mktemp("symbols") / "vmlinux"
-    path.write_bytes(elf64(NAMES))
+    path.write_bytes(with_symbols(NAMES, TEXT))
     found = symbols.read(path)
     assert found is not None
     return found
@@ -95,7 +70,7 @@ def test_no_name_rather_than_a_wrong_one(before: bytes, at: bytes, kernel: Symbo
 
 def test_code_that_is_there_twice_has_no_name(tmp_path: Path) -> None:
     path = tmp_path / "vmlinux"
-    path.write_bytes(elf64(NAMES, text=TEXT[: 2 * MIB] * 2))
+    path.write_bytes(with_symbols(NAMES, TEXT[: 2 * MIB] * 2))
     found = symbols.read(path)
     assert found is not None
     assert named(found, BASE + 0x3DF, 0x3DF) is None
@@ -103,7 +78,7 @@ def test_code_that_is_there_twice_has_no_name(tmp_path: Path) -> None:
 
 def test_code_before_the_first_symbol(tmp_path: Path) -> None:
     path = tmp_path / "vmlinux"
-    path.write_bytes(elf64({0x1000: "late"}))
+    path.write_bytes(with_symbols({0x1000: "late"}, TEXT))
     found = symbols.read(path)
     assert found is not None
     assert named(found, BASE + 0x100, 0x100) is None
@@ -112,8 +87,15 @@ def test_code_before_the_first_symbol(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        *(b"", b"\x7fELF", bytes(4096), elf64({})[:-256], elf64(NAMES)[:200], b"MZ" + bytes(100)),
-        elf64({}),
+        *(
+            b"",
+            b"\x7fELF",
+            bytes(4096),
+            with_symbols({})[:-256],
+            with_symbols(NAMES, TEXT)[:200],
+            b"MZ" + bytes(100),
+        ),
+        with_symbols({}),
     ],
     ids=range(7),
 )
@@ -123,35 +105,46 @@ def test_file_without_symbols(content: bytes, tmp_path: Path) -> None:
     assert symbols.read(path) is None
 
 
-def test_kernel_that_the_finder_cannot_read(tmp_path: Path) -> None:
-    """With and without vmlinux-to-elf: an empty file, and no complaint."""
-    kernel, target = tmp_path / "kernel", tmp_path / "symbols"
-    kernel.write_bytes(b"this is no kernel\n" * 100)
-    symbols.find(kernel, target)
-    assert target.read_bytes() == b""
-    assert symbols.read(target) is None
+def test_a_stripped_kernel_names_itself(tmp_path: Path) -> None:
+    """Of several names at one place: a weak one, then a global, then a local."""
+    path, place = tmp_path / "vmlinux", 0x1_0000
+    several: list[Symbol] = [("t", place, "z"), ("W", place, "a"), ("T", place, "b")]
+    content = TEXT + tables([("T", 0, "_text"), *many(300, base=0x20), *several], LAYOUTS["6.4"])
+    path.write_bytes(elf(load(BASE, content), machine=62))
+    found = symbols.read(path)
+    assert found is not None and found.segments == ((0, content),)
+    named = dict(zip(found.addresses, found.names, strict=True))
+    assert (named[0], named[0x40], named[place]) == ("_text", "sys_2_init", "a")
+    assert (len(named), found.addresses) == (241, tuple(sorted(named)))
 
 
-def test_an_image_as_an_elf_file(tmp_path: Path) -> None:
-    """For the finder: its architecture, and all of it in one segment."""
-    path, content = tmp_path / "elf", image(RISCV64)
-    path.write_bytes(symbols.as_elf(content, 243))
-    with path.open("rb") as file:
-        elf = ELFFile(file)
-        (segment,) = elf.iter_segments()
-        assert (elf.elfclass, elf["e_machine"], segment["p_type"]) == (64, "EM_RISCV", "PT_LOAD")
-        assert segment.data() == content
+def test_an_unknown_architecture_has_no_landmark(tmp_path: Path) -> None:
+    path = tmp_path / "vmlinux"
+    content = TEXT + tables([("T", 0, "_text"), *many(300, base=0)], LAYOUTS["6.4"])
+    path.write_bytes(elf(load(BASE, content), machine=8))
+    assert symbols.read(path) is None
 
 
-@pytest.mark.skipif(not symbols.can_be_found(), reason="vmlinux-to-elf is not installed")
-@pytest.mark.parametrize("kernel", default_kernels("riscv64"))
-def test_the_symbols_of_a_riscv64_image(kernel: str, tmp_path: Path) -> None:
-    """The finder knows no such file by itself; the older kernel's it finds once it is told."""
-    target = tmp_path / "symbols"
-    symbols.find(images.kernel_file(kernel).content.path, target)
-    found = symbols.read(target)
-    assert found is not None
-    assert found.addresses[0] == 0
+FIRST = {"x86_64": "_text", "aarch64": "_text", "riscv64": "_start"}
+
+
+@pytest.mark.parametrize(
+    ("arch", "name"), [(arch, name) for arch in FIRST for name in default_kernels(arch)]
+)
+def test_the_names_of_real_kernels(arch: str, name: str) -> None:
+    """At places that other parts of the file tell as well."""
+    kernel = images.running(images.kernel_file(name), "file")
+    found = symbols.read(kernel.content.path)
+    assert found is not None and len(found.names) > 40_000
     named = dict(zip(found.names, found.addresses, strict=True))
-    assert named["_start"] == 0 and "start_kernel" in named and len(named) > 30000
-    assert [path.name for path in tmp_path.iterdir()] == ["symbols"]
+    assert {"start_kernel", "panic", "schedule"} <= named.keys()
+    assert all(0 <= place < 1 << 28 for place in found.addresses)
+    place, code = named["panic"], found.segments[0][1]
+    before, at = code[place : place + 16], code[place + 16 : place + 32]
+    assert found.name(0x4000_0000 + place + 16, before, at) == "panic+0x10"
+    if arch == "x86_64":
+        with kernel.open() as image:
+            entry = pvh_capability(image).entry
+        assert entry is not None and found.function(entry - 0x100_0000) == "pvh_start_xen"
+    elif FIRST[arch] in named:  # and not hidden by another name, nor left out of the kernel's list
+        assert named[FIRST[arch]] == 0
