@@ -503,7 +503,7 @@ def _parse(raw: bytes) -> Results:
             f" {VERSION}: use the one that wrote it"
         )
     root.pop("$schema", None)
-    totals = root.pop(_TOTALS, None)  # follows from the cases, of which none may be lost
+    totals = root.pop(_TOTALS, {})  # follows from the cases, of which none may be lost
     results = typedjson.from_json(Results, root)
     _check_counts(results, totals)
     seen: set[str] = set()
@@ -527,16 +527,21 @@ def _parse(raw: bytes) -> Results:
 
 
 def _check_counts(results: Results, totals: object) -> None:
-    """Raises ValueError when cases or checks are lost: what is left would be shown as all."""
-    if not isinstance(totals, dict):
-        return
+    """Raises ValueError when cases or checks are lost, or that cannot be told: what is left would
+    be shown as all.
+    """
+    said = strictjson.mapping(totals, f"$.{_TOTALS}")
     for name, there in (("cases", results.cases), ("checks", results.checks)):
-        said = totals.get(name, len(there))  # of an older bootproof: not said
-        written = strictjson.number(said, f"$.totals.{name}")
+        if name not in said:
+            raise ValueError(
+                f"$.{_TOTALS}.{name}: missing, so nobody can tell whether all {name} are here: an"
+                " older bootproof wrote the file, or it was changed by hand; run the matrix again"
+            )
+        written = strictjson.number(said[name], f"$.{_TOTALS}.{name}")
         if written != len(there):
             raise ValueError(
                 f"$.{name}: {len(there)} of them, but {written} were written"
-                f" ($.totals.{name}); a file that was changed by hand says nothing"
+                f" ($.{_TOTALS}.{name}); a file that was changed by hand says nothing"
             )
 
 
@@ -563,6 +568,7 @@ def schema() -> dict[str, Any]:
     properties["$schema"] = {"type": "string"}
     totals = typedjson.schema(Totals, "how much there is, and what it cost", SCHEMA_ID)
     properties[_TOTALS] = {k: v for k, v in totals.items() if not k.startswith("$")}
+    made["required"].append(_TOTALS)
     properties["format"]["const"] = FORMAT
     properties["version"]["const"] = VERSION
     return made

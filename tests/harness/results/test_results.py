@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -175,9 +176,34 @@ def test_a_case_that_was_cut_out_is_missed(name: str, tmp_path: Path) -> None:
         results.read(tmp_path)
     said = f"$.{name}: {count - 1} of them, but {count} were written ($.totals.{name})"
     assert said in str(caught.value)
-    del data["totals"][name]  # by an older bootproof
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda data: data.pop("totals"),
+            r"\$\.totals\.cases: missing, so nobody can tell whether",
+        ),
+        (lambda data: data["totals"].pop("cases"), r"\$\.totals\.cases: missing, so nobody can"),
+        (lambda data: data["totals"].pop("checks"), r"\$\.totals\.checks: missing, so nobody can"),
+        (lambda data: data.update(totals=None), r"\$\.totals: expected an object, found null"),
+        (lambda data: data["totals"].update(cases=True), r"\$\.totals\.cases: expected a number"),
+    ],
+    ids=["no totals", "no cases", "no checks", "null", "no number"],
+)
+def test_a_file_that_does_not_say_how_much_it_held(
+    change: Callable[[dict[str, Any]], object], said: str, tmp_path: Path
+) -> None:
+    """Of an older bootproof, or without what gives a cut away: it was shown as if it were whole."""
+    data = saved(tmp_path / "results.json", builder.case("a"), builder.failed("b"))
+    change(data)
     (tmp_path / "results.json").write_text(json.dumps(data))
-    assert results.read(tmp_path).complete
+    with pytest.raises(UserError, match=said) as caught:
+        results.read(tmp_path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(data, results.schema())
 
 
 @pytest.mark.parametrize(("number", "of"), [(0, 0), (3, 2), (1, 10**9)])
