@@ -16,11 +16,21 @@ def paths(words: Sequence[str]) -> dict[str, str]:
     for word in words:
         name, _, path = word.partition("=")
         if not schema.PLAIN.fullmatch(name) or not path:
-            raise UserError(f"{word!r} names no QEMU; write it like old=/opt/bin/qemu-system-…")
+            raise UserError(
+                f"{word!r} is no NAME=PATH: the ids of cases name the QEMU that they run on;"
+                f" write it like {_written_right(word)!r}"
+            )
         if name in by_name:
             raise UserError(f"two QEMUs are called {name!r}")
         by_name[name] = path
     return by_name
+
+
+def _written_right(word: str) -> str:
+    """What was meant by `word`: a path without a name, or a name without a path."""
+    name, _, path = word.partition("=")
+    path = path or ("" if schema.PLAIN.fullmatch(name) else name)
+    return f"mine={path}" if path else f"{name or 'old'}=/opt/bin/qemu-system-…"
 
 
 def of_words(words: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:

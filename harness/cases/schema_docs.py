@@ -46,7 +46,10 @@ def _options() -> str:
         if entry.key.commands
     ]
     head = f"| option | {' | '.join(heads)} |"
-    text = "`matrix` has a `--qemu` of its own, for all cases; it may be repeated.\n"
+    text = (
+        "`--qemu` takes NAME=PATH, where a file names the QEMU only; PATH may be a directory.\n"
+        "`matrix` has a `--qemu` of its own, for all cases; it may be repeated.\n"
+    )
     return "\n".join([head, "|---" * (len(heads) + 1) + "|", *rows, "", text])
 
 

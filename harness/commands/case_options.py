@@ -46,9 +46,15 @@ def add_options(
 
 
 def _add_briefly(parser: argparse.ArgumentParser, title: str, entries: Sequence[Entry]) -> None:
-    names = [schema.option(entry.name) for entry in entries]
-    group = parser.add_argument_group(title, ", ".join(names))
+    told = ", ".join(_briefly(entry) for entry in entries)
+    group = parser.add_argument_group(title, told)
     _add(group, entries, {entry.name: Brief(_help(entry)) for entry in entries})
+
+
+def _briefly(entry: Entry) -> str:
+    """Its name, and what it takes where that is in two parts."""
+    form = entry.key.metavar or ""
+    return f"{schema.option(entry.name)} {form}" if "=" in form else schema.option(entry.name)
 
 
 def _add(

@@ -32,7 +32,7 @@ def test_directory_that_is_no_boot_image(boot_image: BootTheImage, tmp_path: Pat
         ({"memory": 1.5}, "memory: must be a size like 512M, not the number 1.5"),
         ({"protocol": "phv"}, "protocol: unknown value 'phv'; did you mean 'pvh'?"),
         ({"smp": "two"}, "smp: must be a whole number, not the text 'two'"),
-        ({"qemu": "/opt/qemu"}, "'/opt/qemu' names no QEMU; write it like old=/opt/bin/qemu-sys"),
+        ({"qemu": "/opt/qemu"}, "'/opt/qemu' is no NAME=PATH: the ids of cases name the QEMU that"),
     ],
 )
 def test_wrong_words_are_one_line(

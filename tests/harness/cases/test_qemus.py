@@ -25,7 +25,26 @@ def test_qemus_by_name() -> None:
         qemus.axis([case], ["old=/a", "new=/b"])
 
 
-@pytest.mark.parametrize("words", [["/a"], ["old="], ["=/a"], ["../old=/a"], ["a=/b", "a=/c"]])
-def test_what_names_no_qemu(words: list[str]) -> None:
-    with pytest.raises(UserError, match=r"names no QEMU|two QEMUs"):
-        qemus.paths(words)
+@pytest.mark.parametrize(
+    ("word", "right"),
+    [
+        ("/opt/q10", "mine=/opt/q10"),
+        ("=/opt/q10", "mine=/opt/q10"),
+        ("../old=/opt/q10", "mine=/opt/q10"),
+        ("old=", "old=/opt/bin/qemu-system-…"),
+        ("old", "old=/opt/bin/qemu-system-…"),
+        ("", "old=/opt/bin/qemu-system-…"),
+    ],
+)
+def test_what_names_no_qemu(word: str, right: str) -> None:
+    """How to write it instead is said, and is right."""
+    with pytest.raises(UserError) as caught:
+        qemus.paths([word])
+    assert str(caught.value).startswith(f"{word!r} is no NAME=PATH: ")
+    assert str(caught.value).endswith(f"; write it like {right!r}")
+    assert len(qemus.paths([right])) == 1
+
+
+def test_two_qemus_with_one_name() -> None:
+    with pytest.raises(UserError, match="two QEMUs are called 'a'"):
+        qemus.paths(["a=/b", "a=/c"])

@@ -115,3 +115,10 @@ def test_help_imports_nothing_that_does_the_work(words: list[str]) -> None:
         "sys.exit(str(heavy) if heavy else 0)\n"
     )
     subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=True)
+
+
+@pytest.mark.parametrize("command", ["boot", "image", "compare", "run", "matrix"])
+def test_help_says_what_a_qemu_is_given_as(command: str) -> None:
+    """A name and a path: neither can be guessed from the option's name."""
+    words = " ".join(parsers()[command].format_help().split())
+    assert "--qemu NAME=PATH" in words
