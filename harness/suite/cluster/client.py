@@ -13,6 +13,7 @@ import hashlib
 import ipaddress
 import logging
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -21,7 +22,7 @@ from asyncio import CancelledError as LoopCancelled
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as NotYet
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
@@ -45,6 +46,10 @@ _TLS: Final = {  # dask's settings, and the fields of its Security
     "CLIENT__CERT": "tls_client_cert",
     "CLIENT__KEY": "tls_client_key",
 }
+_ADVICE: Final = {
+    False: "is it there, and without TLS?",
+    True: "has it TLS? The certificates of both sides must be of one authority",
+}
 _CONNECT_SECONDS: Final = 30
 _CLOSE_SECONDS: Final = 5
 _MOST_WORKERS_LOST: Final = 3  # under one case, as dask has it: then it is the case that does it
@@ -66,23 +71,35 @@ def checked(address: str) -> str:
         port = parts.port
     except ValueError:
         port = None
-    if parts.scheme not in _SCHEMES or not parts.hostname or port is None:
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    if parts.scheme not in _SCHEMES or bare.lower() != f"{parts.scheme}://{host}:{port}":
         raise UserError(f"--cluster: {address!r} must be tcp://HOST:PORT or tls://HOST:PORT")
-    if parts.scheme == "tcp" and not plain and not _is_loopback(parts.hostname):
+    if parts.scheme == "tcp" and not plain and not _is_loopback(str(parts.hostname)):
         raise UserError(
             f"--cluster: {address} is not encrypted and not on this machine: anybody there could"
             f" run code on every worker; use tls:// (docs/scale.md), or {_PLAIN}{address} where the"
             " network itself is trusted"
         )
-    return bare
+    return bare.lower()
 
 
 def _is_loopback(host: str) -> bool:
     try:
         found = {info[4][0] for info in socket.getaddrinfo(host, None)}
-    except OSError:
-        return False
+    except OSError as error:
+        raise UserError(f"--cluster: {host}: {error.strerror}") from error
     return all(ipaddress.ip_address(str(each).partition("%")[0]).is_loopback for each in found)
+
+
+@dataclass(frozen=True, slots=True)
+class _NotDone:
+    """Why a job has to be asked for again."""
+
+    # How many were lost while they had it.
+    workers: int
+    # One that needs some files first, and their digests.
+    worker: str | None = None
+    lacks: tuple[str, ...] = ()
 
 
 class Cluster:
@@ -129,20 +146,19 @@ class Cluster:
         """What became of a job. Its worker is sent what it lacks; if it is lost, another one is
         asked.
         """
-        lost, supplied = 0, set()
+        lost = 0
+        supplied: set[str] = set()
         while lost <= _MOST_WORKERS_LOST:
             with self._reaching():
-                answered = self._answer(job)
-                if isinstance(answered, int):
-                    lost += answered
-                    continue
-                worker, answer = answered
+                answer = self._answer(job)
                 if isinstance(answer, Done):
                     return answer
-                if worker in supplied:
-                    raise UserError(f"{worker}: does not keep what it is sent")
-                supplied.add(worker)
-                self._supply(worker, answer, contents)
+                lost += answer.workers
+                if answer.worker in supplied:
+                    raise UserError(f"{answer.worker}: does not keep what it is sent")
+                if answer.worker is not None:
+                    supplied.add(answer.worker)
+                    self._supply(answer.worker, answer.lacks, contents)
         raise UserError(f"--cluster: {lost} workers were lost under {job.case.id}")
 
     @contextlib.contextmanager
@@ -158,18 +174,20 @@ class Cluster:
             self._gone = "--cluster: the connection to the scheduler was lost"
             raise UserError(self._gone) from error
 
-    def _answer(self, job: Job) -> tuple[str, Done | Lacks] | int:
-        """What a worker says of the job, and which; else how many were lost under it, when none is
-        left of those that it was for.
-        """
+    def _answer(self, job: Job) -> Done | _NotDone:
+        """What became of the job on one of those that can run it now."""
         from distributed import KilledWorker
 
         able = self._able(job.case)
         with self._submitted(job, able) as future:
             try:
-                return self._waited_for(future, able)
+                worker, answer = self._waited_for(future, able)
             except KilledWorker:
-                return _MOST_WORKERS_LOST + 1
+                return _NotDone(_MOST_WORKERS_LOST + 1)
+            if isinstance(answer, Done):
+                return answer
+            lost = self._client.run_on_scheduler(work.lost_under, future.key)
+            return _NotDone(lost, worker, answer.files)
 
     def _able(self, case: Case) -> list[str]:
         """Those that can run a case; what was killed may be about to be started again."""
@@ -197,7 +215,8 @@ class Cluster:
                 self._running.discard(future)
             future.release()
 
-    def _waited_for(self, future: Any, able: list[str]) -> tuple[str, Done | Lacks] | int:
+    def _waited_for(self, future: Any, able: list[str]) -> tuple[str | None, Done | Lacks]:
+        """What a worker says, and which: none, where all of those that it was for have gone."""
         while True:
             if RUNNING.ending:
                 raise KeyboardInterrupt
@@ -206,16 +225,16 @@ class Cluster:
             except (NotYet, TimeoutError):
                 self._workers.look()
                 if not any(map(self._workers.has, able)):
-                    return int(self._client.run_on_scheduler(work.lost_under, future.key))
+                    return None, Lacks(())
             else:
                 return answered
 
-    def _supply(self, worker: str, lacks: Lacks, contents: Contents) -> None:
+    def _supply(self, worker: str, lacks: tuple[str, ...], contents: Contents) -> None:
         """Sends a worker what it lacks, unless the thread of another case has just done it."""
         with self._lock:
             sending = self._sending.setdefault(worker, threading.Lock())
         with sending:
-            for sha256 in self._on(worker, work.lacking, lacks.files) or ():
+            for sha256 in self._on(worker, work.lacking, lacks) or ():
                 self._on(worker, luggage.keep, sha256, contents[sha256]())
 
     def _on(self, worker: str, function: Callable[..., Any], *values: Any) -> Any:
@@ -245,12 +264,12 @@ def connect(address: str) -> Cluster:
     dask = _dask()
     encrypted = address.startswith("tls:")
     if encrypted:
-        _check_certificates(dask.Security())
+        check_certificates(dask.Security())
     try:
         client: Any = dask.Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
-        advice = "; the certificates of both sides must be of one authority" if encrypted else ""
-        raise UserError(f"--cluster: {address}: {one_line(str(error))}{advice}") from error
+        said = one_line(str(error)) or "the connection was closed"
+        raise UserError(f"--cluster: {address}: {said}; {_ADVICE[encrypted]}") from error
     try:
         return Cluster(client, _workers_of(client))
     except BaseException as error:
@@ -291,14 +310,29 @@ def _workers_of(client: Any) -> Workers:
     return workers
 
 
-def _check_certificates(security: Any) -> None:
+def check_certificates(security: Any) -> None:
     """Raises UserError for what dask needs for TLS and has not been told, or cannot read."""
+    files: dict[str, str] = {}
     for name, field in _TLS.items():
         variable, given = f"DASK_DISTRIBUTED__COMM__TLS__{name}", getattr(security, field)
         if given is None:
             raise UserError(f"--cluster: TLS needs {variable} (docs/scale.md)")
+        files[name] = given
         if "\n" not in given and not Path(given).is_file():  # dask takes the text itself as well
             raise UserError(f"--cluster: {variable}: {given}: no such file")
+    if any("\n" in given for given in files.values()):
+        return
+    ca_file, certificate, key = (files[name] for name in _TLS)
+    try:
+        ssl.create_default_context(cafile=ca_file).load_cert_chain(certificate, key, _no_password)
+    except (OSError, ValueError) as error:
+        which = f"{certificate}, {key} and {ca_file}"
+        raise UserError(f"--cluster: TLS: {which}: {one_line(str(error))}") from error
+
+
+def _no_password() -> str:
+    """Dask would ask for it on the terminal, if there is one."""
+    raise ValueError("the key has a password: take one without")
 
 
 def packed_up(

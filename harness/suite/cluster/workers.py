@@ -6,11 +6,11 @@ QEMU, or what a case comes to would depend on the worker that happened to be fre
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from bootproof.harness.case import Case
@@ -21,7 +21,6 @@ from bootproof.loader.errors import one_line
 LOOK_SECONDS: Final = 2.0  # between two looks at who is there
 _ANSWER_SECONDS: Final = 30  # the first one imports all of us, on a machine that is busy
 _RETURN_SECONDS: Final = 60  # in which a worker is started again by what looks after it
-_ASKED_AT_ONCE: Final = 32
 
 
 class Workers:
@@ -109,23 +108,27 @@ class Workers:
         self._threads = self._client.nthreads()
         new = [worker for worker in self._threads if worker not in self._has]
         if new:
-            with ThreadPoolExecutor(min(len(new), _ASKED_AT_ONCE)) as pool:
-                self._has |= dict(zip(new, pool.map(self._ask, new), strict=True))
+            self._has |= zip(new, self._client.sync(self._ask_all, new), strict=True)
             self._choose_builds()
 
-    def _ask(self, worker: str) -> Mapping[str, Any] | str:
+    async def _ask_all(self, workers: Sequence[str]) -> Sequence[Mapping[str, Any] | str]:
+        return await asyncio.gather(*map(self._ask, workers))
+
+    async def _ask(self, worker: str) -> Mapping[str, Any] | str:
         """What a worker has; for itself, since one that does not answer keeps all waiting."""
         try:
-            has = self._client.run(
+            answers = await self._client.run(
                 work.abilities,
                 workers=[worker],
                 on_error="return",
+                asynchronous=True,
                 callback_timeout=_ANSWER_SECONDS,
-            )[worker]
+            )
         except TimeoutError:
             return f"has not answered for {_ANSWER_SECONDS} s"
         except OSError as error:
             return one_line(str(error))
+        has = answers[worker]
         if isinstance(has, OSError):
             return one_line(str(has))
         if isinstance(has, Exception):  # whatever it is: an import, most likely

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import psutil
@@ -289,6 +290,21 @@ def test_with_tls_only_certificates_of_its_authority_get_in(tmp_path: Path) -> N
         assert not list((tmp_path / "refused").glob("out/*/console.log"))
 
 
+def test_certificates_are_read_before_anybody_is_asked(tmp_path: Path) -> None:
+    """What is wrong with one's own files is not said of the other side, and no password asked."""
+    for name in ("ca", "us", "other"):
+        certificate(tmp_path, name)
+    locks = ["ec", "-aes128", "-passout", "pass:x", "-in", "us.key", "-out", "locked.key"]
+    subprocess.run([host_program("openssl"), *locks], cwd=tmp_path, check=True, capture_output=True)
+    for key, said in (("other.key", "key values mismatch"), ("locked.key", "has a password")):
+        files = [str(tmp_path / file) for file in ("ca.pem", "us.pem", key)]
+        security = SimpleNamespace(
+            tls_ca_file=files[0], tls_client_cert=files[1], tls_client_key=files[2]
+        )
+        with pytest.raises(UserError, match=said):
+            client.check_certificates(security)
+
+
 @pytest.mark.parametrize(
     ("address", "said"),
     [
@@ -296,7 +312,11 @@ def test_with_tls_only_certificates_of_its_authority_get_in(tmp_path: Path) -> N
         ("http://127.0.0.1:8786", "must be tcp://HOST:PORT"),
         ("tcp://127.0.0.1", "must be tcp://HOST:PORT"),
         ("tcp://127.0.0.1:999999", "must be tcp://HOST:PORT"),
+        ("tcp://127.0.0.1:8786/", "must be tcp://HOST:PORT"),
+        ("tcp://127.0.0.1:8786?x", "must be tcp://HOST:PORT"),
+        ("tcp://a@127.0.0.1:8786", "must be tcp://HOST:PORT"),
         ("tcp://192.0.2.1:8786", "anybody there could run code"),
+        ("tcp://nobody.invalid:8786", "nobody.invalid: "),
     ],
 )
 def test_addresses_that_are_refused(address: str, said: str) -> None:
@@ -307,4 +327,5 @@ def test_addresses_that_are_refused(address: str, said: str) -> None:
 def test_addresses_that_are_taken() -> None:
     for address in ("tcp://127.0.0.1:8786", "tcp://[::1]:8786", "tls://192.0.2.1:8786"):
         assert client.checked(address) == address
+    assert client.checked("TCP://127.0.0.1:8786") == "tcp://127.0.0.1:8786"
     assert client.checked("plain+tcp://192.0.2.1:8786") == "tcp://192.0.2.1:8786"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import pytest
@@ -27,7 +28,10 @@ class Scheduler:
     def nthreads(self) -> dict[str, int]:
         return {name: int(name[1:]) for name in self.said}
 
-    def run(self, _function: object, *, workers: list[str], **_: object) -> dict[str, Any]:
+    def sync(self, function: Callable[..., Coroutine[Any, Any, Any]], *values: Any) -> Any:
+        return asyncio.run(function(*values))
+
+    async def run(self, _function: object, *, workers: list[str], **_: object) -> dict[str, Any]:
         said = self.said[workers[0]]
         if isinstance(said, TimeoutError):
             raise said
