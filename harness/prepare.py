@@ -29,7 +29,7 @@ from bootproof.harness.qemu.talker import Talker
 from bootproof.harness.start import Start, Unpacked
 from bootproof.harness.terms import Budget, Observer
 from bootproof.kernels import scratch
-from bootproof.loader import assemble, initramfs, kconfig
+from bootproof.loader import assemble, initramfs
 from bootproof.loader.address import Range, align_up
 from bootproof.loader.assemble import Assembled, Assembly
 from bootproof.loader.errors import LoaderError
@@ -225,10 +225,8 @@ def _symbols(case: Case, file: KernelFile) -> Symbols | None:
 
 def _lacks(case: Case, file: KernelFile) -> tuple[str, ...]:
     """What the kernel of a case needs for a proof and was built without."""
-    needs = kernel_check.needs(case.arch, case.board)
     try:
-        with images.running(file, case.format).open() as kernel:
-            return tuple(kconfig.lacking(kconfig.look(kernel.data, needs), needs))
+        return kernel_check.lacking(images.running(file, case.format), case.arch, case.board)
     except (LoaderError, UserError, OSError):  # nothing is known
         return ()
 

@@ -115,6 +115,8 @@ def _words(memory: GuestMemory, extents: Sequence[Range]) -> Iterator[_Record]:
             return
         left -= part.size
         data = memory.read(part.start, part.size)
+        if data == data[:1] * part.size:  # of the bits set, as a test of RAM leaves it, all may be
+            continue
         for match in _FIRST_IDS.finditer(data):
             start = match.start() - _UPPER_AT
             if start >= 0 and not start % _WORD:

@@ -87,6 +87,15 @@ def _problem(
     return found
 
 
+def lacking(kernel: KernelFile, arch: str, board: str | None) -> tuple[str, ...]:
+    """What a kernel that is not packed was built without, of what the proof needs.
+
+    Raises LoaderError and UserError.
+    """
+    wanted = needs(arch, board)
+    return tuple(kconfig.lacking(_built(kernel, wanted), wanted))
+
+
 def _built(kernel: KernelFile, wanted: tuple[Need, ...]) -> Built:
     """What the kernel shows of how it was built."""
 

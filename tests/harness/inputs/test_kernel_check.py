@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bootproof.harness import cli, places
-from bootproof.harness.inputs import kernel_check
+from bootproof.harness.inputs import images, kernel_check
 from bootproof.loader import kconfig
 from bootproof.loader.kconfig import Built
 from bootproof.loader.provable import PREFIX
@@ -157,3 +157,16 @@ def test_what_a_unified_kernel_image_holds_besides_is_said_to_be_left_out(run: R
     assert "left out the image's own .cmdline: guests get bootproof's" in text
     _, text = run(packings.uki(sections), *words, "--cmdline", "quiet")
     assert "own .initrd" in text and "own .cmdline" not in text
+
+
+def test_what_a_kernel_lacks_is_searched_for_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every boot without a proof asks."""
+    monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "vmlinux").write_bytes(vmlinux(NO_INITRAMFS))
+    kernel = images.kernel_file(str(tmp_path / "vmlinux"))
+    (lacks,) = kernel_check.lacking(kernel, "x86_64", None)
+    assert lacks.startswith("an initramfs, which holds the proof's init: nothing of ")
+    monkeypatch.setattr(kernel_check, "look", None)
+    assert kernel_check.lacking(kernel, "x86_64", None) == (lacks,)
