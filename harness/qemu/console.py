@@ -27,7 +27,7 @@ else:  # generic in its stubs only
 _CHUNK = 64 << 10
 _HALF = 100_000  # lines of a transcript with times, from each end
 _WINDOW = 2 * _CHUNK  # a read, and a pattern that began in the one before
-_PAUSE = 0.01
+_PAUSE, _LONGEST_PAUSE = 0.01, 0.05  # seconds: what speaks most often goes on
 _LONGEST_LINE = 8192  # bytes that are looked at
 
 
@@ -62,6 +62,7 @@ class ConsoleFile(_Spawn):
     def read_nonblocking(self, size: int = 1, timeout: float | None = None) -> bytes:
         """Up to `size` new bytes. Raises pexpect.TIMEOUT when none came, pexpect.EOF at the end."""
         deadline = time.monotonic() + (timeout or 0)
+        pause = _PAUSE
         while True:
             ended = self._ended()  # asked before reading: what came before the end is still read
             data = self._take(size)
@@ -70,10 +71,12 @@ class ConsoleFile(_Spawn):
             if ended:
                 self.flag_eof = True
                 raise pexpect.EOF("the console's writer has ended")
-            if time.monotonic() >= deadline:
+            left = deadline - time.monotonic()
+            if left <= 0:
                 raise pexpect.TIMEOUT("no console output")
-            if self._wait(_PAUSE):
+            if self._wait(min(pause, left)):
                 deadline = 0.0  # what was written until then is still read
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     @property
     def full(self) -> bool:

@@ -140,7 +140,21 @@ def test_text_across_reads_is_found_in_a_long_transcript(tmp_path: Path) -> None
 
 
 def test_waiting_goes_through_the_callers_wait(tmp_path: Path) -> None:
-    """So that the monitor's events are received meanwhile."""
+    """So that the monitor's events are received meanwhile; what is silent is looked at less."""
+    path = tmp_path / "console.log"
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 6:
+            path.write_bytes(b"at last")
+
+    with console_of(path, wait, lambda: False) as console:
+        assert console.read_nonblocking(100, timeout=3600) == b"at last"
+    assert waited == [0.01, 0.02, 0.04, 0.05, 0.05, 0.05]
+
+
+def test_no_more_is_waited_than_was_asked_for(tmp_path: Path) -> None:
     waited: list[float] = []
 
     def wait(seconds: float) -> None:
@@ -151,8 +165,8 @@ def test_waiting_goes_through_the_callers_wait(tmp_path: Path) -> None:
         console_of(tmp_path / "never", wait, lambda: False) as console,
         pytest.raises(pexpect.TIMEOUT),
     ):
-        console.read_nonblocking(1, timeout=0.05)
-    assert waited and max(waited) < 0.05
+        console.read_nonblocking(1, timeout=0.005)
+    assert waited and max(waited) <= 0.005
 
 
 def test_what_has_happened_meanwhile_is_not_waited_on(tmp_path: Path) -> None:
