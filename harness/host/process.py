@@ -124,7 +124,7 @@ class QemuProcess:
         if self._process.returncode is not None:  # waited for: its number may be another's now
             return self._cpu_seconds
         with contextlib.suppress(OSError):
-            user, system = _stat(Path(f"/proc/{self.pid}/stat"))[_USER_TIME : _USER_TIME + 2]
+            user, system = _stat(Path(f"/proc/{self.pid}"))[_USER_TIME : _USER_TIME + 2]
             ticks = int(user) + int(system)
             self._cpu_seconds = max(self._cpu_seconds, ticks / os.sysconf("SC_CLK_TCK"))
         return self._cpu_seconds
@@ -144,7 +144,8 @@ class QemuProcess:
     def _states(self) -> set[str]:
         """The states of the threads (proc(5)); empty when one has just ended."""
         try:
-            return {_stat(path)[0] for path in Path(f"/proc/{self.pid}/task").glob("*/stat")}
+            threads = Path(f"/proc/{self.pid}/task").iterdir()
+            return {_stat(thread)[0].decode() for thread in threads}
         except OSError:
             return set()
 
@@ -225,9 +226,10 @@ class QemuProcess:
         os.close(self._stderr)
 
 
-def _stat(path: Path) -> list[str]:
+def _stat(task: Path) -> list[bytes]:
     """What proc(5) says of a process or thread behind its name. Raises OSError when it is gone."""
-    return path.read_text("utf-8", "replace").rpartition(")")[2].split()
+    with (task / "stat").open("rb", buffering=0) as file:  # many times a second
+        return file.read().rpartition(b")")[2].split()
 
 
 class _Running:

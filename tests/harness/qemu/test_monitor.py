@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from qemu.qmp import Message
 
 from bootproof.harness.host import signals
 from bootproof.harness.qemu.monitor import Event, Monitor, MonitorError
@@ -45,6 +46,13 @@ def test_an_event_ends_the_wait_for_one(tmp_path: Path) -> None:
         monitor.execute("system_reset")
         assert monitor.listen(3600) and monitor.listen(3600)  # until somebody asks for it
         assert monitor.events()
+
+
+def test_no_message_is_put_into_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody reads the log of qemu.qmp, and its words take as long as the rest of an answer."""
+    monkeypatch.setattr(Message, "__str__", lambda _: pytest.fail("a message in words"))
+    with live(Guest(program("x86_64").count()), machine("x86_64"), tmp_path) as running:
+        assert running.monitor.registers()
 
 
 def test_command_that_qemu_refuses(tmp_path: Path) -> None:
