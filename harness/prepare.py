@@ -145,8 +145,14 @@ def _inputs(case: Case, initrd: bytes | None) -> Inputs:
         kernel=images.kernel_file(case.kernel_source),
         initrd=initrd,
         has_init=case.initrd is not None and images.has_init(Path(case.initrd)),
-        dtb=None if case.dtb is None else images.read_dtb(Path(case.dtb)),
+        dtb=None if case.dtb is None else _users_device_tree(case.arch, Path(case.dtb)),
     )
+
+
+def _users_device_tree(arch: str, path: Path) -> bytes:
+    if not ARCHES[arch].device_tree:
+        raise UserError(f"--dtb: kernels of {arch} are given no device tree")
+    return images.read_dtb(path)
 
 
 def _assembled(case: Case, kernel: KernelFile, assembly: Assembly, directory: Path) -> Assembled:
@@ -247,7 +253,7 @@ def _assembly(case: Case, machine: Machine, inputs: Inputs, cmdline: str) -> Ass
     request = BootRequest(
         cmdline=cmdline.encode(),
         initrd=inputs.initrd,
-        dtb=_device_tree(machine, inputs.dtb),
+        dtb=device_tree(machine) if inputs.dtb is None else inputs.dtb,
         reserved=machine.reserved,
         firmware=machine.firmware,
         hypervisor=machine.hypervisor,
@@ -305,13 +311,6 @@ def _initrd_of(case: Case, talker: Talker | None = None) -> bytes:
         tests = [*(module.command for module in loaded), *_lines(case.test)]
         parts.append(overlay.archive(_lines(case.overlay), tests, files))
     return b"".join(parts)
-
-
-def _device_tree(machine: Machine, users: bytes | None) -> bytes | None:
-    """The user's, else the machine's own. Raises UserError."""
-    if users is not None and not machine.arch.device_tree:
-        raise UserError(f"--dtb: kernels of {machine.arch.name} are given no device tree")
-    return device_tree(machine) if users is None else users
 
 
 def _lines(text: str | None) -> list[str]:
