@@ -1,17 +1,20 @@
 """The QEMU programs of this host: which one is taken for an architecture, and its version.
 
-Starts nothing but `--version` and `-L help`.
+Starts nothing but `--version` and `-L help`. What a QEMU says of itself and of its machines stays
+in the cache, as long as it is the same program.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,9 +23,13 @@ from bootproof.harness import places
 from bootproof.harness.arch.arch import Version
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
+from bootproof.harness.inputs import derived
 from bootproof.harness.text import printable
+from bootproof.kernels import scratch
+from bootproof.kernels.errors import FetchError
 
 _OTHER: Final = re.compile(r"(qemu-system-[a-z0-9_]+)(?:\.exe)?")
+_VERSION: Final = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 _ELF: Final = b"\x7fELF"
 _ASKING: Final = threading.Lock()
 QEMU_MINIMUM: Final[Version] = (7, 2, 0)
@@ -98,10 +105,27 @@ def _path(arch_name: str, binary: str | None) -> str:
     return str(Path(installed).absolute()) if installed else str(named)
 
 
-def identity(path: str) -> str | None:
+def answer(path: str, asked: Sequence[str], name: str, ask: Callable[[Path], object]) -> bytes:
+    """What `ask` has a QEMU write into a file of this name, when it is `asked` for something: out
+    of the cache, where the same program was asked for it before. Raises what `ask` raises.
+    """
+    program = _identity(path)
+    if program is not None:
+        source = hashlib.sha256(repr((program, asked)).encode()).hexdigest()
+        # Without a cache, or the package that says where it is, this is only slower.
+        with contextlib.suppress(FetchError, ModuleNotFoundError):
+            _, held = derived.kept(source, name, ask)
+            return held.path.read_bytes()
+    with scratch.directory() as directory:
+        ask(directory / name)
+        return (directory / name).read_bytes()
+
+
+def _identity(path: str) -> str | None:
     """What changes with a program: its file's place, size and times, as a text.
 
-    None of what is no program of its own (a script starts another) or cannot be read.
+    None of what cannot be read, or is no program of its own: a script starts another, and so does
+    what goes by the names of others (snap).
     """
     try:
         with Path(path).open("rb") as file:
@@ -110,7 +134,10 @@ def identity(path: str) -> str | None:
             status = os.fstat(file.fileno())
     except OSError:
         return None
-    place = os.path.realpath(path), status.st_dev, status.st_ino
+    file_path = os.path.realpath(path)
+    if Path(file_path).name != Path(path).name:
+        return None
+    place = file_path, status.st_dev, status.st_ino
     return repr((place, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
 
 
@@ -122,11 +149,9 @@ def forget() -> None:
 
 def qemu_version(path: str) -> Version:
     """The version a QEMU binary says it has. Raises UserError when it says none."""
-    said = build_of(path)
-    match = re.match(r"(\d+)\.(\d+)\.(\d+)", said)
-    if match is None:
-        raise UserError(f"{path}: does not look like QEMU; `--version` said: {said}")
-    major, minor, micro = map(int, match.groups())
+    said = _VERSION.match(build_of(path))
+    assert said is not None, "a build without a version"
+    major, minor, micro = map(int, said.groups())
     return (major, minor, micro)
 
 
@@ -147,8 +172,15 @@ def build_of(path: str) -> str:
 
 @functools.cache
 def _build_of(path: str) -> str:
-    said = _said_by(path, "--version").strip().splitlines() or [b"nothing"]
-    return printable(said[0].removeprefix(b"QEMU emulator version "))
+    return answer(path, ["--version"], "version", functools.partial(_write_build, path)).decode()
+
+
+def _write_build(path: str, target: Path) -> None:
+    lines = _said_by(path, "--version").strip().splitlines() or [b"nothing"]
+    said = printable(lines[0].removeprefix(b"QEMU emulator version "))
+    if _VERSION.match(said) is None:
+        raise UserError(f"{path}: does not look like QEMU; `--version` said: {said}")
+    target.write_text(said, "utf-8")
 
 
 def _said_by(path: str, *words: str) -> bytes:

@@ -4,20 +4,15 @@ or ours, of a board for which it makes none.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import hashlib
 import subprocess
 from pathlib import Path
 from typing import Final
 
 from bootproof.harness.errors import UserError
-from bootproof.harness.inputs import derived
 from bootproof.harness.qemu import binary
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.text import printable
-from bootproof.kernels import scratch
-from bootproof.kernels.errors import FetchError
 
 _FILE: Final = "machine.dtb"
 
@@ -26,23 +21,14 @@ _FILE: Final = "machine.dtb"
 def device_tree(machine: Machine) -> bytes | None:
     """The device tree of this machine, or None where kernels want none.
 
-    A QEMU is asked once for the same machine: as long as it is the same program, the answer stays
-    in the cache. Raises UserError when QEMU refuses the machine.
+    A QEMU is asked once for the same machine. Raises UserError when it refuses the machine.
     """
     if not machine.arch.device_tree:
         return None
     if machine.traits.tree is not None:
         return machine.traits.tree(machine.banks, machine.cpus)
-    program = binary.identity(machine.qemu.path)
-    if program is not None:
-        asked = hashlib.sha256(repr((program, _words(machine, _FILE))).encode()).hexdigest()
-        with contextlib.suppress(FetchError):  # without a cache it is only slower
-            _, held = derived.kept(asked, _FILE, functools.partial(_ask, machine))
-            return held.path.read_bytes()
-    with scratch.directory() as directory:
-        path = directory / _FILE
-        _ask(machine, path)
-        return path.read_bytes()
+    words = _words(machine, _FILE)
+    return binary.answer(machine.qemu.path, words, _FILE, functools.partial(_ask, machine))
 
 
 def _words(machine: Machine, path: str) -> list[str]:

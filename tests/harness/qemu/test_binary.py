@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bootproof.harness.errors import UserError
+from bootproof.harness.qemu import binary
 from bootproof.harness.qemu.binary import find_qemu, qemu_version
 
 SYSTEM_QEMU = "qemu-system-x86_64"
@@ -136,3 +139,32 @@ def test_real_version() -> None:
     said = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
     version = ".".join(map(str, find_qemu("x86_64").version))
     assert f"QEMU emulator version {version} " in said.replace("\n", " ")
+
+
+def test_a_program_is_asked_for_its_version_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By all processes together. What starts another program is asked by each: a script, and a name
+    for what has another name itself.
+    """
+    monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / "cache"))
+    program = tmp_path / "qemu"
+    real = shutil.which(SYSTEM_QEMU) or ""
+    (tmp_path / "name").symlink_to(program)
+    script(tmp_path / "script", f'exec {real} "$@"')
+    asked: list[list[str]] = []
+    run = subprocess.run
+
+    def noted(words: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+        asked.append(words)
+        return run(words, **options)
+
+    monkeypatch.setattr("bootproof.harness.qemu.binary.subprocess.run", noted)
+    for _ in range(2):
+        shutil.copy(real, program)  # another one, in the same place
+        for name, times in (("qemu", 1), ("name", 3), ("script", 3)):
+            for _process in range(3):
+                binary.forget()
+                assert qemu_version(str(tmp_path / name)) >= binary.QEMU_MINIMUM
+            assert asked == [[str(tmp_path / name), "--version"]] * times
+            asked.clear()
