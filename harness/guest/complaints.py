@@ -10,6 +10,7 @@ kernel/workqueue.c, lib/ubsan.c, mm/kasan/report.c, init/initramfs.c, init/main.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -99,15 +100,17 @@ _WORDS: Final = (
 )
 
 
+@functools.cache
 def _pattern(begin: bytes) -> re.Pattern[bytes]:
+    """Of all messages, behind `begin`. Most kernels have no complaint, and no use for one."""
     kinds = b"|".join(
         rb"(?P<k%d>%s)" % (number, start) for number, (_, start) in enumerate(_MESSAGES)
     )
     return re.compile(begin + rb"(?P<text>(?:" + kinds + rb")" + _REST + rb")", re.MULTILINE)
 
 
-_BEHIND_STAMP: Final = _pattern(rb"(?P<stamp>" + kernellog.STAMP + rb")")
-_AT_LINE_START: Final = _pattern(rb"^(?P<stamp>)")
+_BEHIND_STAMP: Final = rb"(?P<stamp>" + kernellog.STAMP + rb")"
+_AT_LINE_START: Final = rb"^(?P<stamp>)"
 # Of a program that ended with exit code 0 after the proof: the kernel has nothing else to say then.
 _ENDED_WELL: Final = b"Attempted to kill init! exitcode=0x00000000"
 _NUMBERS: Final = re.compile(r"0x[0-9a-f]+|\d+")
@@ -143,7 +146,7 @@ def merged(heard: tuple[Complaint, ...], logged: tuple[Complaint, ...]) -> tuple
 def _matches(text: bytes) -> Iterator[re.Match[bytes]]:
     if not any(word in text for word in _WORDS):
         return iter(())
-    return (_BEHIND_STAMP if kernellog.stamped(text) else _AT_LINE_START).finditer(text)
+    return _pattern(_BEHIND_STAMP if kernellog.stamped(text) else _AT_LINE_START).finditer(text)
 
 
 def _add(found: dict[tuple[Kind, str, bool], Complaint], new: Complaint) -> None:

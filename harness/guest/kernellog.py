@@ -30,7 +30,7 @@ _FRAME: Final = rb"(\w[\w.]{0,500}\+0x[0-9a-f]{1,16}/0x[0-9a-f]{1,16})"
 
 PANIC_WORDS: Final = b"Kernel panic - not syncing: "
 """What a panic begins with, on the console and in RAM."""
-_PANIC: Final = re.compile(_BEGIN + PANIC_WORDS + rb"(" + _REST + rb")", re.MULTILINE)
+_PANIC: Final = _BEGIN + PANIC_WORDS + rb"(" + _REST + rb")"
 END_OF_PANIC: Final = re.compile(_BEGIN + rb"---\[ end Kernel panic", re.MULTILINE)
 """What a kernel that stays after its panic prints last."""
 DIED: Final = (
@@ -39,41 +39,32 @@ DIED: Final = (
 )
 """The end of what ran, with the error code of x86, the syndrome of arm64 or the words of riscv, and
 then PREEMPT, SMP and their like only."""
-_DIED: Final = re.compile(_BEGIN + rb"(" + DIED + rb")", re.MULTILINE)
-_BUG: Final = re.compile(
-    _BEGIN + rb"((?:BUG: |kernel BUG at |Unable to handle kernel )" + _REST + rb")", re.MULTILINE
-)
-_TRACE: Final = re.compile(_BEGIN + rb"Call [Tt]race:", re.MULTILINE)
-_IN_TRACE: Final = re.compile(_BEGIN + rb"(?: |\[<[0-9a-f]{1,16}>\] )" + _FRAME, re.MULTILINE)
-_AT: Final = re.compile(rb"(?:RIP: \d+:|e?pc : )" + _FRAME)
-_ORDERLY: Final = re.compile(
+_DIED: Final = _BEGIN + rb"(" + DIED + rb")"
+_BUG: Final = _BEGIN + rb"((?:BUG: |kernel BUG at |Unable to handle kernel )" + _REST + rb")"
+_TRACE: Final = _BEGIN + rb"Call [Tt]race:"
+_IN_TRACE: Final = _BEGIN + rb"(?: |\[<[0-9a-f]{1,16}>\] )" + _FRAME
+_AT: Final = rb"(?:RIP: \d+:|e?pc : )" + _FRAME
+_ORDERLY: Final = (
     _BEGIN
     + rb"(reboot: (?:Restarting system|Power down|System halted|Power off not available)"
     + _REST
-    + rb")",
-    re.MULTILINE,
+    + rb")"
 )
 # What Linux says again of what it was given ("Kernel command line: …", "Unknown kernel command line
 # parameters …"): words of the one who started it, whatever they look like.
 _ECHO: Final = re.compile(rb"(ommand line(?:: | parameters ))([^\r\n]*)")
-_BANNER: Final = re.compile(_BEGIN + rb"Linux version ", re.MULTILINE)
+_BANNER: Final = _BEGIN + rb"Linux version "
 # setup_arch() of init/main.c. Newer kernels part a long one into lines that end in a backslash.
-_COMMAND_LINE: Final = re.compile(_BEGIN + rb"Kernel command line: ", re.MULTILINE)
+_COMMAND_LINE: Final = _BEGIN + rb"Kernel command line: "
 _WHOLE_LINE: Final = re.compile(rb"([^\r\n]{0,8192}[^\r\n\\])\r?\n")
 _TIMES_LOOKED_AT: Final = 100
 _STAMPED: Final = re.compile(rb"^" + STAMP, re.MULTILINE)
 _STAMPS_LOOKED_FOR: Final = 64 << 10  # bytes
-_CONSOLE: Final = re.compile(
-    _BEGIN + rb"(?:printk: )?(?:legacy )?console \[(\w{1,32})\] enabled", re.MULTILINE
-)
-_UNHEARD: Final = re.compile(
-    _BEGIN + rb"bootproof: no serial port for init; the console is (\w{1,32})", re.MULTILINE
-)
+_CONSOLE: Final = _BEGIN + rb"(?:printk: )?(?:legacy )?console \[(\w{1,32})\] enabled"
+_UNHEARD: Final = _BEGIN + rb"bootproof: no serial port for init; the console is (\w{1,32})"
 _SGR: Final = rb"(?:\x1b\[[0-9;:]*m)*"  # ECMA-48, 8.3.117
-_INIT_RUNS: Final = re.compile(rb"Run /[^\r\n]{0,200}? as init process\r?\n")
-_NOT_EXECUTED: Final = re.compile(
-    _BEGIN + rb"((?:Failed to execute /|Starting init: )" + _REST + rb")", re.MULTILINE
-)
+_INIT_RUNS: Final = rb"Run /[^\r\n]{0,200}? as init process\r?\n"
+_NOT_EXECUTED: Final = _BEGIN + rb"((?:Failed to execute /|Starting init: )" + _REST + rb")"
 _KILLED: Final = re.compile(r"Attempted to kill init! *exitcode=0x([0-9a-f]{1,8})")
 _NO_INIT: Final = ("No working init found", "Requested init ")
 _OWN_WORDS_WITHIN: Final = 64 << 10  # bytes
@@ -141,14 +132,14 @@ def oops(text: bytes) -> Message | None:
     died = _search(_DIED, text)
     if died is None:
         return None
-    bugs = list(_BUG.finditer(text, max(0, died.start() - _BUG_REACH), died.start()))
+    bugs = list(_every(_BUG, text, max(0, died.start() - _BUG_REACH), died.start()))
     what = bugs[-1] if bugs else died
     return Message(printable(what.group(1)), faulting_function(text, died.end()))
 
 
 def faulting_function(text: bytes, start: int = 0, end: int | None = None) -> str | None:
     """The function that the next dump of registers in text[start:end] says the CPU was in."""
-    at = _AT.search(text, start, len(text) if end is None else end)
+    at = _search(_AT, text, start, end)
     return at.group(1).decode() if at else None
 
 
@@ -175,7 +166,7 @@ def without_quotations(said: bytes, *, stamps: bool, in_log: bool | None) -> byt
         quoted = panic.start() < last or (stamps and in_log is False and unstamped)
         return b"" if quoted else panic[0]
 
-    return _PANIC.sub(kept, said)
+    return re.sub(_PANIC, kept, said, flags=re.MULTILINE)
 
 
 def on_console(transcript: bytes) -> bool:
@@ -185,7 +176,7 @@ def on_console(transcript: bytes) -> bool:
 
 def without_firmware(transcript: bytes) -> bytes:
     """What the console shows from the kernel's banner on; nothing where there is none."""
-    banner = _BANNER.search(transcript)
+    banner = _search(_BANNER, transcript)
     return transcript[banner.start() :] if banner else b""
 
 
@@ -230,14 +221,14 @@ def init_failure(text: bytes) -> str | None:
     An init that was killed because the kernel itself oopsed has not failed.
     """
     text = without_echoes(text)
-    runs = _INIT_RUNS.search(text) if re.search(STAMP, text) else None
+    runs = _search(_INIT_RUNS, text) if re.search(STAMP, text) else None
     end = init_end(text, runs.end() if runs else None)
     if end is not None:
         return f"init {end.how} without its proof{end.last_words} ({end.reason})"
     found = _search(_PANIC, text)
     reason = printable(found.group(1)) if found else ""
     if reason.startswith(_NO_INIT):
-        tried = _NOT_EXECUTED.search(text)
+        tried = _search(_NOT_EXECUTED, text)
         return reason if tried is None else f"{reason}; {printable(tried.group(1))}"
     return None
 
@@ -263,22 +254,29 @@ def init_end(text: bytes, began: int | None) -> InitEnd | None:
     """
     found = _search(_PANIC, text)
     killed = _KILLED.match(printable(found.group(1))) if found else None
-    if found is None or killed is None or _DIED.search(text, 0, found.start()):
+    if found is None or killed is None or _search(_DIED, text, 0, found.start()):
         return None
     stamped = re.search(STAMP, text)  # else nothing tells whose words are whose
     said = text[began : found.start()] if stamped and began is not None else b""
     return InitEnd(int(killed.group(1), 16), _last_words(said), printable(found.group(1)))
 
 
-def _search(pattern: re.Pattern[bytes], text: bytes) -> re.Match[bytes] | None:
-    return next(_every(pattern, text), None)
+def _search(
+    pattern: bytes, text: bytes, start: int = 0, end: int | None = None
+) -> re.Match[bytes] | None:
+    return next(_every(pattern, text, start, end), None)
 
 
-def _every(pattern: re.Pattern[bytes], text: bytes) -> Iterator[re.Match[bytes]]:
-    """The matches, in order. To look for a word first costs next to nothing, and most texts have
-    nothing to find.
+def _every(
+    pattern: bytes, text: bytes, start: int = 0, end: int | None = None
+) -> Iterator[re.Match[bytes]]:
+    """The matches in text[start:end], in order. To look for a word first costs next to nothing, and
+    most texts have nothing to find: a pattern for them is never compiled.
     """
-    return pattern.finditer(text) if _WORDS[pattern] in text else iter(())
+    if _WORDS.get(pattern, b"") not in text:
+        return iter(())
+    compiled = re.compile(pattern, re.MULTILINE)
+    return compiled.finditer(text, start, len(text) if end is None else end)
 
 
 _WORDS: Final = {
@@ -301,10 +299,10 @@ def _last_words(text: bytes) -> str:
 
 
 def _first_frame(text: bytes) -> str | None:
-    trace = _TRACE.search(text)
+    trace = _search(_TRACE, text)
     if trace is None:
         return None
-    for frame in _IN_TRACE.finditer(text, trace.end()):
+    for frame in _every(_IN_TRACE, text, trace.end()):
         if frame.group(1).partition(b"+")[0] not in _MACHINERY:
             return frame.group(1).decode()
     return None
