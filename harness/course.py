@@ -32,6 +32,7 @@ from bootproof.loader.arch import StubError
 from bootproof.loader.boot_parameters import reader
 from bootproof.loader.layout import LayoutError, Region
 from bootproof.loader.memory import GuestMemory
+from bootproof.loader.protocols.table import RULES
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,8 @@ class Course:
         self._start, self._directory = start, qemu.directory
         self._session = Session(qemu, start.on_console)
         self._guest = Guest(start.image, placed, memory, qemu.ram)
+        if start.probe:
+            RULES.get(start.image.protocol)  # imports them now: at its entry, the guest would wait
         self._probe: Probe | None = None
 
     def follow(self) -> None:

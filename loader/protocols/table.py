@@ -29,7 +29,7 @@ PROTOCOLS: Final[Mapping[str, AnyProtocol]] = OnDemand(
     },
 )
 # What does not hold at a kernel's first instruction, by the protocol. Written from the documents.
-_RULES: Final[Mapping[str, Callable[[Hardware[Any]], Iterator[RuleFinding]]]] = OnDemand(
+RULES: Final[Mapping[str, Callable[[Hardware[Any]], Iterator[RuleFinding]]]] = OnDemand(
     "bootproof.loader.rules",
     {
         "linux64": "linux.linux64",
@@ -53,5 +53,5 @@ def boot_parameters(protocol: str, registers: Registers, memory: Memory) -> Boot
 
 def broken_rules(protocol: str, hardware: Hardware[Any]) -> list[RuleFinding]:
     """Every rule of `protocol` that does not hold; what is no known protocol has none to break."""
-    rules = _RULES.get(protocol)
+    rules = RULES.get(protocol)
     return list(rules(hardware)) if rules else []

@@ -29,6 +29,16 @@ process.QemuProcess = start
 from bootproof.harness import cli
 sys.exit(cli.main(sys.argv[1:]))
 """
+_AT_THE_ENTRY = """
+import os, sys
+from bootproof.harness.qemu import probe
+def at_entry(*_arguments, **_keywords):
+    print("MODULES", *sys.modules, file=sys.stderr, flush=True)
+    os._exit(0)
+probe.at_entry = at_entry
+from bootproof.harness import cli
+sys.exit(cli.main(sys.argv[1:]))
+"""
 CASES = {"bootproof.harness.case", "bootproof.loader.address", "bootproof.kernels.catalog"}
 LOOKING = {"ctypes", "hashlib", "platform", "subprocess", "tomllib"}
 READING = {
@@ -117,3 +127,9 @@ def test_what_follows_a_guest_is_imported_while_qemu_starts(tmp_path: Path) -> N
     assert modules & {"bootproof.loader.bzimage", "bootproof.loader.pe"} == set()
     rules = {name for name in modules if name.startswith("bootproof.loader.rules.")}
     assert rules == set()  # they are asked at the kernel's first instruction
+
+
+def test_a_guest_that_stands_at_its_entry_waits_for_no_rules(tmp_path: Path) -> None:
+    (tmp_path / "vmlinux").write_bytes(images.elf(images.load(16 << 20, images.LINUX)))
+    words = ("boot", tmp_path / "vmlinux", "--unsafe", "--out", tmp_path / "run")
+    assert "bootproof.loader.rules.linux" in imported(*words, code=0, script=_AT_THE_ENTRY)
