@@ -7,6 +7,7 @@ while QEMU starts, which takes as long.
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from pathlib import Path
 from bootproof.harness.expected import Expected, Judgement
 from bootproof.harness.guest import evidence, text_in_ram
 from bootproof.harness.guest.stages import Stage
+from bootproof.harness.host.process import most_written
 from bootproof.harness.host.rundir import DEVICES_DIRECTORY, RUN_LOG
 from bootproof.harness.judge import judge
 from bootproof.harness.observation import End, Observation, Probe, TextCheck
@@ -28,6 +30,7 @@ from bootproof.harness.record import artifacts, recording, reproduce
 from bootproof.harness.record.recording import Logged, Record
 from bootproof.harness.start import AnyStart
 from bootproof.loader import conformance, imagedigest
+from bootproof.loader.address import format_size
 from bootproof.loader.arch import StubError
 from bootproof.loader.boot_parameters import reader
 from bootproof.loader.layout import LayoutError, Region
@@ -68,6 +71,8 @@ class Outcome:
     placed: tuple[Region, ...] = ()
     # Why there is no record of any use, None when there is one.
     not_recorded: str | None = None
+    # How recording ended a run that need not have ended, if it did.
+    in_the_way: str | None = None
 
 
 class Course:
@@ -112,6 +117,7 @@ class Course:
             costs=costs,
             directory=directory,
             not_recorded=not_recorded,
+            in_the_way=in_the_way(seen, directory) if start.machine.recorded else None,
             stages=recording.stages(seen, log if not_recorded is None else None),
             boot_image=self._digest,
             placed=guest.placed.added,
@@ -154,6 +160,22 @@ class Course:
         offset = code.start - unpacked.linked_at
         with text_in_ram.unpacked(unpacked.vmlinux, offset, banks) as reference:
             return text_in_ram.check(reference, ram, code)
+
+
+def in_the_way(seen: Observation, directory: Path) -> str | None:
+    """How recording ended a run that need not have ended, if it did.
+
+    A CPU that takes one exception after the other and executes nothing keeps a QEMU that records
+    from answering at all; and a log may become longer than any file may.
+    """
+    if seen.end is End.TOO_BUSY:
+        return "QEMU does not answer while it records this guest"
+    if seen.end is End.QEMU_EXITED and seen.exit_code == -signal.SIGXFSZ:
+        most = most_written()
+        log = directory / RUN_LOG
+        if log.exists() and log.stat().st_size >= most:
+            return f"the record is longer than {format_size(most)}"
+    return None
 
 
 def never_started(

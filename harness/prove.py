@@ -18,7 +18,6 @@ from bootproof.harness.expected import Expected
 from bootproof.harness.host.rundir import CONSOLE, DMESG, write_result
 from bootproof.harness.host.turns import TURNS
 from bootproof.harness.judgement import CaseEnd, came_to, judge_case
-from bootproof.harness.observation import Observation, Place, Probe
 from bootproof.harness.prepare import Options, Prepared, prepare
 from bootproof.harness.qemu.binary import build_of
 from bootproof.harness.qemu.clock import ICOUNT_SHIFT
@@ -35,6 +34,7 @@ from bootproof.loader.errors import LoaderError
 
 if TYPE_CHECKING:
     from bootproof.harness.course import Outcome
+    from bootproof.harness.observation import Observation, Place, Probe
 
 _LOG_LINES: Final = 10
 

@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bootproof.harness.host.files import disk_errors
-from bootproof.harness.host.process import most_written
 from bootproof.harness.host.rundir import CONSOLE, DEVICES_DIRECTORY, DMESG, RECORD, RUN_LOG, STDERR
 from bootproof.harness.host.turns import TURNS
-from bootproof.harness.observation import End, Observation
 from bootproof.harness.qemu.placement import PlacedImage, guest_ram, place_image, write
 from bootproof.harness.qemu.spawn import Spawned
 from bootproof.harness.start import AnyStart
 from bootproof.loader import bootimage
-from bootproof.loader.address import format_size
 from bootproof.loader.arch import StubError
 from bootproof.loader.layout import LayoutError
 from bootproof.loader.memory import GuestMemory
@@ -52,30 +48,13 @@ def run_with(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
         from bootproof.harness import course
 
         return course.never_started(start, memory, directory, error)
-    why = in_the_way(outcome.observation, directory) if start.machine.recorded else None
-    if why is None:
+    if outcome.in_the_way is None:
         return outcome
     for name in (CONSOLE, STDERR, RUN_LOG, RECORD, DMESG):
         (directory / name).unlink(missing_ok=True)
-    machine = replace(start.machine, unrecorded=why)
+    machine = replace(start.machine, unrecorded=outcome.in_the_way)
     again = _run_once(replace(start, machine=machine), memory, directory)
     return replace(again, costs=again.costs.after(outcome.costs))
-
-
-def in_the_way(seen: Observation, directory: Path) -> str | None:
-    """How recording ended a run that need not have ended, if it did.
-
-    A CPU that takes one exception after the other and executes nothing keeps a QEMU that records
-    from answering at all; and a log may become longer than any file may.
-    """
-    if seen.end is End.TOO_BUSY:
-        return "QEMU does not answer while it records this guest"
-    if seen.end is End.QEMU_EXITED and seen.exit_code == -signal.SIGXFSZ:
-        most = most_written()
-        log = directory / RUN_LOG
-        if log.exists() and log.stat().st_size >= most:
-            return f"the record is longer than {format_size(most)}"
-    return None
 
 
 def _run_once(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:

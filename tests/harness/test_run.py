@@ -14,7 +14,7 @@ from typing import Any, Final
 import psutil
 import pytest
 
-from bootproof.harness.course import Outcome
+from bootproof.harness.course import Outcome, in_the_way
 from bootproof.harness.errors import UserError
 from bootproof.harness.expected import CodeAnywhere, CodeAt
 from bootproof.harness.host import process
@@ -23,7 +23,7 @@ from bootproof.harness.qemu import watchdog
 from bootproof.harness.qemu.gdbstub import GdbStub
 from bootproof.harness.qemu.monitor import Monitor
 from bootproof.harness.record.playback import open_recorded
-from bootproof.harness.run import in_the_way, run
+from bootproof.harness.run import run
 from bootproof.harness.start import Start
 from bootproof.harness.terms import Budget, Placement
 from bootproof.harness.verdict import Verdict

@@ -50,7 +50,7 @@ LOADING = {"bootproof.harness.host.rundir", "bootproof.harness.prepare"}
 STARTING = {"bootproof.harness.run", "bootproof.harness.qemu.spawn"}
 FOLLOWING = {
     *("asyncio", "concurrent.futures", "qemu.qmp", "pexpect"),
-    *("bootproof.harness.course", "bootproof.harness.judge", "bootproof.harness.qemu.session"),
+    *(f"bootproof.harness.{name}" for name in ("course", "judge", "observation", "qemu.session")),
 }
 # What the modules of an architecture, of its protocols and of its boards are called.
 ELSEWHERE = {"aarch64", "arm64", "riscv64", "zcu102"}
