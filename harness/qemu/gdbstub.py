@@ -17,6 +17,7 @@ from typing import Self
 _BREAKPOINT_SIZE = 1
 _PIECE = 0x800  # of a feature description
 _MOST = 1 << 20  # bytes that nobody has asked for
+_ANSWER_SECONDS = 0.01  # for an answer, before anything else is looked at
 _INCLUDE = re.compile(r'<xi:include href="([^"]+)"')
 _REGISTER = re.compile(r'<reg name="(\w+)" bitsize="\d+"[^>]*?(?: regnum="(\d+)"[^>]*)?/>')
 
@@ -41,7 +42,7 @@ class GdbStub:
         """
         self._command(f"Z1,{address:x},{_BREAKPOINT_SIZE}")
         self._send("c")
-        while not self._packet_is_there():
+        while not self._packet_comes():
             if given_up():
                 return False
             self._wait(0.002)
@@ -114,7 +115,7 @@ class GdbStub:
 
     def _ask(self, packet: str) -> bytes:
         self._send(packet)
-        while not self._packet_is_there():
+        while not self._packet_comes():
             self._wait(0.001)
         return self._take_packet()
 
@@ -134,18 +135,27 @@ class GdbStub:
         except OSError as error:
             raise GdbError(f"gdbstub: {error.strerror}") from error
 
-    def _packet_is_there(self) -> bool:
-        readable, _, _ = select.select([self._sock], [], [], 0)
+    def _packet_comes(self) -> bool:
+        """Whether there is a whole packet; without one, waits for more, but not for long."""
+        if self._has_packet():
+            return True
+        readable, _, _ = select.select([self._sock], [], [], _ANSWER_SECONDS)
         if readable:
-            try:
-                data = self._sock.recv(4096)
-            except OSError as error:
-                raise GdbError(f"gdbstub: {error.strerror}") from error
-            if not data:
-                raise GdbError("gdbstub: the connection was closed")
-            self._received += data
-            if len(self._received) > _MOST:
-                raise GdbError(f"gdbstub: sent {len(self._received)} bytes that are no answer")
+            self._receive()
+        return self._has_packet()
+
+    def _receive(self) -> None:
+        try:
+            data = self._sock.recv(4096)
+        except OSError as error:
+            raise GdbError(f"gdbstub: {error.strerror}") from error
+        if not data:
+            raise GdbError("gdbstub: the connection was closed")
+        self._received += data
+        if len(self._received) > _MOST:
+            raise GdbError(f"gdbstub: sent {len(self._received)} bytes that are no answer")
+
+    def _has_packet(self) -> bool:
         end = self._received.find(b"#")
         return end >= 0 and len(self._received) >= end + 3
 

@@ -72,7 +72,7 @@ class RemoteStub(GdbStub):
         return _expanded(answer)
 
     def _next(self) -> bytes:
-        while not self._packet_is_there():
+        while not self._packet_comes():
             self._pause(0)
         return self._take_packet()
 

@@ -1,0 +1,32 @@
+"""How QEMU's gdbstub is waited for; what it is asked is seen in whole runs."""
+
+from __future__ import annotations
+
+import select
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from bootproof.harness.qemu import gdbstub
+from bootproof.harness.qemu.gdbstub import GdbStub, framed
+
+
+def test_an_answer_is_taken_as_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guest stands still meanwhile: nothing else is looked at in between. Nor is there anything
+    to wait for where the next answer has come with the one before.
+    """
+    monkeypatch.setattr(gdbstub, "_ANSWER_SECONDS", 60.0)
+    ours, theirs = socket.socketpair()
+
+    def answer() -> None:
+        assert theirs.recv(100) == framed("D")
+        theirs.sendall(b"+" + 2 * framed("OK"))
+
+    with ours, theirs, ThreadPoolExecutor(1) as beside:
+        answered = beside.submit(answer)
+        stub = GdbStub(ours, lambda _seconds: pytest.fail("something else was looked at"))
+        stub.detach()
+        answered.result()
+        monkeypatch.setattr(select, "select", None)
+        stub.detach()
