@@ -109,9 +109,10 @@ AARCH64: Final = Arch(
     hypervisor_mode="EL2",
     system_ram=_system_ram,
     cmdline="panic=-1",
-    # No RAM set aside for DMA; a PCI bus without devices, the power button, the PMU.
+    # No RAM set aside for DMA, no order of devices from the device tree: drivers wait for each
+    # other as before Linux 5.13. A PCI bus without devices, the power button, the PMU.
     fast=fast(
-        "cma=0",
+        "cma=0 fw_devlink=off",
         *("gen_pci_driver_init", "pl061_gpio_driver_init", "armv8_pmu_driver_init"),
     ),
     formats=(Format.IMAGE,),

@@ -124,8 +124,9 @@ RISCV64: Final = Arch(
     ),
     system_ram=_system_ram,
     cmdline="panic=-1",
-    # No RAM set aside for DMA; a PCI bus without devices.
-    fast=fast("cma=0", "gen_pci_driver_init"),
+    # No RAM set aside for DMA, no order of devices from the device tree: drivers wait for each
+    # other as before Linux 5.13. A PCI bus without devices.
+    fast=fast("cma=0 fw_devlink=off", "gen_pci_driver_init"),
     formats=(Format.IMAGE,),
     device_tree=True,
     code_starts=(0x2000,),  # _text, behind the Image's header
