@@ -28,7 +28,7 @@ from bootproof.harness.record import interrupted
 from bootproof.harness.report import boot_text, rules
 from bootproof.harness.run import run_with
 from bootproof.harness.start import AnyStart, Start
-from bootproof.harness.terms import Budget
+from bootproof.harness.terms import Budget, Placement
 from bootproof.harness.text import printable
 from bootproof.harness.verdict import Verdict
 from bootproof.loader import bootimage, imageheader
@@ -37,10 +37,11 @@ from bootproof.loader.banner import banner_release
 from bootproof.loader.boot_parameters import BootParameters, reader
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.errors import LoaderError, one_line
-from bootproof.loader.memory import GuestMemory
+from bootproof.loader.memory import AddressSpace, GuestMemory
 from bootproof.loader.protocols.table import boot_parameters
 
 _HEADER: Final = 64  # bytes: that of an Image
+_MUCH: Final = 128 * MIB  # of data; a kernel and its initrd have less
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ def boot_image(request: Request) -> Outcome:
             machine = _machine(image, memory, request, told)
             show = boot_text.Console()
             start = _start(image, machine, request, show, told)
+            start = replace(start, placement=_placement(image, memory, machine))
             if request.kernel is not None:
                 found = handed_kernel.findings(image, reader(memory), request.kernel)
                 start = replace(start, findings=found)
@@ -296,6 +298,15 @@ def _check_until(until: bytes | None, told: BootParameters) -> None:
             f"--until: {printable(until)!r} stands in the guest's own command line, which"
             " kernels say again: it proves nothing; wait for what only a program there prints"
         )
+
+
+def _placement(image: BootImage, memory: GuestMemory, machine: Machine) -> Placement:
+    """The guest starts the same either way. What devices put in place QEMU first reads elsewhere:
+    much of it is mapped, where ram.img has the banks as this machine does.
+    """
+    much = sum(extent.size for extent in memory.data_extents()) > _MUCH
+    alike = AddressSpace(machine.banks).banks == image.banks
+    return Placement.MAPPED if much and alike else Placement.DEVICES
 
 
 def _expected(

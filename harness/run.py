@@ -63,7 +63,7 @@ def _run_once(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
     with _device_files(placed, memory, directory):
         qemu_began = TURNS.clock()
         with (
-            guest_ram(memory, start.machine.banks, mapped=placed.launch.mapped) as ram,
+            guest_ram(memory, start.machine.banks, placed.mapped) as ram,
             Spawned(
                 *(start.machine, placed.launch, ram, directory),
                 budget=start.budget,

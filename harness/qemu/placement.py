@@ -9,7 +9,7 @@ elsewhere and moved into place by the stub. Data is what is not zero.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 from pathlib import Path
@@ -29,7 +29,6 @@ from bootproof.loader.memory import GuestMemory
 _STUB = "stub0.bin"
 _MERGE_GAP = 64 << 10  # a loader device costs more than reading this many zeros
 _MOST_DEVICES = 256  # beyond, the smallest gaps are filled with their zeros
-_SPARSE = 128 << 20  # bytes of an image that are copied without looking for zeros in them
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +56,8 @@ class PlacedImage:
     covered: tuple[Range, ...] = ()
     # Those of them that are ours.
     added: tuple[Region, ...] = ()
+    # Guest-physical data that is copied into the guest's RAM, where that is how it gets there.
+    mapped: tuple[Range, ...] = ()
 
 
 def place_image(
@@ -96,6 +97,7 @@ def place_image(
             Region("reset stub", Range(stub.address, len(stub.code))),
             *(Region("staging area", area) for area in staging),
         ),
+        mapped=tuple(data) if mapped else (),
     )
 
 
@@ -148,28 +150,20 @@ def write(placed: PlacedImage, memory: GuestMemory, directory: Path) -> None:
             memory.copy_out(part.source, part.size, file.fileno())
 
 
-def guest_ram(memory: GuestMemory, banks: Banks, *, mapped: bool) -> GuestMemory:
+def guest_ram(memory: GuestMemory, banks: Banks, mapped: Iterable[Range]) -> GuestMemory:
     """RAM for QEMU to map and for us to look into: anonymous, so that nothing of it can stay.
 
-    `banks` are the machine's, in which those of the boot image lie. Empty, or with `mapped` as the
-    boot image has it; that itself is never changed.
+    `banks` are the machine's, in which those of the boot image lie. Empty but for what is `mapped`
+    of the boot image; that itself is never changed.
     """
     ram = GuestMemory(banks)
-    if mapped:
-        try:
-            for extent in _copied(memory):
-                start = memory.file_offset(extent.start)
-                ram.write_file(extent.start, memory.fileno(), start, extent.size)
-        except BaseException:
-            ram.close()
-            raise
+    try:
+        for part in mapped:
+            ram.write_file(part.start, memory.fileno(), memory.file_offset(part.start), part.size)
+    except BaseException:
+        ram.close()
+        raise
     return ram
-
-
-def _copied(memory: GuestMemory) -> Iterator[Range]:
-    """What of the boot image there is to copy. Of what others wrote in full, zeros stay holes."""
-    size = sum(extent.size for extent in memory.data_extents())
-    return memory.data_extents() if size <= _SPARSE else memory.nonzero_extents()
 
 
 def _room(

@@ -196,7 +196,7 @@ def started(
             write(placed, memory, directory)
             shutil.copyfile(recorded.log, directory / RUN_LOG)
         with (
-            guest_ram(memory, recorded.machine.banks, mapped=placed.launch.mapped) as ram,
+            guest_ram(memory, recorded.machine.banks, placed.mapped) as ram,
             Spawned(
                 *(recorded.machine, placed.launch, ram, directory),
                 budget=Budget(console_bytes=len(recorded.transcript) + _ROOM),

@@ -495,7 +495,7 @@ def live(
     with GuestMemory.open(directory / bootimage.RAM, banks) as memory:
         placed = place_image(image, memory, machine, placement)
         write(placed, memory, directory)
-        guests = guest_ram(memory, machine.banks, mapped=placed.launch.mapped)
+        guests = guest_ram(memory, machine.banks, placed.mapped)
     give_to_qemu(directory)
     ours, theirs = socket.socketpair()
     with guests, Monitor(ours) as monitor, theirs:

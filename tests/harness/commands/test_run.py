@@ -232,7 +232,11 @@ def test_run_directory_has_everything_but_the_ram(image: Path, run: Run) -> None
     assert report["probe"]["differences"] == []
 
 
-def test_qemu_sh_starts_the_same_guest_again(tmp_path: Path, run: Run) -> None:
+@pytest.mark.parametrize("much", [boot_image._MUCH, 0])
+def test_qemu_sh_starts_the_same_guest_again(
+    much: int, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boot_image, "_MUCH", much)
     guest = Image(says(b"hello\r\n"))
     result = run(guest.write(tmp_path / "image"))
     assert "; then the CPU was reset at 0x" in result.verdict
@@ -240,6 +244,27 @@ def test_qemu_sh_starts_the_same_guest_again(tmp_path: Path, run: Run) -> None:
     bounded = ["timeout", "--kill-after=5", "60"]  # ends the script and its QEMU together
     subprocess.run([*bounded, result.directory / "qemu.sh", console], check=True)
     assert console.read_bytes() == b"hello\r\n"
+
+
+def test_much_data_is_mapped_where_the_file_is_as_the_machines_ram(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which changes nothing of what the guest does."""
+    half = MEMORY // 2
+    turned = (Bank(half, half, 0), Bank(0, half, half))
+    found = set()
+    for much, banks, placement in (
+        (boot_image._MUCH, None, "devices"),
+        (0, None, "mapped"),
+        (0, turned, "devices"),
+    ):
+        monkeypatch.setattr(boot_image, "_MUCH", much)
+        directory = tmp_path / f"image-{len(list(tmp_path.iterdir()))}"
+        result = run(Image(says(b"hello\r\n"), banks=banks).write(directory))
+        record = json.loads((result.directory / "replay.json").read_text())
+        assert record["placement"] == placement
+        found.add((result.verdict, record["instructions"]))
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize(

@@ -150,23 +150,21 @@ def test_mapped_ram_needs_no_files() -> None:
         assert len(placed.launch.blobs) == 1
 
 
-@pytest.mark.parametrize("mapped", [True, False])
-def test_ram_for_qemu(mapped: bool) -> None:
-    banks = ((0, MIB), (GIB, MIB))
+@pytest.mark.parametrize("placement", Placement)
+def test_ram_for_qemu(placement: Placement) -> None:
+    banks, mapped = machine("x86_64").banks, placement is Placement.MAPPED
+    data = {0x3000: b"low".ljust(PAGE, b"\0") + bytes(PAGE), 8 * MIB: b"high"}
     with (
-        GuestMemory(banks) as memory,
-        guest_ram(memory, banks, mapped=mapped) as empty,
+        placing("x86_64", data, placement) as (placed, memory),
+        guest_ram(memory, banks, placed.mapped) as ram,
     ):
-        assert list(empty.data_extents()) == []
-    with GuestMemory(banks) as memory:
-        memory.write(0x3000, b"low")
-        memory.write(GIB + 0x8000, b"high")
-        with guest_ram(memory, banks, mapped=mapped) as ram:
-            assert ram.banks == memory.banks
-            wanted = (b"low", b"high") if mapped else (bytes(3), bytes(4))
-            assert (ram.read(0x3000, 3), ram.read(GIB + 0x8000, 4)) == wanted
-            ram.write(0x3000, b"new")
-            assert memory.read(0x3000, 3) == b"low"
+        assert ram.banks == memory.banks
+        wanted = (b"low", b"high") if mapped else (bytes(3), bytes(4))
+        assert (ram.read(0x3000, 3), ram.read(8 * MIB, 4)) == wanted
+        pages = [Range(0x3000, PAGE), Range(8 * MIB, PAGE)]  # and none of zeros
+        assert list(ram.data_extents()) == (pages if mapped else [])
+        ram.write(0x3000, b"new")
+        assert memory.read(0x3000, 3) == b"low"
 
 
 # --- stubs and staging -------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def session(
         placed = place_image(image, memory, computer, Placement.DEVICES)
         write(placed, memory, directory)
         with (
-            guest_ram(memory, computer.banks, mapped=False) as ram,
+            guest_ram(memory, computer.banks, placed.mapped) as ram,
             Spawned(
                 *(computer, placed.launch, ram, directory), **({"budget": BUDGET} | options)
             ) as qemu,
