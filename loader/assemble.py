@@ -182,6 +182,8 @@ def _memory_advice(source: ImageSource, assembly: Assembly) -> Iterator[None]:
     """Has a refusal say what memory would do, if that is all that is in the way."""
     try:
         yield
+    except UnloadableError:  # wherever; and all of a file that is no kernel was searched for that
+        raise
     except LoaderError as error:
         if not error.of_host:
             _add_memory_advice(error, source, assembly)

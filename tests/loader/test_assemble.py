@@ -21,6 +21,7 @@ from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.assemble import Assembled, Assembly, Machine, assemble
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.formats import Format
+from bootproof.loader.identify import Identity, identify_bytes
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import BootRequest
 from bootproof.loader.result import PvhState
@@ -65,6 +66,20 @@ def test_kernel_of_which_nothing_is_loaded(tmp_path: Path) -> None:
 
 
 # --- what comes out ----------------------------------------------------------------------------
+
+
+def test_what_is_no_kernel_is_searched_for_that_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+
+    def identify(data: memoryview) -> Identity:
+        looks.append(data)
+        return identify_bytes(data)
+
+    monkeypatch.setattr(assembly, "identify_bytes", identify)
+    assert "not a kernel that can be loaded" in refused(b"nothing" * 1000, tmp_path)
+    assert len(looks) == 1
 
 
 def test_boot_image_on_disk_is_the_one_returned(tmp_path: Path) -> None:
