@@ -29,15 +29,17 @@ _UNFINISHED: Final = 0  # the version is written last
 READ_LIMIT: Final = 32 << 20
 _NEVER: Final = 1 << 64  # no console offset
 
+# What only has to be passed over: clocks (8 bytes each); bottom halves, interrupts, exceptions,
+# shutdown requests, checkpoints.
+_PASSED: Final = rb"(?:[\x03\x04\x1c\x1d].{8}|[\x01\x02\x0a\x0b\x0d-\x15\x1e-\x26])"
 # Instructions executed and then a console write (its result, bytes written), many times over: most
-# of a log. Then one event each: these two apart, random bytes for a device (result, size; the bytes
-# follow), the end, a quit; and what only has to be passed over: bottom halves, clocks (8 bytes
-# each); interrupts, exceptions, shutdown requests, checkpoints.
+# of a log. Or executed and then what is passed over: the rest of that of a guest which idles. Then
+# one event each: a console write, random bytes for a device (result, size; the bytes follow), the
+# end, a quit.
 _EVENT: Final = re.compile(
     rb"(?P<prints>(?:\x00.{4}\x16.{8}){1,4096})"
-    rb"|\x00(?P<executed>.{4})|\x16(?P<written>.{8})|\x1b.{4}(?P<random>.{4})"
-    rb"|(?P<end>\x27)|(?P<quit>\x0c)|[\x03\x04\x1c\x1d].{8}"
-    rb"|[\x01\x02\x0a\x0b\x0d-\x15\x1e-\x26]",
+    rb"|\x00(?P<executed>.{4})" + _PASSED + rb"{0,4096}"
+    rb"|\x16(?P<written>.{8})|\x1b.{4}(?P<random>.{4})|(?P<end>\x27)|(?P<quit>\x0c)|" + _PASSED,
     re.DOTALL,
 )
 _PRINTS: Final = struct.Struct(">xIxiI")  # of `prints`: instructions, result, bytes written
