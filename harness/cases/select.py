@@ -60,11 +60,16 @@ def _matches(name: str, value: str, case: Case) -> bool:
         raise UserError(str(error)) from error
 
 
+def boots(case: Case) -> bool:
+    """Whether there is going to be a guest, as far as the case knows."""
+    return case.expect.verdict is not Verdict.LOAD_REFUSED
+
+
 def cost(case: Case, known: Mapping[str, int]) -> int:
     """What a case costs in guest instructions, measured or estimated."""
     if case.id in known:
         return known[case.id]
-    if case.expect.verdict is Verdict.LOAD_REFUSED:
+    if not boots(case):
         return REFUSAL_COST
     return FAST_COST if case.profile == FAST_PROFILE else BOOT_COST
 

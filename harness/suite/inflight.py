@@ -1,7 +1,7 @@
 """Several cases at once in one process, a thread for each: how `bootproof matrix -n N` runs them.
 
 A case waits for its QEMU nearly all of its time, so threads are enough, and the memory is that of
-one process. There is a thread more than guests may run, so that the next one is ready when a guest
+one process. There are more threads than guests may run, so that the next one is ready when a guest
 ends (bootproof.harness.host.turns). Owns the threads and their end, and the order in which pytest
 hears of results: as they come. Tests that are Python functions run meanwhile, in the main thread;
 each guest of theirs gets the next turn.
@@ -62,6 +62,8 @@ def _interrupted(thread: int) -> bool:
 
 
 _JUDGING_SECONDS: Final = 2.0
+# Beside those that run: one is made ready while another is judged.
+_READY: Final = 2
 CROWD: Final = "crowd"
 """Marks a test that has more guests at once than a session may."""
 
@@ -87,7 +89,7 @@ class InFlight:
         return True
 
     def _run_all(self, session: pytest.Session) -> None:
-        ready = 0 if _elsewhere(session) else 1
+        ready = 0 if _elsewhere(session) else _READY
         pool = ThreadPoolExecutor(self._jobs + ready, thread_name_prefix="case")
         waiting: Waiting = {}
         try:

@@ -36,7 +36,6 @@ from bootproof.harness.suite.case_result import case_result
 from bootproof.harness.suite.live import AREA, ELSEWHERE, PREPARING
 from bootproof.harness.suite.options import OPTIONS, PROPERTY, SELECTED, Keep
 from bootproof.harness.terms import Observer
-from bootproof.harness.verdict import Verdict
 from bootproof.kernels.errors import FetchError
 
 if TYPE_CHECKING:
@@ -181,12 +180,20 @@ def choose(config: pytest.Config, items: list[pytest.Item]) -> None:
 
 
 def longest_first(config: pytest.Config, items: Iterable[pytest.Item]) -> list[CaseItem]:
-    """The cases among them, in the order that leaves no CPU idle at the end."""
+    """The cases among them, in the order that leaves no CPU idle: those with the longest boots
+    first, so that none is left alone at the end, and spread among them those without a guest.
+    """
     options = config.stash[OPTIONS]
     told = options.costs or options.baseline
     known = select.read_costs(told) if told else {}
-    cases = (item for item in items if isinstance(item, CaseItem))
-    return sorted(cases, key=lambda item: -_cost(item, known))
+    cases = sorted(
+        (item for item in items if isinstance(item, CaseItem)),
+        key=lambda item: -_cost(item, known),
+    )
+    guests = [item for item in cases if select.boots(item.case)]
+    others = [item for item in cases if not select.boots(item.case)]
+    places = {item: (n + 1) / len(part) for part in (guests, others) for n, item in enumerate(part)}
+    return sorted(cases, key=lambda item: places[item])
 
 
 def _name(item: pytest.Item) -> str:
@@ -204,8 +211,7 @@ def check_emulators(
     given = qemus.paths(config.stash[OPTIONS].qemu)
     cases = (item.case for item in items if isinstance(item, CaseItem))
     for case in cases:
-        refused = case.expect.verdict is Verdict.LOAD_REFUSED
-        if case.qemu is None and (refused or only_named):
+        if case.qemu is None and (only_named or not select.boots(case)):
             continue
         if case.qemu is None or case.qemu in given:
             find_qemu(case.arch, given.get(case.qemu or ""))
