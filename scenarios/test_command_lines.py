@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import lzma
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -39,14 +40,15 @@ echo '<4>user: a warning' > /dev/kmsg
 
 
 def case(kernel: str, cmdline: str, memory: int = 512 * MIB, initrd: Path | None = None) -> Case:
-    file = None if initrd is None else str(initrd)
+    """With what the fast profile leaves out: consoles, memory and init are as the user says."""
     if kernel == AARCH64:
-        offset = ARCHES["aarch64"].ram_base() + 2 * MIB
-        return Case(
-            "aarch64", kernel, "image", "arm64", offset, memory, cmdline=cmdline, initrd=file
-        )
-    end = f"{cmdline} nokaslr reboot=t panic=-1"
-    return Case("x86_64", kernel, "elf", "pvh", memory=memory, cmdline=end, initrd=file)
+        arch = ARCHES["aarch64"]
+        made = Case(arch.name, kernel, "image", "arm64", arch.ram_base() + 2 * MIB, cmdline=cmdline)
+    else:
+        arch, line = ARCHES["x86_64"], f"{cmdline} nokaslr reboot=t panic=-1"
+        made = Case(arch.name, kernel, "elf", "pvh", cmdline=line)
+    file = None if initrd is None else str(initrd)
+    return replace(made, memory=memory, append=arch.fast, initrd=file)
 
 
 def booted(case_: Case, directory: Path) -> Proven:

@@ -51,7 +51,7 @@ RunDirectory = Callable[[str], Path]
         replace(X86_64, cmdline=_WITH_KASLR),
         AARCH64,
         # RNDR is there, and the kernel takes its seed for KASLR from it.
-        replace(AARCH64, cpu="max,pauth-impdef=on", label="determinism-rndr"),
+        replace(AARCH64, cpu="max,pauth-impdef=on", label="determinism-rndr", profile="fast"),
         replace(AARCH64, smp=2, profile="fast"),
         replace(AARCH64, smp=4, profile="fast"),
         replace(AARCH64, board="virt,virtualization=on", profile="fast"),

@@ -12,6 +12,7 @@ from typing import Final
 import pytest
 
 from bootproof.harness import cli, places
+from bootproof.harness.arch.profiles import FAST_PROFILE
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.cases.kernels import default_kernels
 from bootproof.harness.exitcode import OK
@@ -24,9 +25,10 @@ if places.INSTALLED:
 from tests.builders.programs import host_program
 
 WRITERS: Final = places.need_clone("the writers in C") / "examples"
+FAST: Final = ("--profile", FAST_PROFILE)
 PROOF: Final = "rdinit=/bootproof/init bootproof.nonce=written-in-c"
-CMDLINE: Final = f"console=ttyS0 reboot=t panic=-1 nokaslr {PROOF}"
 X86_64, AARCH64, RISCV64 = (default_kernels(arch) for arch in ("x86_64", "aarch64", "riscv64"))
+CMDLINE: Final = f"{ARCHES['x86_64'].command_line(FAST_PROFILE)} {PROOF}"
 
 Fresh = Callable[[str], Path]
 Capture = pytest.CaptureFixture[str]
@@ -59,9 +61,8 @@ def written_in_c(directory: Path, kernel: str, *options: str) -> Path:
 def written_with_a_tree(directory: Path, kernel: str, *options: str) -> Path:
     """That of the example which makes a device tree; it takes Images."""
     arch = "riscv64" if kernel in RISCV64 else "aarch64"
-    console = ARCHES[arch].on(None).serial.name
     file = images.kernel_file(kernel).content.path
-    cmdline = f"console={console} panic=-1 {PROOF}"
+    cmdline = f"{ARCHES[arch].command_line(FAST_PROFILE)} {PROOF}"
     return _written(directory, "write_boot_image_dt", file, arch, cmdline, options)
 
 
@@ -127,18 +128,21 @@ def test_mistake_in_c(fresh: Fresh, capfd: Capture) -> None:
 @pytest.mark.parametrize(
     ("kernel", "options", "machine"),
     [
-        (X86_64[0], ["--protocol", "pvh"], []),
-        (X86_64[0], ["--protocol", "linux64", "--offset", "16M"], []),
-        (X86_64[0], ["--protocol", "linux64", "--memory", "4G"], ["--machine", "pc"]),
-        (X86_64[0], ["--format", "bzimage", "--protocol", "linux32"], []),
+        (X86_64[0], [*FAST, "--protocol", "pvh"], []),
+        (X86_64[0], [*FAST, "--protocol", "linux64", "--offset", "16M"], []),
+        (X86_64[0], [*FAST, "--protocol", "linux64", "--memory", "4G"], ["--machine", "pc"]),
+        (X86_64[0], [*FAST, "--format", "bzimage", "--protocol", "linux32"], []),
         (
             X86_64[0],
-            ["--format", "bzimage", "--protocol", "linux64", "--cmdline", "console=ttyS0 reboot=t"],
+            [
+                *("--format", "bzimage", "--protocol", "linux64"),
+                *("--cmdline", "console=ttyS0 reboot=t", "--append", ARCHES["x86_64"].fast),
+            ],
             [],
         ),
-        (AARCH64[0], ["--offset", "1G"], []),
-        (AARCH64[0], ["--offset", "1088M"], []),
-        (RISCV64[0], ["--offset", "2G"], []),
+        (AARCH64[0], [*FAST, "--offset", "1G"], []),
+        (AARCH64[0], [*FAST, "--offset", "1088M"], []),
+        (RISCV64[0], [*FAST, "--offset", "2G"], []),
     ],
     ids=[
         *("pvh", "offset", "pc-4G", "bzimage32", "bzimage64-kaslr"),

@@ -35,7 +35,8 @@ def judged(
 
 
 def x86_64(protocol: str, offset: int | None = None) -> Case:
-    return Case("x86_64", default_kernels("x86_64")[0], "elf", protocol, offset)
+    kernel = default_kernels("x86_64")[0]
+    return Case("x86_64", kernel, "elf", protocol, offset, profile="fast")
 
 
 @pytest.mark.short
@@ -80,7 +81,7 @@ def test_pvh_that_went_through_linux64(run_directory: RunDirectory) -> None:
 def test_code_that_is_not_where_the_guest_says(run_directory: RunDirectory) -> None:
     """A guest that lies about its address: its RAM there holds something else."""
     kernel = default_kernels("x86_64")[0]
-    case = Case("x86_64", kernel, "bzimage", "linux64")
+    case = Case("x86_64", kernel, "bzimage", "linux64", profile="fast")
     directory = run_directory("seen-to-fail-code")
     start = prepare(case, directory).start
     assert start.unpacked is not None
@@ -131,8 +132,8 @@ def test_tables_that_list_fewer_cpus(
 
 def test_device_tree_of_another_request(run_directory: RunDirectory) -> None:
     """A stale device tree left in RAM by somebody else."""
-    kernel = default_kernels("aarch64")[0]
-    case = Case("aarch64", kernel, "image", "arm64", ARCHES["aarch64"].ram_base() + 2 * MIB)
+    kernel, offset = default_kernels("aarch64")[0], ARCHES["aarch64"].ram_base() + 2 * MIB
+    case = Case("aarch64", kernel, "image", "arm64", offset, profile="fast")
     judgement = judged(
         case,
         "device-tree",
