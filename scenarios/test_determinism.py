@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +16,7 @@ from bootproof.harness.case import Case
 from bootproof.harness.cases.kernels import default_kernels
 from bootproof.harness.commands.boot import difference
 from bootproof.harness.course import Outcome
-from bootproof.harness.host.together import together
+from bootproof.harness.host.together import at_once, together
 from bootproof.harness.prove import Proven, prove
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB
@@ -72,9 +71,7 @@ def test_the_same_boot_on_a_busy_machine(case: Case, run_directory: RunDirectory
     """Twenty boots, four at a time: with two cores each has half of one."""
     case = replace(case, profile="fast", label="determinism-busy")
     directories = [run_directory(f"{case.id}-{number}") for number in range(_BOOTS)]
-    # QEMU ends with the thread that started it: each boot has the main thread of a process.
-    with ProcessPoolExecutor(_AT_ONCE, multiprocessing.get_context("spawn")) as pool:
-        runs = list(pool.map(_boot, [case] * _BOOTS, directories))
+    runs = at_once([partial(_boot, case, directory) for directory in directories], _AT_ONCE)
     verdicts, transcripts, instructions = zip(*runs, strict=True)
     assert set(verdicts) == {Verdict.BOOTED}
     assert len(set(transcripts)) == 1

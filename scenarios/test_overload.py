@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +15,7 @@ import pytest
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.cases.kernels import default_kernels
+from bootproof.harness.host.together import at_once
 from bootproof.harness.prove import prove
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB
@@ -54,11 +54,11 @@ def busy_loops() -> Iterator[None]:
 def test_eight_guests_beside_six_busy_loops(run_directory: Callable[[str], Path]) -> None:
     """Some of each architecture, and every boot the same as if it had been alone."""
     each = [replace(case, label="overload") for case in (_X86_64, _AARCH64, _RISCV64)]
-    cases = [each[number % len(each)] for number in range(_GUESTS)]
-    directories = [run_directory(f"overload-{number}") for number in range(_GUESTS)]
-    # QEMU ends with the thread that started it: each boot has the main thread of a process.
-    with ProcessPoolExecutor(_GUESTS, multiprocessing.get_context("spawn")) as pool:
-        runs = list(pool.map(_boot, cases, directories))
+    boots = [
+        partial(_boot, each[number % len(each)], run_directory(f"overload-{number}"))
+        for number in range(_GUESTS)
+    ]
+    runs = at_once(boots, _GUESTS)
     assert [verdict for _, verdict, _ in runs] == [Verdict.BOOTED] * _GUESTS
     assert len({(arch, transcript) for arch, _, transcript in runs}) == 3
 

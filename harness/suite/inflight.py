@@ -65,7 +65,7 @@ _JUDGING_SECONDS: Final = 2.0
 # Beside those that run: one is made ready while another is judged.
 _READY: Final = 2
 CROWD: Final = "crowd"
-"""Marks a test that has more guests at once than a session may."""
+"""Marks a test that has more guests at once than a session may: it runs when all else has ended."""
 
 Waiting: TypeAlias = dict[Future[CaseResult], CaseItem]
 """Cases that pytest has not heard of."""
@@ -84,8 +84,7 @@ class InFlight:
             return None
         if session.testsfailed and not session.config.option.continue_on_collection_errors:
             raise session.Interrupted(f"{counted(session.testsfailed, 'error')} during collection")
-        with contextlib.nullcontext() if _elsewhere(session) else TURNS.at_most(self._jobs):
-            self._run_all(session)
+        self._run_all(session)
         return True
 
     def _run_all(self, session: pytest.Session) -> None:
@@ -116,12 +115,16 @@ class InFlight:
         # A case's item is of no use once pytest has heard of it, and there may be thousands.
         ordered.clear()
         session.items[:] = tests
-        # One after the other, so that those which keep all CPUs busy by themselves come last.
-        for item in sorted(tests, key=lambda item: item.get_closest_marker(CROWD) is not None):
+        crowds = [item for item in tests if item.get_closest_marker(CROWD)]
+        with contextlib.nullcontext() if _elsewhere(session) else TURNS.at_most(self._jobs):
+            for item in tests:
+                if item not in crowds:
+                    _report(session, item)
+                    self._hear(session, waiting, seconds=0)
+            while waiting:
+                self._hear(session, waiting)
+        for item in crowds:
             _report(session, item)
-            self._hear(session, waiting, seconds=0)
-        while waiting:
-            self._hear(session, waiting)
 
     def _boot(self, item: CaseItem) -> CaseResult:
         TURNS.come_last()  # until a test has ended, nobody hears of other results

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,7 @@ import pytest
 
 from bootproof.harness.host import signals
 from bootproof.harness.host.process import QemuProcess
-from bootproof.harness.host.together import together
+from bootproof.harness.host.together import at_once, together
 
 
 def test_both_run_at_once_and_each_gives_its_own() -> None:
@@ -44,6 +45,21 @@ def test_what_fails_is_raised_when_both_have_ended() -> None:
     with pytest.raises(ValueError, match="one"):
         together(fails, goes_on)
     assert ended == ["other"]
+
+
+def test_as_many_run_at_once_as_may_and_no_more() -> None:
+    meet, now, most = threading.Barrier(3), list[int](), list[int]()
+
+    def boot(number: int) -> int:
+        now.append(number)
+        most.append(len(now))
+        meet.wait(60)
+        now.remove(number)
+        meet.wait(60)
+        return number
+
+    assert at_once([partial(boot, number) for number in range(6)], 3) == [*range(6)]
+    assert max(most) == 3
 
 
 def test_an_interruption_ends_both(tmp_path: Path) -> None:

@@ -135,6 +135,49 @@ def test_what_takes_longest_begins_first(tmp_path: Path) -> None:
     assert began["broken"][0] < began["whole"][-1] and began["fast"][3] < began["broken"][-1]
 
 
+CROWD_TESTS = """
+import threading
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from bootproof.harness.host.process import QemuProcess
+from bootproof.harness.host.together import at_once
+
+OUT = Path({out!r})
+
+@pytest.mark.crowd
+def test_crowd(tmp_path):
+    assert (OUT / "another").exists() and len([*OUT.glob("*/result.json")]) == 4
+    meet = threading.Barrier(4)
+
+    def guest(directory):
+        directory.mkdir()
+        with QemuProcess(["sleep", "600"], directory):
+            meet.wait(60)
+
+    at_once([partial(guest, tmp_path / str(number)) for number in range(4)], 4)
+
+def test_another():
+    (OUT / "another").touch()
+"""
+
+
+def test_a_crowd_comes_when_all_else_has_ended_and_takes_no_turns(tmp_path: Path) -> None:
+    kernel, out = tmp_path / "vmlinux", tmp_path / "out"
+    kernel.write_bytes(vmlinux(X86Program(LOAD).reset()))
+    resets = Expectation(Verdict.CPU_RESET, why="a test")
+    words = {"memory": 32 * MIB, "kernel_path": str(kernel), "expect": resets}
+    cases = [Case("x86_64", f"k{n}", "elf", "linux64", **words) for n in range(4)]  # type: ignore[arg-type]
+    (tmp_path / "test_crowd.py").write_text(CROWD_TESTS.format(out=str(out)))
+    command = bootproof_matrix(tmp_path, cases, jobs=2)
+    process = started([*command, str(tmp_path / "test_crowd.py")], tmp_path)
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, said
+    assert "4 of 4 cases and 2 of 2 other tests as expected" in re.sub(r"\s+", " ", said)
+
+
 def test_failure_stops_the_others_when_asked_to(tmp_path: Path) -> None:
     kernel = tmp_path / "vmlinux"
     kernel.write_bytes(vmlinux(X86Program(LOAD).say(b"one\n").reset()))
