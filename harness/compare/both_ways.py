@@ -133,6 +133,7 @@ def _facts(pair: Pair, ours: ComparedBoot, other: ComparedBoot) -> Facts:
         firmware=start.machine.arch.firmware,
         code_anywhere=isinstance(start.expected.code, CodeAnywhere),
         firmware_stays=bool(start.machine.firmware),
+        hosts_clock=bool(reference.realtime(start.machine)),
     )
 
 

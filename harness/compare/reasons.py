@@ -42,6 +42,7 @@ class Facts:
     # PCI devices that have no interrupt in our boot, and their drivers, as the kernel calls them.
     unrouted: frozenset[str] = frozenset()
     firmware_stays: bool = False  # in RAM, with ours as well
+    hosts_clock: bool = False  # is that of the reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +70,13 @@ def facts(
     firmware: bool,
     code_anywhere: bool = False,
     firmware_stays: bool = False,
+    hosts_clock: bool = False,
 ) -> Facts:
     """The facts of a comparison; `ram` is the guest-physical RAM of the machine.
 
     `firmware` says that the reference ran one before the kernel, `code_anywhere` that no one but
-    the kernel says where its code is to be, `firmware_stays` that one stays in RAM on both sides.
+    the kernel says where its code is to be, `firmware_stays` that one stays in RAM on both sides,
+    `hosts_clock` that the reference ran in real time.
     """
     return Facts(
         protocol=ours.protocol,
@@ -86,6 +89,7 @@ def facts(
             word.decode() for found in _UNROUTED.findall(ours.transcript) for word in found
         ),
         firmware_stays=firmware_stays,
+        hosts_clock=hosts_clock,
     )
 
 
@@ -171,6 +175,10 @@ def _unrouted(difference: BootDifference, facts: Facts) -> bool:
     names = "|".join(map(re.escape, facts.unrouted))
     named = re.search(rf"(?<![\w-])(?:{names})(?![\w-])", difference.ours)
     return named is not None or _PROBING.search(difference.ours) is not None
+
+
+def _hosts_clock(difference: BootDifference, facts: Facts) -> bool:
+    return facts.hosts_clock and not difference.ours
 
 
 def _without_seed(_difference: BootDifference, facts: Facts) -> bool:
@@ -391,5 +399,6 @@ REASONS: Final = (
     Reason("own-setup", _L, r"Console: colour .*|Probing EDD .*", _protocol(*_SETUP)),
     Reason("seed", _L, r"KASLR .*|CPU features: .*(KASLR|page table isolation).*", _without_seed),
     Reason("seed", _L, r"ASID allocator .*|\w+ pages in range .*|2G module .*", _without_seed),
+    Reason("hosts-clock", _L, r"hrtimer: interrupt took \d+ ns", _hosts_clock),
     Reason("request-label", _L, r"/bootproof/init: .*bootproof,request.*", _only_reference),
 )

@@ -165,10 +165,13 @@ def run(case: Case, plan: Plan, prepared: Prepared, directory: Path, look: Look)
     return Reference(plan, proven, course.registers)
 
 
+def realtime(machine: Machine) -> str:
+    """Why a reference boot has the host's clock, where nothing else can be stopped; else empty."""
+    return machine.realtime or machine.arch.reference_realtime
+
+
 def _machine(machine: Machine) -> Machine:
-    """The machine of a reference boot, in real time where nothing else can be stopped."""
-    why = machine.arch.reference_realtime
-    return replace(machine, realtime=machine.realtime or why)
+    return replace(machine, realtime=realtime(machine))
 
 
 def _expected(
