@@ -47,7 +47,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.prune:
         _prune(cache, wanted, downloads=arguments.downloads)
     _show(cache)
-    print(f"each run keeps the last used {format_size(limit)} of derived ({derived.ENVIRONMENT})")
+    each = f"the last used {format_size(limit)} of derived, and of received"
+    print(f"kept are {each} ({derived.ENVIRONMENT})")
     return OK
 
 

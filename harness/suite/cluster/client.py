@@ -3,7 +3,7 @@
 Owns the connection, and what is sent where. A case whose worker was lost runs on another one, and
 for no other reason does a case run twice. Must not know pytest.
 
-Sources: distributed.dask.org, "Client", "Task launch", "TLS/SSL" and "Worker resources".
+Sources: distributed.dask.org, "Client", "Task launch", "TLS/SSL" and "Why did my worker die?".
 """
 
 from __future__ import annotations

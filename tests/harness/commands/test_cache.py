@@ -42,7 +42,7 @@ def test_shows_what_is_there(cache: Path, capsys: pytest.CaptureFixture[str]) ->
     assert [line.split()[0] for line in said.splitlines()[2:-2]] == [
         *("derived", "received", "files", "parts", "indexes", "elsewhere"),
     ]
-    told = "each run keeps the last used 2 GiB of derived (BOOTPROOF_CACHE_LIMIT)"
+    told = "kept are the last used 2 GiB of derived, and of received (BOOTPROOF_CACHE_LIMIT)"
     assert said.splitlines()[-1] == told
     assert max(map(len, said.splitlines()[1:])) <= 80
     assert sum(map(len, rooms(cache).values())) == 6
