@@ -130,7 +130,7 @@ def pytest_collection_modifyitems(
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
     """With the option to list, prints what would run, and runs nothing."""
-    if not session.config.stash[OPTIONS].list_only:
+    if not session.config.stash[OPTIONS].list_only or session.testsfailed:
         return None
     cases = [item.listed for item in session.items if isinstance(item, CaseItem)]
     others = [item.nodeid for item in session.items if not isinstance(item, CaseItem)]

@@ -189,9 +189,9 @@ def arguments(selection: Selection, *files: Path) -> list[str]:
     """
     args = [*map(str, files or [SCENARIOS]), f"--rootdir={SCENARIOS.parent}", "-c", str(_CONFIG)]
     args += ["--noconftest", "-p", places.PLUGIN, "--no-header", "-q"]
-    # bootproof.harness.suite.session tells what failed, and how many passed.
-    args += ["--tb=no", "-rN", "-q"]
     options = selection.options
+    # bootproof.harness.suite.session tells what failed, and how many passed; a list, of nothing.
+    args += ["--tb=no", "-rE" if options.list_only else "-rN", "-q"]
     args += replace(options, lines=not options.list_only).words()
     args += ["-k", selection.expression] if selection.expression else []
     args += ["-m", selection.markers] if selection.markers else []

@@ -154,6 +154,21 @@ def test_selection(expression: str, code: int, matrix_here: Matrix) -> None:
     assert "Traceback" not in done.stdout + done.stderr
 
 
+def test_a_list_of_what_cannot_be_read_is_none(
+    matrix_here: Matrix, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It would lack what is in that file, and end as if that were all."""
+    scenarios = tmp_path / "scenarios"
+    scenarios.mkdir()
+    (scenarios / "test_broken.py").write_text("import nothing_of_that_name\n")
+    (scenarios / "test_whole.py").write_text("def test_whole(): pass\n")
+    monkeypatch.setattr(matrix, "SCENARIOS", scenarios)
+    done = matrix_here("--list")
+    assert done.returncode == 2
+    assert done.stdout.count("/scenarios/test_broken.py") == 1
+    assert "1 test" not in done.stdout
+
+
 CLAIMS = """
 [[claim]]
 name = "one"
