@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from bootproof.harness.case import Case
+from bootproof.harness.cases import select
 from bootproof.harness.suite.cluster import work
-from bootproof.harness.verdict import Verdict
 from bootproof.loader.errors import one_line
 
 LOOK_SECONDS: Final = 2.0  # between two looks at who is there
@@ -69,7 +69,7 @@ class Workers:
         return time.monotonic() - self._seen.get(case.arch, 0.0) > _RETURN_SECONDS
 
     def _able(self, case: Case) -> list[str]:
-        if case.expect.verdict is Verdict.LOAD_REFUSED:
+        if not select.boots(case):
             return list(self._usable())
         build = self._builds.get(case.arch)
         builds = {worker: has["qemu"].get(case.arch) for worker, has in self._usable().items()}
