@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness import command_line, prove
 from bootproof.harness.arch.arch import Arch
 from bootproof.harness.arch.table import ARCHES

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.arch.profiles import DEFAULT_PROFILE
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.terms import Budget, Placement

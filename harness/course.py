@@ -10,9 +10,10 @@ import shutil
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.expected import Expected, Judgement
 from bootproof.harness.guest import evidence, text_in_ram
 from bootproof.harness.guest.stages import Stage

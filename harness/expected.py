@@ -6,9 +6,9 @@ Plain values. bootproof.harness.judge makes the last of the others and of what w
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import Range, is_aligned
 
 if TYPE_CHECKING:

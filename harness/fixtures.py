@@ -14,11 +14,12 @@ import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import pytest
+
+from bootproof.dataclass import dataclass
 
 if TYPE_CHECKING:
     from bootproof.harness.dialogue import Dialogue

@@ -6,9 +6,9 @@ Terminal, page, JUnit, KTAP, summary and exit code show what is said here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.case import Expectation
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.result import PvhState

@@ -13,10 +13,10 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness import cli, marks
 from bootproof.harness.errors import UserError
 from bootproof.harness.exitcode import CANNOT_TELL, USAGE

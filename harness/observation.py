@@ -7,8 +7,9 @@ who judge or show them need no more than this.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from bootproof.dataclass import dataclass
 
 if TYPE_CHECKING:
     from bootproof.loader.arch import Registers

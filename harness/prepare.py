@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness import command_line
 from bootproof.harness.arch.arch import Arch
 from bootproof.harness.arch.profiles import DEFAULT_PROFILE
@@ -82,7 +83,10 @@ class Prepared:
     start: Start[Expected]
 
 
-def prepare(case: Case, directory: Path, options: Options = Options()) -> Prepared:
+_NO_OPTIONS: Final = Options()
+
+
+def prepare(case: Case, directory: Path, options: Options = _NO_OPTIONS) -> Prepared:
     """Everything up to QEMU: the run directory with its boot image, and the expectation.
 
     Raises LoaderError for a request that is refused, UserError and FetchError as `prove`.

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness import typedjson
 from bootproof.harness.case import Case
 from bootproof.harness.errors import UserError

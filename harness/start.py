@@ -7,10 +7,11 @@ bootproof.harness.run. A plain value: what does the running is not imported here
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.expected import Expected, ExpectedHandover
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.talker import Talker

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Final
+
+from bootproof.dataclass import dataclass
 
 _CENTURY: Final = 1 << 62  # instructions, or seconds
 

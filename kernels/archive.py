@@ -12,11 +12,11 @@ import email.utils
 import lzma
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
+from bootproof.dataclass import dataclass
 from bootproof.kernels.cache import Cache, file_sha256
 from bootproof.kernels.catalog import Catalog, CatalogEntry
 from bootproof.kernels.download import Downloader, Wanted, shown

@@ -28,9 +28,9 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from bootproof.dataclass import dataclass
 from bootproof.kernels import pruning, scratch
 from bootproof.kernels.errors import CacheUnusable, DiskFull, FetchError
 

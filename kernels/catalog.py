@@ -10,10 +10,10 @@ import enum
 import functools
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bootproof.dataclass import dataclass
 from bootproof.kernels.errors import CatalogError, UnknownKernel
 
 CATALOG_PATH = Path(__file__).with_name("catalog.toml")

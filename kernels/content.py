@@ -16,10 +16,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from bootproof.dataclass import dataclass
 from bootproof.kernels import given, pruning
 from bootproof.kernels.cache import ENVIRONMENT, CachedFile, default_cache_dir
 from bootproof.kernels.errors import BadSource, DiskFull

@@ -11,12 +11,12 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
+from bootproof.dataclass import dataclass
 from bootproof.kernels.cache import file_sha256
 from bootproof.kernels.errors import NoNetwork, NotOnMirror, ServerRefused, WrongHash
 from bootproof.kernels.progress import Advance, Progress, mebibytes

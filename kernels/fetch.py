@@ -15,10 +15,10 @@ import contextlib
 import functools
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bootproof.dataclass import dataclass
 from bootproof.kernels.cache import Cache, CachedFile, default_cache_dir
 from bootproof.kernels.catalog import Catalog, CatalogEntry, Kind, load_catalog
 from bootproof.kernels.errors import (

@@ -11,10 +11,11 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from bootproof.dataclass import dataclass
 from bootproof.kernels.catalog import CatalogEntry
 from bootproof.kernels.errors import LockError
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from bootproof.dataclass import dataclass
 from bootproof.kernels.errors import MirrorUnknown
 
 ENVIRONMENT = "BOOTPROOF_MIRROR"

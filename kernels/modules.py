@@ -12,10 +12,10 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from bootproof.dataclass import dataclass
 from bootproof.kernels import content, deb, given, scratch, sources, unpacking
 from bootproof.kernels.cache import FILES, Cache, default_cache_dir, disk_error
 from bootproof.kernels.content import Content

@@ -13,10 +13,10 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.kernels import scratch
 
 _JUST_USED: Final = 60.0  # seconds in which a process may have found it, and not opened it yet

@@ -10,9 +10,9 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from bootproof.dataclass import dataclass
 from bootproof.kernels import scratch
 from bootproof.kernels.errors import BadSignature
 

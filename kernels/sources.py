@@ -12,11 +12,12 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urldefrag, urlsplit
 
+from bootproof.dataclass import dataclass
 from bootproof.kernels import content, magic
 from bootproof.kernels.cache import Cache, CachedFile, default_cache_dir
 from bootproof.kernels.catalog import Kind, load_catalog

@@ -14,12 +14,12 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
 import zstandard
 
+from bootproof.dataclass import dataclass
 from bootproof.kernels.errors import BadPackage, MemberMissing
 from bootproof.kernels.progress import mebibytes
 

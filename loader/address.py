@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from bootproof.dataclass import dataclass
 
 U32_MAX = (1 << 32) - 1
 U64_MAX = (1 << 64) - 1

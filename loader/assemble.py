@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader import bootimage
 from bootproof.loader.address import MIB, Banks, Range, format_size
 from bootproof.loader.bootimage import BootImage

@@ -9,9 +9,10 @@ are guest-physical.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import Range
 from bootproof.loader.arch import Memory as Memory
 from bootproof.loader.arch import Read as Read

@@ -17,11 +17,12 @@ import os
 import re
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Final, TypeVar
 
+from bootproof.dataclass import dataclass
 from bootproof.loader import strictjson
 from bootproof.loader.address import U64_MAX, Range, is_aligned
 from bootproof.loader.arch import How, Registers, from_json, to_json

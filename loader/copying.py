@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.image import ImageSource
 from bootproof.loader.memory import GuestMemory
 

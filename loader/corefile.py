@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import MIB, U64_MAX, Range, align_up
 from bootproof.loader.elf32 import Elf32Header, Elf32ProgramHeader
 from bootproof.loader.elfheader import (

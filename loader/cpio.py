@@ -14,9 +14,9 @@ import re
 import stat
 import struct
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import counted
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.initramfs import MAGIC, TRAILER

@@ -12,9 +12,10 @@ import hashlib
 import re
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, Self
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import Range, align_up
 from bootproof.loader.declared import U32, Declared
 from bootproof.loader.errors import Facts, LoaderError

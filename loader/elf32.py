@@ -5,8 +5,7 @@ and "Program Header" (the 32-bit class).
 """
 
 # No deferred annotations here: `Declared` reads the encodings from them.
-from dataclasses import dataclass
-
+from bootproof.dataclass import dataclass
 from bootproof.loader.declared import U16, U32, Bytes16, Declared
 from bootproof.loader.elfnotes import NoteSegment, PvhNotes
 from bootproof.loader.errors import LoaderError

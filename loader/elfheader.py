@@ -4,9 +4,9 @@ Source: ELF-64 Object File Format 1.5, section 3.
 """
 
 # No deferred annotations here: `Declared` reads the encodings from them.
-from dataclasses import dataclass
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.declared import U16, U32, U64, Bytes16, Declared
 
 ELF_MAGIC: Final = b"\x7fELF"

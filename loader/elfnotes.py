@@ -8,9 +8,9 @@ Linux has it. Note types: Xen public/elfnote.h. Knows nothing of memory or of lo
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import U32_MAX
 from bootproof.loader.declared import U32, Declared
 from bootproof.loader.errors import GET_AGAIN, Elf, Facts

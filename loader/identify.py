@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, Literal
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.elfheader import E_MACHINES, EI_CLASS, EI_DATA, ELF_MAGIC, ELFCLASS64
 from bootproof.loader.formats import Format as Format  # a part of the answer
 from bootproof.loader.image import ImageLike, open_image

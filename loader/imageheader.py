@@ -5,9 +5,9 @@ Documentation/arch/riscv/boot-image-header.rst.
 """
 
 # No deferred annotations here: `Declared` reads the encodings from them.
-from dataclasses import dataclass
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.declared import U32, U64, Declared
 
 ARM64_MAGIC: Final = 0x644D_5241  # "ARM\x64"

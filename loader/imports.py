@@ -9,9 +9,10 @@ business. All addresses are guest-physical.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from typing import Any, Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import MIB
 from bootproof.loader.arch import How, RamFile, Registers
 from bootproof.loader.arch.importing import Seen, SeenError

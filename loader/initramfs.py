@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
+
+from bootproof.dataclass import dataclass
 
 TRAILER: Final = b"TRAILER!!!"
 MAGIC: Final = b"070701"

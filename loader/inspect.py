@@ -9,9 +9,10 @@ and Documentation/arch/riscv/boot-image-header.rst.
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader import bzimage, imageheader, setupheader
 from bootproof.loader.address import U64_MAX
 from bootproof.loader.assemble import LOADERS

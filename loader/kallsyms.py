@@ -20,9 +20,10 @@ import operator
 import re
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, islice
 from typing import Final, TypeAlias
+
+from bootproof.dataclass import dataclass
 
 # A rank, the place in the image, the name: of several at one place the highest rank names it.
 Function: TypeAlias = tuple[int, int, str]

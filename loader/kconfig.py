@@ -8,9 +8,9 @@ has them all may still fail to boot.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.banner import is_linux
 from bootproof.loader.ikconfig import embedded_config, find
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
+
+from bootproof.dataclass import dataclass
 
 _SPACE: Final = rb"\t\n\v\f\r \xa0"
 _ARGUMENT: Final = re.compile(rb'(?:"[^"]*"?|[^"' + _SPACE + rb"])+")

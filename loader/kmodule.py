@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.elfheader import (
     E_MACHINES,
     EI_CLASS,

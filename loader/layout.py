@@ -8,8 +8,8 @@ want through `Wanted`. All addresses are guest-physical.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import MIB, U64_MAX, Range, align_down, align_up, format_size
 from bootproof.loader.errors import LoaderError
 

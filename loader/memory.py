@@ -13,11 +13,11 @@ import os
 import stat
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import MIB, TIB, U64_MAX, Range, format_size
 from bootproof.loader.errors import Facts, GuestMemoryError, LoaderError
 

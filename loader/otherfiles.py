@@ -9,9 +9,9 @@ Specification, "Flattened Devicetree (DTB) Format"; cpio's newc; ECMA-119 (ISO 9
 """
 
 # No deferred annotations here: `Declared` reads the encodings from them.
-from dataclasses import dataclass
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.declared import U32, Declared
 from bootproof.loader.ikconfig import find
 

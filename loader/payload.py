@@ -11,8 +11,7 @@ UKI specification, RFC 1952 (ISIZE).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from bootproof.dataclass import dataclass
 from bootproof.loader.errors import Facts
 from bootproof.loader.formats import Format
 from bootproof.loader.identify import Identity

@@ -6,9 +6,9 @@ Owns: the layouts of the Microsoft PE format that bootproof reads (PE Format, "M
 
 # No deferred annotations here: `Declared` reads the encodings from them.
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Annotated, Self
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.declared import U16, U32, Declared
 from bootproof.loader.errors import Facts, LoaderError
 from bootproof.loader.image import ImageSource

@@ -12,9 +12,9 @@ from __future__ import annotations
 import itertools
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.arch.table import ARCHITECTURES
 from bootproof.loader.banner import is_linux
 from bootproof.loader.elfheader import (

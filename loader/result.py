@@ -8,9 +8,9 @@ Owns the result types shared by all loaders. `kernel_load`, `kernel_end`, `setup
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import Range
 from bootproof.loader.formats import PvhState as PvhState
 

@@ -7,9 +7,9 @@ protocol but by the name of its entry. Pure.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader import elfheader, setupheader
 from bootproof.loader.address import Range, counted
 from bootproof.loader.assemble import LOADERS

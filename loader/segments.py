@@ -8,11 +8,11 @@ Layout: ELF-64 Object File Format 1.5, section 8.
 
 # No deferred annotations here: `Declared` reads the encodings from them.
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice, pairwise
 from operator import attrgetter
 from typing import Final, TypeAlias
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import U64_MAX, Range, checked_add, counted, format_size
 from bootproof.loader.copying import Copy
 from bootproof.loader.declared import U32, U64, Declared

@@ -7,9 +7,9 @@ are for. Layout: ELF-64 Object File Format 1.5, sections 5 (sections) and 7 (sym
 # No deferred annotations here: `Declared` reads the encodings from them.
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.declared import U8, U16, U32, U64, Declared
 from bootproof.loader.elfheader import (
     EI_CLASS,

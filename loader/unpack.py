@@ -13,10 +13,10 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeAlias, TypeVar
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import counted
 from bootproof.loader.formats import Format
 from bootproof.loader.identify import Identity, identify_bytes

@@ -5,9 +5,9 @@ names it uses for compressions.  Must not know: how the payload is decoded.
 """
 
 # No deferred annotations here: `Declared` reads the encodings from them.
-from dataclasses import dataclass
 from typing import Annotated
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.declared import U32, Bytes4, Declared
 from bootproof.loader.packing import Packing
 from bootproof.loader.pecoff import DOS_MAGIC

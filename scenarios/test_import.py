@@ -10,11 +10,12 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bootproof.dataclass import dataclass
 from bootproof.harness import cli
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case

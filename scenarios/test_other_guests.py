@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from bootproof.dataclass import dataclass
 from bootproof.harness import cli
 
 RunDirectory = Callable[[str], Path]

@@ -151,3 +151,18 @@ def test_no_text_is_in_the_encoding_of_a_locale() -> None:
         for line in _without_encoding(ast.parse(path.read_bytes()))
     ]
     assert found == []
+
+
+def test_frozen_classes_are_made_at_the_price_of_one_method() -> None:
+    theirs = {
+        name
+        for name, module in modules()
+        for node in ast.walk(module)
+        if (isinstance(node, ast.ImportFrom) and node.module == "dataclasses" and _names_it(node))
+        or (isinstance(node, ast.Attribute) and ast.unparse(node) == "dataclasses.dataclass")
+    }
+    assert theirs == set()
+
+
+def _names_it(node: ast.ImportFrom) -> bool:
+    return "dataclass" in {alias.name for alias in node.names}

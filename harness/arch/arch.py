@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.arch.profiles import FAST_PROFILE
 from bootproof.loader.address import MIB, Banks, Range
 from bootproof.loader.kconfig import Need

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from bootproof.dataclass import dataclass
 
 if TYPE_CHECKING:
     from bootproof.loader.arch import Registers

@@ -12,9 +12,10 @@ flags), Xen's public/elfnote.h (PHYS32_RELOC).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import MIB_512, Case, Expectation, short
 from bootproof.harness.cases.schema import ram_base
@@ -81,7 +82,10 @@ class Derived:
     left_out: tuple[LeftOut, ...]
 
 
-def derive(kernel: Kernel, given: Given = Given()) -> Derived:
+_NOTHING: Final = Given()
+
+
+def derive(kernel: Kernel, given: Given = _NOTHING) -> Derived:
     """All cases of `kernel`, by format and protocol."""
     cases: list[Case] = []
     left_out: list[LeftOut] = []

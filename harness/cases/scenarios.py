@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.case import Case, Expectation
 from bootproof.harness.cases import kernels as kernel_names
 from bootproof.harness.cases import schema

@@ -14,9 +14,10 @@ import re
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, fields
 from typing import Any, Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness import command_line
 from bootproof.harness.arch.profiles import DEFAULT_PROFILE, PROFILES
 from bootproof.harness.arch.table import ARCHES

@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import counted
 
 SLACK: Final = 0.1

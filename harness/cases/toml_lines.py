@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import re
 import tomllib
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
+
+from bootproof.dataclass import dataclass
 
 Path = tuple[str | int, ...]
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from bootproof.dataclass import dataclass
 
 
 def no_options(_parser: argparse.ArgumentParser) -> None:

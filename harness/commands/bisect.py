@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness import places
 from bootproof.harness.commands import Command, bisect_options
 from bootproof.harness.commands import parser as options

@@ -9,10 +9,11 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness import prepare as preparing
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case

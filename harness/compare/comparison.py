@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.compare.differences import BootDifference
 from bootproof.harness.guest.stages import Stage
 from bootproof.harness.verdict import Verdict

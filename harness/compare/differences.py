@@ -11,9 +11,10 @@ import enum
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.compare.memory_at_entry import MemoryAtEntry
 from bootproof.harness.guest import evidence, memory_map
 from bootproof.harness.guest.memory_map import MapEntry

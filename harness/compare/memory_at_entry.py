@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.compare import firmware_tables
 from bootproof.harness.compare.firmware_tables import Table
 from bootproof.harness.guest.memory_map import USABLE, MapEntry

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.compare.differences import BootDifference, ComparedBoot, Section
 from bootproof.harness.compare.firmware_tables import Table
 from bootproof.harness.compare.memory_at_entry import MemoryAtEntry

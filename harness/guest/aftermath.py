@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from bootproof.dataclass import dataclass
 from bootproof.harness.guest import kernellog
 from bootproof.harness.guest.complaints import Kind
 

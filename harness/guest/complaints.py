@@ -13,11 +13,12 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from itertools import islice
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.guest import kernellog
 from bootproof.harness.text import printable
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import count, takewhile
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.guest import kernellog
 from bootproof.loader.address import Range
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.text import printable, quoted
 
 _CALLER: Final = rb"(?:\[ *[TC]\d+\])? "  # with CONFIG_PRINTK_CALLER

@@ -13,10 +13,10 @@ import re
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.memory import CHEAP_READ, GuestMemory
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import Range
 
 USABLE: Final = "usable"

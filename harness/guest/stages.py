@@ -8,9 +8,9 @@ kernel's own time stamps.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.typedjson import about
 
 ENTRY: Final = "entry"

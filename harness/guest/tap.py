@@ -14,9 +14,11 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import StrEnum
 from typing import Final
+
+from bootproof.dataclass import dataclass
 
 _PREFIX: Final = re.compile(r"(?: |# )*")
 _SUBTEST: Final = re.compile(r"((?: |# )*)# Subtest:[ \t]*(.*)")

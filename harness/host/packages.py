@@ -6,7 +6,8 @@ Must not know which packages are needed.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from bootproof.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,12 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import read_given
 from bootproof.harness.inputs import derived, named

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.inputs import images
 from bootproof.harness.inputs.images import KernelFile

@@ -9,10 +9,10 @@ or more than one, there is no name: none is better than a wrong one.
 from __future__ import annotations
 
 import bisect
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader import kallsyms, symtab
 from bootproof.loader.address import MIB
 from bootproof.loader.arch.table import ARCHITECTURES

@@ -6,9 +6,9 @@ Source: QEMU's "Invocation" and "Generic Loader" documentation.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.qemu.clock import GUEST_CLOCK, ICOUNT_SHIFT
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.talker import TERMINAL, Talker

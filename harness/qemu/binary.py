@@ -15,10 +15,10 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness import places
 from bootproof.harness.arch.arch import Version
 from bootproof.harness.arch.table import ARCHES

@@ -7,8 +7,9 @@ bootproof.harness.arch; how QEMU is told is bootproof.harness.qemu.argv's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.arch.arch import Arch, Board, SerialPort
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError

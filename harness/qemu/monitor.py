@@ -13,11 +13,11 @@ import select
 import socket
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 from qemu.qmp import ConnectError, EventListener, Message, QMPClient, QMPError
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.host import signals
 
 P = ParamSpec("P")

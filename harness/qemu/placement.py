@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 from pathlib import Path
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.host.rundir import DEVICES_DIRECTORY
 from bootproof.harness.qemu.argv import Blob, Launch
 from bootproof.harness.qemu.machine import Machine

@@ -7,9 +7,9 @@ lets it go on. Compares; judges nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.observation import Difference, Probe
 from bootproof.harness.qemu.placement import PlacedImage
 from bootproof.harness.qemu.session import Session

@@ -6,9 +6,9 @@ What is said comes when it comes: the guest runs in real time then, and no run o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness import command_line
 
 

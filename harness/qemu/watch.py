@@ -11,11 +11,12 @@ import contextlib
 import enum
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 import pexpect
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.arch.dump import DumpFormat, each_cpu
 from bootproof.harness.guest import kernellog, logbuffer
 from bootproof.harness.guest.evidence import PROOF

@@ -14,13 +14,14 @@ import os
 import re
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import zstandard
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import disk_errors, open_given, refuse_foreign

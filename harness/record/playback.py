@@ -10,10 +10,11 @@ import contextlib
 import shutil
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import disk_errors
 from bootproof.harness.host.rundir import CONSOLE, RUN_LOG

@@ -11,10 +11,10 @@ import bisect
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest import kernellog
 from bootproof.harness.inputs import images, symbols

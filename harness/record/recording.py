@@ -12,10 +12,10 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.arch.arch import Version
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.record import playback
 from bootproof.harness.record.playback import Recorded
 from bootproof.harness.text import printable, safe

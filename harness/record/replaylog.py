@@ -17,9 +17,10 @@ import re
 import stat
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from bootproof.dataclass import dataclass
 
 KNOWN_VERSIONS: Final = (0xE0200C,)  # REPLAY_VERSION in replay/replay.c: QEMU 7.2 to 10.0
 _HEADER: Final = 12  # version, and eight bytes that are not used

@@ -15,10 +15,10 @@ import contextlib
 import shlex
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import disk_errors
 from bootproof.harness.qemu.monitor import MonitorError

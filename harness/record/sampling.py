@@ -10,9 +10,9 @@ from __future__ import annotations
 import itertools
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.arch.dump import DumpFormat, FrameRecord
 from bootproof.harness.errors import UserError
 from bootproof.harness.qemu.monitor import Monitor

@@ -11,9 +11,9 @@ import base64
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.report import transcripts
 from bootproof.harness.results.results import CaseResult
 

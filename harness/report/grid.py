@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.judgement import BAD
 from bootproof.harness.results.results import CaseResult
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.report import page
 from bootproof.harness.report.failure import said
 from bootproof.harness.results.history import History, Point, Trend

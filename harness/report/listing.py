@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import groupby
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.case import Case, Expectation
 
 _WIDTH = 100

@@ -13,12 +13,12 @@ import base64
 import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import jinja2
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.report import details, failure, picture, timeline
 from bootproof.harness.report.failure import said
 from bootproof.harness.report.grid import Cell, grids

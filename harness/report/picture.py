@@ -7,9 +7,9 @@ own, in which their neighbourhood is enlarged. Addresses are guest-physical.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.results.results import Area, Memory
 from bootproof.loader.address import counted, format_size
 

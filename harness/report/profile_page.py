@@ -7,9 +7,10 @@ enlarges a part. The names in it may come from a hostile kernel: the template es
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.record.profile import Growth, Part, Profile
 from bootproof.harness.report import profile_text
 from bootproof.harness.report.page import TEMPLATES, environment, policy_hash

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.results.changes import stage_costs
 from bootproof.harness.results.results import CaseResult, Reference
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.errors import UsageError, UserError
 from bootproof.harness.host.files import read_given
 from bootproof.harness.host.rundir import RESULT

@@ -11,10 +11,11 @@ import enum
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness import exitcode, places
 from bootproof.harness.judgement import ERROR
 from bootproof.harness.results.key import Key

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.judgement import PASSED
 from bootproof.harness.results.results import CaseResult, Results
 from bootproof.harness.results.roles import Earlier

@@ -7,9 +7,10 @@ digest of the boot image. Where both are equal, the runs must be identical.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.typedjson import about
 
 BOOT_IMAGE: Final = "boot_image"

@@ -12,11 +12,12 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness import exitcode, judgement, typedjson
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest.stages import Stage

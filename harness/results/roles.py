@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.results.results import CaseResult
 
 _PARTS: Final = re.compile(r"([./+~-])")

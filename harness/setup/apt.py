@@ -9,10 +9,10 @@ import os
 import shutil
 import subprocess
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.setup import children
 from bootproof.harness.setup.children import say
 

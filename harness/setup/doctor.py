@@ -17,11 +17,11 @@ import sys
 import textwrap
 import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from bootproof.dataclass import dataclass
 from bootproof.harness import places
 from bootproof.harness.setup import needs
 from bootproof.harness.setup.needs import Component, State

@@ -16,10 +16,10 @@ import sysconfig
 import venv
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
+from bootproof.dataclass import dataclass
 from bootproof.harness import places
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.packages import SystemPackage

@@ -13,10 +13,10 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.packages import SystemPackage, installing
 from bootproof.harness.setup import apt

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 import pytest
@@ -20,6 +20,7 @@ from rich.console import Console, ConsoleDimensions, Group
 from rich.live import Live
 from rich.text import Text
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.guest.stages import ENTRY, Follower
 from bootproof.harness.host.stdout import StandardOutput
 from bootproof.harness.terms import Budget, Observer, Usage

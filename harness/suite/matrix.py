@@ -6,12 +6,13 @@ import contextlib
 import os
 import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from bootproof.dataclass import dataclass
 from bootproof.harness import exitcode, places
 from bootproof.harness.case import Case
 from bootproof.harness.cases import case_file, qemus, select

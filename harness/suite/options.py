@@ -9,12 +9,13 @@ from __future__ import annotations
 import enum
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from bootproof.dataclass import dataclass
 from bootproof.harness import places
 from bootproof.harness.cases import shard
 from bootproof.harness.cases.schema import unknown

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import (
     Any,
     ClassVar,
@@ -22,6 +22,7 @@ from typing import (
     runtime_checkable,
 )
 
+from bootproof.dataclass import dataclass
 from bootproof.loader import strictjson
 from bootproof.loader.address import Range
 from bootproof.loader.errors import LoaderError

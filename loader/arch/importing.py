@@ -6,9 +6,10 @@ Must not know any architecture. All addresses are guest-physical.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Generic
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.arch import How, R, RamFile
 from bootproof.loader.errors import LoaderError
 

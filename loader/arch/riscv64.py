@@ -20,9 +20,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Self
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import MIB, U64_MAX, Range
 from bootproof.loader.arch import (
     Architecture,

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, pairwise
 from typing import Final, Self
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import GIB, Range, align_up
 from bootproof.loader.arch import (
     Architecture,

@@ -9,9 +9,10 @@ Source: Intel SDM vol. 3A 4.5 (4-level and 5-level paging), 4.6 (rights).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.arch import Read
 
 CR4_LA57: Final = 1 << 12

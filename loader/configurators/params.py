@@ -7,9 +7,9 @@ next one goes. Knows nothing of what the bytes mean. All addresses are guest-phy
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final, Self, TypeAlias
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import MIB, U64_MAX, checked_add
 from bootproof.loader.declared import Declared
 from bootproof.loader.errors import (

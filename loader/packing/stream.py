@@ -8,9 +8,9 @@ any compression format.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.packing.errors import Unpack, UnpackError
 from bootproof.loader.packing.kinds import Packing
 

@@ -9,9 +9,9 @@ This package only holds what they share. All addresses are guest-physical.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.errors import LoaderError
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader import device_tree
 from bootproof.loader.address import U64_MAX, Range, without
 from bootproof.loader.boot_parameters import BootParameters, Read, decoded

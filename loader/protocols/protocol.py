@@ -6,9 +6,9 @@ All addresses are guest-physical.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.arch import R
 
 if TYPE_CHECKING:

@@ -16,9 +16,10 @@ import hashlib
 import struct
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import GIB, MIB, Range, align_down
 from bootproof.loader.elfheader import ElfHeader
 from bootproof.loader.errors import LoaderError

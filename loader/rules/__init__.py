@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Generic, TypeAlias
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import Range, joined
 from bootproof.loader.arch import R
 from bootproof.loader.boot_parameters import Read

@@ -12,9 +12,10 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import Range, counted
 from bootproof.loader.boot_parameters import Read
 from bootproof.loader.layout import Region

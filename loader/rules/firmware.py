@@ -6,8 +6,9 @@ What each of them must hold is in the modules of their documents. Pure.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import counted
 from bootproof.loader.arch import R
 from bootproof.loader.boot_parameters import Read

@@ -9,10 +9,10 @@ Sources: ACPI Specification 6.5, section 15 (types, overlaps); the documents tha
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import U64_MAX, Range, align_down, align_up, joined, without
 from bootproof.loader.arch import R
 from bootproof.loader.rules import Findings, Hardware, documents, tolerated, violation

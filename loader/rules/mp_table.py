@@ -7,9 +7,9 @@ memory, the last KiB of base memory, 0xf0000-0xfffff, the EBDA (arch/x86/kernel/
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import Range, counted
 from bootproof.loader.boot_parameters import Read
 from bootproof.loader.layout import Region

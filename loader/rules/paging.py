@@ -8,9 +8,9 @@ Source: Documentation/arch/x86/boot.rst (64-bit Boot Protocol); Intel SDM vol. 3
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import Range
 from bootproof.loader.arch.x86_64 import X86Registers
 from bootproof.loader.arch.x86_paging import Walker

@@ -7,10 +7,11 @@ loader itself says that it is: a pointer that lost its upper half leads to RAM a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import Range, align_up
 from bootproof.loader.arch import R
 from bootproof.loader.rules import Findings, Grade, Hardware, RuleFinding, documents, violation

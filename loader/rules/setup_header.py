@@ -8,9 +8,9 @@ Source: Documentation/arch/x86/boot.rst ("The Real-Mode Kernel Header").
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, Self
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import U32_MAX, Range, align_up
 from bootproof.loader.boot_parameters import Read
 from bootproof.loader.packing.kinds import LONGEST_MAGIC, sniff

@@ -6,9 +6,9 @@ Source: Documentation/arch/x86/zero-page.rst and boot.rst ("The Real-Mode Kernel
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import Range
 from bootproof.loader.arch.x86_64 import X86Registers
 from bootproof.loader.boot_parameters import text_at

@@ -3,8 +3,7 @@ protocol 2.15).
 """
 
 # No deferred annotations here: `Declared` reads the encodings from them.
-from dataclasses import dataclass
-
+from bootproof.dataclass import dataclass
 from bootproof.loader.declared import U8, U16, U32, U64, Declared
 
 

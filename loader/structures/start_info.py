@@ -3,9 +3,9 @@ public/arch-x86/hvm/start_info.h.
 """
 
 # No deferred annotations here: `Declared` reads the encodings from them.
-from dataclasses import dataclass
 from typing import Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.declared import U32, U64, Declared
 
 START_INFO_MAGIC: Final = 0x336E_C578  # "xEn3", bit 7 of E set

@@ -1,9 +1,9 @@
 """The zero page, and what it leads to. Source: Documentation/arch/x86/zero-page.rst."""
 
 # No deferred annotations here: `Declared` reads the encodings from them.
-from dataclasses import dataclass
 from typing import Annotated
 
+from bootproof.dataclass import dataclass
 from bootproof.loader.address import Range
 from bootproof.loader.declared import U8, U32, U64, Declared
 from bootproof.loader.structures.setup_header import SetupHeader

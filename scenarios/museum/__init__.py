@@ -10,9 +10,9 @@ Must not know how images are judged: bootproof.loader.rules is the other side of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from bootproof.dataclass import dataclass
 from bootproof.loader import bootimage
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.memory import GuestMemory

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Final
 
+from bootproof.dataclass import dataclass
 from bootproof.loader import initramfs
 from bootproof.loader.address import GIB, MIB, Banks, Range
 from bootproof.loader.arch import riscv64

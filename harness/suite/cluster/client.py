@@ -22,11 +22,12 @@ from asyncio import CancelledError as LoopCancelled
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as NotYet
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
+from bootproof.dataclass import dataclass
 from bootproof.harness import VERSION, typedjson
 from bootproof.harness.case import Case
 from bootproof.harness.errors import UserError

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import zstandard
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import disk_errors
 from bootproof.harness.inputs import derived

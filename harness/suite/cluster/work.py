@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from bootproof.dataclass import dataclass
 from bootproof.harness import VERSION, places, typedjson
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
