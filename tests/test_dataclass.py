@@ -95,9 +95,18 @@ def test_wrong_arguments_are_refused_by_name(cls: type) -> None:
         cls(1, e=2)
 
 
+def test_a_default_gives_way_in_a_class_that_asked_for_no_slots() -> None:
+    @dataclass(frozen=True)
+    class Plain:
+        a: int
+        b: str = "b"
+
+    assert (Plain(1).b, Plain(1, "x").b) == ("b", "x")
+
+
 def test_a_class_of_no_field_or_one() -> None:
-    assert Nothing() == Nothing()
-    assert Nothing() != One(1)
+    other: object = One(1)
+    assert Nothing() == Nothing() != other
     assert repr(Nothing()) == "Nothing()"
     assert One(1) == One(1) != One(2)
     assert len({Nothing(), Nothing(), One(1), One(1), One(2)}) == 3

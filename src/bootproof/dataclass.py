@@ -28,6 +28,8 @@ else:
 
 
 def _frozen(cls: type[T], *, eq: bool = True, repr: bool = True, **options: bool) -> type[T]:
+    # Without slots a default is found where `_set_once` looks for a field that was set.
+    options = {"slots": True} | options
     cls = dataclasses.dataclass(eq=False, repr=False, **options)(cls)
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # not seen to be one by mypy
     methods: dict[str, Callable[..., Any]] = {"__setattr__": _set_once, "__delattr__": _delete}
