@@ -139,10 +139,14 @@ def test_an_order_and_what_changes_are_the_standard_librarys() -> None:
     class Changing:
         a: int
 
-    changing = Changing(1)
-    changing.a = 2
+    @dataclass
+    class Bare:
+        a: int = 1
+
+    changing, bare = Changing(1), Bare()
+    changing.a = bare.a = 2
     assert Ordered(1) < Ordered(2)
-    assert changing == Changing(2)
+    assert (changing, bare) == (Changing(2), Bare(2))
 
 
 def test_only_what_makes_a_value_is_compiled_for_the_class() -> None:

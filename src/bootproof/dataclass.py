@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from dataclasses import dataclass as dataclass
 else:
 
-    def dataclass(*, frozen: bool = False, order: bool = False, **options: bool):
+    def dataclass(cls: type | None = None, /, *, frozen=False, order=False, **options: bool):
         """As the standard library's; classes that change, or have an order, are made by it."""
         if order or not frozen:
-            return dataclasses.dataclass(frozen=frozen, order=order, **options)
+            return dataclasses.dataclass(cls, frozen=frozen, order=order, **options)
         return lambda cls: _frozen(cls, **options)
 
 
