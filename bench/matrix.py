@@ -7,9 +7,9 @@ ten times a second. What is shared out is the time of N CPUs from the start of t
 end of the last: the CPU time of QEMUs (with that of the two small programs that start each), of the
 matrix itself, of what else its test functions start, and what is left. Of what is left, how much
 went by while fewer QEMUs than N were there (the harness between two boots, a test function that
-boots nothing, the tail), and how much beside N of them (guests that wait in real time, and whatever
-else this machine does: best nothing). The sum of all CPU time is exact; what a single QEMU used is
-known up to the last look at it.
+boots nothing, the tail), and how much beside N of them (guests that wait in real time, QEMUs that
+stand until it is their turn, and whatever else this machine does: best nothing). The sum of all CPU
+time is exact; what a single QEMU used is known up to the last look at it.
 
 With --before another checkout, set up with its own .venv, and this one run the very same cases and
 test functions as well, one after the other: those that both list under the same id. Whatever only

@@ -51,19 +51,21 @@ class QemuProcess:
         *,
         terminal: bool = False,
         stdin: int | None = None,
+        waits: bool = False,
     ) -> None:
-        """Starts `argv` in `directory` when it is its turn; `terminal` gives it our standard input
-        and output, `stdin` a descriptor to read; what it writes to standard output then is thrown
-        away.
+        """Starts `argv` in `directory`; `terminal` gives it our standard input and output, `stdin`
+        a descriptor to read; what it writes to standard output then is thrown away.
 
-        Raises UserError when it cannot be started.
+        It is started when it is its turn, or at once where it `waits` to be told to go on: then
+        `take_turn` comes before that. Raises UserError when it cannot be started.
         """
-        TURNS.take(lambda: RUNNING.ending)
-        self._has_turn = True
+        self._has_turn = False
+        if not waits:
+            self.take_turn()
         try:
             self._start(argv, directory, pass_fds, terminal=terminal, stdin=stdin)
         except BaseException:
-            self._end_turn()
+            self.end_turn()
             raise
 
     def _start(
@@ -185,11 +187,16 @@ class QemuProcess:
             code = self._process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             return None
-        self._end_turn()
+        self.end_turn()
         return code
 
-    def _end_turn(self) -> None:
-        """As soon as it is known to be gone: what is done about it meanwhile needs no turn."""
+    def take_turn(self) -> None:
+        """Waits for its turn. Raises KeyboardInterrupt when all of them are being ended."""
+        TURNS.take(lambda: RUNNING.ending)
+        self._has_turn = True
+
+    def end_turn(self) -> None:
+        """As soon as its guest has ended: what is done about it meanwhile needs no turn."""
         if self._has_turn:
             self._has_turn = False
             TURNS.give_back()
@@ -212,7 +219,7 @@ class QemuProcess:
             self._process.kill()
         self._process.wait()
         RUNNING.remove(self)
-        self._end_turn()
+        self.end_turn()
         self._close_stderr()
         if self._terminal is not None:
             self._terminal.restore()

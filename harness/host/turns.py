@@ -1,4 +1,4 @@
-"""How many QEMUs of this process run at once, and whose turn is next.
+"""How many guests of this process run at once, and whose turn is next.
 
 A matrix has more cases under way than guests: what one has to do before its QEMU and after it does
 not leave a CPU idle. Without a limit nobody waits. To wait for one's turn is no cost of one's own:

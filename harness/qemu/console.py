@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pexpect
 from pexpect.spawnbase import SpawnBase
 
+from bootproof.harness.host.turns import TURNS
 from bootproof.harness.terms import Budget
 from bootproof.harness.text import printable
 from bootproof.loader.address import counted
@@ -56,7 +57,7 @@ class ConsoleFile(_Spawn):
         self._wait = wait
         self._ended = ended
         self._on_data = on_data
-        self._started = time.monotonic()
+        self._started = TURNS.clock()
         self.child_fd = fd
 
     def read_nonblocking(self, size: int = 1, timeout: float | None = None) -> bytes:
@@ -100,7 +101,7 @@ class ConsoleFile(_Spawn):
         done = len(self.transcript)
         data = os.pread(self.child_fd, min(size, self._limit - done), done)
         if data:
-            self.arrivals.append((time.monotonic() - self._started, len(self.transcript)))
+            self.arrivals.append((TURNS.clock() - self._started, len(self.transcript)))
             self.transcript += data
             if self._on_data is not None:
                 self._on_data(data)

@@ -84,21 +84,13 @@ class Monitor:
         """
         self._hopeless = hopeless
 
-    def connect(self, seconds: float | None = None, *, wake: bool = True) -> None:
-        """Waits for QEMU's greeting, as `execute` does for an answer. Raises MonitorError.
-
-        `wake` keeps QEMU answering by timers on the host's clock. They end the stretch of
-        instructions that a CPU runs, which nothing can tell when it is the only one; of several
-        the next one's turn comes then, and the guest takes another course each time.
-        """
+    def connect(self, seconds: float | None = None) -> None:
+        """Waits for QEMU's greeting, as `execute` does for an answer. Raises MonitorError."""
         try:
             self._run(self._client.connect, _limit(seconds), self._sock)
         except (ConnectError, OSError, TimeoutError) as error:
             raise MonitorError(f"QMP: no greeting from QEMU: {error}") from error
         self.connected = True
-        self._wakes = wake
-        if wake:
-            self._keep_waking()
 
     def execute(
         self,
@@ -166,12 +158,18 @@ class Monitor:
     def instructions(self) -> int | None:
         """Executed guest instructions, or None without icount (and before the first one)."""
         if self._wakes and time.monotonic() - self._waking_since > _WAKING_SECONDS:
-            self._keep_waking()
+            self.keep_waking()
         return int(self.execute("query-replay").get("icount", 0)) or None
 
-    def _keep_waking(self) -> None:
-        """Has QEMU look at its monitor every 100 ms, for the next 100 s."""
-        self._waking_since = time.monotonic()
+    def keep_waking(self) -> None:
+        """Has QEMU look at its monitor every 100 ms, for the next 100 s and as long as it is asked
+        for `instructions`. Raises MonitorError.
+
+        The timers are on the host's clock. They end the stretch of instructions that a CPU runs,
+        which nothing can tell when it is the only one; of several the next one's turn comes then,
+        and the guest takes another course each time.
+        """
+        self._wakes, self._waking_since = True, time.monotonic()
         self.execute("announce-self", _WAKING)
 
     def registers(self) -> str:

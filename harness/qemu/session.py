@@ -58,8 +58,11 @@ class Session:
     # --- while it runs ---------------------------------------------------------------------------
 
     def connect(self) -> None:
-        """Waits for QEMU. Raises MonitorError."""
-        self.monitor.connect(wake=self.machine.recorded)
+        """Waits for QEMU, and for its turn. Raises MonitorError."""
+        self.monitor.connect()
+        self.process.take_turn()
+        if self.machine.recorded:
+            self.monitor.keep_waking()
 
     def _connect_or_say_why(self) -> None:
         """Raises MonitorError, or UserError where QEMU was never started."""
@@ -104,6 +107,7 @@ class Session:
         except (MonitorError, GdbError):
             # QEMU closes its channels when it ends; its exit says more than the broken connection.
             ending = watch.unanswered(self.watchdog.end)
+        self.process.end_turn()
         self.end()
         return self._observation(ending), ending
 

@@ -126,6 +126,7 @@ class Spawned:
                 pass_fds=[self.ram.fileno(), *(theirs.fileno() for theirs in sockets)],
                 terminal=self._talker is TERMINAL,
                 stdin=None if self._talker is None else self._talker.stdin,
+                waits=True,  # for its monitor's word
             )
         )
 

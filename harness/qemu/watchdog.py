@@ -6,11 +6,11 @@ its answer is waited for. Looks at the process only; wall time counts nowhere el
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Final
 
 from bootproof.harness.host.process import QemuProcess
+from bootproof.harness.host.turns import TURNS
 from bootproof.harness.observation import End
 from bootproof.harness.qemu.monitor import LOOK_SECONDS
 
@@ -35,7 +35,7 @@ class Watchdog:
         self._told_to_end = told_to_end
         self._cpu_seconds = -1.0
         self._asked_at: float | None = None
-        self._moved_at = self._looked_at = time.monotonic()
+        self._moved_at = self._looked_at = TURNS.clock()
         self._stopped = 0
         self._ending = 0
         self.end: End | None = None
@@ -45,7 +45,7 @@ class Watchdog:
 
         `waiting` says that an answer has been waited for since the last time it was not.
         """
-        now = time.monotonic()
+        now = TURNS.clock()
         if not waiting:
             self._asked_at = None
         if self.end is None and now - self._looked_at >= LOOK_SECONDS:

@@ -1,10 +1,10 @@
 """Several cases at once in one process, a thread for each: how `bootproof matrix -n N` runs them.
 
 A case waits for its QEMU nearly all of its time, so threads are enough, and the memory is that of
-one process. There are more threads than guests may run, so that the next one is ready when a guest
-ends (bootproof.harness.host.turns). Owns the threads and their end, and the order in which pytest
-hears of results: as they come. Tests that are Python functions run meanwhile, in the main thread;
-each guest of theirs gets the next turn.
+one process. There are more threads than guests may run, so that the next one stands before its
+first instruction when a guest ends (bootproof.harness.host.turns). Owns the threads and their end,
+and the order in which pytest hears of results: as they come. Tests that are Python functions run
+meanwhile, in the main thread; each guest of theirs gets the next turn.
 """
 
 from __future__ import annotations

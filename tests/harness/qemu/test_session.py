@@ -7,6 +7,8 @@ import re
 import signal
 import subprocess
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,7 +22,9 @@ from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.confined import landlock_abi
 from bootproof.harness.host.files import NOBODY, is_root
+from bootproof.harness.host.process import RUNNING
 from bootproof.harness.host.rundir import CONSOLE, RUN_LOG
+from bootproof.harness.host.turns import TURNS
 from bootproof.harness.observation import End
 from bootproof.harness.qemu.binary import find_qemu
 from bootproof.harness.qemu.machine import Machine
@@ -59,8 +63,64 @@ def go_on(session: Session, watch: Watch) -> Ending:
     return watch.until_the_end()
 
 
+@contextmanager
+def somebodys_turn() -> Iterator[threading.Event]:
+    """The only turn there is, until the event is set."""
+    taken, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        TURNS.take(lambda: False)
+        taken.set()
+        over.wait(60)
+        TURNS.give_back()
+
+    thread = threading.Thread(target=hold)
+    with TURNS.at_most(1):
+        thread.start()
+        assert taken.wait(60)
+        yield over
+        over.set()
+        thread.join()
+
+
+def test_a_guest_stands_before_its_first_instruction_until_its_turn(tmp_path: Path) -> None:
+    """QEMU is ready by then."""
+    said, code = tmp_path / CONSOLE, program("x86_64").say(b"hello\n").reset()
+    with somebodys_turn() as over, session(code, tmp_path, with_gdb=False) as running:
+        before: list[bytes] = []
+
+        def end_of_turn() -> None:
+            while not running.monitor.connected:
+                time.sleep(0.01)
+            time.sleep(0.5)  # a guest that does not wait says all of it in a few milliseconds
+            before.append(said.read_bytes())
+            over.set()
+
+        thread = threading.Thread(target=end_of_turn)
+        thread.start()
+        seen, _ = running.observe(lambda watch: go_on(running, watch))
+        thread.join()
+    assert before == [b""]
+    assert (seen.end, seen.transcript) == (End.GUEST_RESET, b"hello\n")
+
+
+def test_one_that_waits_for_its_turn_is_ended_with_all_others(tmp_path: Path) -> None:
+    with somebodys_turn(), session(program("x86_64").reset(), tmp_path) as running:
+        process = running.process
+        end = threading.Timer(0.5, RUNNING.end)
+        end.start()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                running.observe(lambda watch: go_on(running, watch))
+        finally:
+            end.join()
+            RUNNING.begin()
+        assert process.wait(60) == -signal.SIGKILL
+
+
 @pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
 def test_from_start_to_end(arch: str, tmp_path: Path) -> None:
+    assert find_qemu(arch).version  # the file that it is kept in stays open
     files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     with session(program(arch).say(b"hello\n").reset(), tmp_path, with_gdb=False) as running:
         if is_root():
