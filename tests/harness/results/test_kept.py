@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ CASES = (
 
 
 def kept_in(directory: Path, *cases: CaseResult) -> Kept:
-    found = Kept(directory)
+    found = Kept(directory, room=0)
     for case in cases:
         found.add(case)
     return found
@@ -41,6 +42,14 @@ def test_every_output_is_that_of_results_in_memory(tmp_path: Path) -> None:
     for name, run in (("there", there), ("here", here)):
         results.write(run, tmp_path / name)
     assert (tmp_path / "there").read_bytes() == (tmp_path / "here").read_bytes()
+
+
+def test_what_there_is_room_for_is_not_read_again(tmp_path: Path) -> None:
+    some = [builder.case(f"{number}") for number in range(4)]
+    kept = Kept(tmp_path, room=2 * len(pickle.dumps(some[0])))
+    for case in some:
+        kept.add(case)
+    assert [kept.get(case.case) is case for case in some] == [True, True, False, False]
 
 
 def test_a_case_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
