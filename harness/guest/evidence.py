@@ -27,6 +27,8 @@ _LINE = re.compile(
 _PROOF = "proof"
 _PROOF_BEGINS = re.compile(_BEGIN + rb"proof ", re.MULTILINE)
 PROOF = re.compile(_BEGIN + rb"proof ([0-9a-f]{64})\r?\n", re.MULTILINE)
+PROOF_WORDS = b"bootproof: proof "
+"""What is in every line that is one."""
 _KERNEL_MESSAGE = re.compile(kernellog.STAMP + rb"[^\n]*\n?")
 
 

@@ -31,8 +31,9 @@ _FRAME: Final = rb"(\w[\w.]{0,500}\+0x[0-9a-f]{1,16}/0x[0-9a-f]{1,16})"
 PANIC_WORDS: Final = b"Kernel panic - not syncing: "
 """What a panic begins with, on the console and in RAM."""
 _PANIC: Final = _BEGIN + PANIC_WORDS + rb"(" + _REST + rb")"
-END_OF_PANIC: Final = re.compile(_BEGIN + rb"---\[ end Kernel panic", re.MULTILINE)
+END_OF_PANIC_WORDS: Final = b"---[ end Kernel panic"
 """What a kernel that stays after its panic prints last."""
+END_OF_PANIC: Final = re.compile(_BEGIN + re.escape(END_OF_PANIC_WORDS), re.MULTILINE)
 DIED: Final = (
     rb"(?:[^\[\]\r\n][^\[\r\n]{0,200}?: [0-9a-f]{4,16}|Oops(?: - [A-Za-z ()]{1,60})?|Kernel BUG)"
     rb" \[#\d+\](?=(?: [A-Z0-9_]+){0,12} *\r?$)"

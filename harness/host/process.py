@@ -37,6 +37,7 @@ _STDERR_KEPT: Final = 1 << 20
 _LAST_WORDS: Final = 16 << 10
 _USER_TIME: Final = 11  # of what stands behind the name; the system's follows
 _NOT_EXECUTED: Final = (126, 127)  # a shell's exit codes (POSIX.1-2017, 2.8.2), and the loader's
+_STAT_LINE: Final = 4096  # bytes: more than proc(5) has in one
 _BEFORE: Final = ("setpriv: ", f"{confined.NAME}: ")  # how these begin what they say
 
 
@@ -126,7 +127,7 @@ class QemuProcess:
         if self._process.returncode is not None:  # waited for: its number may be another's now
             return self._cpu_seconds
         with contextlib.suppress(OSError):
-            user, system = _stat(Path(f"/proc/{self.pid}"))[_USER_TIME : _USER_TIME + 2]
+            user, system = _stat(f"/proc/{self.pid}")[_USER_TIME : _USER_TIME + 2]
             ticks = int(user) + int(system)
             self._cpu_seconds = max(self._cpu_seconds, ticks / os.sysconf("SC_CLK_TCK"))
         return self._cpu_seconds
@@ -146,8 +147,8 @@ class QemuProcess:
     def _states(self) -> set[str]:
         """The states of the threads (proc(5)); empty when one has just ended."""
         try:
-            threads = Path(f"/proc/{self.pid}/task").iterdir()
-            return {_stat(thread)[0].decode() for thread in threads}
+            tasks = f"/proc/{self.pid}/task"
+            return {_stat(f"{tasks}/{task}")[0].decode() for task in os.listdir(tasks)}  # noqa: PTH208
         except OSError:
             return set()
 
@@ -233,10 +234,13 @@ class QemuProcess:
         os.close(self._stderr)
 
 
-def _stat(task: Path) -> list[bytes]:
+def _stat(task: str) -> list[bytes]:
     """What proc(5) says of a process or thread behind its name. Raises OSError when it is gone."""
-    with (task / "stat").open("rb", buffering=0) as file:  # many times a second
-        return file.read().rpartition(b")")[2].split()
+    stat = os.open(f"{task}/stat", os.O_RDONLY | os.O_CLOEXEC)  # many times a second
+    try:
+        return os.read(stat, _STAT_LINE).rpartition(b")")[2].split()
+    finally:
+        os.close(stat)
 
 
 class _Running:

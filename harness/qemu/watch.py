@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ import pexpect
 from bootproof.dataclass import dataclass
 from bootproof.harness.arch.dump import DumpFormat, each_cpu
 from bootproof.harness.guest import kernellog, logbuffer
-from bootproof.harness.guest.evidence import PROOF
+from bootproof.harness.guest.evidence import PROOF, PROOF_WORDS
 from bootproof.harness.guest.lockup import LockupReports
 from bootproof.harness.host.process import QemuProcess
 from bootproof.harness.observation import End, Place
@@ -77,6 +78,19 @@ class Sign(enum.Enum):
     KILL_AT = enum.auto()  # the text at which QEMU is to be killed
 
 
+@dataclass(frozen=True, slots=True)
+class _Sought:
+    """A pattern for pexpect, tried where its `words` are: to find them takes no time beside that,
+    and a console is searched again with all that comes.
+    """
+
+    words: bytes
+    pattern: re.Pattern[bytes]
+
+    def search(self, text: bytes, start: int) -> re.Match[bytes] | None:
+        return self.pattern.search(text, start) if self.words in text else None
+
+
 class Watch:
     """One guest under observation. Raises MonitorError when QEMU goes away unasked."""
 
@@ -128,10 +142,9 @@ class Watch:
         At `kill_at` QEMU is killed. `left` says whether whoever talked to the guest has gone.
         """
         awaited = _awaited(marker, kill_at)
-        patterns = self._console.compile_pattern_list([*awaited.values()])
         proven = False
         while True:
-            sign = self._next_sign([*awaited], patterns, marker, proven=proven)
+            sign = self._next_sign(awaited, marker, proven=proven)
             if sign is Sign.PROOF and proof:
                 proven = True
                 self._budget = self._budget.after_proof()
@@ -154,14 +167,15 @@ class Watch:
                 return self.stop(End.PROOF if proven and end.given_up else end)
 
     def _next_sign(
-        self, awaited: list[Sign], patterns: list[Any], marker: bytes | None, *, proven: bool
+        self, awaited: Mapping[Sign, Any], marker: bytes | None, *, proven: bool
     ) -> Sign:
         """What comes next on the console, if it is of interest: a guest may say a proof again, or
         its command line, as often as it likes.
         """
         deadline = time.monotonic() + self._poll_seconds
+        signs, patterns = [*awaited], [*awaited.values()]
         while True:
-            sign = awaited[self._console.expect_list(patterns, timeout=self._poll_seconds)]
+            sign = signs[self._console.expect_list(patterns, timeout=self._poll_seconds)]
             again = proven and (sign is Sign.PROOF or self._is_quotation(sign))
             if not again and not self._is_command_line(sign, marker):
                 return sign
@@ -219,7 +233,8 @@ class Watch:
         return self.stop(End.HOST_ENDED if host else End.NOT_ENTERED)
 
     def _over_budget(self) -> End | None:
-        asleep = self._process.asleep()  # before it is woken to answer
+        # Not asked of one that was seen to execute; before it is woken to answer.
+        asleep = self._executed_last is not self._usage and self._process.asleep()
         before, self._usage = self._usage, self._measure()
         used, budget = self._usage, self._budget
         if self._observer is not None:
@@ -346,14 +361,16 @@ class Watch:
 def _awaited(marker: bytes | None, kill_at: bytes | None) -> dict[Sign, Any]:
     """What is looked for on the console, as pexpect takes it."""
     awaited: dict[Sign, Any] = {
-        Sign.PROOF: PROOF,
-        Sign.END_OF_PANIC: kernellog.END_OF_PANIC,
+        Sign.PROOF: _Sought(PROOF_WORDS, PROOF),
+        Sign.END_OF_PANIC: _Sought(kernellog.END_OF_PANIC_WORDS, kernellog.END_OF_PANIC),
         Sign.END_OF_CONSOLE: pexpect.EOF,
         Sign.NOTHING_NEW: pexpect.TIMEOUT,
     }
     texts = {Sign.MARKER: marker, Sign.KILL_AT: kill_at}
     return awaited | {
-        sign: kernellog.shown(text) for sign, text in texts.items() if text is not None
+        sign: re.compile(kernellog.shown(text), re.DOTALL)
+        for sign, text in texts.items()
+        if text is not None
     }
 
 
