@@ -16,8 +16,8 @@ from bootproof.harness.cases import case_file, scenarios
 from bootproof.harness.errors import UserError
 from bootproof.harness.prove import Proven
 from bootproof.harness.report import listing
+from bootproof.harness.suite import beside, live
 from bootproof.harness.suite import items as case_items
-from bootproof.harness.suite import live
 from bootproof.harness.suite.inflight import CROWD, InFlight
 from bootproof.harness.suite.items import CaseItem
 from bootproof.harness.suite.options import (
@@ -54,6 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "short: the few cases that `bootproof test` runs")
     config.addinivalue_line("markers", f"{CROWD}: has many guests at once, and runs last")
+    config.addinivalue_line("markers", f"{beside.BESIDE}: may run in a thread, as cases do")
     try:
         options = config.stash[OPTIONS] = read(config.getoption(OPTION))
         if hasattr(config, "workerinput") or options.list_only:
@@ -70,6 +71,7 @@ def pytest_configure(config: pytest.Config) -> None:
         _use_cluster(config, options)
     elif options.jobs > 1:
         config.pluginmanager.register(InFlight(options.jobs))
+        config.pluginmanager.register(beside.Hearing())
 
 
 def _use_cluster(config: pytest.Config, options: MatrixOptions) -> None:
@@ -142,8 +144,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 @pytest.fixture
 def run_directory(request: pytest.FixtureRequest) -> Callable[[str], Path]:
     """Where a run of the given name keeps its artifacts."""
-    out = request.config.stash[OPTIONS].out.absolute()
-    return lambda name: out / name
+    return beside.run_directories(request.node)
 
 
 @pytest.fixture(name="prove")

@@ -22,6 +22,7 @@ from bootproof.harness.verdict import Verdict
 from bootproof.loader import initramfs
 from bootproof.loader.address import MIB
 
+pytestmark = pytest.mark.beside
 RunDirectory = Callable[[str], Path]
 
 X86_64, AARCH64 = (default_kernels(arch)[1] for arch in ("x86_64", "aarch64"))
@@ -58,22 +59,23 @@ def booted(case_: Case, directory: Path) -> Proven:
     return proven
 
 
-@pytest.mark.parametrize(
-    ("kernel", "cmdline"),
-    [
-        pytest.param(X86_64, "console=ttyS0 console=tty0", marks=pytest.mark.short),
-        (X86_64, "quiet"),
-        (X86_64, 'console=ttyS0 foo="a -- b" "c -- d" -- e'),
-        # A message after each transmit interrupt of the serial port.
-        (X86_64, "console=ttyS0 ignore_loglevel tp_printk trace_event=irq:irq_handler_entry"),
-        (X86_64, "console=ttyS0 initcall_blacklist=serial8250_init"),  # the kernel's console only
-        (AARCH64, "console=ttyS0"),
-        (AARCH64, "initcall_blacklist=pl011_init earlycon keep_bootcon"),
-    ],
-    ids=range(7),
+PROOFS: Final = (
+    (X86_64, "console=ttyS0 console=tty0"),
+    (X86_64, "quiet"),
+    (X86_64, 'console=ttyS0 foo="a -- b" "c -- d" -- e'),
+    # A message after each transmit interrupt of the serial port.
+    (X86_64, "console=ttyS0 ignore_loglevel tp_printk trace_event=irq:irq_handler_entry"),
+    (X86_64, "console=ttyS0 initcall_blacklist=serial8250_init"),  # the kernel's console only
+    (AARCH64, "console=ttyS0"),
+    (AARCH64, "initcall_blacklist=pl011_init earlycon keep_bootcon"),
 )
-def test_proof_gets_through(kernel: str, cmdline: str, run_directory: RunDirectory) -> None:
-    booted(case(kernel, cmdline), run_directory("command-lines-console"))
+
+
+@pytest.mark.parametrize(
+    "number", [pytest.param(0, marks=pytest.mark.short), *range(1, len(PROOFS))]
+)
+def test_proof_gets_through(number: int, run_directory: RunDirectory) -> None:
+    booted(case(*PROOFS[number]), run_directory(f"command-lines-console-{number}"))
 
 
 @pytest.mark.parametrize(
@@ -82,14 +84,15 @@ def test_proof_gets_through(kernel: str, cmdline: str, run_directory: RunDirecto
 def test_memory_that_an_option_takes_away(
     kernel: str, option: str, run_directory: RunDirectory
 ) -> None:
-    proven = booted(case(kernel, option), run_directory("command-lines-memory"))
+    name = f"command-lines-{kernel}-{option.partition('$')[0]}"
+    proven = booted(case(kernel, option), run_directory(name))
     assert proven.reason.endswith(f" ({option})")
 
 
 @pytest.mark.parametrize(("kernel", "memory"), [(X86_64, 80), (AARCH64, 56)])
 def test_little_memory(kernel: str, memory: int, run_directory: RunDirectory) -> None:
     """Less than half of it is left when the kernel is there."""
-    booted(case(kernel, "", memory * MIB), run_directory("command-lines-small"))
+    booted(case(kernel, "", memory * MIB), run_directory(f"command-lines-{kernel}-{memory}M"))
 
 
 def test_no_serial_port_that_a_program_can_use(run_directory: RunDirectory) -> None:

@@ -44,6 +44,7 @@ _BOOTS, _AT_ONCE = 20, 4
 RunDirectory = Callable[[str], Path]
 
 
+@pytest.mark.beside
 @pytest.mark.parametrize(
     "case",
     [

@@ -13,6 +13,7 @@ from bootproof.harness.dialogue import DialogueError, dialogue
 from bootproof.harness.verdict import Verdict
 from bootproof.loader import initramfs
 
+pytestmark = pytest.mark.beside
 _SECONDS = 120.0
 _INIT = b"""#!/bootproof/busybox sh
 echo -n 'login: '

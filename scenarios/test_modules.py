@@ -22,6 +22,7 @@ _LOADED: Final = {
 _SEEN: Final = "grep -q '^loop .* Live ' /proc/modules && grep -q '^virtio_rng ' /proc/modules"
 
 
+@pytest.mark.beside
 @pytest.mark.parametrize("kernel", _LOADED)
 def test_modules_of_the_kernels_package(kernel: str, tmp_path: Path) -> None:
     try:

@@ -37,6 +37,7 @@ def zboot(image: bytes, arch: str) -> bytes:
     return packings.zboot(payload, b"gzip", machine=MACHINES[arch], size_word=False)
 
 
+@pytest.mark.beside
 @pytest.mark.parametrize("arch", PROTOCOLS)
 @pytest.mark.parametrize("pack", [image_gz, zboot])
 def test_packed(

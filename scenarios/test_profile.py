@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.cases.kernels import default_kernels
@@ -22,6 +24,7 @@ CASE: Final = Case(
 )
 
 
+@pytest.mark.beside
 def test_profile_of_a_kernel_with_frame_pointers(tmp_path: Path) -> None:
     proven = prove(CASE, tmp_path / "run")
     assert proven.verdict is Verdict.BOOTED and proven.outcome is not None

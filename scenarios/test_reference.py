@@ -65,8 +65,14 @@ def _id(case: Case) -> str:
     return replace(case, profile=DEFAULT_PROFILE).id
 
 
+@pytest.mark.beside
 @pytest.mark.parametrize("case", list(cases()), ids=_id)
-def test_reference(case: Case, run_directory: RunDirectory, request: pytest.FixtureRequest) -> None:
+def test_reference(
+    case: Case,
+    run_directory: RunDirectory,
+    record_property: Callable[[str, object], None],
+    pytestconfig: pytest.Config,
+) -> None:
     """Both boots prove themselves at the same place, and all that differs is known."""
     assert both_ways.at_references_place(case) == case
     found = both_ways.compare(case, run_directory(f"reference-{case.id}"))
@@ -75,14 +81,12 @@ def test_reference(case: Case, run_directory: RunDirectory, request: pytest.Fixt
     for side in (found.ours, found.reference):
         assert [rule for rule in side.rules if rule.startswith("violation")] == []
     result = typedjson.to_json(reference_result(found.reference))
-    request.node.user_properties.append(
-        (REFERENCE_PROPERTY, {"case": case.id, "reference": result})
-    )
+    record_property(REFERENCE_PROPERTY, {"case": case.id, "reference": result})
     # A comparison that sees nothing explains everything: these are always there.
     codes = {item.code for item in found.differences}
     always = {"acpi", "firmware-top"} if case.arch == "x86_64" else {"seed", "place"}
     assert always <= codes
-    if request.config.stash[OPTIONS].keep is Keep.FAILED:
+    if pytestconfig.stash[OPTIONS].keep is Keep.FAILED:
         both_ways.drop_large_files(found.directory)
 
 
@@ -133,6 +137,7 @@ def our_ram(pair: Pair) -> GuestMemory:
     return GuestMemory.open(pair.ours / bootimage.RAM, banks, writable=True)
 
 
+@pytest.mark.beside
 def test_a_word_a_byte_and_a_memory_map_entry(run_directory: RunDirectory) -> None:
     """A loader that changes the command line, spoils the initrd and forgets a reserved range."""
     pair = both_ways.prepare(
@@ -162,6 +167,7 @@ MTIME_OF_FIRST_MEMBER = 46  # of a newc header
 MEMMAP_ENTRIES = 48  # of struct hvm_start_info
 
 
+@pytest.mark.beside
 def test_ram_that_is_kept_back(run_directory: RunDirectory) -> None:
     """A loader whose map leaves out 1 MiB in the middle of RAM, where no firmware keeps any."""
     case = Case("x86_64", X86_64[0], "bzimage", "linux64", profile=FAST_PROFILE)
@@ -189,6 +195,7 @@ def test_ram_that_is_kept_back(run_directory: RunDirectory) -> None:
 E820_ENTRIES, E820_TABLE = 0x1E8, 0x2D0  # of struct boot_params
 
 
+@pytest.mark.beside
 def test_a_seed_and_another_place(run_directory: RunDirectory) -> None:
     """A loader that leaves the seed in the device tree, and one that loads somewhere else."""
     offset = ARCHES["aarch64"].ram_base() + 64 * MIB

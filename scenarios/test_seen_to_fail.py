@@ -22,6 +22,7 @@ from bootproof.loader.protocols import acpi
 
 _PVH_TYPE: Final = 0xB0
 
+pytestmark = pytest.mark.beside
 RunDirectory = Callable[[str], Path]
 
 

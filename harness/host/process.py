@@ -249,7 +249,11 @@ class _Running:
     def __init__(self) -> None:
         self._all: set[QemuProcess] = set()
         self._lock = threading.Lock()
-        self.ending = False
+        self._ends = 0  # that have not been followed by a beginning
+
+    @property
+    def ending(self) -> bool:
+        return self._ends > 0
 
     def add(self, process: QemuProcess) -> None:
         with self._lock:
@@ -262,15 +266,16 @@ class _Running:
             self._all.discard(process)
 
     def end(self) -> None:
-        """Ends all there are, and all that will be started until `begin`."""
+        """Ends all there are, and all that will be started until its caller calls `begin`."""
         with self._lock:
-            self.ending = True
+            self._ends += 1
             for process in self._all:
                 process.kill()
         TURNS.wake()
 
     def begin(self) -> None:
-        self.ending = False
+        with self._lock:
+            self._ends -= 1
 
 
 RUNNING: Final = _Running()

@@ -3,8 +3,10 @@
 A case waits for its QEMU nearly all of its time, so threads are enough, and the memory is that of
 one process. There are more threads than guests may run, so that the next one stands before its
 first instruction when a guest ends (bootproof.harness.host.turns). Owns the threads and their end,
-and the order in which pytest hears of results: as they come. Tests that are Python functions run
-meanwhile, in the main thread; each guest of theirs gets the next turn.
+and the order in which pytest hears of results: as they come. Before the cases, in the same threads,
+come those tests that are Python functions and may run there (bootproof.harness.suite.beside): many
+boot more than once. The others run meanwhile, in the main thread; each guest of theirs gets the
+next turn.
 """
 
 from __future__ import annotations
@@ -14,13 +16,14 @@ import ctypes
 import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import pytest
 
 from bootproof.harness.host.process import RUNNING
 from bootproof.harness.host.turns import TURNS
 from bootproof.harness.results.results import CaseResult
+from bootproof.harness.suite import beside
 from bootproof.harness.suite.items import BOOTING, CLUSTER, CaseItem, longest_first
 from bootproof.loader.address import counted
 
@@ -67,8 +70,8 @@ _READY: Final = 2
 CROWD: Final = "crowd"
 """Marks a test that has more guests at once than a session may: it runs when all else has ended."""
 
-Waiting: TypeAlias = dict[Future[CaseResult], CaseItem]
-"""Cases that pytest has not heard of."""
+Waiting: TypeAlias = dict[Future[Any], pytest.Item]
+"""What runs in a thread, or has, and pytest has not heard of."""
 
 
 class InFlight:
@@ -109,18 +112,20 @@ class InFlight:
             RUNNING.begin()
 
     def _run(self, session: pytest.Session, pool: ThreadPoolExecutor, waiting: Waiting) -> None:
+        tests = [item for item in session.items if not isinstance(item, CaseItem)]
+        called = [] if _elsewhere(session) else [*filter(beside.may_be_called, tests)]
+        waiting |= {pool.submit(self._call, item): item for item in called}
         ordered = longest_first(session.config, session.items)
         waiting |= {pool.submit(self._boot, item): item for item in ordered}
-        tests = [item for item in session.items if not isinstance(item, CaseItem)]
         # A case's item is of no use once pytest has heard of it, and there may be thousands.
         ordered.clear()
         session.items[:] = tests
         crowds = [item for item in tests if item.get_closest_marker(CROWD)]
+        here = [item for item in tests if item not in [*crowds, *called]]
         with contextlib.nullcontext() if _elsewhere(session) else TURNS.at_most(self._jobs):
-            for item in tests:
-                if item not in crowds:
-                    _report(session, item)
-                    self._hear(session, waiting, seconds=0)
+            for item in here:
+                _report(session, item)
+                self._hear(session, waiting, seconds=0)
             while waiting:
                 self._hear(session, waiting)
         for item in crowds:
@@ -130,6 +135,11 @@ class InFlight:
         TURNS.come_last()  # until a test has ended, nobody hears of other results
         with self._judging.here():
             return item.boot()
+
+    def _call(self, item: pytest.Function) -> beside.Called:
+        TURNS.come_last()
+        with self._judging.here():
+            return beside.call(item)
 
     def _hear(
         self,
@@ -141,11 +151,12 @@ class InFlight:
         done, _ = wait(waiting, timeout=seconds, return_when=FIRST_COMPLETED)
         for future in done:
             item = waiting.pop(future)
-            item.stash[BOOTING] = future
+            key: Any = BOOTING if isinstance(item, CaseItem) else beside.CALLED
+            item.stash[key] = future
             try:
                 _report(session, item)
             finally:
-                del item.stash[BOOTING]
+                del item.stash[key]
                 item.user_properties.clear()
 
 

@@ -29,7 +29,7 @@ AREA: Final = pytest.StashKey["LiveArea"]()
 _PER_SECOND: Final = 4  # drawn anew
 PREPARING: Final = "preparing"  # before the guest's first instruction
 ELSEWHERE: Final = "elsewhere"  # on a cluster, whose guests are not looked at from here
-_TEST: Final = "test"  # not one boot, so it has no stages
+TEST: Final = "test"  # not one boot, so it has no stages
 _G: Final = 1_000_000_000
 _ECHO: Final = 3  # columns left free at the end: terminals echo ^C there, which must not wrap
 _COLUMNS, _LINES = 80, 24  # of a terminal that does not know its size
@@ -116,7 +116,7 @@ class LiveArea:
         """A test that is not one case has a line, too."""
         if not isinstance(item, pytest.Function):
             return (yield)
-        with self.case(item.name, _TEST):
+        with self.case(item.name, TEST):
             return (yield)
 
     def pytest_unconfigure(self) -> None:

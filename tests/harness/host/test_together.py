@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from bootproof.harness.host import signals
-from bootproof.harness.host.process import QemuProcess
+from bootproof.harness.host.process import RUNNING, QemuProcess
 from bootproof.harness.host.together import at_once, together
 
 
@@ -60,6 +60,15 @@ def test_as_many_run_at_once_as_may_and_no_more() -> None:
 
     assert at_once([partial(boot, number) for number in range(6)], 3) == [*range(6)]
     assert max(most) == 3
+
+
+def test_what_two_have_ended_begins_when_both_say_so() -> None:
+    """The boots of a test, and the matrix that it is part of."""
+    seen = list[bool]()
+    for change in (RUNNING.end, RUNNING.end, RUNNING.begin, RUNNING.begin):
+        change()
+        seen.append(RUNNING.ending)
+    assert seen == [True, True, True, False]
 
 
 def test_an_interruption_ends_both(tmp_path: Path) -> None:
