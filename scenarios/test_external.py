@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import subprocess
@@ -69,14 +70,22 @@ def written_with_a_tree(directory: Path, kernel: str, *options: str) -> Path:
 def _written(
     directory: Path, name: str, kernel: Path, arch: str, cmdline: str, options: Sequence[str]
 ) -> Path:
-    compiler = host_program("cc")
-    writer, archive = directory / name, directory / "proof.cpio"
-    image = directory / "image"
+    writer = _compiled(directory.parent / "external-writers", name, *options)
+    archive, image = directory / "proof.cpio", directory / "image"
     image.mkdir()
-    subprocess.run([compiler, "-O2", *options, "-o", writer, WRITERS / f"{name}.c"], check=True)
     assert cli.main(["initramfs", "--arch", arch, str(archive)]) == OK
     subprocess.run([writer, kernel, archive, cmdline, image], check=True)
     return image
+
+
+@functools.cache
+def _compiled(directory: Path, name: str, *options: str) -> Path:
+    """Once for all that are written with the same options."""
+    directory.mkdir(parents=True, exist_ok=True)
+    program = directory / "".join((name, *options))
+    compiler, source = host_program("cc"), WRITERS / f"{name}.c"
+    subprocess.run([compiler, "-O2", *options, "-o", program, source], check=True)
+    return program
 
 
 def verdict(image: Path, capfd: Capture, *options: str) -> tuple[int, str]:
