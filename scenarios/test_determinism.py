@@ -11,6 +11,7 @@ from typing import Final
 
 import pytest
 
+from bootproof.dataclass import dataclass
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.cases.kernels import default_kernels
@@ -39,7 +40,9 @@ RISCV64 = Case(
     label="determinism",
 )
 _WITH_KASLR: Final = "console=ttyS0 reboot=t panic=-1"
-_BOOTS, _AT_ONCE = 20, 4
+# Of each architecture, the first of them as many at once as leave each guest a seventh of a core
+# where there are two, and the others with half of one each.
+_BOOTS, _CROWD, _AT_ONCE = 20, 14, 4
 
 RunDirectory = Callable[[str], Path]
 
@@ -67,23 +70,40 @@ def test_the_same_boot_twice(case: Case, run_directory: RunDirectory) -> None:
 
 
 @pytest.mark.crowd
-@pytest.mark.parametrize("case", [X86_64, AARCH64, RISCV64], ids=lambda case: case.arch)
-def test_the_same_boot_on_a_busy_machine(case: Case, run_directory: RunDirectory) -> None:
-    """Twenty boots, four at a time: with two cores each has half of one."""
-    case = replace(case, profile="fast", label="determinism-busy")
-    directories = [run_directory(f"{case.id}-{number}") for number in range(_BOOTS)]
-    runs = at_once([partial(_boot, case, directory) for directory in directories], _AT_ONCE)
-    verdicts, transcripts, instructions = zip(*runs, strict=True)
-    assert set(verdicts) == {Verdict.BOOTED}
-    assert len(set(transcripts)) == 1
-    assert len(set(instructions)) == 1 and None not in instructions
+def test_the_same_boot_on_a_busy_machine(run_directory: RunDirectory) -> None:
+    """A host that has no time is no failing guest, and no other one."""
+    cases = [
+        replace(case, profile="fast", label="determinism-busy")
+        for case in (X86_64, AARCH64, RISCV64)
+    ]
+    boots = [
+        partial(_boot, case, run_directory(f"{case.id}-{number}"))
+        for number in range(_BOOTS)
+        for case in cases
+    ]
+    runs = [*at_once(boots[:_CROWD], _CROWD), *at_once(boots[_CROWD:], _AT_ONCE)]
+    for case in cases:
+        same = [run for run in runs if run.case is case]
+        assert [run.verdict for run in same] == [Verdict.BOOTED] * _BOOTS
+        assert len({run.transcript for run in same}) == 1
+        (instructions,) = {run.instructions for run in same}
+        assert instructions is not None
 
 
-def _boot(case: Case, directory: Path) -> tuple[Verdict, bytes, int | None]:
+@dataclass(frozen=True, slots=True)
+class _Run:
+    case: Case
+    verdict: Verdict
+    transcript: bytes
+    instructions: int | None
+
+
+def _boot(case: Case, directory: Path) -> _Run:
     proven = prove(case, directory)
     shutil.rmtree(directory)
     outcome = _outcome(proven)
-    return proven.verdict, outcome.observation.transcript, outcome.costs.instructions
+    transcript, instructions = outcome.observation.transcript, outcome.costs.instructions
+    return _Run(case, proven.verdict, transcript, instructions)
 
 
 def _outcome(proven: Proven) -> Outcome:
