@@ -17,7 +17,7 @@ from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.cases.kernels import default_kernels
 from bootproof.harness.inputs import images
-from bootproof.harness.prove import Proven, prove
+from bootproof.harness.prove import prove
 from bootproof.harness.verdict import Verdict
 from bootproof.loader import initramfs
 from bootproof.loader.address import MIB
@@ -40,8 +40,8 @@ echo '<4>user: a warning' > /dev/kmsg
 """
 
 
-def case(kernel: str, cmdline: str, memory: int = 512 * MIB, initrd: Path | None = None) -> Case:
-    """With what the fast profile leaves out: consoles, memory and init are as the user says."""
+def case(kernel: str, cmdline: str, initrd: Path | None = None) -> Case:
+    """With what the fast profile leaves out: consoles and init are as the user says."""
     if kernel == AARCH64:
         arch = ARCHES["aarch64"]
         made = Case(arch.name, kernel, "image", "arm64", arch.ram_base() + 2 * MIB, cmdline=cmdline)
@@ -49,14 +49,13 @@ def case(kernel: str, cmdline: str, memory: int = 512 * MIB, initrd: Path | None
         arch, line = ARCHES["x86_64"], f"{cmdline} nokaslr reboot=t panic=-1"
         made = Case(arch.name, kernel, "elf", "pvh", cmdline=line)
     file = None if initrd is None else str(initrd)
-    return replace(made, memory=memory, append=arch.fast, initrd=file)
+    return replace(made, append=arch.fast, initrd=file)
 
 
-def booted(case_: Case, directory: Path) -> Proven:
+def booted(case_: Case, directory: Path) -> None:
     proven = prove(case_, directory)
     (directory / "ram.img").unlink()
     assert proven.verdict is Verdict.BOOTED, proven.reason
-    return proven
 
 
 PROOFS: Final = (
@@ -76,23 +75,6 @@ PROOFS: Final = (
 )
 def test_proof_gets_through(number: int, run_directory: RunDirectory) -> None:
     booted(case(*PROOFS[number]), run_directory(f"command-lines-console-{number}"))
-
-
-@pytest.mark.parametrize(
-    ("kernel", "option"), [(X86_64, "mem=256M"), (X86_64, "memmap=64M$256M"), (AARCH64, "mem=256M")]
-)
-def test_memory_that_an_option_takes_away(
-    kernel: str, option: str, run_directory: RunDirectory
-) -> None:
-    name = f"command-lines-{kernel}-{option.partition('$')[0]}"
-    proven = booted(case(kernel, option), run_directory(name))
-    assert proven.reason.endswith(f" ({option})")
-
-
-@pytest.mark.parametrize(("kernel", "memory"), [(X86_64, 80), (AARCH64, 56)])
-def test_little_memory(kernel: str, memory: int, run_directory: RunDirectory) -> None:
-    """Less than half of it is left when the kernel is there."""
-    booted(case(kernel, "", memory * MIB), run_directory(f"command-lines-{kernel}-{memory}M"))
 
 
 def test_no_serial_port_that_a_program_can_use(run_directory: RunDirectory) -> None:
