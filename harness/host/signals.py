@@ -68,10 +68,7 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """Puts an interruption off to the end of the block: for what breaks when it comes anywhere.
-
-    A block that may take long looks at `waits`.
-    """
+    """Puts an interruption off to the end of the block: for what breaks when it comes anywhere."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's
         return
@@ -83,11 +80,6 @@ def held() -> Iterator[None]:
         if _put_off and not _held:
             _put_off.clear()
             raise KeyboardInterrupt
-
-
-def waits() -> bool:
-    """Whether an interruption was put off: what takes long ends early then."""
-    return bool(_put_off)
 
 
 def exit_code(interrupted: int) -> int:

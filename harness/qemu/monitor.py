@@ -1,31 +1,29 @@
 """QMP: QEMU's events and state, small and synchronous.
 
-Owns one qemu.qmp client on an inherited socket and the event loop it needs; the loop only runs
-while a caller waits here, so there is no thread. Judges nothing.
+Owns an inherited socket; it is only read while a caller waits here, so there is no thread. Judges
+nothing.
+
+Source: "QEMU Machine Protocol Specification" (docs/interop/qmp-spec.rst of QEMU): a greeting, then
+messages of one line each, answers in order and events in between.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
+import json
 import re
 import select
 import socket
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, ParamSpec, TypeVar
-
-from qemu.qmp import ConnectError, EventListener, Message, QMPClient, QMPError
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from bootproof.dataclass import dataclass
-from bootproof.harness.host import signals
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 # A starved host may take long to answer; only a QEMU that hangs takes longer than this.
 _ANSWER_SECONDS = 300.0
 LOOK_SECONDS = 0.5  # between looks at whether to go on waiting
+_CHUNK: Final = 64 << 10  # bytes
+_MOST: Final = 16 << 20  # bytes without an end of a message
 
 # While it keeps a log, QEMU answers nobody before the guest comes to its next timer; a guest that
 # has set none (early, or stuck) would run for 2^31 ns of guest time at a stretch. Timers of QEMU's
@@ -47,16 +45,6 @@ class Event:
     data: Mapping[str, Any]
 
 
-class _Client(QMPClient):
-    """One that keeps no log: every message was put into words for it, whether it was on or not."""
-
-    def _cb_outbound(self, msg: Message) -> Message:
-        return msg
-
-    def _cb_inbound(self, msg: Message) -> Message:
-        return msg
-
-
 class Monitor:
     """A connection to one QEMU. Use as a context manager."""
 
@@ -64,13 +52,14 @@ class Monitor:
         self._sock = sock
         self._incoming = select.poll()
         self._incoming.register(sock, select.POLLIN)
-        self._loop = asyncio.new_event_loop()
-        self._client = _Client("bootproof")
-        self._client.logger.disabled = True
-        self._listener = EventListener()
-        self._client.register_listener(self._listener)
-        self._hopeless: Callable[[bool], bool] = lambda _waiting: False
+        self._text = bytearray()
         self._received: list[Event] = []
+        # The number of the last command, and QEMU's answer; its greeting answers none.
+        self._asked: int | None = None
+        self._answered: Mapping[str, Any] | None = None
+        # Why nothing more will be heard of QEMU.
+        self._broken: str | None = None
+        self._hopeless: Callable[[bool], bool] = lambda _waiting: False
         self.connected = False
         # Whether QEMU has said that it is going to end, and that the guest is not the reason.
         self.told_to_end = False
@@ -87,8 +76,11 @@ class Monitor:
     def connect(self, seconds: float | None = None) -> None:
         """Waits for QEMU's greeting, as `execute` does for an answer. Raises MonitorError."""
         try:
-            self._run(self._client.connect, _limit(seconds), self._sock)
-        except (ConnectError, OSError, TimeoutError) as error:
+            greeting = self._answer(_limit(seconds))
+            if not isinstance(greeting.get("QMP"), dict):
+                raise MonitorError("something else was said")
+            self._ask("qmp_capabilities", None, _limit(seconds))
+        except MonitorError as error:
             raise MonitorError(f"QMP: no greeting from QEMU: {error}") from error
         self.connected = True
 
@@ -104,51 +96,94 @@ class Monitor:
         `seconds` of wall time are waited for the answer instead of as long as any host may need.
         """
         try:
-            return self._run(self._client.execute, _limit(seconds), command, arguments)
-        except (QMPError, OSError, TimeoutError) as error:
+            return self._ask(command, arguments, _limit(seconds))
+        except MonitorError as error:
             raise MonitorError(f"QMP {command}: {error}") from error
+
+    def _ask(self, command: str, arguments: Mapping[str, object] | None, seconds: float) -> Any:
+        self._asked, self._answered = (self._asked or 0) + 1, None
+        request = {"execute": command, "id": self._asked, "arguments": arguments or {}}
+        try:
+            self._sock.sendall(json.dumps(request).encode())
+        except OSError as error:
+            raise MonitorError(str(error.strerror)) from error
+        answer = self._answer(seconds)
+        if "return" not in answer:
+            why = answer.get("error")
+            raise MonitorError(str(why.get("desc")) if isinstance(why, dict) else "no answer")
+        return answer["return"]
+
+    def _answer(self, seconds: float) -> Mapping[str, Any]:
+        """The answer to the last command."""
+        until = time.monotonic() + seconds
+        self._hopeless(False)
+        while self._answered is None:
+            if self._broken is not None:
+                raise MonitorError(self._broken)
+            left = max(0.0, until - time.monotonic())
+            self._listen(min(left, LOOK_SECONDS))
+            if self._answered is None and (not left or self._hopeless(True)):
+                raise MonitorError("no answer")
+        answer, self._answered = self._answered, None
+        return answer
 
     def wait(self, seconds: float) -> None:
         """Lets `seconds` pass while events are received. Raises MonitorError when given up."""
-        if self._hopeless(False):
-            raise MonitorError("QMP: QEMU is not waited for any longer")
-        self._run(asyncio.sleep, None, seconds)
+        until = time.monotonic() + seconds
+        self._go_on()
+        while (left := until - time.monotonic()) > 0:
+            self._listen(left)
 
     def listen(self, seconds: float) -> bool:
         """Waits for QEMU to say something by itself, `seconds` at most: whether there are events.
 
         Raises MonitorError when given up.
         """
-        if self._hopeless(False):
-            raise MonitorError("QMP: QEMU is not waited for any longer")
-        if not self._received and self._is_spoken_to(seconds):
-            with signals.held():
-                self._loop.run_until_complete(self._listen(seconds))
+        self._go_on()
+        if not self._received:
+            self._listen(seconds)
         return bool(self._received)
 
-    def _is_spoken_to(self, seconds: float) -> bool:
-        """Whether there is something for the loop, which is not run for nothing: that takes many
-        times as long as a look at the socket.
-        """
-        return not self._listener.empty() or bool(self._incoming.poll(seconds * 1000))
-
-    async def _listen(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                self._note(await self._listener.get())
+    def _go_on(self) -> None:
+        if self._hopeless(False):
+            raise MonitorError("QMP: QEMU is not waited for any longer")
 
     def events(self) -> list[Event]:
         """The events received since the last call."""
-        if not self._listener.empty():
-            self._run(self._receive, None)
+        if self._broken is None:
+            self._listen(0)
         events, self._received = self._received, []
         return events
 
-    async def _receive(self) -> None:
-        while not self._listener.empty():
-            self._note(await self._listener.get())
+    def _listen(self, seconds: float) -> None:
+        """Takes what QEMU says next, within `seconds`."""
+        if self._broken is not None:
+            time.sleep(seconds)
+        elif self._incoming.poll(seconds * 1000):
+            try:
+                self._take(self._sock.recv(_CHUNK))
+            except (OSError, ValueError, RecursionError) as error:
+                self._broken = str(error)
 
-    def _note(self, message: Message) -> None:
+    def _take(self, data: bytes) -> None:
+        """Raises ValueError for the end, and for what is no QMP."""
+        if not data:
+            raise ValueError("the connection was closed")
+        self._text += data
+        if len(self._text) > _MOST:
+            raise ValueError(f"{len(self._text)} bytes that are no message")
+        if b"\n" in data:
+            *lines, self._text = self._text.split(b"\n")
+            for line in lines:
+                self._note(json.loads(line.decode()))
+
+    def _note(self, message: object) -> None:
+        if not isinstance(message, dict):
+            raise ValueError("a message that is no object")
+        if "event" not in message:
+            if message.get("id") == self._asked:  # not of one that nobody waits for any longer
+                self._answered = message
+            return
         data = message.get("data")
         event = Event(str(message["event"]), data if isinstance(data, dict) else {})
         self._received.append(event)
@@ -194,56 +229,11 @@ class Monitor:
     def __enter__(self) -> Monitor:
         return self
 
-    def _run(
-        self,
-        step: Callable[P, Coroutine[Any, Any, T]],
-        timeout: float | None,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        """Lets the loop run until `step` is done, or the user interrupts it."""
-
-        async def limited() -> T:
-            self._hopeless(False)
-            task = asyncio.ensure_future(step(*args, **kwargs))
-            left = timeout
-            while left is None or left > 0:
-                slice_ = LOOK_SECONDS if left is None else min(left, LOOK_SECONDS)
-                done, _ = await asyncio.wait({task}, timeout=slice_)
-                await self._receive()
-                if done or signals.waits() or self._hopeless(True):
-                    break
-                left = None if left is None else left - slice_
-            if task.done():
-                return task.result()
-            task.cancel()
-            await asyncio.wait({task}, timeout=LOOK_SECONDS)
-            raise TimeoutError("no answer")
-
-        with signals.held():  # a loop that is interrupted where it stops counts as running
-            return self._loop.run_until_complete(limited())
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Ends the connection and the event loop."""
-        with signals.held():
-            self._close()
-
-    def _close(self) -> None:
-        # What an interruption has left unfinished is nobody's news.
-        self._loop.set_exception_handler(lambda _loop, _context: None)
-        # A client that was never connected, or whose QEMU died, has nothing left to say goodbye to.
-        with contextlib.suppress(QMPError, OSError, TimeoutError, EOFError):
-            self._run(self._client.disconnect, 2)
-        tasks = asyncio.all_tasks(self._loop)
-        for task in tasks:
-            task.cancel()
-        if tasks:  # after an interruption one of them may never come to its end
-            self._loop.run_until_complete(asyncio.wait(tasks, timeout=1))
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.close()
+        """Ends the connection."""
         self._sock.close()
 
 

@@ -101,7 +101,7 @@ def test_monitor_that_closes_at_any_step(
 ) -> None:
     """QEMU lives on and cannot be asked any more: nothing is known then, and nothing is claimed."""
     steps: list[None] = []
-    genuine = Monitor._run
+    genuine = Monitor._answer
 
     def cut(self: Monitor, *arguments: Any, **named: Any) -> Any:
         if len(steps) == step:
@@ -109,7 +109,7 @@ def test_monitor_that_closes_at_any_step(
         steps.append(None)
         return genuine(self, *arguments, **named)
 
-    monkeypatch.setattr(Monitor, "_run", cut)
+    monkeypatch.setattr(Monitor, "_answer", cut)
     outcome = boot(program("x86_64").say(b"hello\n").count(), tmp_path)
     assert len(steps) > step
     assert outcome.judgement.verdict is Verdict.INCONCLUSIVE

@@ -49,7 +49,7 @@ LOADERS = {f"bootproof.loader.{name}" for name in ("bzimage", "elf", "pe", "memo
 LOADING = {"bootproof.harness.host.rundir", "bootproof.harness.prepare"}
 STARTING = {"bootproof.harness.run", "bootproof.harness.qemu.spawn"}
 FOLLOWING = {
-    *("asyncio", "concurrent.futures", "qemu.qmp", "pexpect"),
+    *("concurrent.futures", "pexpect"),
     *(f"bootproof.harness.{name}" for name in ("course", "judge", "observation", "qemu.session")),
 }
 # What the modules of an architecture, of its protocols and of its boards are called.
