@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import py_compile
 import shutil
 import signal
 import socket
@@ -21,6 +22,8 @@ from pathlib import Path
 
 import pytest
 
+from bootproof.harness.launch import without_no_setup
+from bootproof.harness.setup import needs
 from bootproof.harness.setup.environment import DEVELOPERS, Environment, pip_wheel
 from tests import ROOT
 from tests.builders.programs import host_program
@@ -32,6 +35,7 @@ USERS_PACKAGES = Environment(ROOT / ".venv").contents()
 DEVELOPERS_PACKAGES = Environment(ROOT / ".venv", DEVELOPERS).contents()
 # Anything else that is used of a system must be noticed here.
 ESSENTIAL = ("cksum", "env", "readlink", "sed", "setpriv", "true")
+COMMON = "common"
 # In place of the command line's own end: everything before it is what the set-up asks.
 COMMAND_LINE = """
 import json, os, sys, time
@@ -132,10 +136,28 @@ class Clone:
         return self.log.read_text().splitlines() if self.log.exists() else []
 
 
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A directory that other users can reach, which pytest's own is not."""
+@pytest.fixture(scope="module")
+def places() -> Iterator[Path]:
+    """A directory that other users can reach, which pytest's own is not. In it is what clones have
+    in common, whose files they share.
+    """
     with tempfile.TemporaryDirectory(prefix="bootproof-test-", dir="/tmp") as name:
+        common = Path(name) / COMMON
+        common.mkdir()
+        folders = [ROOT / folder for folder in ("src", "harness", "kernels", "loader")]
+        subprocess.run(["cp", "-a", "--", *folders, common], check=True)
+        command_line = common / "harness" / "cli.py"
+        text, own_end, _ = command_line.read_text().partition("    sys.exit(main())\n")
+        assert own_end
+        command_line.write_text(text + textwrap.indent(COMMAND_LINE, "    "))
+        py_compile.compile(str(command_line), doraise=True)
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def place(places: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=places) as name:
         Path(name).chmod(0o777)
         yield Path(name)
 
@@ -145,18 +167,12 @@ def clone(place: Path) -> Clone:
     return make_clone(place)
 
 
-def make_clone(place: Path, python: str = BASE_PYTHON) -> Clone:
-    root, tools = place / "a clone", place / "tools"
-    root.mkdir(parents=True)
+def make_clone(place: Path, python: str = BASE_PYTHON, name: str = "a clone") -> Clone:
+    root, tools = place / name, place / "tools"
     tools.mkdir()
-    files = ("bootproof", "requirements.txt", "requirements-dev.txt", "pyproject.toml")
-    folders = ("src", "harness", "kernels", "loader")
-    copied = [ROOT / name for name in (*files, *folders)]
-    subprocess.run(["cp", "-a", "--", *copied, root], check=True)
-    command_line = root / "harness" / "cli.py"
-    text, own_end, _ = command_line.read_text().partition("    sys.exit(main())\n")
-    assert own_end
-    command_line.write_text(text + textwrap.indent(COMMAND_LINE, "    "))
+    subprocess.run(["cp", "-al", "--", place.parent / COMMON, root], check=True)
+    for file in ("bootproof", "requirements.txt", "requirements-dev.txt", "pyproject.toml"):
+        shutil.copy(ROOT / file, root)
     (tools / "python3").symlink_to(python)
     clone = Clone(root, tools, python)
     for name in ESSENTIAL:
@@ -195,10 +211,17 @@ def test_arguments_reach_the_command_line_untouched(place: Path) -> None:
         (["--no-setup", "matrix", "--no-setup"], ["matrix", "--no-setup"]),
     ],
 )
-def test_no_setup_ends_at_the_launcher_only_where_it_is_its_own(
-    place: Path, given: list[str], kept: list[str]
+def test_no_setup_is_the_launchers_only_where_it_is_its_own(
+    given: list[str], kept: list[str]
 ) -> None:
-    assert set_up_clone(place).told(*given)["argv"] == kept
+    assert without_no_setup(given) == (kept, kept == given)
+
+
+def test_no_setup_ends_at_the_launcher(place: Path) -> None:
+    clone = set_up_clone(place)
+    assert clone.told("matrix", "--no-setup", "a b", "")["argv"] == ["matrix", "a b", ""]
+    kept = ["boot", "vmlinux", "--no-setup"]
+    assert clone.told(*kept)["argv"] == kept
 
 
 def test_it_starts_from_any_directory_through_links_and_keeps_the_directory(place: Path) -> None:
@@ -396,9 +419,22 @@ def test_no_setup_says_in_one_line_what_is_missing(clone: Clone, arguments: list
         ("unknown", False),
     ],
 )
-def test_qemu_is_taken_from_7_2_on(clone: Clone, version: str, fits: bool) -> None:
+def test_qemu_is_taken_from_7_2_on(
+    place: Path, monkeypatch: pytest.MonkeyPatch, version: str, fits: bool
+) -> None:
+    clone = Clone(place, place, BASE_PYTHON)
     clone.add_qemu("x86_64", version)
-    assert ("qemu-system-x86 (" not in clone.run("--no-setup", "matrix").stderr) == fits
+    monkeypatch.setenv("PATH", str(clone.tools))
+    monkeypatch.delenv("BOOTPROOF_QEMU_X86_64", raising=False)
+    needs.look_again()
+    found = next(needs.emulators())
+    needs.look_again()
+    assert (found.name, not found.state.is_trouble) == ("QEMU for x86_64", fits)
+
+
+def test_a_qemu_that_is_too_old_is_missing(clone: Clone) -> None:
+    clone.add_qemu("x86_64", "7.1.9")
+    assert "missing: qemu-system-x86 (" in clone.run("--no-setup", "matrix").stderr
 
 
 def test_a_qemu_of_the_users_own_counts_and_none_does_without(clone: Clone) -> None:
@@ -496,7 +532,7 @@ def test_a_newer_python_under_another_name_is_found(clone: Clone) -> None:
 
 
 def test_a_clone_with_a_colon_in_its_path_is_refused(place: Path) -> None:
-    clone = make_clone(place / "a:b")
+    clone = make_clone(place, name="a:b")
     result = clone.run("matrix")
     assert result.returncode == 2
     assert "a path with a colon in it" in only_line(result.stderr)
