@@ -8,6 +8,7 @@ that it can only shrink.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from typing import Final
@@ -47,10 +48,13 @@ NAMED_ELSEWHERE: Final = {
 }
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            yield str(path.relative_to(ROOT)), ast.parse(path.read_text("utf-8"))
+@functools.cache
+def modules() -> list[tuple[str, ast.Module]]:
+    return [
+        (str(path.relative_to(ROOT)), ast.parse(path.read_bytes()))
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+    ]
 
 
 def test_a_function_is_at_most_forty_lines_long() -> None:
@@ -99,7 +103,8 @@ def imported(module: ast.Module) -> set[str]:
     }
     texts = {str(node.value) for node in nodes if isinstance(node, ast.Constant)}
     packages = {text for text in texts if text.startswith("bootproof.")}
-    names |= {f"{package}.{text.rpartition('.')[0]}" for package in packages for text in texts}
+    modules = {text.rpartition(".")[0] for text in texts if "." in text}
+    names |= {f"{package}.{module}" for package in packages for module in modules}
     return {name.removeprefix("bootproof.") for name in names}
 
 
@@ -144,12 +149,7 @@ def _without_encoding(tree: ast.AST) -> Iterator[int]:
 
 
 def test_no_text_is_in_the_encoding_of_a_locale() -> None:
-    found = [
-        f"{path.relative_to(ROOT)}:{line}"
-        for folder in ("harness", "kernels", "loader")
-        for path in sorted((ROOT / folder).rglob("*.py"))
-        for line in _without_encoding(ast.parse(path.read_bytes()))
-    ]
+    found = [f"{name}:{line}" for name, module in modules() for line in _without_encoding(module)]
     assert found == []
 
 
