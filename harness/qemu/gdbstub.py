@@ -146,7 +146,7 @@ class GdbStub:
 
     def _receive(self) -> None:
         try:
-            data = self._sock.recv(4096)
+            data = self._sock.recv(1 << 16)
         except OSError as error:
             raise GdbError(f"gdbstub: {error.strerror}") from error
         if not data:

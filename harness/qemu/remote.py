@@ -189,6 +189,7 @@ class RemoteStub(GdbStub):
             self._deadline = time.monotonic() + ANSWER_SECONDS
             asked = [f"m{start:x},{min(chunk, end - start):x}" for start in part]
             self._say(b"".join(map(framed, asked)))
+            pieces = []
             for start in part:
                 wanted = min(chunk, end - start)
                 data = self._bytes(_expanded(self._next()), f"the memory at {start:#x}")
@@ -197,7 +198,8 @@ class RemoteStub(GdbStub):
                         f"the stub gives {len(data)} of {wanted} bytes at {start:#x}; the guest may"
                         " not map them"
                     )
-                yield data
+                pieces.append(data)
+            yield b"".join(pieces)
 
     def _chunk(self, address: int, size: int) -> int:
         for chunk in _CHUNKS:
