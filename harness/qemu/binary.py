@@ -23,6 +23,7 @@ from bootproof.harness import places
 from bootproof.harness.arch.arch import Version
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
+from bootproof.harness.host.files import open_regular
 from bootproof.harness.inputs import derived
 from bootproof.harness.text import printable
 from bootproof.kernels import scratch
@@ -112,8 +113,9 @@ def answer(path: str, asked: Sequence[str], name: str, ask: Callable[[Path], obj
     program = _identity(path)
     if program is not None:
         source = hashlib.sha256(repr((program, asked)).encode()).hexdigest()
-        # Without a cache, or the package that says where it is, this is only slower.
-        with contextlib.suppress(FetchError, ModuleNotFoundError):
+        # Without a cache, or the package that says where it is, this is only slower; and so it is
+        # when somebody else has just removed the answer.
+        with contextlib.suppress(FetchError, ModuleNotFoundError, FileNotFoundError):
             _, held = derived.kept(source, name, ask)
             return held.path.read_bytes()
     with scratch.directory() as directory:
@@ -127,15 +129,15 @@ def _identity(path: str) -> str | None:
     None of what cannot be read, or is no program of its own: a script starts another, and so does
     what goes by the names of others (snap).
     """
+    file_path = os.path.realpath(path)
+    if Path(file_path).name != Path(path).name:
+        return None
     try:
-        with Path(path).open("rb") as file:
+        with open_regular(Path(file_path)) as file:
             if file.read(len(_ELF)) != _ELF:
                 return None
             status = os.fstat(file.fileno())
     except OSError:
-        return None
-    file_path = os.path.realpath(path)
-    if Path(file_path).name != Path(path).name:
         return None
     place = file_path, status.st_dev, status.st_ino
     return repr((place, status.st_size, status.st_mtime_ns, status.st_ctime_ns))

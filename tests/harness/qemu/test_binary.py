@@ -118,13 +118,15 @@ def test_not_qemu(text: str, said: str, tmp_path: Path) -> None:
     assert str(refused.value) == f"{path}: does not look like QEMU; `--version` said: {said}"
 
 
-@pytest.mark.parametrize("kind", ["missing", "directory", "not executable", "no program"])
+@pytest.mark.parametrize("kind", ["missing", "directory", "not executable", "no program", "fifo"])
 def test_cannot_be_run(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "qemu"
     if kind == "directory":
         path.mkdir()
     elif kind == "not executable":
         path.write_text("#!/bin/sh\n")
+    elif kind == "fifo":
+        os.mkfifo(path, 0o755)
     elif kind == "no program":
         path.write_bytes(b"\x7fELF garbage")
         path.chmod(0o755)
