@@ -6,6 +6,7 @@ kernel's modules lie is bootproof.kernels.modules'; what one says of itself boot
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import re
@@ -67,6 +68,8 @@ def resolved(text: str, source: Source, kernel: KernelFile, arch: str, format_: 
             _check(module, kernel.name, arch, wanted)
     except (FetchError, UserError) as error:
         raise UserError(f"{error} (--modules)") from error
+    except OSError as error:  # such as too long a name
+        raise UserError(f"{error.strerror} (--modules)") from error
     return "\n".join(f"{m.path} {m.parameters}".strip() for m in found) or None
 
 
@@ -77,8 +80,9 @@ def read(text: str) -> list[Loaded]:
 
 def _split(line: str) -> tuple[str, str]:
     """What is to be loaded, and its parameters, behind a blank."""
-    if Path(line).exists():
-        return line, ""
+    with contextlib.suppress(OSError):  # with many parameters it is no name of a file
+        if Path(line).exists():
+            return line, ""
     name = line.partition("=")[0].rfind("/") + 1
     what, _, parameters = line[name:].strip().partition(" ")
     return line[:name] + what, parameters.strip()
