@@ -7,6 +7,7 @@ that says it, links included; a URL has the hash of what it leads to. Opens and 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -60,7 +61,7 @@ def _file(text: str, directory: Path) -> Mapping[str, NamedKernel]:
     with _one_line():
         if name := sources.name_of_url(text):
             return {name: NamedKernel(text, role_of(name))}
-    return _at_path(text, directory.resolve()) if "/" in text else {}
+    return _at_path(text, Path(os.path.realpath(directory))) if "/" in text else {}
 
 
 def _of_catalogue(text: str, arch: str, catalog: Catalog) -> list[str]:
@@ -82,10 +83,11 @@ def _of_catalogue(text: str, arch: str, catalog: Catalog) -> list[str]:
 
 
 def _at_path(text: str, directory: Path) -> dict[str, NamedKernel]:
-    path = kernel = (directory / text).resolve()
-    if path.is_relative_to(directory) and path.is_dir():
-        with _one_line():
-            kernel = sources.built(path).resolve()
+    # Who reads a loop of links says so.
+    path = kernel = Path(os.path.realpath(directory / text))
+    with _one_line():
+        if path.is_relative_to(directory) and path.is_dir():
+            kernel = Path(os.path.realpath(sources.built(path)))
     if not path.is_relative_to(directory) or not kernel.is_relative_to(directory):
         raise SchemaError((), f"kernel: {text!r} is not below the directory of this file")
     name = str(path.relative_to(directory))
@@ -98,3 +100,5 @@ def _one_line() -> Iterator[None]:
         yield
     except FetchError as error:
         raise SchemaError((), f"kernel: {error}") from error
+    except OSError as error:  # such as too long a name
+        raise SchemaError((), f"kernel: {error.strerror}") from error

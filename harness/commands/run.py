@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Final
 
@@ -48,7 +49,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from bootproof.harness.judgement import came_to
 
     sought = bisect_options.sought(arguments)
-    name = arguments.directory.resolve().name.encode("utf-8", "surrogateescape")
+    place = Path(os.path.realpath(arguments.directory))  # which says nothing of a loop of links
+    name = place.name.encode("utf-8", "surrogateescape")
     request = request_of(
         case_options.words(arguments, "run"),
         directory=arguments.directory,

@@ -7,6 +7,7 @@ or selected nothing must not take an old one's for its own. The run directories 
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -73,4 +74,5 @@ def _is(asked: Path | None, results: Path) -> bool:
     """Whether a results.json, or its directory, is a certain one."""
     if asked is None:
         return False
-    return (asked / RESULTS if asked.is_dir() else asked).resolve() == results.resolve()
+    named = asked / RESULTS if asked.is_dir() else asked
+    return os.path.realpath(named) == os.path.realpath(results)

@@ -169,6 +169,13 @@ def test_names_that_are_none(kernel: str, said: str, tmp_path: Path) -> None:
         read(tmp_path, CLAIM + f"kernel = {kernel}\n")
 
 
+def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert read(tmp_path, CLAIM + 'kernel = "./loop"')[0].case.kernel == "loop"
+    long = CLAIM + f'kernel = "./{"x" * 300}"\n'
+    assert problem(tmp_path, long) == "my.toml:10: claim 'one': kernel: File name too long"
+
+
 def test_a_kernel_of_the_catalogue_is_never_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

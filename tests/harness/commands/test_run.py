@@ -767,6 +767,15 @@ def test_image_is_never_its_own_run_directory(image: Path, above: int, tmp_path:
 # --- strangers ---------------------------------------------------------------------------------
 
 
+def test_a_loop_of_links_is_no_boot_image(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert cli.main(["run", str(tmp_path / "loop"), "--out", str(tmp_path / "out")]) == USAGE
+    said = capsys.readouterr().err
+    assert said == f"bootproof: {tmp_path}/loop/boot.json: no boot image: is a symbolic link\n"
+
+
 @pytest.mark.parametrize("name", ["boot.json", "ram.img"])
 @pytest.mark.parametrize("kind", ["link", "fifo", "nothing"])
 def test_no_file_of_the_host_is_read(
