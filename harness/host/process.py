@@ -275,6 +275,7 @@ class _Running:
 
     def begin(self) -> None:
         with self._lock:
+            assert self._ends > 0, "nothing was ended"
             self._ends -= 1
 
 

@@ -97,16 +97,29 @@ class InFlight:
         try:
             self._run(session, pool, waiting)
         except BaseException as end:
-            ended = {future: item for future, item in waiting.items() if future.done()}
-            RUNNING.end()
+            self._end(session, pool, waiting, end)
+            raise
+
+    def _end(
+        self,
+        session: pytest.Session,
+        pool: ThreadPoolExecutor,
+        waiting: Waiting,
+        end: BaseException,
+    ) -> None:
+        """Ends what is under way. Pytest still hears of what had ended before an interruption by a
+        user, which is no session.Interrupted.
+        """
+        ended = {future: item for future, item in waiting.items() if future.done()}
+        RUNNING.end()
+        try:
             if _elsewhere(session):
                 session.config.stash[CLUSTER].cancel()
             pool.shutdown(wait=False, cancel_futures=True)
             self._judging.end(_JUDGING_SECONDS)
-            if type(end) is KeyboardInterrupt:  # one of a user's, not session.Interrupted
+            if type(end) is KeyboardInterrupt:
                 with contextlib.suppress(session.Failed):  # -x
                     self._hear(session, ended, seconds=0)
-            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
             RUNNING.begin()
@@ -128,6 +141,7 @@ class InFlight:
                 self._hear(session, waiting, seconds=0)
             while waiting:
                 self._hear(session, waiting)
+            pool.shutdown()
         for item in crowds:
             _report(session, item)
 
