@@ -7,7 +7,6 @@ file.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Sequence
@@ -49,7 +48,7 @@ def record(
     known = [*required, *optional]
     for key in items:
         if key not in known:
-            near = difflib.get_close_matches(key[:_SHOWN], known, 1)
+            near = _nearest(key, known)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
             raise ValueError(f"{below(path, key)}: unknown key; {hint}")
     for key in required:
@@ -99,11 +98,17 @@ def text(value: object, path: str, most: int) -> str:
     return value
 
 
+def _nearest(word: str, known: Sequence[str]) -> list[str]:
+    import difflib  # for what is wrong
+
+    return difflib.get_close_matches(word[:_SHOWN], known, 1)
+
+
 def one_of(value: object, path: str, known: Sequence[str]) -> str:
     """One of the strings `known`."""
     if isinstance(value, str) and value in known:
         return value
-    near = difflib.get_close_matches(value[:_SHOWN], known, 1) if isinstance(value, str) else []
+    near = _nearest(value, known) if isinstance(value, str) else []
     hint = f"; did you mean {near[0]}?" if near else ""
     raise ValueError(f"{path}: {shown(value)} is not one of {', '.join(known)}{hint}")
 
