@@ -10,6 +10,7 @@ from bootproof.harness.host import early  # isort: split
 
 import argparse
 import contextlib
+import errno
 import gc
 import keyword
 import sys
@@ -33,6 +34,7 @@ _NAMES: Final = (
     *("profile", "pack", "unpack", "initramfs", "inspect", "report", "history", "fetch", "cache"),
     *("fuzz", "setup", "doctor", "test", "completion"),
 )
+_LONG: Final = 80  # characters of what is too long to be shown
 _LOOKED_FOR_GARBAGE: Final = 10_000  # things made, not 700: that takes 4 % of what a boot waits for
 
 
@@ -136,6 +138,8 @@ def _lines_of(error: Exception) -> Sequence[str]:
         return error.lines
     if isinstance(error, MemoryError):
         return ("this process has no memory left",)
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return (f"{str(error.filename)[:_LONG]}…: {error.strerror}",)
     if isinstance(error, FileNotFoundError) and not _somewhere():
         return ("the current directory was removed; go to one that is there",)
     return (str(error),) if isinstance(error, UserError | LoaderError) else ()

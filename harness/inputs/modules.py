@@ -68,8 +68,6 @@ def resolved(text: str, source: Source, kernel: KernelFile, arch: str, format_: 
             _check(module, kernel.name, arch, wanted)
     except (FetchError, UserError) as error:
         raise UserError(f"{error} (--modules)") from error
-    except OSError as error:  # such as too long a name
-        raise UserError(f"{error.strerror} (--modules)") from error
     return "\n".join(f"{m.path} {m.parameters}".strip() for m in found) or None
 
 

@@ -574,6 +574,14 @@ def test_a_device_tree_where_there_is_none(bootproof: Run, kernel: Path, tmp_pat
     assert text == "bootproof: --dtb: kernels of x86_64 are given no device tree"
 
 
+@pytest.mark.parametrize("words", [["replay"], ["profile"], ["image", "x", "--out"]])
+def test_too_long_a_name(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Wherever it is looked for first."""
+    assert cli.main([*words, "n" * 5000]) == 2
+    said = capsys.readouterr().err
+    assert said == f"bootproof: {'n' * 80}…: File name too long\n"
+
+
 def test_a_current_directory_that_was_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
