@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import select
 import socket
+import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Self
 
@@ -137,12 +138,13 @@ class GdbStub:
 
     def _packet_comes(self) -> bool:
         """Whether there is a whole packet; without one, waits for more, but not for long."""
-        if self._has_packet():
-            return True
-        readable, _, _ = select.select([self._sock], [], [], _ANSWER_SECONDS)
-        if readable:
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        while not self._has_packet():  # QEMU says first, and apart, that it has heard
+            left = max(0.0, deadline - time.monotonic())
+            if not select.select([self._sock], [], [], left)[0]:
+                return False
             self._receive()
-        return self._has_packet()
+        return True
 
     def _receive(self) -> None:
         try:
