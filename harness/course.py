@@ -126,8 +126,6 @@ class Course:
 
     def _steps(self, watch: Watch) -> Ending:
         start, session = self._start, self._session
-        # QEMU has read them; were we killed now, nothing of them would stay.
-        shutil.rmtree(session.directory / DEVICES_DIRECTORY, ignore_errors=True)
         if not start.probe:
             session.monitor.execute("cont")
         else:
@@ -140,6 +138,9 @@ class Course:
                 return watch.stop(End.WRONG_HANDOVER)
             if start.stop_at_entry:
                 return watch.stop(End.ENTERED)
+        # QEMU has read them, and the guest does not wait; were we killed from now on, nothing of
+        # them would stay.
+        shutil.rmtree(session.directory / DEVICES_DIRECTORY, ignore_errors=True)
         proof = isinstance(start.expected, Expected)
         return watch.until_the_end(
             proof=proof,
