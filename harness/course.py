@@ -96,15 +96,20 @@ class Course:
         with ThreadPoolExecutor(1) as beside, self._session as session:
             # While the guest runs: who hashes lets others have the interpreter.
             digest = beside.submit(imagedigest.digest, start.image, guest.written)
-            seen, self._ending = session.observe(self._steps, start.observer)
-            text = self._check_text(seen.transcript)
-            self._seen = replace(seen, probe=self._probe, text=text)
+            self._seen, self._ending = session.observe(
+                self._steps, start.observer, self._with_own_findings
+            )
         self._digest = digest.result()
 
     def outcome(self, host_seconds: Callable[[], float], qemu_seconds: float) -> Outcome:
         """Judges and records it, when QEMU is dead and the directory ours again: a shell is going
         to run the script.
         """
+        with ThreadPoolExecutor(1) as beside:
+            beside.submit(self._guest.ram.close)  # nobody needs it any more, and it takes a while
+            return self._outcome(host_seconds, qemu_seconds)
+
+    def _outcome(self, host_seconds: Callable[[], float], qemu_seconds: float) -> Outcome:
         start, guest, directory = self._start, self._guest, self._directory
         reproduce.write_script(start.machine, guest.placed, guest.written, directory)
         log = recording.read_log(directory / RUN_LOG, self._seen.transcript)
@@ -148,6 +153,9 @@ class Course:
             kill_at=start.kill_at,
             left=start.talker.left if start.talker else None,
         )
+
+    def _with_own_findings(self, seen: Observation) -> Observation:
+        return replace(seen, probe=self._probe, text=self._check_text(seen.transcript))
 
     def _check_text(self, transcript: bytes) -> TextCheck | None:
         """Looks for the kernel's code in RAM where the guest says it is, if it says so."""

@@ -60,23 +60,21 @@ def run_with(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
 def _run_once(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
     began = TURNS.clock()
     placed = place_image(start.image, memory, start.machine, start.placement)
-    with _device_files(placed, memory, directory):
-        qemu_began = TURNS.clock()
-        with (
-            guest_ram(memory, start.machine.banks, placed.mapped) as ram,
-            Spawned(
+    with guest_ram(memory, start.machine.banks, placed.mapped) as ram:
+        with _device_files(placed, memory, directory):
+            qemu_began = TURNS.clock()
+            with Spawned(
                 *(start.machine, placed.launch, ram, directory),
                 budget=start.budget,
                 with_gdb=start.probe,
                 talker=start.talker,
-            ) as qemu,
-        ):
-            from bootproof.harness.course import Course  # QEMU takes as long to start as this
+            ) as qemu:
+                from bootproof.harness.course import Course  # QEMU takes as long to start as this
 
-            course = Course(start, qemu, placed, memory)
-            course.follow()
-        qemu_seconds = TURNS.clock() - qemu_began
-    return course.outcome(lambda: TURNS.clock() - began, qemu_seconds)
+                course = Course(start, qemu, placed, memory)
+                course.follow()
+            qemu_seconds = TURNS.clock() - qemu_began
+        return course.outcome(lambda: TURNS.clock() - began, qemu_seconds)
 
 
 @contextlib.contextmanager

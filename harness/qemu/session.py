@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from bootproof.harness.errors import UserError
@@ -91,11 +92,15 @@ class Session:
         return stopped and registers.pc == entry, registers
 
     def observe(
-        self, steps: Callable[[Watch], Ending], observer: Observer | None = None
+        self,
+        steps: Callable[[Watch], Ending],
+        observer: Observer | None = None,
+        complete: Callable[[Observation], Observation] = lambda seen: seen,
     ) -> tuple[Observation, Ending]:
         """Connects, does `steps`, and ends QEMU: what was seen until then, and at the last place.
 
-        `steps` may fail as QEMU goes away: then that is the end.
+        `steps` may fail as QEMU goes away: then that is the end. `complete` adds to what was seen
+        what the guest's RAM tells: that stays as it is while QEMU ends, which takes as long.
         """
         watch = Watch(
             *(self.process, self.monitor, self.console, self.budget),
@@ -108,21 +113,21 @@ class Session:
             # QEMU closes its channels when it ends; its exit says more than the broken connection.
             ending = watch.unanswered(self.watchdog.end)
         self.process.end_turn()
-        self.end()
-        return self._observation(ending), ending
+        ends = self.tell_to_end()
+        seen = complete(self._seen_of_guest(ending))
+        if ends:
+            self.process.wait(_QUIT_SECONDS)
+        return self._with_end_of_qemu(seen), ending
 
-    def _observation(self, ending: Ending) -> Observation:
+    def _seen_of_guest(self, ending: Ending) -> Observation:
         transcript = bytes(self.console.transcript)
         # A kernel that has another console proves its boot, and says nothing else of it.
         told = evidence.parse(transcript).proof is not None and kernellog.on_console(transcript)
         dump = self.machine.arch.dump
         reset = ending.end is End.GUEST_RESET
-        ended = ending.end is End.QEMU_EXITED
         return Observation(
             transcript=transcript,
-            end=End.GUEST_SHUTDOWN if ended and self._guest_ended_qemu() else ending.end,
-            exit_code=self.process.exit_code if ended else None,
-            stderr=self.process.stderr(),
+            end=ending.end,
             instructions=ending.usage.instructions,
             cpu_seconds=ending.usage.cpu_seconds,
             registers=ending.registers,
@@ -130,6 +135,15 @@ class Session:
             panic_in_log=self._panic_in_log(transcript) if told else None,
             place=ending.place,
             reset=dump.reset_cause(ending.registers, ending.before, ending.at) if reset else "",
+        )
+
+    def _with_end_of_qemu(self, seen: Observation) -> Observation:
+        ended = seen.end is End.QEMU_EXITED
+        return replace(
+            seen,
+            end=End.GUEST_SHUTDOWN if ended and self._guest_ended_qemu() else seen.end,
+            exit_code=self.process.exit_code if ended else None,
+            stderr=self.process.stderr(),
             console_lost=not self.has_room and self._disk_was_full(),
         )
 
@@ -154,18 +168,23 @@ class Session:
     # --- its end ---------------------------------------------------------------------------------
 
     def end(self) -> None:
-        """Tells a QEMU that still runs to end, and waits for it, so that it completes its log.
+        """Tells a QEMU that still runs to end, and waits for it, so that it completes its log."""
+        if self.tell_to_end():
+            self.process.wait(_QUIT_SECONDS)
+
+    def tell_to_end(self) -> bool:
+        """Whether QEMU ends now, and is to be waited for.
 
         One that cannot be told is left as it is: leaving the session ends it for certain. A QEMU
         that closes its monitor before it answers has completed its log by then.
         """
         if self.process.ended():
-            return
+            return False
         try:
             self.monitor.execute("quit", seconds=_QUIT_SECONDS)
         except MonitorError:
-            return
-        self.process.wait(_QUIT_SECONDS)
+            return False
+        return True
 
     def timed_transcript(self) -> str:
         """What the guest said, with host seconds before each line."""

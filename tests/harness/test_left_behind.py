@@ -300,18 +300,18 @@ def test_console_without_room_is_not_held_against_the_guest(
     directory = place / "run"
     directory.mkdir()
     monkeypatch.setattr(files, "_reserve", lambda *_: None)
-    run_to, end = GdbStub.run_to, Session.end
+    run_to, end = GdbStub.run_to, Session.tell_to_end
 
     def full(self: GdbStub, *arguments: Any) -> bool:
         fill(place)
         return run_to(self, *arguments)
 
-    def free(self: Session) -> None:
+    def free(self: Session) -> bool:
         (place / "filler").unlink()
-        end(self)
+        return end(self)
 
     monkeypatch.setattr(GdbStub, "run_to", full)
-    monkeypatch.setattr(Session, "end", free)
+    monkeypatch.setattr(Session, "tell_to_end", free)
     outcome = boot(program("x86_64").say(said).reset(), directory)
     assert outcome.observation.transcript != said
     assert outcome.judgement.verdict is Verdict.INCONCLUSIVE

@@ -142,13 +142,13 @@ def test_console_without_room_is_not_held_against_the_guest(
     """A file system that sets nothing aside, full from the entry until the guest has ended."""
     place = disk(40 << 10)
     monkeypatch.setattr(files, "_reserve", lambda *_: None)
-    end = Session.end
+    end = Session.tell_to_end
 
-    def free(self: Session) -> None:
+    def free(self: Session) -> bool:
         (place / "filler").unlink()
-        end(self)
+        return end(self)
 
-    monkeypatch.setattr(Session, "end", free)
+    monkeypatch.setattr(Session, "tell_to_end", free)
     said = b"0123456789abcde\n" * 5000
     code = program("x86_64").say(said).halt()
     found = boot(code, place / "run", lambda: fill(place))
