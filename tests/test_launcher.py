@@ -147,7 +147,7 @@ def places() -> Iterator[Path]:
         folders = [ROOT / folder for folder in ("src", "harness", "kernels", "loader")]
         subprocess.run(["cp", "-a", "--", *folders, common], check=True)
         command_line = common / "harness" / "cli.py"
-        text, own_end, _ = command_line.read_text().partition("    sys.exit(main())\n")
+        text, own_end, _ = command_line.read_text().partition("    program()\n")
         assert own_end
         command_line.write_text(text + textwrap.indent(COMMAND_LINE, "    "))
         py_compile.compile(str(command_line), doraise=True)

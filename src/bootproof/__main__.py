@@ -1,7 +1,5 @@
 """`python -m bootproof`."""
 
-import sys
+from bootproof.harness.cli import program
 
-from bootproof.harness.cli import main
-
-sys.exit(main())
+program()
