@@ -96,8 +96,8 @@ _MESSAGES: Final = (
 # One of them is in each of those: to look for words first costs next to nothing.
 _WORDS: Final = (
     *(b"anic - not", b" [#", b"BUG", b"LOCKUP", b"lockup", b"INFO: ", b"UBSAN: ", b"KASAN: "),
-    *(b"Unable to handle", b"WARNING: ", b"nitramfs", b"disabling i", b"Failed to execute"),
-    *(b"Starting init: ", b"Killed process"),
+    *(b"Unable to handle", b"WARNING: ", b"Initramfs unpacking", b"is not initramfs"),
+    *(b"disabling i", b"Failed to execute", b"Starting init: ", b"Killed process"),
 )
 
 

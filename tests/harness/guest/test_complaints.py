@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from bootproof.harness.guest import complaints
 from bootproof.harness.guest.complaints import MOST, Complaint, Kind, find, merged
 
 WARN = b"""\
@@ -51,6 +52,11 @@ def lockup(second: int) -> bytes:
             FAILED,
             Kind.INITRAMFS,
             "Initramfs unpacking failed: junk within compressed archive",
+        ),
+        (
+            b"[ 1.0] rootfs image is not initramfs (no cpio magic); looks like an initrd\n",
+            Kind.INITRAMFS,
+            "rootfs image is not initramfs (no cpio magic); looks like an initrd",
         ),
         (CANNOT_RUN, Kind.INIT, "Failed to execute /init (error -8)"),
         (PANIC, Kind.PANIC, "Kernel panic - not syncing: sysrq triggered crash"),
@@ -102,6 +108,12 @@ def test_a_complaint_is_told_with_its_kind(text: bytes, kind: Kind, wanted: str)
 )
 def test_what_only_looks_like_a_complaint_is_none(text: bytes) -> None:
     assert find(text) == ()
+
+
+def test_what_every_kernel_says_costs_no_pattern(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes longer to make than all that there is to be found with it."""
+    monkeypatch.setattr(complaints, "_pattern", None)
+    assert find(b"[ 1.0] Trying to unpack rootfs image as initramfs...\n") == ()
 
 
 def test_repetitions_are_counted_and_the_last_lockup_is_told() -> None:
