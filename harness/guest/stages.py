@@ -23,7 +23,7 @@ _MARKS: Final = (
     ("proof", rb"bootproof: proof "),
 )
 _WINDOW: Final = 1 << 16  # bytes of a transcript that a follower looks back
-_TIME: Final = re.compile(rb"^\[ *(\d{1,12}\.\d{1,12})\]")
+_TIME: Final = re.compile(rb"\[ *(\d{1,12}\.\d{1,12})\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +77,11 @@ def marks(transcript: bytes) -> list[Mark]:
     if transcript:
         reached.append(Mark(_FIRST_OUTPUT, 0, None))
     for name, pattern in _MARKS:
-        match = re.search(rb"^.*?" + pattern, transcript, re.MULTILINE)
+        match = re.search(pattern, transcript)
         if match:
-            stamp = _TIME.match(match.group())
-            reached.append(Mark(name, match.start(), float(stamp.group(1)) if stamp else None))
+            line = transcript.rfind(b"\n", 0, match.start()) + 1
+            stamp = _TIME.match(transcript, line)
+            reached.append(Mark(name, line, float(stamp.group(1)) if stamp else None))
     return sorted(reached, key=lambda mark: mark.offset)
 
 
