@@ -27,8 +27,9 @@ from bootproof.harness.qemu.probe import Guest
 from bootproof.harness.qemu.session import Session
 from bootproof.harness.qemu.spawn import Spawned
 from bootproof.harness.qemu.watch import Ending, Watch
-from bootproof.harness.record import artifacts, recording, reproduce
+from bootproof.harness.record import artifacts, recording, replaylog, reproduce
 from bootproof.harness.record.recording import Logged, Record
+from bootproof.harness.record.replaylog import ReplayLogError
 from bootproof.harness.start import AnyStart
 from bootproof.loader import conformance, imagedigest
 from bootproof.loader.address import format_size
@@ -112,7 +113,9 @@ class Course:
     def _outcome(self, host_seconds: Callable[[], float], qemu_seconds: float) -> Outcome:
         start, guest, directory = self._start, self._guest, self._directory
         reproduce.write_script(start.machine, guest.placed, guest.written, directory)
-        log = recording.read_log(directory / RUN_LOG, self._seen.transcript)
+        log = self._log
+        if isinstance(log, ReplayLogError):  # it is too long, or was not complete yet
+            log = recording.read_log(directory / RUN_LOG, self._seen.transcript)
         seen = artifacts.keep(self._session, self._seen, log)
         judgement, seen = _judged(start, seen, self._ending)
         costs = Costs(host_seconds(), qemu_seconds, seen.cpu_seconds, seen.instructions)
@@ -155,7 +158,11 @@ class Course:
         )
 
     def _with_own_findings(self, seen: Observation) -> Observation:
-        return replace(seen, probe=self._probe, text=self._check_text(seen.transcript))
+        """While QEMU ends, which completes its log and then gives its memory back."""
+        text = self._check_text(seen.transcript)
+        path = self._directory / RUN_LOG
+        self._log = recording.read_log(path, seen.transcript, replaylog.COPIED)
+        return replace(seen, probe=self._probe, text=text)
 
     def _check_text(self, transcript: bytes) -> TextCheck | None:
         """Looks for the kernel's code in RAM where the guest says it is, if it says so."""

@@ -56,16 +56,16 @@ class Record:
     entry: int | None = None
 
 
-def read_log(path: Path, transcript: bytes) -> Logged:
+def read_log(path: Path, transcript: bytes, limit: int = replaylog.READ_LIMIT) -> Logged:
     """What QEMU's log of a run says, of the stages that the transcript shows too; or why it cannot
-    be read.
+    be read, as where it is longer than `limit` bytes.
 
     All that is asked of a log when a run ends is asked of this: reading it again takes as long.
     """
     offsets = [mark.offset for mark in marks(transcript)]
     for asked in (offsets, []):  # without them, where the log does not reach as far
         try:
-            return replaylog.read(path, asked, replaylog.READ_LIMIT)
+            return replaylog.read(path, asked, limit)
         except ReplayLogError as error:
             unread = error
     return unread

@@ -18,7 +18,7 @@ import stat
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from bootproof.dataclass import dataclass
 
@@ -28,7 +28,11 @@ _EXECUTED_SIZE: Final = 5
 _UNFINISHED: Final = 0  # the version is written last
 # Reading is about 60 MB/s. A boot's log has a few hundred KiB; console floods have more.
 READ_LIMIT: Final = 32 << 20
+# As much is copied. Who still writes a file could shorten it, which nobody survives who has mapped
+# it: of a QEMU that has not ended no more may be read.
+COPIED: Final = 1 << 20
 _NEVER: Final = 1 << 64  # no console offset
+_Data: TypeAlias = bytes | mmap.mmap
 
 # What only has to be passed over: clocks (8 bytes each); bottom halves, interrupts, exceptions,
 # shutdown requests, checkpoints.
@@ -73,7 +77,7 @@ def read(path: Path, offsets: Sequence[int] = (), limit: int | None = None) -> R
 
     Raises ReplayLogError for anything but a complete log of a known version.
     """
-    with _mapped(path, limit) as data:
+    with _contents(path, limit) as data:
         version = int.from_bytes(data[:4], "big")
         if version == _UNFINISHED:
             raise ReplayLogError("is not complete: QEMU did not come to finish it")
@@ -84,7 +88,7 @@ def read(path: Path, offsets: Sequence[int] = (), limit: int | None = None) -> R
 
 
 @contextlib.contextmanager
-def _mapped(path: Path, limit: int | None) -> Iterator[mmap.mmap]:
+def _contents(path: Path, limit: int | None) -> Iterator[_Data]:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
@@ -97,13 +101,16 @@ def _mapped(path: Path, limit: int | None) -> Iterator[mmap.mmap]:
             raise ReplayLogError(f"has only {status.st_size} bytes")
         if limit is not None and status.st_size > limit:
             raise ReplayLogError(f"has {status.st_size:,} bytes, more than {limit:,}")
-        with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as data:
-            yield data
+        if status.st_size <= COPIED:
+            yield os.pread(fd, COPIED, 0)
+        else:
+            with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as data:
+                yield data
     finally:
         os.close(fd)
 
 
-def _read_events(data: mmap.mmap, offsets: Sequence[int]) -> ReplayLog:
+def _read_events(data: _Data, offsets: Sequence[int]) -> ReplayLog:
     tally = _Tally(offsets)
     quit_at: int | None = None
     early: int | None = None
@@ -145,7 +152,7 @@ class _Tally:
                 self._next = next(self._offsets, _NEVER)
 
 
-def _events(data: mmap.mmap) -> Iterator[re.Match[bytes]]:
+def _events(data: _Data) -> Iterator[re.Match[bytes]]:
     """Every event before the end, behind which nothing may follow."""
     position = _HEADER
     while event := _EVENT.match(data, position):
@@ -175,7 +182,7 @@ def put_in_order(path: Path, log: ReplayLog) -> None:
         file.write(executed + quit_)
 
 
-def _broken(data: mmap.mmap, position: int) -> str:
+def _broken(data: _Data, position: int) -> str:
     left = data[position : position + 16]
     if position >= len(data) or _EVENT.match(left + bytes(16)):
         return f"is cut off at offset {position:#x}"
