@@ -1,8 +1,8 @@
 """Becomes the program it is told to, with limits that hold before that program's first instruction.
 
-    python -I confined.py PARENT BYTES DIRECTORY PROGRAM ARGUMENTS…
+    confined.main([PARENT, BYTES, DIRECTORY, PROGRAM, ARGUMENTS…])
 
-Run as a script in a process of its own, by bootproof.harness.host.process only. The process dies
+Run in a process of its own, by bootproof.harness.host.process only. The process dies
 with the thread that started it (PARENT is the process it belongs to), writes no file longer than
 BYTES and leaves no core dump. Where the kernel has Landlock, it reads nothing but what programs
 need to run, writes nothing outside DIRECTORY, opens no TCP connection and reaches no other process.
@@ -133,7 +133,3 @@ def die_with(parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os.kill(os.getpid(), _signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -38,6 +38,10 @@ _LAST_WORDS: Final = 16 << 10
 _USER_TIME: Final = 11  # of what stands behind the name; the system's follows
 _NOT_EXECUTED: Final = (126, 127)  # a shell's exit codes (POSIX.1-2017, 2.8.2), and the loader's
 _STAT_LINE: Final = 4096  # bytes: more than proc(5) has in one
+# Imported, because a script is compiled each time that it is run.
+_CONFINED: Final = (
+    "import sys; sys.path.append(sys.argv.pop(1)); import confined; confined.main(sys.argv[1:])"
+)
 _BEFORE: Final = ("setpriv: ", f"{confined.NAME}: ")  # how these begin what they say
 
 
@@ -308,7 +312,8 @@ def most_written() -> int:
 
 def limits(directory: Path) -> list[str]:
     """The command that ties what follows to this thread, and bounds what it reads and writes."""
-    python = [sys.executable, "-I", "-S", confined.__file__]
+    folder = str(Path(confined.__file__).parent)
+    python = [sys.executable, "-I", "-S", "-B", "-c", _CONFINED, folder]
     return [*python, str(os.getpid()), str(MOST_WRITTEN), str(directory.absolute())]
 
 
