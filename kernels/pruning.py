@@ -12,7 +12,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -51,8 +51,8 @@ def entries(room: Path) -> list[Entry]:
         for child in children:
             if not child.name.startswith(scratch.PREFIX):
                 with contextlib.suppress(OSError):  # gone by now
-                    path = Path(child.path)
-                    found.append(Entry(path, _size(path), path.lstat().st_mtime))
+                    used = child.stat(follow_symlinks=False).st_mtime
+                    found.append(Entry(Path(child.path), _size(child), used))
     return sorted(found, key=lambda entry: (entry.used, entry.path.name))
 
 
@@ -93,12 +93,9 @@ def _files(path: Path) -> Sequence[Path]:
     return [child for child in path.iterdir() if child.is_file()]
 
 
-def _size(path: Path) -> int:
-    return sum(each.lstat().st_blocks * 512 for each in _all(path))
-
-
-def _all(path: Path) -> Iterator[Path]:
-    yield path
-    if path.is_dir() and not path.is_symlink():
-        for child in path.iterdir():
-            yield from _all(child)
+def _size(entry: os.DirEntry[str]) -> int:
+    size = entry.stat(follow_symlinks=False).st_blocks * 512
+    if entry.is_dir(follow_symlinks=False):
+        with os.scandir(entry) as children:
+            size += sum(map(_size, children))
+    return size
