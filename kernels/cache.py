@@ -40,12 +40,20 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def default_cache_dir() -> Path:
-    """$BOOTPROOF_CACHE, else the platform's cache directory for "bootproof"."""
+    """$BOOTPROOF_CACHE, else "bootproof" in the user's (XDG Base Directory Specification 0.8).
+
+    Raises `CacheUnusable` for a user without a home.
+    """
     if chosen := os.environ.get(ENVIRONMENT):
         return Path(chosen).absolute()
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("bootproof"))
+    users = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if users.is_absolute():  # the specification has others ignored
+        return users / "bootproof"
+    try:
+        return Path.home() / ".cache" / "bootproof"
+    except RuntimeError:
+        advice = f"set {ENVIRONMENT} to a directory that you can write to"
+        raise CacheUnusable(f"there is no home directory for the cache; {advice}") from None
 
 
 @dataclass(frozen=True, slots=True)
