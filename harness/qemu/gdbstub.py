@@ -140,8 +140,7 @@ class GdbStub:
         """Whether there is a whole packet; without one, waits for more, but not for long."""
         deadline = time.monotonic() + _ANSWER_SECONDS
         while not self._has_packet():  # QEMU says first, and apart, that it has heard
-            left = max(0.0, deadline - time.monotonic())
-            if not select.select([self._sock], [], [], left)[0]:
+            if not readable(self._sock, max(0.0, deadline - time.monotonic())):
                 return False
             self._receive()
         return True
@@ -166,6 +165,16 @@ class GdbStub:
         self._received = rest[2:]
         self._say(b"+")
         return packet.rpartition(b"$")[2]
+
+
+def readable(sock: socket.socket, seconds: float) -> bool:
+    """Whether there is something to read from it, which may take so many seconds.
+
+    Many guests have many descriptors, and select(2) knows 1024 of them.
+    """
+    waiting = select.poll()
+    waiting.register(sock, select.POLLIN)
+    return bool(waiting.poll(seconds * 1000))
 
 
 def framed(packet: str) -> bytes:

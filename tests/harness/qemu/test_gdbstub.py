@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import resource
 import select
 import socket
 import time
@@ -10,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from bootproof.harness.qemu import gdbstub
-from bootproof.harness.qemu.gdbstub import GdbStub, framed
+from bootproof.harness.qemu.gdbstub import GdbStub, framed, readable
 
 
 def test_an_answer_is_taken_as_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,5 +34,22 @@ def test_an_answer_is_taken_as_it_comes(monkeypatch: pytest.MonkeyPatch) -> None
         stub = GdbStub(ours, lambda _seconds: pytest.fail("something else was looked at"))
         stub.detach()
         answered.result()
-        monkeypatch.setattr(select, "select", None)
+        monkeypatch.setattr(select, "poll", None)
         stub.detach()
+
+
+def test_many_guests_have_many_descriptors() -> None:
+    wanted = 3000
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < wanted:
+        pytest.skip(f"no more than {hard} descriptors are to be had here")
+    ours, theirs = socket.socketpair()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    try:
+        high = fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, 2000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with ours, theirs, socket.socket(fileno=high) as many:
+        assert not readable(many, 0)
+        os.write(theirs.fileno(), b"x")
+        assert readable(many, 60)
