@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -201,6 +202,11 @@ def _matrix(arguments: argparse.Namespace) -> int:
 
 def _refuse_unused(arguments: argparse.Namespace) -> None:
     """Raises UserError for what would say nothing."""
+    if sys.flags.optimize:
+        raise UserError(
+            "Python leaves out the assertions that tests are made of (PYTHONOPTIMIZE, -O);"
+            " run it without"
+        )
     if hasattr(arguments, "threshold") and arguments.baseline is None:
         raise UserError("--threshold: is of a comparison: give --baseline")
 

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -572,6 +573,17 @@ def test_a_device_tree_where_there_is_none(bootproof: Run, kernel: Path, tmp_pat
         bootproof("boot", kernel, "--dtb", tmp_path / "a.dtb", "--out", tmp_path / "run")
     )
     assert text == "bootproof: --dtb: kernels of x86_64 are given no device tree"
+
+
+def test_a_python_without_assertions_tests_nothing(tmp_path: Path) -> None:
+    words = ["-O", "-m", "bootproof.harness.cli", "matrix", "--out", str(tmp_path / "out")]
+    ended = subprocess.run([sys.executable, *words], check=False, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == (
+        "bootproof: Python leaves out the assertions that tests are made of (PYTHONOPTIMIZE, -O);"
+        " run it without\n"
+    )
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("words", [["replay"], ["profile"], ["image", "x", "--out"]])
