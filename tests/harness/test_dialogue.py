@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -151,46 +151,58 @@ def test_nothing_stays_of_a_dialogue_that_breaks_off(talk: Talk) -> None:
 SUITE = """
 import os, signal
 import psutil
-
-def test_it(start_guest):
+"""
+TEST = """
+def test_{name}(start_guest):
+    assert psutil.Process().children(recursive=True) == []
     guest = start_guest({kernel!r}, format="elf", protocol="linux64", memory="32M")
     guest.sendline("hello")
     guest.expect("hell(o)")
     (qemu,) = psutil.Process().children(recursive=True)
-    open("pid", "w").write(str(qemu.pid))
+    open("{name}.pid", "w").write(str(qemu.pid))
     {body}
 """
+ENDS = {  # what a test does in the end, and whether it fails
+    "waits": ("assert guest.expect('login:', 0.2)", True),
+    "errs": ("assert guest.expect('(')", True),
+    "ends": ("assert guest.end().not_recorded == 'runs in real time'", False),
+    "leaves": ("pass", False),
+}
 
 
-@pytest.mark.parametrize(
-    ("body", "code"),
-    [
-        ("assert guest.expect('login:', 0.2)", 1),
-        ("assert guest.expect('(')", 1),
-        ("os.kill(os.getpid(), signal.SIGINT)", 2),
-        ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
-        ("assert guest.end().not_recorded == 'runs in real time'", 0),
-        ("pass", 0),
-    ],
-)
-def test_nothing_stays_whatever_a_test_does(body: str, code: int, tmp_path: Path) -> None:
-    (tmp_path / "vmlinux").write_bytes(vmlinux(guest().echo()))
-    suite = SUITE.format(kernel=str(tmp_path / "vmlinux"), body=body)
-    (tmp_path / "test_it.py").write_text(suite)
+def suite(directory: Path, bodies: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """A suite with a test of each of these, run by pytest; all of their guests have ended."""
+    kernel = directory / "vmlinux"
+    kernel.write_bytes(vmlinux(guest().echo()))
+    tests = (TEST.format(name=name, kernel=str(kernel), body=body) for name, body in bodies.items())
+    (directory / "test_it.py").write_text(SUITE + "".join(tests))
     words = ["-q", "-p", "bootproof.harness.fixtures", "-p", "no:cacheprovider", "--basetemp=tmp"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *words, "test_it.py"],
-        cwd=tmp_path,
+        cwd=directory,
         env={"PYTHONPATH": str(ROOT / "src"), "PATH": "/usr/bin:/bin:/usr/sbin"},
         capture_output=True,
         text=True,
         check=False,
     )
+    for pid in directory.glob("*.pid"):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            psutil.Process(int(pid.read_text())).wait(30)
+    return done
+
+
+def test_nothing_stays_whatever_a_test_does(tmp_path: Path) -> None:
+    done = suite(tmp_path, {name: body for name, (body, _) in ENDS.items()})
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "\n2 failed, 2 passed in " in done.stdout
+    for name, (_, fails) in ENDS.items():
+        assert (f"\nFAILED test_it.py::test_{name} " in done.stdout) == fails
+    said = r"expect: 'login:' was not seen in 0.2 s; the guest said last:\nE +\| hello\n"
+    assert re.search(said, done.stdout) and ".py:" not in done.stdout.replace("test_it.py", "")
+    assert "bootproof: expect: '(' is no regular expression" in done.stdout
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 2), ("SIGKILL", -signal.SIGKILL)])
+def test_nothing_stays_whatever_ends_a_test(name: str, code: int, tmp_path: Path) -> None:
+    done = suite(tmp_path, {"it": f"os.kill(os.getpid(), signal.{name})"})
     assert done.returncode == code, done.stdout + done.stderr
-    if "login" in body:
-        said = r"expect: 'login:' was not seen in 0.2 s; the guest said last:\nE +\| hello\n"
-        assert re.search(said, done.stdout) and ".py:" not in done.stdout.replace("test_it.py", "")
-    if "(')" in body:
-        assert "bootproof: expect: '(' is no regular expression" in done.stdout
-    with contextlib.suppress(psutil.NoSuchProcess):
-        psutil.Process(int((tmp_path / "pid").read_text())).wait(30)
