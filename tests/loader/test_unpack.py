@@ -51,14 +51,15 @@ ZBOOT_NAMES = {
 every_packing = pytest.mark.parametrize("how", build.COMPRESSORS)
 
 
+@functools.cache
 def compressed(how: str, content: bytes) -> bytes:
     return build.COMPRESSORS[how][1](content)
 
 
 def payload(how: str, content: bytes, *, size: int | None = None) -> bytes:
     """`content` as the kernel build puts it into a bzImage: with a size word behind it."""
-    packing, compress = build.COMPRESSORS[how]
-    return build.with_size(compress(content), len(content) if size is None else size, packing)
+    length = len(content) if size is None else size
+    return build.with_size(compressed(how, content), length, build.COMPRESSORS[how][0])
 
 
 def refused(kernel: bytes, *, limit: int = 1 << 30) -> UnpackError:
