@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
+import shutil
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -38,7 +40,10 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, as all of ours are."""
 
     def __init__(self, **others: Any) -> None:
-        super().__init__(formatter_class=_Help, **others)
+        # Told here, or each option would have the library ask for it: 40 times for `boot`.
+        width = shutil.get_terminal_size().columns - 2
+        help_of = functools.partial(_Help, width=width)
+        super().__init__(formatter_class=help_of, **others)
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
