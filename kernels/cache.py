@@ -40,20 +40,20 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def default_cache_dir() -> Path:
-    """$BOOTPROOF_CACHE, else "bootproof" in the user's (XDG Base Directory Specification 0.8).
+    """$BOOTPROOF_CACHE, else the platform's cache directory for "bootproof".
 
-    Raises `CacheUnusable` for a user without a home.
+    Raises `CacheUnusable` where that is none: for a user without a home, or a relative path.
     """
     if chosen := os.environ.get(ENVIRONMENT):
         return Path(chosen).absolute()
-    users = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if users.is_absolute():  # the specification has others ignored
-        return users / "bootproof"
-    try:
-        return Path.home() / ".cache" / "bootproof"
-    except RuntimeError:
-        advice = f"set {ENVIRONMENT} to a directory that you can write to"
-        raise CacheUnusable(f"there is no home directory for the cache; {advice}") from None
+    import platformdirs
+
+    with contextlib.suppress(RuntimeError):  # without a home; older ones say "~"
+        users = Path(platformdirs.user_cache_dir("bootproof"))
+        if users.is_absolute():
+            return users
+    advice = f"set {ENVIRONMENT} to a directory that you can write to"
+    raise CacheUnusable(f"this user has no place for a cache; {advice}")
 
 
 @dataclass(frozen=True, slots=True)

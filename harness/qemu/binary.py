@@ -113,9 +113,9 @@ def answer(path: str, asked: Sequence[str], name: str, ask: Callable[[Path], obj
     program = _identity(path)
     if program is not None:
         source = hashlib.sha256(repr((program, asked)).encode()).hexdigest()
-        # Without a cache this is only slower, and so it is when somebody else has just removed the
-        # answer.
-        with contextlib.suppress(FetchError, FileNotFoundError):
+        # Without a cache, or the package that says where it is, this is only slower; and so it is
+        # when somebody else has just removed the answer.
+        with contextlib.suppress(FetchError, ModuleNotFoundError, FileNotFoundError):
             _, held = derived.kept(source, name, ask)
             return held.path.read_bytes()
     with scratch.directory() as directory:
