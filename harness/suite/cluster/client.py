@@ -52,6 +52,7 @@ _ADVICE: Final = {
     True: "has it TLS? The certificates of both sides must be of one authority",
 }
 _CONNECT_SECONDS: Final = 30
+_BRINGING_SECONDS: Final = 300.0  # for a result of any size, to come from its worker
 _CLOSE_SECONDS: Final = 5
 _MOST_WORKERS_LOST: Final = 3  # under one case, as dask has it: then it is the case that does it
 
@@ -222,8 +223,11 @@ class Cluster:
             if RUNNING.ending:
                 raise KeyboardInterrupt
             try:
-                answered: tuple[str, Done | Lacks] = future.result(timeout=LOOK_SECONDS)
-            except (NotYet, TimeoutError):
+                future.exception(timeout=LOOK_SECONDS)
+                # What is given up on its way begins anew, and so do others that come with it: dask
+                # then has an UnboundLocalError for them.
+                answered: tuple[str, Done | Lacks] = future.result(timeout=_BRINGING_SECONDS)
+            except (NotYet, TimeoutError, UnboundLocalError):
                 self._workers.look()
                 if not any(map(self._workers.has, able)):
                     return None, Lacks(())

@@ -27,9 +27,14 @@ class Future:
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
 
-    def result(self, timeout: float) -> Any:
+    def exception(self, timeout: float) -> None:
         assert timeout == 0
         self._scheduler.asked += 1
+        if isinstance(self._scheduler.says, TimeoutError):
+            raise self._scheduler.says
+
+    def result(self, timeout: float) -> Any:
+        assert timeout > 0
         worker = f"worker{self._scheduler.asked}"
         if isinstance(self._scheduler.says, Exception):
             raise self._scheduler.says
@@ -73,6 +78,7 @@ def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     ("scheduler", "said"),
     [
         (Scheduler(TimeoutError(), lost=1), "4 workers were lost under x86_64-k-elf-linux64-none"),
+        (Scheduler(UnboundLocalError(), lost=1), "4 workers were lost under x86_64-k-elf-linux64"),
         (Scheduler(Lacks(()), lost=2), "4 workers were lost under x86_64-k-elf-linux64-none"),
         (Scheduler(KilledWorker("k", None, 3)), "4 workers were lost under x86_64-k"),  # type: ignore[arg-type]
         (Scheduler(Lacks(()), others=False), "worker: does not keep what it is sent"),

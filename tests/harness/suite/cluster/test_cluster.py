@@ -22,6 +22,7 @@ import pytest
 from bootproof.harness.case import Case, Expectation
 from bootproof.harness.errors import UserError
 from bootproof.harness.suite.cluster import client
+from bootproof.harness.suite.cluster.workers import Workers
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB
 from tests.builders.guests import X86Program
@@ -224,6 +225,22 @@ def test_whatever_ends_a_matrix_ends_its_guests_on_the_workers(site: Site, tmp_p
     assert "the connection to the scheduler was lost\n" in said
     assert "Traceback" not in said
     assert not psutil.wait_procs(guests, timeout=20)[1]
+
+
+def test_a_result_is_brought_however_long_it_takes(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is looked at meanwhile does not have it begin anew."""
+    from distributed import Client
+
+    monkeypatch.setattr(client, "LOOK_SECONDS", 0.02)
+    site.worker("one")
+    site.wait_for(1)
+    with cast(Any, Client)(site.address, timeout=SECONDS, set_as_default=False) as connection:
+        able = [*connection.scheduler_info()["workers"]]
+        large = connection.submit(bytes, 100 * MIB, pure=False)
+        waited_for = client.Cluster(connection, Workers(connection))._waited_for
+        assert len(cast(bytes, waited_for(large, able))) == 100 * MIB
 
 
 def test_a_case_that_no_worker_can_run_is_said_before_any_runs(site: Site, tmp_path: Path) -> None:
