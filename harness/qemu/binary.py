@@ -91,7 +91,7 @@ def _path(arch_name: str, binary: str | None) -> str:
     if named == "none" and not binary:
         raise UserError(f"QEMU for {arch_name} is switched off by {variable}=none")
     if named and Path(named).is_dir():  # that of a build or an installation: one for each guest
-        named = str(Path(named) / arch.emulator)
+        named = str(Path(named).absolute() / arch.emulator)  # of "." only a name would be left
     other = _OTHER.fullmatch(Path(named or "").name)
     if other and other[1] != arch.emulator:
         raise UserError(

@@ -50,6 +50,14 @@ def test_the_one_named_wins_and_may_be_named_relative(
     assert find_qemu("x86_64").path == str(tmp_path / "mine")
 
 
+def test_the_current_directory_is_none_of_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"{tmp_path}/{SYSTEM_QEMU}: cannot be run as QEMU"):
+        find_qemu("x86_64", ".")
+
+
 def test_a_bare_name_is_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script(tmp_path / "other-qemu", "echo QEMU emulator version 7.2.0")
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
