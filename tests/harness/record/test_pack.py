@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Iterable
@@ -77,6 +78,17 @@ def test_unpacked_is_what_was_packed(recorded: Path, packed: Path, tmp_path: Pat
     for _ in range(2):  # the second replaces the first
         pack.pack(tmp_path / "again", tmp_path / "again.tar.zst")
     assert (tmp_path / "again.tar.zst").read_bytes() == packed.read_bytes()
+
+
+def test_only_a_file_is_replaced(recorded: Path, tmp_path: Path) -> None:
+    """A device as root, too; a link stays, and what it leads to is written."""
+    (tmp_path / "link").symlink_to("file")
+    pack.pack(recorded, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").is_file()
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(UserError, match="fifo: is no regular file; take another name"):
+        pack.pack(recorded, tmp_path / "fifo")
+    assert (tmp_path / "fifo").is_fifo()
 
 
 def test_names_and_owners_are_nobodys(packed: Path) -> None:
