@@ -48,4 +48,5 @@ def over() -> None:
     """Puts back what was there: all is imported."""
     if _ours and _signal.getsignal(_signal.SIGINT) == _signal.SIG_DFL:
         _set(_before)
-    sys.meta_path.remove(_Seldom)
+    if _Seldom in sys.meta_path:  # a program is a module of its own: what it imports may import it
+        sys.meta_path.remove(_Seldom)

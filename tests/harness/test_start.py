@@ -29,6 +29,13 @@ def start(*_arguments, **_keywords):
 process.QemuProcess = start
 sys.exit(cli.main(sys.argv[1:]))
 """
+_IMPORTS_ITSELF_AGAIN = """
+import atexit, runpy
+def again():
+    from bootproof.harness import cli
+atexit.register(again)
+runpy.run_module("bootproof.harness.cli", run_name="__main__")
+"""
 _AT_THE_ENTRY = """
 import os, sys
 from bootproof.harness.qemu import probe
@@ -81,6 +88,12 @@ def test_who_asks_for_help_waits_for_nothing_else(words: tuple[str, ...]) -> Non
     modules = imported(*words, code=0)
     assert "bootproof.harness.commands.doctor" in modules
     assert modules & (CASES | LOOKING | INSPECTING) == set()
+
+
+def test_a_program_may_import_itself_again() -> None:
+    """As the test functions of a matrix do, which is run as a module."""
+    done = python("-P", "-c", _IMPORTS_ITSELF_AGAIN, "--version")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_command_asks_for_no_other() -> None:
