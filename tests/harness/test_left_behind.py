@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -23,7 +24,7 @@ from bootproof.harness.host import files, process, rundir
 from bootproof.harness.host.files import take_back, write_whole
 from bootproof.harness.observation import End
 from bootproof.harness.qemu import monitor
-from bootproof.harness.qemu.binary import QemuBinary
+from bootproof.harness.qemu.binary import QemuBinary, find_qemu
 from bootproof.harness.qemu.gdbstub import GdbStub
 from bootproof.harness.qemu.monitor import Monitor, MonitorError
 from bootproof.harness.qemu.session import Session
@@ -60,6 +61,8 @@ def _nothing_stays(
     own = str(tmp_path_factory.mktemp("temporary"))
     monkeypatch.setenv("TMPDIR", own)
     monkeypatch.setattr(tempfile, "tempdir", own)
+    for arch in ("x86_64", "aarch64"):
+        assert find_qemu(arch).version  # the files that it is kept in stay open
     before = descriptors(), set(Path(tempfile.gettempdir()).glob("bootproof-*"))
     yield
     assert psutil.Process().children(recursive=True) == []
@@ -266,14 +269,20 @@ def test_disk_that_fills_up_during_the_run_takes_no_word_from_the_guest(
     directory = place / "run"
     directory.mkdir()
     seen: list[bytes] = []
-    fill_once = once(lambda: fill(place))
 
-    def listen(data: bytes) -> None:
-        fill_once(data)
-        seen.append(data)
+    def fill_when_it_speaks() -> None:
+        """Looks for itself: who watches the guest may have to wait for QEMU's answer."""
+        console = directory / "console.log"
+        while not console.exists() or not console.stat().st_size:
+            time.sleep(0.001)
+        fill(place)
 
     said = b"0123456789abcde\n" * 5000
-    outcome = boot(program(arch).say(b"begins\n" + said).reset(), directory, on_console=listen)
+    guest = program(arch).say(b"begins\n" + said).reset()
+    filling = threading.Thread(target=fill_when_it_speaks)
+    filling.start()
+    outcome = boot(guest, directory, on_console=seen.append)
+    filling.join()
     assert outcome.judgement.verdict is Verdict.CPU_RESET
     assert b"".join(seen) == b"begins\n" + said
     assert (directory / "console.log").read_bytes() == b"begins\n" + said
@@ -303,6 +312,7 @@ def test_console_without_room_is_not_held_against_the_guest(
     run_to, end = GdbStub.run_to, Session.tell_to_end
 
     def full(self: GdbStub, *arguments: Any) -> bool:
+        shutil.rmtree(directory / "devices")  # as the harness does when the guest runs already
         fill(place)
         return run_to(self, *arguments)
 
