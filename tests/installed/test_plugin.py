@@ -91,7 +91,8 @@ def test_a_suite_that_does_not_use_it_notices_nothing(suite: Environment) -> Non
         "def test_it(kernel):\n"
         "    assert loader.MINE and kernel == 'mine'\n"
         "    ours = {n for n in sys.modules if n.partition('.')[0] == 'bootproof'}\n"
-        "    assert ours == {'bootproof', 'bootproof.harness', 'bootproof.harness.fixtures'}\n"
+        "    fixtures = {'bootproof.harness', 'bootproof.harness.fixtures'}\n"
+        "    assert ours == {'bootproof', 'bootproof.dataclass', *fixtures}\n"
     )
     assert "1 passed" in suite.must("pytest", "-q")
     assert "bootproof" not in suite.must("pytest", "--help")
