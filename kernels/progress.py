@@ -30,18 +30,6 @@ class Progress(Protocol):
         """A download of `size` bytes begins, of which `have` are there from an earlier try."""
 
 
-class Quiet:
-    """Says nothing; for callers that report for themselves."""
-
-    def note(self, text: str) -> None: ...
-
-    def warn(self, text: str) -> None: ...
-
-    @contextlib.contextmanager
-    def download(self, label: str, size: int, have: int) -> Iterator[Advance]:
-        yield lambda done: None
-
-
 class Lines:
     """One line for each event, for logs and pipes."""
 

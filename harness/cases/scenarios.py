@@ -66,9 +66,9 @@ class Claimed:
     short: bool = False
 
 
-def read_scenarios(path: Path, catalog: Catalog | None = None) -> list[Claimed]:
+def read_scenarios(path: Path) -> list[Claimed]:
     """Every case that a file claims, in the order of the file. Raises UserError: FILE:LINE: …"""
-    return parse_scenarios(path, _text(path), catalog or load_catalog())
+    return parse_scenarios(path, _text(path), load_catalog())
 
 
 def parse_scenarios(path: Path, text: str, catalog: Catalog) -> list[Claimed]:

@@ -121,10 +121,6 @@ _OWN_ENTRY_PAGES: Final = 8
 _ZERO: Final = ("0", "0x0")
 
 
-def _always(_difference: BootDifference, _facts: Facts) -> bool:
-    return True
-
-
 def _protocol(*names: str) -> Callable[[BootDifference, Facts], bool]:
     return lambda _, facts: facts.protocol in names
 

@@ -273,23 +273,23 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def open_given(path: Path, most: int | None = None, option: str = "") -> Iterator[BinaryIO]:
-    """A file that the user names, of at most `most` bytes; see bootproof.kernels.given.
-
-    Raises UserError; `option` is the one by which it was named.
-    """
-    with _told(path, option), given.opened(path, most) as file:
+def open_given(path: Path) -> Iterator[BinaryIO]:
+    """A file of any size that the user names; see bootproof.kernels.given. Raises UserError."""
+    with _told(path), given.opened(path) as file:
         yield file
 
 
 def read_given(path: Path, most: int, option: str = "") -> bytes:
-    """All of a file that the user names. Raises UserError as `open_given`."""
+    """All of a file of at most `most` bytes that the user names. Raises UserError.
+
+    `option` is the one by which it was named.
+    """
     with _told(path, option):
         return given.read(path, most)
 
 
 @contextlib.contextmanager
-def _told(path: Path, option: str) -> Iterator[None]:
+def _told(path: Path, option: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -573,7 +573,3 @@ def schema() -> dict[str, Any]:
     properties["format"]["const"] = FORMAT
     properties["version"]["const"] = VERSION
     return made
-
-
-def schema_text() -> str:
-    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"

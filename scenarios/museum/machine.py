@@ -23,7 +23,6 @@ RIGHT: Final = (*LOW, (MIB, RAM, 1))
 
 _CR0_WP, _CR4_LA57, _CR4_SMEP, _CR4_SMAP = 1 << 16, 1 << 12, 1 << 20, 1 << 21
 _EFER_NXE, _NX, _USER = 1 << 11, 1 << 63, 4
-_ZERO_PAGE_BEHIND: Final = KERNEL + 4 * MIB
 
 
 def e820(*rows: tuple[int, int, int], count: int | None = None) -> Change:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from bootproof.kernels.progress import Bars, Lines, Quiet, console_progress
+from bootproof.kernels.progress import Bars, Lines, console_progress
 
 
 class Terminal(io.StringIO):
@@ -41,14 +41,6 @@ def test_a_terminal_gets_a_bar_and_notes_above_it() -> None:
     assert "[b]6.1[/b]" in shown
     assert f"bootproof: trying [again] {'and ' * 40}again\n" in shown
     assert shown.endswith(f"bootproof: warning: after {'and ' * 40}after\n")
-
-
-def test_quiet_is_quiet() -> None:
-    progress = Quiet()
-    with progress.download("x", 1, 0) as advance:
-        advance(1)
-    progress.note("x")
-    progress.warn("x")
 
 
 def test_a_pipe_gets_lines() -> None:

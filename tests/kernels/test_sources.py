@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from bootproof.kernels.errors import (
     ServerRefused,
     WrongHash,
 )
-from bootproof.kernels.progress import Quiet
+from bootproof.kernels.progress import Lines
 from bootproof.kernels.sources import Source
 from tests.kernels.conftest import FAST
 from tests.kernels.debian import deb_of
@@ -35,7 +36,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def find(what: object) -> Source:
-    return sources.find(str(what), Quiet(), FAST)
+    return sources.find(str(what), Lines(sys.stderr), FAST)
 
 
 def kept(cache: Path) -> list[str]:
