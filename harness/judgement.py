@@ -10,7 +10,7 @@ from typing import Final
 
 from bootproof.dataclass import dataclass
 from bootproof.harness.case import Expectation
-from bootproof.harness.verdict import Verdict
+from bootproof.harness.verdict import OF_HOST, Verdict
 from bootproof.loader.result import PvhState
 
 PASSED: Final = "passed"
@@ -20,14 +20,12 @@ SKIPPED: Final = "skipped"
 BAD: Final = (FAILED, ERROR)
 OUTCOMES: Final = (PASSED, FAILED, ERROR, SKIPPED)
 
-_OF_HOST: Final = frozenset(verdict.value for verdict in Verdict if verdict.of_host)
-
 
 def came_to(verdict: str, problem: str | None) -> str:
     """What a case came to, by its verdict and what `judge_case` says is wrong with it."""
     if problem is None:
         return PASSED
-    return ERROR if verdict in _OF_HOST else FAILED
+    return ERROR if verdict in OF_HOST else FAILED
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,9 @@ MIB = 1 << 20
 GIB = 1 << 30
 TIB = 1 << 40
 
+PAGE = 4 * KIB
+"""The smallest page of every architecture here, and what a file's holes are made of."""
+
 Banks = tuple[tuple[int, int], ...]
 """Base and size of each bank of RAM, guest-physical."""
 

@@ -13,7 +13,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Final
 
 from bootproof.dataclass import dataclass
-from bootproof.loader.address import Range
+from bootproof.loader.address import PAGE, Range
 from bootproof.loader.arch import Memory as Memory
 from bootproof.loader.arch import Read as Read
 from bootproof.loader.declared import Declared
@@ -21,7 +21,6 @@ from bootproof.loader.declared import Declared
 if TYPE_CHECKING:
     from bootproof.loader.structures.zero_page import E820Entry
 
-_PAGE: Final = 0x1000
 _TEXT_LIMIT: Final = 1 << 16
 
 
@@ -59,7 +58,7 @@ def text_at(read: Read, address: int) -> bytes | None:
     data = b""
     while address and len(data) < _TEXT_LIMIT:
         at = address + len(data)
-        chunk = read(at, _PAGE - at % _PAGE)
+        chunk = read(at, PAGE - at % PAGE)
         if chunk is None:
             return None
         text, end, _ = chunk.partition(b"\0")

@@ -24,7 +24,7 @@ from typing import Final, TypeVar
 
 from bootproof.dataclass import dataclass
 from bootproof.loader import strictjson
-from bootproof.loader.address import U64_MAX, Range, is_aligned
+from bootproof.loader.address import PAGE, U64_MAX, Range, is_aligned
 from bootproof.loader.arch import How, Registers, from_json, to_json
 from bootproof.loader.arch.table import ARCHITECTURES
 from bootproof.loader.errors import LoaderError
@@ -40,8 +40,7 @@ RAM: Final = "ram.img"
 # Registers that follow no boot protocol: there are no rules to hold them against.
 NO_PROTOCOL: Final = "none"
 
-_DESCRIPTION_LIMIT: Final = 1 << 20
-_PAGE: Final = 0x1000
+DESCRIPTION_LIMIT: Final = 1 << 20
 _MOST_BANKS, _MOST_CPUS, _MOST_REGIONS, _MOST_PROVENANCE = 64, 256, 256, 256
 _MOST_UNSEEN: Final = 1024
 _MOST_BACKING: Final = 16
@@ -294,12 +293,12 @@ def _read(path: Path) -> bytes:
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise BootImageError("no boot image: not a regular file", file=str(path))
-        raw = os.read(fd, _DESCRIPTION_LIMIT + 1)
+        raw = os.read(fd, DESCRIPTION_LIMIT + 1)
     except OSError as error:
         raise BootImageError(f"cannot be read: {error.strerror}", file=str(path)) from error
     finally:
         os.close(fd)
-    if len(raw) > _DESCRIPTION_LIMIT:
+    if len(raw) > DESCRIPTION_LIMIT:
         raise BootImageError("is larger than 1 MiB", file=str(path))
     return raw
 
@@ -338,7 +337,7 @@ def _items(
 def _bank(data: object, path: str) -> Bank:
     item = strictjson.record(data, path, ("address", "size", "offset"))
     for key in item:
-        if not is_aligned(strictjson.number(item[key], f"{path}.{key}"), _PAGE):
+        if not is_aligned(strictjson.number(item[key], f"{path}.{key}"), PAGE):
             raise ValueError(f"{path}.{key}: {strictjson.shown(item[key])} is no multiple of 4096")
     place = _range(item, "address", path)
     return Bank(place.start, place.size, _range(item, "offset", path).start)

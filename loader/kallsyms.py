@@ -24,6 +24,7 @@ from itertools import accumulate, islice
 from typing import Final, TypeAlias
 
 from bootproof.dataclass import dataclass
+from bootproof.loader.address import PAGE
 
 # A rank, the place in the image, the name: of several at one place the highest rank names it.
 Function: TypeAlias = tuple[int, int, str]
@@ -36,7 +37,6 @@ _DIGITS: Final = re.compile(re.escape(b"".join(b"%d\0" % digit for digit in rang
 _INDEX: Final = struct.Struct(f"<{_TOKENS}H")
 _ALIGNMENTS: Final = (4, 8)
 _BASE: Final = 8  # bytes
-_PAGE: Final = 4096
 _MARKED: Final = 256  # names from mark to mark
 _LONGEST: Final = 512  # bytes of a name, packed or not: KSYM_NAME_LEN
 _BETWEEN: Final = _MARKED * (_LONGEST + 2)  # bytes from mark to mark
@@ -207,6 +207,6 @@ def _from_base(found: list[Function], landmark: tuple[str, int] | None) -> list[
     """
     name, place = landmark or ("", 0)
     base = next((place - at for _, at, known in found if known == name), None)
-    if base is None or base % _PAGE:
+    if base is None or base % PAGE:
         return []
     return [(rank, base + at, known) for rank, at, known in found]

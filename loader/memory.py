@@ -18,7 +18,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
 from bootproof.dataclass import dataclass
-from bootproof.loader.address import MIB, TIB, U64_MAX, Range, format_size
+from bootproof.loader.address import MIB, PAGE, TIB, U64_MAX, Range, format_size
 from bootproof.loader.errors import Facts, GuestMemoryError, LoaderError
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ T = TypeVar("T")
 # Less than malloc asks the kernel for anew each time (M_MMAP_THRESHOLD, mallopt(3)): zeroing pages
 # for a buffer takes longer than reading into one that is there.
 CHEAP_READ: Final = 64 << 10
-_PAGE = 4096
-_ZEROS, _ZERO_PAGE = bytes(CHEAP_READ), bytes(_PAGE)
+_ZEROS, _ZERO_PAGE = bytes(CHEAP_READ), bytes(PAGE)
 # Beyond this, "give the guest more memory" is no advice.
 _MOST_ADVISED = TIB
 # sendfile(2) and copy_file_range(2) move at most this many bytes at a time.
@@ -229,12 +228,12 @@ class GuestMemory:
         if data == _ZEROS[: len(data)]:
             return
         start = 0
-        for at in range(0, len(data) + _PAGE, _PAGE):
-            size = min(_PAGE, len(data) - at)
+        for at in range(0, len(data) + PAGE, PAGE):
+            size = min(PAGE, len(data) - at)
             if size <= 0 or data.startswith(_ZERO_PAGE[:size], at):
                 if start < min(at, len(data)):
                     self.write(address + start, memoryview(data)[start:at])
-                start = at + _PAGE
+                start = at + PAGE
 
     def write_file(self, address: int, fd: int, file_offset: int, size: int) -> None:
         """Copies `size` bytes at `file_offset` of the file `fd` to guest-physical `address`.
@@ -411,7 +410,7 @@ def _runs(data: bytes) -> Iterator[tuple[int, int]]:
     if data == _ZEROS[: len(data)]:
         return
     start = None
-    for page in range(0, len(data), _PAGE):
+    for page in range(0, len(data), PAGE):
         if not data.startswith(_ZERO_PAGE[: len(data) - page], page):
             start = page if start is None else start
         elif start is not None:

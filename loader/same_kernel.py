@@ -11,7 +11,7 @@ from typing import Final
 
 from bootproof.dataclass import dataclass
 from bootproof.loader import elfheader, setupheader
-from bootproof.loader.address import Range, counted
+from bootproof.loader.address import PAGE, Range, counted
 from bootproof.loader.assemble import LOADERS
 from bootproof.loader.boot_parameters import Read
 from bootproof.loader.bootimage import BootImage
@@ -40,7 +40,6 @@ _READ: Final = (
     *("payload_offset", "payload_length", "pref_address", "init_size"),
 )
 
-_PAGE: Final = 0x1000
 _CHUNK: Final = 1 << 20
 _SAMPLES: Final = 32
 _SAME: Final = 0.2  # of them are alike in a kernel that was spoilt, and not in another one
@@ -148,9 +147,9 @@ def _moved(image: BootImage, read: Read, layout: Layout) -> int:
 def _share(read: Read, parts: Sequence[Part], moved: int) -> float:
     """The share of some pages, spread over the kernel, that are where they would be."""
     pages = [
-        (part.address + moved + at, part.data[at : at + _PAGE])
+        (part.address + moved + at, part.data[at : at + PAGE])
         for part in parts
-        for at in range(0, len(part.data), max(_PAGE, len(part.data) // _SAMPLES // _PAGE * _PAGE))
+        for at in range(0, len(part.data), max(PAGE, len(part.data) // _SAMPLES // PAGE * PAGE))
     ]
     held = [(at, bytes(page)) for at, page in pages if any(page)]
     alike = sum(at >= 0 and read(at, len(page)) == page for at, page in held)
@@ -246,7 +245,7 @@ def _part(read: Read, part: Part, moved: int, name: str) -> Iterator[RuleFinding
 
 def _is_missing(part: Part, pages: int) -> bool:
     """Whether these many pages are all of a part that are not zeros."""
-    held = sum(any(part.data[at : at + _PAGE]) for at in range(0, len(part.data), _PAGE))
+    held = sum(any(part.data[at : at + PAGE]) for at in range(0, len(part.data), PAGE))
     return pages >= held
 
 
@@ -259,7 +258,7 @@ def _pages_that_differ(
         found = read(place.start + chunk, len(wanted)) or bytes(len(wanted))
         if wanted == found:
             continue
-        for at in range(0, len(wanted), _PAGE):
-            left, right = wanted[at : at + _PAGE], found[at : at + _PAGE]
+        for at in range(0, len(wanted), PAGE):
+            left, right = wanted[at : at + PAGE], found[at : at + PAGE]
             if left != right:
                 yield place.start + chunk + at, left, right

@@ -19,10 +19,9 @@ from bootproof.harness.prove import Proven, prove
 from bootproof.harness.qemu.gdbstub import GdbError, GdbStub
 from bootproof.harness.record import pack, playback, replay, reverse
 from bootproof.harness.verdict import Verdict
-from bootproof.loader.address import MIB
+from bootproof.loader.address import MIB, PAGE
 from bootproof.loader.initramfs import archive, file
 
-_PAGE: Final = 0x1000
 _CODE: Final = 0x5551000  # guest-virtual: nothing else in a boot lies there
 _LARGEST_PACK: Final = 60 * MIB
 
@@ -44,8 +43,8 @@ class Exiting:
         fields = (2, self.machine, 1, _CODE, 64, 0, 0, 64, 56, 1, 0, 0, 0)
         header = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", *fields)
         size = len(self.code)
-        segment = struct.pack("<IIQQQQQQ", 1, 5, _PAGE, _CODE, _CODE, size, size, _PAGE)
-        return (header + segment).ljust(_PAGE, b"\0") + self.code
+        segment = struct.pack("<IIQQQQQQ", 1, 5, PAGE, _CODE, _CODE, size, size, PAGE)
+        return (header + segment).ljust(PAGE, b"\0") + self.code
 
 
 X86_64 = Exiting(

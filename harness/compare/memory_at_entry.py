@@ -16,13 +16,12 @@ from bootproof.dataclass import dataclass
 from bootproof.harness.compare import firmware_tables
 from bootproof.harness.compare.firmware_tables import Table
 from bootproof.harness.guest.memory_map import USABLE, MapEntry
-from bootproof.loader.address import Range
+from bootproof.loader.address import PAGE, Range
 from bootproof.loader.arch import Registers
 from bootproof.loader.boot_parameters import Memory, Read, reader
 from bootproof.loader.protocols.e820 import E820_ACPI, E820_RAM, E820_RESERVED
 from bootproof.loader.protocols.table import PROTOCOLS
 
-_PAGE: Final = 0x1000
 _KINDS: Final = {E820_RAM: USABLE, E820_RESERVED: "reserved", E820_ACPI: "ACPI data", 4: "ACPI NVS"}
 
 
@@ -55,8 +54,8 @@ def look(protocol: str, registers: Registers, ram: Memory, kernel: Range) -> Mem
         ),
         kernel=kernel,
         pages=tuple(
-            zlib.crc32(ram.read(address, min(_PAGE, kernel.end - address)))
-            for address in range(kernel.start, kernel.end, _PAGE)
+            zlib.crc32(ram.read(address, min(PAGE, kernel.end - address)))
+            for address in range(kernel.start, kernel.end, PAGE)
         ),
         tables=firmware_tables.left_in(read),
     )

@@ -13,27 +13,26 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.harness.observation import TextCheck
-from bootproof.loader.address import Range
+from bootproof.loader.address import PAGE, Range
 from bootproof.loader.elf import Elf
 from bootproof.loader.memory import AddressSpace, AnyBank, GuestMemory
 
 _PAGES: Final = 256
-_PAGE: Final = 0x1000
-_WORDS: Final = _PAGE // 8
+_WORDS: Final = PAGE // 8
 
 
 def check(reference: GuestMemory, ram: GuestMemory, code: Range) -> TextCheck:
     """Compares up to 256 pages spread over `code` (guest-physical) in both memories."""
     words = patched = 0
-    step = max(_PAGE, code.size // _PAGES & ~(_PAGE - 1))
-    for address in range(code.start, code.end - _PAGE + 1, step):
-        if not reference.contains(address, _PAGE):
+    step = max(PAGE, code.size // _PAGES & ~(PAGE - 1))
+    for address in range(code.start, code.end - PAGE + 1, step):
+        if not reference.contains(address, PAGE):
             break
-        wanted = int.from_bytes(reference.read(address, _PAGE), "little")
+        wanted = int.from_bytes(reference.read(address, PAGE), "little")
         if not wanted:
             continue  # nothing can be told from a page of zeros
-        changed = wanted ^ int.from_bytes(ram.read(address, _PAGE), "little")
-        same = memoryview(changed.to_bytes(_PAGE, "little")).cast("Q").tolist().count(0)
+        changed = wanted ^ int.from_bytes(ram.read(address, PAGE), "little")
+        same = memoryview(changed.to_bytes(PAGE, "little")).cast("Q").tolist().count(0)
         words += _WORDS
         patched += _WORDS - same
     return TextCheck(words, patched)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.loader import bootimage
-from bootproof.loader.address import KIB, Range
+from bootproof.loader.address import KIB, PAGE, Range
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
@@ -21,7 +21,6 @@ from bootproof.loader.structures.setup_header import SetupHeader
 from bootproof.loader.structures.zero_page import ZeroPage
 
 Damage = Callable[[BootImage, GuestMemory], BootImage]
-_PAGE: Final = 4 * KIB
 
 
 def inflict(name: str, image: BootImage, directory: Path) -> BootImage:
@@ -82,11 +81,11 @@ DAMAGES: Final[Mapping[str, Damage]] = {
 def _longest_zeros(memory: GuestMemory, region: Range) -> Range:
     """The longest run of zero pages: in a kernel as it was loaded, that is its BSS."""
     longest, start = Range(region.start, 0), region.start
-    for page in range(region.start, region.end, _PAGE):
-        if any(memory.read(page, min(_PAGE, region.end - page))):
-            start = page + _PAGE
-        elif page + _PAGE - start > longest.size:
-            longest = Range.between(start, page + _PAGE)
+    for page in range(region.start, region.end, PAGE):
+        if any(memory.read(page, min(PAGE, region.end - page))):
+            start = page + PAGE
+        elif page + PAGE - start > longest.size:
+            longest = Range.between(start, page + PAGE)
     return longest
 
 

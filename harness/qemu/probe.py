@@ -16,7 +16,7 @@ from bootproof.harness.qemu.session import Session
 from bootproof.harness.qemu.standing import StandingMemory
 from bootproof.harness.registers import compare_registers
 from bootproof.loader import conformance
-from bootproof.loader.address import Range, align_down, align_up
+from bootproof.loader.address import PAGE, Range, align_down, align_up
 from bootproof.loader.arch import Registers
 from bootproof.loader.boot_parameters import reader
 from bootproof.loader.bootimage import BootImage
@@ -24,7 +24,6 @@ from bootproof.loader.memory import CHEAP_READ, GuestMemory
 from bootproof.loader.rules import RuleFinding
 
 _MOST: Final = 1 << 20  # bytes of one thing that a rule asks for
-_PAGE: Final = 0x1000
 _SHOWN: Final = 8  # differences that are listed; the rest is counted
 _ACCESSED_DIRTY: Final = 0x60  # of a page-table entry: the CPU sets them
 
@@ -109,9 +108,9 @@ def _chunks_with_data(guest: Guest) -> Iterator[Range]:
     ends = [bank.range.end for bank in guest.ram.banks]
     cursor = 0
     for part in parts:
-        start = max(cursor, align_down(part.start, _PAGE))
+        start = max(cursor, align_down(part.start, PAGE))
         while start < part.end:
-            limits = (start + CHEAP_READ, align_up(part.end, _PAGE))
+            limits = (start + CHEAP_READ, align_up(part.end, PAGE))
             end = min(*limits, *(e for e in ends if e > start))
             yield Range.between(start, end)
             start = cursor = end
@@ -132,8 +131,8 @@ def _written(guest: Guest, part: Range) -> bytes:
 def _pages_that_differ(
     base: int, written: bytes, seen: bytes, exempt: tuple[Range, ...], tables: set[int]
 ) -> Iterator[Difference]:
-    for offset in range(0, len(written), _PAGE):
-        left, right = written[offset : offset + _PAGE], seen[offset : offset + _PAGE]
+    for offset in range(0, len(written), PAGE):
+        left, right = written[offset : offset + PAGE], seen[offset : offset + PAGE]
         page = base + offset
         if left == right:
             continue

@@ -39,7 +39,6 @@ from bootproof.loader.memory import GuestMemory
 _STILL_CPU_SECONDS: Final = 20.0
 _STILL_LOOKS: Final = 60
 _SHORTEST_WAIT: Final = 0.002  # seconds; the next one is twice as long
-_DESCRIPTION_LIMIT: Final = 1 << 20
 _ROOM: Final = 1 << 20  # for what a replay may say beyond what was recorded
 _CONSOLE_LIMIT: Final = 17 << 20  # what a run's console is cut to, and some
 
@@ -89,7 +88,7 @@ def _boot_image(directory: Path) -> tuple[BootImage, Path]:
             " without it; run the case again (with --keep all)"
         )
     try:
-        image = bootimage.parse(recording.read_small(description, _DESCRIPTION_LIMIT))
+        image = bootimage.parse(recording.read_small(description, bootimage.DESCRIPTION_LIMIT))
     except ValueError as error:
         raise UserError(f"{description}: {error}") from error
     return image, _linked(ram, image).parent if ram.is_symlink() else directory

@@ -18,7 +18,6 @@ _NEAR: Final = 0.02  # of a bar: small pieces within this of each other are enla
 _ROOM: Final = 0.05  # of an enlarged bar: empty at either end
 _NAMED: Final = 14.0  # percent that a name needs
 _NUMBER_APART: Final = 2.2  # percent that the numbers of two pieces need between them
-_PAGE: Final = 0x1000
 
 # What a piece is for the eye; by the first word of its name.
 _KINDS: Final = {

@@ -20,12 +20,11 @@ from bootproof.harness.marks import Mark
 from bootproof.harness.results import results
 from bootproof.harness.results.results import CaseResult, Check
 from bootproof.harness.text import without_numbers
-from bootproof.harness.verdict import Verdict
+from bootproof.harness.verdict import OF_HOST, Verdict
 
 _RESULT_LIMIT: Final = 64 << 20
-_OF_HOST: Final = frozenset(verdict.value for verdict in Verdict if verdict.of_host)
 # A kernel that cannot be loaded is a build that went wrong, in all but the rarest history.
-_UNTESTED: Final = _OF_HOST | {Verdict.LOAD_REFUSED.value}
+_UNTESTED: Final = OF_HOST | {Verdict.LOAD_REFUSED.value}
 _CHECK: Final = "error"  # of a test that is no boot
 
 
@@ -96,7 +95,7 @@ def sought(run: Path | None, others: str | None) -> Sought:
         if others is not None:
             raise UsageError("--other-failures: other than which? Name a run with --same-as")
         return Sought()
-    found = tuple(item for item in _failures(run) if item.verdict not in (*_OF_HOST, _CHECK))
+    found = tuple(item for item in _failures(run) if item.verdict not in (*OF_HOST, _CHECK))
     if not found:
         raise UsageError(f"{run}: nothing of a kernel failed there (--same-as)")
     return Sought(found, Mark.GOOD if others == "good" else Mark.CANNOT_TELL)

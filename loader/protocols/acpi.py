@@ -13,9 +13,8 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from bootproof.loader.address import align_up
+from bootproof.loader.address import PAGE, align_up
 
-PAGE: Final = 0x1000
 RSDP_SIZE: Final = 36
 HEADER_SIZE: Final = 36
 
@@ -50,7 +49,6 @@ _PCAT_COMPAT: Final = 1  # a dual 8259 is there as well (section 5.2.12)
 _ENABLED: Final = 1
 _TIMER_IRQ, _TIMER_PIN = 0, 2
 _LEVEL_ACTIVE_HIGH: Final = 0b1101
-_IO_APIC_PINS_FOR_ISA: Final = 16
 
 
 def size(cpus: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from bootproof.loader.address import Range
+from bootproof.loader.address import U32_MAX, Range
 from bootproof.loader.arch.x86_64 import ATTR_CODE32, X86_64, X86Registers
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
@@ -17,7 +17,6 @@ from bootproof.loader.protocols.protocol import BootProtocol, Handover
 from bootproof.loader.result import KernelLoaderResult
 
 NAME: Final = "linux32"
-_32_BITS: Final = 0xFFFFFFFF
 
 
 def plan(ram: Sequence[Range], kernel: KernelLoaderResult, request: BootRequest) -> list[Region]:
@@ -51,7 +50,7 @@ PROTOCOL: Final = BootProtocol(
     configure=configure,
     state=state,
     pointer=zero_page.POINTER,
-    read=lambda registers, read: zero_page.read(registers.rsi & _32_BITS, read),
-    fields=lambda registers, read: zero_page.fields(registers.rsi & _32_BITS, read),
+    read=lambda registers, read: zero_page.read(registers.rsi & U32_MAX, read),
+    fields=lambda registers, read: zero_page.fields(registers.rsi & U32_MAX, read),
     bootloader_type=zero_page.TYPE_OF_LOADER,
 )

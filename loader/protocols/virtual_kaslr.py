@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Final
 
 from bootproof.dataclass import dataclass
-from bootproof.loader.address import GIB, MIB, Range, align_down
+from bootproof.loader.address import GIB, MIB, U32_MAX, U64_MAX, Range, align_down
 from bootproof.loader.elfheader import ElfHeader
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.formats import Format
@@ -36,7 +36,6 @@ KERNEL_MAP: Final = 0xFFFFFFFF80000000  # __START_KERNEL_map: guest-virtual, of 
 KERNEL_IMAGE_SIZE: Final = GIB  # behind it there are the modules
 
 _SIGN: Final = 0xFFFFFFFF00000000
-_32_BITS: Final = 0xFFFFFFFF
 
 
 class VirtualKaslrError(LoaderError):
@@ -171,6 +170,6 @@ def _apply(memory: GuestMemory, footprint: Range, patches: _Patches) -> None:
     data = bytearray(memory.read(footprint.start, footprint.size))
     narrow, wide = struct.Struct("<I"), struct.Struct("<Q")
     for at, size, change in patches:
-        codec, mask = (wide, (1 << 64) - 1) if size == 8 else (narrow, _32_BITS)
+        codec, mask = (wide, U64_MAX) if size == 8 else (narrow, U32_MAX)
         codec.pack_into(data, at, codec.unpack_from(data, at)[0] + change & mask)
     memory.write_sparse(footprint.start, bytes(data))

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
-from bootproof.loader.address import Range
+from bootproof.loader.address import PAGE, U32_MAX, Range
 from bootproof.loader.arch.x86_64 import DescriptorTable, Segment
 from bootproof.loader.boot_parameters import Read
 from bootproof.loader.layout import Region, Wanted, check_inside, place
@@ -28,8 +28,6 @@ from bootproof.loader.setupheader import HDRS_MAGIC, LOADED_HIGH, PROTOCOL_2_12
 from bootproof.loader.structures.setup_header import SetupHeader
 from bootproof.loader.structures.zero_page import E820Entry
 
-PAGE: Final = 0x1000
-
 VMLINUX_ALIGNMENT: Final = 0x200000
 # What a loader makes up for a vmlinux, which has no setup header (boot.rst, protocol 2.12).
 VMLINUX_HEADER: Final = SetupHeader(
@@ -42,7 +40,6 @@ VMLINUX_HEADER: Final = SetupHeader(
     cmdline_size=2047,
 )
 
-_32_BITS: Final = 0xFFFFFFFF
 _LOW: Final = Range.between(e820.FIRST_PAGE.end, e820.EBDA_START)
 
 
@@ -85,7 +82,7 @@ def _acpi_wanted(request: BootRequest) -> list[Wanted]:
     if request.cpus > acpi.MOST_CPUS:
         what = f"{request.cpus} CPUs, but ACPI's local APIC entries hold at most {acpi.MOST_CPUS}"
         raise ProtocolError(what, field="cpus", value=request.cpus, limit=acpi.MOST_CPUS)
-    return [Wanted("acpi", acpi.size(request.cpus), acpi.PAGE, _LOW, high=True)]
+    return [Wanted("acpi", acpi.size(request.cpus), PAGE, _LOW, high=True)]
 
 
 def write_common(
@@ -152,12 +149,12 @@ def below_4_gib(protocol: str, entry: int) -> int:
 
     Raises ProtocolError for one that no such CPU can be at.
     """
-    if entry > _32_BITS:
+    if entry > U32_MAX:
         raise ProtocolError(
             f"the {protocol} entry is at {entry:#x}, but the CPU is in 32-bit mode there",
             field="entry",
             value=entry,
-            limit=_32_BITS,
+            limit=U32_MAX,
             advice="load the kernel below 4 GiB (--offset), or enter it through linux64",
         )
     return entry

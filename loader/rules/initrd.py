@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from bootproof.loader.address import Range, align_up
+from bootproof.loader.address import PAGE, Range, align_up
 from bootproof.loader.boot_parameters import Read
 from bootproof.loader.packing.kinds import Packing, sniff
 from bootproof.loader.rules import Findings, RuleFinding, documents, violation
@@ -20,7 +20,6 @@ from bootproof.loader.rules import Findings, RuleFinding, documents, violation
 CODE: Final = "initrd"
 Grade = Callable[..., RuleFinding]
 
-_PAGE: Final = 0x1000
 _HEADER: Final = re.compile(rb"07070[12]([0-9A-Fa-f]{104})")
 _HEADER_SIZE: Final = 110
 _TRAILER: Final = b"TRAILER!!!\0"
@@ -35,7 +34,7 @@ _FILE_SYSTEMS: Final = (
 
 def check(read: Read, place: Range, pointer: str, unknown: Grade = violation) -> Findings:
     """`unknown` makes the finding for bytes that Linux does not take for an initrd."""
-    head = read(place.start, min(_PAGE, place.size))
+    head = read(place.start, min(PAGE, place.size))
     if not head:
         return  # not in RAM: said of the piece
     where = f"the initrd at {place} ({pointer})"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
-from bootproof.loader.address import U64_MAX, Range, joined, without
+from bootproof.loader.address import PAGE, U64_MAX, Range, joined, without
 from bootproof.loader.arch import x86_64
 from bootproof.loader.arch.x86_64 import X86Registers
 from bootproof.loader.arch.x86_paging import Walker
@@ -31,7 +31,6 @@ _BOOT_CS: Final = 0x10
 _BOOT_DS: Final = 0x18
 _CODE, _DATA, _PRESENT = 0x1A, 0x12, 0x80  # of a descriptor's access byte, without accessed
 _TABLES: Final = "page table"
-_PAGE: Final = 0x1000
 
 
 def linux64(hardware: Hardware[X86Registers]) -> Findings:
@@ -122,7 +121,7 @@ def _own_tables(r: X86Registers, told: Told, walker: Walker, paged: bool) -> lis
     group = KERNEL if told.entered.file.contains(Range(r.gdtr.base, 1)) else _TABLES
     pages = (
         Piece(_TABLES, place, "CR3", documents.LINUX64, "identity-map", group=group)
-        for place in joined(Range(page, _PAGE) for page in (walker.tables() if paged else ()))
+        for place in joined(Range(page, PAGE) for page in (walker.tables() if paged else ()))
     )
     return [*(replace(gdt, group=group) for gdt in _gdt(r, documents.LINUX64)), *pages]
 

@@ -13,14 +13,13 @@ from itertools import pairwise
 from typing import Final
 
 from bootproof.dataclass import dataclass
-from bootproof.loader.address import U64_MAX, Range, align_down, align_up, joined, without
+from bootproof.loader.address import PAGE, U64_MAX, Range, align_down, align_up, joined, without
 from bootproof.loader.arch import R
 from bootproof.loader.rules import Findings, Hardware, documents, tolerated, violation
 from bootproof.loader.rules.pieces import INITRD, KERNEL, Piece
 from bootproof.loader.structures.zero_page import E820Entry
 
 _RAM: Final = 1
-_PAGE: Final = 0x1000
 _TYPES: Final = documents.acpi("15")
 
 
@@ -74,7 +73,7 @@ def _no_ram(hardware: Hardware[R], told: Map, where: str, entry: E820Entry) -> F
     """RAM that the machine does not have: kernels use whole pages of it."""
     banks = joined(hardware.ram)
     for part in without(entry.range, banks) if banks else ():
-        whole = align_down(part.end, _PAGE) > align_up(part.start, _PAGE)
+        whole = align_down(part.end, PAGE) > align_up(part.start, PAGE)
         what = f"{where} says that {part} is RAM, but it is not{hardware.ram_text}"
         grade = violation if whole else tolerated
         yield grade("map-no-ram", what, told.section, address=part.start, value=part.size)
@@ -122,7 +121,7 @@ def _untold(hardware: Hardware[R], told: Map) -> Findings:
     described = [entry.range for entry in told.entries] + [told.hole]
     for bank in joined(hardware.ram):
         for part in without(bank, described):
-            whole = align_down(part.end, _PAGE) - align_up(part.start, _PAGE)
+            whole = align_down(part.end, PAGE) - align_up(part.start, PAGE)
             if whole > 0:
                 what = f"{told.name} says nothing of the RAM at {part}"
                 section = told.section

@@ -12,13 +12,12 @@ from itertools import pairwise
 from typing import Any, Final
 
 from bootproof.dataclass import dataclass
-from bootproof.loader.address import Range, align_up
+from bootproof.loader.address import PAGE, Range, align_up
 from bootproof.loader.arch import R
 from bootproof.loader.rules import Findings, Grade, Hardware, RuleFinding, documents, violation
 
 KERNEL: Final = "kernel"
 INITRD: Final = "initrd"
-_PAGE: Final = 0x1000
 _MOST_OVERLAPS: Final = 64  # that are told
 # What has no sign of its own by which a wrong pointer would be seen.
 _MUST_BE_TOLD: Final = (INITRD, "cmdline")
@@ -136,7 +135,7 @@ def _not_told(name: str, place: Range) -> RuleFinding:
 
 def _same(piece: Piece, place: Range) -> bool:
     """Whether both begin in one place; of an initrd the size counts as well, in whole pages."""
-    sizes = [align_up(size, _PAGE) for size in (piece.range.size, place.size)]
+    sizes = [align_up(size, PAGE) for size in (piece.range.size, place.size)]
     return piece.range.start == place.start and (piece.name != INITRD or sizes[0] == sizes[1])
 
 
