@@ -1,7 +1,9 @@
 """For every test: neither this host's wall time nor the other tests are in its way."""
 
 import gc
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("any host", deadline=None)
@@ -14,3 +16,10 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of kernels with nothing in it, and not there yet."""
+    monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"

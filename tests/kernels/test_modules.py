@@ -27,9 +27,7 @@ FILES = {
 KERNEL = {f"boot/vmlinuz-{RELEASE}": b"a kernel"}
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def unfold(root: Path) -> Path:

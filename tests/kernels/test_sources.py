@@ -29,10 +29,7 @@ KERNEL = bytes(range(256)) * 999
 OTHER = KERNEL[::-1]
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def find(what: object) -> Source:
@@ -52,11 +49,11 @@ def content(source: Source) -> bytes:
 # --- files and directories -----------------------------------------------------------------------
 
 
-def test_a_file_is_taken_where_it_is(tmp_path: Path, cache: Path) -> None:
+def test_a_file_is_taken_where_it_is(tmp_path: Path, own_cache: Path) -> None:
     path = tmp_path / "bzImage"
     path.write_bytes(KERNEL)
     assert find(path) == Source("bzImage", str(path), path)
-    assert not cache.exists()
+    assert not own_cache.exists()
 
 
 @pytest.mark.parametrize(
@@ -140,7 +137,7 @@ def test_what_is_not_there_is_one_line(what: str) -> None:
         "lib/modules/6.1.0-1.fc39.x86_64/vmlinuz",
     ],
 )
-def test_the_kernel_out_of_a_package(tmp_path: Path, cache: Path, make, place: str) -> None:  # type: ignore[no-untyped-def]
+def test_the_kernel_out_of_a_package(tmp_path: Path, own_cache: Path, make, place: str) -> None:  # type: ignore[no-untyped-def]
     files = {
         "boot/config-6.1": b"x",
         "lib/modules/6.1.0/kernel/vmlinuz": b"no",
@@ -154,7 +151,7 @@ def test_the_kernel_out_of_a_package(tmp_path: Path, cache: Path, make, place: s
     source = find(path)
     assert (source.name, source.shown) == ("linux-image-6.1.0", str(path))
     assert content(source) == KERNEL
-    assert kept(cache) == ["kernel", "meta.json"]
+    assert kept(own_cache) == ["kernel", "meta.json"]
     path_before, time_before = source.path, source.path.stat().st_mtime_ns if source.path else 0
     again = find(path)
     assert again.path == path_before and again.path is not None
@@ -181,14 +178,14 @@ def test_a_package_with_one_kernel_twice_has_one(tmp_path: Path, make) -> None: 
     ],
 )
 def test_packages_that_are_refused(  # type: ignore[no-untyped-def]
-    tmp_path: Path, cache: Path, make, files: dict[str, bytes], message: str
+    tmp_path: Path, own_cache: Path, make, files: dict[str, bytes], message: str
 ) -> None:
     path = tmp_path / "package"
     path.write_bytes(make(files))
     with pytest.raises(BadSource, match=f"^{path}: .*{message}"):
         find(path)
-    assert kept(cache) == []
-    assert not list((cache / "files").iterdir())
+    assert kept(own_cache) == []
+    assert not list((own_cache / "files").iterdir())
 
 
 # --- URLs ----------------------------------------------------------------------------------------
@@ -199,14 +196,14 @@ def published(mirror: Mirror, data: bytes, name: str = "bzImage") -> str:
     return f"{mirror.url}/{name}#sha256={hashlib.sha256(data).hexdigest()}"
 
 
-def test_a_kernel_by_url_is_fetched_once(mirror: Mirror, cache: Path) -> None:
+def test_a_kernel_by_url_is_fetched_once(mirror: Mirror, own_cache: Path) -> None:
     url = published(mirror, KERNEL)
     first, second = find(url), find(url)
     assert first == second
     assert (first.name, first.shown) == ("bzImage", url.partition("#")[0])
     assert content(first) == KERNEL
     assert len(mirror.asked("/bzImage")) == 1
-    assert kept(cache) == ["download", "meta.json"]
+    assert kept(own_cache) == ["download", "meta.json"]
 
 
 @pytest.mark.parametrize("make", [deb_of, rpm_of], ids=["deb", "rpm"])
@@ -235,16 +232,16 @@ def test_a_password_in_a_url_is_not_shown(mirror: Mirror) -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_another_file_than_the_hash_names_is_not_kept(mirror: Mirror, cache: Path) -> None:
+def test_another_file_than_the_hash_names_is_not_kept(mirror: Mirror, own_cache: Path) -> None:
     url = published(mirror, KERNEL)
     (mirror.root / "bzImage").write_bytes(OTHER)
     with pytest.raises(WrongHash, match="is not the file that was asked for: its SHA-256 is "):
         find(url)
-    assert kept(cache) == []
+    assert kept(own_cache) == []
 
 
 def test_a_download_larger_than_the_limit_is_not_kept(
-    mirror: Mirror, cache: Path, monkeypatch: pytest.MonkeyPatch
+    mirror: Mirror, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "MOST_DOWNLOADED", 1 << 20)
     mirror.faults.append(Fault("endless", endless=True))
@@ -254,7 +251,7 @@ def test_a_download_larger_than_the_limit_is_not_kept(
     url = published(mirror, bytes((1 << 20) + 1))
     with pytest.raises(ServerRefused, match=r"larger than 1\.0 MiB"):
         find(url)
-    assert kept(cache) == []
+    assert kept(own_cache) == []
 
 
 @pytest.mark.parametrize("fault", [{"cut_after": 1000}, {"status": 503}])
@@ -267,7 +264,7 @@ def test_a_line_that_breaks_is_tried_again(mirror: Mirror, fault: dict[str, int]
         find(published(mirror, OTHER, "other"))
 
 
-def test_redirects_are_followed_but_not_for_ever(mirror: Mirror, cache: Path) -> None:
+def test_redirects_are_followed_but_not_for_ever(mirror: Mirror, own_cache: Path) -> None:
     url = published(mirror, KERNEL)
     mirror.faults.append(Fault("moved", location="/bzImage"))
     assert content(find(url.replace("bzImage", "moved"))) == KERNEL
@@ -278,7 +275,7 @@ def test_redirects_are_followed_but_not_for_ever(mirror: Mirror, cache: Path) ->
     mirror.faults.append(Fault("file", location="file:///etc/passwd"))
     with pytest.raises(FetchError):
         find(f"{mirror.url}/file#sha256={'1' * 64}")
-    assert kept(cache) == ["download", "meta.json"]
+    assert kept(own_cache) == ["download", "meta.json"]
 
 
 def test_a_url_that_is_not_there(mirror: Mirror) -> None:
@@ -291,7 +288,7 @@ def test_a_url_that_is_not_there(mirror: Mirror) -> None:
     [("%2e%2e", "kernel"), ("a%2f..%2f..%2fetc", "etc"), ("b%00z", "b_z"), ("", "kernel")],
 )
 def test_the_name_in_a_url_leads_nowhere(
-    mirror: Mirror, cache: Path, monkeypatch: pytest.MonkeyPatch, path: str, name: str
+    mirror: Mirror, own_cache: Path, monkeypatch: pytest.MonkeyPatch, path: str, name: str
 ) -> None:
     def save(self: object, url: str, target: Path, sha256: str, limit: int) -> None:
         target.write_bytes(KERNEL)
@@ -299,4 +296,4 @@ def test_the_name_in_a_url_leads_nowhere(
     monkeypatch.setattr("bootproof.kernels.download.Downloader.save_hashed", save)
     source = find(f"{mirror.url}/{path}#sha256={'0' * 64}")
     assert source.name == name
-    assert kept(cache) == ["download", "meta.json"]
+    assert kept(own_cache) == ["download", "meta.json"]

@@ -19,15 +19,14 @@ LONG_AGO = time.time() - 10_000
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / "cache"))
+def cache(own_cache: Path) -> Path:
     for room in (DERIVED, "files"):
         for number in range(3):
-            folder = tmp_path / "cache" / room / f"entry{number}"
+            folder = own_cache / room / f"entry{number}"
             folder.mkdir(parents=True)
             (folder / "kernel").write_bytes(bytes(64 << 10))
             os.utime(folder, (LONG_AGO + number, LONG_AGO + number))
-    return tmp_path / "cache"
+    return own_cache
 
 
 def rooms(cache: Path) -> dict[str, list[str]]:

@@ -117,10 +117,14 @@ def test_an_image_has_a_place_unless_another_is_asked_for(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("command", ["boot", "image", "compare"])
 def test_every_kind_of_kernel_is_taken(
-    command: str, kernel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Capture
+    command: str,
+    kernel: str,
+    own_cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: Capture,
 ) -> None:
     """What the catalogue names is fetched, so that is not asked for here."""
-    monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     data = Path(kernel).read_bytes()
     (tmp_path / "6.1-amd64").write_bytes(data)

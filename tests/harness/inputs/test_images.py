@@ -19,10 +19,9 @@ OURS, OTHER = packings.elf(8192), packings.elf(4096)
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / "cache"))
+def cache(own_cache: Path) -> Path:
     images.in_format.cache_clear()
-    return tmp_path / "cache"
+    return own_cache
 
 
 def packed(path: Path, kernel: bytes) -> Path:

@@ -24,9 +24,13 @@ Run = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(
+    own_cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Run:
     """Runs a command on a file with this content; gives exit code and all that it said."""
-    monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
 
     def run(content: bytes, *words: str) -> tuple[int, str]:
@@ -160,10 +164,9 @@ def test_what_a_unified_kernel_image_holds_besides_is_said_to_be_left_out(run: R
 
 
 def test_what_a_kernel_lacks_is_searched_for_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every boot without a proof asks."""
-    monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / "cache"))
     (tmp_path / "vmlinux").write_bytes(vmlinux(NO_INITRAMFS))
     kernel = images.kernel_file(str(tmp_path / "vmlinux"))
     (lacks,) = kernel_check.lacking(kernel, "x86_64", None)

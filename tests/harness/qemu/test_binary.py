@@ -152,12 +152,11 @@ def test_real_version() -> None:
 
 
 def test_a_program_is_asked_for_its_version_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By all processes together. What starts another program is asked by each: a script, and a name
     for what has another name itself.
     """
-    monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / "cache"))
     program = tmp_path / "qemu"
     real = shutil.which(SYSTEM_QEMU) or ""
     (tmp_path / "name").symlink_to(program)

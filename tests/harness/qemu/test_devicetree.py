@@ -61,9 +61,8 @@ def test_device_tree_is_made_once() -> None:
 
 
 def test_another_run_asks_the_same_program_no_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / "cache"))
     program = tmp_path / "qemu-system-aarch64"
     shutil.copy(find_qemu("aarch64").path, program)
     here = Machine.with_defaults("aarch64", memory=640 * MIB, binary=str(program))
@@ -92,9 +91,8 @@ def test_another_run_asks_the_same_program_no_more(
 
 
 def test_a_script_may_start_another_program(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / "cache"))
     script = tmp_path / "qemu-system-aarch64"
     script.write_text(f'#!/bin/sh\nexec {find_qemu("aarch64").path} "$@"\n')
     script.chmod(0o755)

@@ -29,11 +29,10 @@ DEPENDENCIES: list[str] = PROJECT["dependencies"]
 
 
 @pytest.fixture(autouse=True)
-def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def own_environment(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing of the user's settings, and a cache that is empty."""
     for name in (*(f"BOOTPROOF_QEMU_{arch.upper()}" for arch in ARCHES), "BOOTPROOF_KEYRING"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("BOOTPROOF_MIRROR", "http://mirror.example/debian")
     find_qemu.cache_clear()
     yield

@@ -35,10 +35,7 @@ def packed(kernel: bytes, **fields: int) -> bytes:
     return packings.bzimage(gzip.compress(kernel, 1, mtime=0), release=b"6.1.0-test (x)", **fields)
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 class Command:

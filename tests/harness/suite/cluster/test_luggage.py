@@ -15,9 +15,7 @@ from bootproof.harness.suite.cluster.luggage import Packed
 MIB = 1 << 20
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def test_a_directory_arrives_as_it_was_with_its_holes(tmp_path: Path) -> None:

@@ -25,12 +25,11 @@ NEVER = X86Program(LOAD).say_for_ever(b"again\n")
 
 
 @pytest.fixture(autouse=True)
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def places(own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Of a worker that has nothing yet; gives where its cases boot."""
     from bootproof.harness.inputs import images
 
     monkeypatch.setattr(images, "busybox", lambda arch: b"no busybox")
-    monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / "cache"))
     booting = tmp_path / "tmp"
     booting.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(booting))
