@@ -644,6 +644,26 @@ def test_memory_in_use_that_cannot_be(memory: str) -> None:
     assert verdict(X86.text(memory=memory), End.GUEST_RESET)[0] is Verdict.BOOTED_WRONG
 
 
+@pytest.mark.parametrize(
+    ("said", "wrong"),
+    [
+        ("ffffffff8a000000", None),
+        ("ffffffff8b000000", "0xffffffff8b000000"),
+        (None, "nowhere that it says"),
+    ],
+)
+def test_where_the_kernels_first_byte_is_mapped(said: str | None, wrong: str | None) -> None:
+    expected = dataclasses.replace(X86.expected, virtual_start=0xFFFFFFFF8A000000)
+    seen = Observation(X86.text(virtual_start=said), End.GUEST_RESET)
+    judgement = judge(expected, seen)
+    if wrong is None:
+        assert judgement.verdict is Verdict.BOOTED
+        assert judgement.reason.endswith("; kernel code at 0x200000, virtual 0xffffffff8a000000")
+    else:
+        sentence = f"the kernel's first byte is at virtual {wrong}, not at 0xffffffff8a000000"
+        assert (judgement.verdict, judgement.reason) == (Verdict.BOOTED_WRONG, sentence)
+
+
 # --- a console that is another one -------------------------------------------------------------
 
 UNHEARD = b"[ 1.0] bootproof: no serial port for init; the console is tty0\r\n"
@@ -839,6 +859,13 @@ def test_probe_comes_before_any_proof(probe: Probe, wanted: Verdict, reason: str
         (b"login:", DIED + b"login:", End.MARKER, Verdict.OOPS, "showed 'login:' all the same"),
         (b"login:", PANIC + b"login:", End.GUEST_RESET, Verdict.PANIC, "VFS: no root"),
         (b"login:", b"log", End.PARKED, Verdict.STUCK, "the console never showed 'login:'"),
+        (
+            b"login:",
+            b"[ 0.0] Kernel command line: until=login:\nlogin:",
+            End.PARKED,
+            Verdict.STUCK,
+            "; 'login:' stands in the kernel's own command line: no proof",
+        ),
         (None, b"text", End.GUEST_RESET, Verdict.HANDED_OVER, "the CPU was reset, after 'text'"),
         (None, b"text" + PANIC, End.GUEST_RESET, Verdict.PANIC, "VFS: no root"),
         (None, b"", End.PARKED, Verdict.SILENT, "time in"),
