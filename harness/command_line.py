@@ -1,7 +1,7 @@
 """The kernel command line of a guest under test: what was chosen, and what its proof needs.
 
 Owns: where our own words go, which words of the user's cannot be right there, and what runs after
-the proof.  Must not know: profiles, how the line gets into RAM, how it is read back.
+the proof. Must not know: profiles, how the line gets into RAM, how it is read back.
 
 Source: Documentation/admin-guide/kernel-parameters.txt (init=, rdinit=, `--`).
 """

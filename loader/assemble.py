@@ -62,17 +62,16 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """How a kernel is to be loaded: `kernel_offset` as linux-loader means it for the format.
-
-    `pvh_relocate` offers the PVH entry at an offset where the kernel's note allows that; `virtual`
-    has the kernel run at another virtual address.
-    """
+    """How a kernel is to be loaded."""
 
     machine: Machine
     request: BootRequest
     protocol: str = AUTO
+    # As linux-loader means it for the format.
     kernel_offset: int | None = None
+    # Offers the PVH entry at an offset, where the kernel's note allows that.
     pvh_relocate: bool = False
+    # Has the kernel run at another virtual address.
     virtual: VirtualMove | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
 

@@ -92,21 +92,20 @@ class Backing:
 
 @dataclass(frozen=True, slots=True)
 class BootImage:
-    """A guest that is ready to be started.
-
-    `cpus` holds the registers of CPU 0, 1, …, of which the kernel starts all but the first.
-    `regions` names what lies where in guest-physical RAM. `provenance` is free-form text about
-    where it comes from (kernel, digests, offset, command line). `unseen` is empty unless it was
-    imported: then all else was seen. `backing` is empty where ram.img holds all of RAM.
-    """
+    """A guest that is ready to be started."""
 
     arch: str
     protocol: str
     banks: tuple[Bank, ...]
+    # The registers of CPU 0, 1, …, of which the kernel starts all but the first.
     cpus: tuple[Registers, ...]
+    # What lies where in guest-physical RAM.
     regions: tuple[Region, ...] = ()
+    # Free-form text about where it comes from: kernel, digests, offset, command line.
     provenance: Mapping[str, str] = field(default_factory=dict)
+    # Empty unless it was imported: then all else was seen.
     unseen: tuple[Unseen, ...] = ()
+    # Empty where ram.img holds all of RAM.
     backing: tuple[Backing, ...] = ()
 
     @property

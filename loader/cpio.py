@@ -1,7 +1,7 @@
 """Reads initramfs archives as the kernel unpacks them, and says where one is not what it should be.
 
 Owns: how archives follow one another, packed or not, what a member is, and where it would be
-written.  Must not know: what is in our own archive, but for the directory that is its own (that is
+written. Must not know: what is in our own archive, but for the directory that is its own (that is
 loader/initramfs.py's), nor how a stream is decoded (loader/packing).
 
 Source: Documentation/driver-api/early-userspace/buffer-format.rst and init/initramfs.c of the

@@ -98,7 +98,7 @@ def _shown(value: object) -> str:
     return str(value)
 
 
-# linux-loader: loader::Error --------------------------------------------------------------------
+# --- linux-loader: loader::Error -----------------------------------------------------------------
 
 
 class InvalidCommandLine(LoaderError):
@@ -294,7 +294,7 @@ class Cmdline:
         """A value has a double quote that is neither its first nor its last character."""
 
 
-# linux-loader: configurator::Error --------------------------------------------------------------
+# --- linux-loader: configurator::Error -----------------------------------------------------------
 
 
 class MissingStartAddress(LoaderError):
@@ -359,7 +359,7 @@ class Fdt:
         """The device tree cannot be written."""
 
 
-# ours -------------------------------------------------------------------------------------------
+# --- ours ----------------------------------------------------------------------------------------
 
 
 class GuestMemoryError(LoaderError):

@@ -1,6 +1,6 @@
 """Which format a file is, from its bytes alone.
 
-Owns: the order in which formats are tried.  Must not know: how any format is loaded or unpacked,
+Owns: the order in which formats are tried. Must not know: how any format is loaded or unpacked,
 nor file names and extensions.
 
 Spec: ELF (gABI, "ELF Header"); Linux x86 boot protocol (Documentation/arch/x86/boot.rst);
@@ -29,19 +29,18 @@ from bootproof.loader.zboot import PACKINGS, ZbootHeader, is_zboot
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What the first look at a file tells.
-
-    `arch` is "x86_64", "i386", "aarch64", "riscv64" (or another name that no loader takes);
-    None when the bytes do not say (a bzImage before protocol 2.12).  For a later bzImage it is
-    what the header promises: "x86_64" when there is a 64-bit entry point.  `packing` names the
-    compression of the payload, `release` the kernel release that a bzImage's header points to.
-    `remark` is what a file is that is no kernel but can be named, `advice` what to do with it.
-    """
+    """What the first look at a file tells."""
 
     format: Format
+    # "x86_64", "i386", "aarch64", "riscv64", or another name that no loader takes; None when the
+    # bytes do not say (a bzImage before protocol 2.12). For a later bzImage it is what the header
+    # promises: "x86_64" when there is a 64-bit entry point.
     arch: str | None = None
+    # The compression of the payload.
     packing: Packing | None = None
+    # The kernel release that a bzImage's header points to.
     release: str | None = None
+    # Of a file that is no kernel but can be named: what it is, and what to do with it.
     remark: str | None = None
     advice: str | None = None
 
@@ -65,10 +64,10 @@ _VERSION = re.compile(rb"[ -~]{1,127}(?=\0)")
 
 
 def identify(image: ImageLike) -> Identity:
-    """What `image` is.  A file that fits nothing has `Format.UNKNOWN`; that is no error.
+    """What `image` is. A file that fits nothing has `Format.UNKNOWN`; that is no error.
 
     Formats recognised by a structure of the kernel's own come before those recognised by the
-    first bytes of any compressed file.  Raises the `Image` errors for a file that cannot be
+    first bytes of any compressed file. Raises the `Image` errors for a file that cannot be
     opened, and nothing for its contents.
     """
     with open_image(image) as source:

@@ -1,7 +1,7 @@
 """What a kernel file is and what loading it would do, without loading it.
 
 Owns gathering what identify, unpack and the loaders know into one value for people and
-programs.  Must not know: how it is shown (harness/report/inspection.py), nor QEMU.
+programs. Must not know: how it is shown (harness/report/inspection.py), nor QEMU.
 
 Header flags are named as in Documentation/arch/x86/boot.rst, Documentation/arch/arm64/booting.rst
 and Documentation/arch/riscv/boot-image-header.rst.
@@ -69,8 +69,6 @@ _SETUP_FIELDS: Final = {
     "handover_offset": 0x20B,
 }
 
-# In linux_banner; the format string of /proc/version has %s where the release is.
-
 
 @dataclass(frozen=True, slots=True)
 class Layer:
@@ -132,7 +130,7 @@ class Change:
 class BzImagePayload:
     """The compressed vmlinux inside a bzImage: where, how packed, and its own PVH capability.
 
-    `size` is what the size word behind it says.  `pvh` is None when the vmlinux cannot be read.
+    `size` is what the size word behind it says. `pvh` is None when the vmlinux cannot be read.
     """
 
     packing: str
@@ -146,31 +144,33 @@ class BzImagePayload:
 class Inspection:
     """All there is to say about a kernel file; `dataclasses.asdict` of it is JSON.
 
-    `format`, `size`: of the file.  `kernel`: the loadable format in it, behind `layers` of
-    packing, with `kernel_size` bytes.  `placed` or `refused`: what its loader says without an
-    offset; `moved` or `moved_refused`: with the offset, and `changes` between the two.
-    `initrd_size` and `cmdline` are those of a unified kernel image.  `unprovable`: why its boot
-    cannot be proved, as far as that is known.  Sizes are in bytes.
+    Sizes are in bytes.
     """
 
+    # Of the file as it is.
     file: str
     size: int
     format: str
     arch: str | None
     release: str | None
+    # The packings around the kernel, the loadable format in them, and the size of that.
     layers: tuple[Layer, ...]
     kernel: str
     kernel_size: int
     payload: BzImagePayload | None
+    # What its loader says without an offset.
     placed: Placement | None
     refused: Refusal | None
+    # The same with the offset, where one was asked for, and what differs then.
     moved: Placement | None
     moved_refused: Refusal | None
     changes: tuple[Change, ...]
     header: dict[str, HeaderValue]
     findings: tuple[Finding, ...]
+    # Of a unified kernel image.
     initrd_size: int | None
     cmdline: str | None
+    # Why its boot cannot be proved, as far as that is known.
     unprovable: str | None = None
 
 
@@ -180,8 +180,8 @@ def inspect(
     """Looks at `image` through its packings, and asks its loader about `offset` (as the loader
     takes it: see `kernel_offset` of `Elf.load`, `BzImage.load`, `Pe.load`).
 
-    At most `limit` bytes are unpacked.  A kernel that its loader refuses is described, with the
-    refusal.  Raises an `UnpackError` for a file in which no kernel is found, and `Image` errors.
+    At most `limit` bytes are unpacked. A kernel that its loader refuses is described, with the
+    refusal. Raises an `UnpackError` for a file in which no kernel is found, and `Image` errors.
     """
     with open_image(image) as source:
         outer = identify_bytes(source.data).format

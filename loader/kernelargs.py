@@ -1,7 +1,7 @@
 """A kernel command line parted into arguments, as the kernel does it itself.
 
 Owns: where an argument begins and ends, what its name and value are, where the kernel stops
-reading.  Must not know: what any argument means, nor how a command line is written (that is
+reading. Must not know: what any argument means, nor how a command line is written (that is
 loader/cmdline.py's, after linux-loader).
 
 Source: next_arg() of the kernel's lib/cmdline.c, parse_args() of kernel/params.c, and isspace() of

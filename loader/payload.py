@@ -1,7 +1,7 @@
 """Where the packed kernel lies inside a file, for each format that has one inside.
 
 Owns: reading a container's own fields (bzImage, EFI zboot, unified kernel image, plain
-compressed file) and checking them against the file.  Must not know: how a stream is
+compressed file) and checking them against the file. Must not know: how a stream is
 decoded, nor where the result goes.
 
 Spec: Documentation/arch/x86/boot.rst (payload_offset, payload_length; protocol 2.08),
@@ -28,7 +28,7 @@ SIZE_WORD = 4
 @dataclass(frozen=True, slots=True)
 class Payload:
     """`size` bytes at file offset `offset`: a compressed stream, or, without `packing`, the
-    content itself.  `declared` and `declared_at` are as in `Packed`.
+    content itself. `declared` and `declared_at` are as in `Packed`.
     """
 
     container: Format
@@ -141,7 +141,7 @@ def _zboot_payload(data: memoryview) -> Payload:
 def uki_sections(data: memoryview) -> dict[str, Section]:
     """The sections of a unified kernel image that the default boot uses, by name.
 
-    They are the base sections, overridden by those of the first profile.  Raises
+    They are the base sections, overridden by those of the first profile. Raises
     `Unpack.BadHeader` when one of them lies outside the file.
     """
     pe = PeFile.parse(data)

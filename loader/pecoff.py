@@ -1,7 +1,7 @@
 """PE/COFF headers as far as boot images need them: the machine and the section table.
 
 Owns: the layouts of the Microsoft PE format that bootproof reads (PE Format, "MS-DOS stub",
-"COFF file header", "Section table").  Must not know: what a section means.
+"COFF file header", "Section table"). Must not know: what a section means.
 """
 
 # No deferred annotations here: `Declared` reads the encodings from them.
@@ -50,7 +50,7 @@ class _SectionHeader(Declared):
 class Section:
     """One section: its name, and where its content lies in the file, in bytes.
 
-    `size` leaves out the padding up to the file alignment.  The content may lie outside the
+    `size` leaves out the padding up to the file alignment. The content may lie outside the
     file: that is for the reader of the section to refuse.
     """
 

@@ -1,7 +1,7 @@
 """The kernel out of whatever it is packed in, within bounds.
 
 Owns: one step outward-in (`unpack`, `unpack_to`), going on until a loadable kernel is reached
-(`unpack_fully`, `unpack_fully_to`), and the parts of a unified kernel image.  Must not know: how
+(`unpack_fully`, `unpack_fully_to`), and the parts of a unified kernel image. Must not know: how
 a stream is decoded (loader/packing), where a container keeps it (loader/payload.py), nor how a
 kernel is loaded.
 
@@ -38,7 +38,7 @@ class Step:
     """One packing that was taken off.
 
     `offset` and `packed_size` say where it lay in its container, `size` how much came out, all
-    in bytes.  `packing` is None for a section that is stored as it is.
+    in bytes. `packing` is None for a section that is stored as it is.
     """
 
     container: Format
@@ -100,7 +100,7 @@ def unpack(image: ImageLike, *, limit: int = DEFAULT_LIMIT) -> Unpacked:
     """Takes one packing off: vmlinux out of a bzImage, Image out of Image.gz or an EFI zboot
     image, the kernel out of a unified kernel image.
 
-    At most `limit` bytes come out.  Raises an `UnpackError`: `Unpack.NotPacked` for a kernel
+    At most `limit` bytes come out. Raises an `UnpackError`: `Unpack.NotPacked` for a kernel
     that is not packed, `.Unrecognised`, `.BadHeader`, `.Unsupported`, `.Truncated`, `.Corrupt`,
     `.TooLarge`, `.SizeMismatch`, `.WindowTooLarge`, `.TrailingData`; or an `Image` error.
     """
@@ -121,7 +121,7 @@ def unpack_fully(image: ImageLike, *, limit: int = DEFAULT_LIMIT) -> Unpacked:
 def unpack_to(image: ImageLike, path: Path, *, limit: int = DEFAULT_LIMIT) -> Unpacked:
     """As `unpack`, into the file `path`, which appears whole or not at all.
 
-    Little memory is used, whatever the sizes.  Raises as `unpack`, and `Unpack.WriteFailed`.
+    Little memory is used, whatever the sizes. Raises as `unpack`, and `Unpack.WriteFailed`.
     """
     with open_image(image) as source, _Spool(path) as spool:
         return spool.keep(_take_one_off(source, spool, limit))
@@ -130,7 +130,7 @@ def unpack_to(image: ImageLike, path: Path, *, limit: int = DEFAULT_LIMIT) -> Un
 def unpack_fully_to(image: ImageLike, path: Path, *, limit: int = DEFAULT_LIMIT) -> Unpacked:
     """As `unpack_fully`, into the file `path`, which appears whole or not at all.
 
-    A kernel that is loadable as it is, is copied.  Raises as `unpack_fully`, and
+    A kernel that is loadable as it is, is copied. Raises as `unpack_fully`, and
     `Unpack.WriteFailed`.
     """
     with open_image(image) as source, _Spool(path) as spool:

@@ -1,6 +1,6 @@
 """The PVH capability of the vmlinux inside a bzImage, from as little of it as needed.
 
-Owns unpacking up to the notes and no further: they lie in the first half of a vmlinux.  Must not
+Owns unpacking up to the notes and no further: they lie in the first half of a vmlinux. Must not
 know: how a stream is decoded, nor how notes are laid out (loader/elfnotes.py).
 """
 

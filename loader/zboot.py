@@ -1,7 +1,7 @@
 """The header of an EFI zboot image: a PE application that carries a compressed Image.
 
 Owns: the header's layout (the kernel's drivers/firmware/efi/libstub/zboot-header.S) and the
-names it uses for compressions.  Must not know: how the payload is decoded.
+names it uses for compressions. Must not know: how the payload is decoded.
 """
 
 # No deferred annotations here: `Declared` reads the encodings from them.
@@ -30,7 +30,7 @@ PACKINGS: dict[str, tuple[Packing, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class ZbootHeader(Declared):
-    """The first 64 bytes.  `payload_offset` and `payload_size` are in bytes of the file.
+    """The first 64 bytes. `payload_offset` and `payload_size` are in bytes of the file.
 
     The size word behind every payload but gzip's is not counted in `payload_size`.
     """

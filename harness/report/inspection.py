@@ -1,6 +1,6 @@
 """An `Inspection` as text for a terminal.
 
-Owns the wording and the layout.  Must not know how anything was found out.
+Owns the wording and the layout. Must not know how anything was found out.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Compressed streams of every kind a kernel is packed with, decoded within bounds.
 
-Owns: choosing the decoder.  Must not know: kernels, and the containers that payloads lie
+Owns: choosing the decoder. Must not know: kernels, and the containers that payloads lie
 in (those are loader/payload.py's).
 """
 
@@ -47,6 +47,6 @@ def _decoders() -> Mapping[Packing, _Decoder]:
 def decode(packed: Packed, output: Output) -> int:
     """Decompresses the stream `packed` into `output`, never past its bound.
 
-    Returns the file offset behind the stream.  Raises an `UnpackError`.
+    Returns the file offset behind the stream. Raises an `UnpackError`.
     """
     return _decoders()[packed.packing](packed, output)

@@ -1,6 +1,6 @@
 """Why a payload could not be unpacked: one class per reason.
 
-Owns: the `Unpack` errors.  Must not know: how any format is decoded.
+Owns: the `Unpack` errors. Must not know: how any format is decoded.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Packings whose library decompresses a bounded piece at a time: gzip, bzip2, xz, lzma and
 the LZ4 frame.
 
-Owns: feeding those libraries and turning their exceptions into ours.  Must not know: where
+Owns: feeding those libraries and turning their exceptions into ours. Must not know: where
 a stream comes from, nor what it holds.
 """
 
@@ -96,7 +96,7 @@ _MAY_REPEAT = (Packing.BZIP2, Packing.XZ, Packing.LZ4_FRAME)
 def decode(packed: Packed, output: Output) -> int:
     """Decompresses the stream (and those of its kind behind it) into `output`.
 
-    Returns the file offset behind the last stream.  Raises `Unpack.Truncated`, `.Corrupt`,
+    Returns the file offset behind the last stream. Raises `Unpack.Truncated`, `.Corrupt`,
     `.WindowTooLarge`, and what `output` raises.
     """
     position = _decode_one(packed, packed.start, output)

@@ -1,6 +1,6 @@
 """The compressions a kernel can be packed with, and how each is recognised.
 
-Owns: the `Packing` enumeration and the magic numbers.  Must not know: kernels,
+Owns: the `Packing` enumeration and the magic numbers. Must not know: kernels,
 containers, decompressors.
 
 Spec: RFC 1952 (gzip), the bzip2 file format, XZ Utils' doc/xz-file-format.txt and
@@ -26,7 +26,7 @@ class Packing(StrEnum):
     ZSTD = "zstd"
 
 
-# Longest magic first does not matter here: no magic is a prefix of another.  LZMA has no
+# Longest magic first does not matter here: no magic is a prefix of another. LZMA has no
 # magic of its own; 5d 00 00 is the properties byte of lc=3 lp=0 pb=2 and the low half of a
 # dictionary size that is a multiple of 64 KiB, which is what the kernel tests for as well
 # (lib/decompress.c).

@@ -2,7 +2,7 @@
 
 Owns: its chunks: a magic, then for each 8 MiB of output a little-endian length and an LZ4
 block; no end marker, no checksum (LZ4 frame format description, "Legacy frame", and the
-kernel's lib/decompress_unlz4.c).  Must not know: what the stream holds.
+kernel's lib/decompress_unlz4.c). Must not know: what the stream holds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def decode(packed: Packed, output: Output) -> int:
     """Decompresses the stream into `output`, up to the chunk that is not full.
 
     Returns the file offset behind the last chunk; up to four bytes may be left, which is
-    where the kernel puts its size word.  Raises `Unpack.Truncated`, `.Corrupt`, and what
+    where the kernel puts its size word. Raises `Unpack.Truncated`, `.Corrupt`, and what
     `output` raises.
     """
     position = packed.start + _MAGIC_SIZE

@@ -1,8 +1,8 @@
 """The lzop container around LZO1X blocks, as the kernel build and lzop write it.
 
 Owns: the lzop header, its flags and block headers with their checksums (lzop 1.04; the
-kernel's lib/decompress_unlzo.c reads the same with fixed flags).  All numbers are
-big-endian.  Must not know: what the stream holds.
+kernel's lib/decompress_unlzo.c reads the same with fixed flags). All numbers are
+big-endian. Must not know: what the stream holds.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _unpack_block(cursor: Cursor, size: int, flags: int) -> bytes:
 def decode(packed: Packed, output: Output) -> int:
     """Decompresses the stream into `output`.
 
-    Returns the file offset behind the end marker.  Raises `Unpack.Truncated`, `.Corrupt`,
+    Returns the file offset behind the end marker. Raises `Unpack.Truncated`, `.Corrupt`,
     `.Unsupported`, and what `output` raises.
     """
     cursor = Cursor(packed)

@@ -1,7 +1,7 @@
 """A compressed stream inside a file, and the bounded place its output goes to.
 
 Owns: `Packed` (where the stream lies, and errors that say so), `Cursor` (reading it field by
-field) and `Output` (the only way a decoder hands bytes on; it stops at the limit).  Must not know:
+field) and `Output` (the only way a decoder hands bytes on; it stops at the limit). Must not know:
 any compression format.
 """
 
@@ -86,7 +86,7 @@ class Cursor:
         self.position = packed.start
 
     def take(self, size: int) -> memoryview:
-        """The next `size` bytes.  Raises `Unpack.Truncated`."""
+        """The next `size` bytes. Raises `Unpack.Truncated`."""
         end = self.position + size
         if end > self.packed.end:
             raise self.packed.truncated(self.packed.end)

@@ -1,7 +1,7 @@
 """Zstandard: frames cut at their block boundaries and fed to libzstd in bounded batches.
 
 Owns: the frame and block headers (RFC 8878, 3.1.1), needed because libzstd's Python
-streams neither bound the output of one call nor say where a frame ends.  Must not know:
+streams neither bound the output of one call nor say where a frame ends. Must not know:
 where a stream comes from, nor what it holds.
 """
 
@@ -29,7 +29,7 @@ _RLE, _COMPRESSED = 1, 2
 _LARGEST_BLOCK = 128 << 10
 
 # An encoder makes a block from up to 128 KiB and may split it; 1 GiB in 2 KiB pieces is still
-# within this.  It bounds the time that a file of empty blocks can take.
+# within this. It bounds the time that a file of empty blocks can take.
 _MAX_BLOCKS = 1 << 19
 
 
@@ -106,7 +106,7 @@ class _Frames(Cursor):
 def decode(packed: Packed, output: Output) -> int:
     """Decompresses every frame of the stream into `output`.
 
-    Returns the file offset behind the last frame.  Raises `Unpack.Truncated`, `.Corrupt`,
+    Returns the file offset behind the last frame. Raises `Unpack.Truncated`, `.Corrupt`,
     `.WindowTooLarge`, and what `output` raises.
     """
     frames = _Frames(packed, output)

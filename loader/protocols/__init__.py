@@ -28,26 +28,24 @@ class ProtocolError(LoaderError):
 
 @dataclass(frozen=True, slots=True)
 class BootRequest:
-    """What is handed to the kernel beside its own image.
+    """What the kernel is given beside its own image."""
 
-    `cmdline` is without the terminating NUL; `dtb` is the machine's own device tree (device-tree
-    architectures only); `reserved` is RAM that the machine will not leave alone, and
-    `firmware` that of it where a firmware stays, so that nothing else can be there; `label` is
-    written where the protocol has a place for it, so that the guest can tell by which request it
-    was made. `cpus` is how many the machine has; where no device tree says so, the kernel is told
-    of more than one by tables. `unsafe` leaves out the checks of where the kernel may run, for
-    cases whose point is the failure.
-    """
-
+    # Without the terminating NUL.
     cmdline: bytes = b""
     initrd: bytes | None = None
+    # The machine's own device tree, where the architecture has such.
     dtb: bytes | None = None
+    # RAM that the machine will not leave alone.
     reserved: tuple[Region, ...] = ()
+    # Written where the protocol has a place for it, for the guest to tell by what it was made.
     label: str = ""
+    # Of the machine; where no device tree says so, tables tell the kernel of more than one.
     cpus: int = 1
+    # Leaves out the checks of where the kernel may run, for cases whose point is the failure.
     unsafe: bool = False
     # Whether the kernel is entered as a hypervisor is, where there is a difference.
     hypervisor: bool = False
+    # That of `reserved` where a firmware stays, so that nothing else can be there.
     firmware: tuple[Region, ...] = ()
 
 

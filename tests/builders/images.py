@@ -18,7 +18,7 @@ EHDR_SIZE, PHDR_SIZE = 64, 56
 EHDR = "<16sHHIQQQIHHHHHH"
 PHDR = "<IIQQQQQQ"
 
-# ELF --------------------------------------------------------------------------------------------
+# --- ELF -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def with_symbols(
     return header + segment + b"".join(parts) + table_of
 
 
-# bzImage ----------------------------------------------------------------------------------------
+# --- bzImage -------------------------------------------------------------------------------------
 
 SETUP_HEADER_START, SETUP_HEADER_END = 0x1F1, 0x26C
 SETUP_FIELDS = {
@@ -244,7 +244,7 @@ def bzimage(kernel: bytes | None = None, /, *, sectors: int = 5, **fields: int) 
     return (file if kernel is None else replace(file, kernel=kernel)).build()
 
 
-# Image ------------------------------------------------------------------------------------------
+# --- Image ---------------------------------------------------------------------------------------
 
 ARM64, RISCV64 = b"ARM\x64", b"RSC\x05"
 
@@ -264,7 +264,7 @@ def image(
     return (header + body)[:size]
 
 
-# Kernel modules ---------------------------------------------------------------------------------
+# --- Kernel modules ------------------------------------------------------------------------------
 
 SHDR = "<IIQQQQIIQQ"
 

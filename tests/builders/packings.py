@@ -26,7 +26,7 @@ MIB = 1 << 20
 LZO_BLOCK = 256 << 10
 LZ4_CHUNK = 8 * MIB
 
-# kernels ------------------------------------------------------------------------------------------
+# --- kernels -------------------------------------------------------------------------------------
 
 
 def kernel_bytes(size: int) -> bytes:
@@ -48,7 +48,7 @@ def image(size: int = 4096, *, magic: bytes = b"ARM\x64", start: bytes = b"MZ\x4
     return header + kernel_bytes(size - len(header))
 
 
-# compressors --------------------------------------------------------------------------------------
+# --- compressors ---------------------------------------------------------------------------------
 
 
 def gzip(data: bytes) -> bytes:
@@ -155,7 +155,7 @@ COMPRESSORS: dict[str, tuple[Packing, Callable[[bytes], bytes]]] = {
     "zstd-22": (Packing.ZSTD, zstd_kernel),
 }
 
-# containers ---------------------------------------------------------------------------------------
+# --- containers ----------------------------------------------------------------------------------
 
 
 def with_size(packed: bytes, size: int, packing: Packing) -> bytes:

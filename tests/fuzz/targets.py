@@ -103,7 +103,7 @@ def check(holds: bool, what: str) -> None:
         raise EscapedError(what)
 
 
-# modules ------------------------------------------------------------------------------------------
+# --- modules -------------------------------------------------------------------------------------
 
 
 def _module(data: bytes) -> None:
@@ -116,7 +116,7 @@ def _modules() -> list[bytes]:
     return [images.module("loop", magic), images.module("b", magic, depends="a-b,c", machine=183)]
 
 
-# symbols ------------------------------------------------------------------------------------------
+# --- symbols -------------------------------------------------------------------------------------
 
 
 class NamelessError(LoaderError):
@@ -155,7 +155,7 @@ def _symtabs() -> list[bytes]:
     return [images.with_symbols(names, base=base) for base in (0, 0xFFFFFFFF81000000)]
 
 
-# loaders ------------------------------------------------------------------------------------------
+# --- loaders -------------------------------------------------------------------------------------
 
 Load = Callable[[GuestMemory, bytes, int | None], KernelLoaderResult]
 
@@ -219,7 +219,7 @@ def _with_option(seeds: Callable[[], list[bytes]]) -> Callable[[], list[bytes]]:
     return lambda: [bytes([i % len(OFFSETS)]) + seed for i, seed in enumerate(seeds() * 2)]
 
 
-# device trees, command lines, boot images ---------------------------------------------------------
+# --- device trees, command lines, boot images ----------------------------------------------------
 
 
 def _dtb(data: bytes) -> None:
@@ -406,7 +406,7 @@ def _scenario_files() -> list[bytes]:
     return [text.encode() for text in files]
 
 
-# recognising and unpacking ------------------------------------------------------------------------
+# --- recognising and unpacking -------------------------------------------------------------------
 
 
 def _unpacks(data: bytes) -> None:
@@ -474,7 +474,7 @@ def _no_kernels() -> list[bytes]:
     ]
 
 
-# guests -------------------------------------------------------------------------------------------
+# --- guests --------------------------------------------------------------------------------------
 
 
 def _guest(data: bytes) -> None:

@@ -179,7 +179,7 @@ def test_finding_is_a_sentence(memory: GuestMemory) -> None:
     )
 
 
-# refusals ---------------------------------------------------------------------------------------
+# --- refusals ------------------------------------------------------------------------------------
 
 LIES: list[tuple[dict[str, int], type[LoaderError]]] = [
     ({"header": 0x53726447}, Bzimage.InvalidBzImage),

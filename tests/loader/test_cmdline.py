@@ -35,7 +35,7 @@ def built(*steps: tuple[str, str], capacity: int = 4096) -> bytes:
     return line.as_bytes()
 
 
-# building ---------------------------------------------------------------------------------------
+# --- building ------------------------------------------------------------------------------------
 
 
 def test_arguments_are_joined_by_spaces() -> None:
@@ -201,7 +201,7 @@ def test_virtio_mmio_device_without_a_size() -> None:
         Cmdline(100).add_virtio_mmio_device(1, 0, 1 << 32)
 
 
-# parsing ----------------------------------------------------------------------------------------
+# --- parsing -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_line_never_exceeds_its_capacity(
         assert len(line.as_bytes_with_nul()) <= capacity
 
 
-# putting it into memory -------------------------------------------------------------------------
+# --- putting it into memory ----------------------------------------------------------------------
 
 
 def test_line_is_written_with_its_nul(memory: GuestMemory) -> None:

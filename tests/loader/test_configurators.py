@@ -54,7 +54,7 @@ def refuses(
     return caught.value
 
 
-# The layouts, spelled out from Xen's start_info.h ------------------------------------------------
+# --- The layouts, spelled out from Xen's start_info.h --------------------------------------------
 
 
 def test_pvh_structures_lie_as_xen_says() -> None:
@@ -72,7 +72,7 @@ def test_pvh_structures_lie_as_xen_says() -> None:
     assert pvh.ModlistEntry(1, 2, 3).to_bytes() == struct.pack("<4Q", 1, 2, 3, 0)
 
 
-# What is written ---------------------------------------------------------------------------------
+# --- What is written -----------------------------------------------------------------------------
 
 
 def test_zero_page_goes_to_its_address(memory: GuestMemory) -> None:
@@ -116,7 +116,7 @@ def test_linux_and_fdt_do_not_look_at_sections_and_modules(memory: GuestMemory) 
     fdt.write_bootparams(params, memory)
 
 
-# The order in which it is refused ----------------------------------------------------------------
+# --- The order in which it is refused ------------------------------------------------------------
 
 
 def test_pvh_refusals_come_in_order(memory: GuestMemory) -> None:
@@ -200,7 +200,7 @@ def test_refusal_says_where(memory: GuestMemory) -> None:
     )
 
 
-# Lists of sections and modules -------------------------------------------------------------------
+# --- Lists of sections and modules ---------------------------------------------------------------
 
 Add = Callable[[BootParams, bytes, int | None], int]
 

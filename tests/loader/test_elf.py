@@ -62,7 +62,7 @@ def present(entry: int, relocation: PvhRelocation | None = None) -> PvhBootCapab
     return PvhBootCapability(PvhState.PRESENT, entry, relocation)
 
 
-# loading ----------------------------------------------------------------------------------------
+# --- loading -------------------------------------------------------------------------------------
 
 
 def test_kernel_is_loaded_to_its_physical_addresses(memory: GuestMemory) -> None:
@@ -200,7 +200,7 @@ def test_machine_is_reported_not_refused(
     assert (result.machine, result.entry_points) == (name, points)
 
 
-# PVH --------------------------------------------------------------------------------------------
+# --- PVH -----------------------------------------------------------------------------------------
 
 
 def test_pvh_entry_is_the_low_half_of_the_note(memory: GuestMemory) -> None:
@@ -329,7 +329,7 @@ def test_relocation_without_an_entry_means_nothing(memory: GuestMemory) -> None:
     assert Elf().load(memory, elf(notes(pvh_reloc(1, 2, 3)))).pvh_boot_cap == NOT_PRESENT
 
 
-# where we differ from linux-loader (docs/differences.md) ------------------------------------------
+# --- where we differ from linux-loader (docs/differences.md) -------------------------------------
 
 
 def test_entry_note_in_any_note_segment_counts(memory: GuestMemory) -> None:
@@ -396,7 +396,7 @@ def test_refusals_of_linux_loader_come_before_ours(memory: GuestMemory) -> None:
     assert type(refusal(memory, image)) is Elf.ReadKernelImage
 
 
-# refusals, in linux-loader's order ----------------------------------------------------------------
+# --- refusals, in linux-loader's order -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [0, 1, 4, 63])
@@ -537,7 +537,7 @@ def test_empty_file_is_a_short_header(memory: GuestMemory, tmp_path: Path) -> No
         Elf().load(memory, path)
 
 
-# hostile ----------------------------------------------------------------------------------------
+# --- hostile -------------------------------------------------------------------------------------
 
 SAME = Segment(paddr=START, offset=64, filesz=MIB)
 OUTSIDE = load(RAM, b"x" * MIB)

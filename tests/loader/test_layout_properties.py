@@ -268,7 +268,7 @@ def test_arm64_initrd_stays_off_reserved_ram() -> None:
         PROTOCOLS["arm64"].plan(ram, kernel, replace(request, reserved=reserved))
 
 
-# the memory that would do -------------------------------------------------------------------------
+# --- the memory that would do --------------------------------------------------------------------
 
 
 @st.composite

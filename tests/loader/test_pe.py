@@ -140,7 +140,7 @@ def test_loader_can_be_for_one_architecture(memory: GuestMemory) -> None:
         Pe("x86_64")
 
 
-# refusals ---------------------------------------------------------------------------------------
+# --- refusals ------------------------------------------------------------------------------------
 
 TOP = (1 << 64) - 2 * MIB
 LIES: list[tuple[bytes, int, type[LoaderError]]] = [
@@ -179,7 +179,7 @@ def test_negative_base_is_refused(memory: GuestMemory) -> None:
     assert type(refusal(memory, image(), kernel_offset=-2 * MIB)) is Pe.InvalidImage
 
 
-# device trees -----------------------------------------------------------------------------------
+# --- device trees --------------------------------------------------------------------------------
 
 
 def test_device_tree_is_copied_unseen(memory: GuestMemory, tmp_path: Path) -> None:

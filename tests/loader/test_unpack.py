@@ -76,7 +76,7 @@ def within(cpu_seconds: float) -> Iterator[None]:
     assert time.process_time() - start < cpu_seconds
 
 
-# every packing in every container -----------------------------------------------------------------
+# --- every packing in every container ------------------------------------------------------------
 
 
 @every_packing
@@ -215,7 +215,7 @@ def test_result_outlives_the_file_it_came_from(tmp_path: Path) -> None:
     assert bytes(unpacked.data) == IMAGE
 
 
-# real encoders' habits ----------------------------------------------------------------------------
+# --- real encoders' habits -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["bzip2", "xz", "lz4-frame", "zstd"])
@@ -256,7 +256,7 @@ def test_lzop_headers_and_block_checksums(flags: int, version: int) -> None:
     assert bytes(unpack(packed).data) == content
 
 
-# what is refused ----------------------------------------------------------------------------------
+# --- what is refused -----------------------------------------------------------------------------
 
 
 @every_packing
@@ -552,7 +552,7 @@ def test_an_lz4_chunk_beyond_what_an_int_holds_is_refused(tmp_path: Path) -> Non
         unpack(path)
 
 
-# bombs --------------------------------------------------------------------------------------------
+# --- bombs ---------------------------------------------------------------------------------------
 
 ZEROS = bytes(16 * MIB)
 
@@ -668,7 +668,7 @@ def test_unpacking_into_a_file_needs_little_memory(how: str, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == [packed]
 
 
-# into a file --------------------------------------------------------------------------------------
+# --- into a file ---------------------------------------------------------------------------------
 
 
 def test_unpack_to_writes_what_unpack_returns(tmp_path: Path) -> None:
@@ -734,7 +734,7 @@ def test_a_directory_in_the_place_of_the_file_is_one_clear_error(tmp_path: Path)
     assert list(tmp_path.iterdir()) == [tmp_path / "out"]
 
 
-# nothing but LoaderError --------------------------------------------------------------------------
+# --- nothing but LoaderError ---------------------------------------------------------------------
 
 SMALL = build.image(900)
 STREAMS = [compressed(how, SMALL) for how in build.COMPRESSORS]
