@@ -38,9 +38,10 @@ from bootproof.loader.address import MIB, Range, align_up, counted, format_size,
 from bootproof.loader.banner import banner_release
 from bootproof.loader.boot_parameters import BootParameters, reader
 from bootproof.loader.bootimage import BootImage
-from bootproof.loader.errors import LoaderError, one_line
+from bootproof.loader.errors import LoaderError
 from bootproof.loader.memory import AddressSpace, GuestMemory
 from bootproof.loader.protocols.table import boot_parameters
+from bootproof.printable import one_line
 
 _HEADER: Final = 64  # bytes: that of an Image
 _MUCH: Final = 128 * MIB  # of data; a kernel and its initrd have less

@@ -10,13 +10,12 @@ from bootproof.harness.host import early  # isort: split
 
 import argparse
 import atexit
-import contextlib
 import errno
 import gc
 import keyword
 import os
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -24,10 +23,9 @@ from bootproof.harness import VERSION, commands, marks
 from bootproof.harness.commands import Command
 from bootproof.harness.commands.parser import Parser
 from bootproof.harness.errors import UsageError, UserError
-from bootproof.harness.exitcode import CANNOT_TELL, INTERRUPTED, TABLE, USAGE
+from bootproof.harness.exitcode import CANNOT_TELL, INTERRUPTED, OK, TABLE, USAGE
 from bootproof.harness.host import signals
-from bootproof.harness.host.stdout import StandardOutput
-from bootproof.loader.errors import one_line
+from bootproof.harness.host.stdout import StandardOutput, say
 from bootproof.loader.ondemand import OnDemand
 
 # In the order of `bootproof --help`.
@@ -71,22 +69,31 @@ def _main(argv: Sequence[str] | None) -> int:
     if argv is None:  # this process is ours, and makes modules first of all: no garbage
         gc.set_threshold(_LOOKED_FOR_GARBAGE)
     handlers = signals.obey_signals()
+    try:
+        return written(lambda: _run(words), words)
+    finally:
+        signals.obey_no_more(handlers)
+
+
+def written(work: Callable[[], int], words: Sequence[str]) -> int:
+    """The exit code of `work`, or that of output which it could not write."""
     output = StandardOutput()
     output.install()
     try:
-        code = _run(words)
+        code = work()
     finally:
         output.finish()
-        signals.obey_no_more(handlers)
     if output.error is not None:
-        _complain(f"standard output: {output.error.strerror}")
+        say(f"standard output: {output.error.strerror}")
         return code or marks.code_of_environment(words, USAGE)
     return code
 
 
 def _run(words: Sequence[str]) -> int:
     try:
-        arguments = _understood(words)
+        arguments = understood(words)
+        if isinstance(arguments, int):
+            return arguments
         code = COMMANDS[arguments.command].run(arguments)
     except KeyboardInterrupt:
         code = INTERRUPTED
@@ -95,17 +102,16 @@ def _run(words: Sequence[str]) -> int:
     if code == INTERRUPTED:
         code = signals.exit_code(INTERRUPTED)
         if code == INTERRUPTED:
-            _complain("interrupted")
+            say("interrupted")
     return code
 
 
-def _understood(words: Sequence[str]) -> argparse.Namespace:
+def understood(words: Sequence[str]) -> argparse.Namespace | int:
+    """What the words ask for; the exit code of what was a mistake, or --help, and has been told."""
     try:
         return whole_parser(words, words[:1]).parse_args(words)
     except SystemExit as end:
-        if end.code == USAGE:
-            sys.exit(marks.code_of_mistake(words, USAGE))
-        raise
+        return marks.code_of_mistake(words, USAGE) if end.code == USAGE else OK
 
 
 def _code_of_error(error: Exception, words: Sequence[str]) -> int:
@@ -114,19 +120,14 @@ def _code_of_error(error: Exception, words: Sequence[str]) -> int:
     """
     lines = _lines_of(error)
     if not lines:
-        sys.excepthook(type(error), error, error.__traceback__)
+        import traceback
+
+        traceback.print_exception(error)
         return marks.code_of_mistake(words, CANNOT_TELL)
-    _complain(*lines)
+    say(*lines)
     if isinstance(error, UsageError):
         return marks.code_of_mistake(words, USAGE)
     return marks.code_of_environment(words, USAGE)
-
-
-def _complain(*lines: str) -> None:
-    with contextlib.suppress(OSError):  # nobody reads it
-        sys.stdout.flush()  # in one file, the streams stand in the order of what happened
-        for line in lines:
-            print(f"bootproof: {one_line(line)}", file=sys.stderr, flush=True)
 
 
 def _lines_of(error: Exception) -> Sequence[str]:

@@ -27,7 +27,7 @@ from bootproof.harness.observation import End, Observation, Probe
 from bootproof.harness.text import last_line, printable, quoted
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import Range, format_size, joined
-from bootproof.loader.errors import one_line
+from bootproof.printable import one_line
 
 if TYPE_CHECKING:
     from bootproof.harness.guest.tap import GuestTest

@@ -12,6 +12,7 @@ import contextlib
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -19,12 +20,12 @@ from typing import Final
 from bootproof.dataclass import dataclass
 from bootproof.harness import cli, marks
 from bootproof.harness.errors import UserError
-from bootproof.harness.exitcode import CANNOT_TELL, USAGE
+from bootproof.harness.exitcode import CANNOT_TELL, OK, USAGE
 from bootproof.harness.host import signals
 from bootproof.harness.host.packages import SystemPackage, installing
+from bootproof.harness.host.stdout import say
 from bootproof.harness.setup import environment, needs
 from bootproof.harness.setup.apt import Apt
-from bootproof.harness.setup.children import say
 from bootproof.harness.setup.environment import Environment
 from bootproof.harness.setup.needs import Component, State
 
@@ -52,11 +53,19 @@ def main() -> int:
     """
     path, *words = sys.argv[1:]
     words, may_install = without_no_setup(words)
+    return cli.written(lambda: _launched(Path(path), words, may_install), words)
+
+
+def _launched(path: Path, words: list[str], may_install: bool) -> int:
     lists = environment.DEVELOPERS if words[:1] == ["test"] else environment.USERS
-    venv = Environment(Path(path), lists)
+    venv = Environment(path, lists)
     complete = venv.is_complete()
     if not complete or words[:1] == ["setup"]:
-        _understand(words, complete)
+        understood = cli.understood(words)
+        if isinstance(understood, int):
+            if understood == OK and not complete and "--version" not in words:
+                print(NOT_YET)
+            return understood
         if not complete and words[0] == "doctor":
             return cli.main(words)
         try:
@@ -68,19 +77,9 @@ def main() -> int:
         except SystemExit:  # told already
             return marks.code_of_mistake(words, USAGE)
         except Exception as error:  # a mistake of ours
-            sys.excepthook(type(error), error, error.__traceback__)
+            traceback.print_exception(error)
             return marks.code_of_mistake(words, CANNOT_TELL)
     return venv.start(words)
-
-
-def _understand(words: list[str], complete: bool) -> None:
-    """Raises SystemExit for mistakes, which it tells, and after --help."""
-    try:
-        cli.whole_parser(words).parse_args(words)
-    except SystemExit as end:
-        if not end.code and not complete and "--version" not in words:
-            print(NOT_YET)
-        raise
 
 
 def without_no_setup(words: list[str]) -> tuple[list[str], bool]:

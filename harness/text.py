@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from bootproof.printable import safe
+
 # ECMA-48, 5.4: a control sequence that lacks its final byte, at the end or right before it.
 _CUT_SEQUENCE: Final = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*)?$")
 _REST_OF_SEQUENCE: Final = re.compile(rb"\A[0-?]*[ -/]*[@-~]?")
@@ -20,19 +22,6 @@ _NUMBERS: Final = re.compile(r"\b(?=[a-f]*\d)[0-9a-f]{8,}\b|0x[0-9a-f]+|\d[\d,.]
 def printable(line: bytes | bytearray) -> str:
     """One line of guest output, safe for a terminal: control characters become \\x1b and so on."""
     return safe(line.decode("utf-8", "backslashreplace"))
-
-
-def safe(text: str, also: str = "\t") -> str:
-    """Text of a stranger's, as a terminal may show it; of what is not printable only `also` stays
-    as it is.
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in also else _escaped(c) for c in text)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
 
 
 def quoted(text: str) -> str:

@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, field
 from typing import Any, Final, TypeVar
 
-from bootproof.harness.text import safe
 from bootproof.loader import strictjson
+from bootproof.printable import safe
 
 _ABOUT: Final = "about"
 _LINES: Final = "lines"

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol, TextIO
 
+from bootproof.printable import one_line
+
 Advance = Callable[[int], None]
 """Called with the bytes that are there so far: fewer when a server makes us start again."""
 
@@ -49,7 +51,7 @@ class Lines:
         yield lambda done: None
 
     def _print(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        print(one_line(text), file=self._stream, flush=True)
 
 
 class Bars(Lines):
@@ -76,12 +78,13 @@ class Bars(Lines):
             DownloadColumn(binary_units=True),
             TransferSpeedColumn(),
         )
-        console = Console(file=self._stream)
+        # Our own streams let nobody move the cursor, and have one that does.
+        console = Console(file=getattr(self._stream, "drawn", self._stream))
         with Progress(*columns, console=console, expand=True) as bar:
             self._above = functools.partial(
                 console.print, markup=False, highlight=False, soft_wrap=True
             )
-            task = bar.add_task(label, total=size, completed=have)
+            task = bar.add_task(one_line(label), total=size, completed=have)
             try:
                 yield lambda done: bar.update(task, completed=done)
             finally:
@@ -89,7 +92,7 @@ class Bars(Lines):
 
     def _print(self, text: str) -> None:
         if self._above is not None:
-            self._above(text)
+            self._above(one_line(text))
         else:
             super()._print(text)
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Final, TypeAlias
 
+from bootproof.printable import one_line
+
 GET_AGAIN: Final = "the file is truncated or damaged; get it again"
 SMALLER_OFFSET: Final = "use a smaller kernel offset (--offset)"
 
@@ -83,13 +85,6 @@ class LoaderError(Exception):
         if self.limit is not None:
             text += f", the limit is {_shown(self.limit)}"
         return text
-
-
-def one_line(text: str) -> str:
-    """`text` with everything that would break a line or a terminal escaped."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _shown(value: object) -> str:

@@ -27,7 +27,7 @@ from bootproof.harness.cases.toml_lines import key_lines
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import read_given
 from bootproof.kernels.catalog import Catalog, load_catalog
-from bootproof.loader.errors import one_line
+from bootproof.printable import one_line
 
 SUFFIX: Final = ".toml"
 MOST_BYTES: Final = 1 << 20

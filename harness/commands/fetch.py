@@ -52,16 +52,15 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _show_catalogue(mirror: str | None, mode: LockMode) -> int:
     """Prints the catalogue: what it names, what it resolved to, what is cached."""
-    from rich.console import Console
     from rich.table import Table
 
+    from bootproof.harness.host.screen import Screen, drawn
     from bootproof.kernels.fetch import Fetcher
 
-    console = Console()
-    if not console.is_terminal:  # who reads lines needs them whole
-        console.width = _LINE
+    screen = Screen()
+    width = screen.width if screen.is_terminal else _LINE  # who reads lines needs them whole
     table = Table(box=None, pad_edge=False)
-    roomy = console.width >= _WITH_SUITES
+    roomy = width >= _WITH_SUITES
     for heading in ("NAME", "ARCH", *(("SUITE",) if roomy else ()), "VERSION", "", "ABOUT"):
         table.add_column(heading, no_wrap=heading not in _FOLDED, overflow="fold")
     for row in Fetcher(mirror, lock=mode).list_rows():
@@ -70,7 +69,7 @@ def _show_catalogue(mirror: str | None, mode: LockMode) -> int:
         marks = f"{row.entry.about}{' (default set)' if row.entry.default else ''}"
         suite = (row.entry.suite,) if roomy else ()  # what the version tells of as well
         table.add_row(row.entry.name, row.entry.arch, *suite, version, state, marks)
-    console.print(table)
+    print(drawn(table, width=width, colour=screen.is_terminal), end="")
     return OK
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 from bootproof.harness.commands import Command
 from bootproof.harness.errors import UserError
 from bootproof.harness.exitcode import OK
-from bootproof.harness.text import safe
+from bootproof.harness.host.stdout import say
+from bootproof.printable import safe
 
 if TYPE_CHECKING:
     from bootproof.harness.results.results import Results
@@ -64,8 +64,7 @@ def _read(paths: Sequence[Path]) -> Iterator[Results]:
         except results.NoResults:
             if path.name == results.RESULTS:
                 raise
-            told = f"{safe(str(path))}: left out, it is another program's file"
-            print(f"bootproof: {told}", file=sys.stderr)
+            say(f"{path}: left out, it is another program's file")
 
 
 COMMAND: Final = Command(

@@ -37,7 +37,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from bootproof.harness.prepare import Options
     from bootproof.harness.report import boot_text
     from bootproof.loader import bootimage, conformance
-    from bootproof.loader.errors import one_line
+    from bootproof.printable import one_line
 
     out, was_there = arguments.out, arguments.out.exists()
     case, qemus = case_options.case(arguments, "image", must_prove=not arguments.no_proof)

@@ -107,7 +107,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _print(imported: Imported, out: Path) -> None:
     from bootproof.harness.report import rules
     from bootproof.loader.address import format_size
-    from bootproof.loader.errors import one_line
+    from bootproof.printable import one_line
 
     image = imported.image
     cpus = f", {imported.cpus} CPUs" if imported.cpus > 1 else ""

@@ -32,7 +32,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from bootproof.harness.host.files import refuse_foreign, write_given
     from bootproof.harness.qemu.machine import Machine
     from bootproof.loader.address import format_size
-    from bootproof.loader.errors import one_line
+    from bootproof.printable import one_line
 
     Machine.check_board(ARCHES[arguments.arch], arguments.machine)
     path = arguments.file

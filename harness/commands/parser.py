@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from bootproof.harness.exitcode import USAGE
+from bootproof.printable import one_line
 
 if TYPE_CHECKING:
     from bootproof.harness.cases.shard import Shard
@@ -46,7 +47,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=help_of, **others)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(USAGE, one_line(f"{self.prog}: {message} (see {self.prog} --help)") + "\n")
 
 
 def count(text: str) -> int:

@@ -11,7 +11,7 @@ from bootproof.harness import exitcode
 from bootproof.harness.commands import Command
 from bootproof.harness.commands import parser as words
 from bootproof.harness.errors import UserError
-from bootproof.harness.text import safe
+from bootproof.printable import safe
 
 if TYPE_CHECKING:
     from bootproof.harness.results.changes import Change
@@ -68,7 +68,8 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UserError("reports are written to a directory: name it with --out")
     whole = shards.merged(read, [*map(str, arguments.runs)]) if merge else read[0]
     _write(whole, out)
-    print(terminal.failures(whole) + terminal.summary(whole), end="")
+    print(terminal.failures(whole), end="")
+    print(terminal.summary(whole), end="")
     return whole.exit_code
 
 

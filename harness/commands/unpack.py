@@ -10,7 +10,7 @@ from typing import Final
 from bootproof.harness import places
 from bootproof.harness.commands import Command
 from bootproof.harness.exitcode import OK
-from bootproof.harness.text import safe
+from bootproof.printable import safe
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:

@@ -27,6 +27,7 @@ from bootproof.harness.errors import UserError
 from bootproof.harness.host import confined
 from bootproof.harness.host.files import NOBODY, disk_errors, is_root, why_powerless
 from bootproof.harness.host.rundir import STDERR
+from bootproof.harness.host.stdout import say
 from bootproof.harness.host.turns import TURNS
 
 # The longest file QEMU may write. A watched console is ended long before, and with it the run's log
@@ -323,12 +324,12 @@ def privileges() -> list[str]:
     if setpriv is None:
         raise UserError("setpriv is not installed; it is part of util-linux")
     if os.geteuid() == 0 and (why := why_powerless()):
-        _say(f"{why}: QEMU runs as root, as far as root goes here")
+        _say_once(f"{why}: QEMU runs as root, as far as root goes here")
     drop = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"] if is_root() else []
     return [setpriv, *drop, "--no-new-privs", "--pdeathsig=KILL", "--"]
 
 
 @functools.cache
-def _say(remark: str) -> None:
+def _say_once(remark: str) -> None:
     """Once in a process, however many boots it does."""
-    print(f"bootproof: {remark}", file=sys.stderr, flush=True)
+    say(remark)

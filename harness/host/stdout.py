@@ -3,8 +3,9 @@
 A reader may go away, as in `bootproof boot … | head`; a stream may have been closed before we
 began; its encoding may have no word for what is said. What is under way goes on all the same, and
 the exit code says how that ended. Any other failure to write, such as a full disk, is a failure of
-the command, told once at its end. No line begins as a command to a CI's log reader does: much of
-what is said was said by guests, or stands in files of strangers.
+the command, told once at its end. No terminal is told to do something, and no line begins as a
+command to a CI's log reader does: much of what is said was said by guests, or stands in files of
+strangers, or is the name of one.
 """
 
 from __future__ import annotations
@@ -14,13 +15,18 @@ import io
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from bootproof.printable import one_line, safe
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 # "Workflow commands" of GitHub Actions: "::error file=…::", and the older "##[error]".
 _COMMAND: Final = re.compile(r"^(\s*)(?:(:)(?=:)|(#)(?=#\[))", re.MULTILINE)
+
+_UNUSUAL: Final = re.compile(r"[^\n\t -~]")
+_COLOUR: Final = re.compile(r"(\x1b\[[0-9;]*m)")  # ECMA-48, 8.3.117: select graphic rendition
 
 
 class OwnCommand(str):
@@ -29,6 +35,17 @@ class OwnCommand(str):
     """
 
     __slots__ = ()
+
+
+class Coloured(str):
+    """Text in which colours are ours. `print` and `write` pass them on; what is made of it, or of a
+    part of it, is other text.
+    """
+
+    __slots__ = ()
+
+    def __str__(self) -> Self:
+        return self
 
 
 class StandardOutput:
@@ -60,13 +77,31 @@ class StandardOutput:
         self, fd: int, encoding: str, errors: str | None, *, line_buffering: bool = False
     ) -> io.TextIOWrapper:
         """Another such stream, over a descriptor that stays the caller's."""
-        raw = io.BufferedWriter(_Raw(fd, self))
-        return _Lines(raw, encoding=encoding, errors=errors, line_buffering=line_buffering)
+        lines = _Lines(
+            self._raw(fd), encoding=encoding, errors=errors, line_buffering=line_buffering
+        )
+        lines.drawn = self.drawing(fd, encoding, errors)
+        return lines
+
+    def drawing(self, fd: int, encoding: str, errors: str | None) -> io.TextIOWrapper:
+        """The same for a library that moves the cursor, and knows that its text is printable."""
+        return io.TextIOWrapper(self._raw(fd), encoding=encoding, errors=errors)
+
+    def _raw(self, fd: int) -> io.BufferedWriter:
+        return io.BufferedWriter(_Raw(fd, self))
 
     def finish(self) -> None:
         """Writes out what is left."""
         for stream in self._streams[::2]:
             stream.flush()
+
+
+def say(*lines: str) -> None:
+    """Lines for the user on stderr, each one line whatever is in it."""
+    with contextlib.suppress(OSError):  # nobody reads them
+        sys.stdout.flush()  # in one file, the streams stand in the order of what happened
+        for line in lines:
+            print(f"bootproof: {one_line(line)}", file=sys.stderr, flush=True)
 
 
 def _open_the_closed() -> None:
@@ -83,23 +118,39 @@ def _open_the_closed() -> None:
 
 
 class _Lines(io.TextIOWrapper):
-    """Writes text, and no command of a CI's at the beginning of a line."""
+    """Writes text that is printable, and no command of a CI's at the beginning of a line.
+
+    `drawn` is the way past that, for who draws on a terminal.
+    """
+
+    drawn: io.TextIOWrapper
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._begun = False
 
     def write(self, text: str, /) -> int:
-        if isinstance(text, OwnCommand):
-            return super().write(text)
         if text:
-            shown = _COMMAND.sub(_escaped, text) if "::" in text or "##[" in text else text
-            if self._begun and shown != text and _COMMAND.match(text):
-                first, newline, rest = text.partition("\n")  # which goes on with a line
-                shown = first + newline + _COMMAND.sub(_escaped, rest)
+            shown = _printable(text) if _UNUSUAL.search(text) else text
+            if not isinstance(text, OwnCommand) and ("::" in text or "##[" in text):
+                shown = self._without_commands(shown)
             super().write(shown)
             self._begun = not text.endswith("\n")
         return len(text)
+
+    def _without_commands(self, text: str) -> str:
+        if self._begun and _COMMAND.match(text):
+            first, newline, rest = text.partition("\n")  # which goes on with a line
+            return first + newline + _COMMAND.sub(_escaped, rest)
+        return _COMMAND.sub(_escaped, text)
+
+
+def _printable(text: str) -> str:
+    if not isinstance(text, Coloured):
+        return safe(text, "\n\t")
+    return "".join(
+        part if at % 2 else safe(part, "\n\t") for at, part in enumerate(_COLOUR.split(text))
+    )
 
 
 def _escaped(match: re.Match[str]) -> str:

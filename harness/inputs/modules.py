@@ -10,13 +10,13 @@ import contextlib
 import difflib
 import functools
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from bootproof.dataclass import dataclass
 from bootproof.harness.errors import UserError
+from bootproof.harness.host.stdout import say
 from bootproof.harness.inputs import images
 from bootproof.harness.inputs.images import KernelFile
 from bootproof.harness.text import printable, quoted
@@ -154,7 +154,7 @@ class _Search:
             raise UserError(f"{' needs '.join((*needed_by, name))}: no order to load them in")
         file = what if modules.is_module(what) else self._file(name, place, needed_by)
         if file is None:
-            print(f"bootproof: --modules: {name} is built into the kernel", file=sys.stderr)
+            say(f"--modules: {name} is built into the kernel")
             return
         module = _loaded(file, self._parameters.get(name, ""))
         for other in module.info.depends:

@@ -6,16 +6,14 @@ Only finds it: what leads nowhere is refused before anything that reads kernels 
 
 from __future__ import annotations
 
-import sys
-
+from bootproof.harness.host.stdout import say
 from bootproof.kernels import sources
 from bootproof.kernels.sources import Source
-from bootproof.loader.errors import one_line
 
 
 def find(what: str) -> Source:
     """Says on stderr when a file hides a kernel of the catalogue. Raises FetchError."""
     source = sources.find(what)
     if source.remark:
-        print(f"bootproof: {one_line(source.remark)}", file=sys.stderr)
+        say(source.remark)
     return source

@@ -8,7 +8,8 @@ from pathlib import Path
 from bootproof.dataclass import dataclass
 from bootproof.harness.record import playback
 from bootproof.harness.record.playback import Recorded
-from bootproof.harness.text import printable, safe
+from bootproof.harness.text import printable
+from bootproof.printable import safe
 
 
 @dataclass(frozen=True, slots=True)

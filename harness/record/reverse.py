@@ -26,8 +26,8 @@ from bootproof.harness.qemu.watch import EXIT_SECONDS
 from bootproof.harness.record import playback, qcow2
 from bootproof.harness.record.playback import Playback, Recorded
 from bootproof.harness.record.replaylog import read
-from bootproof.harness.text import safe
 from bootproof.kernels import scratch
+from bootproof.printable import safe
 
 _PANIC: Final = b"Kernel panic - not syncing"
 # Instructions before the point where it stops: steps back are quick from there.

@@ -11,7 +11,7 @@ from bootproof.harness.case import Case
 from bootproof.harness.inputs import images, kernel_check
 from bootproof.harness.text import printable
 from bootproof.loader.address import counted, format_size
-from bootproof.loader.errors import one_line
+from bootproof.printable import one_line
 
 if TYPE_CHECKING:  # a request is printed before there is a run
     from bootproof.harness.course import Outcome

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from bootproof.harness.compare.comparison import Comparison, Cost, ExplainedDifference
 from bootproof.harness.guest.stages import Stage
+from bootproof.harness.host.stdout import Coloured
 from bootproof.harness.report.rendered import rendered, table
 from bootproof.loader.address import counted
 
@@ -19,7 +20,7 @@ _PER_CODE: Final = 3
 _NOTHING: Final = "-"
 
 
-def render(comparison: Comparison) -> str:
+def render(comparison: Comparison) -> Coloured:
     """The whole report as text; with colours only when standard output is a terminal."""
     unexplained = [item for item in comparison.differences if item.code is None]
     return rendered(

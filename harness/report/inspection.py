@@ -12,7 +12,6 @@ from rich.text import Text
 
 from bootproof.harness.report.rendered import rendered
 from bootproof.loader.address import MIB, format_size
-from bootproof.loader.errors import one_line
 from bootproof.loader.inspect import (
     BzImagePayload,
     Change,
@@ -22,6 +21,7 @@ from bootproof.loader.inspect import (
     Pvh,
     Refusal,
 )
+from bootproof.printable import one_line
 
 _MOST_FINDINGS = 30  # a damaged file can give one for each of 65535 segments
 _FORMATS = {

@@ -11,7 +11,7 @@ from typing import Final
 
 from bootproof.harness.report import failure
 from bootproof.harness.results.results import CaseResult, Check, GuestTest
-from bootproof.loader.errors import one_line
+from bootproof.printable import one_line
 
 _DIRECTIVES: Final = {"error": "ERROR", "skipped": "SKIP"}
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.loader.bootimage import NO_PROTOCOL, BootImage
-from bootproof.loader.errors import one_line
 from bootproof.loader.rules import RuleFinding
+from bootproof.printable import one_line
 
 
 def text(directory: Path, image: BootImage, found: Sequence[RuleFinding]) -> str:

@@ -11,6 +11,7 @@ from typing import Final
 from rich.table import Table
 from rich.text import Text
 
+from bootproof.harness.host.stdout import Coloured
 from bootproof.harness.judgement import SKIPPED
 from bootproof.harness.report import failure
 from bootproof.harness.report.failure import said
@@ -27,7 +28,7 @@ _MARKS: Final = {
 }
 
 
-def line(result: CaseResult | Check, done: int, total: int, *, colour: bool = False) -> str:
+def line(result: CaseResult | Check, done: int, total: int, *, colour: bool = False) -> Coloured:
     """One case as it ends: `[ 3/20] ok     booted           4.1 s x86_64-…`."""
     text = Text(f"[{done:{len(str(total))}}/{total}] ")
     case = result if isinstance(result, CaseResult) else None
@@ -39,10 +40,10 @@ def line(result: CaseResult | Check, done: int, total: int, *, colour: bool = Fa
         text.append(f"   {said(case.outcome).upper()} ({why})", _BAD)
     elif case and case.complaints_of_boot:
         text.append(f"   the kernel complained: {case.complaints_of_boot[0].text}", _BAD)
-    return rendered(text, colour=colour).rstrip("\n")
+    return Coloured(rendered(text, colour=colour).rstrip("\n"))
 
 
-def grid(results: Results, *, colour: bool = False) -> str:
+def grid(results: Results, *, colour: bool = False) -> Coloured:
     """A table per architecture: a line per claim, a column per kernel, verdict and seconds."""
     return rendered(*map(_table, grids(results.cases)), colour=colour)
 
@@ -69,7 +70,7 @@ def _cell(case: Cell | None) -> Text:
     return Text(f"✗ {text} ({said(case.outcome)})", _BAD) if case.bad else Text(text, _GOOD)
 
 
-def summary(results: Results, *, colour: bool = False) -> str:
+def summary(results: Results, *, colour: bool = False) -> Coloured:
     """How many cases ended as expected, and the time it took."""
     summary = f"{results.counts} as expected in {results.seconds:.0f} s"
     if results.wrong:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.dataclass import dataclass
+from bootproof.harness.host.stdout import say
 from bootproof.harness.setup import children
-from bootproof.harness.setup.children import say
 
 # dpkg's own mark of having been cut off; apt-get refuses everything until it is seen to.
 UNFINISHED: Final = Path("/var/lib/dpkg/updates")

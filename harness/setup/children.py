@@ -6,17 +6,12 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 from bootproof.harness.host import signals
-
-
-def say(text: str) -> None:
-    """One line for the user, on stderr."""
-    print(f"bootproof: {text}", file=sys.stderr, flush=True)
+from bootproof.harness.host.stdout import say
 
 
 def run(

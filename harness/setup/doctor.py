@@ -277,9 +277,10 @@ def _summary(report: Report) -> str:
 
 def _render_table(report: Report) -> bool:
     try:
-        from rich.console import Console
         from rich.table import Table
         from rich.text import Text
+
+        from bootproof.harness.host.screen import drawn
     except ModuleNotFoundError:
         return False
     styles = {State.OK: "green", State.OPTIONAL: "yellow", State.UNKNOWN: "yellow"}
@@ -293,7 +294,8 @@ def _render_table(report: Report) -> bool:
         if c.advice:
             detail.append(("\n" if c.detail else "") + f"-> {c.advice}", "bold")
         table.add_row(state, Text(c.name), Text(c.version), detail)
-    console = Console()
-    console.print(table)
-    console.print(Text(f"\n{_summary(report)}", "green" if report.complete else "bold red"))
+    width = shutil.get_terminal_size().columns
+    summary = "\n".join(["", *textwrap.wrap(_summary(report), width)])
+    told = Text(summary, "green" if report.complete else "bold red")
+    print(drawn(table, told, width=width, colour=True), end="")
     return True

@@ -23,8 +23,8 @@ from bootproof.dataclass import dataclass
 from bootproof.harness import places
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.packages import SystemPackage
+from bootproof.harness.host.stdout import say
 from bootproof.harness.setup import children
-from bootproof.harness.setup.children import say
 
 USERS: Final = ("requirements.txt",)
 DEVELOPERS: Final = (*USERS, "requirements-dev.txt")

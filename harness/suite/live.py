@@ -16,12 +16,13 @@ from dataclasses import field
 from typing import Final
 
 import pytest
-from rich.console import Console, ConsoleDimensions, Group
+from rich.console import ConsoleDimensions, Group
 from rich.live import Live
 from rich.text import Text
 
 from bootproof.dataclass import dataclass
 from bootproof.harness.guest.stages import ENTRY, Follower
+from bootproof.harness.host.screen import Screen
 from bootproof.harness.host.stdout import StandardOutput
 from bootproof.harness.terms import Budget, Observer, Usage
 
@@ -74,8 +75,8 @@ class LiveArea:
         self._terminal = os.dup(sys.stdout.fileno())
         self._flights: dict[int, _Flight] = {}
         self._lock = threading.Lock()
-        self._console = Console(
-            file=StandardOutput().over(self._terminal, "utf-8", "replace"), highlight=False
+        self._console = Screen(
+            file=StandardOutput().drawing(self._terminal, "utf-8", "replace"), highlight=False
         )
         self._live = Live(
             console=self._console,

@@ -189,7 +189,7 @@ def arguments(selection: Selection, *files: Path) -> list[str]:
     Nothing beside a file is read: neither a conftest.py nor pytest's own configuration.
     """
     args = [*map(str, files or [SCENARIOS]), f"--rootdir={SCENARIOS.parent}", "-c", str(_CONFIG)]
-    args += ["--noconftest", "-p", places.PLUGIN, "--no-header", "-q"]
+    args += ["--noconftest", "-p", places.PLUGIN, "--no-header", "-q", "--color=no"]
     options = selection.options
     # bootproof.harness.suite.session tells what failed, and how many passed; a list, of nothing.
     args += ["--tb=no", "-rE" if options.list_only else "-rN", "-q"]

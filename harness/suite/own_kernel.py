@@ -18,6 +18,7 @@ from bootproof.harness.case import Case
 from bootproof.harness.cases.derive import Derived, Given, Kernel, derive
 from bootproof.harness.cases.schema import contradiction, options, ram_base, read_table
 from bootproof.harness.errors import UserError
+from bootproof.harness.host.stdout import say
 from bootproof.harness.inputs import images, modules, overlay
 from bootproof.harness.inputs.images import KernelFile
 from bootproof.harness.inputs.kernel_check import Checked, refuse_unprovable, unused
@@ -27,7 +28,6 @@ from bootproof.harness.suite.matrix import Selection
 from bootproof.harness.text import printable
 from bootproof.harness.verdict import Verdict
 from bootproof.kernels.sources import Source
-from bootproof.loader.errors import one_line
 from bootproof.loader.formats import Format
 from bootproof.loader.identify import identify
 from bootproof.loader.inspect import Inspection, inspect
@@ -102,7 +102,7 @@ def _looked_at(wanted: Sequence[str], given: Given) -> Iterator[tuple[Kernel, Gi
             raise UserError(f"--kernel: two kernels are called {source.name!r}")
         same = next((name for name, sha256 in seen.items() if sha256 == file.sha256), None)
         if same is not None and not source.named:
-            print(f"bootproof: {one_line(what)}: the same file as {same}", file=sys.stderr)
+            say(f"{what}: the same file as {same}")
             continue
         name = source.name if source.name not in seen else f"{source.name}-{file.sha256[:8]}"
         seen[name] = file.sha256

@@ -41,7 +41,7 @@ from bootproof.harness.suite.options import (
     REFERENCE_PROPERTY,
     SELECTED,
 )
-from bootproof.harness.text import safe
+from bootproof.printable import safe
 
 _GITHUB: Final = "GITHUB_ACTIONS"  # is "true" in a job of GitHub's
 
@@ -164,8 +164,7 @@ class MatrixSession:
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         self._end(nodeid)
         if self._lines:  # and all that pytest itself would say of them at the end
-            reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
-            reporter.stats.clear()
+            self._reporter.stats.clear()
 
     def _compared(self, case: CaseResult) -> list[CaseResult | Check]:
         """A case as it is beside the baseline, if there is one."""
@@ -201,7 +200,13 @@ class MatrixSession:
 
     @property
     def _colour(self) -> bool:
+        if self._lines:  # whose colours are no business of pytest's
+            return bool(self._reporter.isatty)
         return self._config.get_terminal_writer().hasmarkup
+
+    @property
+    def _reporter(self) -> Any:
+        return self._config.pluginmanager.get_plugin("terminalreporter")
 
     def results(self) -> Results:
         """All that is known so far, in an order that no host decides."""
@@ -271,7 +276,9 @@ class MatrixSession:
         written = files.write(run, self._out, self._baseline, compared)
         shown = changes.judged(run, compared)
         write = terminalreporter.write
-        write("\n" if self._quiet else "\n" + terminal.grid(shown, colour=self._colour))
+        write("\n")
+        if not self._quiet:
+            write(terminal.grid(shown, colour=self._colour))
         if self._lines:  # elsewhere pytest shows them
             write(terminal.failures(shown))
         if compared:

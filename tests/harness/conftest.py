@@ -74,11 +74,7 @@ def matrix_here(
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         capfd.readouterr()
-        try:
-            code = cli.main(["matrix", *words])
-        except SystemExit as end:  # argparse
-            assert isinstance(end.code, int), end.code
-            code = end.code
+        code = cli.main(["matrix", *words])
         return subprocess.CompletedProcess(words, code, *capfd.readouterr())
 
     return run

@@ -14,7 +14,6 @@ import ipaddress
 import logging
 import socket
 import ssl
-import sys
 import threading
 import time
 import uuid
@@ -33,12 +32,13 @@ from bootproof.harness.case import Case
 from bootproof.harness.errors import UserError
 from bootproof.harness.host import rundir
 from bootproof.harness.host.process import RUNNING
+from bootproof.harness.host.stdout import say
 from bootproof.harness.prepare import Inputs, inputs_of
 from bootproof.harness.results.results import CaseResult
 from bootproof.harness.suite.cluster import luggage, work
 from bootproof.harness.suite.cluster.work import Done, Job, Lacks
 from bootproof.harness.suite.cluster.workers import LOOK_SECONDS, Workers, difference
-from bootproof.loader.errors import one_line
+from bootproof.printable import one_line
 
 _SCHEMES: Final = ("tcp", "tls")
 _PLAIN: Final = "plain+"
@@ -131,7 +131,7 @@ class Cluster:
         arches = {case.arch for case in cases}
         left_out = {**self._workers.left_out, **self._workers.other_builds(arches)}
         for worker, why in left_out.items():
-            print(f"bootproof: --cluster: {worker} is left out: {why}", file=sys.stderr, flush=True)
+            say(f"--cluster: {worker} is left out: {why}")
 
     def boot(self, case: Case, directory: Path, reproduce: str, *, keep_ram: bool) -> CaseResult:
         """Boots a case on a worker that can, and brings its run directory here.

@@ -16,7 +16,7 @@ from typing import Any, Final
 from bootproof.harness.case import Case
 from bootproof.harness.cases import select
 from bootproof.harness.suite.cluster import work
-from bootproof.loader.errors import one_line
+from bootproof.printable import one_line
 
 LOOK_SECONDS: Final = 2.0  # between two looks at who is there
 _ANSWER_SECONDS: Final = 30  # the first one imports all of us, on a machine that is busy

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import unicodedata
 from pathlib import Path
 
 import pytest
 
+from bootproof.harness import cli
 from bootproof.harness.case import Case
 from bootproof.harness.expected import Expected
 from bootproof.harness.judge import judge
 from bootproof.harness.observation import End, Observation
 from bootproof.harness.qemu.console import timestamped
 from bootproof.harness.text import printable
-from bootproof.loader.errors import one_line
+from bootproof.printable import one_line
 from tests import ROOT
 from tests.builders.guests import Claim, X86Program, initrd_saying, machine
 from tests.builders.processes import LOAD, bootproof, vmlinux
@@ -85,6 +87,17 @@ def test_guest_output_on_the_terminal(tmp_path: Path) -> None:
     for name in ("transcript.log", "result.json", "qemu.sh"):
         assert harmless((tmp_path / "run" / name).read_text()), name
     assert (tmp_path / "run" / "console.log").read_bytes().replace(b"\r\n", b"\n") == said
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_a_word_of_the_command_line(attack: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is no option is shown as well, in one line; so are names that lead nowhere."""
+    word = os.fsdecode(attack)
+    for words in (["boot", "x", f"--{word}"], [word], ["boot", word], ["history", word]):
+        code = cli.main(words)
+        out, said = capsys.readouterr()
+        assert (code, out, said.count("\n")) == (2, "", 1), said
+        assert harmless(said), said
 
 
 @pytest.mark.parametrize(

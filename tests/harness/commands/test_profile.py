@@ -13,10 +13,7 @@ from tests.builders.processes import LOAD, vmlinux
 
 
 def profile(*words: str | Path) -> int:
-    try:
-        return cli.main(["profile", *map(str, words)])
-    except SystemExit as end:
-        return int(str(end.code))
+    return cli.main(["profile", *map(str, words)])
 
 
 def test_runs_and_packs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

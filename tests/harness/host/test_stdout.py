@@ -64,6 +64,29 @@ def test_output_that_cannot_be_written_is_no_success(code: int, found: int, tmp_
     assert (tmp_path / "done").exists()
 
 
+LAUNCH = (
+    "import sys; from bootproof.harness import launch; sys.argv[1:1] = ['/nowhere'];"
+    " sys.exit(launch.main())"
+)
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["boot", "--help"]])
+@pytest.mark.parametrize("door", [["-P", "-m", "bootproof.harness.cli"], ["-c", LAUNCH]])
+def test_what_the_parser_says_is_output_as_well(words: list[str], door: list[str]) -> None:
+    """Also what is told before a clone is set up."""
+
+    def ended(stdout: str) -> tuple[int, str]:
+        command = ["sh", "-c", f'exec "$@" {stdout}', "sh", sys.executable, *door, *words]
+        done = subprocess.run(
+            command, env=environment(), capture_output=True, text=True, check=False
+        )
+        return done.returncode, done.stderr
+
+    assert ended(">/dev/full") == (2, "bootproof: standard output: No space left on device\n")
+    assert ended("| true") == (0, "")
+    assert ended(">/dev/null") == (0, "")
+
+
 def test_closed_from_the_start(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SCRIPT, "1", str(tmp_path / "done")]
     run = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], cwd=ROOT, check=False)
@@ -78,6 +101,47 @@ def test_first_import_where_warnings_are_errors(tmp_path: Path) -> None:
 
 
 # --- streams and lines ---------------------------------------------------------------------------
+
+SHOWS = """
+import sys
+from rich.table import Table
+from rich.text import Text
+from bootproof.harness import cli
+from bootproof.harness.commands import Command
+from bootproof.harness.host.screen import drawn
+from bootproof.harness.host.stdout import OwnCommand, say
+
+NAME = "a\\x1b[2Jb\\x9bc\\u202ed\\udce9e\\x1b[31mf"
+
+def work(arguments):
+    print(NAME, "\\tend")
+    print("left", NAME, file=sys.stderr)
+    say(f"one\\n{NAME}")
+    table = Table(box=None, show_header=False)
+    table.add_row(Text(NAME, "red"), NAME + " " * 40)
+    print(drawn(table, Text(NAME, "red"), width=200, colour=True), end="")
+    sys.stdout.write(OwnCommand(f"::error::{NAME}\\n"))
+    raise RuntimeError(NAME)
+
+cli.COMMANDS = {"test": Command("", "", work)}
+sys.exit(cli.main(["test"]))
+"""
+SHOWN = r"a\x1b[2Jb\x9bc\u202ed\udce9e\x1b[31mf"
+
+
+def test_no_name_is_obeyed_by_a_terminal() -> None:
+    """In text, tables, tracebacks; colours are ours alone."""
+    done = python("-c", SHOWS, env={"TERM": "xterm", "COLUMNS": "200"})
+    assert done.returncode == 125
+    red = f"\x1b[31m{SHOWN}\x1b[0m"
+    shown, row, text, command = done.stdout.splitlines()
+    assert shown == f"{SHOWN} \tend"
+    assert row.strip().startswith("\x1b[31ma\\x1b[2Jb") and row.rstrip().endswith(SHOWN)
+    assert (text, command) == (red, f"::error::{SHOWN}")
+    said = done.stderr.splitlines()
+    assert said[:2] == [f"left {SHOWN}", rf"bootproof: one\n{SHOWN}"]
+    assert said[-1] == f"RuntimeError: {SHOWN}"
+
 
 SAYS = """
 import sys
