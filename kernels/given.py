@@ -1,4 +1,5 @@
-"""Files that a user names: the one way to open them, which neither waits nor reads without bounds.
+"""Files and directories that a user names: the one way to open them, which neither waits nor reads
+without bounds.
 
 A link is followed, for it is the user's own word; a FIFO, a device or a directory is refused, and
 so is what is larger than anything of its kind.
@@ -10,7 +11,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -48,6 +49,23 @@ def read(path: Path, most: int) -> bytes:
     return data
 
 
+def below(
+    directory: Path, most: int, unread: Callable[[OSError], None]
+) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """All directories from `directory` down, as os.walk, with at most `most` names in them: it may
+    be `/`, by mistake. Links are not followed; `unread` is told of what cannot be read.
+
+    Raises OSError when there are more.
+    """
+    seen = 0
+    for where, directories, files in os.walk(directory, onerror=unread):
+        seen += len(directories) + len(files)
+        if seen > most:
+            why = f"holds more than {most:,} files; name a directory with nothing else in it"
+            raise OSError(errno.EFBIG, why, str(directory))
+        yield Path(where), directories, files
+
+
 def _shown(size: int) -> str:
-    unit, name = next(item for item in _UNITS if size >= item[0])
+    unit, name = next((item for item in _UNITS if size >= item[0]), _UNITS[-1])
     return f"{size // unit} {name}"

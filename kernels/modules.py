@@ -8,7 +8,6 @@ module: which others one needs is its own word.
 from __future__ import annotations
 
 import io
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
 MOST: Final = 256 << 20  # bytes of a module; amdgpu with debug data has 100 MiB
 
+_MOST_FILES: Final = 1_000_000  # a build directory of all modules has 100,000
 _FILE: Final = re.compile(r"([^/]+)\.ko(?:\.(?:xz|gz|zst))?", re.DOTALL)
 _MAGIC: Final = {b"\xfd7zXZ\0": "xz", b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst"}
 _BUILT_IN: Final = "modules.builtin"  # Documentation/kbuild/kbuild.rst
@@ -126,11 +126,11 @@ def in_directory(directory: Path, *, deep: bool = True) -> Modules:
     paths: dict[str, str] = {}
     built_in: set[str] = set()
     try:
-        for where, below, names in os.walk(directory, onerror=_raise):
+        for where, below, names in given.below(directory, _MOST_FILES, _raise):
             below[:] = below if deep else []
-            paths |= {name_of(name): str(Path(where, name)) for name in names if is_module(name)}
+            paths |= {name_of(name): str(where / name) for name in names if is_module(name)}
             if _BUILT_IN in names:
-                text = given.read(Path(where, _BUILT_IN), MOST).decode("utf-8", "replace")
+                text = given.read(where / _BUILT_IN, MOST).decode("utf-8", "replace")
                 built_in |= set(map(name_of, text.split()))
     except OSError as error:
         raise BadSource(f"{error.filename or directory}: {error.strerror}") from error

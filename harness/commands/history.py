@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bootproof.harness.results.results import Results
 
 _MOST_RUNS: Final = 1000
+_MOST_FILES: Final = 1_000_000  # a run with its run directories has some thousands
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -29,18 +30,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from bootproof.harness.cases import case_file
     from bootproof.harness.host.files import write_given
     from bootproof.harness.report import history_page
     from bootproof.harness.report.files import OURS_PAGE
     from bootproof.harness.results import history, results
 
     directory = arguments.directory
-    if not directory.is_dir():
-        raise UserError(f"{directory}: is no directory")
-    paths = sorted(path for path in directory.rglob(results.RESULTS) if path.is_file())
-    others = (path for path in directory.glob("*.json") if path.name != results.RESULTS)
-    paths += sorted(path for path in others if not path.name.endswith(case_file.SUFFIX))
+    paths = [*_paths(directory)]
     if len(paths) > _MOST_RUNS:
         raise UserError(f"{directory}: holds {len(paths)} runs, at most {_MOST_RUNS} are shown")
     runs = [*_read(paths)]
@@ -52,6 +48,24 @@ def _run(arguments: argparse.Namespace) -> int:
     print(history_page.text(trends), end="")
     print(safe(str(page)))
     return OK
+
+
+def _paths(directory: Path) -> Iterator[Path]:
+    """The files that may hold a run's results: those of that name, then others right here."""
+    from bootproof.harness.cases import case_file
+    from bootproof.harness.host.files import files_below
+    from bootproof.harness.results import results
+
+    others: list[Path] = []
+    found: list[Path] = []
+    for where, _, names in files_below(directory, _MOST_FILES):
+        found += [where / name for name in names if name == results.RESULTS]
+        if where == directory:
+            others = [where / name for name in names if name.endswith(".json")]
+    yield from sorted(path for path in found if path.is_file())
+    for path in sorted(others):
+        if path.name != results.RESULTS and not path.name.endswith(case_file.SUFFIX):
+            yield path
 
 
 def _read(paths: Sequence[Path]) -> Iterator[Results]:

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from bootproof.harness.errors import UserError
+from bootproof.harness.host.stdout import say
 from bootproof.kernels import given, scratch
-from bootproof.loader.address import format_size
+from bootproof.loader.address import counted, format_size
 
 NOBODY: Final = 65534
 # capabilities(7): without them nothing can be given to nobody, taken back, or ended.
@@ -295,6 +296,19 @@ def _told(path: Path, option: str = "") -> Iterator[None]:
     except OSError as error:
         named = f" ({option})" if option else ""
         raise UserError(f"{path}: {error.strerror}{named}") from error
+
+
+def files_below(directory: Path, most: int) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """All directories that can be read from one that the user names down; see kernels.given.
+
+    Says on stderr when there are others. Raises UserError.
+    """
+    unread: list[OSError] = []
+    with _told(directory, ""), os.scandir(directory):
+        yield from given.below(directory, most, unread.append)
+    if unread:
+        first = f"{unread[0].filename}: {unread[0].strerror}"
+        say(f"{counted(len(unread), 'directory', 'directories')} could not be read: {first}")
 
 
 def read_from_qemu(path: Path, size: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,3 +102,18 @@ def test_history_breaks_where_qemu_changed(tmp_path: Path) -> None:
         builder.saved(tmp_path / str(day) / "results.json", builder.case(key=key), started=started)
     assert cli.main(["history", str(tmp_path)]) == 0
     assert "<polyline" not in (tmp_path / "history.html").read_text()
+
+
+def test_history_beside_what_cannot_be_read(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line about all of it. Not even root can list a directory whose name is too long."""
+    builder.saved(tmp_path / "a" / "results.json", builder.case())
+    monkeypatch.chdir(tmp_path)
+    for _ in range(20):
+        Path("d" * 250).mkdir()
+        os.chdir("d" * 250)
+    assert cli.main(["history", str(tmp_path)]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith(f"bootproof: 1 directory could not be read: {tmp_path}/dddd")
+    assert said.endswith("d: File name too long\n")

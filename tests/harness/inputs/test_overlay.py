@@ -102,3 +102,19 @@ def test_device_tree_in_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.dtb")
     with pytest.raises(UserError, match=r"a.dtb: is not a regular file; .*\(--dtb\)"):
         images.read_dtb(tmp_path / "a.dtb")
+
+
+@pytest.mark.parametrize("size", [2 << 30, 1 << 42])
+def test_nothing_is_read_of_what_is_too_large(size: int, tmp_path: Path) -> None:
+    """As /proc/kcore is, where the directory is / by mistake."""
+    (tmp_path / "file").touch()
+    os.truncate(tmp_path / "file", size)
+    with pytest.raises(UserError) as refused:
+        overlay.archive([str(tmp_path)], [])
+    assert str(refused.value) == f"{tmp_path}: holds more than 1 GiB of files (--overlay)"
+
+
+def test_a_file_that_has_more_than_its_size_says() -> None:
+    """To read some of them to their end would never end."""
+    with pytest.raises(UserError, match=r"^/proc/self/net/.*--overlay"):
+        overlay.archive(["/proc/self/net"], [])
