@@ -175,7 +175,7 @@ class Course:
             return text_in_ram.check(written, ram, code)
         banks = [(bank.base, bank.size) for bank in ram.banks]
         offset = code.start - unpacked.linked_at
-        with text_in_ram.unpacked(unpacked.vmlinux, offset, banks) as reference:
+        with text_in_ram.unpacked(unpacked.vmlinux.path, offset, banks) as reference:
             return text_in_ram.check(reference, ram, code)
 
 

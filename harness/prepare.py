@@ -245,7 +245,7 @@ def _unpacked(case: Case, file: KernelFile, kernel: KernelLoaderResult) -> Unpac
     """What a bzImage unpacks to; None for kernels that lie in RAM as they are."""
     if kernel.setup_header is None:
         return None
-    return Unpacked(images.in_format(file, "elf").content.path, kernel.setup_header.pref_address)
+    return Unpacked(images.in_format(file, "elf").content, kernel.setup_header.pref_address)
 
 
 def _in_format(kernel: KernelFile, case: Case) -> KernelFile:

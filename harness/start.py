@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import field
-from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from bootproof.dataclass import dataclass
@@ -20,6 +19,7 @@ from bootproof.loader.bootimage import BootImage
 
 if TYPE_CHECKING:
     from bootproof.harness.inputs.symbols import Symbols
+    from bootproof.kernels.content import Content
     from bootproof.loader.rules import RuleFinding
 
 _Asked = TypeVar("_Asked", bound=Expected | ExpectedHandover, covariant=True)
@@ -29,7 +29,7 @@ _Asked = TypeVar("_Asked", bound=Expected | ExpectedHandover, covariant=True)
 class Unpacked:
     """The vmlinux that a bzImage will unpack, linked to run at guest-physical `linked_at`."""
 
-    vmlinux: Path
+    vmlinux: Content
     linked_at: int
 
 

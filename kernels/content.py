@@ -1,10 +1,11 @@
-"""What is in a kernel's file, for as long as this process runs: the same bytes, whatever becomes of
+"""What is in a kernel's file, for as long as somebody needs it: the same bytes, whatever becomes of
 the name.
 
 A file of the user's may be replaced or written to at any time, as make does. So it is read once,
 into a copy that has no name, and all that is done with it (hashing, unpacking, loading) is done
-with the copy. A file of the cache is held open, since another process may remove it. Must not know
-what a kernel looks like inside.
+with the copy. A file of the cache is held open, since another process may remove it. Nothing is
+closed while this process runs, unless it says `forget`: one that goes on for ever has to. Must not
+know what a kernel looks like inside.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import field
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, TypeVar
 
 from bootproof.dataclass import dataclass
 from bootproof.kernels import given, pruning
@@ -31,14 +33,29 @@ _BLOCK: Final = 1 << 20
 _TRIES: Final = 3
 _RECENT: Final = 2.0  # seconds, in which the time of change may not tell of another change
 _State = tuple[int, ...]
+_T = TypeVar("_T")
+
+
+class _Open:
+    """A file of its own descriptor, which is open as long as this is referred to."""
+
+    def __init__(self, file: int) -> None:
+        self._descriptor = os.dup(file)
+        self.path = Path(f"/proc/{os.getpid()}/fd/{self._descriptor}")
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        close(self._descriptor)
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """Bytes that nothing changes any more, under a name that this process's children can open."""
+    """Bytes that nothing changes any more, under a name that this process's children can open, as
+    long as this is referred to.
+    """
 
     path: Path
     sha256: str
+    _file: _Open | None = field(default=None, compare=False, repr=False)
 
 
 def of_file(path: Path, shown: str) -> Content:
@@ -58,13 +75,32 @@ def of_cached(cached: CachedFile) -> Content:
 
 def _held(changed: int, descriptor: int, cached: CachedFile) -> Content:
     key = changed, cached
-    if key not in _HELD:
+    held = _HELD.get(key)
+    if held is None:
         pruning.hold(descriptor)
-        _HELD[key] = Content(_named(os.dup(descriptor)), cached.sha256)
-    return _HELD[key]
+        held = _HELD[key] = _open(descriptor, cached.sha256)
+    return held
 
 
 _HELD: Final[dict[tuple[int, CachedFile], Content]] = {}
+_KNOWN: Final[list[Callable[[], None]]] = []
+
+
+def known(function: Callable[..., _T]) -> functools._lru_cache_wrapper[_T]:
+    """functools.cache, for what is found out about contents: it is forgotten with them."""
+    cached = functools.cache(function)
+    _KNOWN.append(cached.cache_clear)
+    return cached
+
+
+def forget(most: int) -> None:
+    """Lets go of all files, and of what is known of them, where more than `most` of the cache are
+    open: those that are in use stay open until they are not.
+    """
+    if len(_HELD) > most:
+        _HELD.clear()
+        for clear in (*_KNOWN, _copied.cache_clear):
+            clear()
 
 
 @functools.lru_cache(maxsize=64)  # of one state of a file, one copy
@@ -77,7 +113,7 @@ def _copied(path: Path, shown: str, state: _State) -> Content:
                 digest.update(block)
                 _write(copy, block, shown)
             if before == _state(file):
-                return Content(_named(os.dup(copy.fileno())), digest.hexdigest())
+                return _open(copy.fileno(), digest.hexdigest())
     raise BadSource(f"{shown}: is being written to; name it again when it is whole")
 
 
@@ -118,5 +154,6 @@ def _state(file: BinaryIO) -> _State:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _named(descriptor: int) -> Path:
-    return Path(f"/proc/{os.getpid()}/fd/{descriptor}")
+def _open(descriptor: int, sha256: str) -> Content:
+    file = _Open(descriptor)
+    return Content(file.path, sha256, file)

@@ -52,6 +52,10 @@ class KernelFile:
         """Its bytes. Raises LoaderError."""
         return open_image(self.content.path, self.name)
 
+    def read(self) -> bytes:
+        """All of them."""
+        return self.content.path.read_bytes()
+
 
 @functools.cache
 def catalogue_file(name: str) -> FetchedKernel:
@@ -140,7 +144,7 @@ def read_dtb(path: Path) -> bytes:
 _MOST_DTB: Final = 2 << 20  # booting.rst of arm64: what kernels map of one
 
 
-@functools.cache
+@content.known
 def contained(kernel: KernelFile) -> tuple[Format, str | None]:
     """The format of the kernel in a file, packed or not, and its architecture, where it says so.
 
@@ -156,7 +160,7 @@ def contained(kernel: KernelFile) -> tuple[Format, str | None]:
     return inner.format, inner.arch
 
 
-@functools.cache
+@content.known
 def in_format(kernel: KernelFile, format_: str) -> KernelFile:
     """`kernel` as "elf", "bzimage" or "image"; unpacked when it is packed.
 
@@ -182,7 +186,7 @@ def running(kernel: KernelFile, format_: str) -> KernelFile:
     return in_format(kernel, "elf") if _format(image) is Format.BZIMAGE else image
 
 
-@functools.cache
+@content.known
 def releases(kernel: KernelFile, format_: str) -> tuple[str, ...]:
     """What `uname -r` may say in the guest, likeliest first; empty when the file does not tell.
 
@@ -202,14 +206,14 @@ def _releases(kernel: memoryview) -> list[str]:
     return [*dict.fromkeys(banner.banner_releases(kernel))]
 
 
-@functools.cache
+@content.known
 def page_size(kernel: KernelFile) -> str | None:
     """The size of the kernel's pages, "16K", where its header says one."""
     with kernel.open() as image:
         return imageheader.page_size(image.data)
 
 
-@functools.cache
+@content.known
 def symbols_of(kernel: KernelFile) -> Symbols | None:
     """The names in an ELF kernel or an Image; None where there are none. Raises LoaderError."""
     from bootproof.harness.inputs import symbols  # for boots that fail
@@ -217,7 +221,7 @@ def symbols_of(kernel: KernelFile) -> Symbols | None:
     return symbols.read(kernel.content.path)
 
 
-@functools.cache
+@content.known
 def variant(kernel: KernelFile, name: str) -> KernelFile:
     """A changed copy of `kernel`: see bootproof.harness.inputs.variants."""
     from bootproof.harness.inputs.variants import VARIANTS
@@ -225,7 +229,7 @@ def variant(kernel: KernelFile, name: str) -> KernelFile:
     change = VARIANTS[name]
 
     def write(path: Path) -> None:
-        path.write_bytes(change(kernel.content.path.read_bytes()))
+        path.write_bytes(change(kernel.read()))
 
     return derive(kernel, f"{_format(kernel)}-{name}", write)
 

@@ -14,6 +14,7 @@ from bootproof.dataclass import dataclass
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.inputs import images
 from bootproof.harness.inputs.images import KernelFile
+from bootproof.kernels import content
 from bootproof.loader import banner, ikconfig, kconfig
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.formats import Format
@@ -38,7 +39,7 @@ class Checked:
     problem: Problem | None
 
 
-@functools.cache
+@content.known
 def check(file: KernelFile, board: str | None = None) -> Checked:
     """What is known of a kernel file before it is booted, on the default board or another.
 

@@ -94,6 +94,16 @@ def test_what_was_opened_before_it_went_is_still_read(tmp_path: Path) -> None:
     assert held.path.read_bytes() == KIB64
 
 
+def test_what_is_forgotten_is_in_use_until_nobody_refers_to_it(tmp_path: Path) -> None:
+    (folder,) = made(tmp_path, "one")
+    held = content.of_cached(CachedFile(folder / "kernel", "0"))
+    content.forget(0)
+    assert pruning.prune(tmp_path, 0) == []
+    assert held.path.read_bytes() == KIB64
+    del held
+    assert [entry.path for entry in pruning.prune(tmp_path, 0)] == [folder]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_cache_that_is_read_only_is_left_alone(tmp_path: Path) -> None:
     made(tmp_path, "one")

@@ -344,7 +344,7 @@ def packed_up(
     case: Case, inputs: Inputs, reproduce: str, *, keep_ram: bool
 ) -> tuple[Job, Contents]:
     """What a worker is told of a case, and what it is sent if it lacks that."""
-    contents = {inputs.kernel.sha256: inputs.kernel.content.path.read_bytes}
+    contents: dict[str, Callable[[], bytes]] = {inputs.kernel.sha256: inputs.kernel.read}
     digests: list[str | None] = []
     for content in (inputs.initrd, inputs.dtb):
         digest = None if content is None else hashlib.sha256(content).hexdigest()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import gzip
 import hashlib
 import json
 import tempfile
@@ -12,6 +14,7 @@ import pytest
 
 from bootproof.harness.case import Case
 from bootproof.harness.errors import UserError
+from bootproof.harness.inputs import images
 from bootproof.harness.prepare import inputs_of
 from bootproof.harness.suite.cluster import client, luggage, work
 from bootproof.harness.suite.cluster.work import Done, Job, Lacks
@@ -27,8 +30,6 @@ NEVER = X86Program(LOAD).say_for_ever(b"again\n")
 @pytest.fixture(autouse=True)
 def places(own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Of a worker that has nothing yet; gives where its cases boot."""
-    from bootproof.harness.inputs import images
-
     monkeypatch.setattr(images, "busybox", lambda arch: b"no busybox")
     booting = tmp_path / "tmp"
     booting.mkdir()
@@ -39,9 +40,10 @@ def places(own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def sent(case: Case) -> Job:
     """A case whose files were sent, and which are nowhere else any more."""
     job, contents = client.packed_up(case, inputs_of(case), "again", keep_ram=True)
-    assert work.boot(job, lambda: True) == Lacks(tuple(contents))
-    for digest, read in contents.items():
-        luggage.keep(digest, read())
+    lacks = work.boot(job, lambda: True)
+    assert isinstance(lacks, Lacks)
+    for digest in lacks.files:
+        luggage.keep(digest, contents[digest]())
     for name in (case.kernel_path, case.initrd):
         if name is not None:
             Path(name).unlink()
@@ -94,3 +96,24 @@ def test_a_device_tree_travels(tmp_path: Path) -> None:
     job, contents = client.packed_up(case, inputs, "again", keep_ram=True)
     assert job.dtb == hashlib.sha256(b"tree").hexdigest()
     assert contents[job.dtb]() == b"tree"
+
+
+def test_a_worker_that_has_had_many_kernels_keeps_few_of_them_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packed ones, too, of which it has two files each; and what it knows of them goes with them,
+    or it would have them in memory."""
+    monkeypatch.setattr(work, "_MOST_OPEN", 3)
+    opened = []
+    for number in range(9):
+        program = X86Program(LOAD).say(b"%d\n" % number).reset()
+        path = tmp_path / f"vmlinux-{number}"
+        path.write_bytes(gzip.compress(vmlinux_with_text(program)))
+        case = Case("x86_64", f"k{number}", "elf", "linux64", memory=32 * MIB)
+        done = work.boot(sent(replace(case, kernel_path=str(path))), lambda: True)
+        assert isinstance(done, Done)
+        assert done.result["verdict"] == "cpu-reset"
+        gc.collect()
+        opened.append(len([*Path("/proc/self/fd").iterdir()]))
+    assert max(opened) <= opened[0] + 6, opened
+    assert images.in_format.cache_info().currsize < 9
