@@ -13,7 +13,7 @@ from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import BootRequest, acpi
 from bootproof.loader.protocols.table import PROTOCOLS, broken_rules
 from bootproof.loader.rules import Hardware
-from bootproof.loader.rules.acpi import follow
+from bootproof.loader.rules.acpi import find, follow
 from tests.builders import images
 from tests.builders.acpi import PLACE, reader, split
 
@@ -102,3 +102,36 @@ def test_madt_that_goes_round_in_place() -> None:
     found = follow(reader(bytes(tables)), PLACE)
     problem = "the MADT has an entry of 0 bytes at offset 0x2c"
     assert (found.problem, found.cpus) == (problem, None)
+
+
+RSDP = acpi.tables(PLACE, 1)[:20]
+SPOILT = RSDP[:19] + bytes([RSDP[19] ^ 1])
+
+
+@pytest.mark.parametrize(
+    ("ebda", "places", "found"),
+    [
+        (0, {}, None),
+        (0, {0xE0000: RSDP}, 0xE0000),
+        (0, {0xFFFE0: RSDP}, 0xFFFE0),
+        (0, {0xF0008: RSDP}, None),  # at no multiple of 16
+        (0, {0xF0008: RSDP, 0xF0020: RSDP}, 0xF0020),
+        (0, {0xF0000: SPOILT, 0xF0040: RSDP}, 0xF0040),
+        (0, {0xF0000: SPOILT, 0xF0040: SPOILT}, 0xF0000),
+        (0, {0x9FC00: RSDP}, None),  # nothing says that this is the EBDA
+        (0x9FC0, {0x9FC00: RSDP, 0xF0000: RSDP}, 0x9FC00),
+        (0x9FC0, {0x9FC00: SPOILT, 0xF0000: RSDP}, 0xF0000),
+        (0x9F00, {0x9F400: RSDP}, None),  # behind its first KiB
+        (0x30, {0x300: RSDP}, None),  # what small numbers there say is no EBDA
+    ],
+)
+def test_where_kernels_look_for_an_rsdp(
+    ebda: int, places: dict[int, bytes], found: int | None
+) -> None:
+    """ACPI 6.5, section 5.2.5.1."""
+    with GuestMemory([(0, MIB)]) as memory:
+        memory.write(0x40E, ebda.to_bytes(2, "little"))
+        for address, data in places.items():
+            memory.write(address, data)
+        assert find(ram_of(memory), 0) == found
+        assert find(ram_of(memory), 0x1000) == 0x1000
