@@ -36,7 +36,7 @@ def line(result: CaseResult | Check, done: int, total: int, *, colour: bool = Fa
     text.append(f" {case.verdict if case else '':<20} {result.seconds:6.1f} s {result.name}")
     if case and case.bad:
         same = case.verdict == case.expected.verdict
-        why = case.summary.partition(": ")[0] if same else case.expected.verdict
+        why = case.summary.partition(": ")[0] if same else f"instead of {case.expected.verdict}"
         text.append(f"   {said(case.outcome).upper()} ({why})", _BAD)
     elif case and case.complaints_of_boot:
         text.append(f"   the kernel complained: {case.complaints_of_boot[0].text}", _BAD)

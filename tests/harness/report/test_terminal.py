@@ -41,7 +41,7 @@ def test_colour_only_repeats_what_the_text_says() -> None:
     ("number", "said"),
     [
         (0, "[ 3/12] ok     booted                  1.2 s x86_64-6.1-elf-pvh-none"),
-        (1, f"[ 3/12] FAILED panic                   1.2 s {WRONG}   NOT AS EXPECTED (booted)"),
+        (1, f"[ 3/12] FAILED panic                   1.2 s {WRONG}   NOT AS EXPECTED (instead of booted)"),
         (4, "[ 3/12] FAILED                         0.5 s test_a.py::test_no"),
         (5, "[ 3/12] ERROR                          0.0 s test_a.py::test_broken"),
         (6, "[ 3/12] skip                           0.0 s test_a.py::test_skipped"),
@@ -88,7 +88,7 @@ def test_summary_of_other_tests_alone() -> None:
 def test_what_cannot_be_told_is_no_failure() -> None:
     unknown = builder.unknown()
     assert terminal.line(unknown, 3, 12) == (
-        f"[ 3/12] ERROR  inconclusive            1.2 s {WRONG}   CANNOT BE TOLD (booted)"
+        f"[ 3/12] ERROR  inconclusive            1.2 s {WRONG}   CANNOT BE TOLD (instead of booted)"
     )
     assert "✗ inconclusive 1.2s (cannot be told)" in terminal.grid(builder.run(unknown))
     assert "inconclusive 1.2 s" in step_summary.render(builder.run(unknown)).replace("\\", "")

@@ -210,7 +210,7 @@ def test_what_nobody_can_tell_is_an_error(case: Made, run: Run, tmp_path: Path) 
     kernel = vmlinux_with_text(X86Program(LOAD).say(b"running\n").spin())
     done = run([case(kill_at="running")], kernel=kernel)
     assert done.returncode == exitcode.CANNOT_TELL
-    assert "CANNOT BE TOLD (booted)" in done.stdout
+    assert "CANNOT BE TOLD (instead of booted)" in done.stdout
     assert "0 of 1 cases as expected" in done.stdout and ": 1 cannot be told" in done.stdout
     root = ET.parse(tmp_path / "out" / "junit.xml").getroot()
     assert (root.get("failures"), root.get("errors")) == ("0", "1")
