@@ -809,6 +809,41 @@ def test_code_in_ram(check: TextCheck, sentence: str | None) -> None:
     assert sentence is None or reason.endswith(sentence)
 
 
+# --- guests of another kind ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted", "reason"),
+    [
+        ({}, Verdict.BOOTED, "'6.1.0-test' proved its boot"),
+        (
+            {"release": None, "memory": None, "ram": None},
+            Verdict.BOOTED,
+            "the guest proved its boot",
+        ),
+        ({"memory": "0 kB"}, Verdict.BOOTED, "'6.1.0-test' proved its boot"),
+        ({"cpus": "2"}, Verdict.BOOTED_WRONG, "the guest has 2 CPUs, not 1"),
+        ({"cmdline": None}, Verdict.BOOTED_WRONG, f"the command line is None, not {X86.cmdline!r}"),
+    ],
+)
+def test_another_guest_is_held_to_what_it_says(
+    changes: dict[str, str | None], wanted: Verdict, reason: str
+) -> None:
+    """Whatever it prints then: its end is its own affair."""
+    expected = dataclasses.replace(X86.expected, other=True)
+    seen = Observation(X86.text(**changes) + PANIC, End.PARKED)
+    judgement = judge(expected, seen)
+    assert (judgement.verdict, judgement.reason) == (wanted, reason)
+
+
+def test_a_device_tree_of_another_request() -> None:
+    claim = Claim(machine("aarch64"), GIB + 2 * MIB)
+    for said, shown in (("another", "'another'"), (None, "None")):
+        judgement = judge(claim.expected, Observation(claim.text(request=said), End.GUEST_RESET))
+        sentence = f"the device tree is of request {shown}, not 'a request'"
+        assert (judgement.verdict, judgement.reason) == (Verdict.BOOTED_WRONG, sentence)
+
+
 # --- the entry probe ---------------------------------------------------------------------------
 
 REACHED = Arm64Registers(0x40200000)
@@ -841,10 +876,22 @@ OTHER_X0 = Difference("x0", "0x1", "0x2")
             Verdict.HANDOVER_WRONG,
             "x0 is 0x2, not 0x1; and 3 more",
         ),
+        (
+            Probe(None, "the CPU was at 0x10", findings=(VIOLATION,)),
+            Verdict.ENTRY_NOT_REACHED,
+            "the guest reset the machine; the CPU was at 0x10; cr4-zero: cr4 is 0x20, not 0",
+        ),
     ],
 )
 def test_probe_comes_before_any_proof(probe: Probe, wanted: Verdict, reason: str) -> None:
     assert verdict(X86.text(), End.GUEST_RESET, probe=probe) == (wanted, reason)
+
+
+def test_what_no_cpu_could_be_brought_to_was_not_started() -> None:
+    probe = Probe(None, "no CPU was started", findings=(VIOLATION,))
+    reason = "cr4-zero: cr4 is 0x20, not 0; no CPU was started"
+    wanted = (Verdict.PROTOCOL_VIOLATION, reason)
+    assert verdict(b"", End.NOT_STARTED, probe=probe) == wanted
 
 
 # --- guests without a proof of their own -------------------------------------------------------

@@ -103,6 +103,26 @@ def test_without_initrd_and_label(tree: bytes) -> None:
     assert decompiled(patched) == wanted
 
 
+@pytest.mark.parametrize("other", ["", "other@1000 { reg = <0x0 0x1000 0x0 0x10>; };"])
+def test_ram_of_a_firmware_is_reserved(other: str) -> None:
+    """Beside what is reserved already."""
+    cells = "#address-cells = <2>; #size-cells = <2>; ranges;"
+    before = f"reserved-memory {{ {cells} {other} }};" if other else ""
+    firmware = """
+        firmware@80000000 { reg = <0x0 0x80000000 0x0 0x200000>; no-map; };
+        firmware@100000000 { reg = <0x1 0x0 0x0 0x100000>; no-map; };
+    """
+    patched = for_kernel(
+        dtc(f"/dts-v1/; / {{ {before} }};"),
+        cmdline=b"x",
+        initrd=None,
+        firmware=[Range(0x8000_0000, 2 * MIB), Range(1 << 32, MIB)],
+    )
+    chosen = f'chosen {{ bootargs = "x"; {RNG_SEED} }};'
+    wanted = dtc(f"/dts-v1/; / {{ {chosen} reserved-memory {{ {cells} {firmware} {other} }}; }};")
+    assert decompiled(patched) == decompiled(wanted)
+
+
 def test_header(tree: bytes) -> None:
     """Version 17, readable by 16; boot CPU and size as they should be."""
     patched = for_kernel(tree, cmdline=b"x", initrd=None)

@@ -158,6 +158,9 @@ def test_a_mistake_of_ours_stops_it(
 def test_options_of_a_bisection_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["boot", "vmlinux", "--same-as", "run"]) == 2
     assert "--same-as: only with --bisect" in capsys.readouterr().err
+    words = ["--bisect", "--other-failures", "good"]
+    assert cli.main(["boot", "vmlinux", *words]) == 128  # which stops `git bisect run`
+    assert "--other-failures: other than which?" in capsys.readouterr().err
 
 
 def test_matrix(tmp_path: Path, matrix_here: Matrix) -> None:

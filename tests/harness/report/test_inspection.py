@@ -55,6 +55,11 @@ def test_bzimage_shows_its_payload_and_not_the_pvh_of_its_loader() -> None:
     assert vmlinux.split(maxsplit=3)[3].startswith("PVH present, entry 0x1000040, relocatable")
 
 
+def test_a_pvh_kernel_that_stays_where_it_is() -> None:
+    kernel = images.elf(images.load(0x100_0000, b"x"), images.notes(images.pvh_entry(0x100_0040)))
+    assert "PVH            present, entry 0x1000040, not relocatable\n" in render(inspect(kernel))
+
+
 def test_layers_and_refusals() -> None:
     text = render(inspect(packings.gzip(packings.uki([(".linux", packings.image())])), offset=1))
     assert "  format       gzip file, aarch64, " in text

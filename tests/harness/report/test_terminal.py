@@ -12,6 +12,7 @@ from bootproof.harness.results.results import CaseResult, Check, Results
 from tests.builders import results as builder
 
 WRONG = "x86_64-6.1-elf-linux64-none"
+INSTEAD = "   NOT AS EXPECTED (instead of booted)"
 
 
 def test_grid() -> None:
@@ -41,7 +42,7 @@ def test_colour_only_repeats_what_the_text_says() -> None:
     ("number", "said"),
     [
         (0, "[ 3/12] ok     booted                  1.2 s x86_64-6.1-elf-pvh-none"),
-        (1, f"[ 3/12] FAILED panic                   1.2 s {WRONG}   NOT AS EXPECTED (instead of booted)"),
+        (1, f"[ 3/12] FAILED panic                   1.2 s {WRONG}{INSTEAD}"),
         (4, "[ 3/12] FAILED                         0.5 s test_a.py::test_no"),
         (5, "[ 3/12] ERROR                          0.0 s test_a.py::test_broken"),
         (6, "[ 3/12] skip                           0.0 s test_a.py::test_skipped"),

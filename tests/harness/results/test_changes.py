@@ -57,6 +57,14 @@ def test_another_time_stamp_with_the_same_image_is_not_deterministic() -> None:
     )
 
 
+def test_a_difference_beyond_the_lines_that_are_kept() -> None:
+    log = results.transcript(b"a\n")
+    other = replace(log, sha256="33" * 32)
+    found = change(builder.case(transcript=log), builder.case(transcript=other))
+    assert found.kind is Kind.NONDETERMINISTIC
+    assert found.sentences[1:] == ("the transcripts differ only in bytes that are not kept",)
+
+
 def test_line_that_is_not_there_any_more() -> None:
     found = change(with_log(b"a\nb\n"), with_log(b"a\n"))
     assert found.sentences[1:] == (
@@ -105,6 +113,8 @@ def test_short_stage_that_means_nothing_for_the_boot() -> None:
 def test_stage_that_is_missing() -> None:
     found = change(builder.case(), builder.case(stages=builder.STAGES[:3], key=OTHER_IMAGE))
     assert "stage proof was not reached any more" in found.sentences
+    found = change(builder.case(stages=builder.STAGES[:3]), builder.case(key=OTHER_IMAGE))
+    assert (found.kind, found.sentences) == (Kind.CHANGED, ("stage proof is new",))
 
 
 def test_time_stamps_nonces_and_proofs_of_another_image_are_no_difference() -> None:
