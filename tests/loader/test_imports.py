@@ -13,7 +13,7 @@ from bootproof.loader.address import MIB
 from bootproof.loader.arch import Registers
 from bootproof.loader.arch.importing import Seen, SeenError
 from bootproof.loader.arch.table import IMPORTING
-from bootproof.loader.arch.x86_64 import X86Registers
+from bootproof.loader.arch.x86_64 import Segment, X86Registers
 from bootproof.loader.bootimage import Unseen
 from bootproof.loader.conformance import marked
 from bootproof.loader.imports import complete
@@ -89,6 +89,20 @@ def test_a_debugger_without_control_registers(protocol: str) -> None:
         if protocol == "linux64":
             assert marks["cr3"].startswith("derived from the page tables in RAM")
         assert not {"rip", "rsi", "rbx", "rsp"} & marks.keys()
+
+
+@pytest.mark.parametrize("selector", [0, 3])
+def test_a_null_selector_leads_to_no_table(selector: int) -> None:
+    """Whatever its privilege level (Intel SDM volume 3, section 3.4.2)."""
+    with prepared("linux64") as (memory, registers):
+        assert isinstance(registers, X86Registers)
+        seen = by_debugger(registers)
+        seen = replace(seen, selectors={**seen.selectors, "fs": selector})
+        found = complete("x86_64", seen, memory, "linux64")
+        assert isinstance(found.registers, X86Registers)
+        assert found.registers.fs == Segment(selector, limit=0, attributes=0)
+        (mark,) = (str(mark) for mark in found.unseen if mark.field == "cpus[0].fs")
+        assert mark == "derived from its null selector"
 
 
 @pytest.mark.parametrize("protocol", ["pvh", "linux64"])

@@ -170,6 +170,23 @@ def test_section_that_is_larger_in_memory_has_what_the_file_has() -> None:
     assert bytes(unpack(kernel).data) == image
 
 
+def test_a_section_that_is_not_all_in_the_file_is_refused_by_its_place() -> None:
+    kernel = build.uki([(".cmdline", b"quiet"), (".linux", IMAGE)])
+    start, size = 0x400, len(kernel) - 512
+    assert kernel[start : start + 8] == IMAGE[:8]
+    with pytest.raises(UnpackError) as refused:
+        unpack(kernel[:size])
+    error, end = refused.value, start + len(IMAGE)
+    assert (error.field, error.offset, error.value, error.limit) == (
+        "section .linux",
+        start,
+        end,
+        size,
+    )
+    said = f"section .linux: bytes {start:#x}-{end - 1:#x} lie outside the file of {size:#x} bytes"
+    assert said in str(error)
+
+
 def test_of_sections_of_one_name_the_first_counts() -> None:
     sections = [(".linux", IMAGE), (".cmdline", b"first"), (".cmdline", b"second")]
     assert unpack(build.uki(sections)).cmdline == "first"
