@@ -67,13 +67,14 @@ class CachedFile:
 
 def disk_error(error: OSError, path: Path) -> FetchError:
     """The one line for a failed read or write below the cache."""
+    subject = scratch.subject(error, path)
     if error.errno in _NO_ROOM:
         return DiskFull(
-            f"no room for {error.filename or path}: {error.strerror}; nothing half-written is kept;"
+            f"no room for {subject}: {error.strerror}; nothing half-written is kept;"
             f" free some space or set {ENVIRONMENT} to a directory on another disk"
         )
     return CacheUnusable(
-        f"cannot use the cache {path}: {error.strerror} ({error.filename or path});"
+        f"cannot use the cache {path}: {error.strerror} ({subject});"
         f" set {ENVIRONMENT} to a directory that you can write to"
     )
 

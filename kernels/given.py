@@ -31,8 +31,7 @@ def opened(path: Path, most: int | None = None) -> Iterator[BinaryIO]:
         if stat.S_ISDIR(status.st_mode):
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(status.st_mode):
-            why = "is not a regular file; copy its content into a file first"
-            raise OSError(errno.EINVAL, why, str(path))
+            raise _not_regular(path)
         if most is not None and status.st_size > most:
             why = f"has {status.st_size} bytes, and more than {_shown(most)} are not read"
             raise OSError(errno.EFBIG, why, str(path))
@@ -42,11 +41,18 @@ def opened(path: Path, most: int | None = None) -> Iterator[BinaryIO]:
 def read(path: Path, most: int) -> bytes:
     """All of a regular file of at most `most` bytes. Raises OSError as `opened`."""
     with opened(path, most) as file:
-        data = file.read(most + 1)
+        data: bytes | None = file.read(most + 1)
+    if data is None:  # it would have to be waited for: some of /proc call themselves regular
+        raise _not_regular(path)
     if len(data) > most:  # it grows
         why = f"is larger than {_shown(most)}, and more is not read"
         raise OSError(errno.EFBIG, why, str(path))
     return data
+
+
+def _not_regular(path: Path) -> OSError:
+    why = "is not a regular file; copy its content into a file first"
+    return OSError(errno.EINVAL, why, str(path))
 
 
 def below(

@@ -46,6 +46,12 @@ def beside(path: Path) -> Iterator[Path]:
         yield draft
 
 
+def subject(error: OSError, path: Path) -> str:
+    """What an error is about, as the user knows it, who named `path`: no name of ours here."""
+    name = os.fsdecode(error.filename or "")
+    return str(path) if not name or f"/{PREFIX}" in f"/{name}" else name
+
+
 @functools.cache
 def sweep_once() -> None:
     """Removes what dead processes have left in the system's temporary directory."""

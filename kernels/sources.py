@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urldefrag, urlsplit
 
 from bootproof.dataclass import dataclass
-from bootproof.kernels import content, magic
+from bootproof.kernels import content, given, magic
 from bootproof.kernels.cache import Cache, CachedFile, default_cache_dir
 from bootproof.kernels.catalog import Kind, load_catalog
 from bootproof.kernels.content import Content
@@ -97,21 +97,49 @@ def in_catalogue(name: str) -> Source | None:
     return Source(name, name, None) if known else None
 
 
+def look_up(what: str) -> None:
+    """Raises `FetchError` for what leads nowhere: `find` would, but it gets what is there, too."""
+    if named := given_name(what):
+        what = named[1]
+    if _URL.match(what):
+        _address(what)
+    elif Path(what).exists() or in_catalogue(what) is None:
+        path, _ = _located(what)
+        try:
+            with given.opened(path):
+                pass
+        except OSError as error:
+            raise BadSource(f"{what}: {error.strerror}") from error
+
+
 def find(what: str, progress: Progress | None = None, retry: RetryPolicy | None = None) -> Source:
     """The kernel that `what` names; what is a file here is taken before the catalogue's.
 
     Raises `FetchError`.
     """
-    if given := given_name(what):
-        return _given(*given, progress, retry)
+    if named := given_name(what):
+        return _given(*named, progress, retry)
     if _URL.match(what):
         return _download(what, progress or console_progress(), retry)
+    known = in_catalogue(what)
+    if known is not None and not Path(what).exists():
+        return known
+    path, build = _located(what)
+    what = str(path) if build else what
+    as_written = what if known is None else f"./{what}"
+    found = _opened(path, content.of_file(path, what), path.name, as_written)
+    found = replace(found, build=build)
+    if known is None:
+        return found
+    remark = f"{what}: the file is taken, not the kernel of that name in the catalogue"
+    return replace(found, remark=remark)
+
+
+def _located(what: str) -> tuple[Path, Path | None]:
+    """A file that is there, and the build directory that it is in where the user named that."""
     if not what:
         raise BadSource("a kernel's name is empty")
-    named, path = in_catalogue(what), Path(what)
-    if named is not None and not path.exists():
-        return named
-    build = None
+    path, build = Path(what), None
     try:
         if path.is_dir():
             build, path = path, built(path)
@@ -122,13 +150,7 @@ def find(what: str, progress: Progress | None = None, retry: RetryPolicy | None 
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no file can have this name"
         raise BadSource(f"{what}: {reason}") from error
-    as_written = what if named is None else f"./{what}"
-    found = _opened(path, content.of_file(path, what), path.name, as_written)
-    found = replace(found, build=build)
-    if named is None:
-        return found
-    remark = f"{what}: the file is taken, not the kernel of that name in the catalogue"
-    return replace(found, remark=remark)
+    return path, build
 
 
 def _given(name: str, what: str, progress: Progress | None, retry: RetryPolicy | None) -> Source:

@@ -14,6 +14,7 @@ from bootproof.harness.commands import Command, bisect_options
 from bootproof.harness.commands import parser as options
 from bootproof.harness.errors import UsageError, UserError
 from bootproof.harness.exitcode import CANNOT_TELL, OK
+from bootproof.printable import one_line
 
 if TYPE_CHECKING:
     from bootproof.harness.marks import Mark
@@ -46,19 +47,27 @@ def _run(arguments: argparse.Namespace) -> int:
     """0 when one image is named; else it cannot be told."""
     from bootproof.harness.cases import qemus, schema
     from bootproof.harness.commands import case_options
+    from bootproof.harness.host import files
     from bootproof.harness.inputs import row
     from bootproof.harness.results import bisection
+    from bootproof.kernels import sources
 
     sought = bisection.sought(arguments.same_as, arguments.other_failures)
     asked = case_options.words(arguments, "boot")
     schema.check_keys((entry.name for entry in schema.options("boot")), asked, (), "option")
     images = row.expanded(arguments.images)
-    print(f"images    {len(images)}, from {images[0]} to {images[-1]}", flush=True)
+    for image in images:  # one that cannot be tested is left out, a wrong word is not
+        sources.look_up(image)
+    if not arguments.list:
+        if len(images) < 2:
+            told = "name the good ones, then the bad ones"
+            raise UsageError(f"one image is nothing to search in: {told}")
+        files.refuse_unwritable(arguments.out)
+    named = [one_line(image) for image in images]
+    print(f"images    {len(images)}, from {named[0]} to {named[-1]}", flush=True)
     if arguments.list:
-        print(*(f"{number:>3}  {image}" for number, image in enumerate(images, 1)), sep="\n")
+        print(*(f"{number:>3}  {image}" for number, image in enumerate(named, 1)), sep="\n")
         return OK
-    if len(images) < 2:
-        raise UsageError("one image is nothing to search in: name the good ones, then the bad ones")
     words, paths = qemus.of_words(asked)
     tester = _Tester(images, words, paths, sought, arguments.out)
     search = bisection.Search(len(images))
@@ -108,7 +117,7 @@ class _Tester:
         except (UserError, FetchError, LoaderError) as error:
             ended = _Ended(Mark.CANNOT_TELL, str(error))
         self.ended[at] = ended
-        print(f"{at + 1:<9} {self.images[at]}: {ended.mark}: {ended.what}", flush=True)
+        print(one_line(f"{at + 1:<9} {self.images[at]}: {ended.mark}: {ended.what}"), flush=True)
         return ended.mark
 
     def _test(self, at: int) -> _Ended:
@@ -132,7 +141,7 @@ class _Tester:
 
 def _tell(search: Search, tester: _Tester, asked: str) -> int:
     """What the search came to, as text and exit code."""
-    images, ended = tester.images, tester.ended
+    images, ended = [*map(one_line, tester.images)], tester.ended
     good = images[search.last_good] if search.last_good >= 0 else None
     bad = images[search.first_bad] if search.first_bad < len(images) else None
     print(f"boots     {tester.boots}")
@@ -144,9 +153,9 @@ def _tell(search: Search, tester: _Tester, asked: str) -> int:
         return CANNOT_TELL
     named = good is not None and not untested
     print(f"first bad {'' if named else 'not known; no later than '}{bad}")
-    print(f"reason    {ended[search.first_bad].what}")
+    print(f"reason    {one_line(ended[search.first_bad].what)}")
     print(f"reproduce {places.COMMAND} boot {shlex.quote(bad)}{asked}")
-    print(f"run       {ended[search.first_bad].directory}")
+    print(f"run       {one_line(str(ended[search.first_bad].directory))}")
     return OK if named else CANNOT_TELL
 
 

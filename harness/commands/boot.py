@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from bootproof.harness import exitcode, places
 from bootproof.harness.commands import Command, bisect_options
+from bootproof.harness.commands.parser import named
 from bootproof.harness.errors import UserError
 from bootproof.harness.text import printable
 
@@ -36,7 +37,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--console", action="store_true", help="talk to the guest (real time, not reproducible)"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory")
+    parser.add_argument("--out", type=named, metavar="DIR", help="the run directory")
     bisect_options.add(parser)
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.harness.commands import Command
+from bootproof.harness.commands.parser import named
 from bootproof.harness.commands.run import KERNEL_HELP
 from bootproof.harness.exitcode import CANNOT_TELL, NOT_AS_EXPECTED, OK
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", metavar="DIR", type=Path, help="holds boot.json and ram.img")
+    parser.add_argument("directory", metavar="DIR", type=named, help="holds boot.json and ram.img")
     parser.add_argument("--kernel", metavar="KERNEL", help=KERNEL_HELP)
     parser.add_argument("--json", action="store_true", help="as JSON")
 

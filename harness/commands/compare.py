@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Final
 
 from bootproof.harness import places
 from bootproof.harness.commands import Command
+from bootproof.harness.commands.parser import named
 from bootproof.harness.exitcode import CANNOT_TELL, NOT_AS_EXPECTED, OK
 
 
@@ -16,7 +16,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
     case_options.add_kernel(parser, "compare")
     parser.add_argument("--json", action="store_true", help="every difference, as JSON")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the run directories' place")
+    parser.add_argument("--out", type=named, metavar="DIR", help="the run directories' place")
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Final
 
 from bootproof.harness import places
 from bootproof.harness.commands import Command
+from bootproof.harness.commands.parser import named
 from bootproof.harness.errors import UserError
 
 
@@ -23,7 +23,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target", action="append", metavar="NAME", help="only this one; may be repeated"
     )
-    parser.add_argument("--replay", type=Path, metavar="FILE", help="run one input of --target")
+    parser.add_argument("--replay", type=named, metavar="FILE", help="run one input of --target")
     parser.add_argument("--engine", choices=("atheris", "mutation"), help="default: what is there")
     parser.add_argument(
         "--seed",

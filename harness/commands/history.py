@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bootproof.harness.commands import Command
+from bootproof.harness.commands.parser import named
 from bootproof.harness.errors import UserError
 from bootproof.harness.exitcode import OK
 from bootproof.harness.host.stdout import say
@@ -22,10 +23,10 @@ _MOST_FILES: Final = 1_000_000  # a run with its run directories has some thousa
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "directory", metavar="DIR", type=Path, help="holds results.json files at any depth"
+        "directory", metavar="DIR", type=named, help="holds results.json files at any depth"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="the page (default: DIR/history.html)"
+        "--out", type=named, metavar="FILE", help="the page (default: DIR/history.html)"
     )
 
 

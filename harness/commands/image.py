@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from bootproof.harness import places
 from bootproof.harness.commands import Command
+from bootproof.harness.commands.parser import named
 from bootproof.harness.exitcode import OK
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     from bootproof.harness.commands import case_options
 
     case_options.add_kernel(parser, "image")
-    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="the boot image")
+    parser.add_argument("--out", type=named, metavar="DIR", required=True, help="the boot image")
     parser.add_argument(
         "--no-proof",
         action="store_true",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bootproof.harness import places
 from bootproof.harness.commands import Command
+from bootproof.harness.commands.parser import named
 from bootproof.harness.exitcode import OK
 
 if TYPE_CHECKING:
@@ -26,10 +27,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "source",
         metavar="SOURCE",
         nargs="?",
-        type=Path,
+        type=named,
         help="an ELF core of a whole machine, or a file with nothing but RAM",
     )
-    parser.add_argument("--out", type=Path, metavar="IMAGE", required=True, help="the boot image")
+    parser.add_argument("--out", type=named, metavar="IMAGE", required=True, help="the boot image")
     live = parser.add_argument_group("instead of SOURCE, a guest that stands still")
     live.add_argument("--gdb", metavar="WHERE", help="its gdb stub: HOST:PORT or unix:PATH")
     live.add_argument(
@@ -51,7 +52,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     known.add_argument(
         "--registers",
         metavar="FILE",
-        type=Path,
+        type=named,
         help="registers as in boot.json, some or all: they are taken to be seen",
     )
     known.add_argument("--protocol", choices=(*PROTOCOLS, "none"), help="the boot protocol")

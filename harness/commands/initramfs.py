@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
-from pathlib import Path
 from typing import Final
 
 from bootproof.harness.commands import Command
+from bootproof.harness.commands.parser import named
 from bootproof.harness.exitcode import OK
 
 _OURS: Final = re.compile(rb"\A070701.{,1024}bootproof/", re.DOTALL).search
@@ -16,7 +16,7 @@ _OURS: Final = re.compile(rb"\A070701.{,1024}bootproof/", re.DOTALL).search
 def _add_options(parser: argparse.ArgumentParser) -> None:
     from bootproof.harness.arch.table import ARCHES
 
-    parser.add_argument("file", metavar="FILE", type=Path, help="a cpio archive; not compressed")
+    parser.add_argument("file", metavar="FILE", type=named, help="a cpio archive; not compressed")
     parser.add_argument(
         "--arch", choices=tuple(ARCHES), default=next(iter(ARCHES)), help="default: %(default)s"
     )

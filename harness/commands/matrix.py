@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from bootproof.harness import places
 from bootproof.harness.commands import Command, bisect_options
 from bootproof.harness.commands import parser as words
+from bootproof.harness.commands.parser import named
 from bootproof.harness.errors import UserError
 from bootproof.harness.exitcode import INTERRUPTED
 
@@ -42,7 +43,7 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--scenarios",
         action="append",
-        type=Path,
+        type=named,
         default=[],
         metavar="FILE",
         help="your own claims instead (docs/scenarios.md)",

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from pathlib import Path
 from typing import Final
 
 from bootproof.harness import places
 from bootproof.harness.commands import Command
+from bootproof.harness.commands.parser import named
 from bootproof.harness.exitcode import OK
 from bootproof.printable import safe
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", metavar="RUN", type=Path, help="the directory of a run")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: RUN.tar.zst")
+    parser.add_argument("directory", metavar="RUN", type=named, help="the directory of a run")
+    parser.add_argument("--out", type=named, metavar="FILE", help="default: RUN.tar.zst")
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -64,9 +64,16 @@ def text(word: str) -> bytes:
     return os.fsencode(word)
 
 
+def named(text: str) -> Path:
+    """A file or directory, as it is written; nothing stands for the current one, as in a shell."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty name is that of no file")
+    return Path(text)
+
+
 def path(text: str) -> Path:
-    """A file or directory, wherever the command goes on."""
-    return Path(text).absolute()
+    """The same wherever the command goes on."""
+    return named(text).absolute()
 
 
 def shard(text: str) -> Shard:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bootproof.harness import places
 from bootproof.harness.commands import Command
+from bootproof.harness.commands.parser import named
 from bootproof.harness.errors import UsageError, UserError
 from bootproof.harness.exitcode import OK
+
+if TYPE_CHECKING:
+    from bootproof.harness.case import Case
 
 _SAMPLES: Final = 1000
 
@@ -34,11 +38,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="how often to look where the guest is (default: %(default)s)",
     )
     parser.add_argument(
-        "--symbols", type=Path, metavar="VMLINUX", help="a kernel with symbols, for its names"
+        "--symbols", type=named, metavar="VMLINUX", help="a kernel with symbols, for its names"
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=named,
         default=places.output() / "profile",
         metavar="DIR",
         help="where profile.html and profile.folded go",
@@ -56,7 +60,7 @@ def _samples(text: str) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from bootproof.harness.host import files
-    from bootproof.harness.record.profile import Profile, profile
+    from bootproof.harness.record.profile import names_in, profile
     from bootproof.harness.report import profile_page, profile_text
     from bootproof.harness.report.files import OURS_PAGE
     from bootproof.harness.results.results import write_text
@@ -67,11 +71,17 @@ def _run(arguments: argparse.Namespace) -> int:
     files.refuse_foreign(html := out / "profile.html", OURS_PAGE)
     if not html.exists() and (folded := out / "profile.folded").exists():
         raise files.foreign(folded)  # stacks look alike, whoever folded them
-    profiles: list[Profile] = []
-    for number, what in enumerate(arguments.what):
-        with _recorded(what, arguments, number) as directory:
-            profiles.append(profile(directory, arguments.samples, what, arguments.symbols))
-    first, *rest = profiles
+    files.refuse_unwritable(out)
+    given = None if arguments.symbols is None else names_in(arguments.symbols)
+    with ExitStack() as stack:
+        recorded = [
+            stack.enter_context(_looked_at(what, arguments, number))
+            for number, what in enumerate(arguments.what)
+        ]
+        first, *rest = (
+            profile(run(), arguments.samples, what, given)
+            for run, what in zip(recorded, arguments.what, strict=True)
+        )
     if rest:
         page = profile_page.render_difference(first, rest[0])
         print(profile_text.difference(first, rest[0]), end="")
@@ -85,9 +95,16 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _recorded(what: str, arguments: argparse.Namespace, number: int) -> Iterator[Path]:
-    """The directory of a run: one that there is, or that of a kernel, which is booted for it."""
-    from bootproof.harness.record import pack
+def _looked_at(
+    what: str, arguments: argparse.Namespace, number: int
+) -> Iterator[Callable[[], Path]]:
+    """What gives the directory of a run: of one that there is, or of a kernel, which it boots for
+    that. Whatever can be refused before that is.
+    """
+    from bootproof.harness.cases import qemus
+    from bootproof.harness.cases.from_kernel import case_of
+    from bootproof.harness.commands import case_options
+    from bootproof.harness.record import pack, playback
     from bootproof.loader import bootimage
 
     path = Path(what)
@@ -95,26 +112,24 @@ def _recorded(what: str, arguments: argparse.Namespace, number: int) -> Iterator
         path.is_file() and path.name.endswith(pack.SUFFIX)
     ):
         with pack.run_directory(path) as directory:
-            yield directory
+            playback.open_recorded(directory)
+            yield lambda: directory
         return
-    yield _booted(what, arguments, number)
+    asked, paths = qemus.of_words(case_options.words(arguments, "boot"))
+    case = case_of(what, asked, "boot")
+    run = Path(arguments.out / f"run-{number + 1}").absolute()
+    yield lambda: _booted(case, run, paths)
 
 
-def _booted(kernel: str, arguments: argparse.Namespace, number: int) -> Path:
-    from bootproof.harness.cases import qemus
-    from bootproof.harness.cases.from_kernel import case_of
-    from bootproof.harness.commands import case_options
+def _booted(case: Case, directory: Path, qemus: Mapping[str, str]) -> Path:
     from bootproof.harness.prepare import Options
     from bootproof.harness.prove import prove
 
-    asked, paths = qemus.of_words(case_options.words(arguments, "boot"))
-    case = case_of(kernel, asked, "boot")
-    directory = Path(arguments.out / f"run-{number + 1}").absolute()
-    proven = prove(case, directory, Options(qemus=paths))
+    proven = prove(case, directory, Options(qemus=qemus))
     print(f"verdict   {proven.verdict.value}: {proven.reason}", flush=True)
     if proven.outcome is None or proven.outcome.not_recorded is not None:
         why = proven.outcome.not_recorded if proven.outcome else proven.reason
-        raise UserError(f"{kernel}: there is no record to profile: {why}")
+        raise UserError(f"{case.kernel}: there is no record to profile: {why}")
     return directory
 
 

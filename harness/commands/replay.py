@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Final
 
 from bootproof.harness.commands import Command
+from bootproof.harness.commands.parser import named
 from bootproof.harness.errors import UserError
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", metavar="RUN", type=Path, help="a run's directory, or a pack")
+    parser.add_argument("directory", metavar="RUN", type=named, help="a run's directory, or a pack")
     parser.add_argument(
         "--gdb",
         nargs="?",
@@ -28,7 +28,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         " panics, else at the end)",
     )
     parser.add_argument(
-        "--symbols", type=Path, metavar="VMLINUX", help="with --gdb: a kernel with symbols"
+        "--symbols", type=named, metavar="VMLINUX", help="with --gdb: a kernel with symbols"
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from bootproof.harness import exitcode
 from bootproof.harness.commands import Command
 from bootproof.harness.commands import parser as words
+from bootproof.harness.commands.parser import named
 from bootproof.harness.errors import UserError
 from bootproof.printable import safe
 
@@ -23,15 +24,15 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "runs",
         metavar="RUN",
         nargs="+",
-        type=Path,
+        type=named,
         help="results.json or its directory: two are compared, of one all reports are written",
     )
     parser.add_argument("--merge", action="store_true", help="the runs are shards of one")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where reports are written")
+    parser.add_argument("--out", type=named, metavar="DIR", help="where reports are written")
     words.add_threshold(parser)
     kcidb = parser.add_argument_group("for KCIDB (docs/ci.md)")
     kcidb.add_argument(
-        "--kcidb", type=Path, metavar="FILE", help="write what kcidb-submit sends; - is stdout"
+        "--kcidb", type=named, metavar="FILE", help="write what kcidb-submit sends; - is stdout"
     )
     kcidb.add_argument("--origin", metavar="NAME", help="of your CI system, as KCIDB knows it")
     kcidb.add_argument("--build", metavar="ID", help="a build that you have reported already")

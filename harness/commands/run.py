@@ -10,6 +10,7 @@ from typing import Final
 from bootproof.harness import exitcode, places
 from bootproof.harness.commands import Command, bisect_options
 from bootproof.harness.commands import parser as words
+from bootproof.harness.commands.parser import named
 from bootproof.harness.text import printable
 
 KERNEL_HELP: Final = "hold what is in RAM, and where it is entered, against this kernel"
@@ -22,7 +23,7 @@ _HELPS: Final = {
 def _add_options(parser: argparse.ArgumentParser) -> None:
     from bootproof.harness.commands import case_options
 
-    parser.add_argument("directory", metavar="DIR", type=Path, help="holds boot.json and ram.img")
+    parser.add_argument("directory", metavar="DIR", type=named, help="holds boot.json and ram.img")
     case_options.add_options(parser, "run", _HELPS)
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
@@ -37,7 +38,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="stop at the first instruction: registers, RAM and the protocol's rules",
     )
     parser.add_argument("--kernel", metavar="KERNEL", help=KERNEL_HELP)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory")
+    parser.add_argument("--out", type=named, metavar="DIR", help="the run directory")
     bisect_options.add(parser)
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from pathlib import Path
 from typing import Final
 
 from bootproof.harness import places
 from bootproof.harness.commands import Command
+from bootproof.harness.commands.parser import named
 from bootproof.harness.exitcode import OK
 from bootproof.printable import safe
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", type=Path, help="what `bootproof pack` wrote")
-    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="must not exist")
+    parser.add_argument("file", metavar="FILE", type=named, help="what `bootproof pack` wrote")
+    parser.add_argument("--out", type=named, metavar="DIR", required=True, help="must not exist")
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -155,7 +155,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{error.filename or path}: {error.strerror}") from error
+        raise UserError(f"{scratch.subject(error, path)}: {error.strerror}") from error
 
 
 Ours = Callable[[bytes], object]
@@ -180,6 +180,18 @@ def refuse_foreign(path: Path, ours: Ours) -> None:
             head = file.read(_HEAD)
     if head and not ours(head):
         raise foreign(path)
+
+
+def refuse_unwritable(directory: Path) -> None:
+    """Raises UserError where nothing can be put into a directory, which need not be there yet:
+    before what takes long, for else it would be told after that.
+    """
+    there = next(path for path in (directory, *directory.parents) if path.exists())
+    with disk_errors(directory):
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        with scratch.directory(there):
+            pass
 
 
 def write_whole(path: Path, data: bytes | Iterable[bytes], mode: int = 0o644) -> None:

@@ -71,7 +71,7 @@ def make_fresh(directory: Path) -> None:
             else:
                 path.unlink()
     except OSError as error:
-        raise UserError(f"{error.filename or directory}: {error.strerror}") from error
+        raise UserError(f"{scratch.subject(error, directory)}: {error.strerror}") from error
 
 
 @contextlib.contextmanager

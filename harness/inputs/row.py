@@ -35,7 +35,7 @@ def expanded(names: Iterable[str]) -> list[str]:
 
 def _images(name: str) -> list[str]:
     directory = Path(name)
-    if not directory.is_dir() or _is_build(directory):
+    if not name or not directory.is_dir() or _is_build(directory):
         return [name]
     try:
         found = [str(path) for path in directory.iterdir() if _may_hold_kernel(path)]

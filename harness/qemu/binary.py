@@ -90,7 +90,7 @@ def _path(arch_name: str, binary: str | None) -> str:
     named = binary or os.environ.get(variable)
     if named == "none" and not binary:
         raise UserError(f"QEMU for {arch_name} is switched off by {variable}=none")
-    if named and Path(named).is_dir():  # that of a build or an installation: one for each guest
+    if named and os.path.isdir(named):  # noqa: PTH112 - of any name; that of a build or an installation: one for each guest
         named = str(Path(named).absolute() / arch.emulator)  # of "." only a name would be left
     other = _OTHER.fullmatch(Path(named or "").name)
     if other and other[1] != arch.emulator:
@@ -188,6 +188,9 @@ def _write_build(path: str, target: Path) -> None:
 def _said_by(path: str, *words: str) -> bytes:
     try:
         run = subprocess.run([path, *words], capture_output=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise UserError(f"{path}: cannot be run as QEMU: {error}") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be run as QEMU: {error.strerror}") from error
+    except subprocess.TimeoutExpired as error:
+        told = f"says nothing for {error.timeout:.0f} s when asked {' '.join(words)}"
+        raise UserError(f"{path}: cannot be run as QEMU: {told}") from error
     return run.stdout + run.stderr

@@ -63,13 +63,13 @@ class _Member:
 
 def pack(directory: Path, out: Path) -> int:
     """Packs a run that can be played back; gives the file's size. Raises UserError, LoaderError."""
-    out = Path(os.path.realpath(out))  # a link stays
+    named, out = out, Path(os.path.realpath(out))  # a link stays
     if out.exists() and not out.is_file():  # which would be replaced, a device as well
         raise UserError(f"{out}: is no regular file; take another name (--out)")
     refuse_foreign(out, _ours)
     recorded = playback.open_recorded(directory)
     with (
-        disk_errors(out),
+        disk_errors(named),
         recorded.memory() as memory,
         scratch.beside(out) as draft,
     ):

@@ -71,15 +71,15 @@ class Profile:
         return dict(sorted(sums.items(), key=lambda item: (-item[1], item[0])))
 
 
-def profile(directory: Path, count: int, name: str, vmlinux: Path | None = None) -> Profile:
+def profile(directory: Path, count: int, name: str, given: Symbols | None = None) -> Profile:
     """The profile of a recorded run, from `count` samples; the user knows it by `name`.
 
-    `vmlinux` has the kernel's names, where the run's own kernel has not.
+    `given` are the kernel's names, where the run's own kernel has not.
 
     Raises UserError and LoaderError.
     """
     recorded = playback.open_recorded(directory)
-    known, remark = _names(recorded, vmlinux)
+    known, remark = _names(recorded, given)
     samples = sampling.take(recorded, count)
     calls = [*_initcalls(recorded)]
     named = _Named(known, samples)
@@ -107,16 +107,21 @@ def _summed(counts: Iterable[tuple[_T, int]]) -> dict[_T, int]:
 # --- names ---------------------------------------------------------------------------------------
 
 
-def _names(recorded: Recorded, vmlinux: Path | None) -> tuple[Symbols | None, str | None]:
-    """The names of a run's kernel, or why there are none. Raises UserError for a `vmlinux`."""
-    if vmlinux is not None:
-        try:
-            found = symbols.read(vmlinux)
-        except LoaderError as error:
-            raise UserError(f"{error} (--symbols)") from error
-        if found is None:
-            raise UserError(f"{vmlinux}: is no uncompressed kernel with symbols (--symbols)")
-        return found, None
+def names_in(vmlinux: Path) -> Symbols:
+    """The names in a file that the user gives. Raises UserError."""
+    try:
+        found = symbols.read(vmlinux)
+    except LoaderError as error:
+        raise UserError(f"{error} (--symbols)") from error
+    if found is None:
+        raise UserError(f"{vmlinux}: is no uncompressed kernel with symbols (--symbols)")
+    return found
+
+
+def _names(recorded: Recorded, given: Symbols | None) -> tuple[Symbols | None, str | None]:
+    """The names of a run's kernel, or why there are none."""
+    if given is not None:
+        return given, None
     told = recorded.image.provenance
     try:
         file = images.kernel_file(told.get("kernel", ""))

@@ -591,6 +591,27 @@ def test_too_long_a_name(words: list[str], capsys: pytest.CaptureFixture[str]) -
     assert said == f"bootproof: {'n' * 80}…: File name too long\n"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["boot", "k", "--initrd", ""],
+        ["boot", "k", "--overlay", ""],
+        ["boot", "k", "--out", ""],
+        ["check", ""],
+        ["history", ""],
+        ["matrix", "--scenarios", ""],
+        ["unpack", ""],
+    ],
+)
+def test_an_empty_name_is_not_the_current_directory(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is what a script's unset variable becomes."""
+    assert cli.main(words) == 2
+    said = capsys.readouterr()
+    assert ("an empty name is that of no file" in said.err, said.out) == (True, ""), said
+
+
 def test_a_current_directory_that_was_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -248,14 +248,30 @@ def test_the_same_kernel_is_booted_once(
         (["one"], "one image is nothing to search in"),
         (["one", "two", "--offset", "x"], "--offset"),
         (["one", "two", "--same-as", "nowhere"], "--same-as"),
+        (["one", "nowhere"], "nowhere: no such file"),
+        (["--list", "one", "nowhere"], "nowhere: no such file"),
+        (["--list", "one", "https://nowhere.example/kernel"], "a URL needs its file's hash"),
+        (["--list", "one", "fifo"], "fifo: is not a regular file"),
+        (["--list", "one", ""], "a kernel's name is empty"),
+        (["one", "two", "--out", "one/out"], "one/out: Not a directory"),
     ],
 )
 def test_rows_that_are_none(
-    words: list[str], told: str, offline: None, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    told: str,
+    offline: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        Path(name).write_bytes(BAD)
+    os.mkfifo("fifo")
     code = cli.main(["bisect", *words])
-    assert code == 2
-    assert told in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert (code, said.out) == (2, "")
+    assert told in said.err
 
 
 def test_failure_in_a_fifo_is_not_waited_for(

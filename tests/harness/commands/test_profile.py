@@ -51,6 +51,32 @@ def test_a_kernel_is_booted_first(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
+        (["nowhere"], "nowhere: no such file"),
+        (["damaged.tar.zst"], "damaged.tar.zst: is no pack of a run"),
+        (["kernel", "--symbols", "damaged.tar.zst"], "--symbols"),
+        (["kernel", "--out", "kernel/out"], "kernel/out: Not a directory"),
+    ],
+)
+def test_all_words_are_looked_at_before_anything_runs(
+    words: list[str],
+    told: str,
+    offline: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("kernel").write_bytes(vmlinux(X86Program(LOAD).reset()))
+    Path("damaged.tar.zst").write_bytes(b"damaged")
+    assert profile("--memory", "32M", "--out", "out", "kernel", *words) == 2
+    said = capsys.readouterr()
+    assert (said.out, told in said.err) == ("", True), said
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
         (("a", "b", "c"), "of one run, or the difference of two"),
         (("a", "--samples", "0"), "no number from 1 to"),
         (("a", "--samples", "9" * 5000), "no number from 1 to"),

@@ -82,6 +82,11 @@ def test_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(refused.value) == "QEMU for x86_64 is switched off by BOOTPROOF_QEMU_X86_64=none"
 
 
+def test_a_name_that_no_file_can_have() -> None:
+    with pytest.raises(UserError, match=r"x: cannot be run as QEMU: File name too long$"):
+        find_qemu("x86_64", "x" * 300)
+
+
 def test_directory_has_one_for_each_guest(tmp_path: Path) -> None:
     """Of one build: only so can a whole matrix run on it. One of another guest is refused."""
     for name in ("qemu-system-x86_64", "qemu-system-aarch64"):

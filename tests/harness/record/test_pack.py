@@ -206,6 +206,17 @@ def test_bomb(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused(packed, [*files, *bomb], "RAM that is too much")
 
 
+def test_a_place_where_nothing_can_be_put_is_told_as_it_was_named(
+    recorded: Path, packed: Path
+) -> None:
+    """And not by a name that we would have had there, nor by what a link leads to."""
+    place = Path("/proc/self/place")
+    for work in (lambda: pack.pack(recorded, place), lambda: pack.unpack(packed, place)):
+        with pytest.raises(UserError) as refused:
+            work()
+        assert str(refused.value) == "/proc/self/place: No such file or directory"
+
+
 def test_directory_that_is_there_is_left_alone(packed: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("mine")

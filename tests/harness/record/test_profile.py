@@ -88,14 +88,13 @@ def test_what_has_no_record(tmp_path: Path) -> None:
 
 
 def test_symbols_that_are_none(tmp_path: Path) -> None:
-    boot(program("x86_64").reset(), tmp_path / "run")
     for path, words in (
         (tmp_path / "no", "no such file"),
         (tmp_path / "x", "is no uncompressed kernel"),
     ):
         (tmp_path / "x").write_bytes(b"text")
         with pytest.raises(UserError, match=f"{words}.*--symbols"):
-            profile.profile(tmp_path / "run", 10, "a run", path)
+            profile.names_in(path)
 
 
 # --- names ---------------------------------------------------------------------------------------
