@@ -113,6 +113,8 @@ class Course:
     def _outcome(self, host_seconds: Callable[[], float], qemu_seconds: float) -> Outcome:
         start, guest, directory = self._start, self._guest, self._directory
         reproduce.write_script(start.machine, guest.placed, guest.written, directory)
+        if backing := start.image.backing:
+            reproduce.restore_first(directory, guest.written, backing)
         log = self._log
         if isinstance(log, ReplayLogError):  # it is too long, or was not complete yet
             log = recording.read_log(directory / RUN_LOG, self._seen.transcript)

@@ -7,10 +7,10 @@ nothing that runs a guest.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from bootproof.dataclass import dataclass
 from bootproof.harness import command_line
@@ -30,9 +30,11 @@ from bootproof.harness.qemu.talker import Talker
 from bootproof.harness.start import Start, Unpacked
 from bootproof.harness.terms import Budget, Observer
 from bootproof.kernels import scratch
+from bootproof.kernels.content import Content
 from bootproof.loader import assemble, initramfs
 from bootproof.loader.address import Range, align_up
-from bootproof.loader.assemble import Assembled, Assembly
+from bootproof.loader.assemble import Assembled, Assembly, Lent
+from bootproof.loader.copying import Copy
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.protocols import BootRequest
 from bootproof.loader.protocols.table import PROTOCOLS
@@ -57,6 +59,10 @@ class Inputs:
     dtb: bytes | None
 
 
+Lend: TypeAlias = Callable[[Content, Path, Range, Sequence[Copy]], Lent | None]
+"""Puts a kernel's part of RAM into a run directory, if it can: see `assemble.Lender`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """How a case is booted; nothing of it changes what the case is."""
@@ -73,6 +79,8 @@ class Options:
     qemus: Mapping[str, str] = field(default_factory=dict)
     # What was read of the case's files, where that was elsewhere.
     inputs: Inputs | None = None
+    # Gives a run directory what it has in common with others: see bootproof.harness.record.sharing.
+    lend: Lend | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +108,8 @@ def prepare(case: Case, directory: Path, options: Options = _NO_OPTIONS) -> Prep
     cmdline = _cmdline(case, nonce, options, has_init=inputs.has_init)
     with rundir.no_image_left(directory):
         assembly = _assembly(case, machine, inputs, cmdline)
-        assembled = _assembled(case, kernel, assembly, directory)
+        lend = options.lend if case.damage is None else None
+        assembled = _assembled(case, kernel, assembly, directory, lend)
         if case.damage is not None:
             from bootproof.harness.inputs import damage
 
@@ -121,6 +130,7 @@ def prepare(case: Case, directory: Path, options: Options = _NO_OPTIONS) -> Prep
         unpacked=unpacked,
         symbols=functools.partial(_symbols, case, kernel),
         lacks=functools.partial(_lacks, case, kernel),
+        nonzero={lent.backing.file: lent.nonzero} if (lent := assembled.lent) else {},
     )
     return Prepared(assembled, start)
 
@@ -159,9 +169,13 @@ def _users_device_tree(arch: str, path: Path) -> bytes:
     return images.read_dtb(path)
 
 
-def _assembled(case: Case, kernel: KernelFile, assembly: Assembly, directory: Path) -> Assembled:
-    with _in_format(kernel, case).open() as source:
-        return assemble.assemble(source, assembly, directory)
+def _assembled(
+    case: Case, kernel: KernelFile, assembly: Assembly, directory: Path, lend: Lend | None = None
+) -> Assembled:
+    file = _in_format(kernel, case)
+    lender = None if lend is None else functools.partial(lend, file.content, directory)
+    with file.open() as source:
+        return assemble.assemble(source, assembly, directory, lender)
 
 
 def machine_for(case: Case, kernel: KernelFile, options: Options) -> Machine:

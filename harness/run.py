@@ -33,7 +33,7 @@ def run(start: AnyStart, directory: Path) -> Outcome:
     Raises LoaderError when the image cannot be placed on this machine, UserError when QEMU cannot
     be started at all or the disk is full.
     """
-    with bootimage.open_ram(start.image, directory) as memory:
+    with bootimage.open_ram(start.image, directory, start.nonzero) as memory:
         return run_with(start, memory, directory)
 
 

@@ -6,7 +6,7 @@ bootproof.harness.run. A plain value: what does the running is not imported here
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -15,6 +15,7 @@ from bootproof.harness.expected import Expected, ExpectedHandover
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.talker import Talker
 from bootproof.harness.terms import Budget, Observer, Placement
+from bootproof.loader.address import Range
 from bootproof.loader.bootimage import BootImage
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Start(Generic[_Asked]):
     kill_at: bytes | None = None
     # The run ends with the hand-over.
     stop_at_entry: bool = False
+    # Where the boot image's backing files have bytes that are not zero, where that is known.
+    nonzero: Mapping[str, tuple[Range, ...]] = field(default_factory=dict)
     # What is known of the boot image before it is started.
     findings: tuple[RuleFinding, ...] = ()
 

@@ -7,15 +7,16 @@ refused, nothing stays there. Knows no QEMU.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from bootproof.dataclass import dataclass
 from bootproof.loader import bootimage
 from bootproof.loader.address import MIB, Banks, Range, format_size
-from bootproof.loader.bootimage import BootImage
+from bootproof.loader.bootimage import Backing, BootImage
+from bootproof.loader.copying import Copy
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.formats import Format
 from bootproof.loader.identify import identify_bytes
@@ -29,6 +30,8 @@ from bootproof.loader.protocols.table import AUTO, PROTOCOLS, AnyProtocol
 from bootproof.loader.result import KernelLoaderResult
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from bootproof.loader.bzimage import BzImage
     from bootproof.loader.elf import Elf
     from bootproof.loader.pe import Pe
@@ -83,31 +86,75 @@ class Assembled:
     image: BootImage
     kernel: KernelLoaderResult
     protocol: str
+    lent: Lent | None = None
 
 
-def assemble(kernel: ImageLike, assembly: Assembly, directory: Path) -> Assembled:
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """A part of RAM that needs not be written: it is in a backing file, in the directory already.
+
+    `nonzero` are its runs of pages with a byte that is not zero.
+    """
+
+    backing: Backing
+    nonzero: tuple[Range, ...]
+
+
+Lender: TypeAlias = Callable[[Range, Sequence[Copy]], Lent | None]
+"""Asked for a part of RAM in which is what the copies out of the kernel's file put there, and else
+nothing but zeros."""
+
+
+def assemble(
+    kernel: ImageLike, assembly: Assembly, directory: Path, lender: Lender | None = None
+) -> Assembled:
     """Loads `kernel` into `directory`/ram.img, writes the protocol's pieces and boot.json.
 
     Raises LoaderError, and leaves neither file then; an error for want of RAM says how much would
-    do.
+    do. Where the `lender` has a file of the kernel as it is going to lie in RAM, nothing is copied.
     """
     path = directory / bootimage.RAM
     with open_image(kernel) as source, _memory_advice(source, assembly):
-        _foresee(source, assembly)
+        space, foreseen = _foresee(source, assembly)
+        lent = lender(foreseen.footprint, space.copies) if lender and space.only_copies else None
         with GuestMemory(assembly.machine.banks, path=path) as memory:
             try:
-                return _assemble_into(memory, source, assembly, directory)
+                if lent is None:
+                    foreseen = load(memory, source, assembly)
+                else:
+                    memory.lend(lent.backing.range, directory / lent.backing.file)
+                return _configured(memory, foreseen, lent, assembly, directory)
             except BaseException:
                 path.unlink(missing_ok=True)
                 raise
 
 
-def _foresee(source: ImageSource, assembly: Assembly) -> None:
-    """Raises what `_assemble_into` would refuse, before a byte of RAM is written."""
-    space = AddressSpace(assembly.machine.banks)
+class _Foreseen(AddressSpace):
+    """What a load is going to write, noted."""
+
+    def __init__(self, banks: Banks) -> None:
+        super().__init__(banks)
+        self.copies: list[Copy] = []
+        self.only_copies = True
+
+    def write(self, address: int, data: Buffer) -> None:
+        super().write(address, data)
+        self.only_copies = False
+
+    def write_file(self, address: int, fd: int, file_offset: int, size: int) -> None:
+        super().write_file(address, fd, file_offset, size)
+        self.copies.append(Copy(address, file_offset, size))
+
+
+def _foresee(source: ImageSource, assembly: Assembly) -> tuple[_Foreseen, KernelLoaderResult]:
+    """Raises what `assemble` is going to refuse, before a byte of RAM is written."""
+    space = _Foreseen(assembly.machine.banks)
     kernel = load(space, source, assembly)
     ram = [bank.range for bank in space.banks]
     choose_protocol(kernel, assembly.protocol).plan(ram, kernel, assembly.request)
+    # What moves a kernel changes what was copied, and without checks anything may lie over it.
+    space.only_copies &= assembly.virtual is None and not assembly.request.unsafe
+    return space, kernel
 
 
 def load(memory: GuestMemory, source: ImageSource, assembly: Assembly) -> KernelLoaderResult:
@@ -159,10 +206,14 @@ def choose_protocol(kernel: KernelLoaderResult, wanted: str) -> AnyProtocol:
     return PROTOCOLS[wanted]
 
 
-def _assemble_into(
-    memory: GuestMemory, source: ImageSource, assembly: Assembly, directory: Path
+def _configured(
+    memory: GuestMemory,
+    kernel: KernelLoaderResult,
+    lent: Lent | None,
+    assembly: Assembly,
+    directory: Path,
 ) -> Assembled:
-    kernel = load(memory, source, assembly)
+    """The boot image of a kernel that was loaded: boot.json comes last."""
     protocol = choose_protocol(kernel, assembly.protocol)
     handover = protocol.configure(memory, kernel, assembly.request)
     image = BootImage(
@@ -172,9 +223,10 @@ def _assemble_into(
         cpus=(handover.registers,),
         regions=handover.regions,
         provenance=assembly.provenance,
+        backing=() if lent is None else (lent.backing,),
     )
     bootimage.save(image, directory)
-    return Assembled(image, kernel, protocol.name)
+    return Assembled(image, kernel, protocol.name, lent)
 
 
 @contextlib.contextmanager

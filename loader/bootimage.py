@@ -186,27 +186,21 @@ def open_boot_image(directory: Path) -> BootImage:
     return image
 
 
-def open_ram(image: BootImage, directory: Path) -> GuestMemory:
+def open_ram(
+    image: BootImage, directory: Path, nonzero: Mapping[str, Sequence[Range]] = {}
+) -> GuestMemory:
     """The RAM of an opened boot image, to be read. Raises GuestMemoryError.
 
-    With backing files it is put together in memory, for as long as it is open.
+    `nonzero` has what `GuestMemory.lend` wants to know of a backing file, where that is known.
     """
     memory = GuestMemory.open(directory / RAM, image.banks)
-    if not image.backing:
-        return memory
-    with memory:
-        whole = GuestMemory(image.banks)
-        try:
-            whole.copy_from(memory)
-            for part in image.backing:
-                whole.fill(part.address, part.size)
-                bank = [(part.address, part.size)]
-                with GuestMemory.open(directory / part.file, bank) as file:
-                    whole.copy_from(file)
-        except BaseException:
-            whole.close()
-            raise
-    return whole
+    try:
+        for part in image.backing:
+            memory.lend(part.range, directory / part.file, nonzero.get(part.file))
+    except BaseException:
+        memory.close()
+        raise
+    return memory
 
 
 def parse(raw: bytes) -> BootImage:

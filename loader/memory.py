@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
@@ -63,6 +63,16 @@ class Bank:
 
 
 AnyBank = Bank | tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Lent:
+    """A part of RAM that is in another file."""
+
+    part: Range
+    file: GuestMemory
+    # Its runs of pages with a byte that is not zero, where they are known.
+    nonzero: Sequence[Range] | None
 
 
 class GuestMemory:
@@ -129,6 +139,7 @@ class GuestMemory:
         self._file_size = max(bank.file_range.end for bank in placed)
         self._sorted = sorted(placed, key=lambda bank: bank.base)
         self._bases = [bank.base for bank in self._sorted]
+        self._lent: list[_Lent] = []
         for low, high in pairwise(self._sorted):
             if low.range.overlaps(high.range):
                 raise GuestMemoryError(f"the RAM banks {low.range} and {high.range} overlap")
@@ -151,6 +162,8 @@ class GuestMemory:
         fd, self._fd = getattr(self, "_fd", -1), -1
         if fd >= 0:
             os.close(fd)
+        for lent in getattr(self, "_lent", ()):
+            lent.file.close()
 
     def fileno(self) -> int:
         """The descriptor of the RAM file, owned by this object."""
@@ -194,10 +207,10 @@ class GuestMemory:
     def read(self, address: int, size: int) -> bytes:
         """The `size` bytes at guest-physical `address`. Raises GuestMemoryError outside RAM."""
         parts = []
-        for offset, length in self._pieces(address, size):
+        for fd, offset, length in self._pieces(address, size):
             done = 0
             while done < length:
-                part = self._io(os.pread, self._fd, length - done, offset + done)
+                part = self._io(os.pread, fd, length - done, offset + done)
                 if not part:
                     raise GuestMemoryError("the RAM file is shorter than its banks")
                 parts.append(part)
@@ -211,11 +224,11 @@ class GuestMemory:
         """
         view = memoryview(data).cast("B")
         start = 0
-        for offset, length in self._pieces(address, len(view)):
+        for fd, offset, length in self._own_pieces(address, len(view)):
             done = 0
             while done < length:
                 piece = view[start + done : start + length]
-                done += self._io(os.pwrite, self._fd, piece, offset + done)
+                done += self._io(os.pwrite, fd, piece, offset + done)
             start += length
 
     def write_sparse(self, address: int, data: bytes) -> None:
@@ -241,22 +254,40 @@ class GuestMemory:
         The kernel copies; nothing passes through Python. Raises GuestMemoryError when the
         destination is not all RAM (nothing is written then) or the file ends early.
         """
-        for offset, length in self._pieces(address, size):
-            self._io(_copy, fd, file_offset, self._fd, offset, length)
+        for own, offset, length in self._own_pieces(address, size):
+            self._io(_copy, fd, file_offset, own, offset, length)
             file_offset += length
 
-    def copy_from(self, other: GuestMemory) -> None:
-        """Copies all that `other` holds to the same guest-physical addresses; holes are left out.
+    def copy_from(self, other: GuestMemory, parts: Iterable[Range] | None = None) -> None:
+        """Copies `parts` of what `other` holds to the same guest-physical addresses, or all of it;
+        then holes are left out.
 
         The kernel copies. Raises GuestMemoryError when not all of it is RAM here.
         """
-        for extent in other.data_extents():
-            start = other.file_offset(extent.start)
-            self.write_file(extent.start, other.fileno(), start, extent.size)
+        for part in other.data_extents() if parts is None else parts:
+            address = part.start
+            for fd, offset, length in other._pieces(part.start, part.size):
+                self.write_file(address, fd, offset, length)
+                address += length
+
+    def lend(self, part: Range, path: Path, nonzero: Sequence[Range] | None = None) -> None:
+        """Has all of the file at `path` stand for `part`, which is only read from then on.
+
+        What this memory's own file has there is not looked at. `nonzero` says what
+        `nonzero_extents` would find in it, where that is known. Raises GuestMemoryError as `open`,
+        and for a part that is not inside one bank or is lent already.
+        """
+        inside = any(bank.range.contains(part) for bank in self._banks)
+        if not inside or any(lent.part.overlaps(part) for lent in self._lent):
+            raise GuestMemoryError(f"guest memory {part} cannot be in a file of its own")
+        file = GuestMemory.open(path, [(part.start, part.size)])
+        self._lent = sorted([*self._lent, _Lent(part, file, nonzero)], key=lambda lent: lent.part)
 
     def file_offset(self, address: int) -> int:
-        """Where guest-physical `address`, which is RAM, lies in the file."""
-        return self._pieces(address, 1)[0][0]
+        """Where guest-physical `address`, which is RAM, lies in the file; what is lent, would."""
+        self._pieces(address, 1)
+        bank = self._sorted[bisect_right(self._bases, address) - 1]
+        return bank.file_offset + address - bank.base
 
     def copy_out(self, address: int, size: int, fd: int) -> None:
         """Copies `size` bytes at guest-physical `address` to the start of the file `fd`.
@@ -265,8 +296,8 @@ class GuestMemory:
         then) or the RAM file has become shorter.
         """
         target = 0
-        for offset, length in self._pieces(address, size):
-            self._io(_copy, self._fd, offset, fd, target, length)
+        for source, offset, length in self._pieces(address, size):
+            self._io(_copy, source, offset, fd, target, length)
             target += length
 
     def fill(self, address: int, size: int, byte: int = 0) -> None:
@@ -274,13 +305,13 @@ class GuestMemory:
 
         Raises GuestMemoryError when not all of it lies in RAM; nothing is written then.
         """
-        for offset, length in self._pieces(address, size):
-            if byte == 0 and self._io(_punch_hole, self._fd, offset, length):
+        for fd, offset, length in self._own_pieces(address, size):
+            if byte == 0 and self._io(_punch_hole, fd, offset, length):
                 continue
             pattern = memoryview(bytes([byte]) * min(length, CHEAP_READ))
             done = 0
             while done < length:
-                done += self._io(os.pwrite, self._fd, pattern[: length - done], offset + done)
+                done += self._io(os.pwrite, fd, pattern[: length - done], offset + done)
 
     def data_extents(self) -> Iterator[Range]:
         """The guest-physical ranges that hold data, bank by bank; the rest is zero.
@@ -288,37 +319,49 @@ class GuestMemory:
         The granularity is that of the file system, and no extent crosses a bank.
         """
         for bank in self._banks:
-            extents = data_extents(self._fd, bank.file_offset, bank.file_offset + bank.size)
-            for start, end in self._io(list, extents):
-                yield Range(bank.base + start - bank.file_offset, end - start)
+            address = bank.base
+            for fd, offset, length in self._pieces(bank.base, bank.size):
+                for start, end in self._io(list, data_extents(fd, offset, offset + length)):
+                    yield Range(address + start - offset, end - start)
+                address += length
 
     def nonzero_extents(self) -> Iterator[Range]:
         """The guest-physical runs of 4 KiB pages with a byte that is not zero, bank by bank.
 
         Where the file is sparse does not matter, nor is a hole read.
         """
+        known = {lent.part: lent.nonzero for lent in self._lent if lent.nonzero is not None}
+        told = set[Range]()
         for extent in self.data_extents():
-            start = end = extent.start
-            for at in range(extent.start, extent.end, CHEAP_READ):
-                for first, behind in _runs(self.read(at, min(CHEAP_READ, extent.end - at))):
-                    if at + first != end:
-                        if start < end:
-                            yield Range.between(start, end)
-                        start = at + first
-                    end = at + behind
-            if start < end:
-                yield Range.between(start, end)
+            part = next((part for part in known if part.contains(extent)), None)
+            if part is None:
+                yield from self._nonzero_in(extent)
+            elif part not in told:
+                told.add(part)
+                yield from known[part]
+
+    def _nonzero_in(self, extent: Range) -> Iterator[Range]:
+        start = end = extent.start
+        for at in range(extent.start, extent.end, CHEAP_READ):
+            for first, behind in _runs(self.read(at, min(CHEAP_READ, extent.end - at))):
+                if at + first != end:
+                    if start < end:
+                        yield Range.between(start, end)
+                    start = at + first
+                end = at + behind
+        if start < end:
+            yield Range.between(start, end)
 
     def save(self, path: Path) -> None:
         """Writes the RAM as a new sparse file. Raises GuestMemoryError; leaves no partial file."""
         fd = _create(path)
         try:
             os.ftruncate(fd, self._file_size)
-            for bank in self._banks:
-                for start, end in data_extents(
-                    self._fd, bank.file_range.start, bank.file_range.end
-                ):
-                    _copy(self._fd, start, fd, start, end - start)
+            for extent in self.data_extents():
+                target = self.file_offset(extent.start)
+                for source, offset, length in self._pieces(extent.start, extent.size):
+                    _copy(source, offset, fd, target, length)
+                    target += length
         except BaseException as error:
             path.unlink()
             if isinstance(error, OSError):
@@ -327,8 +370,8 @@ class GuestMemory:
         finally:
             os.close(fd)
 
-    def _pieces(self, address: int, size: int) -> list[tuple[int, int]]:
-        """(file offset, length) of each part of a guest range, or GuestMemoryError."""
+    def _pieces(self, address: int, size: int) -> list[tuple[int, int, int]]:
+        """(descriptor, offset, length) of each part of a guest range, or GuestMemoryError."""
         if not self.contains(address, size):
             what = f"guest memory {_named(address, size)} is not all RAM; RAM is {self.describe()}"
             raise GuestMemoryError(what, value=address)
@@ -336,11 +379,28 @@ class GuestMemory:
         index = bisect_right(self._bases, address) - 1
         while size:
             bank = self._sorted[index]
+            fd, offset = self._fd, bank.file_offset + address - bank.base
             length = min(size, bank.base + bank.size - address)
-            pieces.append((bank.file_offset + address - bank.base, length))
+            for lent in self._lent:  # which are in order
+                if address < lent.part.start:
+                    length = min(length, lent.part.start - address)
+                    break
+                if address < lent.part.end:
+                    fd, offset = lent.file.fileno(), address - lent.part.start
+                    length = min(length, lent.part.end - address)
+                    break
+            pieces.append((fd, offset, length))
             address += length
             size -= length
-            index += 1
+            index += address == bank.base + bank.size
+        return pieces
+
+    def _own_pieces(self, address: int, size: int) -> list[tuple[int, int, int]]:
+        """The same of a range that is going to be written to."""
+        pieces = self._pieces(address, size)
+        if any(fd != self._fd for fd, _, _ in pieces):
+            what = f"guest memory {_named(address, size)} is in a file that is only read"
+            raise GuestMemoryError(what, value=address)
         return pieces
 
     def describe(self) -> str:

@@ -107,7 +107,7 @@ def no_image_left(directory: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for name in (bootimage.DESCRIPTION, bootimage.RAM):
+        for name in (bootimage.DESCRIPTION, bootimage.RAM, *SHARED.values()):
             (directory / name).unlink(missing_ok=True)
         raise
 

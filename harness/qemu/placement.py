@@ -158,8 +158,7 @@ def guest_ram(memory: GuestMemory, banks: Banks, mapped: Iterable[Range]) -> Gue
     """
     ram = GuestMemory(banks)
     try:
-        for part in mapped:
-            ram.write_file(part.start, memory.fileno(), memory.file_offset(part.start), part.size)
+        ram.copy_from(memory, mapped)
     except BaseException:
         ram.close()
         raise

@@ -25,10 +25,12 @@ from bootproof.harness.case import Case
 from bootproof.harness.cases import case_file, qemus, scenarios, select, shard
 from bootproof.harness.errors import UserError
 from bootproof.harness.host import rundir, signals
-from bootproof.harness.prepare import Options
+from bootproof.harness.host.files import is_root
+from bootproof.harness.prepare import Lend, Options
 from bootproof.harness.prove import Proven, prove
 from bootproof.harness.qemu.binary import find_qemu
 from bootproof.harness.record import sharing
+from bootproof.harness.record.sharing import Lender
 from bootproof.harness.report import failure
 from bootproof.harness.report.listing import Listed
 from bootproof.harness.results.results import CaseResult
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 
 # Where a case has been booted already, by another thread.
 BOOTING: Final = pytest.StashKey[Future[CaseResult]]()
+# What their run directories are lent.
+LENDER: Final = pytest.StashKey[Lender]()
 # Where cases are booted, unless it is here.
 CLUSTER: Final[pytest.StashKey[Cluster]] = pytest.StashKey()
 
@@ -238,10 +242,18 @@ def boot(item: pytest.Item, case: Case) -> Proven:
     if hasattr(item.config, "workerinput"):
         signals.become_worker()
     asked = item.config.stash[OPTIONS]
-    options = Options(qemus=qemus.paths(asked.qemu))
+    options = Options(qemus=qemus.paths(asked.qemu), lend=_lend(item.config))
     with _shown(item, case, PREPARING) as observer:
         options = replace(options, observer=observer)
         return prove(case, asked.out.absolute() / case.id, options)
+
+
+def _lend(config: pytest.Config) -> Lend | None:
+    """What the session's cases are lent, where all of RAM is kept and QEMU cannot write to it."""
+    asked = config.stash[OPTIONS]
+    if asked.keep is not Keep.ALL or not is_root():
+        return None
+    return config.stash.setdefault(LENDER, Lender(asked.out.absolute() / sharing.STORE)).lend
 
 
 def _shown(item: pytest.Item, case: Case, stage: str) -> AbstractContextManager[Observer | None]:

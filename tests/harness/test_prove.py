@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,9 @@ from bootproof.harness.case import Case, Expectation, offset_label, short
 from bootproof.harness.errors import UserError
 from bootproof.harness.expected import CodeAnywhere, CodeAt
 from bootproof.harness.inputs import variants
-from bootproof.harness.prepare import expected_code, prepare
+from bootproof.harness.prepare import Options, expected_code, prepare
+from bootproof.harness.record import sharing
+from bootproof.harness.record.sharing import Lender
 from bootproof.harness.report import failure
 from bootproof.harness.suite.case_result import case_result
 from bootproof.harness.terms import Placement
@@ -26,6 +29,7 @@ from bootproof.harness.verdict import Verdict
 from bootproof.kernels.errors import FetchError
 from bootproof.loader import BzImage, Elf, Pe
 from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.assemble import Lent
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.result import PvhState
 from tests.builders import images as builder
@@ -203,6 +207,61 @@ def test_a_setpriv_that_fails_is_no_failure_of_qemu(
     with pytest.raises(UserError, match="QEMU cannot be started: setpriv: setresuid failed"):
         prove.prove(case, tmp_path / "run")
     assert not (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.fixture
+def lender(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lender:
+    monkeypatch.setattr(sharing, "_LEAST", 1)
+    return Lender(tmp_path / sharing.STORE)
+
+
+@pytest.mark.parametrize("placement", Placement)
+def test_a_kernel_that_is_lent_boots_as_any(
+    placement: Placement, case: Case, lender: Lender, tmp_path: Path
+) -> None:
+    case = replace(case, placement=placement)
+    own = prove.prove(case, tmp_path / "own")
+    lent = prove.prove(case, tmp_path / "lent", Options(lend=lender.lend))
+    assert not (tmp_path / "own" / "kernel.img").exists()
+    assert (tmp_path / "lent" / "kernel.img").stat().st_nlink == 2
+    results = [
+        json.loads((tmp_path / name / "result.json").read_text()) for name in ("own", "lent")
+    ]
+    for result in results:
+        for measured in ("host_seconds", "qemu_seconds", "cpu_seconds"):
+            del result[measured]
+    assert results[0] == results[1]
+    assert own.outcome is not None
+    assert lent.outcome is not None
+    assert lent.outcome.observation.transcript == own.outcome.observation.transcript == TEXT
+    subprocess.run(
+        ["timeout", "60", tmp_path / "lent" / "qemu.sh", tmp_path / "console"],
+        check=True,
+        capture_output=True,
+    )
+    assert (tmp_path / "console").read_bytes() == TEXT
+
+
+def test_what_is_said_of_a_kernel_that_is_lent_is_not_believed(
+    case: Case, lender: Lender, tmp_path: Path
+) -> None:
+    """Here, that its last page has only zeros."""
+
+    def lend(*asked: Any) -> Lent | None:
+        lent = lender.lend(*asked)
+        return None if lent is None else replace(lent, nonzero=lent.nonzero[:-1])
+
+    proven = prove.prove(case, tmp_path / "run", Options(lend=lend))
+    assert proven.verdict is Verdict.HANDOVER_WRONG
+    assert "RAM at 0x1010000" in proven.reason
+
+
+@pytest.mark.parametrize("how", [{"unsafe": True}, {"damage": "initrd-over-bss"}], ids=str)
+def test_what_may_be_written_over_is_not_lent(
+    how: dict[str, Any], case: Case, lender: Lender, tmp_path: Path
+) -> None:
+    prove.prove(replace(case, **how), tmp_path / "run", Options(lend=lender.lend))
+    assert not (tmp_path / "run" / "kernel.img").exists()
 
 
 def test_nonce_is_of_this_case_and_this_kernel(case: Case, tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +19,9 @@ from bootproof.harness.qemu.machine import Machine as QemuMachine
 from bootproof.loader import assemble as assembly
 from bootproof.loader import bootimage
 from bootproof.loader.address import GIB, MIB, Range
-from bootproof.loader.assemble import Assembled, Assembly, Machine, assemble
+from bootproof.loader.assemble import Assembled, Assembly, Lent, Machine, assemble
+from bootproof.loader.bootimage import Backing
+from bootproof.loader.copying import Copy
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.formats import Format
 from bootproof.loader.identify import Identity, identify_bytes
@@ -108,6 +111,48 @@ def test_same_input_same_image(tmp_path: Path) -> None:
             ]
         )
     assert digests[0] == digests[1]
+
+
+def test_what_is_lent_is_not_copied(tmp_path: Path) -> None:
+    """The very same boot image, but for where the kernel's bytes are."""
+    for name in ("own", "lent"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "kernel").write_bytes(VMLINUX)
+    asked = []
+
+    def lend(part: Range, copies: Sequence[Copy]) -> Lent:
+        asked.append((part, copies))
+        (tmp_path / "lent" / "kernel.img").write_bytes(CODE.ljust(part.size, b"\0"))
+        return Lent(Backing("kernel.img", part.start, part.size), (Range(part.start, len(CODE)),))
+
+    plan = Assembly(x86(), BootRequest(initrd=b"i" * 5000))
+    own = assemble(tmp_path / "kernel", plan, tmp_path / "own")
+    lent = assemble(tmp_path / "kernel", plan, tmp_path / "lent", lend)
+    assert [part for part, _ in asked] == [Range(16 * MIB, 0x8000)]
+    assert [(copy.address, copy.size) for copy in asked[0][1]] == [(16 * MIB, len(CODE))]
+    assert replace(lent, image=replace(lent.image, backing=()), lent=None) == own
+    assert bootimage.open_boot_image(tmp_path / "lent") == lent.image
+    with (
+        bootimage.open_ram(own.image, tmp_path / "own") as left,
+        bootimage.open_ram(lent.image, tmp_path / "lent") as right,
+        GuestMemory.open(tmp_path / "lent" / "ram.img", lent.image.banks) as rest,
+    ):
+        assert right.read(0, 64 * MIB) == left.read(0, 64 * MIB)
+        assert not any(rest.read(16 * MIB, 0x8000))
+
+
+@pytest.mark.parametrize("how", ["unsafe", "bytes", "refused"])
+def test_only_what_copies_of_a_file_make_is_lent(how: str, tmp_path: Path) -> None:
+    """Without checks a piece may lie over the kernel; what is refused needs no file."""
+    (tmp_path / "kernel").write_bytes(VMLINUX)
+    source: Path | bytes = VMLINUX if how == "bytes" else tmp_path / "kernel"
+    request = BootRequest(unsafe=how == "unsafe")
+    plan = Assembly(x86(8 * MIB if how == "refused" else 64 * MIB), request)
+    asked: list[Range] = []
+    with contextlib.suppress(LoaderError):
+        assemble(source, plan, tmp_path, lambda part, _: asked.append(part))
+    assert not asked
+    assert (tmp_path / "boot.json").exists() == (how != "refused")
 
 
 def test_ram_image_is_sparse(tmp_path: Path) -> None:

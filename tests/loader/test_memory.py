@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -312,3 +312,84 @@ def test_copies_have_the_outcome_of_doing_them_in_order(copies: list[Copy]) -> N
     with GuestMemory([(0, 40)]) as memory:
         copy_all(memory, open_image(source), copies)
         assert memory.read(0, 40) == bytes(expected)
+
+
+PART = Range(0x1000, 0x3000)  # of the second bank
+
+
+@pytest.fixture
+def lender(tmp_path: Path) -> Path:
+    """A file for PART: its second page is a hole."""
+    path = tmp_path / "part"
+    with path.open("wb") as file:
+        file.write(b"f" * PAGE)
+        file.seek(2 * PAGE)
+        file.write(b"l" * PAGE)
+    return path
+
+
+@pytest.mark.parametrize("known", [None, [Range(0x1000, PAGE), Range(0x3000, PAGE)]])
+def test_a_part_in_another_file_is_as_if_it_were_in_this_one(
+    known: list[Range] | None, memory: GuestMemory, lender: Path, tmp_path: Path
+) -> None:
+    memory.write(0, b"o" * 0x6000)
+    memory.lend(PART, lender, known)
+    with GuestMemory(BANKS) as same, GuestMemory(BANKS) as copy:
+        same.write(0, b"o" * 0x6000)
+        same.fill(PART.start, PART.size)
+        with GuestMemory.open(lender, [(PART.start, PART.size)]) as part:
+            same.copy_from(part)
+        assert memory.read(0, 0x6000) == same.read(0, 0x6000)
+        assert bytes_in(memory.nonzero_extents()) == bytes_in(same.nonzero_extents())
+        assert bytes_in(memory.data_extents()) == bytes_in(same.data_extents())
+        assert memory.file_offset(PART.start) == same.file_offset(PART.start)
+        copy.copy_from(memory)
+        assert copy.read(0, 0x6000) == same.read(0, 0x6000)
+        copy.fill(0, 0x6000, 1)
+        copy.copy_from(memory, [Range(0x800, 0x1000)])
+        assert copy.read(0x7FF, 0x1002) == b"\1" + same.read(0x800, 0x1000) + b"\1"
+        memory.save(tmp_path / "saved")
+        same.save(tmp_path / "as well")
+    assert (tmp_path / "saved").read_bytes() == (tmp_path / "as well").read_bytes()
+    with (tmp_path / "out").open("wb") as out:
+        memory.copy_out(0x800, 0x4000, out.fileno())
+    assert (tmp_path / "out").read_bytes() == memory.read(0x800, 0x4000)
+
+
+def bytes_in(extents: Iterator[Range]) -> set[int]:
+    found = [address for extent in extents for address in range(extent.start, extent.end)]
+    assert len(found) == len(set(found))
+    return set(found)
+
+
+def test_nobody_writes_to_what_is_lent(memory: GuestMemory, lender: Path, source: int) -> None:
+    memory.lend(PART, lender)
+    before, file = memory.read(0, 0x6000), lender.read_bytes()
+    writes: list[Callable[[], None]] = [
+        lambda: memory.write(PART.start - 1, b"ab"),
+        lambda: memory.write_file(PART.end - 1, source, 0, 2),
+        lambda: memory.fill(0, 0x6000),
+        lambda: memory.fill(PART.start, 1, 1),
+    ]
+    for write in writes:
+        with pytest.raises(GuestMemoryError, match="is in a file that is only read"):
+            write()
+    assert (memory.read(0, 0x6000), lender.read_bytes()) == (before, file)
+    memory.write(PART.start - 1, b"a")
+    memory.write(PART.end, b"z")
+    assert memory.read(PART.end - 1, 2) == b"lz"
+
+
+def test_what_can_be_lent(memory: GuestMemory, lender: Path) -> None:
+    """One part of one bank, once; by a file that has all of it, which is closed with the RAM."""
+    descriptors = len([*Path("/proc/self/fd").iterdir()])
+    for part in (Range(0x3000, 0x3000), Range(0x8000, 0x1000)):
+        with pytest.raises(GuestMemoryError, match="cannot be in a file of its own"):
+            memory.lend(part, lender)
+    with pytest.raises(GuestMemoryError, match="has 0x3000 bytes but its banks need 0x4000"):
+        memory.lend(Range(0, 0x4000), lender)
+    memory.lend(PART, lender)
+    with pytest.raises(GuestMemoryError, match="cannot be in a file of its own"):
+        memory.lend(PART, lender)
+    memory.close()
+    assert len([*Path("/proc/self/fd").iterdir()]) == descriptors - 1

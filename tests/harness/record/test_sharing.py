@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bootproof.harness.host import rundir
 from bootproof.harness.record import pack, replay, sharing
+from bootproof.kernels.content import Content
 from bootproof.loader import bootimage
 from bootproof.loader.address import MIB, Range
+from bootproof.loader.assemble import Lent
+from bootproof.loader.bootimage import Backing
+from bootproof.loader.copying import Copy
 from bootproof.loader.layout import Region
-from tests.builders.disks import used
+from bootproof.loader.memory import GuestMemory
+from tests.builders.disks import fill, used
 from tests.builders.guests import Guest, boot, program
 
 TEXT = b"hello\n"
@@ -134,3 +141,105 @@ def test_a_run_without_an_image_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     sharing.share(tmp_path / "run", tmp_path / sharing.STORE)
     assert [path.name for path in tmp_path.rglob("*")] == ["run"]
+
+
+# --- what is lent before anything is written ------------------------------------------------------
+
+PLACE, SIZE = 16 * MIB, MIB
+COPIES = (Copy(PLACE, 0, 300_000), Copy(PLACE + 0x80000, 300_000, 212_288))
+FILE = os.urandom(512 << 10)
+
+
+class Shop:
+    """A kernel's file, a store, and run directories that are lent from it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        (root / "kernel").write_bytes(FILE)
+        self.kernel = Content(root / "kernel", hashlib.sha256(FILE).hexdigest())
+        self.store = root / sharing.STORE
+        self.lender = sharing.Lender(self.store)
+
+    def lend(self, name: str, at: int = PLACE, copies: Sequence[Copy] = COPIES) -> Lent | None:
+        (self._root / name).mkdir()
+        moved = [replace(copy, address=copy.address + at - PLACE) for copy in copies]
+        return self.lender.lend(self.kernel, self._root / name, Range(at, SIZE), moved)
+
+    def has(self, name: str) -> bytes | None:
+        file = self._root / name / "kernel.img"
+        return file.read_bytes() if file.exists() else None
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    return Shop(tmp_path)
+
+
+def as_loaded() -> bytes:
+    with GuestMemory([(PLACE, SIZE)]) as ram:
+        for copy in COPIES:
+            ram.write(copy.address, FILE[copy.offset : copy.offset + copy.size])
+        return ram.read(PLACE, SIZE)
+
+
+def test_a_kernel_is_written_once_for_all_that_load_it_alike(shop: Shop, tmp_path: Path) -> None:
+    assert shop.lend("a") == Lent(
+        Backing("kernel.img", PLACE, SIZE),
+        (Range(PLACE, 0x4A000), Range(PLACE + 0x80000, 0x34000)),
+    )
+    elsewhere = shop.lend("b", 32 * MIB)
+    assert elsewhere is not None
+    assert elsewhere.nonzero[0] == Range(32 * MIB, 0x4A000)
+    assert shop.has("a") == shop.has("b") == as_loaded()
+    assert (tmp_path / "a" / "kernel.img").samefile(tmp_path / "b" / "kernel.img")
+    assert (tmp_path / "a" / "kernel.img").stat().st_mode & 0o222 == 0
+    assert len(list(shop.store.iterdir())) == 1
+    shop.lend("c", copies=COPIES[:1])
+    shop.lend("d", copies=COPIES[1:])
+    (tmp_path / "other").write_bytes(FILE[::-1])
+    shop.kernel = Content(tmp_path / "other", "another")
+    shop.lend("e")
+    assert shop.has("c") == as_loaded()[: COPIES[0].size].ljust(SIZE, b"\0")
+    assert shop.has("d") == as_loaded()[0x80000:].rjust(SIZE, b"\0")
+    assert (shop.has("e") or b"")[:300_000] == FILE[::-1][:300_000]
+
+
+def test_a_byte_that_has_changed_in_the_store_is_not_lent(shop: Shop) -> None:
+    shop.lend("a")
+    (file,) = shop.store.iterdir()
+    file.chmod(0o644)
+    with file.open("r+b") as opened:
+        os.pwrite(opened.fileno(), b"changed", 4097)
+    assert (shop.lend("b"), shop.has("b")) == (None, None)
+
+
+@pytest.mark.parametrize("size", [SIZE, SIZE - 1])
+def test_a_file_that_is_torn_is_not_lent(size: int, shop: Shop, tmp_path: Path) -> None:
+    """Of an earlier run, whose name says the same: what is in it is looked at."""
+    shop.lend("a")
+    (file,) = shop.store.iterdir()
+    file.unlink()
+    file.write_bytes((as_loaded()[:-5000] + bytes(5000))[:size])
+    shop.lender = sharing.Lender(shop.store)
+    other = bytearray(as_loaded())
+    other[4097] ^= 1
+    file.write_bytes(other[:size])
+    assert (shop.lend("b"), shop.has("b")) == (None, None)
+
+
+def test_without_room_or_links_nothing_is_lent(
+    shop: Shop, tmp_path: Path, disk: Callable[[int], Path]
+) -> None:
+    """Whoever needs the room then says so."""
+    small = disk(64 << 10)
+    fill(small)
+    shop.lender = sharing.Lender(small / sharing.STORE)
+    assert (shop.lend("a"), shop.has("a")) == (None, None)
+    shop.lender = sharing.Lender(disk(4 << 10) / sharing.STORE)
+    assert (shop.lend("b"), shop.has("b")) == (None, None)
+
+
+def test_what_is_small_or_elsewhere_is_not_lent(shop: Shop) -> None:
+    assert shop.lend("a", PLACE + 0x800) is None
+    assert shop.lend("b", copies=[Copy(PLACE + SIZE - 1, 0, 2)]) is None
+    assert not [*shop.store.iterdir()]

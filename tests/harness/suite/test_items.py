@@ -6,6 +6,7 @@ import contextlib
 import io
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from pathlib import Path
 import pytest
 
 from bootproof.harness.cases import select
+from bootproof.harness.suite import items
+from bootproof.loader import bootimage
+from tests.builders import images
 from tests.builders.guests import X86Program
 from tests.builders.processes import CLI, LOAD, python, vmlinux
 from tests.harness.conftest import Matrix
@@ -214,6 +218,35 @@ def test_the_command_runs_the_users_file_and_nothing_beside_it(suite: Path, matr
     assert counts == ["1 case, 0 tests", "2 cases, 0 tests"]
     costs_file = suite / "out" / "results.json"
     assert select.read_costs(costs_file).keys() == {"x86_64-vmlinux-elf-linux64-none"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="QEMU is another user under root only")
+@pytest.mark.parametrize("how", ["root", "another", "keep"])
+def test_what_cases_have_in_common_is_lent(
+    how: str, suite: Path, matrix: Matrix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also to the one that fails; but nothing that a QEMU could write to, nor where RAM goes."""
+    code = bytes(X86Program(LOAD).reset().code)
+    kernel = images.elf(images.load(LOAD, code.ljust(512 << 10, b"\x90") + images.LINUX))
+    (suite / "vmlinux").write_bytes(kernel)
+    if how == "another":
+        monkeypatch.setattr(items, "is_root", lambda: False)
+    keep = ["--keep", "failed"] if how == "keep" else []
+    matrix("--scenarios", "my.toml", *keep)
+    passed, failed = (
+        suite / "out" / f"x86_64-vmlinux-elf-linux64-{offset}" for offset in ("none", "+0")
+    )
+    assert (failed / "kernel.img").exists() == (how == "root")
+    assert (passed / "kernel.img").exists() == (how != "keep")
+    image = bootimage.open_boot_image(failed)
+    with bootimage.open_ram(image, failed) as memory:
+        assert memory.read(LOAD, 512 << 10) == code.ljust(512 << 10, b"\x90")
+    if how == "root":
+        assert (failed / "kernel.img").samefile(passed / "kernel.img")
+        nobody = ["setpriv", "--reuid=65534", "--clear-groups", "sh", "-c", "echo >> kernel.img"]
+        passed.chmod(0o755)
+        done = subprocess.run(nobody, cwd=passed, capture_output=True, check=False)
+        assert b"Permission denied" in done.stderr
 
 
 def test_the_command_says_how_to_repeat_a_case_and_does(matrix: Matrix) -> None:
