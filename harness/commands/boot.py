@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -51,7 +51,22 @@ def _run(arguments: argparse.Namespace) -> int:
     case, qemus = case_options.case(arguments, "boot")
     from bootproof.harness.qemu import binary
 
-    binary.ask_ahead(case.arch, qemus.get(case.qemu or ""))  # it answers while this is imported:
+    binary.ask_ahead(case.arch, qemus.get(case.qemu or ""))  # it answers while more is imported
+    from bootproof.harness.host.process import launched_ahead
+
+    with launched_ahead():
+        ends, code = _boots(arguments, case, qemus)
+    if sought is not None:
+        from bootproof.harness.results.bisection import failure
+
+        return bisect_options.code(sought, (failure(*end) for end in ends))
+    return code
+
+
+def _boots(
+    arguments: argparse.Namespace, case: Case, qemus: Mapping[str, str]
+) -> tuple[list[_End], int]:
+    """How the boots that were asked for ended, and what that means for the exit code."""
     from bootproof.harness.host import rundir
     from bootproof.harness.judgement import came_to
     from bootproof.harness.prepare import Options
@@ -69,11 +84,7 @@ def _run(arguments: argparse.Namespace) -> int:
         code = exitcode.worst(exitcode.of_outcome(came_to(*end)) for end in ends)
         if code == exitcode.OK and arguments.out is None:
             _share(directory)
-    if sought is not None:
-        from bootproof.harness.results.bisection import failure
-
-        return bisect_options.code(sought, (failure(*end) for end in ends))
-    return code
+    return ends, code
 
 
 def _share(directory: Path) -> None:

@@ -1,21 +1,25 @@
 """Becomes the program it is told to, with limits that hold before that program's first instruction.
 
-    confined.main([PARENT, BYTES, DIRECTORY, PROGRAM, ARGUMENTS…])
+    confined.main([PARENT, CHANNEL])
 
 Run in a process of its own, by bootproof.harness.host.process only. The process dies
-with the thread that started it (PARENT is the process it belongs to), writes no file longer than
-BYTES and leaves no core dump. Where the kernel has Landlock, it reads nothing but what programs
-need to run, writes nothing outside DIRECTORY, opens no TCP connection and reaches no other process.
-Knows nothing of QEMU; imports nothing of ours, nor what takes as long as Python itself, so that it
-starts quickly.
+with the thread that started it (PARENT is the process it belongs to). On the socket CHANNEL it is
+told the rest, which may be later: a directory, the program with its arguments, and what its
+descriptors are. It writes no file longer than it is told there and leaves no core dump. Where the
+kernel has Landlock, it reads nothing but what programs
+need to run, writes nothing outside the directory, opens no TCP connection and reaches no other
+process. Knows nothing of QEMU; imports nothing of ours, nor what takes as long as Python itself, so
+that it starts quickly.
 
-Sources: prctl(2), setrlimit(2), landlock(7).
+Sources: prctl(2), setrlimit(2), landlock(7), unix(7) (SCM_RIGHTS).
 """
 
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # in C, and in no stub; signal itself is slow
+import _socket  # as above
 import ctypes
+import marshal
 import os
 import resource
 import stat
@@ -25,6 +29,8 @@ import sys
 NAME = "confined"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
+_CHUNK = 64 << 10
+_MOST_FILES = 253  # SCM_MAX_FD (include/net/scm.h)
 
 # landlock(7): the numbers of its system calls are the same everywhere.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -48,11 +54,16 @@ _DEVICES = ("/dev/null", "/dev/zero")
 
 
 def main(arguments: list[str]) -> None:
-    parent, most_bytes, directory, *command = arguments
-    die_with(int(parent))
+    parent, channel = map(int, arguments)
+    die_with(parent)
+    directory, most_bytes, command = told(channel)
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        sys.exit(f"{NAME}: {directory}: {error.strerror}")
     programs = [*PROGRAMS, *map(home, (command[0], *behind_dashes(command)))]
     confine(programs, [*_SETTINGS], [directory], [*_DEVICES])
-    limit(resource.RLIMIT_FSIZE, int(most_bytes))
+    limit(resource.RLIMIT_FSIZE, most_bytes)
     limit(resource.RLIMIT_CORE, 0)
     for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # Python ignores them, and exec keeps that
         _signal.signal(number, _signal.SIG_DFL)
@@ -60,6 +71,36 @@ def main(arguments: list[str]) -> None:
         os.execvp(command[0], command)
     except OSError as error:
         sys.exit(f"{NAME}: {command[0]}: {error.strerror}")
+
+
+def told(channel: int) -> tuple[str, int, list[str]]:
+    """What comes on the channel: directory, limit and command; the descriptors are in place then.
+
+    The process ends when the other side does before all was said.
+    """
+    sock = _socket.socket(fileno=channel)
+    space = _socket.CMSG_SPACE(_MOST_FILES * struct.calcsize("i"))
+    said, rights, _, _ = sock.recvmsg(_CHUNK, space, _socket.MSG_CMSG_CLOEXEC)
+    while more := sock.recv(_CHUNK):
+        said += more
+    sock.close()
+    try:
+        numbers, directory, most_bytes, command = marshal.loads(said)
+    except EOFError:
+        sys.exit()
+    put(struct.unpack(f"{len(numbers)}i", b"".join(data for _, _, data in rights)), numbers)
+    return directory, most_bytes, command
+
+
+def put(files: tuple[int, ...], numbers: list[int]) -> None:
+    """Gives each descriptor its number; what had it before is closed."""
+    for fd, number in zip([apart(fd, numbers) for fd in files], numbers, strict=True):
+        os.dup2(fd, number)
+
+
+def apart(fd: int, numbers: list[int]) -> int:
+    """A descriptor, or another of the same file, that has none of these numbers."""
+    return apart(os.dup(fd), numbers) if fd in numbers else fd
 
 
 def behind_dashes(command: list[str]) -> list[str]:

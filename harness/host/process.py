@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import marshal
 import os
 import resource
 import select
 import shutil
+import socket
 import subprocess
 import sys
 import termios
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -85,18 +87,15 @@ class QemuProcess:
     ) -> None:
         self._terminal = _TerminalState() if terminal else None
         self._program = argv[0]
-        command = [*limits(directory), *privileges(), *argv]
+        command = [*privileges(), *argv]
         self._stderr = _stderr_file(directory / STDERR)
+        files = {2: self._stderr, **{fd: fd for fd in pass_fds}}  # by the number QEMU knows each by
+        if terminal:
+            files |= {0: 0, 1: 1}
+        else:
+            files |= {1: self._stderr} if stdin is None else {0: stdin}
         try:
-            self._process = subprocess.Popen(
-                command,
-                cwd=directory,
-                pass_fds=tuple(pass_fds),
-                stdin=None if terminal else subprocess.DEVNULL if stdin is None else stdin,
-                stdout=None if terminal else self._stderr if stdin is None else subprocess.DEVNULL,
-                stderr=self._stderr,
-                start_new_session=True,
-            )
+            self._process = _started(directory, command, files)
         except OSError as error:
             os.close(self._stderr)
             raise UserError(f"{argv[0]}: cannot be started: {error.strerror}") from error
@@ -287,6 +286,76 @@ class _Running:
 RUNNING: Final = _Running()
 
 
+class _Launcher:
+    """A process that becomes a program as soon as it is told which: see `confined`.
+
+    It dies with the thread that started it, and when nobody is left who could tell it anything.
+    """
+
+    def __init__(self, stderr: int = subprocess.DEVNULL) -> None:
+        """Raises OSError."""
+        folder = str(Path(confined.__file__).parent)
+        self._channel, theirs = socket.socketpair()
+        python = [sys.executable, "-I", "-S", "-B", "-c", _CONFINED, folder]
+        with theirs:
+            self.process = subprocess.Popen(
+                [*python, str(os.getpid()), str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                start_new_session=True,
+            )
+
+    def become(self, directory: Path, command: Sequence[str], files: Mapping[int, int]) -> None:
+        """Becomes `command` in `directory`, with what `files` has for each of its descriptors.
+
+        Raises OSError, a ConnectionError when the process has ended.
+        """
+        told = marshal.dumps(([*files], str(directory.absolute()), MOST_WRITTEN, [*command]))
+        try:
+            with self._channel:
+                sent = socket.send_fds(self._channel, [told], [*files.values()])
+                self._channel.sendall(memoryview(told)[sent:])
+        except BaseException:
+            self.end()
+            raise
+
+    def end(self) -> None:
+        self._channel.close()
+        self.process.kill()
+        self.process.wait()
+
+
+_AHEAD: Final = threading.local()
+
+
+@contextlib.contextmanager
+def launched_ahead() -> Iterator[None]:
+    """Has what the next QEMU of this thread is started by start now: it takes as long as Python."""
+    with contextlib.suppress(OSError):  # who needs it tries again, and says why it cannot be
+        _AHEAD.launcher = _Launcher()
+    try:
+        yield
+    finally:
+        if (unused := _AHEAD.__dict__.pop("launcher", None)) is not None:
+            unused.end()
+
+
+def _started(
+    directory: Path, command: Sequence[str], files: Mapping[int, int]
+) -> subprocess.Popen[bytes]:
+    """A process that is, or becomes, `command`. Raises OSError."""
+    ahead: _Launcher | None = _AHEAD.__dict__.pop("launcher", None)
+    if ahead is not None:
+        with contextlib.suppress(ConnectionError):  # somebody has killed it
+            ahead.become(directory, command, files)
+            return ahead.process
+    launcher = _Launcher(files[2])
+    launcher.become(directory, command, files)
+    return launcher.process
+
+
 class _TerminalState:
     """The terminal's settings, to be put back when a QEMU that changed them was ended hard."""
 
@@ -309,13 +378,6 @@ def most_written() -> int:
     """The longest file, in bytes, that QEMU can write here: a user may have set a lower limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     return MOST_WRITTEN if hard == resource.RLIM_INFINITY else min(MOST_WRITTEN, hard)
-
-
-def limits(directory: Path) -> list[str]:
-    """The command that ties what follows to this thread, and bounds what it reads and writes."""
-    folder = str(Path(confined.__file__).parent)
-    python = [sys.executable, "-I", "-S", "-B", "-c", _CONFINED, folder]
-    return [*python, str(os.getpid()), str(MOST_WRITTEN), str(directory.absolute())]
 
 
 def privileges() -> list[str]:

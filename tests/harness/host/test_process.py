@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import marshal
 import os
 import resource
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +18,9 @@ import psutil
 import pytest
 
 from bootproof.harness.errors import UserError
+from bootproof.harness.host import process
 from bootproof.harness.host.files import NOBODY
-from bootproof.harness.host.process import QemuProcess
+from bootproof.harness.host.process import QemuProcess, launched_ahead
 from tests import ROOT
 from tests.builders.guests import Guest, live, machine, program
 from tests.builders.processes import environment
@@ -234,6 +237,126 @@ def test_killed_harness_takes_qemu_with_it(start: Started) -> None:
     harness = start(HARNESS)
     harness.kill()
     assert start.qemu_is_gone()
+
+
+# --- what is launched ahead ----------------------------------------------------------------------
+
+AHEAD = """
+import sys, time
+from pathlib import Path
+from bootproof.harness.host.process import QemuProcess, launched_ahead
+
+with launched_ahead():
+    print("ahead", flush=True)
+    time.sleep(0.02)
+    with QemuProcess(["sleep", "600"], Path(sys.argv[1])) as child:
+        child.wait(600)
+"""
+
+# Four files whose descriptors have each other's numbers afterwards.
+CROSSED = """
+import os
+from pathlib import Path
+from bootproof.harness.host import confined
+
+files = []
+for name in "abcd":
+    Path(name).write_text(name)
+    files.append(os.open(name, os.O_RDONLY))
+a, b, c, d = files
+confined.put(tuple(files), [b, a, d + 1, 0])
+print(*(os.pread(fd, 9, 0).decode() for fd in (b, a, d + 1, 0)))
+print(*map(os.get_inheritable, (b, a, d + 1, 0)))
+"""
+
+
+def _launched() -> psutil.Process:
+    """The youngest child of this process."""
+    return max(psutil.Process().children(), key=lambda child: child.pid)
+
+
+def test_what_was_launched_ahead_becomes_the_next_program(directory: Path) -> None:
+    with launched_ahead():
+        launched = _launched()
+        with QemuProcess(["sh", "-c", "echo $0 >&2; exec sleep 60", "said"], directory) as child:
+            assert child.pid == launched.pid == os.getsid(child.pid)
+            assert child.wait(0.5) is None
+            assert child.stderr() == "said"
+            assert Path(f"/proc/{child.pid}/cwd").readlink() == directory
+        with QemuProcess(["sleep", "60"], directory) as child:
+            assert child.pid != launched.pid
+    assert not launched.is_running()
+
+
+def test_what_was_launched_ahead_and_not_needed_is_gone() -> None:
+    with launched_ahead():
+        launched = _launched()
+        assert launched.is_running()
+    assert not launched.is_running()
+
+
+def test_what_was_launched_ahead_belongs_to_its_thread(directory: Path) -> None:
+    """It dies with that, and a QEMU must not die with another thread than its own."""
+    started = []
+
+    def other() -> None:
+        with QemuProcess(["sleep", "60"], directory) as child:
+            started.append(child.pid)
+
+    with launched_ahead():
+        launched = _launched()
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        assert started != [launched.pid]
+        assert launched.is_running()
+
+
+def test_what_was_launched_ahead_and_killed_is_done_without(directory: Path) -> None:
+    with launched_ahead():
+        launched = _launched()
+        launched.kill()
+        os.waitid(os.P_PID, launched.pid, os.WEXITED | os.WNOWAIT)
+        with QemuProcess(["sh", "-c", "exit 7"], directory) as child:
+            assert child.wait(30) == 7
+
+
+@pytest.mark.parametrize("seconds", [0, 0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.2])
+def test_killed_harness_takes_what_it_launched_with_it(directory: Path, seconds: float) -> None:
+    """Python, setpriv, or the program by then."""
+    words = [sys.executable, "-c", AHEAD, str(directory)]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as harness:
+        assert harness.stdout is not None
+        assert harness.stdout.readline() == "ahead\n"
+        time.sleep(seconds)
+        family = psutil.Process(harness.pid).children()
+        harness.kill()
+    assert family
+    assert psutil.wait_procs(family, timeout=10)[1] == []
+
+
+def test_a_command_that_was_told_in_part_is_not_run(directory: Path) -> None:
+    """Its harness was killed while it told it: the rest may be what matters."""
+    made = directory / "made"
+    launcher = process._Launcher()
+    command = ["sh", "-c", f"touch {made}", "a word that is not all told"]
+    told = marshal.dumps(([], str(directory), 1 << 20, command))[:-4]
+    launcher._channel.sendall(told)
+    launcher._channel.close()
+    assert launcher.process.wait(30) == 0
+    assert not made.exists()
+
+
+def test_descriptors_get_each_others_numbers(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CROSSED],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["a b c d", "True True True True"]
 
 
 # --- root that may not do what root does ---------------------------------------------------------
