@@ -2,14 +2,13 @@
 
     confined.main([PARENT, CHANNEL])
 
-Run in a process of its own, by bootproof.harness.host.process only. The process dies
-with the thread that started it (PARENT is the process it belongs to). On the socket CHANNEL it is
-told the rest, which may be later: a directory, the program with its arguments, and what its
-descriptors are. It writes no file longer than it is told there and leaves no core dump. Where the
-kernel has Landlock, it reads nothing but what programs
-need to run, writes nothing outside the directory, opens no TCP connection and reaches no other
-process. Knows nothing of QEMU; imports nothing of ours, nor what takes as long as Python itself, so
-that it starts quickly.
+Run in a process of its own, by bootproof.harness.host.process only. The process dies with the
+thread that started it (PARENT is the process it belongs to). On the socket CHANNEL it is told the
+rest, maybe later: a directory, a limit in bytes, another user, a program with its arguments, and
+what its descriptors are. It writes no longer file and leaves no core dump. Where the kernel has
+Landlock, it reads nothing but what programs need to run, writes nothing outside the directory,
+opens no TCP connection and reaches no other process. Knows nothing of QEMU; imports nothing of
+ours, nor what takes as long as Python itself, so that it starts quickly.
 
 Sources: prctl(2), setrlimit(2), landlock(7), unix(7) (SCM_RIGHTS).
 """
@@ -56,7 +55,7 @@ _DEVICES = ("/dev/null", "/dev/zero")
 def main(arguments: list[str]) -> None:
     parent, channel = map(int, arguments)
     die_with(parent)
-    directory, most_bytes, command = told(channel)
+    directory, most_bytes, user, command = told(channel)
     try:
         os.chdir(directory)
     except OSError as error:
@@ -65,6 +64,9 @@ def main(arguments: list[str]) -> None:
     confine(programs, [*_SETTINGS], [directory], [*_DEVICES])
     limit(resource.RLIMIT_FSIZE, most_bytes)
     limit(resource.RLIMIT_CORE, 0)
+    if user is not None:
+        become(user)
+        die_with(parent)  # who gives up rights has to ask again (prctl(2)), and look again
     for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # Python ignores them, and exec keeps that
         _signal.signal(number, _signal.SIG_DFL)
     try:
@@ -73,8 +75,8 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"{NAME}: {command[0]}: {error.strerror}")
 
 
-def told(channel: int) -> tuple[str, int, list[str]]:
-    """What comes on the channel: directory, limit and command; the descriptors are in place then.
+def told(channel: int) -> tuple[str, int, int | None, list[str]]:
+    """What comes on the channel: directory, limit, user and command; descriptors are in place then.
 
     The process ends when the other side does before all was said.
     """
@@ -85,11 +87,12 @@ def told(channel: int) -> tuple[str, int, list[str]]:
         said += more
     sock.close()
     try:
-        numbers, directory, most_bytes, command = marshal.loads(said)
+        numbers, *rest = marshal.loads(said)
     except EOFError:
         sys.exit()
     put(struct.unpack(f"{len(numbers)}i", b"".join(data for _, _, data in rights)), numbers)
-    return directory, most_bytes, command
+    directory, most_bytes, user, command = rest
+    return directory, most_bytes, user, command
 
 
 def put(files: tuple[int, ...], numbers: list[int]) -> None:
@@ -101,6 +104,13 @@ def put(files: tuple[int, ...], numbers: list[int]) -> None:
 def apart(fd: int, numbers: list[int]) -> int:
     """A descriptor, or another of the same file, that has none of these numbers."""
     return apart(os.dup(fd), numbers) if fd in numbers else fd
+
+
+def become(user: int) -> None:
+    """Gives up root for another user, the group of that number, and no other group."""
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
 
 
 def behind_dashes(command: list[str]) -> list[str]:

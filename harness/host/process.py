@@ -312,7 +312,8 @@ class _Launcher:
 
         Raises OSError, a ConnectionError when the process has ended.
         """
-        told = marshal.dumps(([*files], str(directory.absolute()), MOST_WRITTEN, [*command]))
+        where = str(directory.absolute())
+        told = marshal.dumps(([*files], where, MOST_WRITTEN, user(), [*command]))
         try:
             with self._channel:
                 sent = socket.send_fds(self._channel, [told], [*files.values()])
@@ -381,14 +382,22 @@ def most_written() -> int:
 
 
 def privileges() -> list[str]:
-    """The command that takes QEMU's privileges away first. Raises UserError without setpriv."""
+    """The command that keeps QEMU from gaining rights. Raises UserError without setpriv."""
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         raise UserError("setpriv is not installed; it is part of util-linux")
+    return [setpriv, "--no-new-privs", "--pdeathsig=KILL", "--"]
+
+
+def user() -> int | None:
+    """Whose rights QEMU gets, where they are not ours.
+
+    setpriv could see to that, but between that and its asking for the parent-death signal, which it
+    has to do again then, it would not notice the parent's death.
+    """
     if os.geteuid() == 0 and (why := why_powerless()):
         _say_once(f"{why}: QEMU runs as root, as far as root goes here")
-    drop = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"] if is_root() else []
-    return [setpriv, *drop, "--no-new-privs", "--pdeathsig=KILL", "--"]
+    return NOBODY if is_root() else None
 
 
 @functools.cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import marshal
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -335,12 +336,33 @@ def test_killed_harness_takes_what_it_launched_with_it(directory: Path, seconds:
     assert psutil.wait_procs(family, timeout=10)[1] == []
 
 
+@as_root
+@pytest.mark.skipif(shutil.which("strace") is None, reason="no strace to hold a process with")
+def test_harness_that_is_killed_while_rights_are_given_up_is_noticed(directory: Path) -> None:
+    """The kernel forgets the parent-death signal then."""
+    held = ("-e", "trace=setresuid", "-e", "inject=setresuid:delay_exit=1000000")
+    words = ["strace", "-f", "-o", os.devnull, *held, sys.executable, "-c", AHEAD, str(directory)]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as tracer:
+        assert tracer.stdout is not None
+        assert tracer.stdout.readline() == "ahead\n"
+        [harness] = psutil.Process(tracer.pid).children()
+        [launched] = harness.children()
+        while launched.uids().effective != NOBODY:
+            time.sleep(0.01)
+        harness.kill()
+        gone, _ = psutil.wait_procs([launched], timeout=10)
+        tracer.kill()
+    if not gone:
+        launched.kill()
+    assert gone
+
+
 def test_a_command_that_was_told_in_part_is_not_run(directory: Path) -> None:
     """Its harness was killed while it told it: the rest may be what matters."""
     made = directory / "made"
     launcher = process._Launcher()
     command = ["sh", "-c", f"touch {made}", "a word that is not all told"]
-    told = marshal.dumps(([], str(directory), 1 << 20, command))[:-4]
+    told = marshal.dumps(([], str(directory), 1 << 20, None, command))[:-4]
     launcher._channel.sendall(told)
     launcher._channel.close()
     assert launcher.process.wait(30) == 0
@@ -363,7 +385,7 @@ def test_descriptors_get_each_others_numbers(tmp_path: Path) -> None:
 
 POWERLESS = """
 from bootproof.harness.host import files, process
-print(files.is_root(), files.why_powerless(), *process.privileges())
+print(files.is_root(), files.why_powerless(), process.user(), *process.privileges())
 """
 
 
@@ -386,5 +408,5 @@ def test_root_without_rights_is_found_out_and_done_without(
     if "unshare failed" in done.stderr:
         pytest.skip("no user namespaces here")
     assert done.stdout.startswith(f"False {why}")
-    assert "--reuid" not in done.stdout and "--no-new-privs" in done.stdout
+    assert " None " in done.stdout and "--no-new-privs" in done.stdout
     assert done.stderr.startswith(f"bootproof: {why}") and done.stderr.count("\n") == 1
