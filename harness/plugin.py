@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bootproof.harness.case import Case
-from bootproof.harness.cases import case_file, scenarios
+from bootproof.harness.cases import case_file, qemus, scenarios
 from bootproof.harness.errors import UserError
 from bootproof.harness.prove import Proven
 from bootproof.harness.report import listing
@@ -79,7 +79,7 @@ def _use_cluster(config: pytest.Config, options: MatrixOptions) -> None:
 
     assert options.cluster is not None
     try:
-        cluster = client.connect(options.cluster)
+        cluster = client.connect(options.cluster, qemus.paths(options.qemu))
     except UserError as error:
         raise pytest.UsageError(str(error)) from error
     config.stash[case_items.CLUSTER] = cluster

@@ -37,7 +37,7 @@ from bootproof.harness.prepare import Inputs, inputs_of
 from bootproof.harness.results.results import CaseResult
 from bootproof.harness.suite.cluster import luggage, work
 from bootproof.harness.suite.cluster.work import Done, Job, Lacks
-from bootproof.harness.suite.cluster.workers import LOOK_SECONDS, Workers, difference
+from bootproof.harness.suite.cluster.workers import LOOK_SECONDS, Workers, asked, difference
 from bootproof.printable import one_line
 
 _SCHEMES: Final = ("tcp", "tls")
@@ -123,13 +123,11 @@ class Cluster:
     def check(self, cases: Sequence[Case]) -> None:
         """Raises UserError for a case that no worker can run, before any of them runs."""
         for case in cases:
-            if case.qemu is not None:
-                raise UserError(f"{case.id}: names a QEMU, and --cluster has those of its workers")
             if not self._workers.able(case):
                 why = self._workers.why_not(case)
                 raise UserError(f"--cluster: no worker can run {case.id}: {why}")
-        arches = {case.arch for case in cases}
-        left_out = {**self._workers.left_out, **self._workers.other_builds(arches)}
+        others = self._workers.other_builds({*map(asked, cases)})
+        left_out = {**self._workers.left_out, **others}
         for worker, why in left_out.items():
             say(f"--cluster: {worker} is left out: {why}")
 
@@ -140,7 +138,7 @@ class Cluster:
         """
         rundir.make_fresh(directory)  # first: of what comes to nothing, no earlier run may tell
         job, contents = packed_up(case, inputs_of(case), reproduce, keep_ram=keep_ram)
-        done = self._done(job, contents)
+        done = self._done(replace(job, qemus=self._workers.qemus), contents)
         luggage.unpacked(done.files, directory)
         return replace(typedjson.from_json(CaseResult, done.result), directory=str(directory))
 
@@ -263,8 +261,10 @@ class Cluster:
             self._client.close(timeout=_CLOSE_SECONDS)
 
 
-def connect(address: str) -> Cluster:
-    """Connects to a scheduler and asks its workers what they have. Raises UserError."""
+def connect(address: str, qemus: Mapping[str, str]) -> Cluster:
+    """Connects to a scheduler and asks its workers what they have; `qemus` are the paths there of
+    those that cases name. Raises UserError.
+    """
     address = checked(address)
     dask = _dask()
     encrypted = address.startswith("tls:")
@@ -276,7 +276,7 @@ def connect(address: str) -> Cluster:
         said = one_line(str(error)) or "the connection was closed"
         raise UserError(f"--cluster: {address}: {said}; {_ADVICE[encrypted]}") from error
     try:
-        return Cluster(client, _workers_of(client))
+        return Cluster(client, _workers_of(client, qemus))
     except BaseException as error:
         client.close(timeout=_CLOSE_SECONDS)
         if isinstance(error, UserError | OSError):
@@ -297,7 +297,7 @@ def _dask() -> Any:
     return distributed
 
 
-def _workers_of(client: Any) -> Workers:
+def _workers_of(client: Any, qemus: Mapping[str, str]) -> Workers:
     """Those of a scheduler that can run something. Raises UserError; OSError when it has gone."""
     try:
         differs = difference(client.run_on_scheduler(work.versions))
@@ -309,7 +309,7 @@ def _workers_of(client: Any) -> Workers:
         ) from error
     if differs:  # it unpacks what the workers get
         raise UserError(f"the scheduler: {differs}")
-    workers = Workers(client)
+    workers = Workers(client, qemus)
     if not workers.slots:
         raise UserError(workers.none_left())
     return workers

@@ -6,11 +6,14 @@ know the scheduler, or who asked.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from bootproof.dataclass import dataclass
 from bootproof.harness import VERSION, places, typedjson
@@ -44,6 +47,10 @@ VERSIONS: Final = {"bootproof": VERSION, "sources": _sources()}
 """What both sides must have in common, or one has results of the other's: as it was imported."""
 
 
+Qemu: TypeAlias = tuple[str | None, str]
+"""Which one a case asks for: the name that it has for it, if any, and the architecture."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A case, and what it is made of: files by their digests, as a worker keeps them."""
@@ -59,6 +66,8 @@ class Job:
     reproduce: str
     # Whether guest RAM comes back of a case that was as expected.
     keep_ram: bool
+    # Where the QEMUs are that cases name, on a worker.
+    qemus: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +96,7 @@ def boot(job: Job, wanted: Callable[[], bool]) -> Done | Lacks:
         if not wanted():
             raise KeyboardInterrupt
 
-    options = Options(inputs=_inputs(job, there), observer=observe)
+    options = Options(qemus=job.qemus, inputs=_inputs(job, there), observer=observe)
     try:
         with disk_errors(Path(tempfile.gettempdir())), scratch.directory() as place:
             observe()
@@ -121,15 +130,16 @@ def versions() -> dict[str, Any]:
     return VERSIONS
 
 
-def abilities() -> dict[str, Any]:
-    """What this worker has: the versions, and what each QEMU says of its build, by architecture."""
+def abilities(qemus: Mapping[str, str]) -> dict[str, Any]:
+    """What this worker has: the versions, and what each QEMU says of its build, by the name that
+    cases have for it, if they have one, and architecture. `qemus` are the paths of those named.
+    """
     binary.forget()  # a worker may be older than its QEMU
-    emulators = {}
-    for name in ARCHES:
-        try:
-            emulators[name] = binary.build_of(binary.find_qemu(name).path)
-        except UserError:
-            continue
+    emulators: dict[Qemu, str] = {}
+    for name, arch in itertools.product((None, *qemus), ARCHES):
+        with contextlib.suppress(UserError):
+            found = binary.find_qemu(arch, qemus[name] if name else None)
+            emulators[name, arch] = binary.build_of(found.path)
     return {**VERSIONS, "qemu": emulators}
 
 

@@ -1,7 +1,8 @@
 """The workers of a scheduler: who is there, what each has, and which of them may run what.
 
-One that joins later is asked when it is seen. All cases of an architecture run on one build of
-QEMU, or what a case comes to would depend on the worker that happened to be free.
+One that joins later is asked when it is seen. All cases that ask for one QEMU (an architecture's,
+or one by name) run on one build of it, or what a case comes to would depend on the worker that
+happened to be free.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Final
 from bootproof.harness.case import Case
 from bootproof.harness.cases import select
 from bootproof.harness.suite.cluster import work
+from bootproof.harness.suite.cluster.work import Qemu
 from bootproof.printable import one_line
 
 LOOK_SECONDS: Final = 2.0  # between two looks at who is there
@@ -26,14 +28,17 @@ _RETURN_SECONDS: Final = 60  # in which a worker is started again by what looks 
 class Workers:
     """Those of one scheduler. All of it may be used by several threads."""
 
-    def __init__(self, client: Any) -> None:
-        """Asks those that are there. Raises OSError when the scheduler has gone."""
+    def __init__(self, client: Any, qemus: Mapping[str, str]) -> None:
+        """Asks those that are there, also for QEMUs by paths of theirs. Raises OSError when the
+        scheduler has gone.
+        """
         self._client = client
+        self.qemus = qemus
         self._threads: Mapping[str, int] = {}
         # What each has; a text says why it runs nothing.
         self._has: dict[str, Mapping[str, Any] | str] = {}
-        self._builds: dict[str, str] = {}  # of QEMU, by architecture
-        self._seen: dict[str, float] = {}  # when one was there that can run an architecture's cases
+        self._builds: dict[Qemu, str] = {}
+        self._seen: dict[Qemu, float] = {}  # when one was there that has it
         self._looking = threading.Lock()
         self._look()
         self._looked = time.monotonic()
@@ -61,18 +66,18 @@ class Workers:
     def able(self, case: Case) -> list[str]:
         """Those that can run a case."""
         if found := self._able(case):
-            self._seen[case.arch] = time.monotonic()
+            self._seen[asked(case)] = time.monotonic()
         return found
 
     def hopeless(self, case: Case) -> bool:
         """Whether there has been none for so long that none is going to come."""
-        return time.monotonic() - self._seen.get(case.arch, 0.0) > _RETURN_SECONDS
+        return time.monotonic() - self._seen.get(asked(case), 0.0) > _RETURN_SECONDS
 
     def _able(self, case: Case) -> list[str]:
         if not select.boots(case):
             return list(self._usable())
-        build = self._builds.get(case.arch)
-        builds = {worker: has["qemu"].get(case.arch) for worker, has in self._usable().items()}
+        build = self._builds.get(asked(case))
+        builds = {worker: has["qemu"].get(asked(case)) for worker, has in self._usable().items()}
         return [worker for worker, its in builds.items() if its is not None and its == build]
 
     def has(self, worker: str) -> bool:
@@ -87,15 +92,21 @@ class Workers:
     def why_not(self, case: Case) -> str:
         """Why none of them can run a case."""
         usable = self._usable()
-        return f"none of {len(usable)} has a QEMU for {case.arch}" if usable else self.none_left()
+        if not usable:
+            return self.none_left()
+        path = self.qemus.get(case.qemu or "")
+        where = f" at {path}" if path else ""
+        return f"none of {len(usable)} has a QEMU for {case.arch}{where}"
 
-    def other_builds(self, arches: Iterable[str]) -> Mapping[str, str]:
-        """Those that run nothing of an architecture, since their QEMU is not the others'."""
+    def other_builds(self, qemus: Iterable[Qemu]) -> Mapping[str, str]:
+        """Those that run nothing on one of these, since theirs is not the others'."""
         return {
-            worker: f"its QEMU for {arch} is {build}, and {self._builds[arch]} is most workers'"
-            for arch in arches
+            worker: f"its QEMU {called} is {build}, and {self._builds[name, arch]} is most workers'"
+            for name, arch in qemus
+            for called in [f"for {arch}" if name is None else f"{name} for {arch}"]
             for worker, has in self._usable().items()
-            if (build := has["qemu"].get(arch)) not in (None, self._builds.get(arch))
+            if (build := has["qemu"].get((name, arch)))
+            not in (None, self._builds.get((name, arch)))
         }
 
     def _present(self) -> list[tuple[str, Mapping[str, Any] | str]]:
@@ -119,6 +130,7 @@ class Workers:
         try:
             answers = await self._client.run(
                 work.abilities,
+                self.qemus,
                 workers=[worker],
                 on_error="return",
                 asynchronous=True,
@@ -136,14 +148,19 @@ class Workers:
         return difference(has) or has
 
     def _choose_builds(self) -> None:
-        """Of each architecture that has none yet, the one that most threads have."""
-        votes: dict[str, Counter[str]] = {}
+        """Of each QEMU that has none yet, the one that most threads have."""
+        votes: dict[Qemu, Counter[str]] = {}
         for worker, has in self._usable().items():
-            for arch, build in has["qemu"].items():
-                votes.setdefault(arch, Counter())[build] += self._threads[worker]
-        for arch, builds in votes.items():
+            for qemu, build in has["qemu"].items():
+                votes.setdefault(qemu, Counter())[build] += self._threads[worker]
+        for qemu, builds in votes.items():
             most = max(builds, key=lambda build: (builds[build], build))
-            self._builds.setdefault(arch, most)
+            self._builds.setdefault(qemu, most)
+
+
+def asked(case: Case) -> Qemu:
+    """The QEMU that a case asks for."""
+    return case.qemu, case.arch
 
 
 def difference(theirs: Mapping[str, Any]) -> str | None:

@@ -55,7 +55,7 @@ class Scheduler:
         return {f"worker{self.asked + 1}": 1}
 
     def sync(self, _function: object, new: list[str]) -> list[Any]:
-        return [{**work.VERSIONS, "qemu": {"x86_64": "7.2"}} for _ in new]
+        return [{**work.VERSIONS, "qemu": {(None, "x86_64"): "7.2"}} for _ in new]
 
     def submit(self, *_: object, **__: object) -> Future:
         return Future(self)
@@ -92,6 +92,6 @@ def test_a_case_that_comes_to_nothing_is_given_up(
     kernel = tmp_path / "vmlinux"
     kernel.write_bytes(vmlinux_with_text(X86Program(LOAD).reset()))
     case = Case("x86_64", "k", "elf", "linux64", kernel_path=str(kernel))
-    cluster = Cluster(scheduler, Workers(scheduler))
+    cluster = Cluster(scheduler, Workers(scheduler, {}))
     with pytest.raises(UserError, match=said):
         cluster.boot(case, tmp_path / "run", "again", keep_ram=True)

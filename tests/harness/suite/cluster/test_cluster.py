@@ -239,7 +239,7 @@ def test_a_result_is_brought_however_long_it_takes(
     with cast(Any, Client)(site.address, timeout=SECONDS, set_as_default=False) as connection:
         able = [*connection.scheduler_info()["workers"]]
         large = connection.submit(bytes, 100 * MIB, pure=False)
-        waited_for = client.Cluster(connection, Workers(connection))._waited_for
+        waited_for = client.Cluster(connection, Workers(connection, {}))._waited_for
         assert len(cast(bytes, waited_for(large, able))) == 100 * MIB
 
 
@@ -252,6 +252,24 @@ def test_a_case_that_no_worker_can_run_is_said_before_any_runs(site: Site, tmp_p
     assert "no worker can run" in said
     assert "none of 1 has a QEMU for x86_64" in said
     assert not list((tmp_path / "there").glob("out/*/console.log"))
+
+
+def test_the_qemu_of_a_case_is_that_of_its_worker(site: Site, tmp_path: Path) -> None:
+    """Beside that of its environment; what is at its path here does not matter."""
+    site.worker("only", BOOTPROOF_QEMU_X86_64="none")
+    site.wait_for(1)
+    chosen, qemu = cases(tmp_path)[:2], "mine=qemu-system-x86_64"
+    here = {"BOOTPROOF_QEMU_X86_64": "none", "PATH": "/nonexistent"}
+    there = matrix(tmp_path / "there", chosen, here, cluster=site.address, qemu=(qemu,))
+    said = there.communicate(timeout=SECONDS)[0]
+    assert there.returncode == 0, said
+    assert "2 of 2 cases as expected" in re.sub(r"\s+", " ", said)
+    assert all(case["case"].endswith("-mine") for case in results(tmp_path / "there"))
+    nowhere = ("mine=/nonexistent",)
+    there = matrix(tmp_path / "there", chosen, cluster=site.address, qemu=nowhere)
+    said = there.communicate(timeout=SECONDS)[0]
+    assert there.returncode == 2, said
+    assert "none of 1 has a QEMU for x86_64 at /nonexistent\n" in said
 
 
 def test_a_scheduler_without_a_worker(site: Site, tmp_path: Path) -> None:
