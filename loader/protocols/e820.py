@@ -62,8 +62,9 @@ def all_ram(entries: Iterable[E820Entry]) -> tuple[Range, ...]:
 
 
 def system_ram(entries: Iterable[E820Entry]) -> tuple[Range, ...]:
-    """RAM as x86 kernels take it: without page 0 and what lies below 1 MiB for VGA and ROMs."""
-    found = [entry.range for entry in entries if entry.type == E820_RAM and entry.size]
-    for hole in (FIRST_PAGE, LEGACY_HOLE):
-        found = [part for area in found for part in without(area, [hole])]
-    return tuple(sorted(found))
+    """RAM as x86 kernels take it: without page 0, what lies below 1 MiB for VGA and ROMs, and what
+    an entry of another type says as well (arch/x86/kernel/e820.c, e820__update_table).
+    """
+    entries = list(entries)
+    holes = [FIRST_PAGE, LEGACY_HOLE, *(e.range for e in entries if e.type != E820_RAM)]
+    return tuple(sorted(part for area in all_ram(entries) for part in without(area, holes)))

@@ -20,7 +20,7 @@ from bootproof.loader.protocols.protocol import Pointer
 from bootproof.loader.result import KernelLoaderResult
 from bootproof.loader.setupheader import HDRS_MAGIC
 from bootproof.loader.structures.setup_header import SetupHeader
-from bootproof.loader.structures.zero_page import E820Entry, ZeroPage
+from bootproof.loader.structures.zero_page import E820Entry, SetupData, ZeroPage
 
 BOOT_CS: Final = 0x10
 BOOT_DS: Final = 0x18
@@ -29,6 +29,8 @@ WANTED: Final = x86.low_wanted("boot_params", ZeroPage.SIZE, ZeroPage.SIZE)
 
 _MOST_ENTRIES: Final = 128
 _NOT_FIELDS: Final = tuple(f"boot_params.{name}" for name in ("_", "hdr", "e820_"))
+_E820_EXT: Final = 1  # of a node of setup_data
+_MOST_NODES, _MOST_READ = 256, 1 << 16
 _EXTENDED_TYPE: Final = 0xE  # type_of_loader: the number is in ext_loader_type
 
 
@@ -98,16 +100,30 @@ def read(address: int, read_: Read) -> BootParameters:
         header.ramdisk_image | page.ext_ramdisk_image << 32,
         header.ramdisk_size | page.ext_ramdisk_size << 32,
     )
+    entries = (*page.memory_map, *_more_entries(header.setup_data, read_))
     return BootParameters(
         cmdline=decoded(text_at(read_, header.cmd_line_ptr | page.ext_cmd_line_ptr << 32)),
         initrd=initrd if initrd.size else None,
-        memory_map=page.memory_map,
-        ram=all_ram(page.memory_map),
-        system_ram=system_ram(page.memory_map),
+        memory_map=entries,
+        ram=all_ram(entries),
+        system_ram=system_ram(entries),
         bootloader_type=kind,
         unpacks=bool(header.payload_length),
         cpus=x86.cpus_told(read_, page.acpi_rsdp_addr),
     )
+
+
+def _more_entries(address: int, read_: Read) -> Iterator[E820Entry]:
+    """The memory map goes on in nodes of setup_data (boot.rst); `address` is that of the first."""
+    for _ in range(_MOST_NODES):
+        raw = read_(address, SetupData.SIZE) if address else None
+        if raw is None:
+            return
+        node = SetupData.from_bytes(raw)
+        if node.type == _E820_EXT:
+            size = min(node.len, _MOST_READ)
+            yield from E820Entry.all_from(read_(address + SetupData.SIZE, size) or b"")
+        address = node.next
 
 
 def fields(address: int, read_: Read) -> Iterator[tuple[str, str]]:

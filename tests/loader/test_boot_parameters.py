@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from bootproof.loader import Elf
-from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.address import GIB, MIB, Range, joined
 from bootproof.loader.boot_parameters import reader, text_at
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import BootRequest, linux64, pvh
@@ -68,6 +68,31 @@ def test_usable_ram_is_what_the_kernel_makes_of_it(ram: GuestMemory) -> None:
     )
     assert told.memory_map is not None
     assert [(entry.addr, entry.size, entry.type) for entry in told.memory_map] == list(entries)
+
+
+def test_what_is_ram_and_something_else_as_well_is_no_ram(ram: GuestMemory) -> None:
+    page = bytearray(zero_page())
+    page[0x1E8] = 3
+    entries = (2 * MIB, MIB, 2), (MIB, 3 * MIB, 1), (MIB, 3 * MIB, 1)
+    page[0x2D0 : 0x2D0 + 60] = b"".join(struct.pack("<QQI", *entry) for entry in entries)
+    ram.write(ZERO_PAGE, page)
+    told = boot_parameters("linux64", flat64(ENTRY, rsi=ZERO_PAGE), ram)
+    wanted = Range(MIB, MIB), Range(3 * MIB, MIB)
+    assert joined(told.system_ram or ()) == wanted
+
+
+def test_the_memory_map_goes_on_in_setup_data(ram: GuestMemory) -> None:
+    """boot.rst: SETUP_E820_EXT is 1."""
+    page = bytearray(zero_page())
+    page[0x1E8] = 1
+    page[0x2D0 : 0x2D0 + 20] = struct.pack("<QQI", MIB, MIB, 1)
+    struct.pack_into("<Q", page, 0x250, 0x8000)
+    ram.write(ZERO_PAGE, page)
+    ram.write(0x8000, struct.pack("<QII", 0x9000, 9, 4) + b"seed")
+    more = struct.pack("<QQI", 4 * GIB, MIB, 1) + struct.pack("<QQI", 5 * GIB, MIB, 2) + b"cut"
+    ram.write(0x9000, struct.pack("<QII", 0x8000, 1, len(more)) + more)  # and again, for ever
+    told = boot_parameters("linux64", flat64(ENTRY, rsi=ZERO_PAGE), ram)
+    assert joined(told.system_ram or ()) == (Range(MIB, MIB), Range(4 * GIB, MIB))
 
 
 def test_more_entries_than_there_is_room_for(ram: GuestMemory) -> None:
