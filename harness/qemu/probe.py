@@ -20,10 +20,11 @@ from bootproof.loader.address import PAGE, Range, align_down, align_up
 from bootproof.loader.arch import Registers
 from bootproof.loader.boot_parameters import reader
 from bootproof.loader.bootimage import BootImage
+from bootproof.loader.device_tree import DTB_MAX
 from bootproof.loader.memory import CHEAP_READ, GuestMemory
 from bootproof.loader.rules import RuleFinding
 
-_MOST: Final = 1 << 20  # bytes of one thing that a rule asks for
+_MOST: Final = DTB_MAX  # bytes of one thing that a rule asks for: a device tree is the largest
 _SHOWN: Final = 8  # differences that are listed; the rest is counted
 _ACCESSED_DIRTY: Final = 0x60  # of a page-table entry: the CPU sets them
 
@@ -156,7 +157,7 @@ def _only_accessed_dirty(left: bytes, right: bytes) -> bool:
 
 
 def _reader(guest: Guest, memory: StandingMemory) -> Callable[[int, int], bytes | None]:
-    """Reads the guest's memory at guest-physical addresses; no rule needs more than 1 MiB.
+    """Reads the guest's memory at guest-physical addresses; none needs more than `_MOST`.
 
     Where a reset stub lies it gives what the boot image has there: the rules are for that.
     """
