@@ -69,6 +69,13 @@ class Node:
     depth: int = 1
     properties: dict[bytes, bytes] = field(default_factory=dict)
 
+    @property
+    def is_memory(self) -> bool:
+        """Whether it tells of RAM that is there: its type says so (section 3.4), not its name."""
+        status = self.properties.get(b"status", b"okay\0")  # section 2.3.4
+        typed = self.properties.get(b"device_type") == b"memory\0"
+        return self.depth == 1 and typed and status in (b"okay\0", b"ok\0")
+
 
 @dataclass(slots=True)
 class DeviceTree:
@@ -155,8 +162,7 @@ class DeviceTree:
     def memory(self) -> tuple[Range, ...]:
         """The RAM that its memory nodes tell of (section 3.4), guest-physical, in order."""
         root = self.nodes[0].properties if self.nodes else {}
-        nodes = (node for node in self.nodes if node.depth == 1)
-        found = (_places(node, root) for node in nodes if node.name.startswith(b"memory"))
+        found = (_places(node, root) for node in self.nodes if node.is_memory)
         return tuple(sorted(place for places in found for place in places))
 
     @property
@@ -178,13 +184,18 @@ class DeviceTree:
     @property
     def cpu_numbers(self) -> list[int]:
         """What the listed CPUs are called: harts, on riscv64 (section 3.8)."""
-        numbers, parent = [], b""
+        return [int.from_bytes(node.properties.get(b"reg", b""), "big") for node in self.cpu_nodes]
+
+    @property
+    def cpu_nodes(self) -> list[Node]:
+        """Those of the listed CPUs, in their order."""
+        nodes, parent = [], b""
         for node in self.nodes:
             if node.depth == 1:
                 parent = node.name
             if (node.depth, parent) == (2, b"cpus") and node.name.startswith(b"cpu@"):
-                numbers.append(int.from_bytes(node.properties.get(b"reg", b""), "big"))
-        return numbers
+                nodes.append(node)
+        return nodes
 
 
 def for_kernel(

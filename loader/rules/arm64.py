@@ -9,6 +9,7 @@ from typing import Final
 
 from bootproof.loader.address import GIB, Range, align_down, format_size
 from bootproof.loader.arch.aarch64 import AARCH64, PSTATE_DAIF, Arm64Registers
+from bootproof.loader.device_tree import DeviceTree
 from bootproof.loader.imageheader import ARM64_MAGIC, ImageHeader
 from bootproof.loader.rules import (
     Findings,
@@ -26,6 +27,8 @@ from bootproof.loader.rules.pieces import INITRD, KERNEL, Piece
 _BASE_ALIGNMENT: Final = 2 << 20
 _COMMAND_LINE_MOST: Final = 2047  # arch/arm64/include/uapi/asm/setup.h, without the NUL
 _INITRD_WINDOW: Final = 32 * GIB
+# Section 4: what text_offset can be assumed to be where image_size is 0.
+_OLD_TEXT_OFFSET: Final = 0x80000
 _SETUP_DTB: Final = f"{documents.ARM64}, section 2"
 _CALL: Final = f"{documents.ARM64}, section 4"
 
@@ -70,9 +73,11 @@ def _image_base(hardware: Hardware[Arm64Registers]) -> Findings:
     header, pc = _header(hardware), hardware.registers.pc
     if header is None:
         yield from into_image(hardware, pc, ARM64_MAGIC, _CALL)
-    if header and (pc - header.text_offset) % _BASE_ALIGNMENT:
-        what = f"the image at {pc:#x} is not 2 MiB-aligned + text_offset"
-        yield violation("image-base", what, _CALL, address=pc, value=header.text_offset)
+        return
+    offset = header.text_offset if header.image_size else _OLD_TEXT_OFFSET
+    if (pc - offset) % _BASE_ALIGNMENT:
+        what = f"the image at {pc:#x} is not 2 MiB-aligned + text_offset {offset:#x}"
+        yield violation("image-base", what, _CALL, address=pc, value=offset)
 
 
 def _kernel(hardware: Hardware[Arm64Registers]) -> list[Piece]:
@@ -96,7 +101,20 @@ def _device_tree(hardware: Hardware[Arm64Registers], address: int) -> Findings:
     yield from pieces.check(hardware, found)
     yield from device_tree.check(hardware, tree, found)
     yield from device_tree.command_line(tree, _COMMAND_LINE_MOST)
+    yield from _cpus(tree)
     yield from _initrd_window(found)
+
+
+def _cpus(tree: DeviceTree) -> Findings:
+    """The first CPU has a node, and each other's says how it is started (section 4)."""
+    nodes = dict(zip(tree.cpu_numbers, tree.cpu_nodes, strict=True))
+    if tree.boot_cpu not in nodes:
+        what = f"/cpus has no CPU {tree.boot_cpu:#x}, the first one by boot_cpuid_phys"
+        yield violation("cpu-in-dtb", what, documents.DTB_HEADER, value=tree.boot_cpu)
+    for number, node in nodes.items():
+        if number != tree.boot_cpu and b"enable-method" not in node.properties:
+            what = f"CPU {number:#x} has no enable-method in /cpus: kernels cannot start it"
+            yield violation("enable-method", what, _CALL, value=number)
 
 
 def _initrd_window(found: list[Piece]) -> Findings:

@@ -87,10 +87,12 @@ def check(hardware: Hardware[R], tree: DeviceTree, found: Iterable[Piece]) -> Fi
     found = list(found)
     yield from _initrd(hardware, tree)
     entries = tuple(_memory(tree))
-    if not entries:
-        what = "the device tree has no memory node with a reg"
+    untyped = list(_untyped(tree))
+    yield from untyped
+    if not entries and not untyped:
+        what = "the device tree has no memory node with a reg, or it is disabled"
         yield violation("memory-node", what, documents.MEMORY_NODE)
-    else:
+    elif entries:
         told = Map(entries, "/memory", documents.MEMORY_NODE)
         yield from memory_map.check(hardware, told, found)
     yield from _reserved(tree, found)
@@ -100,7 +102,11 @@ def check(hardware: Hardware[R], tree: DeviceTree, found: Iterable[Piece]) -> Fi
 
 def command_line(tree: DeviceTree, most: int) -> Findings:
     """`most` is how many bytes without the NUL kernels of the architecture keep."""
-    size = len(tree.chosen.get(b"bootargs", b"").rstrip(b"\0"))
+    told = tree.chosen.get(b"bootargs", b"")
+    if told and not told.endswith(b"\0"):
+        what = "bootargs of /chosen does not end with a NUL: kernels drop its last character"
+        yield violation("bootargs", what, documents.CHOSEN, value=len(told))
+    size = len(told.rstrip(b"\0"))
     if size > most:
         what = f"the command line has {size} bytes, more than {most}"
         yield violation("cmdline-size", what, documents.CHOSEN, value=size, limit=most)
@@ -127,11 +133,18 @@ def _memory(tree: DeviceTree) -> Iterator[E820Entry]:
     root = next((node for node in tree.nodes if node.depth == 0), None)
     cells = _cells(root)
     for node in tree.nodes:
-        kind = node.properties.get(b"device_type", b"").rstrip(b"\0")
-        named = node.name.partition(b"@")[0] == b"memory"
-        if node.depth == 1 and (kind == b"memory" or (named and not kind)):
+        if node.is_memory:
             for place in _places(node.properties.get(b"reg", b""), cells):
                 yield E820Entry(place.start, place.size, _RAM)
+
+
+def _untyped(tree: DeviceTree) -> Findings:
+    for node in tree.nodes:
+        named = (node.depth, node.name.partition(b"@")[0]) == (1, b"memory")
+        if named and node.properties.get(b"device_type") != b"memory\0":
+            name = node.name.decode("ascii", "backslashreplace")
+            what = f'/{name} has no device_type "memory": kernels leave it out'
+            yield violation("memory-node", what, documents.MEMORY_NODE)
 
 
 def _reserved(tree: DeviceTree, found: Iterable[Piece]) -> Findings:

@@ -18,9 +18,11 @@ SBI_HART_STATE: Final = "RISC-V SBI Specification v2.0, section 9.1"
 CHOSEN: Final = "Devicetree Specification v0.4, section 3.6"
 MEMORY_NODE: Final = "Devicetree Specification v0.4, section 3.4"
 RESERVED_MEMORY: Final = "Devicetree Specification v0.4, section 3.5"
+DTB_HEADER: Final = "Devicetree Specification v0.4, section 5.2 (boot_cpuid_phys)"
 CPUS_NODE: Final = "Devicetree Specification v0.4, section 3.8"
 INITRAMFS: Final = "Documentation/driver-api/early-userspace/buffer-format.rst"
 BOOT_IMAGE: Final = "docs/boot-image.md"
+EFLAGS: Final = "Intel SDM vol. 3A, 2.3 (System Flags and Fields in the EFLAGS Register)"
 PAGING: Final = "Intel SDM vol. 3A, 4.5 and 4.6"
 
 

@@ -133,7 +133,8 @@ def _gdt(r: X86Registers, section: str) -> Iterator[Piece]:
 
 
 def _interrupts_off(r: X86Registers, section: str) -> Findings:
-    if r.rflags & x86.RFLAGS_IF:
+    yield from x86.flags_clear(r, ("VM", "TF"), documents.EFLAGS)
+    if r.rflags & x86.RFLAGS["IF"]:
         what = f"interrupts are on (rflags {r.rflags:#x})"
         yield violation("interrupts", what, section, value=r.rflags)
 

@@ -51,6 +51,9 @@ def usable(entries: Iterable[E820Entry]) -> tuple[Range, ...]:
 
 
 def _entries(hardware: Hardware[R], told: Map) -> Findings:
+    if not usable(told.entries):
+        what = f"{told.name} tells of no RAM: none of its entries is of type {_RAM}"
+        yield violation("map-without-ram", what, told.section, value=len(told.entries))
     empty = [number for number, entry in enumerate(told.entries) if not entry.size]
     if empty:
         more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""

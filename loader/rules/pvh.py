@@ -6,11 +6,11 @@ is that of arch/x86/platform/pvh/enlighten.c.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
-from bootproof.loader.address import U32_MAX, Range, counted
-from bootproof.loader.arch.x86_64 import X86Registers
+from bootproof.loader.address import GIB, U32_MAX, Range, counted
+from bootproof.loader.arch.x86_64 import CR0_ET, CR0_PE, CR0_PG, X86Registers
 from bootproof.loader.boot_parameters import text_at
 from bootproof.loader.rules import (
     Findings,
@@ -44,6 +44,10 @@ _COMMAND_LINE_SIZE: Final = 2048  # of Linux, with the NUL
 def pvh(hardware: Hardware[X86Registers]) -> Findings:
     r, section = hardware.registers, documents.PVH
     yield from x86.protected_mode_without_paging(r, section)
+    more = r.cr0 & ~(CR0_PE | CR0_PG | CR0_ET)
+    if more:
+        what = f"cr0 is {r.cr0:#x}: of the bits that can be written, PE alone is to be set"
+        yield tolerated("cr0-bits", what, section, value=r.cr0, limit=CR0_PE)
     if r.cr4:
         yield violation("cr4-zero", f"cr4 is {r.cr4:#x}, not 0", section, value=r.cr4, limit=0)
     yield from x86.flat_segments(r, section)
@@ -54,10 +58,7 @@ def pvh(hardware: Hardware[X86Registers]) -> Findings:
         wanted = "it must be a 32-bit TSS at 0 with limit 0x67"
         # QEMU's own loader leaves it as after reset, and no kernel minds.
         yield tolerated("task-register", f"{found}; {wanted}", section, value=limit, limit=0x67)
-    for name, bit in (("VM", x86.RFLAGS_VM), ("IF", x86.RFLAGS_IF), ("TF", x86.RFLAGS_TF)):
-        if r.rflags & bit:
-            what = f"EFLAGS.{name} is set ({r.rflags:#x})"
-            yield violation(f"eflags-{name.lower()}", what, section, value=r.rflags)
+    yield from x86.flags_clear(r, ("VM", "IF", "TF"), section)
     yield from x86.entry(hardware, section)
     yield from x86.every_cpu(hardware)
     yield from _start_info(hardware, r.rbx & U32_MAX)
@@ -110,6 +111,7 @@ def _references(hardware: Hardware[X86Registers], address: int, info: StartInfo)
     tables = firmware.look(hardware.read, info.rsdp_paddr)
     found += tables.pieces()
     yield from _lists(info, rows, modules)
+    yield from _beyond_first_gib(found)
     yield from _cmdline(hardware, info)
     yield from pieces.check(hardware, found)
     if rows:
@@ -138,16 +140,31 @@ def _lists(
     info: StartInfo, rows: tuple[MemmapEntry, ...], modules: tuple[ModlistEntry, ...]
 ) -> Findings:
     section, at, entries = documents.START_INFO, info.memmap_paddr, info.memmap_entries
+    if not info.version:
+        what = "hvm_start_info of version 0 has no memory map: kernels ask Xen for one"
+        yield violation("memmap", f"{what}, and nothing here is Xen", section, value=0, limit=1)
     if info.version and not rows:
         what = f"the memory map at {at:#x} has {counted(entries, 'entry', 'entries')} in RAM"
         yield violation("memmap", what, section, address=at, value=entries)
     elif info.version and entries > _MOST_ENTRIES:
         what = f"the memory map has {entries} entries; Linux has room for {_MOST_ENTRIES}"
         yield violation("map-count", what, section, value=entries, limit=_MOST_ENTRIES)
+    if any(row.reserved for row in rows):
+        number = next(number for number, row in enumerate(rows) if row.reserved)
+        what = f"the last field of entry {number} of the memory map is not 0"
+        yield tolerated("memmap-reserved", what, section, value=rows[number].reserved, limit=0)
     if len(modules) != info.nr_modules:
         at, count = info.modlist_paddr, info.nr_modules
         what = f"the list of {counted(count, 'module')} at {at:#x} is not in RAM"
         yield violation("modlist", what, section, address=at, value=count)
+
+
+def _beyond_first_gib(found: Iterable[Piece]) -> Findings:
+    for piece in found:
+        if piece.name in ("memmap", "modlist") and piece.range.end > GIB:
+            what = f"the {piece} ends above 1 GiB: that is all Linux has mapped when it reads it"
+            address = piece.range.start
+            yield violation("above-1-gib", what, piece.section, address=address, limit=GIB)
 
 
 def _cmdline(hardware: Hardware[X86Registers], info: StartInfo) -> Findings:

@@ -6,6 +6,7 @@ docs/misc/pvh.pandoc; Intel SDM vol. 3A 3.4.5 (descriptors).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from bootproof.loader.address import Range
@@ -25,9 +26,7 @@ _INTERRUPTS: Final = "Intel SDM vol. 3A, 6.10 (Interrupt Descriptor Table)"
 _GATE: Final = 7  # the limit of a table with one
 _SELECTORS: Final = "Intel SDM vol. 3A, 3.4.2 (Segment Selectors)"
 _FLAT: Final = 0xFFFFFFFF
-RFLAGS_TF: Final = 1 << 8
-RFLAGS_IF: Final = 1 << 9
-RFLAGS_VM: Final = 1 << 17
+RFLAGS: Final = {"TF": 1 << 8, "IF": 1 << 9, "VM": 1 << 17}
 _CODE_READABLE: Final = 0b1010
 _DATA_WRITABLE: Final = 0b0010
 _TYPE_MASK: Final = 0b1110  # without the accessed bit, which the CPU sets by itself
@@ -67,6 +66,9 @@ def protected_mode_without_paging(r: X86Registers, section: str) -> Findings:
         yield violation("paging-off", f"paging is on (cr0 {r.cr0:#x})", section, value=r.cr0)
     if not r.cs.attributes & _ATTR_DB or r.cs.attributes & ATTR_LONG:
         yield violation("cs-32-bit", "CS is not a 32-bit code segment", section)
+    if not r.ss.attributes & _ATTR_DB:
+        what = "SS is not a 32-bit segment: until kernels load theirs, they push below 64 KiB"
+        yield tolerated("ss-32-bit", what, section, value=r.ss.attributes)
 
 
 def selectors(r: X86Registers) -> Findings:
@@ -78,6 +80,13 @@ def selectors(r: X86Registers) -> Findings:
             f"{', '.join(names)}: a segment that can be used, by the null selector: no instruction"
         )
         yield tolerated("null-selector", f"{what} loads that (run takes another)", _SELECTORS)
+
+
+def flags_clear(r: X86Registers, names: Sequence[str], section: str) -> Findings:
+    for name in names:
+        if r.rflags & RFLAGS[name]:
+            what = f"EFLAGS.{name} is set ({r.rflags:#x})"
+            yield violation(f"eflags-{name.lower()}", what, section, value=r.rflags)
 
 
 def flat_segments(r: X86Registers, section: str) -> Findings:

@@ -11,6 +11,7 @@ from bootproof.loader.device_tree import DeviceTree, Node
 from bootproof.scenarios.museum import Exhibit
 from bootproof.scenarios.museum.scene import (
     BOARD,
+    CMDLINE,
     FOOTPRINT,
     IMAGES,
     SMALL,
@@ -116,6 +117,51 @@ def broken_tree(scene: Scene) -> None:
     scene.write(scene.regions["dtb"].end - 0x100, b"\xff" * 0x100)
 
 
+def old_image_at(address: int) -> Change:
+    """An Image with the header of a kernel before 3.17, which tells of no size."""
+
+    def change(scene: Scene) -> None:
+        old = scene.read("kernel")[:0x1000]
+        scene.write(scene.regions["kernel"].start, bytes(0x1000))
+        scene.write(address, old[:8] + bytes(16) + old[24:])
+        scene.regions["kernel"] = Range(address, FOOTPRINT)
+        scene.change(pc=address)
+
+    return change
+
+
+def tree_of(size: int) -> Change:
+    """A tree that is padded to that many bytes, and has room."""
+
+    def pad(tree: DeviceTree) -> None:
+        tree.nodes[0].properties[b"pad"] = b""
+        tree.nodes[0].properties[b"pad"] = bytes(size - len(tree.to_bytes()))
+
+    def change(scene: Scene) -> None:
+        dtb_at(GIB + 40 * MIB)(scene)
+        scene.tree(pad)
+
+    return change
+
+
+def without(name: bytes, key: bytes) -> Change:
+    """A property of a node is missing."""
+
+    def change(tree: DeviceTree) -> None:
+        next(node for node in tree.nodes if node.name == name).properties.pop(key)
+
+    return lambda scene: scene.tree(change)
+
+
+def put(name: bytes, key: bytes, value: bytes) -> Change:
+    """A property of a node is another one."""
+
+    def change(tree: DeviceTree) -> None:
+        next(node for node in tree.nodes if node.name == name).properties[key] = value
+
+    return lambda scene: scene.tree(change)
+
+
 EXHIBITS: Final = (
     Exhibit(
         "image-at-64-kib",
@@ -128,6 +174,12 @@ EXHIBITS: Final = (
         *(ARM64, "the kernel's buffer is aligned to 4 KiB only", "image-base"),
         image_at(KERNEL + 0x1000),
         "systemd PR #42463",
+    ),
+    Exhibit(
+        "old-image-without-text-offset",
+        *(ARM64, "image_size is 0, and text_offset is not taken to be 0x80000", "image-base"),
+        old_image_at(KERNEL),
+        fixed=old_image_at(KERNEL + 0x80000),
     ),
     Exhibit(
         "entry-behind-the-header",
@@ -211,6 +263,22 @@ EXHIBITS: Final = (
         dtb_at(0),
     ),
     Exhibit(
+        "dtb-over-2-mib",
+        *(ARM64, "the device tree has more than 2 MiB", "dtb-size"),
+        tree_of(2 * MIB + 0x1000),
+        fixed=tree_of(2 * MIB - 0x1000),
+    ),
+    Exhibit(
+        "memory-node-without-type",
+        *(ARM64, "the memory node has no device_type: to kernels it is none", "memory-node"),
+        without(b"memory@40000000", b"device_type"),
+    ),
+    Exhibit(
+        "memory-node-disabled",
+        *(ARM64, "the memory node is disabled", "memory-node"),
+        put(b"memory@40000000", b"status", b"disabled\0"),
+    ),
+    Exhibit(
         "memory-node-missing",
         *(ARM64, "the device tree tells of no memory", "memory-node"),
         memory(),
@@ -235,6 +303,21 @@ EXHIBITS: Final = (
         "bootargs-too-long",
         *(ARM64, "the command line is longer than kernels keep", "cmdline-size"),
         bootargs(2500),
+    ),
+    Exhibit(
+        "bootargs-without-nul",
+        *(ARM64, "the command line has no NUL: its last character is lost", "bootargs"),
+        put(b"chosen", b"bootargs", CMDLINE),
+    ),
+    Exhibit(
+        "first-cpu-not-told",
+        *(ARM64, "/cpus does not have the CPU that enters the kernel", "cpu-in-dtb"),
+        put(b"cpu@0", b"reg", struct.pack(">I", 5)),
+    ),
+    Exhibit(
+        "cpu-without-enable-method",
+        *(TWO, "nothing says how the second CPU is started", "enable-method"),
+        without(b"cpu@1", b"enable-method"),
     ),
     Exhibit(
         "one-cpu-of-two-told",

@@ -155,6 +155,17 @@ EXHIBITS: Final = (
         lambda s: s.change(efer=0),
     ),
     Exhibit(
+        "single-step",
+        *(ELF, "the trap flag is left set, and there is no IDT", "eflags-tf"),
+        lambda s: s.change(rflags=0x102),
+    ),
+    Exhibit(
+        "16-bit-stack",
+        *(PACKED32, "SS is read/write from 0 to 4 GiB, but for 16 bits", "ss-32-bit"),
+        lambda s: s.change(ss=Segment(0x28, attributes=0x8093)),
+        tolerated=True,
+    ),
+    Exhibit(
         "32-bit-code-segment",
         *(ELF, "the 64-bit entry with a 32-bit code segment", "cs-64-bit"),
         lambda s: s.change(cs=replace(s.registers.cs, attributes=0xC09B)),

@@ -212,6 +212,11 @@ EXHIBITS: Final = (
         tolerated=True,
     ),
     Exhibit(
+        "map-without-ram",
+        *(ELF, "all of the memory is of a type that is no RAM", "map-without-ram"),
+        e820((0, 64 * MIB, 2)),
+    ),
+    Exhibit(
         "map-beyond-64-bits",
         *(ELF, "an entry does not end within 64 bits", "map-wraps"),
         e820(*RIGHT, ((1 << 64) - 0x1000, 0x2000, 2)),

@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Final
 
 from bootproof.loader.address import GIB, MIB
-from bootproof.loader.arch.x86_64 import TR_AT_RESET
+from bootproof.loader.arch.x86_64 import TR_AT_RESET, Segment
 from bootproof.scenarios.museum import Exhibit
 from bootproof.scenarios.museum.machine import LOW, RIGHT
 from bootproof.scenarios.museum.scene import SPLIT, Change, Scene, Setting
 
 PVH: Final = Setting("pvh")
 MAX: Final = Setting("pvh", cpu="max")
+SPLIT_PVH: Final = Setting("pvh", banks=SPLIT, board="q35")
 KERNEL: Final = 16 * MIB
 
 
@@ -67,6 +68,14 @@ def modlist_in_initrd(scene: Scene) -> None:
     scene.start_info(modlist_paddr=scene.regions["modlist"].start)
 
 
+def memory_map_at(address: int) -> Change:
+    def change(scene: Scene) -> None:
+        scene.move("memmap", address)
+        scene.start_info(memmap_paddr=address)
+
+    return change
+
+
 EXHIBITS: Final = (
     Exhibit(
         "pvh-no-task-register",
@@ -85,6 +94,34 @@ EXHIBITS: Final = (
         *(PVH, "the state of the 64-bit entry for a kernel that is entered through PVH"),
         "cs-32-bit",
         lambda s: s.change(cs=replace(s.registers.cs, attributes=0xA09B)),
+    ),
+    Exhibit(
+        "pvh-16-bit-stack",
+        *(PVH, "SS is read/write from 0 to 4 GiB, but for 16 bits", "ss-32-bit"),
+        lambda s: s.change(ss=Segment(0x28, attributes=0x8093)),
+        tolerated=True,
+    ),
+    Exhibit(
+        "pvh-caches-off",
+        *(PVH, "CR0 is as after reset, and PE: caches are off", "cr0-bits"),
+        lambda s: s.change(cr0=0x60000011),
+        tolerated=True,
+    ),
+    Exhibit(
+        "pvh-start-info-of-version-0",
+        *(PVH, "start_info is of the version that has no memory map", "memmap"),
+        lambda s: s.start_info(version=0),
+    ),
+    Exhibit(
+        "pvh-map-not-zeroed",
+        *(PVH, "the last field of an entry of the memory map is not 0", "memmap-reserved"),
+        lambda s: s.write(s.regions["memmap"].start + 20, b"\1"),
+        tolerated=True,
+    ),
+    Exhibit(
+        "pvh-map-above-1-gib",
+        *(SPLIT_PVH, "the memory map lies where Linux has not mapped it yet", "above-1-gib"),
+        memory_map_at(GIB),
     ),
     Exhibit(
         "pvh-start-info-not-zeroed",
@@ -139,7 +176,7 @@ EXHIBITS: Final = (
     ),
     Exhibit(
         "pvh-module-above-4-gib",
-        *(Setting("pvh", banks=SPLIT, board="q35"),),
+        SPLIT_PVH,
         "Linux keeps the lower 32 bits of the module's address only",
         "above-4-gib",
         module_above_4_gib,

@@ -246,7 +246,15 @@ def _machine_tree(setting: Setting) -> DeviceTree:
     two = struct.pack(">I", 2)
     reg = b"".join(struct.pack(">2Q", *bank) for bank in setting.banks)
     cpus = [
-        Node(b"cpu@%d" % number, 2, {b"device_type": b"cpu\0", b"reg": struct.pack(">I", number)})
+        Node(
+            b"cpu@%d" % number,
+            2,
+            {
+                b"device_type": b"cpu\0",
+                b"reg": struct.pack(">I", number),
+                b"enable-method": b"psci\0",
+            },
+        )
         for number in range(setting.cpus)
     ]
     return DeviceTree(

@@ -360,11 +360,14 @@ def test_values_as_text(tree: bytes) -> None:
 def test_memory_and_what_of_it_no_kernel_maps() -> None:
     two = {b"#address-cells": bytes([0, 0, 0, 2]), b"#size-cells": bytes([0, 0, 0, 1])}
     high = (1 << 32).to_bytes(8, "big") + (4096).to_bytes(4, "big")
+    typed = {b"device_type": b"memory\0"}
     low = bytes(8) + (8192).to_bytes(4, "big")
     tree = DeviceTree(
         [
             Node(b"", 0, two),
-            Node(b"memory@0", 1, {b"reg": high + low + bytes(12) + b"cut"}),
+            Node(b"ram@0", 1, {**typed, b"reg": high + low + bytes(12) + b"cut"}),
+            Node(b"memory@1", 1, {**typed, b"reg": high, b"status": b"disabled\0"}),
+            Node(b"memory-controller@2", 1, {b"reg": high}),
             Node(b"reserved-memory", 1, two),
             Node(b"firmware@0", 2, {b"reg": low, b"no-map": b""}),
             Node(b"ramoops@0", 2, {b"reg": high}),
@@ -374,4 +377,4 @@ def test_memory_and_what_of_it_no_kernel_maps() -> None:
     )
     assert tree.memory == (Range(0, 8192), Range(1 << 32, 4096))
     assert tree.not_mapped == (Range(0, 8192),)
-    assert DeviceTree([Node(b"", 0), Node(b"memory", 1, {b"reg": b"short"})]).memory == ()
+    assert DeviceTree([Node(b"", 0), Node(b"memory", 1, {**typed, b"reg": b"short"})]).memory == ()
