@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from bootproof.loader.address import PAGE, Range, align_up
+from bootproof.loader.address import MIB, PAGE, Range, align_down, align_up
 from bootproof.loader.boot_parameters import Read
 from bootproof.loader.packing.kinds import Packing, sniff
 from bootproof.loader.rules import Findings, RuleFinding, documents, violation
@@ -24,6 +24,7 @@ _HEADER: Final = re.compile(rb"07070[12]([0-9A-Fa-f]{104})")
 _HEADER_SIZE: Final = 110
 _TRAILER: Final = b"TRAILER!!!\0"
 _NAME_MAX: Final = 4096
+_MOST_ZEROS: Final = 4 * MIB
 _MOST_MEMBERS: Final = 1 << 12
 # File systems that old kernels take for a RAM disk: offset and magic (init/do_mounts_rd.c).
 _FILE_SYSTEMS: Final = (
@@ -39,13 +40,27 @@ def check(read: Read, place: Range, pointer: str, unknown: Grade = violation) ->
         return  # not in RAM: said of the piece
     where = f"the initrd at {place} ({pointer})"
     if not any(head):
-        what = f"{where} begins with {len(head):#x} zeros"
-        yield violation(CODE, what, documents.INITRAMFS, address=place.start)
-    elif _HEADER.match(head):
+        begin = _behind_zeros(read, place)
+        if begin is None:
+            what = f"{where} begins with {len(head):#x} zeros"
+            yield violation(CODE, what, documents.INITRAMFS, address=place.start)
+            return
+        place = Range.between(begin, place.end)
+        head = read(begin, min(PAGE, place.size)) or b""
+    if _HEADER.match(head):
         yield from _archive(read, place, where)
     elif not _known(head):
         what = f"{where} begins with {head[:8].hex(' ')}: no archive, and not packed as kernels do"
         yield unknown(CODE, what, documents.INITRAMFS, address=place.start)
+
+
+def _behind_zeros(read: Read, place: Range) -> int | None:
+    """Where an archive may begin behind the zeros that may come first; None with nothing there."""
+    for at in range(place.start, place.start + min(place.size, _MOST_ZEROS), PAGE):
+        rest = (read(at, min(PAGE, place.end - at)) or b"").lstrip(b"\0")
+        if rest:
+            return align_down(min(at + PAGE, place.end) - len(rest), 4)
+    return None
 
 
 def _known(head: bytes) -> bool:
