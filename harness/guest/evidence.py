@@ -36,8 +36,9 @@ _KERNEL_MESSAGE = re.compile(kernellog.STAMP + rb"[^\n]*\n?")
 class GuestEvidence:
     """What init printed."""
 
-    text: str  # what the proof is over
+    text: str  # what is no UTF-8 reads \xe9
     proof: str | None  # None when init did not get to its last line
+    raw: bytes = b""  # the text as it was printed: what the proof is over
 
     @property
     def by_key(self) -> Mapping[str, Sequence[str]]:
@@ -75,15 +76,15 @@ class GuestEvidence:
 
     def proves(self, nonce: str) -> bool:
         """Whether the proof is the right one for this nonce and this evidence."""
-        return self.proof == proof_for(nonce, self.text)
+        return self.proof == proof_for(nonce, self.raw or self.text.encode())
 
     def to_json(self) -> Mapping[str, object]:
         return {**self.by_key, _PROOF: self.proof}
 
 
-def proof_for(nonce: str, text: str) -> str:
+def proof_for(nonce: str, text: bytes) -> str:
     """The digest init prints: SHA-256 over the nonce, a newline, and its evidence lines."""
-    return hashlib.sha256(f"{nonce}\n{text}".encode()).hexdigest()
+    return hashlib.sha256(nonce.encode() + b"\n" + text).hexdigest()
 
 
 def proof_start(transcript: bytes) -> int:
@@ -117,7 +118,9 @@ def parse(transcript: bytes) -> GuestEvidence:
     numbers = takewhile(lines.__contains__, count(1))
     whole = b"".join(lines[number] for number in numbers)
     return GuestEvidence(
-        whole.decode("utf-8", "backslashreplace"), None if proof is None else proof[1].decode()
+        whole.decode("utf-8", "backslashreplace"),
+        None if proof is None else proof[1].decode(),
+        whole,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 from importlib import resources
 from pathlib import Path
@@ -162,7 +163,7 @@ def test_any_console_can_be_read(transcript: bytes) -> None:
 def test_proof_is_over_nonce_and_every_line() -> None:
     text = "cmdline quiet\ncpus 1\n"
     proof = hashlib.sha256(b"the nonce\ncmdline quiet\ncpus 1\n").hexdigest()
-    assert proof_for("the nonce", text) == proof
+    assert proof_for("the nonce", text.encode()) == proof
     assert GuestEvidence(text, proof).proves("the nonce")
     assert not GuestEvidence(text, proof).proves("another nonce")
     assert not GuestEvidence(text.replace("1", "2"), proof).proves("the nonce")
@@ -180,15 +181,16 @@ def test_nonce_depends_on_case_and_kernel() -> None:
 
 def test_init_numbers_and_proves_its_lines_as_they_are_read(tmp_path: Path) -> None:
     """The function of init that makes the lines, run by the shell that the guest has."""
-    text = 'cmdline console=ttyS0 $HOME "x"  \\\\n *\ncpus 1\nram  two  blanks \nrequest \n'
+    line = b'cmdline console=ttyS0 $HOME "x"  \\\\n * \xc3\xa9 \xe9\xff\n'
+    text = line + b"cpus 1\nram  two  blanks \nrequest \n"
     for name in ("lines", "proc"):
         (tmp_path / name).mkdir()
     (tmp_path / "busybox").symlink_to(host_program("busybox"))
     init = resources.files("bootproof.loader").joinpath("guest", "init").read_text()
     functions = init.replace("/bootproof", str(tmp_path)).partition("if true > ")[0]
     script = f"{functions}\nb={tmp_path}/busybox nonce=11 said='' evidence=$0\nnumber_lines\n"
-    words = [host_program("busybox"), "sh", "-c", script + 'printf %s "$said"', text]
+    words = [host_program("busybox"), "sh", "-c", script + 'printf %s "$said"', os.fsdecode(text)]
     printed = subprocess.run(words, capture_output=True, check=True).stdout
     said = evidence.parse(printed)
-    assert said.text == text
+    assert said.text == text.decode("utf-8", "backslashreplace")
     assert said.proves("11") and not said.proves("12")
