@@ -12,7 +12,7 @@ from typing import Final
 
 from bootproof.dataclass import dataclass
 from bootproof.loader import device_tree
-from bootproof.loader.address import U64_MAX, Range, without
+from bootproof.loader.address import PAGE, U64_MAX, Range, align_down, align_up, joined, without
 from bootproof.loader.boot_parameters import BootParameters, Read, decoded
 from bootproof.loader.device_tree import DeviceTree, DeviceTreeError
 from bootproof.loader.layout import LayoutError, Region, Wanted, check_inside, place
@@ -124,9 +124,21 @@ def read_back(address: int, read: Read) -> BootParameters:
         initrd=Range.between(start, end) if end > start else None,
         label=decoded(tree.chosen.get(device_tree.LABEL)),
         ram=tree.memory,
-        system_ram=tuple(p for area in tree.memory for p in without(area, tree.not_mapped)) or None,
+        system_ram=tuple(_system_ram(tree)) or None,
         cpus=tree.cpus,
     )
+
+
+def _system_ram(tree: DeviceTree) -> Iterator[Range]:
+    """RAM as kernels take it: whole pages, of which nothing is reserved with no-map."""
+    kept = [
+        Range.between(align_down(area.start, PAGE), align_up(area.end, PAGE))
+        for area in tree.not_mapped
+    ]
+    for area in joined(tree.memory):
+        start, end = align_up(area.start, PAGE), align_down(area.end, PAGE)
+        if start < end:
+            yield from without(Range.between(start, end), kept)
 
 
 def fields(address: int, read: Read) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,9 @@ import pytest
 
 from bootproof.loader import Elf
 from bootproof.loader.address import GIB, MIB, Range, joined
+from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.boot_parameters import reader, text_at
+from bootproof.loader.device_tree import DeviceTree, Node
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import BootRequest, linux64, pvh
 from bootproof.loader.protocols.table import PROTOCOLS, boot_parameters
@@ -93,6 +95,23 @@ def test_the_memory_map_goes_on_in_setup_data(ram: GuestMemory) -> None:
     ram.write(0x9000, struct.pack("<QII", 0x8000, 1, len(more)) + more)  # and again, for ever
     told = boot_parameters("linux64", flat64(ENTRY, rsi=ZERO_PAGE), ram)
     assert joined(told.system_ram or ()) == (Range(MIB, MIB), Range(4 * GIB, MIB))
+
+
+def test_ram_of_a_device_tree_is_whole_pages(ram: GuestMemory) -> None:
+    two = {b"#address-cells": struct.pack(">I", 2), b"#size-cells": struct.pack(">I", 2)}
+    reg = struct.pack(">6Q", MIB, 0x1800, MIB + 0x1800, MIB - 0x1801, 0x123, 0x1000)
+    held = {b"reg": struct.pack(">2Q", MIB + 0x5800, 0x1000), b"no-map": b""}
+    tree = DeviceTree(
+        [
+            Node(b"", 0, two),
+            Node(b"memory@0", 1, {b"device_type": b"memory\0", b"reg": reg}),
+            Node(b"reserved-memory", 1, two),
+            Node(b"secret@105800", 2, held),
+        ]
+    )
+    ram.write(0x8000, tree.to_bytes())
+    told = boot_parameters("arm64", Arm64Registers(pc=ENTRY).with_x(x0=0x8000), ram)
+    assert told.system_ram == (Range(MIB, 0x5000), Range.between(MIB + 0x7000, 2 * MIB - 0x1000))
 
 
 def test_more_entries_than_there_is_room_for(ram: GuestMemory) -> None:
