@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bootproof.dataclass import dataclass
-from bootproof.kernels import pruning, scratch
+from bootproof.kernels import pruning, scratch, waiting
 from bootproof.kernels.errors import CacheUnusable, DiskFull, FetchError
 
 ENVIRONMENT = "BOOTPROOF_CACHE"
@@ -101,7 +101,7 @@ class Cache:
         it.
 
         Raises `CacheUnusable` or `DiskFull`, also for `OSError`s of the body: all work on the cache
-        is done under a lock.
+        is done under a lock; and KeyboardInterrupt when waiting is given up.
         """
         path = self.root / "locks" / name
         try:
@@ -111,7 +111,7 @@ class Cache:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     on_wait()
-                    fcntl.flock(file, fcntl.LOCK_EX)
+                    waiting.for_lock(file.fileno())
                 yield
         except OSError as error:
             raise disk_error(error, self.root) from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import time
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from bootproof.dataclass import dataclass
+from bootproof.kernels import waiting
 from bootproof.kernels.cache import file_sha256
 from bootproof.kernels.errors import NoNetwork, NotOnMirror, ServerRefused, WrongHash
 from bootproof.kernels.progress import Advance, Progress, mebibytes
@@ -223,7 +223,7 @@ class Downloader:
                     f"{urlsplit(shown(url)).netloc}: {reason}; trying again in {delay:g} s"
                     f" (try {failures + 1} of {self._retry.tries})"
                 )
-            time.sleep(delay)
+            waiting.pause(delay)
 
 
 def shown(url: str) -> str:

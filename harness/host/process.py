@@ -31,6 +31,7 @@ from bootproof.harness.host.files import NOBODY, disk_errors, is_root, why_power
 from bootproof.harness.host.rundir import STDERR
 from bootproof.harness.host.stdout import say
 from bootproof.harness.host.turns import TURNS
+from bootproof.kernels import waiting
 
 # The longest file QEMU may write. A watched console is ended long before, and with it the run's log
 # (about 17 bytes for each of the console's); this holds when the harness is given no CPU, or is
@@ -284,6 +285,7 @@ class _Running:
 
 
 RUNNING: Final = _Running()
+waiting.give_up_when(lambda: RUNNING.ending)
 
 
 class _Launcher:

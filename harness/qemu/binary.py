@@ -12,7 +12,6 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from bootproof.harness.arch.arch import Version
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import open_regular
+from bootproof.harness.host.to_end import run_to_end
 from bootproof.harness.inputs import derived
 from bootproof.harness.text import printable
 from bootproof.kernels import scratch
@@ -33,6 +33,7 @@ _OTHER: Final = re.compile(r"(qemu-system-[a-z0-9_]+)(?:\.exe)?")
 _VERSION: Final = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 _ELF: Final = b"\x7fELF"
 _ASKING: Final = threading.Lock()
+ANSWER_SECONDS: Final = 60.0
 QEMU_MINIMUM: Final[Version] = (7, 2, 0)
 
 
@@ -187,10 +188,7 @@ def _write_build(path: str, target: Path) -> None:
 
 def _said_by(path: str, *words: str) -> bytes:
     try:
-        run = subprocess.run([path, *words], capture_output=True, timeout=60, check=False)
+        run = run_to_end([path, *words], ANSWER_SECONDS)
     except OSError as error:
-        raise UserError(f"{path}: cannot be run as QEMU: {error.strerror}") from error
-    except subprocess.TimeoutExpired as error:
-        told = f"says nothing for {error.timeout:.0f} s when asked {' '.join(words)}"
-        raise UserError(f"{path}: cannot be run as QEMU: {told}") from error
+        raise UserError(f"{path}: cannot be run as QEMU: {error.strerror or error}") from error
     return run.stdout + run.stderr

@@ -5,11 +5,11 @@ or ours, of a board for which it makes none.
 from __future__ import annotations
 
 import functools
-import subprocess
 from pathlib import Path
 from typing import Final
 
 from bootproof.harness.errors import UserError
+from bootproof.harness.host.to_end import run_to_end
 from bootproof.harness.qemu import binary
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.text import printable
@@ -38,7 +38,11 @@ def _words(machine: Machine, path: str) -> list[str]:
 
 
 def _ask(machine: Machine, path: Path) -> None:
-    run = subprocess.run(_words(machine, str(path)), capture_output=True, timeout=60, check=False)
+    try:
+        run = run_to_end(_words(machine, str(path)), binary.ANSWER_SECONDS)
+    except OSError as error:
+        told = error.strerror or error
+        raise UserError(f"{machine.qemu}: no device tree for {machine.board}: {told}") from error
     if not path.exists():
         reason = printable(run.stderr.strip()) or f"exit code {run.returncode}"
         raise UserError(f"{machine.qemu}: no device tree for {machine.board}: {reason}")

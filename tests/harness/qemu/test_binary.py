@@ -7,11 +7,11 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bootproof.harness.errors import UserError
+from bootproof.harness.host.to_end import run_to_end
 from bootproof.harness.qemu import binary
 from bootproof.harness.qemu.binary import find_qemu, qemu_version
 
@@ -167,13 +167,12 @@ def test_a_program_is_asked_for_its_version_once(
     (tmp_path / "name").symlink_to(program)
     script(tmp_path / "script", f'exec {real} "$@"')
     asked: list[list[str]] = []
-    run = subprocess.run
 
-    def noted(words: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+    def noted(words: list[str], seconds: float) -> subprocess.CompletedProcess[bytes]:
         asked.append(words)
-        return run(words, **options)
+        return run_to_end(words, seconds)
 
-    monkeypatch.setattr("bootproof.harness.qemu.binary.subprocess.run", noted)
+    monkeypatch.setattr("bootproof.harness.qemu.binary.run_to_end", noted)
     for _ in range(2):
         shutil.copy(real, program)  # another one, in the same place
         for name, times in (("qemu", 1), ("name", 3), ("script", 3)):

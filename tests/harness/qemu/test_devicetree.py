@@ -9,11 +9,11 @@ import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bootproof.harness.errors import UserError
+from bootproof.harness.host.to_end import run_to_end
 from bootproof.harness.qemu.argv import machine_words
 from bootproof.harness.qemu.binary import find_qemu
 from bootproof.harness.qemu.devicetree import device_tree
@@ -67,13 +67,12 @@ def test_another_run_asks_the_same_program_no_more(
     shutil.copy(find_qemu("aarch64").path, program)
     here = Machine.with_defaults("aarch64", memory=640 * MIB, binary=str(program))
     asked: list[list[str]] = []
-    run = subprocess.run
 
-    def noted(words: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+    def noted(words: list[str], seconds: float) -> subprocess.CompletedProcess[bytes]:
         asked.append(words)
-        return run(words, **options)
+        return run_to_end(words, seconds)
 
-    monkeypatch.setattr("bootproof.harness.qemu.devicetree.subprocess.run", noted)
+    monkeypatch.setattr("bootproof.harness.qemu.devicetree.run_to_end", noted)
 
     def tree(machine: Machine) -> bytes | None:
         device_tree.cache_clear()

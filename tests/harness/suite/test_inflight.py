@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import gzip
 import re
+import shutil
 import subprocess
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -251,3 +256,40 @@ def test_threads_that_end_by_themselves_are_waited_for() -> None:
     go_on.set()
     threads.end(60)
     assert seen == ["judged"]
+
+
+def test_an_end_does_not_wait_for_another_process(tmp_path: Path) -> None:
+    """Which has what a case needs of the cache, and may have it for as long as it likes."""
+    kernel, cache = tmp_path / "vmlinux.gz", tmp_path / "cache"
+    unpacked = vmlinux(X86Program(LOAD).reset())
+    kernel.write_bytes(gzip.compress(unpacked))
+    resets = Expectation(Verdict.CPU_RESET, why="a test")
+    case = Case(
+        *("x86_64", "k", "elf", "linux64"),
+        memory=32 * MIB,
+        kernel_path=str(kernel),
+        expect=resets,
+    )
+    words = bootproof_matrix(tmp_path, [case], jobs=2)
+    process = started(words, tmp_path, BOOTPROOF_CACHE=str(cache))
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, said
+    made = (path for path in cache.glob("derived/*/*") if path.read_bytes() == unpacked)
+    entry = next(made).parent
+    shutil.rmtree(entry)
+    lock = cache / "locks" / entry.name
+    with lock.open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        process = started(words, tmp_path, BOOTPROOF_CACHE=str(cache))
+        while not any(file.path == str(lock) for file in opened(process.pid)):
+            assert process.poll() is None
+            threading.Event().wait(0.05)
+        process.terminate()
+        said = process.communicate(timeout=20)[0]
+    assert process.returncode == 143, said
+    assert "Traceback" not in said
+
+
+def opened(pid: int) -> Sequence[Any]:
+    """The files that a process has open."""
+    return psutil.Process(pid).open_files()
