@@ -13,7 +13,6 @@ import functools
 import marshal
 import os
 import resource
-import select
 import shutil
 import socket
 import subprocess
@@ -28,6 +27,7 @@ from typing import Final
 from bootproof.harness.errors import UserError
 from bootproof.harness.host import confined
 from bootproof.harness.host.files import NOBODY, disk_errors, is_root, why_powerless
+from bootproof.harness.host.incoming import Incoming
 from bootproof.harness.host.rundir import STDERR
 from bootproof.harness.host.stdout import say
 from bootproof.harness.host.turns import TURNS
@@ -211,9 +211,7 @@ class QemuProcess:
         """Is woken by it: subprocess would look, and sleep for up to 50 ms in between."""
         descriptor = os.pidfd_open(self.pid)
         try:
-            end = select.poll()
-            end.register(descriptor, select.POLLIN)
-            end.poll(seconds * 1000)
+            Incoming(descriptor).within(seconds)
         finally:
             os.close(descriptor)
 

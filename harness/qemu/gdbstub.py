@@ -9,11 +9,12 @@ Source: "GDB Remote Serial Protocol" (packets, Z1, c, bs, bc, D) in the GDB manu
 from __future__ import annotations
 
 import re
-import select
 import socket
 import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Self
+
+from bootproof.harness.host.incoming import Incoming
 
 _BREAKPOINT_SIZE = 1
 _PIECE = 0x800  # of a feature description
@@ -32,6 +33,7 @@ class GdbStub:
 
     def __init__(self, sock: socket.socket, wait: Callable[[float], None]) -> None:
         self._sock = sock
+        self._incoming = Incoming(sock)
         self._wait = wait
         self._received = b""
         self._numbers: dict[str, int] = {}
@@ -140,7 +142,7 @@ class GdbStub:
         """Whether there is a whole packet; without one, waits for more, but not for long."""
         deadline = time.monotonic() + _ANSWER_SECONDS
         while not self._has_packet():  # QEMU says first, and apart, that it has heard
-            if not readable(self._sock, max(0.0, deadline - time.monotonic())):
+            if not self._incoming.within(max(0.0, deadline - time.monotonic())):
                 return False
             self._receive()
         return True
@@ -165,16 +167,6 @@ class GdbStub:
         self._received = rest[2:]
         self._say(b"+")
         return packet.rpartition(b"$")[2]
-
-
-def readable(sock: socket.socket, seconds: float) -> bool:
-    """Whether there is something to read from it, which may take so many seconds.
-
-    Many guests have many descriptors, and select(2) knows 1024 of them.
-    """
-    waiting = select.poll()
-    waiting.register(sock, select.POLLIN)
-    return bool(waiting.poll(seconds * 1000))
 
 
 def framed(packet: str) -> bytes:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import json
 import re
-import select
 import socket
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bootproof.dataclass import dataclass
+from bootproof.harness.host.incoming import Incoming
 
 # A starved host may take long to answer; only a QEMU that hangs takes longer than this.
 _ANSWER_SECONDS = 300.0
@@ -50,8 +50,7 @@ class Monitor:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._incoming = select.poll()
-        self._incoming.register(sock, select.POLLIN)
+        self._incoming = Incoming(sock)
         self._text = bytearray()
         self._received: list[Event] = []
         # The number of the last command, and QEMU's answer; its greeting answers none.
@@ -159,7 +158,7 @@ class Monitor:
         """Takes what QEMU says next, within `seconds`."""
         if self._broken is not None:
             time.sleep(seconds)
-        elif self._incoming.poll(seconds * 1000):
+        elif self._incoming.within(seconds):
             try:
                 self._take(self._sock.recv(_CHUNK))
             except (OSError, ValueError, RecursionError) as error:

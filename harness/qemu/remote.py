@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, Self
 
 from bootproof.harness.errors import UserError
-from bootproof.harness.qemu.gdbstub import GdbError, GdbStub, framed, readable
+from bootproof.harness.qemu.gdbstub import GdbError, GdbStub, framed
 
 ANSWER_SECONDS: Final = 30.0
 _CONNECT_SECONDS: Final = 10.0
@@ -61,7 +61,7 @@ class RemoteStub(GdbStub):
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise GdbError("the stub does not answer; is another debugger connected to it?")
-        readable(self._sock, min(left, 1.0))
+        self._incoming.within(min(left, 1.0))
 
     def _ask(self, packet: str) -> bytes:
         self._deadline = time.monotonic() + ANSWER_SECONDS

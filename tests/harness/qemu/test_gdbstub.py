@@ -5,15 +5,15 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
-import select
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from bootproof.harness.host.incoming import Incoming
 from bootproof.harness.qemu import gdbstub
-from bootproof.harness.qemu.gdbstub import GdbStub, framed, readable
+from bootproof.harness.qemu.gdbstub import GdbStub, framed
 
 
 def test_an_answer_is_taken_as_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +34,7 @@ def test_an_answer_is_taken_as_it_comes(monkeypatch: pytest.MonkeyPatch) -> None
         stub = GdbStub(ours, lambda _seconds: pytest.fail("something else was looked at"))
         stub.detach()
         answered.result()
-        monkeypatch.setattr(select, "poll", None)
+        monkeypatch.setattr(Incoming, "within", None)
         stub.detach()
 
 
@@ -50,6 +50,6 @@ def test_many_guests_have_many_descriptors() -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     with ours, theirs, socket.socket(fileno=high) as many:
-        assert not readable(many, 0)
+        assert not Incoming(many).within(0)
         os.write(theirs.fileno(), b"x")
-        assert readable(many, 60)
+        assert Incoming(many).within(60)
