@@ -35,6 +35,11 @@ _NAMES: Final = (
     *("fuzz", "setup", "doctor", "test", "completion"),
 )
 _LONG: Final = 80  # characters of what is too long to be shown
+# No mistake of ours, wherever it comes: rights, a full or damaged disk, a limit.
+_OF_THE_SYSTEM: Final = {
+    *(errno.EACCES, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ESTALE),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE),
+}
 _LOOKED_FOR_GARBAGE: Final = 10_000  # things made, not 700: that takes 4 % of what a boot waits for
 
 
@@ -139,11 +144,26 @@ def _lines_of(error: Exception) -> Sequence[str]:
         return error.lines
     if isinstance(error, MemoryError):
         return ("this process has no memory left",)
-    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return (f"{str(error.filename)[:_LONG]}…: {error.strerror}",)
+    if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
+        return (_refused_by_system(error),)
     if isinstance(error, FileNotFoundError) and not _somewhere():
         return ("the current directory was removed; go to one that is there",)
     return (str(error),) if isinstance(error, UserError | LoaderError) else ()
+
+
+def _refused_by_system(error: OSError) -> str:
+    """What the system refuses anywhere: what is told of it where more is known says more."""
+    import tempfile
+
+    from bootproof.kernels import scratch
+
+    told = error.strerror or str(error)
+    if error.filename is None:
+        return told
+    named = scratch.subject(error, Path(tempfile.gettempdir()))
+    if error.errno == errno.ENAMETOOLONG:
+        named = f"{named[:_LONG]}…"
+    return f"{named}: {told}"
 
 
 def _somewhere() -> bool:

@@ -32,6 +32,8 @@ def opened(path: Path, most: int | None = None) -> Iterator[BinaryIO]:
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(status.st_mode):
             raise _not_regular(path)
+        if not status.st_size:
+            _refuse_waiting(file, path)
         if most is not None and status.st_size > most:
             why = f"has {status.st_size} bytes, and more than {_shown(most)} are not read"
             raise OSError(errno.EFBIG, why, str(path))
@@ -41,13 +43,19 @@ def opened(path: Path, most: int | None = None) -> Iterator[BinaryIO]:
 def read(path: Path, most: int) -> bytes:
     """All of a regular file of at most `most` bytes. Raises OSError as `opened`."""
     with opened(path, most) as file:
-        data: bytes | None = file.read(most + 1)
-    if data is None:  # it would have to be waited for: some of /proc call themselves regular
-        raise _not_regular(path)
+        data = file.read(most + 1)
     if len(data) > most:  # it grows
         why = f"is larger than {_shown(most)}, and more is not read"
         raise OSError(errno.EFBIG, why, str(path))
     return data
+
+
+def _refuse_waiting(file: BinaryIO, path: Path) -> None:
+    """What calls itself regular, and has no size and no end: /proc/kmsg does."""
+    try:
+        os.pread(file.fileno(), 1, 0)
+    except BlockingIOError:
+        raise _not_regular(path) from None
 
 
 def _not_regular(path: Path) -> OSError:

@@ -63,7 +63,7 @@ def _may_hold_kernel(path: Path) -> bool:
 def _is_build(directory: Path) -> bool:
     try:
         sources.built(directory)
-    except FetchError:
+    except (FetchError, OSError):
         return False
     return True
 

@@ -122,8 +122,9 @@ def _write_member(file: zstandard.ZstdCompressionWriter, name: str, data: bytes)
     file.write(bytes(-len(data) % _BLOCK))
 
 
-def unpack(path: Path, directory: Path) -> None:
-    """Unpacks into `directory`, which must not exist; after an error it does not.
+def unpack(path: Path, directory: Path, place: Path | None = None) -> None:
+    """Unpacks into `directory`, which must not exist; after an error it does not. `place` is where
+    that is to the user, who has not named it.
 
     Raises UserError naming the file and the reason, and LoaderError.
     """
@@ -132,7 +133,7 @@ def unpack(path: Path, directory: Path) -> None:
     with (
         disk_errors(path),
         open_given(path) as raw,
-        disk_errors(directory),
+        disk_errors(place or directory),
         scratch.beside(directory) as draft,
     ):
         (draft / "run").mkdir(mode=0o700)
@@ -155,9 +156,9 @@ def run_directory(path: Path) -> Iterator[Path]:
     if not path.is_file():
         yield path
         return
-    with scratch.directory() as name:
-        unpack(path, Path(name) / "run")
-        yield Path(name) / "run"
+    with scratch.directory() as draft:
+        unpack(path, draft / "run", draft.parent)
+        yield draft / "run"
 
 
 def _unpack(archive: _Archive, directory: Path) -> None:
@@ -240,7 +241,10 @@ class _Archive:
     def _exactly(self, size: int) -> bytes:
         data = b""
         while len(data) < size:
-            more = self._file.read(size - len(data))
+            try:
+                more = self._file.read(size - len(data))
+            except OSError as error:  # of the pack: what is written has a name
+                raise ValueError(error.strerror) from error
             if not more:
                 raise ValueError("is cut off")
             data += more

@@ -265,15 +265,48 @@ def test_what_is_no_kernel(
     assert words in text.lower()
 
 
+def without_rights(*words: str | Path) -> list[str | bytes | Path]:
+    """A command line that may read no more than its user's files."""
+    if os.geteuid() != 0:
+        return in_process(*words)
+    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *in_process(*words)]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["replay"], ["pack"], ["check"], ["run"], ["report"], ["history"]),
+        *(["profile", "--out", "out"], ["bisect", "--list"], ["boot", "--overlay"]),
+        *(["compare"], ["inspect"], ["matrix", "--kernel"], ["matrix", "--list", "--scenarios"]),
+        ["matrix", "--list", "--baseline"],
+    ],
+)
+def test_unreadable_directory(words: list[str], kernel: Path, tmp_path: Path) -> None:
+    """Whatever is looked for in it first."""
+    closed = tmp_path / "closed"
+    closed.mkdir(0)
+    more = [kernel] if words[0] == "boot" else []
+    done = subprocess.run(
+        without_rights(words[0], *more, *words[1:], closed),
+        cwd=tmp_path,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    closed.chmod(0o755)
+    text = refusal(Said(done.returncode, done.stdout, done.stderr))
+    assert text.startswith(f"bootproof: {closed}") and "ermission denied" in text
+
+
 @pytest.mark.parametrize("closed", ["file", "directory"])
 def test_unreadable_file(closed: str, kernel: Path, tmp_path: Path) -> None:
     """Not even root may read it without these rights; another user might not reach our modules."""
     target = tmp_path / "below" / "vmlinux"
     target.parent.mkdir()
     kernel.rename(target)
-    words = in_process("boot", target)
-    if os.geteuid() == 0:
-        words = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *words]
+    words = without_rights("boot", target)
     (target if closed == "file" else target.parent).chmod(0)
     done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
     (target if closed == "file" else target.parent).chmod(0o755)

@@ -217,6 +217,13 @@ def test_a_place_where_nothing_can_be_put_is_told_as_it_was_named(
         assert str(refused.value) == "/proc/self/place: No such file or directory"
 
 
+def test_a_pack_that_cannot_be_read(tmp_path: Path) -> None:
+    """Is told by its name, and not by that of the place where it would be unpacked."""
+    with pytest.raises(UserError) as refused, pack.run_directory(Path("/proc/self/mem")):
+        pass
+    assert str(refused.value) == "/proc/self/mem: Input/output error"
+
+
 def test_directory_that_is_there_is_left_alone(packed: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("mine")
