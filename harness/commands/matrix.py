@@ -15,6 +15,7 @@ from bootproof.harness.commands import parser as words
 from bootproof.harness.commands.parser import named
 from bootproof.harness.errors import UserError
 from bootproof.harness.exitcode import INTERRUPTED
+from bootproof.printable import one_line
 
 if TYPE_CHECKING:
     from bootproof.harness.results.bisection import Failure
@@ -233,7 +234,8 @@ def _again(arguments: argparse.Namespace) -> str:
     options += [("--kernel", what) for what in arguments.kernel]
     options += [("--qemu", word) for word in arguments.qemu]
     asked = case_options.typed(case_options.words(arguments, "matrix"))
-    return MATRIX_COMMAND + "".join(f" {n} {shlex.quote(str(v))}" for n, v in options) + asked
+    words = "".join(f" {name} {shlex.quote(str(value))}" for name, value in options)
+    return one_line(f"{MATRIX_COMMAND}{words}{asked}")  # which stands in results
 
 
 COMMAND: Final = Command(

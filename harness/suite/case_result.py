@@ -26,6 +26,7 @@ from bootproof.harness.results.results import (
 from bootproof.loader.address import Range, counted
 from bootproof.loader.arch import Registers
 from bootproof.loader.assemble import Assembled
+from bootproof.printable import one_line
 
 _MOST: Final = 64  # evidence of one guest: keys, and values of a key
 _LONGEST: Final = (
@@ -68,7 +69,7 @@ def case_result(proven: Proven, reproduce: str) -> CaseResult:
         log=_log(outcome),
         cmdline=_origin(assembled, "cmdline"),
         reproduce=reproduce,
-        directory=str(proven.directory),
+        directory=one_line(str(proven.directory)),
         exact_end=outcome is None or outcome.observation.end.of_guest,
         complaints=_complaints(outcome),
         tests=_tests(outcome),

@@ -32,6 +32,7 @@ from bootproof.loader.formats import Format
 from bootproof.loader.identify import identify
 from bootproof.loader.inspect import Inspection, inspect
 from bootproof.loader.provable import PREFIX
+from bootproof.printable import one_line
 
 
 def run(kernels: Sequence[str], words: Mapping[str, Any], selection: Selection) -> int:
@@ -98,6 +99,7 @@ def _looked_at(wanted: Sequence[str], given: Given) -> Iterator[tuple[Kernel, Gi
     seen: dict[str, str] = {}
     for what in wanted:
         source, file = images.find(what)
+        source = replace(source, name=one_line(source.name))  # which is any file's
         if source.named and source.name in seen:
             raise UserError(f"--kernel: two kernels are called {source.name!r}")
         same = next((name for name, sha256 in seen.items() if sha256 == file.sha256), None)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from bootproof.harness import cli
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.qemu.binary import find_qemu
-from tests.builders import packings
+from bootproof.harness.results import results
+from tests.builders import packings, processes
+from tests.builders.guests import X86Program
 from tests.builders.images import LINUX, bzimage, elf, image, load, notes, pvh_entry
+from tests.harness.conftest import Matrix
 from tests.kernels.debian import deb_of
 from tests.kernels.rpms import rpm_of
 
@@ -222,3 +227,23 @@ def test_options_that_mean_nothing_are_refused(command: Command, tmp_path: Path)
     assert shown == f"bootproof: {missing}: No such file or directory (--initrd)\n"
     assert "no such file" in command("--kernel", str(tmp_path / "gone"), code=2)
     assert "needs its file's hash" in command("--kernel", "http://127.0.0.1:9/x", code=2)
+
+
+def test_names_that_are_no_text_are_in_every_report(
+    matrix_here: Matrix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the kernel, which stands in ids, and of where the runs go."""
+    name = os.fsdecode(b"a\x1b[2Jb\nc<script>\xff]]>")
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(processes.vmlinux(X86Program(processes.LOAD).reset()))
+    out = tmp_path / os.fsdecode(b"out\xff")
+    run = matrix_here("--kernel", name, "-k", "elf-linux64-none", "--out", str(out))
+    assert (run.returncode, run.stderr) == (1, ""), run.stdout
+    shown = r"a\x1b[2Jb\nc<script>\udcff]]>"
+    assert run.stdout.startswith(f"kernel    {shown}: elf of x86_64")
+    (case,) = results.read(out / "results.json").cases
+    assert (case.verdict, case.kernel.name) == ("cpu-reset", shown)
+    assert case.directory.startswith(str(tmp_path / r"out\udcff"))
+    ElementTree.parse(out / "junit.xml")
+    page = (out / "report.html").read_text()
+    assert "<script>\\" not in page and r"a\x1b[2Jb\nc&lt;script&gt;\udcff]]&gt;" in page
