@@ -119,11 +119,13 @@ def print_record(outcome: Outcome) -> None:
 
 
 def print_stages(stages: Sequence[Stage]) -> None:
-    """A line for each stage: guest instructions so far, those since the stage before, guest time.
+    """A line for each stage: guest instructions so far, those since the one before, guest time.
 
     A kernel's time stamps begin when it has set up its clock, not at the entry.
     """
     before: int | None = None
+    if stages:
+        print(f"{'stages':<22} {'instructions':>16} {'since the last':>16} {'kernel clock':>15}")
     for stage in stages:
         count = "unknown" if stage.instructions is None else f"{stage.instructions:,}"
         line = f"stage     {stage.name:<12} {count:>16}"
