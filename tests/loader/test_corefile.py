@@ -10,6 +10,8 @@ import pytest
 
 from bootproof.loader.address import MIB, Range
 from bootproof.loader.arch.aarch64_seen import IMPORTING as ARM64
+from bootproof.loader.arch.importing import Importing
+from bootproof.loader.arch.riscv64_seen import IMPORTING as RISCV64
 from bootproof.loader.arch.x86_64 import DescriptorTable, Segment
 from bootproof.loader.arch.x86_seen import IMPORTING as X86
 from bootproof.loader.corefile import Core, CoreError, Load, Note, read_core
@@ -72,10 +74,22 @@ def test_cores_without_qemus_notes_show_selectors() -> None:
 
 def test_each_cpu_has_its_note() -> None:
     numbers = struct.pack("<34Q", *range(34))
-    both = [Note(b"CORE", 1, bytes(112) + numbers + bytes(8))] * 2
-    first, second = ARM64.from_notes(both)
+    one = Note(b"CORE", 1, bytes(112) + numbers + bytes(8))
+    # NT_PRPSINFO is of the process, and a type means something by the name only.
+    others = [replace(one, type=3), replace(one, name=b"LINUX")]
+    first, second = ARM64.from_notes([one, *others, one])
     assert first == second
     assert first.values == {"x": tuple(range(31)), "sp": 31, "pc": 32, "pstate": 33}
+
+
+@pytest.mark.parametrize(("importing", "general"), [(ARM64, 31), (RISCV64, 32)])
+def test_general_registers_of_a_debugger_are_all_there_or_none(
+    importing: Importing[Any], general: int
+) -> None:
+    found = {name: number for number, (name, _) in enumerate(importing.debugger)}
+    assert importing.from_debugger(found).values["x"] == tuple(range(general))
+    del found[next(iter(found))]
+    assert "x" not in importing.from_debugger(found).values
 
 
 @pytest.mark.parametrize(

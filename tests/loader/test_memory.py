@@ -239,6 +239,16 @@ def test_opening_checks_the_size(tmp_path: Path) -> None:
         GuestMemory.open(tmp_path / "none", [(0, PAGE)])
 
 
+def test_a_file_that_was_cut_since_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "ram.img"
+    path.write_bytes(bytes(2 * PAGE))
+    with GuestMemory.open(path, [(0, 2 * PAGE)]) as memory:
+        os.truncate(path, PAGE)
+        assert memory.read(0, PAGE) == bytes(PAGE)
+        with pytest.raises(GuestMemoryError, match="the RAM file is shorter than its banks"):
+            memory.read(0, PAGE + 1)
+
+
 @pytest.mark.parametrize(
     ("banks", "sentence"),
     [

@@ -54,6 +54,23 @@ def test_page_has_every_case_with_all_that_is_known() -> None:
     assert "Unable to mount root" in text and "multiple of 2 MiB" in text
 
 
+def test_what_is_not_as_expected_has_the_other_mark() -> None:
+    """In the table and at the case itself; a failure that had to come is as expected."""
+    run = builder.run(
+        builder.case("a"), builder.failed("b"), builder.refused("c"), builder.unknown("d")
+    )
+    text = opened(page.render(run))
+    marked = r'class="(cell|badge) (\w+)"[^>]*><span aria-hidden="true">(.)</span> ([\w-]+)'
+    wanted = {
+        ("booted", "✓", run.cases[0].verdict),
+        ("bad", "✗", run.cases[1].verdict),
+        ("failed", "✓", run.cases[2].verdict),
+        ("bad", "✗", run.cases[3].verdict),
+    }
+    for place in ("cell", "badge"):
+        assert {row[1:] for row in re.findall(marked, text) if row[0] == place} == wanted
+
+
 def test_tests_in_the_guest_are_listed_and_found_by_their_names() -> None:
     text = opened(page.render(builder.run(builder.tested())))
     assert "<strong>suite / two</strong>: EXPECTATION FAILED at x.c:1" in text

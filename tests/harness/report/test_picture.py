@@ -15,6 +15,17 @@ def test_memory_picture_is_to_scale() -> None:
     assert piece.text == "kernel: 0x41900000 to 0x44afffff, 50 MiB"
 
 
+def test_a_number_stands_over_the_middle_of_its_piece() -> None:
+    """And never beyond the bar."""
+    memory = Memory(
+        (Area("RAM", 0, 100 * MIB),),
+        (Area("low", 0, MIB), Area("half", 0x1400000, 60 * MIB), Area("top", 0x6380000, MIB // 2)),
+    )
+    (bar, *_) = picture.bars(memory)
+    middles = {piece.name: piece.middle for piece in bar.pieces}
+    assert middles == {"low": 1.0, "half": 50.0, "top": 99.0}
+
+
 def test_small_pieces_are_enlarged_together() -> None:
     small = (Area("gdt", 0x1000, 64), Area("cmdline", 0x1100, 128), Area("initrd", 500 * MIB, MIB))
     memory = Memory((Area("bank", 0, 512 * MIB),), (Area("kernel", 16 * MIB, 64 * MIB), *small))
