@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import zip_longest
 from typing import Final
 
 from bootproof.printable import safe
@@ -49,6 +50,23 @@ def last_line(transcript: bytes | bytearray) -> str:
         tail = rest.sub(b"", tail)
     lines = (line.strip() for line in reversed(tail.splitlines()))
     return printable(next((line for line in lines if line), b""))
+
+
+def first_difference(first: bytes, second: bytes) -> tuple[int, str, str] | None:
+    """The number of the first line that is not the same in two transcripts, and what it is in each:
+    quoted, or "missing"; without the end of line that both have. None where all are the same.
+    """
+    lines = zip_longest(first.split(b"\n"), second.split(b"\n"))
+    for number, (left, right) in enumerate(lines, 1):
+        if left != right:
+            both = left is not None and right is not None
+            end = b"\r" if both and left.endswith(b"\r") and right.endswith(b"\r") else b""
+            return number, _whole_line(left, end), _whole_line(right, end)
+    return None
+
+
+def _whole_line(line: bytes | None, end: bytes) -> str:
+    return "missing" if line is None else quoted(printable(line.removesuffix(end)))
 
 
 def duration(seconds: float) -> str:

@@ -13,7 +13,7 @@ from bootproof.harness import exitcode, places
 from bootproof.harness.commands import Command, bisect_options
 from bootproof.harness.commands.parser import named
 from bootproof.harness.errors import UserError
-from bootproof.harness.text import printable
+from bootproof.harness.text import first_difference
 
 if TYPE_CHECKING:
     from bootproof.harness.case import Case
@@ -146,10 +146,10 @@ def difference(first: Outcome, second: Outcome, cpus: int) -> str | None:
     With several CPUs only the transcript is asked for: when one of them ends the machine, the
     others run on until QEMU has stopped them, and those instructions are counted too.
     """
-    transcripts = first.observation.transcript, second.observation.transcript
-    line = first_line_that_differs(*transcripts)
+    line = first_difference(first.observation.transcript, second.observation.transcript)
     if line is not None:
-        return line
+        number, left, right = line
+        return f"transcript line {number} is {left} the first time, {right} the second time"
     if cpus > 1:
         return None
     counts = first.costs.instructions, second.costs.instructions
@@ -157,21 +157,6 @@ def difference(first: Outcome, second: Outcome, cpus: int) -> str | None:
         text = [f"{count:,}" if count is not None else "an unknown number of" for count in counts]
         return f"{text[0]} guest instructions the first time, {text[1]} the second time"
     return None
-
-
-def first_line_that_differs(first: bytes, second: bytes) -> str | None:
-    """Number and both texts of the first transcript line that is not the same; None if all are."""
-    if first == second:
-        return None
-    lines, others = first.split(b"\n"), second.split(b"\n")
-    same = (left == right for left, right in zip(lines, others, strict=False))
-    at = next((n for n, equal in enumerate(same) if not equal), min(len(lines), len(others)))
-    left, right = (_line(side, at) for side in (lines, others))
-    return f"transcript line {at + 1} is {left} the first time, {right} the second time"
-
-
-def _line(lines: list[bytes], at: int) -> str:
-    return repr(printable(lines[at])) if at < len(lines) else "missing"
 
 
 COMMAND: Final = Command(

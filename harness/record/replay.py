@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import zip_longest
 from pathlib import Path
 
 from bootproof.dataclass import dataclass
 from bootproof.harness.record import playback
 from bootproof.harness.record.playback import Recorded
-from bootproof.harness.text import printable
+from bootproof.harness.text import first_difference
 from bootproof.printable import safe
 
 
@@ -43,18 +42,13 @@ def play(recorded: Recorded) -> Replayed:
 
 def difference(recorded: Recorded, replayed: Replayed) -> str | None:
     """What was not the same, in one line: the first differing line of the transcript, the count."""
-    sides = (recorded.transcript.split(b"\n"), replayed.transcript.split(b"\n"))
-    for number, (left, right) in enumerate(zip_longest(*sides), start=1):
-        if left != right:
-            was, now = (_shown(line) for line in (left, right))
-            return f"different: line {number} of the transcript was {was}, now it is {now}"
+    line = first_difference(recorded.transcript, replayed.transcript)
+    if line is not None:
+        number, was, now = line
+        return f"different: line {number} of the transcript was {was}, now it is {now}"
     if replayed.instructions != recorded.instructions:
         return f"different: {recorded.instructions:,} instructions were recorded"
     return None
-
-
-def _shown(line: bytes | None) -> str:
-    return "missing" if line is None else repr(printable(line.rstrip(b"\r")))
 
 
 def _extent(transcript: bytes, instructions: int) -> str:

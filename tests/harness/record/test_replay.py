@@ -59,9 +59,7 @@ def test_console_that_was_another_one(recorded: Path, capsys: pytest.CaptureFixt
     (recorded / "console.log").write_bytes(b"one\nt\x1bo\nthree\n")
     assert replay.run(recorded) == 1
     found = capsys.readouterr().out.splitlines()[-1]
-    assert found == (
-        r"result    different: line 2 of the transcript was 't\\x1bo', now it is 'two'"
-    )
+    assert found == (r"result    different: line 2 of the transcript was 't\x1bo', now it is 'two'")
 
 
 def test_ram_that_is_another_one(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,6 +103,7 @@ def recorded_as(transcript: bytes, instructions: int, like: Path) -> Recorded:
         (b"a\nb", 5, "different: line 3 of the transcript was '', now it is missing"),
         (b"a\n", 5, "different: line 2 of the transcript was 'b', now it is ''"),
         (b"", 5, "different: line 1 of the transcript was 'a', now it is ''"),
+        (b"a\r\nb\n", 5, "different: line 1 of the transcript was 'a', now it is 'a\\r'"),
         (b"a\nb\nc", 9, "different: line 3 of the transcript was '', now it is 'c'"),
     ],
 )
