@@ -164,7 +164,7 @@ class _Heard(_Spawn):
     """What a guest has said, as a pexpect object: one thread adds to it, another one reads."""
 
     def __init__(self) -> None:
-        super().__init__(*(None, _CHUNK, _WINDOW), encoding="utf-8")
+        super().__init__(timeout=None, maxread=_CHUNK, searchwindowsize=_WINDOW, encoding="utf-8")
         self._text = codecs.getincrementaldecoder("utf-8")("backslashreplace")
         self._changed = threading.Condition()
         self._said = bytearray()

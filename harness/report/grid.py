@@ -46,8 +46,12 @@ def grids(cases: Iterable[CaseResult]) -> list[Grid]:
 
 def _cell(case: CaseResult) -> Cell:
     return Cell(
-        *(case.case, sys.intern(case.verdict), case.outcome, case.as_expected),
-        *(case.passed, case.seconds),
+        case=case.case,
+        verdict=sys.intern(case.verdict),
+        outcome=case.outcome,
+        as_expected=case.as_expected,
+        passed=case.passed,
+        seconds=case.seconds,
     )
 
 

@@ -112,8 +112,15 @@ def _bar(
         kind = _KINDS.get(area.name, "parameters")
         pieces.append(
             Piece(
-                *(numbers[area], area.name, kind, area.address, area.size),
-                *(round(left, 4), round(width, 4), width >= _NAMED, numbered),
+                number=numbers[area],
+                name=area.name,
+                kind=kind,
+                start=area.address,
+                size=area.size,
+                left=round(left, 4),
+                width=round(width, 4),
+                named=width >= _NAMED,
+                numbered=numbered,
             )
         )
     # Large pieces first: what lies in them is drawn over them.

@@ -79,8 +79,14 @@ def _steps(
         reached += cost
         steps.append(
             Step(
-                *(name, colours[name], cost, reached, seconds.get(name)),
-                *(reference.get(name), left, width),
+                name=name,
+                colour=colours[name],
+                cost=cost,
+                reached=reached,
+                guest_seconds=seconds.get(name),
+                reference=reference.get(name),
+                left=left,
+                width=width,
             )
         )
     return tuple(steps)

@@ -153,9 +153,8 @@ def _compare_pair(before: CaseResult, now: CaseResult, threshold: float) -> Chan
     if ERROR in (before.outcome, now.outcome):
         told = f"was {before.verdict}, is {now.verdict}: one of them says nothing of the guest"
         return Change(now.case, Kind.NOT_COMPARED, (told,))
-    if (before.verdict, before.code, before.as_expected) != (
-        *(now.verdict, now.code, now.as_expected),
-    ):
+    was, is_ = ((case.verdict, case.code, case.as_expected) for case in (before, now))
+    if was != is_:
         return _other_verdict(before, now)
     if before.key is None or now.key is None:
         return Change(now.case, Kind.SAME)  # nothing ran: all there is has been compared
