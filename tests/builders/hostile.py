@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from bootproof.loader import BzImage, Elf, GuestMemory, Pe
+from bootproof.loader.address import MIB
 from bootproof.loader.identify import identify
 from bootproof.loader.image import ImageLike
 from bootproof.loader.packing import Packing
@@ -31,7 +32,6 @@ from tests.builders.images import (
     pvh_entry,
 )
 
-MIB = 1 << 20
 RAM = 64 * MIB
 START = 0x10_0000
 MOST = 65535  # what e_phnum can say

@@ -19,10 +19,10 @@ import lz4.frame
 import zstandard
 from lzallright import LZOCompressor
 
+from bootproof.loader.address import MIB
 from bootproof.loader.packing import Packing
 from tests.builders import images
 
-MIB = 1 << 20
 LZO_BLOCK = 256 << 10
 LZ4_CHUNK = 8 * MIB
 

@@ -48,7 +48,7 @@ from bootproof.loader import (
     load_dtb,
     symtab,
 )
-from bootproof.loader.address import Range
+from bootproof.loader.address import MIB, Range
 from bootproof.loader.arch import Registers, to_json
 from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.arch.table import IMPORTING
@@ -68,7 +68,6 @@ from tests.builders import images, packings
 from tests.builders import kallsyms as tables
 from tests.builders.guests import Claim, machine
 
-MIB: Final = 1 << 20
 BANKS: Final = ((0, 0x8000), (0x8000, 0x8000), (0x20_0000, 0x8000), (1 << 40, 0x1000))
 OFFSETS: Final = (None, 0, 0x1000, 0x20_0000, 1 << 40, (1 << 64) - 0x20_0000, (1 << 64) - 1)
 UNPACK_LIMIT: Final = 4 * MIB

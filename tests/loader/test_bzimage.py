@@ -21,9 +21,9 @@ from bootproof.loader import (
     Range,
     SetupHeader,
 )
+from bootproof.loader.address import MIB
 from tests.builders.images import SETUP_FIELDS, SETUP_HEADER_END, SETUP_HEADER_START, bzimage
 
-MIB = 1 << 20
 RAM = 64 * MIB
 KERNEL = bytes(range(256)) * 8
 IGNORED = PvhBootCapability(PvhState.IGNORED)

@@ -17,8 +17,7 @@ from bootproof.loader import (
     LoaderError,
     load_cmdline,
 )
-
-PAGE = 4096
+from bootproof.loader.address import PAGE
 
 
 @pytest.fixture

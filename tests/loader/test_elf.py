@@ -22,6 +22,7 @@ from bootproof.loader import (
     PvhState,
     Range,
 )
+from bootproof.loader.address import MIB
 from tests.builders.images import (
     BUILD_ID,
     PT_NULL,
@@ -35,7 +36,6 @@ from tests.builders.images import (
     pvh_reloc,
 )
 
-MIB = 1 << 20
 RAM = 64 * MIB
 START = 16 * MIB
 CODE = bytes(range(256)) * 16

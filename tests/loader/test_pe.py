@@ -19,9 +19,9 @@ from bootproof.loader import (
     Range,
     load_dtb,
 )
+from bootproof.loader.address import MIB
 from tests.builders.images import ARM64, RISCV64, image
 
-MIB = 1 << 20
 BASE = 0x4000_0000
 RAM = 16 * MIB
 SIZE = 0x2000

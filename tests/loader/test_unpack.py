@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from bootproof.loader.address import MIB
 from bootproof.loader.errors import Image, LoaderError
 from bootproof.loader.formats import Format
 from bootproof.loader.identify import identify
@@ -33,7 +34,6 @@ from bootproof.loader.unpack import (
 )
 from tests import ROOT
 from tests.builders import packings as build
-from tests.builders.packings import MIB
 
 VMLINUX = build.elf(150_000)
 IMAGE = build.image(100_000)

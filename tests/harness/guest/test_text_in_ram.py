@@ -7,12 +7,11 @@ from pathlib import Path
 
 from bootproof.harness.guest import text_in_ram
 from bootproof.harness.observation import TextCheck
-from bootproof.loader.address import MIB, Range
+from bootproof.loader.address import MIB, PAGE, Range
 from bootproof.loader.elf import Elf
 from bootproof.loader.memory import GuestMemory
 from tests.builders.images import elf, load
 
-PAGE = 0x1000
 BANKS = [(0, 2 * MIB), (2 * MIB, 30 * MIB)]
 CODE = random.Random(1).randbytes(3 * PAGE) + bytes(PAGE) + b"end"
 

@@ -13,7 +13,7 @@ from bootproof.harness.host.rundir import DEVICES_DIRECTORY
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.placement import PlacedImage, guest_ram, place_image, write
 from bootproof.harness.terms import Placement
-from bootproof.loader.address import GIB, KIB, MIB, Range
+from bootproof.loader.address import GIB, KIB, MIB, PAGE, Range
 from bootproof.loader.arch import Registers, StubError
 from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.bootimage import BootImage
@@ -21,7 +21,6 @@ from bootproof.loader.layout import LayoutError, Region
 from bootproof.loader.memory import GuestMemory
 from tests.builders.guests import flat32, machine
 
-PAGE = 4 * KIB
 STAGED_SOURCE = 0  # index of a file's source in what `files` gives
 
 

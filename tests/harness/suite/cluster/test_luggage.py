@@ -11,9 +11,7 @@ import pytest
 from bootproof.harness.errors import UserError
 from bootproof.harness.suite.cluster import luggage
 from bootproof.harness.suite.cluster.luggage import Packed
-
-MIB = 1 << 20
-
+from bootproof.loader.address import MIB
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
