@@ -24,7 +24,7 @@ from bootproof.harness.course import Outcome
 from bootproof.harness.errors import UserError
 from bootproof.harness.expected import CodeInside, Expected, ExpectedHandover, Judgement
 from bootproof.harness.host import rundir
-from bootproof.harness.inputs import handed_kernel
+from bootproof.harness.inputs import claimed_kernel
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.record import interrupted
 from bootproof.harness.report import boot_text, rules
@@ -95,7 +95,7 @@ def boot_image(request: Request) -> Outcome:
             start = _start(image, machine, request, show, told)
             start = replace(start, placement=_placement(image, memory, machine))
             if request.kernel is not None:
-                found = handed_kernel.findings(image, reader(memory), request.kernel)
+                found = claimed_kernel.findings(image, reader(memory), request.kernel)
                 start = replace(start, findings=found)
             out = _run_directory(request)
             _print_request(request, image, machine, start)

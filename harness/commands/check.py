@@ -31,9 +31,9 @@ def _run(arguments: argparse.Namespace) -> int:
     with bootimage.open_ram(image, directory) as memory:
         found = conformance.findings(image, reader(memory))
         if arguments.kernel is not None:
-            from bootproof.harness.inputs import handed_kernel  # which is far more to import
+            from bootproof.harness.inputs import claimed_kernel  # which is far more to import
 
-            found += handed_kernel.findings(image, reader(memory), arguments.kernel)
+            found += claimed_kernel.findings(image, reader(memory), arguments.kernel)
     if arguments.json:
         print(rules.as_json(found))
     else:
