@@ -110,10 +110,12 @@ def test_later_pieces_lie_over_earlier_ones(memory: GuestMemory) -> None:
 
 
 def test_linux_and_fdt_do_not_look_at_sections_and_modules(memory: GuestMemory) -> None:
-    params = BootParams.new(b"H", 0x1000)
-    params.sections = params.modules = b"without an address"
-    linux.write_bootparams(params, memory)
-    fdt.write_bootparams(params, memory)
+    for writer, header in ((linux, b"L"), (fdt, b"F")):
+        params = BootParams.new(header, 0x1000)
+        params.sections = params.modules = b"without an address"
+        before = content(memory)
+        writer.write_bootparams(params, memory)
+        assert content(memory) == before[:0x1000] + header + before[0x1001:]
 
 
 # --- The order in which it is refused ------------------------------------------------------------
