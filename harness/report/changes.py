@@ -12,8 +12,8 @@ from bootproof.loader.address import counted
 _MARKS: Final = {
     Kind.NONDETERMINISTIC: "✗",
     Kind.REGRESSED: "✗",
-    Kind.NOT_COMPARED: "✗",
-    Kind.NEW: "✗",
+    Kind.NOT_COMPARED: "?",
+    Kind.NEW: "?",
     Kind.CHANGED: "~",
     Kind.IMPROVED: "+",
     Kind.GONE: "-",
