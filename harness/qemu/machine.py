@@ -40,7 +40,6 @@ class Machine:
         board: str | None = None,
         cpu: str | None = None,
         cpus: int = 1,
-        realtime: str = "",
         binary: str | None = None,
         page_size: str | None = None,
     ) -> Machine:
@@ -63,7 +62,7 @@ class Machine:
                 " the guest less RAM"
             )
         model = Machine._cpu(arch, board, cpu, qemu, page_size or "")
-        return cls(arch, qemu, board, model, memory, cpus, realtime)
+        return cls(arch, qemu, board, model, memory, cpus)
 
     @staticmethod
     def _check_memory(arch: Arch, board: str, memory: int) -> None:

@@ -88,14 +88,14 @@ def test_command_line_of_a_run_that_is_recorded() -> None:
 
 
 def test_real_time_gives_up_determinism() -> None:
-    machine = Machine.with_defaults("x86_64", memory=512 * MIB, realtime="asked for")
+    machine = replace(Machine.with_defaults("x86_64", memory=512 * MIB), realtime="asked for")
     words = argv(machine, Launch((), (0,)), Channels("c,d", talker=TERMINAL))
     assert not {"-icount", "-rtc", "-seed"} & set(words)
     assert "stdio,id=console,mux=on,signal=off,logfile=c,,d" in words
 
 
 def test_a_program_that_talks_to_the_guest_has_no_escape() -> None:
-    machine = Machine.with_defaults("x86_64", memory=512 * MIB, realtime="dialogue")
+    machine = replace(Machine.with_defaults("x86_64", memory=512 * MIB), realtime="dialogue")
     talker = Talker("dialogue", "dialogue", "/sh", stdin=7)
     words = argv(machine, Launch((), (0,)), Channels("c", talker=talker, append=True))
     assert "stdio,id=console,mux=off,signal=off,logfile=c,logappend=on" in words

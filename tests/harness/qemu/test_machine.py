@@ -164,7 +164,7 @@ def test_pages_that_a_cpu_lacks(cpu: str) -> None:
     ],
 )
 def test_what_is_promised(arch: str, cpus: int, realtime: str, wanted: tuple[bool, str]) -> None:
-    machine = Machine.with_defaults(arch, memory=MIB, cpus=cpus, realtime=realtime)
+    machine = replace(Machine.with_defaults(arch, memory=MIB, cpus=cpus), realtime=realtime)
     assert (machine.deterministic, machine.mode) == wanted
 
 
