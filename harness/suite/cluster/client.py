@@ -9,6 +9,7 @@ Sources: distributed.dask.org, "Client", "Task launch", "TLS/SSL" and "Why did m
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import ipaddress
 import logging
@@ -38,6 +39,7 @@ from bootproof.harness.results.results import CaseResult
 from bootproof.harness.suite.cluster import luggage, work
 from bootproof.harness.suite.cluster.work import Done, Job, Lacks
 from bootproof.harness.suite.cluster.workers import LOOK_SECONDS, Workers, asked, difference
+from bootproof.loader.address import MIB
 from bootproof.printable import one_line
 
 _SCHEMES: Final = ("tcp", "tls")
@@ -54,6 +56,7 @@ _ADVICE: Final = {
 _CONNECT_SECONDS: Final = 30
 _BRINGING_SECONDS: Final = 300.0  # for a result of any size, to come from its worker
 _CLOSE_SECONDS: Final = 5
+_MOST_REMEMBERED: Final = 4 * MIB  # bytes: no archive of ours is larger
 _MOST_WORKERS_LOST: Final = 3  # under one case, as dask has it: then it is the case that does it
 
 Contents: TypeAlias = Mapping[str, Callable[[], bytes]]
@@ -340,6 +343,20 @@ def _no_password() -> str:
     raise ValueError("the key has a password: take one without")
 
 
+def _digest(content: bytes) -> str:
+    """Of an initrd or a device tree. Most cases have the same object, our archive, and hashing that
+    was half of what a case cost here; users' may be large, and are not kept for it.
+    """
+    return (_remembered if len(content) <= _MOST_REMEMBERED else _sha256)(content)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+_remembered: Final = functools.lru_cache(maxsize=16)(_sha256)
+
+
 def packed_up(
     case: Case, inputs: Inputs, reproduce: str, *, keep_ram: bool
 ) -> tuple[Job, Contents]:
@@ -347,7 +364,7 @@ def packed_up(
     contents: dict[str, Callable[[], bytes]] = {inputs.kernel.sha256: inputs.kernel.read}
     digests: list[str | None] = []
     for content in (inputs.initrd, inputs.dtb):
-        digest = None if content is None else hashlib.sha256(content).hexdigest()
+        digest = None if content is None else _digest(content)
         digests.append(digest)
         if digest is not None and content is not None:
             contents[digest] = content.__bytes__

@@ -117,3 +117,20 @@ def test_a_worker_that_has_had_many_kernels_keeps_few_of_them_open(
         opened.append(len([*Path("/proc/self/fd").iterdir()]))
     assert max(opened) <= opened[0] + 6, opened
     assert images.in_format.cache_info().currsize < 9
+
+
+def test_our_archive_is_hashed_once_and_what_is_large_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An initrd of a user's may have a GiB, and a matrix of days would have them all in memory."""
+    case = case_of(tmp_path, RESETS)
+    inputs = inputs_of(case)
+    users = replace(inputs, initrd=bytes(5 * MIB))
+    client._remembered.cache_clear()
+    jobs = [
+        client.packed_up(case, each, "again", keep_ram=True)[0] for each in (inputs, inputs, users)
+    ]
+    assert jobs[0].initrd == jobs[1].initrd == hashlib.sha256(inputs.initrd or b"").hexdigest()
+    assert jobs[2].initrd == hashlib.sha256(bytes(5 * MIB)).hexdigest()
+    asked = client._remembered.cache_info()
+    assert (asked.hits, asked.misses, asked.currsize) == (1, 1, 1)
