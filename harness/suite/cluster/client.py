@@ -33,7 +33,6 @@ from bootproof.harness.case import Case
 from bootproof.harness.errors import UserError
 from bootproof.harness.host import rundir
 from bootproof.harness.host.process import RUNNING
-from bootproof.harness.host.stdout import say
 from bootproof.harness.prepare import Inputs, inputs_of
 from bootproof.harness.results.results import CaseResult
 from bootproof.harness.suite.cluster import luggage, work
@@ -129,10 +128,7 @@ class Cluster:
             if not self._workers.able(case):
                 why = self._workers.why_not(case)
                 raise UserError(f"--cluster: no worker can run {case.id}: {why}")
-        others = self._workers.other_builds({*map(asked, cases)})
-        left_out = {**self._workers.left_out, **others}
-        for worker, why in left_out.items():
-            say(f"--cluster: {worker} is left out: {why}")
+        self._workers.tell({*map(asked, cases)})
 
     def boot(self, case: Case, directory: Path, reproduce: str, *, keep_ram: bool) -> CaseResult:
         """Boots a case on a worker that can, and brings its run directory here.

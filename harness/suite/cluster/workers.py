@@ -11,11 +11,12 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from bootproof.harness.case import Case
 from bootproof.harness.cases import select
+from bootproof.harness.host.stdout import say
 from bootproof.harness.suite.cluster import work
 from bootproof.harness.suite.cluster.work import Qemu
 from bootproof.printable import one_line
@@ -39,6 +40,8 @@ class Workers:
         self._has: dict[str, Mapping[str, Any] | str] = {}
         self._builds: dict[Qemu, str] = {}
         self._seen: dict[Qemu, float] = {}  # when one was there that has it
+        self._asked: Collection[Qemu] = ()  # by the cases of the run
+        self._told: set[str] = set()
         self._looking = threading.Lock()
         self._look()
         self._looked = time.monotonic()
@@ -53,12 +56,21 @@ class Workers:
         """Those that run nothing, and why."""
         return {worker: has for worker, has in self._present() if isinstance(has, str)}
 
+    def tell(self, qemus: Collection[Qemu]) -> None:
+        """Names those that are left out of what runs on these, and from now on who joins and is."""
+        self._asked = qemus
+        left_out = {**self.left_out, **self.other_builds(qemus)}
+        for worker in sorted(left_out.keys() - self._told):
+            say(f"--cluster: {worker} is left out: {left_out[worker]}")
+        self._told |= left_out.keys()
+
     def look(self) -> None:
         """Notes who has come and who has gone since. Raises OSError as __init__."""
         if self._looking.acquire(blocking=False):  # or another thread is at it
             try:
                 if time.monotonic() - self._looked >= LOOK_SECONDS:
                     self._look()
+                    self.tell(self._asked)
                     self._looked = time.monotonic()
             finally:
                 self._looking.release()

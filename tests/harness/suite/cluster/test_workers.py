@@ -104,11 +104,20 @@ def test_a_worker_that_is_not_as_we_are_is_left_out(said: Any, why: str) -> None
     assert Workers(Scheduler(a1=said), {}).none_left() == f"a1: {why}"
 
 
-def test_who_joins_later_is_asked_then(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_joins_later_is_asked_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And named once, where it is left out: nobody else says why it has nothing to do."""
     monkeypatch.setattr(workers, "LOOK_SECONDS", 0)
-    scheduler = Scheduler(a1=has(x86_64="7.2"))
+    scheduler = Scheduler(a1=has(x86_64="7.2"), a2=TimeoutError())
     found = Workers(scheduler, {})
+    found.tell([asked(X86)])
+    slow = "bootproof: --cluster: a2 is left out: has not answered for 30 s\n"
+    assert capsys.readouterr().err == slow
     del scheduler.said["a1"]
-    scheduler.said["b1"] = has(x86_64="7.2")
+    scheduler.said |= {"b1": has(x86_64="7.2"), "c1": has(x86_64="10.0")}
+    found.look()
     found.look()
     assert found.able(X86) == ["b1"]
+    other = "its QEMU for x86_64 is 10.0, and 7.2 is most workers'"
+    assert capsys.readouterr().err == f"bootproof: --cluster: c1 is left out: {other}\n"
