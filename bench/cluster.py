@@ -70,7 +70,7 @@ def site(workers: int, directory: Path) -> Iterator[tuple[str, list[psutil.Proce
                 env={**os.environ, "BOOTPROOF_CACHE": str(directory), "TMPDIR": str(directory)},
             )
             stack.callback(process.wait)
-            stack.callback(process.terminate)
+            stack.callback(process.kill)
             processes.append(psutil.Process(process.pid))
         _wait_for(address, workers)
         yield address, processes
@@ -139,7 +139,7 @@ def main() -> None:
         kernel.write_bytes(b"no kernel")
         case = Case("x86_64", "k", "file", "auto", kernel_path=str(kernel))
         result = typedjson.to_json(case_result(prove(case, Path(place, "run")), ""))
-        task.run = functools.partial(nothing, result)  # type: ignore[assignment]
+        task.run = functools.partial(nothing, result)
         with site(arguments.workers, Path(place)) as (address, processes):
             cluster = client.connect(address, {})
             measure(cluster, processes, kernel, 10)  # imports
