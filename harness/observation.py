@@ -28,7 +28,7 @@ class End(enum.Enum):
     GUEST_HALTED = "the guest halted after a panic"
     QEMU_EXITED = "QEMU ended by itself"
     HOST_ENDED = "QEMU was told to end, and not by the guest"
-    NO_PROGRESS = "no console output any more"
+    NO_PROGRESS = "runs, and prints nothing"
     PARKED = "halted, and nothing will wake it"
     LOOPING = "loops in place"
     IDLING = "idle, and nothing happens any more"

@@ -25,6 +25,7 @@ from bootproof.loader.rules import (
 from bootproof.loader.rules.entry import held_at, image_at, into_image
 
 _PMD: Final = 2 << 20
+_MODE: Final = 60  # of satp: 0 is no translation (Privileged ISA, 4.1.11)
 _COMMAND_LINE_MOST: Final = 1023  # without the NUL
 _REGISTERS: Final = f"{documents.RISCV}, Register state"
 _MMU: Final = f"{documents.RISCV}, MMU state"
@@ -52,7 +53,7 @@ def _hart(hardware: Hardware[RiscvRegisters], r: RiscvRegisters) -> Findings:
         what = f"the hart is in {r.mode}, not in S-mode"
         yield violation("privilege", what, documents.SBI_HART_STATE, value=r.privilege)
     if r.satp:
-        what = f"satp is {r.satp:#x}, not 0: the MMU is on"
+        what = f"satp is {r.satp:#x}, not 0{': the MMU is on' if r.satp >> _MODE else ''}"
         yield violation("satp-zero", what, _MMU, value=r.satp, limit=0)
     if r.sie:
         what = "interrupts are on (sstatus.SIE)"

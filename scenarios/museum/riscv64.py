@@ -45,6 +45,11 @@ EXHIBITS: Final = (
         lambda s: s.change(satp=8 << 60 | KERNEL >> 12),
     ),
     Exhibit(
+        "riscv-satp-not-zeroed",
+        *(RISCV64, "satp has a page's number left in it, and no mode", "satp-zero"),
+        lambda s: s.change(satp=KERNEL >> 12),
+    ),
+    Exhibit(
         "riscv-entry-behind-the-header",
         *(RISCV64, "the header of the Image is skipped, though it begins with code", "entry"),
         lambda s: s.change(pc=KERNEL + 64),

@@ -76,7 +76,7 @@ def test_what_the_console_does_not_show_proves_nothing_when_some_is_lost(
             {"instructions": 1_234_567_890},
             Verdict.SILENT,
             (
-                "stuck: no console output any more, before any console output,"
+                "stuck: runs, and prints nothing, before any console output,"
                 " 1,235 million guest instructions in"
             ),
         ),
