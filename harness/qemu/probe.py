@@ -159,9 +159,10 @@ def _only_accessed_dirty(left: bytes, right: bytes) -> bool:
 def _reader(guest: Guest, memory: StandingMemory) -> Callable[[int, int], bytes | None]:
     """Reads the guest's memory at guest-physical addresses; none needs more than `_MOST`.
 
-    Where a reset stub lies it gives what the boot image has there: the rules are for that.
+    Where a reset stub lies it gives what the boot image has there: the rules are for that. So it
+    does below ROM: what a machine does not let in is no mistake of the image, and told by itself.
     """
-    ours = [region.range for region in guest.placed.added]
+    ours = [*(region.range for region in guest.placed.added), *guest.placed.covered]
 
     def read(address: int, size: int) -> bytes | None:
         if size > _MOST or not memory.contains(address, size):
