@@ -723,7 +723,11 @@ def register(name: str, value: object) -> Change:
         ),
         (other_bank(1 << 43), [], "RAM at 0x0-0x7ffffffffff, but q35 with the most it can have"),
         (None, ["--machine", "virt"], "machine 'virt' is not known for x86_64; known: q35, pc"),
-        (register("rflags", 0x102), [], "boot.json: rflags 0x102: has flags that cannot be set"),
+        (
+            register("rflags", 0x80002),
+            [],
+            "boot.json: rflags 0x80002: has flags that cannot be set",
+        ),
         (
             register("gdtr", {"base": 0, "limit": 1 << 40}),
             [],
