@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import threading
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from typing import Any, Final, TypeAlias
 
 import pytest
@@ -67,11 +69,62 @@ def _interrupted(thread: int) -> bool:
 _JUDGING_SECONDS: Final = 2.0
 # Beside those that run: one is made ready while another is judged.
 _READY: Final = 2
+_GROW_SECONDS: Final = 2.0  # between two looks at whether a cluster has more room
 CROWD: Final = "crowd"
 """Marks a test that has more guests at once than a session may: it runs when all else has ended."""
 
 Waiting: TypeAlias = dict[Future[Any], pytest.Item]
 """What runs in a thread, or has, and pytest has not heard of."""
+
+
+class Growing(Executor):
+    """As many threads as `room` says, also when it says more than before, and none until `grow`.
+
+    What is submitted is begun in its order. No thread goes before there is nothing left to begin.
+    """
+
+    def __init__(self, room: Callable[[], int]) -> None:
+        self._room = room
+        self._left: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._threads: list[threading.Thread] = []
+        self._growing = threading.Lock()
+
+    def submit(self, function: Callable[..., Any], /, *values: Any, **named: Any) -> Future[Any]:
+        """To be done in its turn."""
+        future: Future[Any] = Future()
+        self._left.append((future, functools.partial(function, *values, **named)))
+        return future
+
+    def grow(self) -> None:
+        """Starts the threads that there is room for and something to do."""
+        with self._growing:
+            there = len(self._threads)
+            for number in range(there, min(self._room(), there + len(self._left))):
+                self._threads.append(threading.Thread(target=self._work, name=f"case_{number}"))
+                self._threads[-1].start()
+
+    def _work(self) -> None:
+        while self._left:
+            with contextlib.suppress(IndexError):  # another thread was faster
+                future, function = self._left.popleft()
+                self.grow()
+                _fulfil(future, function)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """As that of any executor."""
+        while cancel_futures and self._left:
+            with contextlib.suppress(IndexError):
+                self._left.popleft()[0].cancel()
+        for thread in self._threads if wait else ():
+            thread.join()
+
+
+def _fulfil(future: Future[Any], function: Callable[[], Any]) -> None:
+    if future.set_running_or_notify_cancel():
+        try:
+            future.set_result(function())
+        except BaseException as error:  # as an executor's thread does
+            future.set_exception(error)
 
 
 class InFlight:
@@ -91,8 +144,9 @@ class InFlight:
         return True
 
     def _run_all(self, session: pytest.Session) -> None:
-        ready = 0 if _elsewhere(session) else _READY
-        pool = ThreadPoolExecutor(self._jobs + ready, thread_name_prefix="case")
+        pool: Executor = ThreadPoolExecutor(self._jobs + _READY, thread_name_prefix="case")
+        if _elsewhere(session):
+            pool = Growing(lambda: session.config.stash[CLUSTER].slots)
         waiting: Waiting = {}
         try:
             self._run(session, pool, waiting)
@@ -103,7 +157,7 @@ class InFlight:
     def _end(
         self,
         session: pytest.Session,
-        pool: ThreadPoolExecutor,
+        pool: Executor,
         waiting: Waiting,
         end: BaseException,
     ) -> None:
@@ -124,7 +178,7 @@ class InFlight:
             pool.shutdown(wait=True, cancel_futures=True)
             RUNNING.begin()
 
-    def _run(self, session: pytest.Session, pool: ThreadPoolExecutor, waiting: Waiting) -> None:
+    def _run(self, session: pytest.Session, pool: Executor, waiting: Waiting) -> None:
         tests = [item for item in session.items if not isinstance(item, CaseItem)]
         called = [] if _elsewhere(session) else [*filter(beside.may_be_called, tests)]
         waiting |= {pool.submit(self._call, item): item for item in called}
@@ -135,12 +189,15 @@ class InFlight:
         session.items[:] = tests
         crowds = [item for item in tests if item.get_closest_marker(CROWD)]
         here = [item for item in tests if item not in [*crowds, *called]]
+        grow = pool.grow if isinstance(pool, Growing) else lambda: None
+        grow()
         with contextlib.nullcontext() if _elsewhere(session) else TURNS.at_most(self._jobs):
             for item in here:
                 _report(session, item)
                 self._hear(session, waiting, seconds=0)
             while waiting:
-                self._hear(session, waiting)
+                self._hear(session, waiting, _GROW_SECONDS)
+                grow()
             pool.shutdown()
         for item in crowds:
             _report(session, item)
@@ -159,7 +216,7 @@ class InFlight:
         self,
         session: pytest.Session,
         waiting: Waiting,
-        seconds: float | None = None,
+        seconds: float,
     ) -> None:
         """Lets pytest report the cases that have ended; none is kept in memory afterwards."""
         done, _ = wait(waiting, timeout=seconds, return_when=FIRST_COMPLETED)

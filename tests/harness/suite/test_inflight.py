@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import gzip
+import queue
 import re
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ from bootproof.harness.case import Case, Expectation
 from bootproof.harness.results import results
 from bootproof.harness.run import run
 from bootproof.harness.start import Start
-from bootproof.harness.suite.inflight import Threads
+from bootproof.harness.suite.inflight import Growing, Threads
 from bootproof.harness.terms import Budget
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import MIB
@@ -293,3 +294,29 @@ def test_an_end_does_not_wait_for_another_process(tmp_path: Path) -> None:
 def opened(pid: int) -> Sequence[Any]:
     """The files that a process has open."""
     return psutil.Process(pid).open_files()
+
+
+def test_threads_grow_with_the_room_and_begin_what_came_first() -> None:
+    """What is left is never begun where it is given up; what raises is said to who asks."""
+    begun: queue.SimpleQueue[int] = queue.SimpleQueue()
+    gate, room = threading.Event(), [1]
+    pool = Growing(lambda: room[0])
+
+    def job(number: int) -> int:
+        begun.put(number)
+        assert gate.wait(30)
+        return 1 // number
+
+    futures = [pool.submit(job, number) for number in range(5)]
+    pool.grow()
+    assert begun.get(timeout=30) == 0
+    room[0] = 3
+    pool.grow()
+    assert {begun.get(timeout=30), begun.get(timeout=30)} == {1, 2}
+    pool.shutdown(wait=False, cancel_futures=True)
+    gate.set()
+    pool.shutdown()
+    assert begun.empty()
+    assert isinstance(futures[0].exception(), ZeroDivisionError)
+    assert [future.result() for future in futures[1:3]] == [1, 0]
+    assert all(future.cancelled() for future in futures[3:])

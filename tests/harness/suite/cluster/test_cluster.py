@@ -200,6 +200,19 @@ def test_a_lost_worker_loses_and_doubles_nothing(site: Site, tmp_path: Path) -> 
     assert not psutil.wait_procs(guests, timeout=10)[1]  # none outlived its worker
 
 
+def test_who_joins_later_gets_cases_beside_those_that_are_there(site: Site, tmp_path: Path) -> None:
+    first = site.worker("first")
+    site.wait_for(1)
+    process = matrix(tmp_path / "there", cases(tmp_path, endless=3)[-3:], cluster=site.address)
+    guests = guests_of(first, process)
+    second = site.worker("second")
+    guests += guests_of(second, process)
+    process.terminate()
+    said = process.communicate(timeout=SECONDS)[0]
+    assert process.returncode in (130, 143), said
+    assert not psutil.wait_procs(guests, timeout=20)[1]
+
+
 def test_whatever_ends_a_matrix_ends_its_guests_on_the_workers(site: Site, tmp_path: Path) -> None:
     worker = site.worker("only")
     site.wait_for(1)
