@@ -97,7 +97,7 @@ print(json.dumps([time.process_time() - started, sorted(sys.modules)]))
         runs.append(seconds)
     assert min(runs) < CPU_SECONDS
     ours = {name.split(".")[1] for name in modules if name.startswith("bootproof.")}
-    assert ours == {"loader", "dataclass"}
+    assert ours == {"loader", "dataclass", "printable"}
     assert not {name.partition(".")[0] for name in modules} & {"pytest", "lz4", "ctypes"}
 
 
