@@ -52,7 +52,8 @@ def read_lock(path: Path) -> dict[str, Resolved]:
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
-        raise LockError(f"{path}: cannot be read: {error}") from error
+        told = error.strerror if isinstance(error, OSError) else error
+        raise LockError(f"{path}: cannot be read: {told}") from error
     try:
         document = json.loads(text)
         if document["version"] != FORMAT:

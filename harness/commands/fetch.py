@@ -9,6 +9,7 @@ from bootproof.harness import places
 from bootproof.harness.commands import Command
 from bootproof.harness.errors import UserError
 from bootproof.harness.exitcode import OK
+from bootproof.printable import one_line
 
 if TYPE_CHECKING:
     from bootproof.kernels.records import LockMode
@@ -46,7 +47,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return _show_catalogue(arguments.mirror, mode)
     names = arguments.names or [entry.name for entry in load_catalog().default()]
     for kernel in Fetcher(arguments.mirror, lock=mode).fetch(names):
-        print(f"{kernel.name:<20} {kernel.version:<24} {kernel.path}")
+        print(one_line(f"{kernel.name:<20} {kernel.version:<24} {kernel.path}"))
     return OK
 
 

@@ -8,14 +8,14 @@ from typing import Final
 
 from bootproof.harness import places
 from bootproof.harness.commands import Command
-from bootproof.harness.commands.parser import named
+from bootproof.harness.commands.parser import named, seconds
 from bootproof.harness.errors import UserError
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds",
-        type=float,
+        type=seconds,
         metavar="N",
         default=60,
         help="for all targets (default: %(default)s)",

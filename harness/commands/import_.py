@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bootproof.harness import places
 from bootproof.harness.commands import Command
-from bootproof.harness.commands.parser import named
+from bootproof.harness.commands.parser import named, seconds
 from bootproof.harness.exitcode import OK
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="let it run to this address first",
     )
     live.add_argument(
-        "--break-seconds", metavar="N", type=float, default=60.0, help="for at most (default: 60)"
+        "--break-seconds", metavar="N", type=seconds, default=60.0, help="for at most (default: 60)"
     )
     live.add_argument("--resume", action="store_true", help="let it run on afterwards")
     live.add_argument("--remote", action="store_true", help="HOST may be another one than this")
@@ -114,7 +114,7 @@ def _print(imported: Imported, out: Path) -> None:
     cpus = f", {imported.cpus} CPUs" if imported.cpus > 1 else ""
     if len(image.cpus) < imported.cpus:
         cpus += ", of which the first is seen whole"
-    print(f"source    {imported.source}: {image.arch}{cpus}")
+    print(f"source    {one_line(str(imported.source))}: {image.arch}{cpus}")
     print(f"protocol  {image.protocol}, entered at {image.entry:#x} in {image.cpus[0].mode}")
     for area in image.ram:
         print(f"memory    {area!s:<24} {format_size(area.size)}")

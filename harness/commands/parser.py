@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bootproof.harness.cases.shard import Shard
 
 _MOST_GUESTS: Final = 256
+_MOST_DIGITS: Final = 30  # more than any run has
 
 
 class Brief(str):
@@ -55,6 +56,24 @@ def count(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or not 0 < int(text) <= _MOST_GUESTS:
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {_MOST_GUESTS}")
     return int(text)
+
+
+def seconds(text: str) -> float:
+    """How long something may take."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds; write it like 60")
+    return found
+
+
+def instructions(text: str) -> int:
+    """A number of guest instructions."""
+    if not text.isascii() or not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of instructions")
+    return int(text[:_MOST_DIGITS])
 
 
 def text(word: str) -> bytes:

@@ -13,6 +13,7 @@ from bootproof.harness.commands import Command
 from bootproof.harness.commands.parser import named
 from bootproof.harness.errors import UsageError, UserError
 from bootproof.harness.exitcode import OK
+from bootproof.printable import one_line
 
 if TYPE_CHECKING:
     from bootproof.harness.case import Case
@@ -90,7 +91,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print(profile_text.summary(first), end="")
         write_text(out / "profile.folded", profile_text.folded(first), bool)
     write_text(html, page, OURS_PAGE)
-    print(f"page      {html}")
+    print(f"page      {one_line(str(html))}")
     return OK
 
 

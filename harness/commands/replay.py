@@ -6,7 +6,7 @@ import argparse
 from typing import Final
 
 from bootproof.harness.commands import Command
-from bootproof.harness.commands.parser import named
+from bootproof.harness.commands.parser import instructions, named
 from bootproof.harness.errors import UserError
 
 
@@ -22,7 +22,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--at",
-        type=int,
+        type=instructions,
         metavar="N",
         help="with --gdb: stop after N guest instructions (default: where the kernel says that it"
         " panics, else at the end)",

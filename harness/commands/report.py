@@ -57,7 +57,7 @@ def _run(arguments: argparse.Namespace) -> int:
         )
         print(rendering.render(different), end="")
         if not read[1].complete:
-            print(f"{arguments.runs[1]}: the run did not come to its end")
+            print(f"{safe(str(arguments.runs[1]))}: the run did not come to its end")
         if out is not None:
             _write(read[1], out, read[0], different)
         codes = [changes.exit_code(different)]

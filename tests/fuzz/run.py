@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bootproof.harness.host.files import read_given
 from tests import ROOT
 from tests.fuzz.child import EXECUTIONS, LAST_INPUT, last_input
 from tests.fuzz.targets import PLANTED, TARGETS
 
+_MOST_INPUT: Final = 1 << 30  # bytes
 GRACE: Final = 30.0  # seconds that a target's process may need beside its share of the time
 NO_ATHERIS: Final = (
     "atheris is not installed: inputs are mutated at random, without a look at coverage "
@@ -92,9 +94,10 @@ def fuzz(name: str, seconds: float, out: Path, *, seed: int, engine: str) -> Out
 
 
 def replay(name: str, path: Path) -> int:
-    """Runs one input; 1, and its traceback, when it escapes."""
+    """Runs one input; 1, and its traceback, when it escapes. Raises UserError."""
+    data = read_given(path, _MOST_INPUT, "--replay")
     try:
-        code = (TARGETS | PLANTED)[name].run(path.read_bytes())
+        code = (TARGETS | PLANTED)[name].run(data)
     except Exception:
         traceback.print_exc()
         return 1

@@ -625,6 +625,33 @@ def test_too_long_a_name(words: list[str], capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["fuzz", "--seconds", "nan"], "'nan' is no number of seconds"),
+        (["fuzz", "--seconds", "inf"], "'inf' is no number of seconds"),
+        (["fuzz", "--seconds", "-1"], "'-1' is no number of seconds"),
+        (["import", "--out", "x", "--break-seconds", "nan"], "'nan' is no number of seconds"),
+        (["replay", "run", "--gdb", "--at", "-5"], "'-5' is no number of instructions"),
+        (["replay", "run", "--gdb", "--at", "9" * 5000], "run: is not the directory of a run"),
+        (["fuzz", "--target", "elf", "--replay", "fifo"], "fifo: is not a regular file"),
+        (["fuzz", "--target", "elf", "--replay", "."], ".: Is a directory (--replay)"),
+    ],
+)
+def test_numbers_and_inputs_that_are_none(
+    words: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo")
+    assert cli.main(words) == 2
+    said = capsys.readouterr()
+    assert (told in said.err, said.out) == (True, ""), said
+
+
+@pytest.mark.parametrize(
     "words",
     [
         ["boot", "k", "--initrd", ""],
