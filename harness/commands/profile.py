@@ -80,7 +80,7 @@ def _run(arguments: argparse.Namespace) -> int:
             for number, what in enumerate(arguments.what)
         ]
         first, *rest = (
-            profile(run(), arguments.samples, what, given)
+            profile(run(), arguments.samples, one_line(what), given)
             for run, what in zip(recorded, arguments.what, strict=True)
         )
     if rest:

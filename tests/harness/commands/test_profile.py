@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,14 @@ def test_runs_and_packs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     told = capsys.readouterr().out
     assert "change    +" in told and "stage " in told
     assert [path.name for path in (tmp_path / "two").iterdir()] == ["profile.html"]
+
+
+def test_a_run_whose_name_is_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / os.fsdecode(b"r\x1b[2J\n<b>\xff")
+    boot(program("x86_64").say(b"hello\n").reset(), run)
+    assert profile(run, "--samples", "5", "--out", tmp_path / "out") == 0
+    assert capsys.readouterr().out.replace("\n", "").replace("\t", "").isprintable()
+    assert r"r\x1b[2J\n&lt;b&gt;\udcff" in (tmp_path / "out" / "profile.html").read_text()
 
 
 def test_a_kernel_is_booted_first(
