@@ -111,16 +111,19 @@ class QemuProcess:
         """Whether it is gone. Raises KeyboardInterrupt when all of them are being ended."""
         if RUNNING.ending:
             raise KeyboardInterrupt
-        self._note_last_cpu_seconds()
-        return self._process.poll() is not None
+        return not self._runs() and self._process.poll() is not None
 
-    def _note_last_cpu_seconds(self) -> None:
-        """What it has used in all is known from its end until it is waited for."""
+    def _runs(self) -> bool:
+        """Whether it has not ended; what it has used in all is known from then until it is waited
+        for.
+        """
         if self._process.returncode is None:
             flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
             with contextlib.suppress(ChildProcessError):  # who killed it has waited for it, too
-                if os.waitid(os.P_PID, self.pid, flags) is not None:
-                    self.cpu_seconds()
+                if os.waitid(os.P_PID, self.pid, flags) is None:
+                    return True
+                self.cpu_seconds()
+        return False
 
     @property
     def exit_code(self) -> int | None:
@@ -188,7 +191,7 @@ class QemuProcess:
         if self._process.poll() is None:
             with contextlib.suppress(OSError):  # a kernel, or a sandbox, without such descriptors
                 self._sleep_until_the_end(seconds)
-        self._note_last_cpu_seconds()
+        self._runs()
         try:
             code = self._process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:

@@ -28,7 +28,7 @@ else:  # generic in its stubs only
 _CHUNK = 64 << 10
 _HALF = 100_000  # lines of a transcript with times, from each end
 _WINDOW = 2 * _CHUNK  # a read, and a pattern that began in the one before
-_PAUSE, _LONGEST_PAUSE = 0.01, 0.05  # seconds: what speaks most often goes on
+_PAUSE, _LONGEST_PAUSE = 0.01, 0.05  # seconds: what speaks most often goes on, if anybody listens
 _LONGEST_LINE = 8192  # bytes that are looked at
 
 
@@ -51,6 +51,7 @@ class ConsoleFile(_Spawn):
         limit: int = Budget().console_bytes,
     ) -> None:
         super().__init__(timeout=0, maxread=_CHUNK, searchwindowsize=_WINDOW)
+        self.delayafterread = None  # which is for a writer that waits for its reader
         self._limit = limit
         self.transcript = bytearray()
         self.arrivals: list[tuple[float, int]] = []  # host seconds since start, bytes before
@@ -63,7 +64,7 @@ class ConsoleFile(_Spawn):
     def read_nonblocking(self, size: int = 1, timeout: float | None = None) -> bytes:
         """Up to `size` new bytes. Raises pexpect.TIMEOUT when none came, pexpect.EOF at the end."""
         deadline = time.monotonic() + (timeout or 0)
-        pause = _PAUSE
+        pause = _LONGEST_PAUSE if self._on_data is None else _PAUSE
         while True:
             ended = self._ended()  # asked before reading: what came before the end is still read
             data = self._take(size)

@@ -140,18 +140,26 @@ def test_text_across_reads_is_found_in_a_long_transcript(tmp_path: Path) -> None
 
 
 def test_waiting_goes_through_the_callers_wait(tmp_path: Path) -> None:
-    """So that the monitor's events are received meanwhile; what is silent is looked at less."""
+    """So that the monitor's events are received meanwhile; what is silent is looked at less, and so
+    is what nobody listens to.
+    """
     path = tmp_path / "console.log"
     waited: list[float] = []
+    heard: list[bytes] = []
 
     def wait(seconds: float) -> None:
         waited.append(seconds)
         if len(waited) == 6:
             path.write_bytes(b"at last")
 
-    with console_of(path, wait, lambda: False) as console:
+    with console_of(path, wait, lambda: False, heard.append) as console:
         assert console.read_nonblocking(100, timeout=3600) == b"at last"
     assert waited == [0.01, 0.02, 0.04, 0.05, 0.05, 0.05]
+    path.unlink()
+    waited.clear()
+    with console_of(path, wait, lambda: False) as console:
+        assert console.read_nonblocking(100, timeout=3600) == b"at last"
+    assert waited == [0.05] * 6
 
 
 def test_no_more_is_waited_than_was_asked_for(tmp_path: Path) -> None:
