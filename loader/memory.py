@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Less than malloc asks the kernel for anew each time (M_MMAP_THRESHOLD, mallopt(3)): zeroing pages
-# for a buffer takes longer than reading into one that is there.
-CHEAP_READ: Final = 64 << 10
+# Less than malloc asks the kernel for anew each time (M_MMAP_THRESHOLD, mallopt(3), is 128 KiB):
+# zeroing pages for a buffer takes longer than reading into one that is there.
+CHEAP_READ: Final = 120 << 10
 _ZEROS, _ZERO_PAGE = bytes(CHEAP_READ), bytes(PAGE)
 # Beyond this, "give the guest more memory" is no advice.
 _MOST_ADVISED = TIB
@@ -140,6 +140,7 @@ class GuestMemory:
         self._sorted = sorted(placed, key=lambda bank: bank.base)
         self._bases = [bank.base for bank in self._sorted]
         self._lent: list[_Lent] = []
+        self._cut()
         for low, high in pairwise(self._sorted):
             if low.range.overlaps(high.range):
                 raise GuestMemoryError(f"the RAM banks {low.range} and {high.range} overlap")
@@ -282,6 +283,25 @@ class GuestMemory:
             raise GuestMemoryError(f"guest memory {part} cannot be in a file of its own")
         file = GuestMemory.open(path, [(part.start, part.size)])
         self._lent = sorted([*self._lent, _Lent(part, file, nonzero)], key=lambda lent: lent.part)
+        self._cut()
+
+    def _cut(self) -> None:
+        """RAM in order, by the file that each part is in: start, end, descriptor of a file that is
+        not our own, offset there.
+        """
+        self._cuts: list[tuple[int, int, int | None, int]] = []
+        for bank in self._sorted:
+            at, offset = bank.base, bank.file_offset - bank.base
+            for lent in self._lent:
+                if bank.range.contains(lent.part):
+                    start, end = lent.part.start, lent.part.end
+                    if at < start:
+                        self._cuts.append((at, start, None, offset + at))
+                    self._cuts.append((start, end, lent.file.fileno(), 0))
+                    at = end
+            if at < bank.range.end:
+                self._cuts.append((at, bank.range.end, None, offset + at))
+        self._starts = [start for start, *_ in self._cuts]
 
     def file_offset(self, address: int) -> int:
         """Where guest-physical `address`, which is RAM, lies in the file; what is lent, would."""
@@ -372,27 +392,18 @@ class GuestMemory:
 
     def _pieces(self, address: int, size: int) -> list[tuple[int, int, int]]:
         """(descriptor, offset, length) of each part of a guest range, or GuestMemoryError."""
-        if not self.contains(address, size):
+        pieces, at, left = [], address, size
+        index = bisect_right(self._starts, address) - 1
+        while left > 0 and 0 <= index < len(self._cuts):
+            start, end, fd, offset = self._cuts[index]
+            if not start <= at < end:
+                break
+            length = min(left, end - at)
+            pieces.append((self._fd if fd is None else fd, offset + at - start, length))
+            at, left, index = at + length, left - length, index + 1
+        if left:
             what = f"guest memory {_named(address, size)} is not all RAM; RAM is {self.describe()}"
             raise GuestMemoryError(what, value=address)
-        pieces = []
-        index = bisect_right(self._bases, address) - 1
-        while size:
-            bank = self._sorted[index]
-            fd, offset = self._fd, bank.file_offset + address - bank.base
-            length = min(size, bank.base + bank.size - address)
-            for lent in self._lent:  # which are in order
-                if address < lent.part.start:
-                    length = min(length, lent.part.start - address)
-                    break
-                if address < lent.part.end:
-                    fd, offset = lent.file.fileno(), address - lent.part.start
-                    length = min(length, lent.part.end - address)
-                    break
-            pieces.append((fd, offset, length))
-            address += length
-            size -= length
-            index += address == bank.base + bank.size
         return pieces
 
     def _own_pieces(self, address: int, size: int) -> list[tuple[int, int, int]]:
