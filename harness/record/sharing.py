@@ -105,12 +105,16 @@ class Lender:
 
         def fill(file: GuestMemory) -> None:
             copy_all(file, image, copies)
-            runs.extend(Range(run.start - part.start, run.size) for run in file.nonzero_extents())
+            at = part.start
+            for run in (*file.nonzero_extents(), Range(part.end, 0)):
+                file.fill(at, run.start - at)  # a kernel's file has MiBs of zeros: never read again
+                runs.append(Range(run.start - part.start, run.size))
+                at = run.end
 
         try:
             with open_image(kernel.path) as image:
                 path = _stored(part, self._store, fill)
-            return None if path is None else _Kept(path, _state(path), tuple(runs))
+            return None if path is None else _Kept(path, _state(path), tuple(runs[:-1]))
         except (LoaderError, OSError):  # a full disk: whoever loads the kernel is going to say so
             return None
 

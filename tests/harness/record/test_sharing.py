@@ -204,6 +204,17 @@ def test_a_kernel_is_written_once_for_all_that_load_it_alike(shop: Shop, tmp_pat
     assert (shop.has("e") or b"")[:300_000] == FILE[::-1][:300_000]
 
 
+def test_zeros_of_a_kernels_file_take_no_room(shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "kernel").write_bytes(FILE[:0x8000] + bytes(300_000 - 0x8000) + FILE[300_000:])
+    lent = shop.lend("a")
+    assert lent is not None
+    assert lent.nonzero == (Range(PLACE, 0x8000), Range(PLACE + 0x80000, 0x34000))
+    file = tmp_path / "a" / "kernel.img"
+    with GuestMemory.open(file, [(PLACE, SIZE)]) as ram:
+        assert tuple(ram.data_extents()) == lent.nonzero
+    assert file.read_bytes() == as_loaded()[:0x8000].ljust(0x80000, b"\0") + as_loaded()[0x80000:]
+
+
 def test_a_byte_that_has_changed_in_the_store_is_not_lent(shop: Shop) -> None:
     shop.lend("a")
     (file,) = shop.store.iterdir()
