@@ -7,6 +7,7 @@ is. Must not know any architecture, kernel or boot protocol. All addresses are g
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import (
@@ -175,6 +176,11 @@ def to_json(registers: Registers) -> dict[str, Any]:
     return {field.name: _to_json(getattr(registers, field.name)) for field in fields(registers)}
 
 
+@functools.cache  # to make them takes longer than to read all registers
+def _types(kind: type[Any]) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
 def from_json(kind: type[R], data: object, path: str = "$") -> R:
     """Reads back what `to_json` gave; fields left out have their default.
 
@@ -182,7 +188,7 @@ def from_json(kind: type[R], data: object, path: str = "$") -> R:
     """
     required = [field.name for field in fields(kind) if field.default is MISSING]
     defaults = {field.name: field.default for field in fields(kind) if field.default is not MISSING}
-    types = get_type_hints(kind)
+    types = _types(kind)
     items = strictjson.record(data, path, required, tuple(defaults))
     return kind(
         **{
@@ -194,7 +200,7 @@ def from_json(kind: type[R], data: object, path: str = "$") -> R:
 
 def some_from_json(kind: type[R], data: object, path: str = "$") -> dict[str, Any]:
     """As many of the registers as there are, by the names of their fields. Raises ValueError."""
-    types = get_type_hints(kind)
+    types = _types(kind)
     known = {field.name: field for field in fields(kind)}
     items = strictjson.record(data, path, (), tuple(known))
     return {
