@@ -333,6 +333,7 @@ def _expected(
         cmdline=cmdline,
         cpus=machine.cpus,
         ram=ram,
+        unplaced=told.unplaced,
         banks=image.ram,
         code=_code(image, told, words),
         bootloader_type=told.bootloader_type,

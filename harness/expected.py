@@ -70,6 +70,7 @@ class Expected:
     ram: tuple[Range, ...]  # the System RAM that it must see, guest-physical
     banks: tuple[Range, ...]  # all the RAM of the machine
     code: CodeAt | CodeAnywhere | CodeInside | None  # None: nothing is known of where it runs
+    unplaced: int = 0  # bytes of `ram` that it keeps from itself, wherever it likes
     bootloader_type: int | None = None
     releases: tuple[str, ...] = ()  # one of them is the kernel's; empty: its file does not tell
     request: str | None = None  # what the device tree calls this boot

@@ -26,7 +26,7 @@ from bootproof.harness.guest.evidence import GuestEvidence
 from bootproof.harness.observation import End, Observation, Probe
 from bootproof.harness.text import last_line, printable, quoted
 from bootproof.harness.verdict import Verdict
-from bootproof.loader.address import Range, format_size, joined
+from bootproof.loader.address import Range, format_size, joined, without
 from bootproof.printable import one_line
 
 if TYPE_CHECKING:
@@ -494,7 +494,7 @@ class _Comparison:
     def _compare_memory(self) -> None:
         """The map is the one that was given, and the machine has what it tells of."""
         visible, wanted = joined(self._said.ram), joined(self._expected.ram)
-        if visible != wanted:
+        if visible != wanted and not self._unplaced(visible, wanted):
             self._differs(f"the guest sees RAM {_listed(visible)}", _listed(wanted), options.MEMORY)
         banks = joined(self._expected.banks)
         nowhere = [part for part in visible if not any(bank.contains(part) for bank in banks)]
@@ -507,6 +507,15 @@ class _Comparison:
             self._contradicts(
                 f"the guest has {format_size(total)} of memory in use, of {format_size(most)}"
             )
+
+    def _unplaced(self, visible: Sequence[Range], wanted: Sequence[Range]) -> bool:
+        """Whether it sees all but what it was told to keep from itself, wherever it likes."""
+        kept = [hole for area in wanted for hole in without(area, visible)]
+        more = [part for area in visible for part in without(area, wanted)]
+        if more or sum(hole.size for hole in kept) != self._expected.unplaced:
+            return False
+        self.explained.append(f"the kernel keeps {_listed(kept)} unmapped: it was told to")
+        return True
 
     def _compare_loader(self) -> None:
         wanted, found = self._expected.bootloader_type, self._said.number("bootloader_type")

@@ -35,6 +35,7 @@ from bootproof.loader import assemble, initramfs
 from bootproof.loader.address import Range, align_up
 from bootproof.loader.assemble import Assembled, Assembly, Lent
 from bootproof.loader.copying import Copy
+from bootproof.loader.device_tree import DeviceTree
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.protocols import BootRequest
 from bootproof.loader.protocols.table import PROTOCOLS
@@ -119,7 +120,7 @@ def prepare(case: Case, directory: Path, options: Options = _NO_OPTIONS) -> Prep
     start = Start(
         image=assembled.image,
         machine=machine,
-        expected=_expected(case, kernel, machine, assembled, nonce, cmdline),
+        expected=_expected(case, inputs, machine, assembled, nonce, cmdline),
         placement=case.placement,
         budget=_budget(case, options),
         on_console=options.on_console,
@@ -352,23 +353,30 @@ def _budget(case: Case, options: Options) -> Budget:
 
 def _expected(
     case: Case,
-    kernel: KernelFile,
+    inputs: Inputs,
     machine: Machine,
     assembled: Assembled,
     nonce: str,
     cmdline: str,
 ) -> Expected:
     banks, acpi = assembled.image.ram, assembled.image.region("acpi")
+    ram, unplaced = machine.arch.system_ram(banks, acpi), 0
+    if inputs.dtb is not None:
+        from bootproof.loader.protocols import by_tree
+
+        tree = DeviceTree.parse(inputs.dtb)
+        ram, unplaced = tuple(by_tree.system_ram(tree, ram)), by_tree.unplaced(tree)
     return Expected(
         arch=case.arch,
         nonce=nonce,
         cmdline=cmdline,
         cpus=machine.cpus,
-        ram=machine.arch.system_ram(banks, acpi),
+        ram=ram,
+        unplaced=unplaced,
         banks=banks,
         code=expected_code(assembled.kernel, machine.arch, cmdline, banks),
         bootloader_type=PROTOCOLS[assembled.protocol].bootloader_type,
-        releases=images.releases(kernel, case.format),
+        releases=images.releases(inputs.kernel, case.format),
         request=case.id if machine.arch.device_tree else None,
         serial=machine.serial.name,
         mode=assembled.image.cpus[0].mode,

@@ -36,6 +36,8 @@ class BootParameters:
     # The RAM that any kernel is told of, whatever it may use of it.
     ram: tuple[Range, ...] | None = None
     system_ram: tuple[Range, ...] | None = None
+    # Bytes of it that kernels keep from themselves, wherever they like.
+    unplaced: int = 0
     # How /proc/sys/kernel/bootloader_type must read.
     bootloader_type: int | None = None
     # The kernel decompresses itself, and may choose another place.

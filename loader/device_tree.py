@@ -30,6 +30,7 @@ _TEXTS: Final = re.compile(rb"(?:[\t\v\f -~]+\0)+")
 _WORD, _PAIR, _RESERVATION = struct.Struct(">I"), struct.Struct(">2I"), struct.Struct(">2Q")
 
 RESERVED_MEMORY: Final = b"reserved-memory"
+_CELLS: Final = (b"#address-cells", b"#size-cells")
 INITRD: Final = (b"linux,initrd-start", b"linux,initrd-end")
 # Host entropy, which would make each boot a different one. A random pool that is not seeded at all
 # costs guest instructions, so that one is given the same bytes each time.
@@ -72,9 +73,13 @@ class Node:
     @property
     def is_memory(self) -> bool:
         """Whether it tells of RAM that is there: its type says so (section 3.4), not its name."""
-        status = self.properties.get(b"status", b"okay\0")  # section 2.3.4
         typed = self.properties.get(b"device_type") == b"memory\0"
-        return self.depth == 1 and typed and status in (b"okay\0", b"ok\0")
+        return self.depth == 1 and typed and self.is_enabled
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether kernels look at it at all (section 2.3.4)."""
+        return self.properties.get(b"status", b"okay\0") in (b"okay\0", b"ok\0")
 
 
 @dataclass(slots=True)
@@ -166,15 +171,40 @@ class DeviceTree:
         return tuple(sorted(place for places in found for place in places))
 
     @property
+    def reserves(self) -> bool:
+        """Whether kernels look at /reserved-memory: its cells are the root's, and its addresses.
+
+        Source: drivers/of/of_reserved_mem.c, __reserved_mem_check_root.
+        """
+        node = self.child(RESERVED_MEMORY)
+        root = self.nodes[0].properties if self.nodes else {}
+        own = node.properties if node else {}
+        alike = all(own.get(name) == root.get(name) is not None for name in _CELLS)
+        return alike and b"ranges" in own
+
+    @property
     def not_mapped(self) -> tuple[Range, ...]:
         """The memory that no kernel maps, and calls no RAM of its own (section 3.5.4, no-map)."""
-        parent, found = None, []
-        for node in self.nodes:
+        root = self.nodes[0].properties if self.nodes else {}
+        return tuple(sorted(place for node in self._unmapped for place in _places(node, root)))
+
+    @property
+    def unplaced(self) -> tuple[int, ...]:
+        """Bytes of each part of RAM that is not mapped either, wherever the kernel puts it: it has
+        a size and no reg (section 3.5.4).
+        """
+        found = (node.properties for node in self._unmapped if b"reg" not in node.properties)
+        return tuple(int.from_bytes(properties.get(b"size", b""), "big") for properties in found)
+
+    @property
+    def _unmapped(self) -> Iterator[Node]:
+        parent = b""
+        for node in self.nodes if self.reserves else ():
             if node.depth == 1:
-                parent = node.properties if node.name == b"reserved-memory" else None
-            elif parent is not None and node.depth == 2 and b"no-map" in node.properties:
-                found += _places(node, parent)
-        return tuple(sorted(found))
+                parent = node.name
+            inside = (node.depth, parent) == (2, RESERVED_MEMORY)
+            if inside and node.is_enabled and b"no-map" in node.properties:
+                yield node
 
     @property
     def cpus(self) -> int:
@@ -259,7 +289,7 @@ def _places(node: Node, parent: dict[bytes, bytes]) -> list[Range]:
     """What the property reg of a node tells, as its parent has it read (section 2.3.6)."""
     address, size = (
         4 * int.from_bytes(parent.get(name, default), "big")
-        for name, default in ((b"#address-cells", b"\2"), (b"#size-cells", b"\1"))
+        for name, default in zip(_CELLS, (b"\2", b"\1"), strict=True)
     )
     reg, step = node.properties.get(b"reg", b""), address + size
     if not address or not size:

@@ -187,6 +187,7 @@ def _expected(
     return replace(
         ours,
         ram=ram or machine.arch.system_ram(banks, None),
+        unplaced=told.unplaced if told else 0,
         code=expected_code(plan.kernel, machine.arch, ours.cmdline, banks),
         # QEMU's number (boot.rst, "type_of_loader"), whichever way it enters a kernel.
         bootloader_type=ours.bootloader_type and pvh.BOOTLOADER_TYPE,

@@ -6,7 +6,7 @@ Which register leads to the tree, and where an initrd may lie, is the protocol's
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -124,18 +124,24 @@ def read_back(address: int, read: Read) -> BootParameters:
         initrd=Range.between(start, end) if end > start else None,
         label=decoded(tree.chosen.get(device_tree.LABEL)),
         ram=tree.memory,
-        system_ram=tuple(_system_ram(tree)) or None,
+        system_ram=tuple(system_ram(tree, tree.memory)) or None,
+        unplaced=unplaced(tree),
         cpus=tree.cpus,
     )
 
 
-def _system_ram(tree: DeviceTree) -> Iterator[Range]:
-    """RAM as kernels take it: whole pages, of which nothing is reserved with no-map."""
+def unplaced(tree: DeviceTree) -> int:
+    """Bytes of RAM, whole pages, that kernels reserve with no-map where they like."""
+    return sum(align_up(size, PAGE) for size in tree.unplaced)
+
+
+def system_ram(tree: DeviceTree, ram: Iterable[Range]) -> Iterator[Range]:
+    """`ram` as kernels take it: whole pages, of which nothing is reserved with no-map."""
     kept = [
         Range.between(align_down(area.start, PAGE), align_up(area.end, PAGE))
         for area in tree.not_mapped
     ]
-    for area in joined(tree.memory):
+    for area in joined(ram):
         start, end = align_up(area.start, PAGE), align_down(area.end, PAGE)
         if start < end:
             yield from without(Range.between(start, end), kept)

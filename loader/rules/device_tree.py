@@ -149,6 +149,9 @@ def _untyped(tree: DeviceTree) -> Findings:
 
 def _reserved(tree: DeviceTree, found: Iterable[Piece]) -> Findings:
     """What the kernel is not to map at all must hold nothing that it is pointed to."""
+    if tree.child(device_tree.RESERVED_MEMORY) and not tree.reserves:
+        what = "/reserved-memory has no ranges, or other cells than the root: kernels ignore it"
+        yield tolerated("reserved-memory-format", what, documents.RESERVED_MEMORY)
     for node, place in _reservations(tree):
         for piece in found:
             if piece.range.overlaps(place):
@@ -176,10 +179,12 @@ def resident(hardware: Hardware[R], tree: DeviceTree, section: str) -> Findings:
 
 def _reservations(tree: DeviceTree) -> Iterator[tuple[Node, Range]]:
     parent: Node | None = None
-    for node in tree.nodes:
+    for node in tree.nodes if tree.reserves else ():
         if node.depth == 1:
             parent = node
-        if node.depth == 2 and parent is not None and parent.name == device_tree.RESERVED_MEMORY:
+        if not node.is_enabled or parent is None:
+            continue
+        if (node.depth, parent.name) == (2, device_tree.RESERVED_MEMORY):
             for place in _places(node.properties.get(b"reg", b""), _cells(parent)):
                 yield node, place
 

@@ -300,6 +300,14 @@ EXHIBITS: Final = (
         fixed=reserved(GIB + 32 * MIB),
     ),
     Exhibit(
+        "reserved-memory-without-ranges",
+        *(ARM64, "/reserved-memory has no ranges: it is as if it were not there"),
+        "reserved-memory-format",
+        without(b"reserved-memory", b"ranges"),
+        fixed=reserved(GIB + 32 * MIB),
+        tolerated=True,
+    ),
+    Exhibit(
         "bootargs-too-long",
         *(ARM64, "the command line is longer than kernels keep", "cmdline-size"),
         bootargs(2500),

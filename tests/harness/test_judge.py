@@ -607,6 +607,26 @@ def test_memory_that_an_option_takes_away_is_explained_by_its_name(
         assert found is Verdict.BOOTED_WRONG and f"the guest sees {sentence}" in reason
 
 
+@pytest.mark.parametrize(
+    ("ram", "right"),
+    [
+        ("1000-9fbff\n100000-7fffff\n900000-ffffff", True),
+        ("1000-9fbff\n200000-ffffff", True),
+        ("1000-9fbff\n200000-efffff", False),
+        ("1000-9fbff\n100000-efffff\nf80000-ffffff", False),
+        ("1000-9fbff\n200000-10fffff", False),
+    ],
+)
+def test_ram_that_a_kernel_keeps_from_itself_where_it_likes(ram: str, right: bool) -> None:
+    """All of it and no more; a kernel without code for it (CONFIG_OF_RESERVED_MEM) sees all."""
+    expected = dataclasses.replace(X86.expected, unplaced=MIB)
+    seen = Observation(X86.text(ram=ram, memory="6000 kB"), End.GUEST_RESET)
+    judged = judge(expected, seen)
+    assert (judged.verdict is Verdict.BOOTED) is right, judged.reason
+    assert judged.reason.endswith("unmapped: it was told to") is right
+    assert judge(expected, Observation(X86.text(), End.GUEST_RESET)).verdict is Verdict.BOOTED
+
+
 def test_no_option_explains_ram_that_the_machine_does_not_have() -> None:
     """Nor does a memory map that says so."""
     said = {"ram": "1000-9fbff\n100000-1ffffff", "cmdline": f"memmap=16M@16M {X86.cmdline}"}
@@ -949,5 +969,5 @@ def test_expected_fields_are_all_judged() -> None:
     assert {field.name for field in dataclasses.fields(Expected)} == {
         *("arch", "nonce", "cmdline", "cpus", "ram", "code", "bootloader_type", "request"),
         *("mode", "mode_log", "banks", "serial", "releases", "other"),
-        "virtual_start",
+        *("virtual_start", "unplaced"),
     }

@@ -105,13 +105,15 @@ def test_ram_of_a_device_tree_is_whole_pages(ram: GuestMemory) -> None:
         [
             Node(b"", 0, two),
             Node(b"memory@0", 1, {b"device_type": b"memory\0", b"reg": reg}),
-            Node(b"reserved-memory", 1, two),
+            Node(b"reserved-memory", 1, {**two, b"ranges": b""}),
             Node(b"secret@105800", 2, held),
+            Node(b"pool", 2, {b"size": struct.pack(">Q", 0x1001), b"no-map": b""}),
         ]
     )
     ram.write(0x8000, tree.to_bytes())
     told = boot_parameters("arm64", Arm64Registers(pc=ENTRY).with_x(x0=0x8000), ram)
     assert told.system_ram == (Range(MIB, 0x5000), Range.between(MIB + 0x7000, 2 * MIB - 0x1000))
+    assert told.unplaced == 0x2000
 
 
 def test_more_entries_than_there_is_room_for(ram: GuestMemory) -> None:

@@ -368,8 +368,11 @@ def test_memory_and_what_of_it_no_kernel_maps() -> None:
             Node(b"ram@0", 1, {**typed, b"reg": high + low + bytes(12) + b"cut"}),
             Node(b"memory@1", 1, {**typed, b"reg": high, b"status": b"disabled\0"}),
             Node(b"memory-controller@2", 1, {b"reg": high}),
-            Node(b"reserved-memory", 1, two),
+            Node(b"reserved-memory", 1, {**two, b"ranges": b""}),
             Node(b"firmware@0", 2, {b"reg": low, b"no-map": b""}),
+            Node(b"off@0", 2, {b"reg": high, b"no-map": b"", b"status": b"disabled\0"}),
+            Node(b"pool", 2, {b"size": bytes([0, 0, 16, 0]), b"no-map": b""}),
+            Node(b"cma", 2, {b"size": bytes([0, 0, 32, 0])}),
             Node(b"ramoops@0", 2, {b"reg": high}),
             Node(b"chosen", 1, {}),
             Node(b"other@0", 2, {b"reg": high, b"no-map": b""}),
@@ -377,4 +380,10 @@ def test_memory_and_what_of_it_no_kernel_maps() -> None:
     )
     assert tree.memory == (Range(0, 8192), Range(1 << 32, 4096))
     assert tree.not_mapped == (Range(0, 8192),)
+    assert tree.unplaced == (4096,)
+    reserved = tree.child(b"reserved-memory")
+    assert reserved is not None
+    for wrong in ({**two}, {**two, b"ranges": b"", b"#size-cells": bytes([0, 0, 0, 2])}):
+        reserved.properties = wrong
+        assert not tree.not_mapped and not tree.unplaced
     assert DeviceTree([Node(b"", 0), Node(b"memory", 1, {**typed, b"reg": b"short"})]).memory == ()
