@@ -35,7 +35,6 @@ from bootproof.loader import assemble, initramfs
 from bootproof.loader.address import Range, align_up
 from bootproof.loader.assemble import Assembled, Assembly, Lent
 from bootproof.loader.copying import Copy
-from bootproof.loader.device_tree import DeviceTree
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.protocols import BootRequest
 from bootproof.loader.protocols.table import PROTOCOLS
@@ -362,6 +361,7 @@ def _expected(
     banks, acpi = assembled.image.ram, assembled.image.region("acpi")
     ram, unplaced = machine.arch.system_ram(banks, acpi), 0
     if inputs.dtb is not None:
+        from bootproof.loader.device_tree import DeviceTree
         from bootproof.loader.protocols import by_tree
 
         tree = DeviceTree.parse(inputs.dtb)
