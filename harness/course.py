@@ -139,8 +139,7 @@ class Course:
         if not start.probe:
             session.monitor.execute("cont")
         else:
-            go_on = not start.stop_at_entry
-            seen = probe.at_entry(self._guest, session, watch.given_up, go_on=go_on)
+            seen = probe.at_entry(self._guest, session, watch.given_up)
             self._probe = replace(seen, findings=(*seen.findings, *start.findings))
             if not self._probe.reached:
                 return watch.not_entered()
@@ -148,6 +147,7 @@ class Course:
                 return watch.stop(End.WRONG_HANDOVER)
             if start.stop_at_entry:
                 return watch.stop(End.ENTERED)
+            session.gdb.detach()
         # QEMU has read them, and the guest does not wait; were we killed from now on, nothing of
         # them would stay.
         shutil.rmtree(session.directory / DEVICES_DIRECTORY, ignore_errors=True)

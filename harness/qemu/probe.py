@@ -1,7 +1,7 @@
 """The entry probe: CPU and RAM at the kernel's first instruction, held against what was asked.
 
-Runs the guest to its entry under the gdbstub, reads registers and RAM while it stands there, and
-lets it go on. Compares; judges nothing.
+Runs the guest to its entry under the gdbstub, and reads registers and RAM while it stands there.
+Compares; judges nothing.
 """
 
 from __future__ import annotations
@@ -39,10 +39,8 @@ class Guest:
     ram: GuestMemory
 
 
-def at_entry(
-    guest: Guest, session: Session, given_up: Callable[[], bool], *, go_on: bool = True
-) -> Probe:
-    """Runs to the entry and compares; the guest goes on from there, unless it is to stay.
+def at_entry(guest: Guest, session: Session, given_up: Callable[[], bool]) -> Probe:
+    """Runs to the entry and compares; the guest stays there.
 
     Raises GdbError and MonitorError when QEMU goes away.
     """
@@ -57,8 +55,6 @@ def at_entry(
     instructions = session.monitor.instructions()
     # As it was asked for it may have selectors that no stub can load.
     findings = _findings(guest, session, memory, registers if others else asked)
-    if go_on:
-        session.gdb.detach()
     return Probe(
         registers,
         differences=tuple(differences[:_SHOWN]),

@@ -530,8 +530,11 @@ def test_a_right_hand_over_has_no_finding(
 def test_mutation_is_caught(
     mutation: Mutation, tmp_path: Path, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judgement = outcome_of(mutation, tmp_path, monkeypatch).judgement
+    outcome = outcome_of(mutation, tmp_path, monkeypatch)
+    judgement, found = outcome.judgement, outcome.observation.probe
     assert judgement.verdict is mutation.verdict, judgement.reason
+    if found is not None and found.reached:
+        assert outcome.costs.instructions == found.instructions  # it has not gone on
     if mutation.verdict is Verdict.PROTOCOL_VIOLATION:
         assert f"{mutation.finding}: " in judgement.reason
     else:
