@@ -120,7 +120,8 @@ class Course:
             log = recording.read_log(directory / RUN_LOG, self._seen.transcript)
         seen = artifacts.keep(self._session, self._seen, log)
         judgement, seen = _judged(start, seen, self._ending)
-        costs = Costs(host_seconds(), qemu_seconds, seen.cpu_seconds, seen.instructions)
+        instructions = recording.instructions(seen, start.machine.arch)
+        costs = Costs(host_seconds(), qemu_seconds, seen.cpu_seconds, instructions)
         not_recorded = _record(start, seen, directory, log)
         return Outcome(
             judgement=judgement,

@@ -105,6 +105,7 @@ AARCH64: Final = Arch(
     memory_limit=64 * GIB,
     cpu_limit=8,  # of the GICv2 that `virt` has by default
     smp_repeats=True,
+    stops_at_power_off=True,  # target/arm/psci.c
     firmware=False,
     hypervisor_mode="EL2",
     system_ram=_system_ram,

@@ -157,6 +157,9 @@ class Arch:
     # Whether some QEMUs end without a word when the guest switches its machine off, and with an
     # exit code that the guest may have chosen.
     guest_ends_qemu: bool = False
+    # Whether a CPU executes nothing more once it has switched its machine off. Else it runs on
+    # until QEMU has stopped it, for some instructions more or less.
+    stops_at_power_off: bool = False
     # Whether QEMU's own -kernel runs a firmware before the kernel that tells it of the machine.
     firmware: bool
     # The CPU mode in which the boards for a hypervisor start their CPUs, and none of the others.

@@ -323,7 +323,9 @@ class Watch:
         if self._process.ended():
             self._console.drain()
             end = End.QEMU_EXITED if end is End.NOT_ENTERED else end
-            usage = replace(self._usage, cpu_seconds=self._process.cpu_seconds())
+            # The last look was some instructions earlier, and each time others.
+            spent = self._process.cpu_seconds()
+            usage = replace(self._usage, instructions=None, cpu_seconds=spent)
             return Ending(_or_console_limit(end, self._console), usage)
         self._monitor.execute("stop")
         self._console.drain()

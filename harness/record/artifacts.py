@@ -14,7 +14,7 @@ from bootproof.harness.text import printable
 
 
 def keep(session: Session, seen: Observation, log: Logged) -> Observation:
-    """Writes transcript and log buffer; what was seen, with what QEMU's log says of the console.
+    """Writes transcript and log buffer; what was seen, with what QEMU's log says of it.
 
     Raises UserError.
     """
@@ -25,6 +25,7 @@ def keep(session: Session, seen: Observation, log: Logged) -> Observation:
     if not session.machine.recorded:
         return seen
     has_room = session.has_room
+    seen = recording.counted(seen, log)
     lost = recording.console_lost(seen, log, directory / RUN_LOG, room_was_set_aside=has_room)
     return replace(seen, console_lost=lost or seen.console_lost)
 

@@ -12,17 +12,18 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from bootproof.dataclass import dataclass
-from bootproof.harness.arch.arch import Version
+from bootproof.harness.arch.arch import Arch, Version
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest.stages import ENTRY, Mark, Stage, marks
 from bootproof.harness.host.files import disk_errors, open_regular, write_whole
 from bootproof.harness.host.rundir import RECORD, RESULT, RUN_LOG
-from bootproof.harness.observation import Observation
+from bootproof.harness.observation import End, Observation
 from bootproof.harness.qemu.binary import QemuBinary, version_text
 from bootproof.harness.qemu.clock import ICOUNT_SHIFT
 from bootproof.harness.qemu.machine import Machine
@@ -109,6 +110,22 @@ def finish(record: Record, directory: Path, stderr: str, log: Logged) -> str | N
         return f"{RUN_LOG} {log}"
     replaylog.put_in_order(directory / RUN_LOG, log)
     return None
+
+
+def counted(seen: Observation, log: Logged) -> Observation:
+    """What was seen, with the log's count of instructions where QEMU ended before it was asked.
+
+    A log that could not be written as a whole lacks some of them.
+    """
+    if seen.exit_code is None or isinstance(log, ReplayLogError) or log_write_failed(seen.stderr):
+        return seen
+    return replace(seen, instructions=log.instructions or None)
+
+
+def instructions(seen: Observation, arch: Arch) -> int | None:
+    """Of the guest, until it ended; None also where it ran on until QEMU had stopped it."""
+    off = seen.end is End.GUEST_SHUTDOWN and seen.exit_code is None
+    return None if off and not arch.stops_at_power_off else seen.instructions
 
 
 def console_lost(seen: Observation, log: Logged, path: Path, *, room_was_set_aside: bool) -> bool:

@@ -176,7 +176,7 @@ class CaseResult:
     seconds: float = about("wall time on the host")
     harness_seconds: float = about("the part of it in which QEMU did not run")
     cpu_seconds: float | None = about("CPU time of QEMU")
-    instructions: int | None = about("guest instructions executed; null in real time")
+    instructions: int | None = about("guest instructions executed; null when not known")
     stages: tuple[Stage, ...] = about("in the order in which they were reached")
     key: Key | None = about("what another run must have in common to be compared; null: no run")
     evidence: Mapping[str, tuple[str, ...]] = about("what the guest's init said, by key")

@@ -174,6 +174,17 @@ class X86Program(Program):
         self.code += bytes.fromhex("0f 01 1c 24 cc")  # lidt [esp]; int3
         return self
 
+    def power_off(self) -> Self:
+        """Through ACPI's PM1 control, which q35 has once the bridge at 00:1f.0 was told where; and
+        goes on (Intel ICH9, 13.1.16 PMBASE, 13.1.17 ACPI_CNTL, 13.8.3.3 PM1_CNT).
+        """
+        for register, value in {0x40: 0x601, 0x44: 0x80}.items():
+            for port, word in ((0xCF8, 0x8000F800 | register), (0xCFC, value)):
+                # mov dx, port; mov eax, word; out dx, eax
+                self.code += struct.pack("<2sHcIc", b"\x66\xba", port, b"\xb8", word, b"\xef")
+        self.code += bytes.fromhex("66 ba 04 06 66 b8 00 20 66 ef")  # mov dx; mov ax; out dx, ax
+        return self.count()
+
     def say_initrd(self) -> Self:
         """Writes the text of `initrd_saying`, in the initrd that the zero page at RSI tells of."""
         self.code += bytes.fromhex("8b b6 18 02 00 00")  # mov esi, [rsi + ramdisk_image]

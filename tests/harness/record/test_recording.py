@@ -14,11 +14,13 @@ import pytest
 
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest.stages import Stage
+from bootproof.harness.observation import End, Observation
 from bootproof.harness.qemu import argv
 from bootproof.harness.qemu.argv import RunLog
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.record import recording, replaylog
-from bootproof.harness.record.recording import Record
+from bootproof.harness.record.recording import Logged, Record
+from bootproof.harness.record.replaylog import ReplayLog, ReplayLogError
 from bootproof.harness.run import run
 from bootproof.harness.start import Start
 from bootproof.harness.terms import Placement
@@ -36,8 +38,14 @@ def text_until(end: str, arch: str) -> Program:
 # --- what is recorded --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("end", ["reset", "halt", "wait", "spin", "count"])
-@pytest.mark.parametrize("arch", ARCHES)
+ENDS = [
+    *((arch, end) for arch in ARCHES for end in ("reset", "halt", "wait", "spin", "count")),
+    # QEMU before 9.0 ends at once, and can be asked nothing.
+    *(("riscv64", end) for end in ("reset", "power_off")),
+]
+
+
+@pytest.mark.parametrize(("arch", "end"), ENDS)
 def test_log_agrees_with_the_run(arch: str, end: str, tmp_path: Path) -> None:
     """However it ended: QEMU's count of instructions and the console's bytes are the log's."""
     outcome = boot(text_until(end, arch), tmp_path)
@@ -132,6 +140,29 @@ def test_counts_of_a_log_that_does_not_agree_are_unknown(damage: Any, tmp_path: 
     log.write_bytes(damage(log.read_bytes()))
     entry, output = recording.stages(seen, recording.read_log(log, seen.transcript))
     assert (entry, output) == (outcome.stages[0], Stage("first-output", None, None))
+
+
+@pytest.mark.parametrize(
+    ("stderr", "log", "count"),
+    [
+        ("", ReplayLog(4711, 0, 0, ()), 4711),
+        ("replay write error", ReplayLog(4711, 0, 0, ()), None),
+        ("", ReplayLogError("is cut off"), None),
+    ],
+)
+def test_instructions_of_a_qemu_that_nobody_could_ask(
+    stderr: str, log: Logged, count: int | None
+) -> None:
+    seen = Observation(b"", End.QEMU_EXITED, exit_code=0, stderr=stderr)
+    assert recording.counted(seen, log) == replace(seen, instructions=count)
+
+
+def test_whoever_runs_on_after_its_power_off_has_no_count(tmp_path: Path) -> None:
+    """QEMU stops it some instructions later, and each time others. Its stages are exact."""
+    outcome = boot(text_until("power_off", "x86_64"), tmp_path)
+    assert outcome.observation.end is End.GUEST_SHUTDOWN
+    assert outcome.costs.instructions is None
+    assert None not in [stage.instructions for stage in outcome.stages]
 
 
 def test_qemu_that_dies_leaves_no_counts(tmp_path: Path) -> None:
