@@ -10,7 +10,7 @@ Landlock, it reads nothing but what programs need to run, writes nothing outside
 opens no TCP connection and reaches no other process. Knows nothing of QEMU; imports nothing of
 ours, nor what takes as long as Python itself, so that it starts quickly.
 
-Sources: prctl(2), setrlimit(2), landlock(7), unix(7) (SCM_RIGHTS).
+Sources: prctl(2), setrlimit(2), capabilities(7), landlock(7), unix(7) (SCM_RIGHTS).
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ import sys
 
 NAME = "confined"
 _PR_SET_PDEATHSIG = 1
+_PR_SET_KEEPCAPS = 8
 _PR_SET_NO_NEW_PRIVS = 38
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 47, 2
+_CAPABILITY_VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3 (capget(2))
+_CAP_DAC_OVERRIDE = 1
 _CHUNK = 64 << 10
 _MOST_FILES = 253  # SCM_MAX_FD (include/net/scm.h)
 
@@ -107,10 +111,20 @@ def apart(fd: int, numbers: list[int]) -> int:
 
 
 def become(user: int) -> None:
-    """Gives up root for another user, the group of that number, and no other group."""
+    """Gives up root for another user, the group of that number, and no other group.
+
+    Of root's rights that to any file stays: the programs may be where only root can go. The first
+    one, setpriv, has to give it up in starting the other.
+    """
+    library = ctypes.CDLL(None, use_errno=True)
+    library.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
+    header, kept = struct.pack("=Ii", _CAPABILITY_VERSION, 0), 1 << _CAP_DAC_OVERRIDE
+    if library.capset(header, struct.pack("=6I", kept, kept, kept, 0, 0, 0)) != 0:
+        sys.exit(f"{NAME}: capset: {os.strerror(ctypes.get_errno())}")
+    library.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, _CAP_DAC_OVERRIDE, 0, 0)
 
 
 def behind_dashes(command: list[str]) -> list[str]:

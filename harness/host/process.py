@@ -389,7 +389,9 @@ def privileges() -> list[str]:
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         raise UserError("setpriv is not installed; it is part of util-linux")
-    return [setpriv, "--no-new-privs", "--pdeathsig=KILL", "--"]
+    # `confined.become` keeps one right, so that setpriv and QEMU are found.
+    kept = ["--inh-caps=-all"] if is_root() else []
+    return [setpriv, *kept, "--no-new-privs", "--pdeathsig=KILL", "--"]
 
 
 def user() -> int | None:

@@ -103,6 +103,22 @@ def test_rights_are_taken_before_qemu_runs(directory: Path) -> None:
     assert "NoNewPrivs:\t1\n" in status
     assert "Groups:\t \n" in status or "Groups:\t\n" in status
     assert f"Uid:\t{NOBODY}\t{NOBODY}\t{NOBODY}\t{NOBODY}\n" in status
+    for held in ("Inh", "Prm", "Eff", "Amb"):
+        assert f"Cap{held}:\t{0:016x}\n" in status
+
+
+@pytest.mark.parametrize("program", ["sh", "setpriv"])
+def test_programs_may_be_where_only_root_can_go(
+    program: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below the directory that is closed to others."""
+    found = shutil.which(program)
+    assert found is not None
+    (directory.parent / program).symlink_to(found)
+    monkeypatch.setenv("PATH", f"{directory.parent}:{os.environ['PATH']}")
+    shell = str(directory.parent / "sh") if program == "sh" else "sh"
+    with QemuProcess([shell, "-c", "exit 7"], directory) as child:
+        assert child.wait(30) == 7, child.stderr()
 
 
 def test_leaving_the_context_ends_it(directory: Path) -> None:
