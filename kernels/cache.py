@@ -112,7 +112,10 @@ class Cache:
                 except BlockingIOError:
                     on_wait()
                     waiting.for_lock(file.fileno())
-                yield
+                try:
+                    yield
+                finally:  # closing is not enough: what has been forked has it, too, until it execs
+                    fcntl.flock(file, fcntl.LOCK_UN)
         except OSError as error:
             raise disk_error(error, self.root) from error
 

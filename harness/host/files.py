@@ -270,6 +270,9 @@ def locked(directory: Path) -> Iterator[None]:
             pass
         yield
     finally:
+        with contextlib.suppress(OSError):  # as above
+            # Closing it is not enough: what another thread has forked has it, too, until it execs.
+            fcntl.flock(fd, fcntl.LOCK_UN)
         os.close(fd)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from bootproof.harness.errors import UserError
 from bootproof.harness.host import rundir
 from bootproof.harness.host.rundir import make_fresh
+from bootproof.kernels.cache import Cache
 from tests.builders.guests import boot, program
 
 REFUSED = json.dumps({"version": 1, "case": "a case", "verdict": "load-refused"})
@@ -30,6 +32,42 @@ def tree(directory: Path) -> dict[str, str | None]:
         )
         for path in sorted(directory.rglob("*"))
     }
+
+
+@pytest.fixture
+def forked() -> Iterator[Callable[[], None]]:
+    """Forks a process that has all that is open by now, as what another thread starts has until it
+    is the program it is to be.
+    """
+    children: list[int] = []
+
+    def fork() -> None:
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+            os._exit(0)
+        children.append(child)
+
+    yield fork
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_what_another_thread_starts_keeps_no_run_out(
+    forked: Callable[[], None], tmp_path: Path
+) -> None:
+    for _ in range(2):
+        with rundir.held(tmp_path):
+            forked()
+
+
+def test_what_another_thread_starts_keeps_nobody_from_the_cache(
+    forked: Callable[[], None], tmp_path: Path
+) -> None:
+    for _ in range(2):
+        with Cache(tmp_path).locked("a", on_wait=lambda: pytest.fail("it waits for nobody")):
+            forked()
 
 
 def test_makes_a_directory_with_its_parents(tmp_path: Path) -> None:
