@@ -34,6 +34,7 @@ from bootproof.loader.arch import Registers
 from bootproof.loader.memory import GuestMemory
 
 RunDirectory = Callable[[str], Path]
+Command = Callable[..., str]
 
 ROM = Range.between(0xA0000, MIB)
 
@@ -81,8 +82,24 @@ class Standing:
         return self.session.directory / "guest.core"
 
 
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """What a command of ours prints, which must succeed."""
+
+    def command(*words: str) -> str:
+        capsys.readouterr()
+        code = cli.main(words)
+        said = capsys.readouterr()
+        assert code == 0, said.err
+        return said.out
+
+    return command
+
+
 @contextmanager
-def standing(case: Case, prepared: Prepared, directory: Path) -> Iterator[Standing]:
+def standing(
+    case: Case, prepared: Prepared, directory: Path, command: Command
+) -> Iterator[Standing]:
     machine = prepared.start.machine
     plan = reference.plan(case, machine, prepared.assembled.protocol)
     reference.prepare(plan, prepared, directory / "ours", directory / "theirs")
@@ -101,7 +118,7 @@ def standing(case: Case, prepared: Prepared, directory: Path) -> Iterator[Standi
         out = directory / "by-gdb"
         entry = hex(plan.entry)
         words = ["--arch", case.arch, "--gdb", where, "--break", entry, "--out", str(out)]
-        assert cli.main(["import", *words]) == 0
+        command("import", *words)
         registers = machine.arch.dump.parse(session.monitor.registers(), {})
         assert registers.pc == plan.entry
         yield Standing(session, plan, registers, where)
@@ -109,28 +126,26 @@ def standing(case: Case, prepared: Prepared, directory: Path) -> Iterator[Standi
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_import(name: str, run_directory: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+def test_import(name: str, run_directory: RunDirectory, command: Command) -> None:
     """By core and by gdb: the same registers, the same RAM; and it boots."""
     case = replace(CASES[name], profile="fast", memory=96 * MIB)
     directory = run_directory(f"import-{name}")
     shutil.rmtree(directory, ignore_errors=True)
     prepared = prepare(case, directory / "ours")
     core = directory / "guest.core"
-    with standing(case, prepared, directory) as guest:
+    with standing(case, prepared, directory, command) as guest:
         guest.compare(directory / "by-gdb")
         dumped = guest.core()
         core.write_bytes(read_from_qemu(dumped, dumped.stat().st_size))
-        assert cli.main(["import", str(core), "--out", str(directory / "by-core")]) == 0
+        command("import", str(core), "--out", str(directory / "by-core"))
         guest.compare(directory / "by-core")
     assert len(bootimage.open_boot_image(directory / "by-core").cpus) == case.smp
     assert (directory / "by-core" / "ram.img").stat().st_blocks * 512 < core.stat().st_size / 2
     core.unlink()
     board = prepared.start.machine.board
     for image in ("by-core", "by-gdb"):
-        capsys.readouterr()
         words = [str(directory / image), "--machine", board, "--out", str(directory / "run")]
-        assert cli.main(["run", *words]) == 0
-        said = capsys.readouterr().out
+        said = command("run", *words)
         verdict = re.search(r"^verdict +(.*)$", said, re.MULTILINE)
         assert verdict and verdict[1].startswith("booted: "), verdict
         assert ("2 CPUs" if case.smp == 2 else "1 CPU,") in said
