@@ -112,7 +112,8 @@ class Course:
 
     def _outcome(self, host_seconds: Callable[[], float], qemu_seconds: float) -> Outcome:
         start, guest, directory = self._start, self._guest, self._directory
-        reproduce.write_script(start.machine, guest.placed, guest.written, directory)
+        what = (start.machine, guest.placed, guest.written, directory)
+        reproduce.write_script(*what, probed=start.probe)
         if backing := start.image.backing:
             reproduce.restore_first(directory, guest.written, backing)
         log = self._log

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -67,6 +68,17 @@ def test_the_same_boot_twice(case: Case, run_directory: RunDirectory) -> None:
     first, second = together(lambda: prove(case, one), lambda: prove(case, other))
     assert first.verdict is Verdict.BOOTED, first.reason
     assert difference(_outcome(first), _outcome(second), case.smp) is None
+
+
+@pytest.mark.beside
+@pytest.mark.parametrize("case", [X86_64, AARCH64, RISCV64], ids=lambda case: case.arch)
+def test_the_script_repeats_an_unprobed_boot(case: Case, run_directory: RunDirectory) -> None:
+    unprobed = replace(case, probe=False, label="determinism-script", profile="fast")
+    directory = run_directory(unprobed.id)
+    outcome = _outcome(prove(unprobed, directory))
+    again = directory / "again.log"
+    subprocess.run(["timeout", "--kill-after=5", "60", directory / "qemu.sh", again], check=True)
+    assert again.read_bytes() == outcome.observation.transcript
 
 
 @pytest.mark.crowd

@@ -20,12 +20,19 @@ _HEAD: Final = """\
 #!/bin/sh
 # Starts the guest of this directory again, made by bootproof.
 #   ./qemu.sh          console on this terminal (the guest's timing then depends on the terminal)
-#   ./qemu.sh FILE     console into FILE: the very same run as before, byte for byte
+#   ./qemu.sh FILE     console into FILE: {promise}
 set -eu
 console=/dev/stdout
 [ $# -eq 0 ] || console=$(realpath -- "$1" | sed 's/,/,,/g')
-cd "$(dirname "$0")"
 """
+_ENTER: Final = 'cd "$(dirname "$0")"\n'
+_REALTIME: Final = "the guest's time is the host's, and no two runs are the same"
+_NEARLY: Final = "nearly always the same bytes"
+_VERY_SAME: Final = "the very same run as before, byte for byte"
+_PROBED: Final = """\
+the same bytes each time, those of a run with --no-probe
+# The run before was stopped at the kernel's first instruction, which this one is not: some time
+# stamps may differ from those in console.log."""
 # An interrupted shell only runs the trap for EXIT when the signal has a trap of its own.
 _TRAPS: Final = """\
 qemu=
@@ -52,10 +59,10 @@ _VARIABLE: Final = "$console"
 
 
 def write_script(
-    machine: Machine, placed: PlacedImage, memory: GuestMemory, directory: Path
+    machine: Machine, placed: PlacedImage, memory: GuestMemory, directory: Path, *, probed: bool
 ) -> None:
-    """Writes qemu.sh into the run directory."""
-    lines = [_HEAD, _TRAPS]
+    """Writes qemu.sh into the run directory; `probed`: the run was stopped at its entry."""
+    lines = [_head(machine, probed=probed), _TRAPS]
     if placed.files:
         lines.append(_CLEAN_UP)
     for file in placed.files:
@@ -81,13 +88,22 @@ def restore_first(directory: Path, memory: GuestMemory, backing: Sequence[Backin
         f" seek={memory.file_offset(part.address)} status=none\n"
         for part in backing
     )
-    _write(f"{_HEAD}{restoring}{script.removeprefix(_HEAD)}", directory)
+    _write(script.replace(_ENTER, f"{_ENTER}{restoring}", 1), directory)
 
 
 def write_reference_script(machine: Machine, kernel: DirectKernel, directory: Path) -> None:
     """Writes qemu.sh for a boot by QEMU's own loader."""
     channels = Channels(console=_VARIABLE, after_shutdown="poweroff")
-    _write(_HEAD + _TRAPS + _command(argv(machine, kernel, channels)), directory)
+    _write(
+        _head(machine, probed=True) + _TRAPS + _command(argv(machine, kernel, channels)), directory
+    )
+
+
+def _head(machine: Machine, *, probed: bool) -> str:
+    promise = _PROBED if probed else _VERY_SAME
+    if not machine.deterministic:
+        promise = _REALTIME if machine.realtime else _NEARLY
+    return _HEAD.replace("{promise}", promise) + _ENTER
 
 
 def _write(script: str, directory: Path) -> None:

@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -20,7 +22,7 @@ from bootproof.harness.start import Start
 from bootproof.harness.terms import Budget, Placement
 from bootproof.loader.address import GIB, MIB
 from bootproof.loader.memory import GuestMemory
-from tests.builders.guests import Claim, Guest, machine, program
+from tests.builders.guests import Claim, Guest, boot, machine, program
 
 TEXT = b"one line\nand another\n" * 20
 # QEMU's remark when a guest has not set any timer.
@@ -67,6 +69,26 @@ def test_same_console_into_a_file(arch: str, placement: Placement, tmp_path: Pat
     assert (tmp_path / "again").read_bytes() == console
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
     assert (tmp_path / "run" / "ram.img").read_bytes() == ram
+
+
+@pytest.mark.parametrize(
+    ("change", "probe", "promise"),
+    [
+        ({}, True, "the same bytes each time"),
+        ({}, False, "the very same run as before, byte for byte"),
+        ({"cpus": 2}, False, "nearly always the same bytes"),
+        ({"realtime": "asked for"}, False, "the guest's time is the host's, and no two runs"),
+    ],
+)
+def test_script_promises_what_holds(
+    change: Mapping[str, Any], probe: bool, promise: str, tmp_path: Path
+) -> None:
+    computer = replace(machine("x86_64"), **change)
+    boot(program("x86_64").say(TEXT).reset(), tmp_path / "run", on=computer, probe=probe)
+    text = (tmp_path / "run" / "qemu.sh").read_text()
+    assert f"console into FILE: {promise}" in text
+    assert ("stopped at the kernel's first instruction" in text) == probe
+    subprocess.run(["sh", "-n", tmp_path / "run" / "qemu.sh"], check=True)
 
 
 def test_console_on_standard_output(tmp_path: Path) -> None:
@@ -155,7 +177,7 @@ def test_no_word_of_a_stranger_is_a_command(cpu: str, tmp_path: Path) -> None:
     launch = Launch((), (0,))
     placed = PlacedImage(launch, (), b"", ())
     with GuestMemory(computer.banks) as memory:
-        write_script(computer, placed, memory, tmp_path / "run")
+        write_script(computer, placed, memory, tmp_path / "run", probed=False)
     kernel = DirectKernel("a$console$(touch pwned)", "`touch pwned`", cpu)
     (tmp_path / "reference").mkdir()
     write_reference_script(computer, kernel, tmp_path / "reference")
