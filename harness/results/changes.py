@@ -25,6 +25,7 @@ from bootproof.harness.results.roles import Earlier, Role, role_between
 THRESHOLD: Final = 0.005  # of the instruction count
 _SHARE: Final = 0.1  # of the threshold: what a stage must add to the whole boot to be a regression
 _SHOWN: Final = 160  # characters of a transcript line
+_UNCOUNTED: Final = "the instructions of one of the runs are not known: they were not compared"
 # What differs between any two kernels, boot images or runs, and says nothing: the nonce of a case
 # follows from the kernel's digest, the proof and what checks the line of the command line from it.
 _VOLATILE: Final = (
@@ -196,12 +197,12 @@ def _other_verdict(before: CaseResult, now: CaseResult) -> Change:
 def _identical(before: CaseResult, now: CaseResult) -> Change:
     """The same boot image in the same surroundings: everything must be the same."""
     differences = list(_first_difference(before, now, exact=True))
-    if before.instructions != now.instructions:
-        differences.append(
-            str(CountChange("whole boot", before.instructions or 0, now.instructions or 0))
-        )
+    was, is_ = before.instructions, now.instructions
+    unknown = was != is_ and None in (was, is_)
+    if was is not None and is_ is not None and was != is_:
+        differences.append(str(CountChange("whole boot", was, is_)))
     if not differences:
-        return Change(now.case, Kind.SAME)
+        return Change(now.case, Kind.SAME, (_UNCOUNTED,) if unknown else ())
     told = "the boot image is the same, bit by bit, but not the run"
     return Change(now.case, Kind.NONDETERMINISTIC, (told, *differences))
 

@@ -48,6 +48,14 @@ def test_one_instruction_more_with_the_same_image_is_not_deterministic() -> None
     assert "1,300,000,000 -> 1,300,000,001" in found.sentences[1]
 
 
+def test_a_count_that_is_not_known_is_no_difference() -> None:
+    told = "the instructions of one of the runs are not known: they were not compared"
+    counted, not_counted = builder.case(), builder.case(instructions=None)
+    same = Change(counted.case, Kind.SAME, (told,))
+    assert [change(counted, not_counted), change(not_counted, counted)] == [same, same]
+    assert change(not_counted, not_counted) == Change(counted.case, Kind.SAME)
+
+
 def test_another_time_stamp_with_the_same_image_is_not_deterministic() -> None:
     found = change(with_log(b"[    0.1] a\n"), with_log(b"[    0.2] a\n"))
     assert found.kind is Kind.NONDETERMINISTIC
