@@ -141,7 +141,7 @@ class Session:
         ended = seen.end is End.QEMU_EXITED
         return replace(
             seen,
-            end=End.GUEST_SHUTDOWN if ended and self._guest_ended_qemu() else seen.end,
+            end=End.GUEST_SHUTDOWN if ended and self.guest_ended_qemu() else seen.end,
             exit_code=self.process.exit_code if ended else None,
             stderr=self.process.stderr(),
             console_lost=not self.has_room and self._disk_was_full(),
@@ -154,7 +154,7 @@ class Session:
         log = logbuffer.read(self.ram)
         return kernellog.panic(log) is not None if log else None
 
-    def _guest_ended_qemu(self) -> bool:
+    def guest_ended_qemu(self) -> bool:
         """Whether an end without a word was the guest's doing: QEMU gives a reason for its own."""
         code = self.process.exit_code
         silent = code is not None and code >= 0 and not self.process.stderr()

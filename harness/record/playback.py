@@ -59,6 +59,13 @@ class Recorded:
     def log(self) -> Path:
         return self.directory / RUN_LOG
 
+    @property
+    def last(self) -> int:
+        """The last place in it, in instructions, where a playback can be asked anything: with its
+        last instruction a guest may end QEMU.
+        """
+        return self.instructions - self.machine.arch.guest_ends_qemu
+
     def memory(self) -> GuestMemory:
         """The guest's RAM before its first instruction, to be read. Raises GuestMemoryError."""
         return bootimage.open_ram(self.image, self.home)
@@ -134,10 +141,11 @@ class Playback:
         self._session = session
         self.process = session.process
         self.monitor = session.monitor
+        self._in_all: int | None = None  # known of a QEMU that the guest has ended
 
     @property
     def instructions(self) -> int:
-        return self.monitor.instructions() or 0
+        return self._in_all or self.monitor.instructions() or 0
 
     def transcript(self) -> bytes:
         """What the console has shown so far."""
@@ -150,9 +158,17 @@ class Playback:
             self.monitor.execute("replay-break", {"icount": instructions})
             self._go_on(("STOP",), instructions)
 
-    def run_to_the_end(self, instructions: int) -> None:
-        """Goes on to the end of a record of so many instructions, or to where it runs astray."""
-        self._go_on(("SHUTDOWN",), instructions)
+    def run_to_the_end(self, recorded: Recorded) -> None:
+        """Goes on to the end of a record, or to where it runs astray."""
+        if recorded.last < recorded.instructions:
+            self.run_to(recorded.last)
+        try:
+            self._go_on(("SHUTDOWN",), recorded.instructions)
+        except MonitorError:
+            self.process.wait(EXIT_SECONDS)
+            if not self._session.guest_ended_qemu():
+                raise
+            self._in_all = recorded.instructions
 
     def _go_on(self, names: tuple[str, ...], most: int) -> None:
         self.monitor.events()

@@ -36,7 +36,7 @@ def run(directory: Path) -> int:
 def play(recorded: Recorded) -> Replayed:
     """Plays a record back to its end. Raises UserError."""
     with playback.started(recorded) as running:
-        running.run_to_the_end(recorded.instructions)
+        running.run_to_the_end(recorded)
         return Replayed(running.transcript(), running.instructions)
 
 

@@ -55,10 +55,10 @@ def stop_at(recorded: Recorded, asked: int | None) -> Stop:
             raise UserError(
                 f"--at: {asked:,} instructions, but the run has {recorded.instructions:,}"
             )
-        return Stop(asked, "as asked")
+        return Stop(min(asked, recorded.last), "as asked")
     panic = recorded.transcript.find(_PANIC)
     if panic < 0:
-        return Stop(recorded.instructions, "the end of the run")
+        return Stop(recorded.last, "the end of the run")
     (instructions,) = read(recorded.log, [panic]).at
     return Stop(instructions, "the kernel says that it panics")
 

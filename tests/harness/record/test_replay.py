@@ -47,6 +47,19 @@ def test_same_run_again(
     assert psutil.Process().children(recursive=True) == []
 
 
+@pytest.mark.parametrize("end", ["reset", "power_off"])
+def test_a_guest_that_ends_qemu_itself(
+    end: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """QEMU before 9.0 ends with a riscv64 guest's last instruction, and can be asked nothing."""
+    boot(getattr(program("riscv64").say(b"hello\n" * 30), end)(), tmp_path / "run")
+    assert replay.run(tmp_path / "run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[3].removeprefix("replayed") == lines[2].removeprefix("recorded")
+    (tmp_path / "run" / "console.log").write_bytes(b"another\n")
+    assert replay.run(tmp_path / "run") == 1
+
+
 @pytest.mark.parametrize(("probe", "placement"), [(False, "devices"), (True, "mapped")])
 @pytest.mark.parametrize("arch", ARCHES)
 def test_however_it_was_started(arch: str, probe: bool, placement: str, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from bootproof.harness.qemu.gdbstub import GdbStub
 from bootproof.harness.record import playback, qcow2, reverse
 from bootproof.harness.record.playback import Playback
 from bootproof.loader.address import GIB, MIB
-from tests.builders.guests import Arm64Program, Program, X86Program, boot, machine
+from tests.builders.guests import Arm64Program, Program, RiscvProgram, X86Program, boot, machine
 from tests.builders.programs import host_program
 
 PANIC = b"[    1.5] Kernel panic - not syncing: as a test\n"
@@ -48,6 +48,15 @@ def debugged(directory: Path, asked: int | None) -> Iterator[tuple[Playback, Gdb
     ):
         client.connect(address)
         yield running, GdbStub(client, running.monitor.wait)
+
+
+@pytest.mark.parametrize("asked", [None, "all"])
+def test_a_guest_that_ends_qemu_is_stopped_before_that(asked: str | None, tmp_path: Path) -> None:
+    """QEMU before 9.0 ends with a riscv64 guest's last instruction, and can be asked nothing."""
+    boot(RiscvProgram(2 * GIB + 2 * MIB).say(b"hello\n").power_off(), tmp_path)
+    length = playback.open_recorded(tmp_path).instructions
+    with debugged(tmp_path, length if asked else None) as (running, _):
+        assert running.instructions == length - 1
 
 
 def place(running: Playback) -> int:
