@@ -277,16 +277,11 @@ def _start(
     if request.only_handover and request.fail_on_complaints:
         raise UserError("--fail-on-complaints: with --only-handover the kernel says nothing")
     _check_until(request.until, told)
-    default = Budget()
     return Start(
         image=image,
         machine=machine,
         expected=expected,
-        budget=replace(
-            default,
-            instructions=request.budget or default.instructions,
-            cpu_seconds=request.budget_seconds or default.cpu_seconds,
-        ),
+        budget=Budget().with_limits(request.budget, request.budget_seconds),
         on_console=show,
         check_text=not told.unpacks,
         marker=request.until,

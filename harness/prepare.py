@@ -336,17 +336,13 @@ def _lines(text: str | None) -> list[str]:
 
 
 def _budget(case: Case, options: Options) -> Budget:
-    budget = options.budget
-    if case.runs_tests:  # what comes after the proof is no longer only an end
-        budget = replace(
-            budget,
-            proven_instructions=budget.quiet_instructions,
-            proven_cpu_seconds=budget.quiet_cpu_seconds,
-        )
-    return replace(
+    budget = options.budget.with_limits(case.budget, case.budget_seconds)
+    if not case.runs_tests:
+        return budget
+    return replace(  # what comes after the proof is no longer only an end
         budget,
-        instructions=case.budget or budget.instructions,
-        cpu_seconds=case.budget_seconds or budget.cpu_seconds,
+        proven_instructions=budget.quiet_instructions,
+        proven_cpu_seconds=budget.quiet_cpu_seconds,
     )
 
 

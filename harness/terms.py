@@ -58,6 +58,18 @@ class Budget:
         """That of a guest that somebody talks to, and ends."""
         return cls(*[_CENTURY] * len(fields(cls)))
 
+    def with_limits(self, instructions: int | None, cpu_seconds: float | None) -> Budget:
+        """As the user wants it, where he says so: whoever gives more CPU seconds has a slow host,
+        on which a guest is silent for longer, too.
+        """
+        seconds = cpu_seconds or self.cpu_seconds
+        return replace(
+            self,
+            instructions=instructions or self.instructions,
+            cpu_seconds=seconds,
+            quiet_cpu_seconds=self.quiet_cpu_seconds * max(1.0, seconds / self.cpu_seconds),
+        )
+
     def after_proof(self) -> Budget:
         """The budget of a guest that has proved its boot and only has to end itself."""
         return replace(

@@ -26,9 +26,7 @@ from bootproof.kernels import given, pruning
 from bootproof.kernels.cache import ENVIRONMENT, CachedFile, default_cache_dir
 from bootproof.kernels.errors import BadSource, DiskFull
 
-MOST: Final = (
-    4 << 30
-)  # bytes of a file that a user names; a vmlinux with debug data has under 1 GiB
+MOST: Final = 4 << 30  # bytes of a user's file; a vmlinux with debug data has under 1 GiB
 _BLOCK: Final = 1 << 20
 _TRIES: Final = 3
 _RECENT: Final = 2.0  # seconds, in which the time of change may not tell of another change

@@ -240,6 +240,14 @@ def test_endless_printing_reaches_the_console_limit(arch: str, tmp_path: Path) -
     assert (tmp_path / "console.log").stat().st_size < 10 * MIB
 
 
+def test_more_seconds_are_more_of_silence_too() -> None:
+    """Less of them in all leaves what a silent guest may use: it is over before that."""
+    assert Budget().with_limits(None, 900).quiet_cpu_seconds == 300
+    assert Budget().with_limits(None, 900).instructions == Budget().instructions
+    assert Budget().with_limits(5, 3) == replace(Budget(), instructions=5, cpu_seconds=3)
+    assert Budget.unlimited().with_limits(None, None) == Budget.unlimited()
+
+
 def test_power_off_through_psci(tmp_path: Path) -> None:
     code = Arm64Program(GIB + 2 * MIB).say(b"bye\n").psci(PSCI_SYSTEM_OFF)
     outcome = boot(code, tmp_path)
