@@ -91,7 +91,8 @@ def _path(arch_name: str, binary: str | None) -> str:
     named = binary or os.environ.get(variable)
     if named == "none" and not binary:
         raise UserError(f"QEMU for {arch_name} is switched off by {variable}=none")
-    if named and os.path.isdir(named):  # noqa: PTH112 - of any name; that of a build or an installation: one for each guest
+    # That of a build or an installation has one for each guest. Path.is_dir raises for long names.
+    if named and os.path.isdir(named):  # noqa: PTH112
         named = str(Path(named).absolute() / arch.emulator)  # of "." only a name would be left
     other = _OTHER.fullmatch(Path(named or "").name)
     if other and other[1] != arch.emulator:
