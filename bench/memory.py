@@ -33,13 +33,18 @@ MATRIX = (
 
 
 def harness_memory(pid: int) -> tuple[int, int]:
-    """Bytes of all processes of the harness below `pid`, and how many QEMUs there are."""
-    size, qemus = 0, 0
-    for each in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+    """Bytes of all processes of the harness below `pid`, and how many QEMUs there are.
+
+    A child that is not its program yet has its parent's memory, all of it (vfork(2)): not counted.
+    """
+    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    size, qemus, lines = 0, 0, {}
+    for each in family:
         try:
+            lines[each.pid] = each.cmdline()
             if each.name().startswith("qemu-system"):
                 qemus += 1
-            else:
+            elif lines[each.pid] != lines.get(each.ppid()):
                 size += each.memory_full_info().pss
         except psutil.Error:  # it has just ended
             continue

@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from bench.memory import TARGET, harness_memory
 from bootproof.harness.case import Case, Expectation
 from bootproof.harness.results import results
 from bootproof.harness.run import run
@@ -28,22 +29,6 @@ from tests.builders.guests import Claim, Guest, X86Program, machine, program
 from tests.builders.processes import LOAD, bootproof_matrix, started, vmlinux, vmlinux_with_text
 
 CASES = 16
-MOST_MEMORY = 150 * MIB
-
-
-def harness_memory(pid: int) -> tuple[int, int]:
-    """Bytes of all processes below `pid` but QEMU (shared ones in proportion), and QEMUs."""
-    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    size, qemus = 0, 0
-    for each in family:
-        try:
-            if each.name() == "qemu-system-x86_64":
-                qemus += 1
-            else:
-                size += each.memory_full_info().pss
-        except psutil.Error:
-            continue
-    return size, qemus
 
 
 def start(directory: Path, cases: list[Case], *words: str) -> subprocess.Popen[str]:
@@ -73,7 +58,7 @@ def test_sixteen_cases_in_flight_stay_under_150_mib(tmp_path: Path) -> None:
         process.terminate()
         said = process.communicate()[0]
     assert at_once == CASES, said
-    assert 20 * MIB < most < MOST_MEMORY
+    assert 20 * MIB < most < TARGET
 
 
 def test_results_are_those_of_cases_run_alone(tmp_path: Path) -> None:
