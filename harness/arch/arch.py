@@ -53,6 +53,8 @@ class Board:
     # Whether it writes there itself at every reset. Else loader devices reach it, through ROM too,
     # and what the CPU sees there need not be in the RAM's own bytes.
     writes_reserved: bool = False
+    # That of it where the board shows the end of the file that QEMU's -bios names, if it does.
+    rom: Range | None = None
     # Whether its CPUs start as they do for a hypervisor, and kernels are to be entered like that.
     hypervisor: bool = False
     # The most CPUs and bytes of RAM, where that is another number than the architecture's.

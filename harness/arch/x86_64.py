@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from bootproof.harness.arch.arch import UART_8250, Arch, Board, Quirk, RealtimeQuirk
+from bootproof.harness.arch.arch import UART_8250, Arch, Board, Quirk, RealtimeQuirk, Version
 from bootproof.harness.arch.dump import DumpFormat, each_cpu, incomplete, values
 from bootproof.harness.arch.profiles import fast
 from bootproof.loader.address import GIB, MIB, Banks, Range
@@ -27,6 +27,8 @@ def _reserved(_memory: int) -> tuple[Region, ...]:
     return (Region("VGA memory and ROMs", LEGACY_HOLE),)
 
 
+# As much of the firmware as a CPU in real mode needs to see (x86_isa_bios_init()).
+_ROM: Final = Range.between(0xE0000, LEGACY_HOLE.end)
 _SMALL_HOLE: Final = 3328 * MIB
 
 
@@ -39,6 +41,10 @@ def _split_at(threshold: int, low: int) -> Callable[[int], Banks]:
         return ((0, low), (4 * GIB, memory - low))
 
     return banks
+
+
+def _board(threshold: int, low: int, gone: Version | None = None) -> Board:
+    return Board(_split_at(threshold, low), UART_8250, _reserved, rom=_ROM, gone=gone)
 
 
 def _system_ram(banks: Sequence[Range], acpi_tables: Range | None) -> tuple[Range, ...]:
@@ -138,13 +144,13 @@ X86_64: Final = Arch(
     emulator="qemu-system-x86_64",
     packages=("qemu-system-x86", "qemu-system-x86", "qemu-system-x86"),
     boards={
-        "q35": Board(_split_at(0xB0000000, 2 * GIB), UART_8250, _reserved),
-        "pc": Board(_split_at(0xE0000000, 3 * GIB), UART_8250, _reserved),
+        "q35": _board(0xB0000000, 2 * GIB),
+        "pc": _board(0xE0000000, 3 * GIB),
         # Whose hole is as small as crosvm's, libkrun's and Firecracker's was before 1.13.
-        f"pc-i440fx-1.7,max-ram-below-4g={_SMALL_HOLE // MIB}M": Board(
-            *(_split_at(_SMALL_HOLE + 1, _SMALL_HOLE), UART_8250, _reserved), gone=(8, 2, 0)
+        f"pc-i440fx-1.7,max-ram-below-4g={_SMALL_HOLE // MIB}M": _board(
+            *(_SMALL_HOLE + 1, _SMALL_HOLE), gone=(8, 2, 0)
         ),
-        "microvm": Board(_split_at(3 * GIB + 1, 3 * GIB), UART_8250, _reserved),
+        "microvm": _board(3 * GIB + 1, 3 * GIB),
     },
     board="q35",
     cpu="qemu64",

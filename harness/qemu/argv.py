@@ -33,6 +33,8 @@ class Launch:
     entries: tuple[int, ...]
     # The boot image's own RAM is the guest's, and the blobs are only what is missing.
     mapped: bool = False
+    # The file that is the board's ROM, in place of a firmware.
+    rom: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +194,7 @@ def _ram_backend(ram: RamFile | None, size: str) -> tuple[str, ...]:
 
 
 def _loader_devices(launch: Launch) -> list[str]:
-    args = []
+    args = ["-bios", launch.rom] if launch.rom is not None else []
     for blob in launch.blobs:
         args += [
             "-device",

@@ -2,8 +2,8 @@
 
 With DEVICES every run of data in ram.img has a generic loader device, and a file, of its own; with
 MAPPED ram.img itself is the guest's RAM (a private mapping, the file never changes). Either way
-devices write what lies under ROM, and what the machine itself overwrites at reset is staged
-elsewhere and moved into place by the stub. Data is what is not zero.
+devices write what lies under ROM, or it is the board's ROM itself, and what the machine overwrites
+at reset is staged elsewhere and moved into place by the stub. Data is what is not zero.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def place_image(
     taken = [*machine.reserved, *(Region("data", extent) for extent in data)]
     stub_place, staging = _room(image, arch, taken, staged)
     extents = _extents(memory, data, [*reserved, stub_place, *staging])
-    covered = [] if machine.writes_reserved else _each_inside(extents, reserved)
+    inside = [] if machine.writes_reserved else _each_inside(extents, reserved)
+    covered = _with_rom(inside, machine.traits.rom, memory)
     moved = list(zip(staged, staging, strict=True))
     stub = _stub(image, memory, stub_place, moved)
     parts = [*((part, part.start) for part in covered), *((part, a.start) for part, a in moved)]
@@ -88,7 +89,7 @@ def place_image(
     mapped = placement is Placement.MAPPED
     untouched = [part for hole in reserved for part in _outside(hole, [*staged, *covered])]
     return PlacedImage(
-        launch=_launch(files, stub, machine.cpus if arch.every_cpu else 1, mapped=mapped),
+        launch=_launch(files, machine, stub, mapped=mapped),
         files=files,
         stub=stub.code,
         working_areas=(Range(stub.address, arch.stub_size), *staging, *untouched),
@@ -126,10 +127,23 @@ def _stub(
     return arch.stub(image.cpus[0], place.start, copies, read)
 
 
-def _launch(files: Sequence[DeviceFile], stub: Stub, cpus: int, *, mapped: bool) -> Launch:
-    """`cpus` of the machine begin in the stub."""
-    blobs = [Blob(file.path, file.address) for file in files]
-    return Launch((*blobs, Blob(_STUB, stub.address)), (stub.loader_entry,) * cpus, mapped)
+def _launch(files: Sequence[DeviceFile], machine: Machine, stub: Stub, *, mapped: bool) -> Launch:
+    starting = machine.cpus if ARCHITECTURES[machine.arch.name].every_cpu else 1
+    rom = next((f for f in files if Range(f.address, f.size) == machine.traits.rom), None)
+    blobs = [Blob(file.path, file.address) for file in files if file is not rom]
+    blobs.append(Blob(_STUB, stub.address))
+    return Launch(tuple(blobs), (stub.loader_entry,) * starting, mapped, rom.path if rom else None)
+
+
+def _with_rom(parts: Sequence[Range], rom: Range | None, memory: GuestMemory) -> list[Range]:
+    """All of the board's ROM for `parts` that lie in it, so that nothing else is there.
+
+    A loader device writes ROM as well, but before or after the firmware does, by the places that
+    QEMU's objects happen to have in its memory (rom_order_compare()).
+    """
+    if rom is None or not memory.contains(rom.start, rom.size) or not _each_inside(parts, [rom]):
+        return list(parts)
+    return [*(rest for part in parts for rest in _outside(part, [rom])), rom]
 
 
 def _extents(memory: GuestMemory, data: Sequence[Range], apart: Sequence[Range]) -> list[Range]:

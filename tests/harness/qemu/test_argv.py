@@ -65,6 +65,12 @@ def test_nothing_loads_a_kernel_but_the_generic_loader() -> None:
     assert reference[-6:] == ["-kernel", "k", "-initrd", "i", "-append", "a b"]
 
 
+def test_data_where_the_firmware_shows_takes_its_place() -> None:
+    machine = Machine.with_defaults("x86_64", memory=512 * MIB)
+    options = pairs(argv(machine, Launch((), (0,), rom="devices/data.bin"), Channels("c")))
+    assert options["-bios"] == ["devices/data.bin"]
+
+
 @pytest.mark.parametrize(("shared", "share"), [(True, "on"), (False, "off")])
 def test_command_line_with_a_file_as_ram(shared: bool, share: str) -> None:
     machine = Machine.with_defaults("aarch64", memory=512 * MIB)

@@ -13,7 +13,7 @@ from bootproof.harness.host.rundir import DEVICES_DIRECTORY
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.placement import PlacedImage, guest_ram, place_image, write
 from bootproof.harness.terms import Placement
-from bootproof.loader.address import GIB, KIB, MIB, PAGE, Range
+from bootproof.loader.address import GIB, KIB, MIB, PAGE, Banks, Range
 from bootproof.loader.arch import Registers, StubError
 from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.bootimage import BootImage
@@ -33,12 +33,13 @@ def placing(
     on: Machine | None = None,
     regions: tuple[Region, ...] = (),
     cpus: tuple[Registers, ...] | None = None,
+    banks: Banks | None = None,
 ) -> Iterator[tuple[PlacedImage, GuestMemory]]:
     computer = on or machine(arch)
     entry: tuple[Registers, ...] = (
         (flat32(2 * MIB),) if arch == "x86_64" else (Arm64Registers(GIB + 2 * MIB),)
     )
-    with GuestMemory(computer.banks) as memory:
+    with GuestMemory(banks or computer.banks) as memory:
         for address, data in contents.items():
             memory.write(address, data)
         image = BootImage(arch, "none", memory.banks, cpus or entry, regions)
@@ -259,13 +260,27 @@ def test_no_room_for_staging() -> None:
 
 @pytest.mark.parametrize("placement", Placement)
 def test_what_may_lie_under_rom_is_written_by_devices(placement: Placement) -> None:
-    contents = {0xA0000: full(1), 0xE0000: full(2)}
-    with placing("x86_64", contents, placement) as (placed, _):
-        assert files(placed) == [
-            (0xA0000, PAGE, 0xA0000),
-            (0xE0000, 2 * PAGE, 0xE0000),
-        ]
-        assert placed.covered == (Range(0xA0000, PAGE), Range(0xE0000, 2 * PAGE))
+    with placing("x86_64", {0xA0000: full(1), 0xDF000: full(1)}, placement) as (placed, _):
+        assert files(placed) == [(0xA0000, PAGE, 0xA0000), (0xDF000, PAGE, 0xDF000)]
+        assert placed.covered == (Range(0xA0000, PAGE), Range(0xDF000, PAGE))
+        assert placed.launch.rom is None
+
+
+@pytest.mark.parametrize("placement", Placement)
+def test_what_lies_where_a_firmware_shows_is_the_whole_rom(placement: Placement) -> None:
+    """Which of a firmware and a loader device writes last is nobody's choice."""
+    with placing("x86_64", {0xDF000: full(2), 0xF5000: full(1)}, placement) as (placed, _):
+        rest, rom = placed.files
+        assert files(placed) == [(0xDF000, PAGE, 0xDF000), (0xE0000, 128 * KIB, 0xE0000)]
+        assert (placed.launch.rom, placed.launch.blobs[0].path) == (rom.path, rest.path)
+        assert placed.covered == (Range(0xDF000, PAGE), Range(0xE0000, 128 * KIB))
+        assert placed.working_areas[1:] == (Range(0xA0000, 0x3F000),)
+
+
+def test_rom_that_the_image_has_in_part_is_written_by_devices() -> None:
+    with placing("x86_64", {0xE0000: full(1)}, banks=((0, 0xF0000), (MIB, MIB))) as (placed, _):
+        assert files(placed) == [(0xE0000, PAGE, 0xE0000)]
+        assert placed.launch.rom is None
 
 
 def test_state_that_no_stub_reaches() -> None:
