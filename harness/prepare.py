@@ -32,7 +32,7 @@ from bootproof.harness.terms import Budget, Observer
 from bootproof.kernels import scratch
 from bootproof.kernels.content import Content
 from bootproof.loader import assemble, initramfs
-from bootproof.loader.address import Range, align_up
+from bootproof.loader.address import Range, align_up, common
 from bootproof.loader.assemble import Assembled, Assembly, Lent
 from bootproof.loader.copying import Copy
 from bootproof.loader.errors import LoaderError
@@ -357,11 +357,7 @@ def _expected(
     banks, acpi = assembled.image.ram, assembled.image.region("acpi")
     ram, unplaced = machine.arch.system_ram(banks, acpi), 0
     if inputs.dtb is not None:
-        from bootproof.loader.device_tree import DeviceTree
-        from bootproof.loader.protocols import by_tree
-
-        tree = DeviceTree.parse(inputs.dtb)
-        ram, unplaced = tuple(by_tree.system_ram(tree, ram)), by_tree.unplaced(tree)
+        ram, unplaced = _told(inputs.dtb, ram, _page_size(case, inputs.kernel))
     return Expected(
         arch=case.arch,
         nonce=nonce,
@@ -379,6 +375,21 @@ def _expected(
         mode_log=machine.arch.mode_log,
         virtual_start=assembled.kernel.virtual_start,
     )
+
+
+def _told(
+    dtb: bytes, ram: tuple[Range, ...], page_size: str | None
+) -> tuple[tuple[Range, ...], int]:
+    """What of the machine's `ram` the user's device tree tells the kernel of, and how many bytes of
+    that it keeps from itself wherever it likes.
+    """
+    from bootproof.loader import imageheader
+    from bootproof.loader.device_tree import DeviceTree
+    from bootproof.loader.protocols import by_tree
+
+    tree, page = DeviceTree.parse(dtb), imageheader.page_bytes(page_size)
+    told = common(ram, by_tree.system_ram(tree, page))
+    return tuple(told), by_tree.unplaced(tree, page)
 
 
 def expected_code(

@@ -129,6 +129,12 @@ def without(area: Range, holes: Iterable[Range]) -> list[Range]:
     return left
 
 
+def common(areas: Iterable[Range], others: Iterable[Range]) -> list[Range]:
+    """What of `areas` is in some of `others` as well; in order where `areas` are."""
+    elsewhere = without(Range(0, U64_MAX + 1), others)
+    return [part for area in areas for part in without(area, elsewhere)]
+
+
 def parse_size(text: str) -> int:
     """Bytes (or an address) out of 4096, 0x1000, 4K, 16M, 2G, 512MiB, in either case.
 

@@ -8,6 +8,7 @@ Documentation/arch/riscv/boot-image-header.rst.
 from typing import Final
 
 from bootproof.dataclass import dataclass
+from bootproof.loader.address import parse_size
 from bootproof.loader.declared import U32, U64, Declared
 
 ARM64_MAGIC: Final = 0x644D_5241  # "ARM\x64"
@@ -36,7 +37,12 @@ class ImageHeader(Declared):
     res5: U32
 
 
-def page_size(data: memoryview) -> str | None:
+def page_bytes(name: str | None) -> int:
+    """Bytes of a page by the name of its size; of the smallest where a kernel names none."""
+    return parse_size(name or PAGE_SIZES[1])
+
+
+def page_size(data: bytes | memoryview) -> str | None:
     """The page size that the header of an Image names, like "16K"; None where there is none."""
     if len(data) < ImageHeader.SIZE:
         return None

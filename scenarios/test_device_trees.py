@@ -25,14 +25,18 @@ DISABLED = {b"status": b"disabled\0"}
 
 
 def tree_of(case: Case, parent: dict[bytes, bytes]) -> bytes:
-    """The machine's, with one part of RAM kept at its place, one wherever the kernel likes, and one
-    that is disabled.
+    """The machine's, in two ranges that share a page and end before the RAM does, with one part of
+    RAM kept at its place, one wherever the kernel likes, and one that is disabled.
     """
     dtb = device_tree(machine_for(case, images.kernel_file(case.kernel_source), Options()))
     assert dtb is not None
     tree = DeviceTree.parse(dtb)
-    base = ARCHES[case.arch].ram_base() + 128 * MIB
-    kept = {b"reg": struct.pack(">2Q", base, MIB), b"no-map": b""}
+    start = ARCHES[case.arch].ram_base()
+    base = start + 128 * MIB
+    ranges = start, 144 * MIB + 0x1800, start + 144 * MIB + 0x1800, 80 * MIB
+    memory = next(node for node in tree.nodes if node.is_memory)
+    memory.properties[b"reg"] = struct.pack(">4Q", *ranges)
+    kept = {b"reg": struct.pack(">2Q", base + 0x800, MIB), b"no-map": b""}
     pool = {b"size": struct.pack(">Q", 2 * MIB), b"no-map": b""}
     off = {b"reg": struct.pack(">2Q", base + 4 * MIB, MIB), b"no-map": b"", **DISABLED}
     two = struct.pack(">I", 2)

@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from bootproof.loader import imageheader
 from bootproof.loader.address import GIB, Range, align_down, align_up
 from bootproof.loader.arch.aarch64 import AARCH64, PSTATE_DAIF, PSTATE_EL2H, Arm64Registers
+from bootproof.loader.boot_parameters import BootParameters, Read
+from bootproof.loader.imageheader import ImageHeader
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import BootRequest, by_tree, entry_point, region
@@ -57,6 +60,13 @@ def initrd_window_below(footprint: Range) -> Range:
     return Range.between(min(lowest, footprint.start), footprint.start)
 
 
+def read_back(registers: Arm64Registers, read: Read) -> BootParameters:
+    """See BootProtocol.read. The kernel's header says of which pages its RAM is made."""
+    head = read(registers.pc, ImageHeader.SIZE) or b""
+    page = imageheader.page_bytes(imageheader.page_size(head))
+    return by_tree.read_back(registers.x[0], read, page)
+
+
 PROTOCOL: Final = BootProtocol(
     name=NAME,
     arch=AARCH64,
@@ -65,7 +75,7 @@ PROTOCOL: Final = BootProtocol(
     configure=configure,
     state=state,
     pointer=by_tree.pointer(0),
-    read=lambda registers, read: by_tree.read_back(registers.x[0], read),
+    read=read_back,
     fields=lambda registers, read: by_tree.fields(registers.x[0], read),
     tree_register="x0",
     left_open="x([4-9]|[12][0-9]|30)",

@@ -6,13 +6,23 @@ Which register leads to the tree, and where an initrd may lie, is the protocol's
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Final
 
 from bootproof.dataclass import dataclass
 from bootproof.loader import device_tree
-from bootproof.loader.address import PAGE, U64_MAX, Range, align_down, align_up, joined, without
+from bootproof.loader.address import (
+    KIB,
+    PAGE,
+    U64_MAX,
+    Range,
+    align_down,
+    align_up,
+    common,
+    joined,
+    without,
+)
 from bootproof.loader.boot_parameters import BootParameters, Read, decoded
 from bootproof.loader.device_tree import DeviceTree, DeviceTreeError
 from bootproof.loader.layout import LayoutError, Region, Wanted, check_inside, place
@@ -21,6 +31,7 @@ from bootproof.loader.protocols import BootRequest, ProtocolError, check_cmdline
 from bootproof.loader.protocols.protocol import Pointer
 from bootproof.loader.result import KernelLoaderResult
 
+_LARGEST_PAGE: Final = 64 * KIB  # of any kernel
 # A register of 0 leads to no device tree, even where there is RAM.
 _NOT_NULL: Final = Range.between(0x1000, U64_MAX)
 
@@ -60,13 +71,24 @@ def plan(
         high = kernel.footprint.end <= kernel.kernel_end
         wanted.append(Wanted("dtb", size, 8, _NOT_NULL, within=device_tree.DTB_MAX, high=high))
     taken = [kernel_region, *request.reserved]
-    regions = [kernel_region, *place(ram, taken, wanted)]
+    told = _told_of(ram, request.dtb) if request.dtb is not None else ram
+    regions = [kernel_region, *place(told, taken, wanted)]
     if request.initrd is None:
         return regions
     return [
         *regions,
-        _place_initrd(len(request.initrd), pieces, ram, [*regions, *request.reserved]),
+        _place_initrd(len(request.initrd), pieces, told, [*regions, *request.reserved]),
     ]
+
+
+def _told_of(ram: Sequence[Range], dtb: bytes) -> Sequence[Range]:
+    """The RAM that a tree tells of and leaves to the kernel, whatever its pages are; all of it
+    where that is none.
+    """
+    tree = DeviceTree.parse(dtb)
+    reserved = [Range(*pair) for pair in tree.reservations]
+    free = [part for area in system_ram(tree, _LARGEST_PAGE) for part in without(area, reserved)]
+    return common(ram, free) or ram
 
 
 def _check_beside_firmware(kernel: Region, request: BootRequest) -> None:
@@ -112,8 +134,10 @@ def _tree(dtb: bytes, request: BootRequest, initrd: Range | None) -> bytes:
     )
 
 
-def read_back(address: int, read: Read) -> BootParameters:
-    """What the device tree at guest-physical `address` tells; nothing where there is none."""
+def read_back(address: int, read: Read, page: int = PAGE) -> BootParameters:
+    """What the device tree at guest-physical `address` tells a kernel with pages of `page` bytes;
+    nothing where there is none.
+    """
     try:
         _, tree = _told(address, read)
     except DeviceTreeError:
@@ -124,27 +148,28 @@ def read_back(address: int, read: Read) -> BootParameters:
         initrd=Range.between(start, end) if end > start else None,
         label=decoded(tree.chosen.get(device_tree.LABEL)),
         ram=tree.memory,
-        system_ram=tuple(system_ram(tree, tree.memory)) or None,
-        unplaced=unplaced(tree),
+        system_ram=tuple(system_ram(tree, page)) or None,
+        unplaced=unplaced(tree, page),
         cpus=tree.cpus,
     )
 
 
-def unplaced(tree: DeviceTree) -> int:
+def unplaced(tree: DeviceTree, page: int) -> int:
     """Bytes of RAM, whole pages, that kernels reserve with no-map where they like."""
-    return sum(align_up(size, PAGE) for size in tree.unplaced)
+    return sum(align_up(size, page) for size in tree.unplaced)
 
 
-def system_ram(tree: DeviceTree, ram: Iterable[Range]) -> Iterator[Range]:
-    """`ram` as kernels take it: whole pages, of which nothing is reserved with no-map."""
+def system_ram(tree: DeviceTree, page: int) -> Iterator[Range]:
+    """RAM as kernels with pages of `page` bytes take it: whole pages of each range by itself, of
+    which nothing is reserved with no-map (drivers/of/fdt.c, early_init_dt_add_memory_arch).
+    """
     kept = [
-        Range.between(align_down(area.start, PAGE), align_up(area.end, PAGE))
+        Range.between(align_down(area.start, page), align_up(area.end, page))
         for area in tree.not_mapped
     ]
-    for area in joined(ram):
-        start, end = align_up(area.start, PAGE), align_down(area.end, PAGE)
-        if start < end:
-            yield from without(Range.between(start, end), kept)
+    whole = [(align_up(area.start, page), align_down(area.end, page)) for area in tree.memory]
+    for area in joined(Range.between(*ends) for ends in whole if ends[0] < ends[1]):
+        yield from without(area, kept)
 
 
 def fields(address: int, read: Read) -> Iterator[tuple[str, str]]:

@@ -97,7 +97,18 @@ def test_the_memory_map_goes_on_in_setup_data(ram: GuestMemory) -> None:
     assert joined(told.system_ram or ()) == (Range(MIB, MIB), Range(4 * GIB, MIB))
 
 
-def test_ram_of_a_device_tree_is_whole_pages(ram: GuestMemory) -> None:
+@pytest.mark.parametrize(
+    ("flags", "wanted", "unplaced"),
+    [
+        (0x2, (Range(MIB, 0x1000), Range(MIB + 0x2000, 0x3000), Range(MIB + 0x7000, 0xF8000)), 2),
+        (0x4, (Range(MIB + 0x8000, 0xF4000),), 4),  # 16 KiB pages
+        (0x6, (Range(MIB + 0x10000, 0xE0000),), 16),  # 64 KiB pages
+    ],
+)
+def test_ram_of_a_device_tree_is_whole_pages(
+    flags: int, wanted: tuple[Range, ...], unplaced: int, ram: GuestMemory
+) -> None:
+    """Those of the kernel, and of each range by itself (drivers/of/fdt.c)."""
     two = {b"#address-cells": struct.pack(">I", 2), b"#size-cells": struct.pack(">I", 2)}
     reg = struct.pack(">6Q", MIB, 0x1800, MIB + 0x1800, MIB - 0x1801, 0x123, 0x1000)
     held = {b"reg": struct.pack(">2Q", MIB + 0x5800, 0x1000), b"no-map": b""}
@@ -111,9 +122,10 @@ def test_ram_of_a_device_tree_is_whole_pages(ram: GuestMemory) -> None:
         ]
     )
     ram.write(0x8000, tree.to_bytes())
+    ram.write(ENTRY, struct.pack("<II6Q4sI", 0, 0, 0, 0, flags, 0, 0, 0, b"ARM\x64", 0))
     told = boot_parameters("arm64", Arm64Registers(pc=ENTRY).with_x(x0=0x8000), ram)
-    assert told.system_ram == (Range(MIB, 0x5000), Range.between(MIB + 0x7000, 2 * MIB - 0x1000))
-    assert told.unplaced == 0x2000
+    assert told.system_ram == wanted
+    assert told.unplaced == unplaced * 0x1000
 
 
 def test_more_entries_than_there_is_room_for(ram: GuestMemory) -> None:

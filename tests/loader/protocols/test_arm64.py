@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from bootproof.harness.qemu.machine import Machine
 from bootproof.loader import Pe, device_tree
 from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.arch.aarch64 import Arm64Registers
-from bootproof.loader.device_tree import DeviceTree
+from bootproof.loader.device_tree import DeviceTree, Node
 from bootproof.loader.layout import LayoutError, Region
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import BootRequest, ProtocolError, arm64
@@ -94,6 +95,23 @@ def test_where_the_pieces_lie(dtb: bytes) -> None:
     assert not any(a.overlaps(b) for a in pieces for b in pieces if a is not b)
 
 
+def test_nothing_lies_in_ram_that_the_tree_does_not_leave_to_the_kernel() -> None:
+    """It ends at 56 MiB, of which 1 MiB is not to be mapped, and 2 MiB are reserved."""
+    cells = {name: struct.pack(">I", 2) for name in (b"#address-cells", b"#size-cells")}
+    typed = {b"device_type": b"memory\0"}
+    low = struct.pack(">2Q", GIB, 56 * MIB)
+    kept = struct.pack(">2Q", GIB + 55 * MIB, MIB)
+    nodes = [
+        Node(b"", 0, cells),
+        Node(b"memory@0", 1, {**typed, b"reg": low}),
+        Node(b"reserved-memory", 1, {**cells, b"ranges": b""}),
+        Node(b"kept@0", 2, {b"reg": kept, b"no-map": b""}),
+    ]
+    tree = DeviceTree(nodes, [(GIB + 53 * MIB, 2 * MIB)]).to_bytes()
+    _, _, regions, _ = handed_over(BootRequest(b"x", INITRD, tree))
+    assert regions["initrd"].end == GIB + 53 * MIB
+
+
 def test_kernel_may_lie_where_qemu_keeps_its_tree(dtb: bytes) -> None:
     """The start of RAM: the kernel is put there by the stub, nothing else may be."""
     request = BootRequest(b"x", INITRD, dtb, (QEMUS_OWN,))
@@ -126,9 +144,11 @@ def test_initrd_window_is_the_kernels_32_gib(kernel: Range, window: Range) -> No
 
 
 def test_initrd_stays_within_reach_of_a_kernel_at_the_end(dtb: bytes) -> None:
-    _, _, regions, _ = handed_over(
-        BootRequest(b"x", INITRD, dtb), offset=GIB + 50 * GIB, banks=[(GIB, 51 * GIB)]
-    )
+    tree = DeviceTree.parse(dtb)
+    memory = next(node for node in tree.nodes if node.is_memory)
+    memory.properties[b"reg"] = struct.pack(">2Q", GIB, 51 * GIB)
+    request = BootRequest(b"x", INITRD, tree.to_bytes())
+    _, _, regions, _ = handed_over(request, offset=51 * GIB, banks=[(GIB, 51 * GIB)])
     assert regions["initrd"].start >= 50 * GIB
 
 
