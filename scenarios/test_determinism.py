@@ -16,7 +16,7 @@ from bootproof.dataclass import dataclass
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.cases.kernels import default_kernels
-from bootproof.harness.commands.boot import difference
+from bootproof.harness.commands.boot import difference, uncounted
 from bootproof.harness.course import Outcome
 from bootproof.harness.host.together import at_once, together
 from bootproof.harness.prove import Proven, prove
@@ -67,7 +67,9 @@ def test_the_same_boot_twice(case: Case, run_directory: RunDirectory) -> None:
     one, other = (run_directory(f"{case.id}-{name}") for name in ("first", "second"))
     first, second = together(lambda: prove(case, one), lambda: prove(case, other))
     assert first.verdict is Verdict.BOOTED, first.reason
-    assert difference(_outcome(first), _outcome(second), case.smp) is None
+    outcomes = _outcome(first), _outcome(second)
+    assert difference(*outcomes, case.smp) is None
+    assert (uncounted(*outcomes, case.smp) is None) == (case.smp == 1)
 
 
 @pytest.mark.beside

@@ -130,33 +130,56 @@ def _boot_twice(case: Case, directory: Path, options: Options) -> Iterator[_End]
         told = "leave --realtime out" if case.realtime else machine.realtime
         raise UserError(f"--twice: no two boots are the same in real time: {told}")
     runs = [_boot(case, directory / name, options) for name in ("first", "second")]
+    yield from ((proven.verdict.value, proven.problem) for proven in runs)
+    if any(proven.verdict.of_host for proven in runs):
+        print("twice     not compared: not both runs say something of the guest")
+        return
     first, second = (proven.outcome for proven in runs)
     assert first is not None and second is not None  # a refusal is an error here
     differs = difference(first, second, case.smp)
-    same = "transcript" if case.smp > 1 else "transcript and number of instructions"
-    print(f"twice     {differs or f'the same {same}'}")
-    yield from ((proven.verdict.value, proven.problem) for proven in runs)
-    if not any(proven.verdict.of_host for proven in runs):
-        yield "not deterministic", differs
+    print(f"twice     {differs or f'the same {_compared(first, second, case.smp)}'}")
+    yield "not deterministic", differs
 
 
 def difference(first: Outcome, second: Outcome, cpus: int) -> str | None:
-    """The first thing that is not the same in both runs, in one sentence; None when all is.
-
-    With several CPUs only the transcript is asked for: when one of them ends the machine, the
-    others run on until QEMU has stopped them, and those instructions are counted too.
+    """The first thing that is not the same in both runs, in one sentence; None when all is that
+    can be: of a guest that did not end by itself, what both runs have of the transcript.
     """
-    line = first_difference(first.observation.transcript, second.observation.transcript)
+    transcripts = [outcome.observation.transcript for outcome in (first, second)]
+    if not _ended_by_themselves(first, second):
+        both = min(map(len, transcripts))
+        transcripts = [transcript[:both] for transcript in transcripts]
+    line = first_difference(*transcripts)
     if line is not None:
         number, left, right = line
         return f"transcript line {number} is {left} the first time, {right} the second time"
-    if cpus > 1:
-        return None
     counts = first.costs.instructions, second.costs.instructions
-    if counts[0] != counts[1] or counts[0] is None:
-        text = [f"{count:,}" if count is not None else "an unknown number of" for count in counts]
-        return f"{text[0]} guest instructions the first time, {text[1]} the second time"
-    return None
+    if uncounted(first, second, cpus) or counts[0] == counts[1]:
+        return None
+    return f"{counts[0]:,} guest instructions the first time, {counts[1]:,} the second time"
+
+
+def uncounted(first: Outcome, second: Outcome, cpus: int) -> str | None:
+    """Why the instructions of two runs are not compared, in a few words; None where they are."""
+    if not _ended_by_themselves(first, second):
+        return "of a guest that does not end by itself"
+    if cpus > 1:  # when one of them ends the machine, the others run on until QEMU stops them
+        return f"with {cpus} CPUs"
+    unknown = None in (first.costs.instructions, second.costs.instructions)
+    return "not known" if unknown else None
+
+
+def _ended_by_themselves(*outcomes: Outcome) -> bool:
+    return all(outcome.observation.end.of_guest for outcome in outcomes)
+
+
+def _compared(first: Outcome, second: Outcome, cpus: int) -> str:
+    """What was the same in both runs, and what of them was not looked at."""
+    why = uncounted(first, second, cpus)
+    if why is None:
+        return "transcript and number of instructions"
+    whole = _ended_by_themselves(first, second)
+    return f"transcript{'' if whole else ', as far as both go'}; instructions not compared: {why}"
 
 
 COMMAND: Final = Command(

@@ -6,21 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from bootproof.harness.commands.boot import difference
+from bootproof.harness.commands.boot import difference, uncounted
 from bootproof.harness.course import Costs, Outcome
 from bootproof.harness.expected import Judgement
 from bootproof.harness.guest.evidence import GuestEvidence
 from bootproof.harness.observation import End, Observation
 from bootproof.harness.verdict import Verdict
 
-UNKNOWN = (
-    "an unknown number of guest instructions the first time, an unknown number of the second time"
-)
 
-
-def outcome(transcript: bytes, instructions: int | None) -> Outcome:
+def outcome(transcript: bytes, instructions: int | None, end: End = End.GUEST_RESET) -> Outcome:
     judgement = Judgement(Verdict.BOOTED, "", GuestEvidence("", None))
-    observation = Observation(transcript, End.GUEST_RESET, instructions=instructions)
+    observation = Observation(transcript, end, instructions=instructions)
     return Outcome(judgement, observation, Costs(1.0, 1.0, 1.0, instructions), Path(), ())
 
 
@@ -41,20 +37,28 @@ def test_transcripts(first: bytes, second: bytes, wanted: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "wanted"),
+    ("counts", "cpus", "wanted", "why"),
     [
-        ((1000, 1000), None),
-        (
-            (1000, 1001),
-            "1,000 guest instructions the first time, 1,001 the second time",
-        ),
-        (
-            (None, None),
-            UNKNOWN,
-        ),
+        ((1000, 1000), 1, None, None),
+        ((1000, 1001), 1, "1,000 guest instructions the first time, 1,001 the second time", None),
+        ((1000, 1001), 2, None, "with 2 CPUs"),
+        ((None, None), 1, None, "not known"),
+        ((1000, None), 1, None, "not known"),
     ],
 )
-def test_instructions(counts: tuple[int | None, int | None], wanted: str | None) -> None:
+def test_instructions(
+    counts: tuple[int | None, int | None], cpus: int, wanted: str | None, why: str | None
+) -> None:
     first, second = (outcome(b"same", count) for count in counts)
-    assert difference(first, second, cpus=1) == wanted
-    assert difference(first, second, cpus=2) is None
+    assert difference(first, second, cpus) == wanted
+    assert uncounted(first, second, cpus) == why
+
+
+def test_a_guest_that_was_ended_by_a_look_at_it() -> None:
+    """Where that was says nothing of the guest; what both runs have of it does."""
+    first = outcome(b"a\nb", 5, End.LOOPING)
+    longer, other = outcome(b"a\nb\nc", 9, End.LOOPING), outcome(b"a\nx\nc", 9, End.LOOPING)
+    assert difference(first, longer, cpus=1) is None
+    assert uncounted(first, longer, cpus=1) == "of a guest that does not end by itself"
+    said = "transcript line 2 is 'b' the first time, 'x' the second time"
+    assert difference(first, other, cpus=1) == said
