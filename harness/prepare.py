@@ -101,11 +101,8 @@ def prepare(case: Case, directory: Path, options: Options = _NO_OPTIONS) -> Prep
     """
     scratch.sweep_once()
     rundir.make_fresh(directory)  # first: of what is refused, no earlier run may seem to tell
-    inputs = options.inputs or inputs_of(case, options.talker)
+    inputs, machine, nonce, cmdline = asked(case, options)
     kernel = inputs.kernel
-    machine = machine_for(case, kernel, options)
-    nonce = nonce_for(case.id, kernel.sha256)
-    cmdline = _cmdline(case, nonce, options, has_init=inputs.has_init)
     with rundir.no_image_left(directory):
         assembly = _assembly(case, machine, inputs, cmdline)
         lend = options.lend if case.damage is None else None
@@ -133,6 +130,17 @@ def prepare(case: Case, directory: Path, options: Options = _NO_OPTIONS) -> Prep
         nonzero={lent.backing.file: lent.nonzero} if (lent := assembled.lent) else {},
     )
     return Prepared(assembled, start)
+
+
+def asked(case: Case, options: Options = _NO_OPTIONS) -> tuple[Inputs, Machine, str, str]:
+    """All that a case asks for before its kernel is loaded: files, machine, nonce, command line.
+
+    Writes nothing. Raises UserError and FetchError as `prove`.
+    """
+    inputs = options.inputs or inputs_of(case, options.talker)
+    machine = machine_for(case, inputs.kernel, options)
+    nonce = nonce_for(case.id, inputs.kernel.sha256)
+    return inputs, machine, nonce, _cmdline(case, nonce, options, has_init=inputs.has_init)
 
 
 def write_without_proof(case: Case, directory: Path, options: Options) -> tuple[Assembled, Machine]:

@@ -64,13 +64,15 @@ def _run(arguments: argparse.Namespace) -> int:
             raise UsageError(f"one image is nothing to search in: {told}")
         files.refuse_unwritable(arguments.out)
     named = [one_line(image) for image in images]
-    print(f"images    {len(images)}, from {named[0]} to {named[-1]}", flush=True)
+    count = f"images    {len(images)}, from {named[0]} to {named[-1]}"
     if arguments.list:
-        print(*(f"{number:>3}  {image}" for number, image in enumerate(named, 1)), sep="\n")
+        print(count, *(f"{number:>3}  {image}" for number, image in enumerate(named, 1)), sep="\n")
         return OK
     words, paths = qemus.of_words(asked)
     tester = _Tester(images, words, paths, sought, arguments.out)
     search = bisection.Search(len(images))
+    tester.refuse_words(search.next() or 0)
+    print(count, flush=True)
     while (at := search.next()) is not None:
         search.tell(at, tester.mark(at))
     return _tell(search, tester, case_options.typed(asked))
@@ -104,17 +106,36 @@ class _Tester:
         self._sought, self._out = sought, out
         self._by_kernel: dict[str, _Ended] = {}
 
+    def refuse_words(self, first: int) -> None:
+        """Raises UsageError for what two images are refused for in the same words: that is no
+        fault of an image's, and would be told of each. `first` is the one that is tested first.
+        """
+        refused = self._refusal(self.images[first])
+        other = next((image for image in self.images if image != self.images[first]), None)
+        if refused is not None and other is not None and refused == self._refusal(other):
+            raise UsageError(refused)
+
+    def _refusal(self, image: str) -> str | None:
+        from bootproof.harness.cases.from_kernel import case_of
+        from bootproof.harness.prepare import Options, asked
+
+        try:
+            asked(case_of(image, self._words, "boot"), Options(qemus=self._qemus))
+        except UsageError:
+            raise
+        except _untested() as error:
+            return str(error)
+        return None
+
     def mark(self, at: int) -> Mark:
         """What an image is; told as it becomes known."""
         from bootproof.harness.marks import Mark
-        from bootproof.kernels.errors import FetchError
-        from bootproof.loader.errors import LoaderError
 
         try:
             ended = self._test(at)
         except UsageError:
             raise
-        except (UserError, FetchError, LoaderError) as error:
+        except _untested() as error:
             ended = _Ended(Mark.CANNOT_TELL, str(error))
         self.ended[at] = ended
         print(one_line(f"{at + 1:<9} {self.images[at]}: {ended.mark}: {ended.what}"), flush=True)
@@ -137,6 +158,14 @@ class _Tester:
             what = proven.problem or proven.verdict.value
             self._by_kernel[sha256] = _Ended(self._sought.mark(found), what, directory)
         return self._by_kernel[sha256]
+
+
+def _untested() -> tuple[type[Exception], ...]:
+    """What says of an image that it cannot be tested."""
+    from bootproof.kernels.errors import FetchError
+    from bootproof.loader.errors import LoaderError
+
+    return UserError, FetchError, LoaderError
 
 
 def _tell(search: Search, tester: _Tester, asked: str) -> int:

@@ -254,6 +254,10 @@ def test_the_same_kernel_is_booted_once(
         (["--list", "one", "fifo"], "fifo: is not a regular file"),
         (["--list", "one", ""], "a kernel's name is empty"),
         (["one", "two", "--out", "one/out"], "one/out: Not a directory"),
+        (["one", "two", "--initrd", "nowhere"], "nowhere: No such file or directory (--initrd)"),
+        (["one", "two", "--overlay", "one"], "one: is no directory (--overlay)"),
+        (["one", "two", "--qemu", "x=nowhere"], "nowhere: cannot be run as QEMU"),
+        (["one", "two", "--cmdline", 'a="b'], "has a quote that is never closed"),
     ],
 )
 def test_rows_that_are_none(
@@ -272,6 +276,15 @@ def test_rows_that_are_none(
     said = capsys.readouterr()
     assert (code, said.out) == (2, "")
     assert told in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_what_is_wrong_with_one_image_is_told_of_it(
+    offline: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = row(tmp_path / "builds", [b"none", b"none", CUT])
+    assert cli.main(["bisect", *map(str, paths), "--out", str(tmp_path / "out")]) == 125
+    assert capsys.readouterr().out.count(": cannot tell: ") == 3
 
 
 def test_failure_in_a_fifo_is_not_waited_for(
