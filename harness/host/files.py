@@ -186,12 +186,39 @@ def refuse_unwritable(directory: Path) -> None:
     """Raises UserError where nothing can be put into a directory, which need not be there yet:
     before what takes long, for else it would be told after that.
     """
-    there = next(path for path in (directory, *directory.parents) if path.exists())
-    with disk_errors(directory):
-        if not there.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        with scratch.directory(there):
-            pass
+    with disk_errors(directory), scratch.directory(nearest_directory(directory)):
+        pass
+
+
+def make_directory(directory: Path) -> None:
+    """Makes a directory that an output goes to, with those above it. Raises UserError."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise _in_the_way(_nearest(directory)) from error
+    except OSError as error:
+        raise UserError(f"{directory}: {error.strerror}") from error
+
+
+def nearest_directory(directory: Path) -> Path:
+    """What there is of a directory that need not be there yet: itself, or the lowest above it.
+
+    Raises UserError where that is no directory.
+    """
+    there = _nearest(directory)
+    if not there.is_dir():
+        raise _in_the_way(there)
+    return there
+
+
+def _nearest(path: Path) -> Path:
+    """What there is of a path that need not be there yet: its lowest part, links not followed."""
+    return next(part for part in (path, *path.parents) if os.path.lexists(part))
+
+
+def _in_the_way(path: Path) -> UserError:
+    what = "is a link to what is not there" if path.is_symlink() else "is no directory"
+    return UserError(f"{path}: {what}; name another place for what is to be written")
 
 
 def write_whole(path: Path, data: bytes | Iterable[bytes], mode: int = 0o644) -> None:
@@ -219,8 +246,8 @@ def write_given(path: Path, data: bytes, ours: Ours) -> None:
     a file is that is not `ours`.
     """
     refuse_foreign(path, ours)
+    make_directory(path.parent)
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_symlink() or (path.exists() and not path.is_file()):
             path.write_bytes(data)
             return

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import (
     disk_errors,
     foreign,
     locked,
+    make_directory,
     open_regular,
     take_back,
     write_whole,
@@ -57,8 +57,8 @@ def make_fresh(directory: Path) -> None:
 
     Raises UserError when it holds anything that no run of ours made; nothing is deleted then.
     """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
+    with disk_errors(directory):
         take_back(directory)  # of a run that was cut short
         paths = sorted(directory.iterdir())
         marked = any(_MARKS.fullmatch(path.name) for path in paths)
@@ -70,16 +70,13 @@ def make_fresh(directory: Path) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink()
-    except OSError as error:
-        raise UserError(f"{scratch.subject(error, directory)}: {error.strerror}") from error
 
 
 @contextlib.contextmanager
 def held(directory: Path) -> Iterator[None]:
     """Keeps other runs out of a run directory, which is there in here. Raises UserError."""
     was_there = directory.is_dir()
-    with disk_errors(directory):
-        directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     try:
         with locked(directory):
             yield

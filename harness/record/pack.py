@@ -9,7 +9,6 @@ this order, so that there is no path, link or device in it to follow, and nothin
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import tarfile
@@ -24,7 +23,7 @@ import zstandard
 from bootproof.dataclass import dataclass
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
-from bootproof.harness.host.files import disk_errors, open_given, refuse_foreign
+from bootproof.harness.host.files import disk_errors, nearest_directory, open_given, refuse_foreign
 from bootproof.harness.host.process import MOST_WRITTEN
 from bootproof.harness.host.rundir import CONSOLE, RECORD, RESULT, RUN_LOG, TRANSCRIPT
 from bootproof.harness.record import playback, recording
@@ -67,6 +66,7 @@ def pack(directory: Path, out: Path) -> int:
     if out.exists() and not out.is_file():  # which would be replaced, a device as well
         raise UserError(f"{out}: is no regular file; take another name (--out)")
     refuse_foreign(out, _ours)
+    nearest_directory(out.parent)
     recorded = playback.open_recorded(directory)
     with (
         disk_errors(named),
@@ -129,7 +129,8 @@ def unpack(path: Path, directory: Path, place: Path | None = None) -> None:
     Raises UserError naming the file and the reason, and LoaderError.
     """
     if os.path.lexists(directory):
-        raise UserError(f"{directory}: {os.strerror(errno.EEXIST)}")
+        raise UserError(f"{directory}: is there already; name a directory that is not (--out)")
+    nearest_directory(directory.parent)
     with (
         disk_errors(path),
         open_given(path) as raw,

@@ -7,6 +7,8 @@ only read, whoever made it; QEMU works in a temporary one that goes away with it
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import shutil
 import socket
 from collections.abc import Iterator
@@ -87,6 +89,8 @@ def open_recorded(directory: Path) -> Recorded:
 def _boot_image(directory: Path) -> tuple[BootImage, Path]:
     """The boot image of a run, and where its RAM is: a run of somebody else's has a link to it."""
     description, ram = directory / bootimage.DESCRIPTION, directory / bootimage.RAM
+    if not os.path.lexists(directory):
+        raise UserError(f"{directory}: {os.strerror(errno.ENOENT)}")
     if not description.exists():
         raise UserError(f"{directory}: is not the directory of a run: no {bootimage.DESCRIPTION}")
     if not ram.exists():

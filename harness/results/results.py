@@ -22,7 +22,13 @@ from bootproof.harness import exitcode, judgement, typedjson
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest.stages import Stage
 from bootproof.harness.guest.tap import Status
-from bootproof.harness.host.files import Ours, disk_errors, read_given, refuse_foreign, write_whole
+from bootproof.harness.host.files import (
+    Ours,
+    make_directory,
+    read_given,
+    refuse_foreign,
+    write_whole,
+)
 from bootproof.harness.judgement import BAD, ERROR, FAILED, SKIPPED
 from bootproof.harness.results.key import Key
 from bootproof.harness.text import duration, printable
@@ -432,8 +438,7 @@ def _as_text(raw: bytes) -> str:
 def write(results: Results, path: Path) -> None:
     """Writes all of the file or nothing. Raises UserError, also where another program's file is."""
     refuse_foreign(path, OURS)
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     write_whole(path, (part.encode() for part in _parts(results)))
 
 
@@ -464,8 +469,7 @@ def write_text(path: Path, text: str | Iterable[str], ours: Ours) -> None:
     Raises UserError, also where a file is that is not `ours`.
     """
     refuse_foreign(path, ours)
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     write_whole(path, (part.encode() for part in ([text] if isinstance(text, str) else text)))
 
 

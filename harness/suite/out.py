@@ -14,8 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from bootproof.harness.errors import UserError
-from bootproof.harness.host.files import disk_errors, locked, refuse_foreign
+from bootproof.harness.host.files import disk_errors, locked, make_directory, refuse_foreign
 from bootproof.harness.record import sharing
 from bootproof.harness.report import files
 from bootproof.harness.results.results import OURS, RESULTS
@@ -32,10 +31,8 @@ def begun(options: MatrixOptions) -> Iterator[MatrixOptions]:
     Raises UserError when nothing can be written there, or another run does.
     """
     out = options.out
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is no directory (--out)")
+    make_directory(out)
     with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
     with locked(out):
         kept = _set_aside(options)

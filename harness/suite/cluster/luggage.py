@@ -16,7 +16,7 @@ import zstandard
 
 from bootproof.dataclass import dataclass
 from bootproof.harness.errors import UserError
-from bootproof.harness.host.files import disk_errors
+from bootproof.harness.host.files import disk_errors, make_directory
 from bootproof.harness.inputs import derived
 from bootproof.kernels import pruning
 from bootproof.kernels.cache import RECEIVED, Cache, CachedFile, default_cache_dir
@@ -69,8 +69,8 @@ def unpacked(files: Mapping[str, Packed], directory: Path) -> None:
 
     Raises UserError, for a name that leads out of it too.
     """
+    make_directory(directory)
     with disk_errors(directory):
-        directory.mkdir(parents=True, exist_ok=True)
         directory.chmod(0o700)
         for name, file in files.items():
             path = directory / name

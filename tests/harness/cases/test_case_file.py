@@ -152,5 +152,5 @@ def test_bad_file(text: str, problem: str, tmp_path: Path) -> None:
 
 def test_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="File exists"):
+    with pytest.raises(UserError, match="file: is no directory; name another place"):
         case_file.write_cases(tmp_path / "file" / "my.cases.json", [])

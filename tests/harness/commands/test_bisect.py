@@ -253,7 +253,7 @@ def test_the_same_kernel_is_booted_once(
         (["--list", "one", "https://nowhere.example/kernel"], "a URL needs its file's hash"),
         (["--list", "one", "fifo"], "fifo: is not a regular file"),
         (["--list", "one", ""], "a kernel's name is empty"),
-        (["one", "two", "--out", "one/out"], "one/out: Not a directory"),
+        (["one", "two", "--out", "one/out"], "/one: is no directory; name another place"),
         (["one", "two", "--initrd", "nowhere"], "nowhere: No such file or directory (--initrd)"),
         (["one", "two", "--overlay", "one"], "one: is no directory (--overlay)"),
         (["one", "two", "--qemu", "x=nowhere"], "nowhere: cannot be run as QEMU"),

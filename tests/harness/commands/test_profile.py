@@ -63,7 +63,8 @@ def test_a_kernel_is_booted_first(
         (["nowhere"], "nowhere: no such file"),
         (["damaged.tar.zst"], "damaged.tar.zst: is no pack of a run"),
         (["kernel", "--symbols", "damaged.tar.zst"], "--symbols"),
-        (["kernel", "--out", "kernel/out"], "kernel/out: Not a directory"),
+        (["kernel", "--out", "kernel/out"], "/kernel: is no directory; name another place"),
+        (["kernel", "--out", "nowhere"], "/nowhere: is a link to what is not there; name another"),
     ],
 )
 def test_all_words_are_looked_at_before_anything_runs(
@@ -77,6 +78,7 @@ def test_all_words_are_looked_at_before_anything_runs(
     monkeypatch.chdir(tmp_path)
     Path("kernel").write_bytes(vmlinux(X86Program(LOAD).reset()))
     Path("damaged.tar.zst").write_bytes(b"damaged")
+    Path("nowhere").symlink_to("none")
     assert profile("--memory", "32M", "--out", "out", "kernel", *words) == 2
     said = capsys.readouterr()
     assert (said.out, told in said.err) == ("", True), said

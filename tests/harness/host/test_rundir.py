@@ -162,9 +162,9 @@ def test_never_follows_a_link(name: str, tmp_path: Path) -> None:
 
 def test_a_file_is_no_run_directory(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UserError, match="file: File exists"):
+    with pytest.raises(UserError, match="file: is no directory; name another place"):
         make_fresh(tmp_path / "file")
-    with pytest.raises(UserError, match="Not a directory"):
+    with pytest.raises(UserError, match="file: is no directory; name another place"):
         make_fresh(tmp_path / "file" / "below")
     assert (tmp_path / "file").read_text() == "mine"
 

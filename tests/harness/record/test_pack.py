@@ -224,9 +224,18 @@ def test_a_pack_that_cannot_be_read(tmp_path: Path) -> None:
     assert str(refused.value) == "/proc/self/mem: Input/output error"
 
 
+def test_a_place_that_is_below_a_file(packed: Path, recorded: Path) -> None:
+    for work in (
+        lambda: pack.pack(recorded, packed / "x"),
+        lambda: pack.unpack(packed, packed / "x"),
+    ):
+        with pytest.raises(UserError, match=r"run\.tar\.zst: is no directory; name another place"):
+            work()
+
+
 def test_directory_that_is_there_is_left_alone(packed: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("mine")
-    with pytest.raises(UserError, match="File exists"):
+    with pytest.raises(UserError, match="out: is there already; name a directory that is not"):
         pack.unpack(packed, tmp_path / "out")
     assert (tmp_path / "out" / "mine").read_text() == "mine"

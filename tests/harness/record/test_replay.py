@@ -177,7 +177,9 @@ def test_refused(damage: Callable[[Path], None], reason: str, recorded: Path) ->
 
 
 def test_no_run_at_all(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "none", Path("/dev/null")):
+    with pytest.raises(UserError, match="none: No such file or directory"):
+        playback.open_recorded(tmp_path / "none")
+    for path in (tmp_path, Path("/dev/null")):
         with pytest.raises(UserError, match="is not the directory of a run"):
             playback.open_recorded(path)
 

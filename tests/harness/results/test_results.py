@@ -245,7 +245,7 @@ def test_missing_file(tmp_path: Path) -> None:
 
 def test_directory_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"File exists|Not a directory"):
+    with pytest.raises(UserError, match="file: is no directory; name another place"):
         results.write(builder.run(), tmp_path / "file" / "results.json")
 
 
