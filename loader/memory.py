@@ -86,7 +86,7 @@ class GuestMemory:
     """
 
     def __init__(self, banks: Iterable[AnyBank], *, path: Path | None = None) -> None:
-        self._layout(banks)
+        self._layout(banks, path)
         self._fd = _create(path)
         try:
             os.ftruncate(self._fd, self._file_size)
@@ -104,7 +104,7 @@ class GuestMemory:
         no regular file of that very name: a symbolic link or a device could stand for anything.
         """
         memory = cls.__new__(cls)
-        memory._layout(banks)
+        memory._layout(banks, path)
         access = os.O_RDWR if writable else os.O_RDONLY
         try:
             memory._fd = os.open(path, access | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -123,8 +123,8 @@ class GuestMemory:
             raise GuestMemoryError(what, file=str(path), value=size, limit=needed)
         return memory
 
-    def _layout(self, banks: Iterable[AnyBank]) -> None:
-        self._fd = -1
+    def _layout(self, banks: Iterable[AnyBank], path: Path | None = None) -> None:
+        self._fd, self._path = -1, path
         placed: list[Bank] = []
         for given in banks:
             bank = _placed(given, placed[-1] if placed else None)
@@ -309,16 +309,20 @@ class GuestMemory:
         bank = self._sorted[bisect_right(self._bases, address) - 1]
         return bank.file_offset + address - bank.base
 
-    def copy_out(self, address: int, size: int, fd: int) -> None:
-        """Copies `size` bytes at guest-physical `address` to the start of the file `fd`.
+    def copy_out(self, address: int, size: int, path: Path) -> None:
+        """Copies `size` bytes at guest-physical `address` to a new file.
 
-        The kernel copies. Raises GuestMemoryError when not all of it is RAM (nothing is written
-        then) or the RAM file has become shorter.
+        The kernel copies. Raises GuestMemoryError when not all of it is RAM (no file is made then),
+        the RAM file has become shorter, or the file cannot be written.
         """
-        target = 0
-        for source, offset, length in self._pieces(address, size):
-            self._io(_copy, source, offset, fd, target, length)
-            target += length
+        target, pieces = 0, self._pieces(address, size)
+        try:
+            with path.open("xb") as file:
+                for source, offset, length in pieces:
+                    _copy(source, offset, file.fileno(), target, length)
+                    target += length
+        except OSError as error:
+            raise _failed("cannot write a copy of the guest's RAM", path, error) from error
 
     def fill(self, address: int, size: int, byte: int = 0) -> None:
         """Sets `size` bytes at guest-physical `address` to `byte`; zeros become holes.
@@ -448,14 +452,12 @@ class GuestMemory:
         """What the user can do to have `size` bytes of RAM."""
         return f"give the guest at least {-(-size // MIB)} MiB (--memory)"
 
-    @staticmethod
-    def _io(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def _io(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`call`, with what the operating system refuses turned into a GuestMemoryError."""
         try:
             return call(*args, **kwargs)
         except OSError as error:
-            what = f"the file of the guest's RAM: {error.strerror}"
-            raise GuestMemoryError(what) from error
+            raise _failed("the guest's RAM", self._path, error) from error
 
 
 class AddressSpace(GuestMemory):

@@ -129,7 +129,7 @@ def _boot_twice(case: Case, directory: Path, options: Options) -> Iterator[_End]
     if machine.realtime:
         told = "leave --realtime out" if case.realtime else machine.realtime
         raise UserError(f"--twice: no two boots are the same in real time: {told}")
-    runs = [_boot(case, directory / name, options) for name in ("first", "second")]
+    runs = [_boot_held(case, directory / name, options) for name in ("first", "second")]
     yield from ((proven.verdict.value, proven.problem) for proven in runs)
     if any(proven.verdict.of_host for proven in runs):
         print("twice     not compared: not both runs say something of the guest")
@@ -139,6 +139,13 @@ def _boot_twice(case: Case, directory: Path, options: Options) -> Iterator[_End]
     differs = difference(first, second, case.smp)
     print(f"twice     {differs or f'the same {_compared(first, second, case.smp)}'}")
     yield "not deterministic", differs
+
+
+def _boot_held(case: Case, directory: Path, options: Options) -> Proven:
+    from bootproof.harness.host import rundir
+
+    with rundir.held(directory):
+        return _boot(case, directory, options)
 
 
 def difference(first: Outcome, second: Outcome, cpus: int) -> str | None:

@@ -77,9 +77,11 @@ def compare(case: Case, directory: Path, options: Options = Options()) -> Compar
 def prepare(case: Case, directory: Path, options: Options = Options()) -> Pair:
     """Everything up to QEMU, for both boots; they get the same initrd and command line."""
     refuse_foreign(directory / _RESULT, _OURS)
-    prepared = preparing.prepare(case, directory / OURS, options)
-    plan = reference.plan(case, prepared.start.machine, prepared.assembled.protocol)
-    reference.prepare(plan, prepared, directory / OURS, directory / REFERENCE)
+    ours, other = directory / OURS, directory / REFERENCE
+    with rundir.held(ours), rundir.held(other):
+        prepared = preparing.prepare(case, ours, options)
+        plan = reference.plan(case, prepared.start.machine, prepared.assembled.protocol)
+        reference.prepare(plan, prepared, ours, other)
     return Pair(case, prepared, plan, directory)
 
 

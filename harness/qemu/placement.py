@@ -160,8 +160,7 @@ def write(placed: PlacedImage, memory: GuestMemory, directory: Path) -> None:
     if placed.files:
         (directory / DEVICES_DIRECTORY).mkdir(exist_ok=True)
     for part in placed.files:
-        with (directory / part.path).open("xb") as file:
-            memory.copy_out(part.source, part.size, file.fileno())
+        memory.copy_out(part.source, part.size, directory / part.path)
 
 
 def guest_ram(memory: GuestMemory, banks: Banks, mapped: Iterable[Range]) -> GuestMemory:

@@ -147,6 +147,8 @@ def unpack(path: Path, directory: Path, place: Path | None = None) -> None:
             told = f"is no pack of a run, or a damaged one ({error}); give what `pack` wrote"
             raise UserError(f"{path}: {told}") from error
         except LoaderError as error:
+            if isinstance(error.__cause__, OSError):  # of the disk, which has a name of its own
+                raise error.__cause__ from None
             raise UserError(f"{path}: {error}") from error
         (draft / "run").rename(directory)
 

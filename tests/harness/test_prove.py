@@ -170,8 +170,10 @@ def large(case: Case) -> Case:
 def test_a_full_disk_is_no_refusal(
     large: Case, disk: Callable[[int], Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="No space left on device"):
-        prove.prove(large, disk(256) / "run")
+    full = disk(256) / "run"
+    with pytest.raises(UserError) as refused:
+        prove.prove(large, full)
+    assert str(refused.value) == f"{full}/ram.img: the guest's RAM: No space left on device"
     assert not (tmp_path / "run").exists()
 
 

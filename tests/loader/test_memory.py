@@ -225,9 +225,11 @@ def test_full_disk_leaves_no_half_of_a_file(tmp_path: Path) -> None:
         try:
             with pytest.raises(GuestMemoryError, match="cannot write the RAM file: File too large"):
                 memory.save(tmp_path / "ram.img")
+            assert list(tmp_path.iterdir()) == []
+            with pytest.raises(GuestMemoryError, match=r"/copy: cannot write a copy .*: File too"):
+                memory.copy_out(0, 2 * PAGE, tmp_path / "copy")
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_opening_checks_the_size(tmp_path: Path) -> None:
@@ -361,8 +363,7 @@ def test_a_part_in_another_file_is_as_if_it_were_in_this_one(
         memory.save(tmp_path / "saved")
         same.save(tmp_path / "as well")
     assert (tmp_path / "saved").read_bytes() == (tmp_path / "as well").read_bytes()
-    with (tmp_path / "out").open("wb") as out:
-        memory.copy_out(0x800, 0x4000, out.fileno())
+    memory.copy_out(0x800, 0x4000, tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == memory.read(0x800, 0x4000)
 
 

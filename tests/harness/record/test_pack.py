@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -215,6 +215,14 @@ def test_a_place_where_nothing_can_be_put_is_told_as_it_was_named(
         with pytest.raises(UserError) as refused:
             work()
         assert str(refused.value) == "/proc/self/place: No such file or directory"
+
+
+def test_a_disk_without_room(packed: Path, disk: Callable[[int], Path]) -> None:
+    out = disk(16) / "out"
+    with pytest.raises(UserError) as refused:
+        pack.unpack(packed, out)
+    assert str(refused.value) == f"{out}: No space left on device"
+    assert not list(out.parent.iterdir())
 
 
 def test_a_pack_that_cannot_be_read(tmp_path: Path) -> None:
