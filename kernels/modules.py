@@ -7,22 +7,25 @@ module: which others one needs is its own word.
 
 from __future__ import annotations
 
+import functools
 import io
+import os
 import re
-import shutil
+import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from bootproof.dataclass import dataclass
-from bootproof.kernels import content, deb, given, scratch, sources, unpacking
-from bootproof.kernels.cache import FILES, Cache, default_cache_dir, disk_error
+from bootproof.kernels import content, deb, given, sources, unpacking
+from bootproof.kernels.cache import FILES, Cache, default_cache_dir
 from bootproof.kernels.content import Content
-from bootproof.kernels.errors import BadSource, FetchError
+from bootproof.kernels.errors import BadPackage, BadSource
 from bootproof.kernels.fetch import Fetcher
 from bootproof.kernels.progress import mebibytes
 from bootproof.kernels.sources import Source
-from bootproof.kernels.unpacking import BROKEN, CHUNK
+from bootproof.kernels.unpacking import BROKEN, CHUNK, Member
 
 if TYPE_CHECKING:
     from bootproof.kernels.sources import Members
@@ -117,7 +120,7 @@ def at(path: Path) -> Modules:
         raise BadSource(f"{path}: is neither a directory nor a package")
     try:
         return _in_package(whole, members, str(path))
-    except FetchError as error:
+    except BadPackage as error:
         raise BadSource(f"{path}: {error}") from error
 
 
@@ -143,38 +146,62 @@ def _raise(error: OSError) -> None:
 
 
 def _in_package(package: Content, members: Members, shown: str) -> Modules:
+    cache = Cache(default_cache_dir())
+    unpacked = _Unpacked(package, members, cache.root / FILES)
+
     def write(target: Path) -> None:
         lines: list[str] = []
-        for member in members(package.path):
-            if is_module(member.name) and member.open is not None and member.name.isprintable():
-                lines.append(member.name)
-            elif member.name.endswith(f"/{_BUILT_IN}") and member.open is not None:
-                text = member.open().read(CHUNK).decode("utf-8", "replace")
+        for name, member in unpacked.members.items():
+            if is_module(name):
+                lines.append(name)
+            elif member.open is not None:
+                text = member.open().read(min(member.size, CHUNK)).decode("utf-8", "replace")
                 lines += (f"{_BUILT_IN} {name_of(path)}" for path in text.split())
         target.write_text("\n".join(lines), "utf-8")
 
-    listed = Cache(default_cache_dir()).file(package.sha256, _LIST, write).path
+    def taken(wanted: Iterable[str]) -> Mapping[str, Path]:
+        def copy(path: str) -> Callable[[Path], object]:
+            return lambda target: unpacking.copy(unpacked.members[path], target, MOST)
+
+        return {path: cache.file(package.sha256, path, copy(path)).path for path in wanted}
+
+    listed = cache.file(package.sha256, _LIST, write).path
     lines = listed.read_text("utf-8").split("\n")
     built_in = frozenset(line.partition(" ")[2] for line in lines if line.startswith(_BUILT_IN))
     paths = {name_of(line): line for line in lines if is_module(line)}
-    return Modules(shown, paths, built_in, lambda wanted: _taken(package, members, [*wanted]))
+    return Modules(shown, paths, built_in, taken)
 
 
-def _taken(package: Content, members: Members, wanted: list[str]) -> Mapping[str, Path]:
-    """Files of a package, in one pass over it where they are not in the cache."""
-    cache = Cache(default_cache_dir())
-    missing = [path for path in wanted if cache.find(package.sha256, path) is None]
-    try:
-        with scratch.directory(cache.root / FILES) as draft:
-            # Never by a name of the package's.
-            drafts = {path: draft / str(number) for number, path in enumerate(missing)}
-            for member in members(package.path) if missing else ():
-                if member.name in drafts:
-                    unpacking.copy(member, drafts[member.name], MOST)
+class _Unpacked:
+    """The modules of a package, and the lists of those built in, on the disk of `room` as long as
+    this lives. A package is unpacked at the first need, and once: what it is packed with cannot go
+    back, and which modules one needs is only known when it is there.
+    """
 
-            def move(path: str) -> Callable[[Path], object]:
-                return lambda target: shutil.move(drafts[path], target)
+    def __init__(self, package: Content, members: Members, room: Path) -> None:
+        self._package, self._members, self._room = package, members, room
 
-            return {path: cache.file(package.sha256, path, move(path)).path for path in wanted}
-    except OSError as error:
-        raise disk_error(error, cache.root) from error
+    @functools.cached_property
+    def members(self) -> Mapping[str, Member]:
+        """By their paths. Raises OSError and `BadPackage`."""
+        file = tempfile.TemporaryFile(dir=self._room)  # noqa: SIM115
+        weakref.finalize(self, file.close)
+        return {
+            member.name: _kept(member, file)
+            for member in self._members(self._package.path)
+            if (is_module(member.name) or member.name.endswith(f"/{_BUILT_IN}"))
+            and (member.open is not None and member.name.isprintable())
+        }
+
+
+def _kept(member: Member, file: BinaryIO) -> Member:
+    """The same member at the end of a file, unless it is too large for a module."""
+    at = file.seek(0, os.SEEK_END)
+    if member.size <= MOST:
+        unpacking.pour(member, file.write)
+
+    def opened() -> BinaryIO:
+        file.seek(at)
+        return file
+
+    return Member(member.name, member.size, opened)

@@ -131,7 +131,7 @@ def copy(member: Member, target: Path, limit: int = MAX_MEMBER) -> str:
         size = mebibytes(member.size)
         raise BadPackage(f"{member.name} has {size}, more than {mebibytes(limit)}")
     with target.open("wb") as out:
-        digest = _pour(member, out.write)
+        digest = pour(member, out.write)
         out.flush()
         os.fsync(out.fileno())
     return digest
@@ -149,7 +149,7 @@ def take_kernel(members: Iterable[Member], target: Path) -> str:
         if member.open is None or not member.size:
             continue
         if digests:
-            digests[member.name] = _pour(member, lambda _: None)
+            digests[member.name] = pour(member, lambda _: None)
         else:
             digests[member.name] = copy(member, target)
         if len(digests) == _MOST_NAMED:
@@ -165,7 +165,11 @@ def take_kernel(members: Iterable[Member], target: Path) -> str:
     return next(iter(digests))
 
 
-def _pour(member: Member, write: Callable[[bytes], object]) -> str:
+def pour(member: Member, write: Callable[[bytes], object]) -> str:
+    """Writes a member; gives the content's SHA-256.
+
+    Raises `BadPackage` when the package ends in it, `MemberMissing` when it is no regular file.
+    """
     if member.open is None:
         raise MemberMissing(f"{member.name} of the package is not a regular file")
     stream, left, digest = member.open(), member.size, hashlib.sha256()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import gzip
 import lzma
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
 
-from bootproof.kernels import modules, sources, unpacking
-from bootproof.kernels.errors import BadSource, DroppedVersion
+from bootproof.kernels import deb, modules, rpm, sources, unpacking
+from bootproof.kernels.errors import BadPackage, BadSource, DroppedVersion
 from bootproof.kernels.modules import Modules
 from tests.kernels.conftest import Bench
 from tests.kernels.debian import deb_of
@@ -19,9 +20,9 @@ from tests.kernels.rpms import rpm_of
 RELEASE = "6.1.0-test"
 BELOW = f"lib/modules/{RELEASE}"
 FILES = {
+    f"{BELOW}/modules.builtin": b"kernel/fs/ext4/ext4.ko\nkernel/lib/crc-t10dif.ko\n",
     f"{BELOW}/kernel/drivers/char/hw_random/virtio-rng.ko": b"rng",
     f"{BELOW}/kernel/drivers/block/loop.ko.xz": lzma.compress(b"loop"),
-    f"{BELOW}/modules.builtin": b"kernel/fs/ext4/ext4.ko\nkernel/lib/crc-t10dif.ko\n",
     f"{BELOW}/modules.order": b"kernel/drivers/block/loop.ko\n",
 }
 KERNEL = {f"boot/vmlinuz-{RELEASE}": b"a kernel"}
@@ -65,9 +66,39 @@ def test_in_a_package(
 ) -> None:
     package = tmp_path / name
     package.write_bytes(data)
-    check(modules.of_kernel(sources.find(str(package)), ("another",)))
+    with monkeypatch.context() as once:
+        passes: list[Path] = []
+        for module in (deb, rpm):
+            once.setattr(module, "members", counting(module.members, passes))
+        source = sources.find(str(package))  # which looks for its kernel
+        passes.clear()
+        check(modules.of_kernel(source, ("another",)))
+    assert len(passes) == 1  # for the list and all modules
     monkeypatch.setattr(unpacking, "copy", None)  # the second time all of it is in the cache
     check(modules.at(package))
+
+
+def counting(members: Any, passes: list[Path]) -> Any:
+    def counted(path: Path) -> Any:
+        passes.append(path)
+        return members(path)
+
+    return counted
+
+
+def test_a_file_of_a_package_that_is_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only who wants it is refused."""
+    monkeypatch.setattr(modules, "MOST", 64)
+    package = tmp_path / "k_1_amd64.deb"
+    package.write_bytes(deb_of(KERNEL | FILES | {f"{BELOW}/huge.ko": b"\1" * 65}))
+    found = modules.at(package)
+    assert set(found.paths) == {"virtio_rng", "loop", "huge"}
+    (rng,) = found.files([found.paths["virtio_rng"]]).values()
+    assert rng.read_bytes() == b"rng"
+    with pytest.raises(BadPackage, match=rf"{BELOW}/huge.ko has .* more than"):
+        found.files([found.paths["huge"]])
 
 
 @pytest.mark.parametrize("name", ["..ko", "...ko", "a\nb.ko", "caf\udce9.ko", "-rf.ko"])
