@@ -74,11 +74,13 @@ def test_the_same_boot_twice(case: Case, run_directory: RunDirectory) -> None:
 
 @pytest.mark.beside
 @pytest.mark.parametrize("case", [X86_64, AARCH64, RISCV64], ids=lambda case: case.arch)
-def test_the_script_repeats_an_unprobed_boot(case: Case, run_directory: RunDirectory) -> None:
+def test_the_script_repeats_an_unprobed_boot(
+    case: Case, run_directory: RunDirectory, tmp_path: Path
+) -> None:
     unprobed = replace(case, probe=False, label="determinism-script", profile="fast")
     directory = run_directory(unprobed.id)
     outcome = _outcome(prove(unprobed, directory))
-    again = directory / "again.log"
+    again = tmp_path / "again.log"
     subprocess.run(["timeout", "--kill-after=5", "60", directory / "qemu.sh", again], check=True)
     assert again.read_bytes() == outcome.observation.transcript
 
