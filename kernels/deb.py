@@ -14,7 +14,7 @@ from typing import BinaryIO, Final
 
 from bootproof.kernels import unpacking
 from bootproof.kernels.errors import BadPackage, MemberMissing
-from bootproof.kernels.magic import DEB
+from bootproof.kernels.magic import AR
 from bootproof.kernels.progress import mebibytes
 from bootproof.kernels.unpacking import CHUNK, Bounded, Member, Readable, broken
 
@@ -89,7 +89,7 @@ class _Content:
 
 def _seek_data(file: BinaryIO) -> str:
     """Move to the first byte of data.tar.*, and say its name."""
-    if file.read(len(DEB)) != DEB:
+    if file.read(len(AR)) != AR:
         raise BadPackage("it is not a Debian package (no ar archive)")
     while header := file.read(_AR_HEADER):
         if len(header) != _AR_HEADER or header[58:] != b"`\n":

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-DEB: Final = b"!<arch>\n"
+AR: Final = b"!<arch>\n"
+DEB: Final = AR + b"debian-binary"
 RPM: Final = b"\xed\xab\xee\xdb"

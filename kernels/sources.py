@@ -40,6 +40,15 @@ _BUILT: Final = (
     ("arch/riscv/boot/Image", "arch/riscv/boot/Image.gz", "arch/riscv/boot/vmlinuz.efi"),
     ("vmlinux",),
 )
+# What kernels are called in other directories: /boot, an unpacked package, the packages of a build.
+_LYING: Final = (
+    "vmlinu[xz]*",
+    "boot/vmlinu[xz]*",
+    "bzImage*",
+    "Image*",
+    "linux-image-*.deb",
+    "*.rpm",
+)
 _NAMED: Final = re.compile(r"([A-Za-z0-9.+_-]{1,80})=(.+)", re.DOTALL)
 _ONE_BUILD: Final = 60.0  # seconds that lie between the files of one, at most
 _URL: Final = re.compile(r"https?://", re.IGNORECASE)
@@ -179,7 +188,9 @@ def built(directory: Path) -> Path:
     found = [file for file in groups if file is not None]
     if not found:
         names = ", ".join(name for group in _BUILT for name in group)
-        raise BadSource(f"{directory}: is a directory without {names}; name the kernel")
+        lying = (file for pattern in _LYING for file in sorted(directory.glob(pattern)))
+        like = next((f", like {file}" for file in lying if file.is_file()), "")
+        raise BadSource(f"{directory}: is a directory without {names}; name the kernel{like}")
     newest = max(file.stat().st_mtime for file in found)
     return next(file for file in found if newest - file.stat().st_mtime < _ONE_BUILD)
 
@@ -198,7 +209,7 @@ def _opened(path: Path, whole: Content, name: str, as_written: str) -> Source:
 def members_of(path: Path) -> Members | None:
     """What reads the members of a package; None for a file that is none. Raises OSError."""
     with path.open("rb") as file:
-        head = file.read(8)
+        head = file.read(len(magic.DEB))
     if not head.startswith((magic.DEB, magic.RPM)):
         return None
     from bootproof.kernels import deb, rpm  # few kernels come in packages

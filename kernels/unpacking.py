@@ -156,7 +156,8 @@ def take_kernel(members: Iterable[Member], target: Path) -> str:
             break
     if not digests:
         raise MemberMissing(
-            "the package holds no kernel (/boot/vmlinuz-* or /usr/lib/modules/*/vmlinuz)"
+            "the package holds no kernel (/boot/vmlinuz-* or /usr/lib/modules/*/vmlinuz); one that"
+            " only leads to others, or has headers or modules, does not: give the kernel's own"
         )
     if len(set(digests.values())) > 1:
         target.unlink(missing_ok=True)

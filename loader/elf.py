@@ -177,9 +177,9 @@ def _read_header(source: ImageSource) -> ElfHeader:
         at = {"field": "EI_CLASS", "offset": EI_CLASS, "value": ELFCLASS32, "limit": ELFCLASS64}
         raise errors.Elf.InvalidProgramHeaderSize(what, **at, advice=_GIVE_ANOTHER)
     if size != ProgramHeader.SIZE:
-        at, why = ElfHeader.at("e_phentsize"), "64-bit program headers; a 32-bit kernel is not"
-        kind = errors.Elf.InvalidProgramHeaderSize
-        raise _bad(kind, at, size, ProgramHeader.SIZE, f"{why} supported")
+        at, why = ElfHeader.at("e_phentsize"), "64-bit program headers"
+        why += "" if size else "; what was not linked has none"
+        raise _bad(errors.Elf.InvalidProgramHeaderSize, at, size, ProgramHeader.SIZE, why)
     if offset < ElfHeader.SIZE:
         at, why = ElfHeader.at("e_phoff"), "at least the size of the ELF header"
         raise _bad(errors.Elf.InvalidProgramHeaderOffset, at, offset, ElfHeader.SIZE, why)

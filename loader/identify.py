@@ -153,14 +153,8 @@ def _pe(data: memoryview) -> Identity | None:
     pe = PeFile.parse(data)
     if pe is None:
         return None
-    arch = _PE_MACHINES.get(pe.machine)
-    if any(section.name == ".linux" for section in pe.sections(data)):
-        return Identity(Format.UKI, arch)
-    from bootproof.loader import otherfiles
-
-    named = otherfiles.program_named_in(data)
-    what = "an EFI application without a kernel inside"
-    return Identity(Format.UNKNOWN, arch, remark=f"{named}, {what}" if named else what)
+    has_kernel = any(section.name == ".linux" for section in pe.sections(data))
+    return Identity(Format.UKI, _PE_MACHINES.get(pe.machine)) if has_kernel else None
 
 
 def _pe_arch(data: memoryview) -> str | None:

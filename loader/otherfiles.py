@@ -1,19 +1,26 @@
 """Files that are given in a kernel's place: what they are, and how to get at the kernel in them.
 
-Owns recognising what is no Linux kernel by its first bytes, and by the texts of a few well-known
-programs. Must not know how anything is loaded or unpacked.
+Owns recognising what no loader takes by its first bytes, by its being text, and by the texts of a
+few well-known programs. Must not know how anything is loaded or unpacked.
 
 Sources: U-Boot's include/image.h and doc/uImage.FIT; Android's bootimg.h; the Devicetree
-Specification, "Flattened Devicetree (DTB) Format"; cpio's newc; ECMA-119 (ISO 9660); the Multiboot
-(0.6.96) and Multiboot2 (2.0) specifications.
+Specification, "Flattened Devicetree (DTB) Format"; cpio's newc; ECMA-119 (ISO 9660); tar's ustar
+(POSIX.1, pax); UEFI, "GPT Header"; ext4's super block (Documentation/filesystems/ext4); a zImage of
+arm's (arch/arm/boot/compressed/head.S) and s390's (arch/s390/boot/head.S); the Multiboot (0.6.96)
+and Multiboot2 (2.0) specifications.
 """
 
 # No deferred annotations here: `Declared` reads the encodings from them.
+import re
 from typing import Final
 
 from bootproof.dataclass import dataclass
+from bootproof.loader.arch.table import ARCHITECTURES
+from bootproof.loader.banner import banner_release
 from bootproof.loader.declared import U32, Declared
 from bootproof.loader.ikconfig import find
+from bootproof.loader.pecoff import PeFile
+from bootproof.printable import one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +53,40 @@ _PARTITIONS_AT: Final = 446
 _SIGNATURE_AT: Final = 510
 _IN_IT: Final = "take the kernel out of it: "
 _OUT_OF_IT: Final = "mount or unpack it, and give the kernel in it"
+_MADE_OF: Final = "give what it was made of, the vmlinux, or a bzImage or Image"
+_OUR_CPUS: Final = f"bootproof boots {', '.join(ARCHITECTURES)}"
+_READ_AS_TEXT: Final = 512
+_SHOWN_OF_TEXT: Final = 60
+_UNDECODED: Final = "\ufffd"
+_NO_TEXT: Final = re.compile(r"[^\t\n\f\r\x1b -~\xa0-\U0010ffff]|" + _UNDECODED)
+_LONG_TEXT: Final = 32  # characters; of fewer without a line's end nothing is claimed
+_HTML: Final = re.compile(r"\s*<(!doctype|html)", re.IGNORECASE)
+_WORD: Final = re.compile(r"\w")
 
 _MAGICS: Final = (
     (0, b"070701", OtherFile("an initramfs (cpio archive)", "give it with --initrd")),
     (0, b"070702", OtherFile("an initramfs (cpio archive)", "give it with --initrd")),
     (0, b"!<arch>\ndebian-binary", OtherFile("a Debian package")),
+    (0, b"!<arch>\n", OtherFile("an archive of object files (ar)", "give the kernel linked of it")),
     (0, b"\xed\xab\xee\xdb", OtherFile("an RPM package")),
     (0, b"VNDRBOOT", OtherFile("an Android vendor boot image, which has no kernel in it")),
     (0, b"QFI\xfb", OtherFile("a disk image (qcow2)", _OUT_OF_IT)),
     (0, b"hsqs", OtherFile("a file system (squashfs)", _OUT_OF_IT)),
     (0x8001, b"CD001", OtherFile("a CD image (ISO 9660)", _OUT_OF_IT)),
+    (0x101, b"ustar", OtherFile("an archive (tar)", _OUT_OF_IT)),
+    (0, b"PK\3\4", OtherFile("an archive (zip)", _OUT_OF_IT)),
+    (0, b"7z\xbc\xaf\x27\x1c", OtherFile("an archive (7z)", _OUT_OF_IT)),
+    (0x200, b"EFI PART", OtherFile("a disk image (GPT)", _OUT_OF_IT)),
+    (0x36, b"FAT", OtherFile("a file system (FAT)", _OUT_OF_IT)),
+    (0x52, b"FAT32", OtherFile("a file system (FAT)", _OUT_OF_IT)),
+    (0x438, b"\x53\xef\1\0", OtherFile("a file system (ext4)", _OUT_OF_IT)),
+    (0x24, b"\x18\x28\x6f\1", OtherFile("a zImage for 32-bit CPUs (arm)", _OUR_CPUS)),
+    (0x10008, b"S390EP", OtherFile("a kernel for s390x", _OUR_CPUS)),
+    (
+        0,
+        b"version https://git-lfs",
+        OtherFile("a pointer of Git LFS", "git lfs pull gets the file"),
+    ),
 )
 
 
@@ -86,10 +117,34 @@ def recognise(data: memoryview) -> OtherFile | None:
     for offset, magic, known in _MAGICS:
         if bytes(data[offset : offset + len(magic)]) == magic:
             return known
+    if _has_partitions(data):
+        return OtherFile("a disk image (MBR)", _OUT_OF_IT)
+    return _text(data) or _program(data)
+
+
+def _text(data: memoryview) -> OtherFile | None:
+    """A file of text, with its first line that has a word in it."""
+    text = bytes(data[:_READ_AS_TEXT]).decode("utf-8-sig", "replace")
+    text = text.rstrip(_UNDECODED)  # the last character may be cut
+    if _NO_TEXT.search(text) or ("\n" not in text and len(text) < _LONG_TEXT):
+        return None
+    if _HTML.match(text):
+        return OtherFile("a web page (HTML)", "get the file itself: what was downloaded is none")
+    line = next((line.strip() for line in text.splitlines() if _WORD.search(line)), "")
+    cut = "…" if len(line) > _SHOWN_OF_TEXT else ""
+    return OtherFile(f"a text file: '{one_line(line[:_SHOWN_OF_TEXT])}{cut}'")
+
+
+def _program(data: memoryview) -> OtherFile | None:
+    """Code without a header of a kernel's: an EFI application, or not even that."""
     named = program_named_in(data)
-    if named:
-        return OtherFile(f"{named}, as a binary without any header")
-    return OtherFile("a disk image (MBR)", _OUT_OF_IT) if _has_partitions(data) else None
+    if PeFile.parse(data):
+        what = "an EFI application without a kernel inside"
+        return OtherFile(f"{named}, {what}" if named else what)
+    release = banner_release(data)
+    if release:  # the names of others are in a Linux as well
+        return OtherFile(f"Linux {release}, as a binary without any header", _MADE_OF)
+    return OtherFile(f"{named}, as a binary without any header") if named else None
 
 
 def _has_partitions(data: memoryview) -> bool:

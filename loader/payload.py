@@ -63,7 +63,8 @@ def locate(data: memoryview, identity: Identity) -> Payload:
     if identity.format is Format.UKI:
         linux = uki_sections(data)[".linux"]
         return Payload(Format.UKI, None, linux.offset, linux.size)
-    return _whole_file(data, identity)
+    # The size at the end of a gzip file is not relied on: of one that was cut off it is anything.
+    return Payload(identity.format, identity.packing, 0, len(data))
 
 
 def _unrecognised(data: memoryview, identity: Identity) -> Unpack.Unrecognised:
@@ -72,13 +73,6 @@ def _unrecognised(data: memoryview, identity: Identity) -> Unpack.Unrecognised:
     what = f"neither a kernel nor a packed kernel ({remark})"
     advice = "give a vmlinux, bzImage, Image, zboot or unified kernel image, or one of them"
     return Unpack.Unrecognised(what, advice=identity.advice or f"{advice} compressed")
-
-
-def _whole_file(data: memoryview, identity: Identity) -> Payload:
-    if identity.packing is not Packing.GZIP or len(data) < SIZE_WORD:
-        return Payload(identity.format, identity.packing, 0, len(data))
-    at = len(data) - SIZE_WORD
-    return Payload(identity.format, Packing.GZIP, 0, len(data), _word(data, at), at)
 
 
 def _word(data: memoryview, offset: int) -> int:

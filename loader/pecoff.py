@@ -13,6 +13,7 @@ from bootproof.loader.declared import U16, U32, Declared
 from bootproof.loader.errors import Facts, LoaderError
 from bootproof.loader.image import ImageSource
 
+TRUNCATED = "the file is truncated; get it again"
 DOS_MAGIC = b"MZ"
 _PE_MAGIC = b"PE\0\0"
 _PE_POINTER = 0x3C  # the MS-DOS stub's field with the file offset of the PE signature
@@ -113,5 +114,4 @@ def check_complete(source: ImageSource) -> None:
         if end > source.size:
             what = f"the file ends at {source.size:#x}, but its section {section.name} ends at"
             facts: Facts = {"field": section.name, "offset": section.offset, "value": end}
-            advice = "the file is truncated; get it again"
-            raise TruncatedError(f"{what} {end:#x}", **facts, limit=source.size, advice=advice)
+            raise TruncatedError(f"{what} {end:#x}", **facts, limit=source.size, advice=TRUNCATED)

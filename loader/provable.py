@@ -33,7 +33,7 @@ from bootproof.loader.imageheader import BIG_ENDIAN, ImageHeader
 from bootproof.loader.kconfig import COMMON, Built, Need, lacking, look
 from bootproof.loader.packing import UnpackError
 from bootproof.loader.payload import locate
-from bootproof.loader.pecoff import TruncatedError, check_complete
+from bootproof.loader.pecoff import TRUNCATED, TruncatedError, check_complete
 from bootproof.loader.segments import PT_LOAD, ProgramHeader
 from bootproof.loader.setupheader import setup_header
 
@@ -166,10 +166,13 @@ def _elf(kernel: ImageSource, identity: Identity) -> Problem | None:
         return None  # the loader says what is wrong
     kind = ElfHeader.from_bytes(data).e_type  # at the same place in both classes
     if kind == _ET_REL:
-        return Problem("it is a relocatable object: a module, or a part of a build")
+        advice = "give the kernel that was linked, vmlinux or what was made of it"
+        return Problem("it is a relocatable object: a module, or a part of a build", advice)
     if kind == _ET_CORE:
         return Problem("it is a core dump")
     segments = [*_segments(data)]
+    if cut := _cut_off(kernel, segments):
+        return cut
     narrow = data[EI_CLASS] != ELFCLASS64
     what = _program(data, segments, narrow)
     if what is not None:
@@ -180,6 +183,16 @@ def _elf(kernel: ImageSource, identity: Identity) -> Problem | None:
         also = ", for Multiboot" if multiboot else ""
         return Problem(f"it is {who}a 32-bit kernel ({identity.arch or 'ELF'}{also})")
     return None
+
+
+def _cut_off(kernel: ImageSource, segments: list[_Segment]) -> Problem | None:
+    """A file that ends before what is loaded of it: the banner may be in what is not there."""
+    ends = (s.offset + s.size for s in segments if s.kind == PT_LOAD)
+    end = max(ends, default=0)
+    if end <= kernel.size:
+        return None
+    why = f"the file ends at {kernel.size:#x}, but what is loaded of it (PT_LOAD) ends at {end:#x}"
+    return Problem(why, TRUNCATED)
 
 
 def _program(data: memoryview, segments: list[_Segment], narrow: bool) -> str | None:

@@ -88,8 +88,7 @@ _LIBRARIES: dict[Packing, Callable[[], _Decompressor]] = {
 }
 
 # Parallel compressors (pbzip2, pixz, lz4 -B on several inputs) write one stream behind the
-# other.  gzip is left out: the kernel's and the boot loaders' gunzip take one member only, and
-# with one member the last four bytes of the file are a size that can be relied on.
+# other.  gzip is left out: the kernel's and the boot loaders' gunzip take one member only.
 _MAY_REPEAT = (Packing.BZIP2, Packing.XZ, Packing.LZ4_FRAME)
 
 

@@ -85,8 +85,21 @@ def test_the_newest_of_what_was_built_before(tmp_path: Path) -> None:
 
 
 def test_a_directory_without_a_kernel_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadSource, match="is a directory without arch/x86/boot/bzImage, "):
+    with pytest.raises(BadSource, match=r"is a directory without arch/x86/boot/bzImage, .*kernel$"):
         find(tmp_path)
+
+
+def test_a_directory_with_kernels_of_other_names_says_how_one_is_named(tmp_path: Path) -> None:
+    (tmp_path / "boot").mkdir()
+    (tmp_path / "vmlinux-headers").mkdir()
+    (tmp_path / "boot" / "vmlinuz-6.1.0-amd64").write_bytes(KERNEL)
+    with pytest.raises(BadSource, match=f"name the kernel, like {tmp_path}/boot/vmlinuz-6.1.0-a"):
+        find(tmp_path)
+
+
+def test_an_archive_of_objects_is_no_package(tmp_path: Path) -> None:
+    (tmp_path / "vmlinux.a").write_bytes(b"!<arch>\nmain.o/         0           0     0     644 ")
+    assert find(tmp_path / "vmlinux.a").path == tmp_path / "vmlinux.a"
 
 
 def test_names_of_the_catalogue_are_left_to_it() -> None:

@@ -159,10 +159,10 @@ def test_pe_with_a_linux_section_is_a_unified_kernel_image(machine: int, arch: s
 def test_other_efi_application_is_named_but_unknown() -> None:
     program = build.uki([(".text", b"grub")], machine=0xAA64)
     remark = "an EFI application without a kernel inside"
-    assert identify(program) == Identity(Format.UNKNOWN, "aarch64", remark=remark)
+    assert identify(program) == Identity(Format.UNKNOWN, remark=remark)
 
 
-@pytest.mark.parametrize("content", [b"\0", b"MZ", b"#!/bin/sh\n", bytes(4096), b"]\0"])
+@pytest.mark.parametrize("content", [b"\0", b"MZ", bytes(4096), b"]\0"])
 def test_what_is_no_kernel_is_unknown(content: bytes) -> None:
     assert identify(content) == Identity(Format.UNKNOWN)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import struct
+import tarfile
 import time
+import zipfile
 
 import pytest
 
@@ -23,6 +26,29 @@ FIT = DTB[:56] + struct.pack(">I", 1) + bytes(4) + struct.pack(">I", 1) + b"imag
 PARTITION = b"\x80\0\0\0\x83\0\0\0" + struct.pack("<II", 2048, 4096)
 MBR = bytes(446) + PARTITION + bytes(48) + b"\x55\xaa"
 ISO = bytes(0x8001) + b"CD001" + bytes(2048)
+OUT_OF_IT = "mount or unpack it, and give the kernel in it"
+OUR_CPUS = "bootproof boots x86_64, aarch64, riscv64"
+
+
+def tar() -> bytes:
+    """An archive with a kernel in it, as a build's `make tar-pkg` writes it."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        member = tarfile.TarInfo("boot/vmlinuz-6.1.0")
+        member.size = 6
+        archive.addfile(member, io.BytesIO(b"kernel"))
+    return made.getvalue()
+
+
+def zipped() -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("vmlinuz", b"kernel")
+    return made.getvalue()
+
+
+def at(offset: int, magic: bytes) -> bytes:
+    return bytes(offset) + magic + bytes(600)
 
 
 @pytest.mark.parametrize(
@@ -55,8 +81,34 @@ ISO = bytes(0x8001) + b"CD001" + bytes(2048)
             "give it with --initrd",
         ),
         (b"!<arch>\ndebian-binary   ", "a Debian package", None),
-        (ISO, "a CD image (ISO 9660)", "mount or unpack it, and give the kernel in it"),
-        (MBR, "a disk image (MBR)", "mount or unpack it, and give the kernel in it"),
+        (b"!<arch>\nmain.o/  ", "an archive of object files (ar)", "give the kernel linked of it"),
+        (ISO, "a CD image (ISO 9660)", OUT_OF_IT),
+        (MBR, "a disk image (MBR)", OUT_OF_IT),
+        (at(0x200, b"EFI PART"), "a disk image (GPT)", OUT_OF_IT),
+        (at(0x36, b"FAT16   "), "a file system (FAT)", OUT_OF_IT),
+        (at(0x438, b"\x53\xef\1\0"), "a file system (ext4)", OUT_OF_IT),
+        (tar(), "an archive (tar)", OUT_OF_IT),
+        (zipped(), "an archive (zip)", OUT_OF_IT),
+        (at(0x24, b"\x18\x28\x6f\1"), "a zImage for 32-bit CPUs (arm)", OUR_CPUS),
+        (at(0x10008, b"S390EP"), "a kernel for s390x", OUR_CPUS),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
+            "a pointer of Git LFS",
+            "git lfs pull gets the file",
+        ),
+        (
+            b"<!DOCTYPE html>\n<title>404 Not Found</title>\n",
+            "a web page (HTML)",
+            "get the file itself: what was downloaded is none",
+        ),
+        (b"#\n# Automatically generated\n", "a text file: '# Automatically generated'", None),
+        (b"Gr\xc3\xbc\xc3\x9fe\x1b[2J\n", r"a text file: 'Grüße\x1b[2J'", None),
+        (b"w" * 511 + b"\xc3\xbc", f"a text file: '{'w' * 60}…'", None),
+        (
+            bytes(64) + b"Xen version \0Linux version 6.1.0-50 (gcc)" + bytes(64),
+            "Linux 6.1.0-50, as a binary without any header",
+            "give what it was made of, the vmlinux, or a bzImage or Image",
+        ),
         (
             bytes(64) + b"U-Boot 2023.01 (Jun 22 2026)" + bytes(64),
             "U-Boot, as a binary without any header",
@@ -80,7 +132,7 @@ def test_a_file_is_told_what_it_is_and_the_way_out(
     "data",
     [
         b"",
-        b"hello\n",
+        b"Gr\xfc\xdfe in Latin-1",
         bytes(510) + b"\x55\xaa",
         bytes(446) + b"\x80" + bytes(63) + b"\x55\xaa",
         UIMAGE[:63],

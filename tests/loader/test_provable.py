@@ -62,6 +62,10 @@ INTERPRETER = segment(PT_INTERP, b"/lib64/ld-linux-x86-64.so.2\0")
         (elf(type=1), "it is a relocatable object: a module, or a part of a build"),
         (elf(load(0, LINUX), type=4), "it is a core dump"),
         (
+            elf(load(START, LINUX), load(START + 0x10000, bytes(64)))[:-1],
+            "the file ends at 0x10ef, but what is loaded of it (PT_LOAD) ends at 0x10f0",
+        ),
+        (
             elf(load(0x111_0000, b"U-Boot 2023.01 (x)"), entry=0x111_0000),
             (
                 "it is U-Boot: there is no 'Linux version' in it (it is linked at 0x1110000, Linux"

@@ -284,8 +284,6 @@ def test_a_stream_cut_anywhere_is_refused(how: str) -> None:
         assert "\n" not in str(error)
         if identify(packed[:length]).format is Format.UNKNOWN:
             assert isinstance(error, Unpack.Unrecognised)
-        elif how == "gzip":  # the last four bytes of the cut file are taken for its size
-            assert isinstance(error, Unpack.Truncated | Unpack.SizeMismatch | Unpack.TooLarge)
         else:
             assert isinstance(error, Unpack.Truncated), length
 
@@ -408,8 +406,8 @@ def test_larger_windows_are_refused(packed: bytes) -> None:
     assert error.limit == 128 * MIB
 
 
-@pytest.mark.parametrize("how", [h for h in build.COMPRESSORS if h != "gzip"])
-@pytest.mark.parametrize("tail", [b"\0" * 512, b"junk"])
+@every_packing
+@pytest.mark.parametrize("tail", [b"\0" * 512, b"junk", b"\xd0\x0d\xfe\xed" + bytes(100)])
 def test_bytes_behind_a_stream_are_refused(how: str, tail: bytes) -> None:
     packed = compressed(how, IMAGE)
     error = refused(packed + tail)
@@ -417,15 +415,9 @@ def test_bytes_behind_a_stream_are_refused(how: str, tail: bytes) -> None:
     assert error.offset == len(packed)
 
 
-@pytest.mark.parametrize("tail", [b"junk", build.gzip(IMAGE), b"\xd0\x0d\xfe\xed" + bytes(100)])
-def test_bytes_behind_a_gzip_member_are_refused(tail: bytes) -> None:
-    # Its size field is then not the last word of the file, and what is read there is no size.
-    error = refused(build.gzip(IMAGE + bytes(5)) + tail)
-    assert isinstance(error, Unpack.TooLarge | Unpack.SizeMismatch)
-
-
 def test_a_second_gzip_member_is_refused() -> None:
-    assert isinstance(refused(build.gzip(b"") + build.gzip(IMAGE)), Unpack.SizeMismatch)
+    error = refused(build.gzip(b"") + build.gzip(IMAGE))
+    assert isinstance(error, Unpack.TrailingData)
 
 
 @every_packing
@@ -450,8 +442,8 @@ def test_a_kernel_that_is_not_packed_says_so(kernel: bytes) -> None:
 
 @pytest.mark.parametrize("function", [unpack, unpack_fully])
 def test_a_file_of_no_known_format_is_refused(function: Callable[[bytes], object]) -> None:
-    with pytest.raises(Unpack.Unrecognised, match="begins with 23 21 2f 62"):
-        function(b"#!/bin/sh\n")
+    with pytest.raises(Unpack.Unrecognised, match="begins with 07 01 64 00"):
+        function(b"\x07\x01\x64\0")
 
 
 def test_a_compressed_file_with_no_kernel_inside_is_refused_when_unpacked_fully() -> None:
@@ -588,6 +580,7 @@ def zstd_bomb() -> bytes:
 
 
 BOMBS: dict[str, Callable[[], bytes]] = {
+    "gzip": lambda: gzip_bomb(1 << 30),
     "bzip2": lambda: bz2.compress(ZEROS) * 64,
     "xz": lambda: build.xz(ZEROS) * 64,
     "lzma": lambda: build.lzma(bytes(40 * MIB)),
@@ -627,10 +620,11 @@ def test_a_bomb_in_a_bzimage_stops_at_the_declared_size(how: str) -> None:
 @pytest.mark.parametrize(
     ("declared", "error"), [(2 << 30, Unpack.TooLarge), (3 * MIB, Unpack.SizeMismatch)]
 )
-def test_a_gzip_bomb_is_held_to_its_own_size_field(declared: int, error: type[UnpackError]) -> None:
-    for kernel in (gzip_bomb(declared), build.bzimage(gzip_bomb(declared))):
-        with within(0.2):
-            assert type(refused(kernel)) is error
+def test_a_gzip_bomb_in_a_bzimage_is_held_to_its_own_size_field(
+    declared: int, error: type[UnpackError]
+) -> None:
+    with within(0.2):
+        assert type(refused(build.bzimage(gzip_bomb(declared)))) is error
 
 
 def test_a_size_word_beyond_the_limit_is_refused_before_anything_is_decompressed() -> None:
