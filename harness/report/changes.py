@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from bootproof.harness.results.changes import Change, Kind, any_compared
+from bootproof.harness.results.changes import Change, Kind
 from bootproof.loader.address import counted
 
 _MARKS: Final = {
@@ -32,10 +32,20 @@ def render(changes: Sequence[Change]) -> str:
 
 
 def summary(changes: Sequence[Change]) -> str:
-    """One line: `3 cases compared: 1 regressed, 2 same`."""
+    """One line: `3 cases compared with the run before: 1 regressed, 2 same; others: 1 new`."""
     counts = Counter(change.kind for change in changes)
-    told = ", ".join(f"{counts[kind]} {kind.value}" for kind in Kind if counts[kind])
-    if not any_compared(changes):
-        told = f"no case in common{f': {told}' if told else ''}"
-        return f"nothing was compared with the run before: {told}"
-    return f"{counted(len(changes), 'case')} compared with the run before: {told}"
+    compared, others = (
+        {kind: counts[kind] for kind in Kind if counts[kind] and kind.compared is wanted}
+        for wanted in (True, False)
+    )
+    rest = _named(others)
+    if not compared:
+        told = rest if Kind.NOT_COMPARED in others else f"no case in common: {rest}"
+        return f"nothing was compared with the run before: {told.removesuffix(': ')}"
+    number = counted(sum(compared.values()), "case")
+    told = f"{number} compared with the run before: {_named(compared)}"
+    return f"{told}; others: {rest}" if rest else told
+
+
+def _named(counts: Mapping[Kind, int]) -> str:
+    return ", ".join(f"{count} {kind.value}" for kind, count in counts.items())

@@ -57,6 +57,11 @@ class Kind(enum.Enum):
         """Whether the run before says nothing of such a case."""
         return self in (Kind.NOT_COMPARED, Kind.NEW)
 
+    @property
+    def compared(self) -> bool:
+        """Whether both runs have something to say of such a case."""
+        return not self.unknown and self is not Kind.GONE
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -90,12 +95,8 @@ def exit_code(changes: Sequence[Change]) -> int:
     if any(change.kind.bad for change in changes):
         return exitcode.NOT_AS_EXPECTED
     unknown = any(change.kind.unknown for change in changes)
-    return exitcode.NOT_COMPARED if unknown or not any_compared(changes) else exitcode.OK
-
-
-def any_compared(changes: Sequence[Change]) -> bool:
-    """Whether the runs have anything in common."""
-    return any(not change.kind.unknown and change.kind is not Kind.GONE for change in changes)
+    any_compared = any(change.kind.compared for change in changes)
+    return exitcode.NOT_COMPARED if unknown or not any_compared else exitcode.OK
 
 
 def judged(results: Results, changes: Sequence[Change]) -> Results:
