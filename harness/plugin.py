@@ -16,7 +16,7 @@ from bootproof.harness.cases import case_file, qemus, scenarios
 from bootproof.harness.errors import UserError
 from bootproof.harness.prove import Proven
 from bootproof.harness.report import listing
-from bootproof.harness.suite import beside, live
+from bootproof.harness.suite import beside, live, uncollected
 from bootproof.harness.suite import items as case_items
 from bootproof.harness.suite.inflight import CROWD, InFlight
 from bootproof.harness.suite.items import CaseItem
@@ -132,8 +132,11 @@ def pytest_collection_modifyitems(
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
     """With the option to list, prints what would run, and runs nothing."""
-    if not session.config.stash[OPTIONS].list_only or session.testsfailed:
+    if not session.config.stash[OPTIONS].list_only:
         return None
+    if session.testsfailed:  # what cannot be read, and would be left out of the list
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        raise pytest.UsageError("; ".join(map(uncollected.reason, reporter.stats["error"])))
     cases = [item.listed for item in session.items if isinstance(item, CaseItem)]
     others = [item.nodeid for item in session.items if not isinstance(item, CaseItem)]
     told = f"{counted(len(cases), 'case')}, {counted(len(others), 'test')}"

@@ -192,7 +192,7 @@ def arguments(selection: Selection, *files: Path) -> list[str]:
     args += ["--noconftest", "-p", places.PLUGIN, "--no-header", "-q", "--color=no"]
     options = selection.options
     # bootproof.harness.suite.session tells what failed, and how many passed; a list, of nothing.
-    args += ["--tb=no", "-rE" if options.list_only else "-rN", "-q"]
+    args += ["--tb=no", "-rN", "-q"]
     args += replace(options, lines=not options.list_only).words()
     args += ["-k", selection.expression] if selection.expression else []
     args += ["-m", selection.markers] if selection.markers else []

@@ -30,7 +30,7 @@ from bootproof.harness.results.changes import Change, Kind
 from bootproof.harness.results.kept import Kept
 from bootproof.harness.results.results import CaseResult, Check, Part, Reference, Results, Run
 from bootproof.harness.results.roles import Earlier
-from bootproof.harness.suite import out
+from bootproof.harness.suite import out, uncollected
 from bootproof.harness.suite.items import CaseItem
 from bootproof.harness.suite.live import AREA
 from bootproof.harness.suite.options import (
@@ -159,7 +159,8 @@ class MatrixSession:
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
-            self._checks[report.nodeid] = Check(report.nodeid, ERROR, report.longreprtext, 0.0)
+            text = f"{uncollected.reason(report)}\n{report.longreprtext}"
+            self._checks[report.nodeid] = Check(report.nodeid, ERROR, text, 0.0)
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         self._end(nodeid)

@@ -164,9 +164,12 @@ def test_a_list_of_what_cannot_be_read_is_none(
     (scenarios / "test_whole.py").write_text("def test_whole(): pass\n")
     monkeypatch.setattr(matrix, "SCENARIOS", scenarios)
     done = matrix_here("--list")
-    assert done.returncode == 2
-    assert done.stdout.count("/scenarios/test_broken.py") == 1
-    assert "1 test" not in done.stdout
+    why = "test_broken.py:1: ModuleNotFoundError: No module named 'nothing_of_that_name'"
+    assert (done.returncode, done.stdout.strip()) == (2, "")
+    assert done.stderr.endswith(f"scenarios/{why}\n") and done.stderr.count("\n") == 1
+    (scenarios / "test_broken.py").write_text("\n\ndef test_x(:\n")
+    done = matrix_here("--list")
+    assert done.stderr.endswith("scenarios/test_broken.py:3: SyntaxError: invalid syntax\n")
 
 
 CLAIMS = """
