@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -87,7 +88,7 @@ def _show(cache: Path) -> None:
         total += size
         table.add_row(Text(room), what, str(len(found)), amount(size))
     table.add_row("all", "", "", amount(total))
-    print(rendered(Text(str(cache)), table), end="")
+    print(rendered(Text(str(cache)), table, terminal=sys.stdout.isatty()), end="")
 
 
 COMMAND: Final = Command(

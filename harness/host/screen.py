@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterable
+from typing import Final
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -15,6 +17,8 @@ from rich.text import Text
 
 from bootproof.harness.host.stdout import Coloured
 from bootproof.printable import safe
+
+_BLANKS: Final = re.compile(r"(?<! ) ++(?=(?:\x1b\[[0-9;]*m| )*$)", re.MULTILINE)
 
 
 class Screen(Console):
@@ -30,10 +34,12 @@ class Screen(Console):
 
 
 def drawn(*parts: RenderableType, width: int, colour: bool = False) -> Coloured:
-    """The parts below each other, `width` columns wide; a text alone is never wrapped."""
+    """The parts below each other, `width` columns wide; a text alone is never wrapped, and no line
+    ends in blanks, which would be a line more on a narrow terminal.
+    """
     out = io.StringIO()
     colour = colour and not os.environ.get("NO_COLOR")  # else rich leaves italics
     screen = Screen(file=out, width=width, highlight=False, force_terminal=colour or None)
     for part in parts:
         screen.print(part, soft_wrap=isinstance(part, Text))
-    return Coloured(out.getvalue())
+    return Coloured(_BLANKS.sub("", out.getvalue()))

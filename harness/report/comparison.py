@@ -29,7 +29,7 @@ def render(comparison: Comparison) -> Coloured:
         _costs(comparison.ours, comparison.reference),
         _summary(comparison, len(unexplained)),
         Text(f"run directories: {comparison.directory}/ours and reference"),
-        colour=sys.stdout.isatty(),
+        terminal=sys.stdout.isatty(),
     )
 
 

@@ -5,6 +5,7 @@ Owns the wording and the layout. Must not know how anything was found out.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 
 from rich.table import Table
@@ -38,13 +39,14 @@ Row = tuple[str, str]
 
 
 def render(inspection: Inspection) -> str:
-    """The inspection as plain lines of at most 118 columns, the last one ended too."""
+    """The inspection as plain lines of at most 118 columns, on a terminal of its width; the last
+    one ended too."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for label, value in _rows(inspection):
         table.add_row(Text(f"  {label}"), Text(one_line(value)))
-    return rendered(Text(one_line(inspection.file)), table)
+    return rendered(Text(one_line(inspection.file)), table, terminal=sys.stdout.isatty())
 
 
 def _rows(inspection: Inspection) -> Iterator[Row]:

@@ -1,11 +1,12 @@
 """Text and tables of the width that every command prints, as strings.
 
-Whoever prints them knows whether there is a terminal.
+Whoever prints them knows whether there is a terminal. A narrow one has narrower tables; a log, or
+a program that reads lines, has them of one width everywhere.
 """
 
 from __future__ import annotations
 
-import re
+import shutil
 from typing import Final
 
 from rich.table import Table
@@ -15,14 +16,19 @@ from bootproof.harness.host.screen import drawn
 from bootproof.harness.host.stdout import Coloured
 
 WIDTH: Final = 118
-_BLANKS: Final = re.compile(r"(?<! ) ++(?=(?:\x1b\[[0-9;]*m| )*$)", re.MULTILINE)
+_LEAST: Final = 60  # in less no table can be read
 
 
-def rendered(*parts: Text | Table, colour: bool = False) -> Coloured:
-    """The parts below each other; text is never wrapped, and no line ends in blanks, which would
-    be a line more on a narrow terminal.
+def rendered(*parts: Text | Table, terminal: bool = False, width: int = WIDTH) -> Coloured:
+    """The parts below each other, with colours and as wide as it is where there is a terminal, else
+    of that width; text is never wrapped.
     """
-    return Coloured(_BLANKS.sub("", drawn(*parts, width=WIDTH, colour=colour)))
+    width = _width_of_terminal() if terminal else width
+    return drawn(*parts, width=width, colour=terminal)
+
+
+def _width_of_terminal() -> int:
+    return max(_LEAST, min(WIDTH, shutil.get_terminal_size((WIDTH, 0)).columns))
 
 
 def table(title: str) -> Table:

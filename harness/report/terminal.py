@@ -19,6 +19,7 @@ from bootproof.harness.report.grid import Cell, Grid, grids
 from bootproof.harness.report.rendered import rendered, table
 from bootproof.harness.results.results import CaseResult, Check, Results
 
+_WHOLE: Final = 10_000  # columns: who reads lines needs those of the grid whole
 _GOOD, _BAD = "green", "bold red"
 _MARKS: Final = {
     "passed": ("ok    ", _GOOD),
@@ -40,12 +41,12 @@ def line(result: CaseResult | Check, done: int, total: int, *, colour: bool = Fa
         text.append(f"   {said(case.outcome).upper()} ({why})", _BAD)
     elif case and case.complaints_of_boot:
         text.append(f"   the kernel complained: {case.complaints_of_boot[0].text}", _BAD)
-    return Coloured(rendered(text, colour=colour).rstrip("\n"))
+    return Coloured(rendered(text, terminal=colour).rstrip("\n"))
 
 
 def grid(results: Results, *, colour: bool = False) -> Coloured:
     """A table per architecture: a line per claim, a column per kernel, verdict and seconds."""
-    return rendered(*map(_table, grids(results.cases)), colour=colour)
+    return rendered(*map(_table, grids(results.cases)), terminal=colour, width=_WHOLE)
 
 
 def failures(results: Results) -> str:
@@ -57,7 +58,7 @@ def _table(grid: Grid) -> Table:
     made = table(grid.arch)
     made.add_column("case", no_wrap=True)
     for kernel in grid.kernels:
-        made.add_column(Text(kernel))
+        made.add_column(Text(kernel), overflow="fold")
     for claim, cells in grid.rows.items():
         made.add_row(Text(claim), *(_cell(cells.get(kernel)) for kernel in grid.kernels))
     return made
@@ -86,4 +87,4 @@ def summary(results: Results, *, colour: bool = False) -> Coloured:
         median, worst = harness[len(harness) // 2], harness[-1]
         summary += f"; harness time per case besides QEMU: median {median:.2f} s"
         summary += f", at most {worst:.2f} s; {results.totals.words}"
-    return rendered(Text(summary, _GOOD if results.success else _BAD), colour=colour)
+    return rendered(Text(summary, _GOOD if results.success else _BAD), terminal=colour)

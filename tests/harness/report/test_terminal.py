@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Final
 
 import pytest
 
@@ -103,3 +104,29 @@ def test_no_line_ends_in_blanks(colour: bool) -> None:
     assert colour == ("\x1b[" in told)
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in told.splitlines()]
     assert [line for line in lines if line.endswith(" ")] == []
+
+
+KERNELS: Final = [f"{number}-cloud-amd64" for number in range(12)]
+
+
+def test_a_log_has_the_grid_in_whole_lines() -> None:
+    """However many kernels there are: who looks for a word finds its case and its kernel."""
+    heading, row = terminal.grid(of_many()).splitlines()[1:]
+    assert heading.split()[1:] == KERNELS
+    assert row.count("load-refused 1.2s") == len(KERNELS)
+
+
+@pytest.mark.parametrize(("columns", "width"), [(80, 80), (20, 60), (300, 118), (0, 118)])
+def test_a_narrow_terminal_has_a_narrow_grid(
+    columns: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all of its words."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    told = re.sub(r"\x1b\[[0-9;]*m", "", terminal.grid(of_many(3), colour=True))
+    assert max(map(len, told.splitlines())) <= width
+    assert told.count("load-refused") == 3
+    assert "…" not in told
+
+
+def of_many(count: int = len(KERNELS)) -> Results:
+    return builder.run(*(builder.refused(kernel=kernel) for kernel in KERNELS[:count]))
