@@ -65,6 +65,8 @@ class Key:
     alias: str | None = None
     # A text of a line for each time that the option is given.
     lines: bool = False
+    # A text that may say nothing.
+    empty: bool = False
     # Seldom needed: --help only names it.
     rare: bool = False
     # Follows from other keys, and no scenario file may name it.
@@ -95,7 +97,7 @@ class Expectation:
     reason: str | None = field(
         default=None, metadata=key("text that the verdict's reason must contain", name="says")
     )
-    why: str = field(default="", metadata=key("why this is what must happen"))
+    why: str = field(default="", metadata=key("why this is what must happen", empty=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +155,20 @@ class Case:
     cmdline: str | None = field(
         default=None,
         metadata=key(
-            "the kernel command line instead of the default", *_KERNELS, metavar="CMDLINE"
+            "the kernel command line instead of the default",
+            *_KERNELS,
+            metavar="CMDLINE",
+            empty=True,
         ),
     )
     append: str | None = field(
         default=None,
-        metadata=key("words that are added to the kernel command line", *_KERNELS, metavar="WORDS"),
+        metadata=key(
+            "words that are added to the kernel command line",
+            *_KERNELS,
+            metavar="WORDS",
+            empty=True,
+        ),
     )
     unsafe: bool = field(
         default=False, metadata=key("start what the loader would refuse", *_OUR_LOADER, rare=True)
@@ -246,7 +256,9 @@ class Case:
     kernel_role: str | None = field(
         default=None,
         metadata=key(
-            "of a kernel with the name of its file: that without the version", derived=True
+            "of a kernel with the name of its file: that without the version",
+            derived=True,
+            empty=True,
         ),
     )
     initrd: str | None = field(

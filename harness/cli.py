@@ -114,7 +114,10 @@ def _run(words: Sequence[str]) -> int:
 def understood(words: Sequence[str]) -> argparse.Namespace | int:
     """What the words ask for; the exit code of what was a mistake, or --help, and has been told."""
     try:
-        return whole_parser(words, words[:1]).parse_args(words)
+        arguments, rest = whole_parser(words, words[:1]).parse_known_args(words)
+        if rest:
+            arguments.parser.refuse(rest)
+        return arguments
     except SystemExit as end:
         return marks.code_of_mistake(words, USAGE) if end.code == USAGE else OK
 
@@ -200,6 +203,7 @@ def whole_parser(
             epilog=f"example: bootproof {command.example}",
             allow_abbrev=False,
         )
+        added.set_defaults(parser=added)
         if name in complete:
             command.add_options(added)
     return parser

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -135,7 +136,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     if not session.config.stash[OPTIONS].list_only:
         return None
     if session.testsfailed:  # what cannot be read, and would be left out of the list
-        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
         raise pytest.UsageError("; ".join(map(uncollected.reason, reporter.stats["error"])))
     cases = [item.listed for item in session.items if isinstance(item, CaseItem)]
     others = [item.nodeid for item in session.items if not isinstance(item, CaseItem)]

@@ -220,8 +220,10 @@ def _read_plain(entry: Entry, value: Any, path: Path) -> Any:
     allowed = "\t\n" if entry.key.lines else "\t"
     if wanted is str and not entry.key.path and not _printable(str(value), allowed):
         raise SchemaError(path, f"{value!r} has characters that cannot be printed")
-    if entry.key.path and not str(value).strip():
-        raise SchemaError(path, "an empty name is that of no file")
+    if wanted is str and not entry.choices and not (entry.key.empty or str(value).strip()):
+        raise SchemaError(
+            path, "an empty name is that of no file" if entry.key.path else "is empty"
+        )
     if entry.key.plain and not PLAIN.fullmatch(str(value)):
         raise SchemaError(path, f"{value!r} must be of letters, digits and . + _ -")
     if entry.choices is not None and value not in entry.choices:

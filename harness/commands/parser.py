@@ -7,6 +7,7 @@ import functools
 import os
 import shutil
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from bootproof.harness.cases.shard import Shard
 
 _MOST_GUESTS: Final = 256
+_LIKELY: Final = 0.7  # how alike an option must be that may have been meant
 _MOST_DIGITS: Final = 30  # more than any run has
 
 
@@ -49,6 +51,15 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, one_line(f"{self.prog}: {message} (see {self.prog} --help)") + "\n")
+
+    def refuse(self, words: Sequence[str]) -> NoReturn:
+        """Ends with words that it does not know, and the nearest that it does."""
+        import difflib  # for what is wrong
+
+        known = [name for name in self._option_string_actions if name not in words]
+        near = difflib.get_close_matches(words[0].partition("=")[0], known, 1, _LIKELY)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        self.error(f"unrecognized arguments: {' '.join(words)}{hint}")
 
 
 def count(text: str) -> int:

@@ -378,7 +378,13 @@ def test_wrong_architecture_format_or_machine(
         (("--smp", "256"), "CPUs: 256; q35 has 1 to 255 (--smp)"),
         (("--profile", "fast", "--cmdline", "x"), "leave out one of them (--profile, --cmdline)"),
         (("--realtime", "--twice"), "no two boots are the same in real time: leave --realtime out"),
-        (("--no-such-option",), "unrecognized arguments: --no-such-option"),
+        (
+            ("--no-such-option",),
+            "boot: unrecognized arguments: --no-such-option (see bootproof boot",
+        ),
+        (("--budgets=2G",), "--budgets=2G; did you mean --budget? (see"),
+        (("--test", " "), "argument --test: is empty"),
+        (("--cpu=",), "argument --cpu: is empty"),
     ],
 )
 def test_request_that_cannot_be(
@@ -433,7 +439,8 @@ def test_run_directory_that_cannot_be(
         out.write_text("")
         out = out / "below" if what == "below a file" else out
     text = refusal(bootproof("boot", kernel, "--memory", "32M", "--out", out))
-    assert text.startswith(f"bootproof: {out}: ")
+    why = "holds thesis.tex, which" if what == "foreign" else "is no directory; name another place"
+    assert text.startswith(f"bootproof: {tmp_path / 'run'}: {why}")
     assert what != "foreign" or (out / "thesis.tex").exists()
 
 
@@ -632,7 +639,7 @@ def test_too_long_a_name(words: list[str], capsys: pytest.CaptureFixture[str]) -
         (["fuzz", "--seconds", "-1"], "'-1' is no number of seconds"),
         (["import", "--out", "x", "--break-seconds", "nan"], "'nan' is no number of seconds"),
         (["replay", "run", "--gdb", "--at", "-5"], "'-5' is no number of instructions"),
-        (["replay", "run", "--gdb", "--at", "9" * 5000], "run: is not the directory of a run"),
+        (["replay", "run", "--gdb", "--at", "9" * 5000], "run: No such file or directory"),
         (["fuzz", "--target", "elf", "--replay", "fifo"], "fifo: is not a regular file"),
         (["fuzz", "--target", "elf", "--replay", "."], ".: Is a directory (--replay)"),
     ],
