@@ -4,7 +4,7 @@
 
 Owns running the default matrix, or what -k picks of it, and looking at its processes from outside,
 ten times a second. What is shared out is the time of N CPUs from the start of the first QEMU to the
-end of the last: the CPU time of QEMUs (with that of the two small programs that start each), of the
+end of the last: the CPU time of QEMUs (with that of the small program that starts each), of the
 matrix itself, of what else its test functions start, and what is left. Of what is left, how much
 went by while fewer QEMUs than N were there (the harness between two boots, a test function that
 boots nothing, the tail), and how much beside N of them (guests that wait in real time, QEMUs that

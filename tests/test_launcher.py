@@ -34,7 +34,7 @@ NOBODY = 65534
 USERS_PACKAGES = Environment(ROOT / ".venv").contents()
 DEVELOPERS_PACKAGES = Environment(ROOT / ".venv", DEVELOPERS).contents()
 # Anything else that is used of a system must be noticed here.
-ESSENTIAL = ("cksum", "env", "readlink", "sed", "setpriv", "true")
+ESSENTIAL = ("cksum", "env", "readlink", "sed", "true")
 COMMON = "common"
 # In place of the command line's own end: everything before it is what the set-up asks.
 COMMAND_LINE = """

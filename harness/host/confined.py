@@ -29,7 +29,6 @@ NAME = "confined"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_KEEPCAPS = 8
 _PR_SET_NO_NEW_PRIVS = 38
-_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 47, 2
 _CAPABILITY_VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3 (capget(2))
 _CAP_DAC_OVERRIDE = 1
 _CHUNK = 64 << 10
@@ -64,8 +63,8 @@ def main(arguments: list[str]) -> None:
         os.chdir(directory)
     except OSError as error:
         sys.exit(f"{NAME}: {directory}: {error.strerror}")
-    programs = [*PROGRAMS, *map(home, (command[0], *behind_dashes(command)))]
-    confine(programs, [*_SETTINGS], [directory], [*_DEVICES])
+    ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    confine([*PROGRAMS, home(command[0])], [*_SETTINGS], [directory], [*_DEVICES])
     limit(resource.RLIMIT_FSIZE, most_bytes)
     limit(resource.RLIMIT_CORE, 0)
     if user is not None:
@@ -74,7 +73,7 @@ def main(arguments: list[str]) -> None:
     for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # Python ignores them, and exec keeps that
         _signal.signal(number, _signal.SIG_DFL)
     try:
-        os.execvp(command[0], command)
+        os.execv(command[0], command)
     except OSError as error:
         sys.exit(f"{NAME}: {command[0]}: {error.strerror}")
 
@@ -113,8 +112,8 @@ def apart(fd: int, numbers: list[int]) -> int:
 def become(user: int) -> None:
     """Gives up root for another user, the group of that number, and no other group.
 
-    Of root's rights that to any file stays: the programs may be where only root can go. The first
-    one, setpriv, has to give it up in starting the other.
+    Of root's rights that to any file stays here, as the program may be where only root can go: it
+    is not inherited, so that exec takes it away (capabilities(7)).
     """
     library = ctypes.CDLL(None, use_errno=True)
     library.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
@@ -122,15 +121,8 @@ def become(user: int) -> None:
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
     header, kept = struct.pack("=Ii", _CAPABILITY_VERSION, 0), 1 << _CAP_DAC_OVERRIDE
-    if library.capset(header, struct.pack("=6I", kept, kept, kept, 0, 0, 0)) != 0:
+    if library.capset(header, struct.pack("=6I", kept, kept, 0, 0, 0, 0)) != 0:
         sys.exit(f"{NAME}: capset: {os.strerror(ctypes.get_errno())}")
-    library.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, _CAP_DAC_OVERRIDE, 0, 0)
-
-
-def behind_dashes(command: list[str]) -> list[str]:
-    """The program that a command starts after it has changed rights: the word behind "--"."""
-    first = command.index("--") + 1 if "--" in command else len(command)
-    return [word for word in command[first : first + 1] if word.startswith("/")]
 
 
 def home(program: str) -> str:
@@ -164,7 +156,6 @@ def confine(programs: list[str], settings: list[str], work: list[str], devices: 
     ):
         for path in paths:
             allow(ruleset, path, granted)
-    ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if _syscall(_RESTRICT_SELF, ruleset, 0) != 0:
         sys.exit(f"{NAME}: landlock: {os.strerror(ctypes.get_errno())}")
     os.close(ruleset)

@@ -1,9 +1,9 @@
 """One QEMU process that never outlives its harness and never has more rights than it needs.
 
-Started through bootproof.harness.host.confined and setpriv: the kernel kills it when the thread
-that started it ends, it cannot gain privileges or fill the disk, and under root it runs as nobody.
-It has its own session, so that Ctrl-C reaches only the harness, and paths relative to a directory
-of its own, so that a private home directory above does not matter.
+Started through bootproof.harness.host.confined: the kernel kills it when the thread that started it
+ends, it cannot gain privileges or fill the disk, and under root it runs as nobody. It has its own
+session, so that Ctrl-C reaches only the harness, and paths relative to a directory of its own, so
+that a private home directory above does not matter.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _STAT_LINE: Final = 4096  # bytes: more than proc(5) has in one
 _CONFINED: Final = (
     "import sys; sys.path.append(sys.argv.pop(1)); import confined; confined.main(sys.argv[1:])"
 )
-_BEFORE: Final = ("setpriv: ", f"{confined.NAME}: ")  # how these begin what they say
+_BEFORE: Final = f"{confined.NAME}: "  # how that begins what it says
 
 
 class QemuProcess:
@@ -87,8 +87,7 @@ class QemuProcess:
         stdin: int | None,
     ) -> None:
         self._terminal = _TerminalState() if terminal else None
-        self._program = argv[0]
-        command = [*privileges(), *argv]
+        self._program = shutil.which(argv[0]) or argv[0]
         self._stderr = _stderr_file(directory / STDERR)
         files = {2: self._stderr, **{fd: fd for fd in pass_fds}}  # by the number QEMU knows each by
         if terminal:
@@ -96,7 +95,7 @@ class QemuProcess:
         else:
             files |= {1: self._stderr} if stdin is None else {0: stdin}
         try:
-            self._process = _started(directory, command, files)
+            self._process = _started(directory, [self._program, *argv[1:]], files)
         except OSError as error:
             os.close(self._stderr)
             raise UserError(f"{argv[0]}: cannot be started: {error.strerror}") from error
@@ -165,7 +164,7 @@ class QemuProcess:
         return self._tail(_LAST_WORDS).decode("utf-8", "backslashreplace").strip()
 
     def not_started(self) -> str | None:
-        """Why the program was not even started: what those before it said; None when it was."""
+        """Why the program was not even started: what was said before it; None when it was."""
         said = self.stderr().splitlines()
         if said and said[0].startswith(_BEFORE):
             return said[0]
@@ -384,22 +383,8 @@ def most_written() -> int:
     return MOST_WRITTEN if hard == resource.RLIM_INFINITY else min(MOST_WRITTEN, hard)
 
 
-def privileges() -> list[str]:
-    """The command that keeps QEMU from gaining rights. Raises UserError without setpriv."""
-    setpriv = shutil.which("setpriv")
-    if setpriv is None:
-        raise UserError("setpriv is not installed; it is part of util-linux")
-    # `confined.become` keeps one right, so that setpriv and QEMU are found.
-    kept = ["--inh-caps=-all"] if is_root() else []
-    return [setpriv, *kept, "--no-new-privs", "--pdeathsig=KILL", "--"]
-
-
 def user() -> int | None:
-    """Whose rights QEMU gets, where they are not ours.
-
-    setpriv could see to that, but between that and its asking for the parent-death signal, which it
-    has to do again then, it would not notice the parent's death.
-    """
+    """Whose rights QEMU gets, where they are not ours."""
     if os.geteuid() == 0 and (why := why_powerless()):
         _say_once(f"{why}: QEMU runs as root, as far as root goes here")
     return NOBODY if is_root() else None

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from bootproof.harness.arch.arch import Arch, Firmware
 
 
-SETPRIV: Final = SystemPackage(
-    *("util-linux",) * 3, purpose="starts QEMU so that no process is left behind"
-)
 GPGV: Final = SystemPackage(
     "gpgv", "gnupg2", "gnupg", purpose="checks the signatures of downloaded kernels"
 )
@@ -128,7 +125,6 @@ def others() -> Iterator[Component]:
     """The other programs and files."""
     from bootproof.kernels import signature
 
-    yield _program("setpriv", State.MISSING, SETPRIV)
     yield _program("gpgv", State.OPTIONAL, GPGV)
     keyring = signature.default_keyring()
     if keyring is None:

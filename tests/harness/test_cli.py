@@ -500,18 +500,6 @@ def test_qemu_that_is_absent(
     )
 
 
-def test_setpriv_that_is_absent(
-    bootproof: Run, kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = find_qemu("x86_64").path
-    find_qemu.cache_clear()
-    monkeypatch.setenv("BOOTPROOF_QEMU_X86_64", real)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    said = bootproof("boot", kernel, "--memory", "32M", "--out", tmp_path / "run")
-    assert said.code == 2
-    assert said.err == "bootproof: setpriv is not installed; it is part of util-linux\n"
-
-
 # --- interrupted -------------------------------------------------------------------------------
 
 
