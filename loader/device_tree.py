@@ -30,7 +30,10 @@ _TEXTS: Final = re.compile(rb"(?:[\t\v\f -~]+\0)+")
 _WORD, _PAIR, _RESERVATION = struct.Struct(">I"), struct.Struct(">2I"), struct.Struct(">2Q")
 
 RESERVED_MEMORY: Final = b"reserved-memory"
-_CELLS: Final = (b"#address-cells", b"#size-cells")
+CELLS: Final = (b"#address-cells", b"#size-cells")
+_NO_CELLS: Final = (b"\2", b"\1")
+NO_MAP: Final = b"no-map"
+ENABLE_METHOD: Final = b"enable-method"
 INITRD: Final = (b"linux,initrd-start", b"linux,initrd-end")
 # Host entropy, which would make each boot a different one. A random pool that is not seeded at all
 # costs guest instructions, so that one is given the same bytes each time.
@@ -71,6 +74,11 @@ class Node:
     properties: dict[bytes, bytes] = field(default_factory=dict)
 
     @property
+    def number(self) -> int:
+        """What a CPU is called (section 3.8.1, reg): a hart, on riscv64."""
+        return int.from_bytes(self.properties.get(b"reg", b""), "big")
+
+    @property
     def is_memory(self) -> bool:
         """Whether it tells of RAM that is there: its type says so (section 3.4), not its name."""
         typed = self.properties.get(b"device_type") == b"memory\0"
@@ -80,6 +88,20 @@ class Node:
     def is_enabled(self) -> bool:
         """Whether kernels look at it at all (section 2.3.4)."""
         return self.properties.get(b"status", b"okay\0") in (b"okay\0", b"ok\0")
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether it is one of /cpus, by name or type, that kernels may start: a disabled one waits
+        for that where it has a method (section 3.8.1; drivers/of/base.c, of_get_next_cpu_node).
+        """
+        named = self.name.partition(b"@")[0] == b"cpu"
+        typed = self.properties.get(b"device_type") == b"cpu\0"
+        waits = self.properties.get(b"status") == b"disabled\0" and ENABLE_METHOD in self.properties
+        return (named or typed) and (self.is_enabled or waits)
+
+    def texts(self, name: bytes) -> list[bytes]:
+        """The strings of a property, without their NULs (section 2.2.4, stringlist)."""
+        return self.properties.get(name, b"").split(b"\0")[:-1]
 
 
 @dataclass(slots=True)
@@ -157,6 +179,15 @@ class DeviceTree:
         """The node of that name right below the root."""
         return next((node for node in self.nodes if (node.depth, node.name) == (1, name)), None)
 
+    def below(self, name: bytes) -> Iterator[Node]:
+        """The nodes right below that one, which is right below the root."""
+        parent = b""
+        for node in self.nodes:
+            if node.depth == 1:
+                parent = node.name
+            elif (node.depth, parent) == (2, name):
+                yield node
+
     @property
     def chosen(self) -> dict[bytes, bytes]:
         """The properties of /chosen; none where there is no such node."""
@@ -166,9 +197,27 @@ class DeviceTree:
     @property
     def memory(self) -> tuple[Range, ...]:
         """The RAM that its memory nodes tell of (section 3.4), guest-physical, in order."""
-        root = self.nodes[0].properties if self.nodes else {}
-        found = (_places(node, root) for node in self.nodes if node.is_memory)
+        found = (self.places(node) for node in self.nodes if node.is_memory)
         return tuple(sorted(place for places in found for place in places))
+
+    def places(self, node: Node) -> list[Range]:
+        """What the property reg of a node tells that is read with the root's cells (2.3.6)."""
+        address, size = (4 * count for count in self.cells)
+        reg, step = node.properties.get(b"reg", b""), address + size
+        if not address or not size:
+            return []
+        rows = (reg[at : at + step] for at in range(0, len(reg) - step + 1, step))
+        numbers = ((row[:address], row[address:]) for row in rows)
+        found = [Range(*(int.from_bytes(n, "big") for n in pair)) for pair in numbers]
+        return [place for place in found if place.size]
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """#address-cells and #size-cells of the root; 2 and 1 where it has none (2.3.5)."""
+        root = self.nodes[0].properties if self.nodes else {}
+        numbers = (root.get(name, default) for name, default in zip(CELLS, _NO_CELLS, strict=True))
+        address, size = (int.from_bytes(number, "big") for number in numbers)
+        return address, size
 
     @property
     def reserves(self) -> bool:
@@ -179,14 +228,24 @@ class DeviceTree:
         node = self.child(RESERVED_MEMORY)
         root = self.nodes[0].properties if self.nodes else {}
         own = node.properties if node else {}
-        alike = all(own.get(name) == root.get(name) is not None for name in _CELLS)
+        alike = all(own.get(name) == root.get(name) is not None for name in CELLS)
         return alike and b"ranges" in own
+
+    @property
+    def reserved(self) -> list[Node]:
+        """The parts of RAM that /reserved-memory keeps, those left out at which no kernel looks: a
+        reg of no whole ranges is skipped (__reserved_mem_reserve_reg).
+        """
+        if not self.reserves:
+            return []
+        step = 4 * sum(self.cells)
+        nodes = (node for node in self.below(RESERVED_MEMORY) if node.is_enabled)
+        return [node for node in nodes if not len(node.properties.get(b"reg", b"")) % step]
 
     @property
     def not_mapped(self) -> tuple[Range, ...]:
         """The memory that no kernel maps, and calls no RAM of its own (section 3.5.4, no-map)."""
-        root = self.nodes[0].properties if self.nodes else {}
-        return tuple(sorted(place for node in self._unmapped for place in _places(node, root)))
+        return tuple(sorted(place for node in self._unmapped for place in self.places(node)))
 
     @property
     def unplaced(self) -> tuple[int, ...]:
@@ -198,34 +257,12 @@ class DeviceTree:
 
     @property
     def _unmapped(self) -> Iterator[Node]:
-        parent = b""
-        for node in self.nodes if self.reserves else ():
-            if node.depth == 1:
-                parent = node.name
-            inside = (node.depth, parent) == (2, RESERVED_MEMORY)
-            if inside and node.is_enabled and b"no-map" in node.properties:
-                yield node
+        return (node for node in self.reserved if NO_MAP in node.properties)
 
     @property
-    def cpus(self) -> int:
-        """How many CPUs are listed."""
-        return len(self.cpu_numbers)
-
-    @property
-    def cpu_numbers(self) -> list[int]:
-        """What the listed CPUs are called: harts, on riscv64 (section 3.8)."""
-        return [int.from_bytes(node.properties.get(b"reg", b""), "big") for node in self.cpu_nodes]
-
-    @property
-    def cpu_nodes(self) -> list[Node]:
-        """Those of the listed CPUs, in their order."""
-        nodes, parent = [], b""
-        for node in self.nodes:
-            if node.depth == 1:
-                parent = node.name
-            if (node.depth, parent) == (2, b"cpus") and node.name.startswith(b"cpu@"):
-                nodes.append(node)
-        return nodes
+    def cpus(self) -> list[Node]:
+        """The listed CPUs that kernels may start, in their order."""
+        return [node for node in self.below(b"cpus") if node.is_cpu]
 
 
 def for_kernel(
@@ -283,22 +320,6 @@ def _reserve(tree: DeviceTree, firmware: Sequence[Range]) -> None:
 
 def _reg(area: Range) -> bytes:
     return struct.pack(">2Q", area.start, area.size)
-
-
-def _places(node: Node, parent: dict[bytes, bytes]) -> list[Range]:
-    """What the property reg of a node tells, as its parent has it read (section 2.3.6)."""
-    address, size = (
-        4 * int.from_bytes(parent.get(name, default), "big")
-        for name, default in zip(_CELLS, (b"\2", b"\1"), strict=True)
-    )
-    reg, step = node.properties.get(b"reg", b""), address + size
-    if not address or not size:
-        return []
-    rows = (reg[at : at + step] for at in range(0, len(reg) - step + 1, step))
-    numbers = (
-        (int.from_bytes(row[:address], "big"), int.from_bytes(row[address:], "big")) for row in rows
-    )
-    return [Range(*pair) for pair in numbers if pair[1]]
 
 
 def _header(dtb: bytes) -> Header:

@@ -254,11 +254,40 @@ _WFI: Final = 0x1050_0073
 _LOOP: Final = 4  # instructions, of a loop around it
 
 
-def _runs(r: RiscvRegisters, _first: RiscvRegisters, read: Read) -> str:
-    """The firmware keeps the others; what lies there is the machine's, and no boot image's."""
+def _runs(r: RiscvRegisters, first: RiscvRegisters, read: Read) -> str:
+    """The firmware keeps the others; what lies there is the machine's, and no boot image's. Or they
+    enter the kernel as the first one does, where that expects it ("Kernel entry" of boot.rst).
+    """
+    if r.pc == first.pc and draws_lots(read, r.pc):
+        alike = replace(r, x=first.x) == first
+        if alike and r.x[A0] != first.x[A0]:
+            return ""
+        return f"enters the kernel {'as the same hart' if alike else 'in another state'} as CPU 0"
     code = around(read, r.pc, _LOOP)
     waits = not code or _WFI in code or FIRMWARE.range.contains(Range(r.pc, 1))
     return "" if waits else f"is at {r.pc:#x}, in code that waits for nothing"
+
+
+_LOOKED_AT: Final = 256  # bytes of a kernel's first instructions
+_AMO: Final = 0b0101111
+
+
+def draws_lots(read: Read, entry: int) -> bool:
+    """Whether all harts may enter the kernel at a guest-physical address, of which the first goes
+    on and the others wait: with CONFIG_RISCV_BOOT_SPINWAIT, and with SMP before that was an option.
+    It tells the first by an atomic instruction (arch/riscv/kernel/head.S, hart_lottery).
+    """
+    head = read(entry, 16)
+    found = _landmark(head) if head else None
+    start = entry + found[1] if found else entry
+    code = read(start, _LOOKED_AT) or b""
+    at = 0
+    while at + 4 <= len(code):
+        word = int.from_bytes(code[at : at + 4], "little")
+        if word & 0x7F == _AMO:
+            return True
+        at += 4 if word & 3 == 3 else 2
+    return False
 
 
 # --- kernels -------------------------------------------------------------------------------------

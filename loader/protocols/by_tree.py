@@ -150,7 +150,7 @@ def read_back(address: int, read: Read, page: int = PAGE) -> BootParameters:
         ram=tree.memory,
         system_ram=tuple(system_ram(tree, page)) or None,
         unplaced=unplaced(tree, page),
-        cpus=tree.cpus,
+        cpus=len(tree.cpus),
     )
 
 

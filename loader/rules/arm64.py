@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from bootproof.loader.address import GIB, Range, align_down, format_size
+from bootproof.loader.address import GIB, Range, align_down, format_size, joined
 from bootproof.loader.arch.aarch64 import AARCH64, PSTATE_DAIF, Arm64Registers
-from bootproof.loader.device_tree import DeviceTree
+from bootproof.loader.device_tree import ENABLE_METHOD, DeviceTree, Node
 from bootproof.loader.imageheader import ARM64_MAGIC, ImageHeader
 from bootproof.loader.rules import (
     Findings,
@@ -19,6 +19,7 @@ from bootproof.loader.rules import (
     documents,
     pieces,
     secondary,
+    tolerated,
     violation,
 )
 from bootproof.loader.rules.entry import held_at, image_at, into_image
@@ -29,6 +30,9 @@ _COMMAND_LINE_MOST: Final = 2047  # arch/arm64/include/uapi/asm/setup.h, without
 _INITRD_WINDOW: Final = 32 * GIB
 # Section 4: what text_offset can be assumed to be where image_size is 0.
 _OLD_TEXT_OFFSET: Final = 0x80000
+# Those that number their calls by themselves (Documentation/devicetree/bindings/arm/psci.yaml).
+_PSCI_WITH_NUMBERS: Final = frozenset((b"arm,psci-0.2", b"arm,psci-1.0"))
+_PSCI: Final = _PSCI_WITH_NUMBERS | {b"arm,psci"}
 _SETUP_DTB: Final = f"{documents.ARM64}, section 2"
 _CALL: Final = f"{documents.ARM64}, section 4"
 
@@ -101,20 +105,68 @@ def _device_tree(hardware: Hardware[Arm64Registers], address: int) -> Findings:
     yield from pieces.check(hardware, found)
     yield from device_tree.check(hardware, tree, found)
     yield from device_tree.command_line(tree, _COMMAND_LINE_MOST)
-    yield from _cpus(tree)
+    if device_tree.UEFI not in tree.chosen:
+        yield from _cpus(hardware, tree)
     yield from _initrd_window(found)
 
 
-def _cpus(tree: DeviceTree) -> Findings:
-    """The first CPU has a node, and each other's says how it is started (section 4)."""
-    nodes = dict(zip(tree.cpu_numbers, tree.cpu_nodes, strict=True))
-    if tree.boot_cpu not in nodes:
+def _cpus(hardware: Hardware[Arm64Registers], tree: DeviceTree) -> Findings:
+    """The first CPU has a node, without which no other is started, and each other's says how it is
+    started (section 4).
+    """
+    others = [cpu for cpu in tree.cpus if cpu.number != tree.boot_cpu]
+    if len(others) == len(tree.cpus):
         what = f"/cpus has no CPU {tree.boot_cpu:#x}, the first one by boot_cpuid_phys"
-        yield violation("cpu-in-dtb", what, documents.DTB_HEADER, value=tree.boot_cpu)
-    for number, node in nodes.items():
-        if number != tree.boot_cpu and b"enable-method" not in node.properties:
-            what = f"CPU {number:#x} has no enable-method in /cpus: kernels cannot start it"
-            yield violation("enable-method", what, _CALL, value=number)
+        grade = violation if len(others) > 1 else tolerated
+        yield grade("cpu-in-dtb", what, documents.DTB_HEADER, value=tree.boot_cpu)
+        return
+    for cpu in others:
+        method = (cpu.texts(ENABLE_METHOD) or [b""])[0].decode("ascii", "backslashreplace")
+        if method == "spin-table":
+            yield from _spin_table(hardware, tree, cpu)
+            continue
+        why = _without_psci(tree) if method == "psci" else "kernels know no such"
+        if why:
+            has = f"the enable-method {method!r}, and {why}" if method else "no enable-method"
+            what = f"CPU {cpu.number:#x} of /cpus has {has}: kernels cannot start it"
+            yield violation("enable-method", what, _CALL, value=cpu.number)
+
+
+def _without_psci(tree: DeviceTree) -> str:
+    """Why kernels cannot call the firmware, if they cannot (bindings/arm/psci.yaml; the first node
+    that is one, wherever it is: drivers/firmware/psci/psci.c, psci_dt_init).
+    """
+    for node in tree.nodes:
+        compatible = set(node.texts(b"compatible"))
+        if not compatible & _PSCI:
+            continue
+        if not node.is_enabled:
+            return "its node is disabled"
+        if node.texts(b"method")[:1] not in ([b"hvc"], [b"smc"]):
+            return "its node has no method hvc or smc"
+        old = b"cpu_on" not in node.properties and not compatible & _PSCI_WITH_NUMBERS
+        return "its node has no cpu_on" if old else ""
+    return "there is no psci node"
+
+
+def _spin_table(hardware: Hardware[Arm64Registers], tree: DeviceTree, cpu: Node) -> Findings:
+    """Where the CPU looks for its entry: 8 bytes, zero, which the kernel takes for nothing else."""
+    raw, where = cpu.properties.get(b"cpu-release-addr", b""), f"CPU {cpu.number:#x} of /cpus"
+    place = Range(int.from_bytes(raw, "big"), 8)
+    kept = [Range(*pair) for pair in tree.reservations]
+    kept += [area for node in tree.reserved for area in tree.places(node)]
+    told = any(area.overlaps(place) for area in tree.memory)
+    what = ""
+    if len(raw) != 8 or not place.start:
+        what = "waits for a spin-table, and has no cpu-release-addr of 8 bytes"
+    elif place.start % 8:
+        what = f"has a cpu-release-addr {place.start:#x} that is no multiple of 8"
+    elif any(hardware.read(place.start, 8) or b""):
+        what = f"has a cpu-release-addr {place.start:#x} where there is no zero: it is let go"
+    elif told and not any(area.contains(place) for area in joined(kept)):
+        what = f"has a cpu-release-addr {place.start:#x} in RAM that is not reserved"
+    if what:
+        yield violation("spin-table", f"{where} {what}", _CALL, address=place.start)
 
 
 def _initrd_window(found: list[Piece]) -> Findings:

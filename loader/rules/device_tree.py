@@ -7,6 +7,7 @@ Sources: Devicetree Specification v0.4, sections 2.3.5 (cells), 3.4 (/memory), 3
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -33,7 +34,8 @@ from bootproof.loader.structures.zero_page import E820Entry
 DTB: Final = "dtb"
 _RAM: Final = 1
 _OPENSBI: Final = b"mmode_resv"
-_NO_MAP: Final = b"no-map"
+# Documentation/arch/arm/uefi.rst: from there on, what UEFI says counts, on riscv64 as well.
+UEFI: Final = b"linux,uefi-mmap-start"
 _CHOSEN: Final = f"{documents.CHOSEN} (linux,initrd-start and -end)"
 
 
@@ -86,9 +88,12 @@ def check(hardware: Hardware[R], tree: DeviceTree, found: Iterable[Piece]) -> Fi
     """Memory, initrd and CPUs; `found` are the pieces that the kernel is pointed to."""
     found = list(found)
     yield from _initrd(hardware, tree)
-    entries = tuple(_memory(tree))
+    if UEFI in tree.chosen:
+        return  # memory and CPUs are told by UEFI and ACPI, and of those nothing is known here
+    yield from _root(tree)
     untyped = list(_untyped(tree))
     yield from untyped
+    entries = _memory(tree)
     if not entries and not untyped:
         what = "the device tree has no memory node with a reg, or it is disabled"
         yield violation("memory-node", what, documents.MEMORY_NODE)
@@ -96,20 +101,35 @@ def check(hardware: Hardware[R], tree: DeviceTree, found: Iterable[Piece]) -> Fi
         told = Map(entries, "/memory", documents.MEMORY_NODE)
         yield from memory_map.check(hardware, told, found)
     yield from _reserved(tree, found)
+    yield from _cpus(hardware, tree)
+
+
+def _root(tree: DeviceTree) -> Findings:
+    missing = [name.decode() for name in device_tree.CELLS if name not in tree.nodes[0].properties]
+    if missing:
+        what = f"the root has no {' and no '.join(missing)}: kernels take 1 for it"
+        yield violation("root-cells", what, documents.ROOT_NODE)
+
+
+def _cpus(hardware: Hardware[R], tree: DeviceTree) -> Findings:
+    numbers = Counter(cpu.number for cpu in tree.cpus)
+    for number, count in numbers.items():
+        if count > 1:
+            what = f"/cpus has the CPU {number:#x} {count} times"
+            yield violation("cpu-twice", what, documents.CPUS_NODE, value=number)
     if tree.cpus:
-        yield from firmware.cpus(hardware, tree.cpus, "/cpus", documents.CPUS_NODE)
+        yield from firmware.cpus(hardware, len(tree.cpus), "/cpus", documents.CPUS_NODE)
 
 
 def command_line(tree: DeviceTree, most: int) -> Findings:
     """`most` is how many bytes without the NUL kernels of the architecture keep."""
-    told = tree.chosen.get(b"bootargs", b"")
-    if told and not told.endswith(b"\0"):
+    told, end, _ = tree.chosen.get(b"bootargs", b"").partition(b"\0")
+    if told and not end:
         what = "bootargs of /chosen does not end with a NUL: kernels drop its last character"
         yield violation("bootargs", what, documents.CHOSEN, value=len(told))
-    size = len(told.rstrip(b"\0"))
-    if size > most:
-        what = f"the command line has {size} bytes, more than {most}"
-        yield violation("cmdline-size", what, documents.CHOSEN, value=size, limit=most)
+    if len(told) > most:
+        what = f"the command line has {len(told)} bytes, more than {most}"
+        yield violation("cmdline-size", what, documents.CHOSEN, value=len(told), limit=most)
 
 
 def _initrd(hardware: Hardware[R], tree: DeviceTree) -> Findings:
@@ -129,19 +149,14 @@ def _initrd(hardware: Hardware[R], tree: DeviceTree) -> Findings:
         yield from initrd.check(hardware.read, Range.between(start, end), "/chosen")
 
 
-def _memory(tree: DeviceTree) -> Iterator[E820Entry]:
-    root = next((node for node in tree.nodes if node.depth == 0), None)
-    cells = _cells(root)
-    for node in tree.nodes:
-        if node.is_memory:
-            for place in _places(node.properties.get(b"reg", b""), cells):
-                yield E820Entry(place.start, place.size, _RAM)
+def _memory(tree: DeviceTree) -> list[E820Entry]:
+    return [E820Entry(place.start, place.size, _RAM) for place in tree.memory]
 
 
 def _untyped(tree: DeviceTree) -> Findings:
     for node in tree.nodes:
         named = (node.depth, node.name.partition(b"@")[0]) == (1, b"memory")
-        if named and node.properties.get(b"device_type") != b"memory\0":
+        if named and node.is_enabled and node.properties.get(b"device_type") != b"memory\0":
             name = node.name.decode("ascii", "backslashreplace")
             what = f'/{name} has no device_type "memory": kernels leave it out'
             yield violation("memory-node", what, documents.MEMORY_NODE)
@@ -149,26 +164,31 @@ def _untyped(tree: DeviceTree) -> Findings:
 
 def _reserved(tree: DeviceTree, found: Iterable[Piece]) -> Findings:
     """What the kernel is not to map at all must hold nothing that it is pointed to."""
+    section = documents.RESERVED_MEMORY
     if tree.child(device_tree.RESERVED_MEMORY) and not tree.reserves:
         what = "/reserved-memory has no ranges, or other cells than the root: kernels ignore it"
-        yield tolerated("reserved-memory-format", what, documents.RESERVED_MEMORY)
+        yield tolerated("reserved-memory-format", what, section)
+    looked_at = {id(node) for node in tree.reserved}
+    for node in tree.below(device_tree.RESERVED_MEMORY) if tree.reserves else ():
+        if node.is_enabled and id(node) not in looked_at:
+            name = node.name.decode("ascii", "backslashreplace")
+            what = f"the reg of /reserved-memory/{name} has no whole ranges: kernels ignore it"
+            yield tolerated("reserved-memory-format", what, section)
     for node, place in _reservations(tree):
         for piece in found:
             if piece.range.overlaps(place):
                 name = node.name.decode("ascii", "backslashreplace")
                 what = f"/reserved-memory/{name} {place} has the {piece} in it"
-                grade = violation if _NO_MAP in node.properties else tolerated
-                section = documents.RESERVED_MEMORY
+                grade = violation if device_tree.NO_MAP in node.properties else tolerated
                 yield grade("reserved-memory", what, section, address=place.start)
 
 
 def resident(hardware: Hardware[R], tree: DeviceTree, section: str) -> Findings:
     """RAM where a firmware stays is either none that the kernel is told of, or not to be mapped."""
-    kept = joined(place for node, place in _reservations(tree) if _NO_MAP in node.properties)
+    kept = joined(tree.not_mapped)
     of_firmware = [place for node, place in _reservations(tree) if node.name.startswith(_OPENSBI)]
-    told = [entry.range for entry in _memory(tree)]
     for place in hardware.resident:
-        is_told = any(area.overlaps(place) for area in told)
+        is_told = any(area.overlaps(place) for area in tree.memory)
         if is_told and not any(area.contains(place) for area in kept):
             what = f"the firmware's RAM {place} is not in /reserved-memory with no-map"
             # OpenSBI reserves what it uses of it by itself, version 1.1 without no-map.
@@ -178,27 +198,4 @@ def resident(hardware: Hardware[R], tree: DeviceTree, section: str) -> Findings:
 
 
 def _reservations(tree: DeviceTree) -> Iterator[tuple[Node, Range]]:
-    parent: Node | None = None
-    for node in tree.nodes if tree.reserves else ():
-        if node.depth == 1:
-            parent = node
-        if not node.is_enabled or parent is None:
-            continue
-        if (node.depth, parent.name) == (2, device_tree.RESERVED_MEMORY):
-            for place in _places(node.properties.get(b"reg", b""), _cells(parent)):
-                yield node, place
-
-
-def _cells(node: Node | None) -> tuple[int, int]:
-    """#address-cells and #size-cells for the nodes below; 2 and 1 where they are not given."""
-    values = node.properties if node else {}
-    names = ((b"#address-cells", 2), (b"#size-cells", 1))
-    found = [int.from_bytes(values.get(name, b""), "big") or default for name, default in names]
-    return min(found[0], 4), min(found[1], 4)
-
-
-def _places(reg: bytes, cells: tuple[int, int]) -> Iterator[Range]:
-    address, length = (4 * count for count in cells)
-    for at in range(0, len(reg) - address - length + 1, address + length):
-        start = int.from_bytes(reg[at : at + address], "big")
-        yield Range(start, int.from_bytes(reg[at + address : at + address + length], "big"))
+    return ((node, place) for node in tree.reserved for place in tree.places(node))

@@ -75,16 +75,29 @@ def _device_tree(hardware: Hardware[RiscvRegisters], image_size: int) -> Finding
         return
     if r.x[A1] % 8:
         what = f"the device tree at {r.x[A1]:#x} is not 8-byte aligned"
-        yield violation("dtb-alignment", what, _REGISTERS, address=r.x[A1])
+        yield violation("dtb-alignment", what, documents.DTB_ALIGNMENT, address=r.x[A1])
     found += device_tree.pieces(hardware.read, r.x[A1], tree, "a1", _REGISTERS)
     yield from pieces.check(hardware, found)
     yield from device_tree.check(hardware, tree, found)
     yield from device_tree.resident(hardware, tree, _FIRMWARE)
-    yield from _told(r, tree)
-
-
-def _told(r: RiscvRegisters, tree: DeviceTree) -> Findings:
-    if r.x[A0] not in tree.cpu_numbers:
-        what = f"the device tree has no hart {r.x[A0]:#x} (a0)"
-        yield violation("hart-in-dtb", what, documents.CPUS_NODE, value=r.x[A0])
+    if device_tree.UEFI not in tree.chosen:
+        yield from _told(hardware, tree)
     yield from device_tree.command_line(tree, _COMMAND_LINE_MOST)
+
+
+def _told(hardware: Hardware[RiscvRegisters], tree: DeviceTree) -> Findings:
+    """Every hart that enters the kernel has a node, by which that knows what it can."""
+    nodes = {cpu.number: cpu for cpu in tree.cpus}
+    first = hardware.registers
+    enter = [first, *(other for other in hardware.others if other.pc == first.pc)]
+    for hart in dict.fromkeys(r.x[A0] for r in enter):
+        if hart not in nodes:
+            what = f"the device tree has no hart {hart:#x} (a0)"
+            yield violation("hart-in-dtb", what, documents.CPUS_NODE, value=hart)
+    for number, node in nodes.items():
+        if b"riscv" not in node.texts(b"compatible"):
+            what = f"the hart {number:#x} of /cpus is not compatible with riscv: no kernel takes it"
+            yield violation("hart-isa", what, documents.RISCV_CPUS, value=number)
+        elif not {b"riscv,isa", b"riscv,isa-base"} & set(node.properties):
+            what = f"the hart {number:#x} of /cpus has neither riscv,isa nor riscv,isa-base"
+            yield violation("hart-isa", what, documents.RISCV_CPUS, value=number)

@@ -28,6 +28,7 @@ TWO: Final = Setting("arm64", banks=BOARD, cpus=2)
 ZERO: Final = Setting("arm64", banks=SMALL)
 KERNEL: Final = GIB + 16 * MIB
 END: Final = GIB + 64 * MIB
+SPIN: Final = GIB + 48 * MIB
 OFF: Final = Arm64Registers(pc=0)
 
 
@@ -158,6 +159,18 @@ def put(name: bytes, key: bytes, value: bytes) -> Change:
 
     def change(tree: DeviceTree) -> None:
         next(node for node in tree.nodes if node.name == name).properties[key] = value
+
+    return lambda scene: scene.tree(change)
+
+
+def spin_table(*, reserved: bool) -> Change:
+    """The second CPU waits for its entry, in RAM that the tree reserves or does not."""
+
+    def change(tree: DeviceTree) -> None:
+        node = next(node for node in tree.nodes if node.name == b"cpu@1")
+        node.properties[b"enable-method"] = b"spin-table\0"
+        node.properties[b"cpu-release-addr"] = struct.pack(">Q", SPIN)
+        tree.reservations = [(SPIN, 0x1000)] if reserved else []
 
     return lambda scene: scene.tree(change)
 
@@ -321,11 +334,57 @@ EXHIBITS: Final = (
         "first-cpu-not-told",
         *(ARM64, "/cpus does not have the CPU that enters the kernel", "cpu-in-dtb"),
         put(b"cpu@0", b"reg", struct.pack(">I", 5)),
+        tolerated=True,
+    ),
+    Exhibit(
+        "first-cpu-not-told-of-two",
+        *(TWO, "the same with another CPU, which kernels do not start then", "cpu-in-dtb"),
+        put(b"cpu@0", b"reg", struct.pack(">I", 5)),
+    ),
+    Exhibit(
+        "one-cpu-told-twice",
+        *(TWO, "both CPUs of /cpus have the same number", "cpu-twice"),
+        put(b"cpu@1", b"reg", bytes(4)),
+    ),
+    Exhibit(
+        "root-without-cells",
+        *(ARM64, "the root has no #address-cells: kernels take 1, the specification 2"),
+        "root-cells",
+        without(b"", b"#address-cells"),
     ),
     Exhibit(
         "cpu-without-enable-method",
         *(TWO, "nothing says how the second CPU is started", "enable-method"),
         without(b"cpu@1", b"enable-method"),
+    ),
+    Exhibit(
+        "psci-without-its-node",
+        *(TWO, "the second CPU is started by PSCI, and there is no psci node", "enable-method"),
+        without(b"psci", b"compatible"),
+    ),
+    Exhibit(
+        "psci-without-a-method",
+        *(TWO, "the psci node does not say how the firmware is called", "enable-method"),
+        without(b"psci", b"method"),
+    ),
+    Exhibit(
+        "spin-table-without-an-address",
+        *(TWO, "the second CPU waits for a spin-table, and its node does not say where"),
+        "spin-table",
+        without(b"cpu@1", b"cpu-release-addr"),
+        fixed=spin_table(reserved=True),
+    ),
+    Exhibit(
+        "spin-table-in-free-ram",
+        *(TWO, "where the second CPU waits for its entry is RAM for the kernel", "spin-table"),
+        spin_table(reserved=False),
+        fixed=spin_table(reserved=True),
+    ),
+    Exhibit(
+        "spin-table-not-zeroed",
+        *(TWO, "there is an entry already where the second CPU waits for one", "spin-table"),
+        lambda s: s.write(SPIN, b"\1"),
+        fixed=spin_table(reserved=True),
     ),
     Exhibit(
         "one-cpu-of-two-told",

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Final
 
 from bootproof.loader.address import GIB, MIB
 from bootproof.loader.arch.riscv64 import RiscvRegisters
 from bootproof.scenarios.museum import Exhibit
+from bootproof.scenarios.museum.arm64 import without
 from bootproof.scenarios.museum.scene import FOOTPRINT, Change, Scene, Setting
 
 BASE: Final = 2 * GIB
 KERNEL: Final = BASE + 16 * MIB
 RISCV64: Final = Setting("riscv64", banks=((BASE, 64 * MIB),))
 TWO: Final = Setting("riscv64", banks=((BASE, 64 * MIB),), cpus=2)
+HALTS: Final = (0x10500073, 0xFFDFF06F)
 HIGH: Final = Setting("riscv64", banks=((BASE, 4 * GIB),))
 
 
@@ -31,6 +34,19 @@ def told_initrd(scene: Scene, size: int) -> None:
     place, mask = scene.regions["initrd"], (1 << 8 * size) - 1
     start, end = ((at & mask).to_bytes(size, "big") for at in (place.start, place.end))
     scene.chosen(initrd_start=start, initrd_end=end)
+
+
+def enters(scene: Scene, hart: int) -> RiscvRegisters:
+    """The state of another hart at the kernel's first instruction, instead of the last one."""
+    scene.more_cpus.clear()
+    first: RiscvRegisters = scene.registers
+    return first.with_x(x10=hart)
+
+
+def draws_lots(scene: Scene) -> None:
+    """A kernel that lets all harts in (CONFIG_RISCV_BOOT_SPINWAIT), and both are there."""
+    scene.write(KERNEL + 0x40, struct.pack("<3I", 0x00C6A6AF, *HALTS))  # amoadd.w a3, a2, (a3)
+    scene.more_cpus.append(enters(scene, 1))
 
 
 EXHIBITS: Final = (
@@ -70,6 +86,17 @@ EXHIBITS: Final = (
         "riscv-another-hart",
         *(RISCV64, "a0 is a hart that the device tree does not know", "hart-in-dtb"),
         lambda s: s.change(x=(*s.registers.x[:10], 7, *s.registers.x[11:])),
+    ),
+    Exhibit(
+        "riscv-hart-without-an-isa",
+        *(RISCV64, "the hart's node does not say what it can: kernels do not take it", "hart-isa"),
+        without(b"cpu@0", b"riscv,isa"),
+    ),
+    Exhibit(
+        "both-harts-enter-as-one",
+        *(TWO, "both harts enter a kernel that draws lots, and a0 is 0 in both", "secondary-cpu"),
+        lambda s: s.more_cpus.append(enters(s, 0)),
+        fixed=draws_lots,
     ),
     Exhibit(
         "both-harts-enter",

@@ -5,6 +5,7 @@ A kernel is a few bytes that halt, with the headers of its format. All addresses
 
 from __future__ import annotations
 
+import copy
 import struct
 from collections.abc import Callable
 from dataclasses import field, replace
@@ -237,6 +238,14 @@ IMAGES: Final = {
     "arm64": _image(b"ARM\x64", 0x14000010, 0xD503207F, 0x17FFFFFF),
     "riscv64": _image(b"RSC\x05", 0x0400006F, 0x10500073, 0xFFDFF06F),
 }
+# What a CPU's node has in its tree, and what else is in that.
+CPUS: Final = {
+    "arm64": {b"enable-method": b"psci\0"},
+    "riscv64": {b"compatible": b"riscv\0", b"riscv,isa": b"rv64imafdc\0"},
+}
+MACHINES: Final = {
+    "arm64": (Node(b"psci", 1, {b"compatible": b"arm,psci-1.0\0", b"method": b"hvc\0"}),)
+}
 # What stays in RAM beside the kernel.
 FIRMWARES: Final = {"riscv64": (riscv64.FIRMWARE,)}
 
@@ -252,7 +261,7 @@ def _machine_tree(setting: Setting) -> DeviceTree:
             {
                 b"device_type": b"cpu\0",
                 b"reg": struct.pack(">I", number),
-                b"enable-method": b"psci\0",
+                **CPUS[setting.protocol],
             },
         )
         for number in range(setting.cpus)
@@ -264,6 +273,7 @@ def _machine_tree(setting: Setting) -> DeviceTree:
             Node(b"memory@%x" % setting.banks[0][0], 1, {b"device_type": b"memory\0", b"reg": reg}),
             Node(b"cpus", 1, {b"#address-cells": struct.pack(">I", 1), b"#size-cells": bytes(4)}),
             *cpus,
+            *(copy.deepcopy(node) for node in MACHINES.get(setting.protocol, ())),
         ]
     )
 

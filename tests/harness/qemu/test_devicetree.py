@@ -38,7 +38,7 @@ def test_device_tree_that_qemu_does_not_make() -> None:
     machine = Machine.with_defaults("aarch64", memory=3 * GIB, board=board, cpus=3)
     tree = DeviceTree.parse(device_tree(machine) or b"")
     assert tree.memory == tuple(Range(*bank) for bank in machine.banks)
-    assert tree.cpu_numbers == [0, 1, 2]
+    assert [cpu.number for cpu in tree.cpus] == [0, 1, 2]
     there = subprocess.run(
         [*machine_words(machine), "-S", "-display", "none", "-monitor", "stdio"],
         input="info mtree -f\nquit\n",

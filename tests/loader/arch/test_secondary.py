@@ -105,3 +105,28 @@ def test_riscv64(pc: int, code: bytes, waits: bool) -> None:
     at = FIRMWARE.range.end if pc >= FIRMWARE.range.end else pc
     first = RiscvRegisters(FIRMWARE.range.end)
     assert (RISCV64.runs(RiscvRegisters(pc), first, with_code(code, at)) == "") is waits
+
+
+LOTTERY, JUMP = 0x00C6_A6AF, 0x0400_006F  # amoadd.w a3, a2, (a3); j +64
+
+
+@pytest.mark.parametrize(
+    ("code", "other", "waits"),
+    [
+        (words(0x13, LOTTERY, 0x13), {"x10": 1}, True),
+        (words(JUMP, *[0x13] * 16, LOTTERY), {"x10": 1}, True),  # behind an Image's header
+        (b"\x01\x00" + words(LOTTERY), {"x10": 1}, True),  # behind a compressed instruction
+        (b"\x13\0" + words(LOTTERY) + b"\1\0", {"x10": 1}, False),  # parts of two instructions
+        (words(JUMP, *[0x13] * 100, LOTTERY), {"x10": 1}, False),  # far from the beginning
+        (words(0x13, 0x13), {"x10": 1}, False),
+        (words(LOTTERY), {"x10": 0}, False),
+        (words(LOTTERY), {"x10": 1, "satp": 1}, False),
+    ],
+)
+def test_riscv64_harts_that_all_enter_the_kernel(
+    code: bytes, other: dict[str, int], waits: bool
+) -> None:
+    """boot.rst, "Kernel entry": RISCV_BOOT_SPINWAIT."""
+    first = RiscvRegisters(FIRMWARE.range.end)
+    second = replace(first.with_x(x10=other["x10"]), satp=other.get("satp", 0))
+    assert (RISCV64.runs(second, first, with_code(code, first.pc)) == "") is waits
