@@ -406,13 +406,16 @@ def expected_code(
     """Where /proc/iomem must show the kernel's code, in guest-physical addresses.
 
     vmlinux: the start of its first segment. bzImage: where the decompressor puts it (boot.rst:
-    pref_address, kernel_alignment), or with KASLR anywhere legal. Image: the load address.
+    pref_address, kernel_alignment), or with KASLR anywhere legal; one that is not relocatable moves
+    itself to pref_address from everywhere. Image: the load address.
     """
     header = kernel.setup_header
     if arch.code_starts:
         return CodeAt(tuple(kernel.kernel_load + start for start in arch.code_starts))
     if header is None:
         return CodeAt((kernel.footprint.start,))
+    if header.pref_address and not header.relocatable_kernel:
+        return CodeAt((header.pref_address,))
     start = max(align_up(kernel.kernel_load, header.kernel_alignment), header.pref_address)
     if "nokaslr" in cmdline.split():
         return CodeAt((start,))

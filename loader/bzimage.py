@@ -181,7 +181,7 @@ def _findings(memory: GuestMemory, header: SetupHeader, footprint: Range) -> Ite
         yield footprint_beyond_ram(footprint)
     if header.version >= PROTOCOL_2_05:
         if not header.relocatable_kernel:
-            yield Finding("not-relocatable", "the kernel runs at its preferred address only")
+            yield Finding("not-relocatable", "the kernel moves itself to its preferred address")
         elif header.kernel_alignment.bit_count() != 1:
             what = f"kernel_alignment {header.kernel_alignment:#x} is not a power of two"
             yield Finding("odd-kernel-alignment", what)

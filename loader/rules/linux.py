@@ -43,7 +43,7 @@ def linux64(hardware: Hardware[X86Registers]) -> Findings:
         yield violation("long-mode", what, section, value=r.efer)
     if not r.cs.attributes & x86_64.ATTR_LONG:
         yield violation("cs-64-bit", "CS is not a 64-bit code segment", section)
-    yield from x86.code_and_data(r, section)
+    yield from x86.code_and_data(r, section, tolerated)
     yield from _linux_selectors(hardware, section)
     yield from _interrupts_off(r, section)
     yield from x86.entry(hardware, section)

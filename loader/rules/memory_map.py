@@ -66,10 +66,6 @@ def _entries(hardware: Hardware[R], told: Map) -> Findings:
             yield violation("map-wraps", what, told.section, address=entry.addr, value=entry.size)
         elif entry.type == _RAM:
             yield from _no_ram(hardware, told, where, entry)
-    starts = [entry.addr for entry in told.entries if entry.size]
-    if starts != sorted(starts):
-        what = f"the entries of {told.name} are not in the order of their addresses"
-        yield tolerated("map-order", what, told.section)
 
 
 def _no_ram(hardware: Hardware[R], told: Map, where: str, entry: E820Entry) -> Findings:

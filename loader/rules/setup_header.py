@@ -24,6 +24,7 @@ _WITH_RELOCATION, _WITH_CMDLINE_SIZE, _WITH_INIT_SIZE, _WITH_XLOADFLAGS = 0x205,
 _LOADED_HIGH: Final = 1 << 0
 _XLF_KERNEL_64, _XLF_ABOVE_4G = 1 << 0, 1 << 1
 _HIGH_MEMORY: Final = 0x100000
+_LOW_MEMORY: Final = 0x10000
 _ENTRY_64: Final = 0x200
 _COMMAND_LINE_SIZE: Final = 2048  # of Linux on x86 (arch/x86/include/asm/setup.h), with the NUL
 _ELF: Final = b"\x7fELF"
@@ -137,16 +138,32 @@ def _bzimage(entered: Entered) -> Findings:
         yield tolerated("loadflags", what, _field("loadflags"), value=header.loadflags)
     if header.version >= _WITH_XLOADFLAGS:
         yield from _xloadflags(entered)
-    if header.version >= _WITH_RELOCATION and not header.relocatable_kernel:
-        wanted = header.pref_address if header.version >= _WITH_INIT_SIZE else _HIGH_MEMORY
-        if load not in (wanted, _HIGH_MEMORY):
-            what = f"relocatable_kernel is 0, but the kernel is at {load:#x}, not at {wanted:#x}"
-            section = _field("relocatable_kernel")
-            yield violation("not-relocatable", what, section, address=load, limit=wanted)
+    yield from _elsewhere(entered, load)
     if not entered.in_64_bits and header.code32_start not in (0, load):
         what = f"code32_start is {header.code32_start:#x}, but the kernel is entered at {load:#x}"
         section = _field("code32_start")
         yield tolerated("code32-start", what, section, value=header.code32_start, limit=load)
+
+
+def _elsewhere(entered: Entered, load: int) -> Findings:
+    """A kernel that is not where boot.rst has it, and is not relocatable. Since there are kernels
+    that are, the others move themselves to where they run (pref_address).
+    """
+    header = entered.header
+    wanted = _HIGH_MEMORY if header.loadflags & _LOADED_HIGH else _LOW_MEMORY
+    if 0 < header.version < _WITH_RELOCATION and load != wanted:
+        what = f"a kernel of protocol {header.version >> 8}.{header.version & 0xFF:02} runs at"
+        what += f" {wanted:#x} only, but is at {load:#x}"
+        yield violation("not-relocatable", what, documents.LOADING, address=load, limit=wanted)
+    if header.version < _WITH_RELOCATION or header.relocatable_kernel:
+        return
+    preferred = header.pref_address if header.version >= _WITH_INIT_SIZE else wanted
+    if load not in (preferred, wanted):
+        what = f"relocatable_kernel is 0, but the kernel is at {load:#x}, not at {preferred:#x}:"
+        over = load > preferred and entered.file.overlaps(Range(preferred, header.init_size))
+        what += f" it moves itself there{', over what it lies in' if over else ''}"
+        section = _field("relocatable_kernel")
+        yield tolerated("not-relocatable", what, section, address=load, limit=preferred)
 
 
 def _xloadflags(entered: Entered) -> Findings:

@@ -6,7 +6,7 @@ docs/misc/pvh.pandoc; Intel SDM vol. 3A 3.4.5 (descriptors).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from bootproof.loader.address import Range
@@ -19,9 +19,18 @@ from bootproof.loader.arch.x86_64 import (
     Segment,
     X86Registers,
 )
-from bootproof.loader.rules import Findings, Hardware, documents, secondary, tolerated, violation
+from bootproof.loader.rules import (
+    Findings,
+    Hardware,
+    RuleFinding,
+    documents,
+    secondary,
+    tolerated,
+    violation,
+)
 from bootproof.loader.rules.entry import held_at
 
+Grade = Callable[..., RuleFinding]
 _INTERRUPTS: Final = "Intel SDM vol. 3A, 6.10 (Interrupt Descriptor Table)"
 _GATE: Final = 7  # the limit of a table with one
 _SELECTORS: Final = "Intel SDM vol. 3A, 3.4.2 (Segment Selectors)"
@@ -98,14 +107,17 @@ def flat_segments(r: X86Registers, section: str) -> Findings:
             yield violation(f"{name}-flat", what, section, value=value, limit=limit)
 
 
-def code_and_data(r: X86Registers, section: str) -> Findings:
+def code_and_data(r: X86Registers, section: str, grade: Grade = violation) -> Findings:
+    """`grade` makes the finding: a CPU in 64-bit mode does not look at these types (Intel SDM vol.
+    3A, 3.4.4).
+    """
     usable = _ATTR_P | _ATTR_S
     attributes = r.cs.attributes
     if attributes & (usable | _TYPE_MASK) != usable | _CODE_READABLE:
         what = f"CS has attributes {attributes:#x}, not execute/read"
-        yield violation("cs-type", what, section, value=attributes)
+        yield grade("cs-type", what, section, value=attributes)
     for name in ("ds", "es", "ss"):
         attributes = getattr(r, name).attributes
         if attributes & (usable | _TYPE_MASK) != usable | _DATA_WRITABLE:
             what = f"{name} has attributes {attributes:#x}, not read/write"
-            yield violation(f"{name}-type", what, section, value=attributes)
+            yield grade(f"{name}-type", what, section, value=attributes)

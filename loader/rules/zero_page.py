@@ -114,6 +114,9 @@ def _e820_count(told: Told) -> Findings:
     if not count or not any(told.page.e820_table[: E820Entry.SIZE]):
         what = f"the zero page at {told.address:#x} has no E820 map"
         yield violation("e820", what, section, address=told.address, value=count)
+    elif count == 1:
+        what = "the E820 map has one entry: of less than two, kernels before 7 take none"
+        yield violation("map-count", what, section, value=count, limit=2)
     elif count > _MOST_ENTRIES:
         what = f"e820_entries is {count}, but e820_table has room for {_MOST_ENTRIES}"
         yield violation("map-count", what, section, value=count, limit=_MOST_ENTRIES)

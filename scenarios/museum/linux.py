@@ -15,6 +15,7 @@ ELF: Final = Setting("linux64")
 PACKED: Final = Setting("linux64", packed=True)
 PACKED32: Final = Setting("linux32", packed=True)
 MOVED: Final = Setting("linux64", packed=True, load=8 * MIB)
+MOVED32: Final = Setting("linux32", packed=True, load=8 * MIB)
 HIGH: Final = Setting("linux64", banks=SPLIT, board="q35")
 LARGE: Final = Setting("linux64", banks=((0, 2560 * MIB),))
 KERNEL: Final = 16 * MIB
@@ -148,6 +149,12 @@ EXHIBITS: Final = (
         *(ELF, "the segments are set, and their selectors are left as a reset has them"),
         "null-selector",
         lambda s: s.change(**{name: Segment(0) for name in ("ds", "es", "fs", "gs", "ss")}),
+        tolerated=True,
+    ),
+    Exhibit(
+        "no-data-segments",
+        *(ELF, "DS, ES and SS are null, as 64-bit code may have them", "ds-type"),
+        lambda s: s.change(**{n: Segment(0, limit=0, attributes=0) for n in ("ds", "es", "ss")}),
         tolerated=True,
     ),
     Exhibit(
@@ -329,6 +336,13 @@ EXHIBITS: Final = (
         "not-relocatable",
         *(MOVED, "relocatable_kernel is 0, and the kernel lies elsewhere", "not-relocatable"),
         lambda s: s.zero_page(relocatable_kernel=0),
+        tolerated=True,
+    ),
+    Exhibit(
+        "older-than-relocation",
+        *(MOVED32, "a kernel of before there was relocation does not lie at 1 MiB"),
+        "not-relocatable",
+        lambda s: s.zero_page(version=0x204),
     ),
     Exhibit(
         "loaded-low",

@@ -83,6 +83,15 @@ def test_code_of_a_bzimage_is_where_the_decompressor_puts_it(
     assert expected_code(loaded, ARCHES["x86_64"], cmdline, ram) == wanted
 
 
+def test_a_kernel_that_is_not_relocatable_moves_itself_to_where_it_runs() -> None:
+    """Seen with Linux 6.1 without CONFIG_RELOCATABLE, loaded at 1 to 64 MiB."""
+    with GuestMemory([(0, 64 * MIB)]) as memory:
+        kernel = builder.bzimage(CODE, relocatable_kernel=0)
+        loaded = BzImage().load(memory, kernel, kernel_offset=48 * MIB)
+    found = expected_code(loaded, ARCHES["x86_64"], "", (Range(0, 64 * MIB),))
+    assert found == CodeAt((0x1000000,))
+
+
 def test_kaslr_goes_no_lower_than_512_mib_or_the_kernel_itself() -> None:
     ram = (Range(0, 2 * GIB), Range(4 * GIB, GIB))
     with GuestMemory([(0, 2 * GIB), (4 * GIB, GIB)]) as memory:

@@ -104,10 +104,10 @@ def test_another_kernel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_an_image_of_ours_says_what_its_kernel_forbids(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A kernel that runs only where it was linked, moved all the same."""
+    """A kernel that is not relocatable, and elsewhere: it moves itself to where it runs."""
     kernel = tmp_path / "bzImage"
     kernel.write_bytes(images.bzimage(images.LINUX * 64, relocatable_kernel=0, xloadflags=3))
     out = str(tmp_path / "image")
     words = ["--no-proof", "--protocol", "linux64", "--offset", "32M", "--out", out]
     assert cli.main(["image", str(kernel), *words]) == 0
-    assert "\nviolation not-relocatable: relocatable_kernel is 0" in capsys.readouterr().out
+    assert "\ntolerated not-relocatable: relocatable_kernel is 0" in capsys.readouterr().out
