@@ -57,7 +57,6 @@ def variable_of(arch_name: str) -> str:
     return f"BOOTPROOF_QEMU_{arch_name.upper()}"
 
 
-@functools.cache
 def find_qemu(arch_name: str, binary: str | None = None) -> QemuBinary:
     """The emulator for an architecture: `binary`, else BOOTPROOF_QEMU_<ARCH>, else that on PATH.
 
@@ -146,8 +145,7 @@ def _identity(path: str) -> str | None:
 
 
 def forget() -> None:
-    """Forgets what was seen: it may be another QEMU now."""
-    find_qemu.cache_clear()
+    """Forgets what scripts said: it may be another QEMU that they start now."""
     _build_of.cache_clear()
 
 
@@ -168,14 +166,14 @@ def data_directories(path: str) -> list[str]:
 def build_of(path: str) -> str:
     """What a QEMU binary says about its build: version and package. Raises UserError.
 
-    It is asked once, and waited for by all who ask meanwhile.
+    It is asked once, as long as it is the same program, and waited for by all who ask meanwhile.
     """
     with _ASKING:
-        return _build_of(path)
+        return _build_of(path, _identity(path))
 
 
-@functools.cache
-def _build_of(path: str) -> str:
+@functools.lru_cache(maxsize=64)
+def _build_of(path: str, _program: str | None) -> str:
     return answer(path, ["--version"], "version", functools.partial(_write_build, path)).decode()
 
 

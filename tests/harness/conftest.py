@@ -12,7 +12,6 @@ import pytest
 from bootproof.harness import cli, prepare
 from bootproof.harness.inputs import images
 from bootproof.harness.qemu import monitor, session, watch, watchdog
-from bootproof.harness.qemu.binary import find_qemu
 
 Matrix = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -55,7 +54,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Nothing is fetched: a placeholder for busybox, an empty cache, and nothing remembered."""
     monkeypatch.setattr(images, "busybox", lambda arch: b"no busybox")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    caches = (prepare.evidence_archive, find_qemu, images.in_format)
+    caches = (prepare.evidence_archive, images.in_format)
     for cache in caches:
         cache.cache_clear()
     yield

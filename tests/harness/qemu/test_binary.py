@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,9 @@ import pytest
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.to_end import run_to_end
 from bootproof.harness.qemu import binary
-from bootproof.harness.qemu.binary import find_qemu, qemu_version
+from bootproof.harness.qemu.binary import find_qemu, qemu_version, version_text
 
 SYSTEM_QEMU = "qemu-system-x86_64"
-
-
-@pytest.fixture(autouse=True)
-def _fresh_caches() -> Iterator[None]:
-    """The environment decides which QEMU is found, and tests change it."""
-    find_qemu.cache_clear()
-    yield
-    find_qemu.cache_clear()
 
 
 def script(path: Path, text: str) -> Path:
@@ -181,3 +172,17 @@ def test_a_program_is_asked_for_its_version_once(
                 assert qemu_version(str(tmp_path / name)) >= binary.QEMU_MINIMUM
             assert asked == [[str(tmp_path / name), "--version"]] * times
             asked.clear()
+
+
+def test_a_qemu_that_was_replaced_is_another_one(own_cache: Path, tmp_path: Path) -> None:
+    """As by an upgrade of its package in the middle of a run, whose results must not name it."""
+    program = tmp_path / "qemu-system-x86_64"
+    shutil.copy(find_qemu("x86_64").path, program)
+    before = find_qemu("x86_64", str(program)).version
+    other = ".".join(map(str, (*before[:2], before[2] + 1)))
+    said = program.read_bytes().replace(f"{version_text(before)} (".encode(), f"{other} (".encode())
+    (tmp_path / "new").write_bytes(said)
+    (tmp_path / "new").chmod(0o755)
+    (tmp_path / "new").replace(program)
+    assert version_text(find_qemu("x86_64", str(program)).version) == other
+    assert binary.build_of(str(program)).startswith(other)

@@ -9,7 +9,6 @@ import re
 import shutil
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pexpect
@@ -29,14 +28,11 @@ DEPENDENCIES: list[str] = PROJECT["dependencies"]
 
 
 @pytest.fixture(autouse=True)
-def own_environment(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def own_environment(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the user's settings, and a cache that is empty."""
     for name in (*(f"BOOTPROOF_QEMU_{arch.upper()}" for arch in ARCHES), "BOOTPROOF_KEYRING"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("BOOTPROOF_MIRROR", "http://mirror.example/debian")
-    find_qemu.cache_clear()
-    yield
-    find_qemu.cache_clear()
 
 
 def component(name: str) -> Component:
@@ -184,7 +180,6 @@ def test_a_qemu_without_the_firmware_of_its_guests(
     (tmp_path / "bin").mkdir()
     shutil.copy(installed, tmp_path / "bin")
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
-    find_qemu.cache_clear()
     found = component(name)
     assert (found.state, component("QEMU for riscv64").state) == (State.MISSING, State.OK)
     assert f"has no {firmware.file} in {tmp_path}/bin/../share/qemu" in found.detail
@@ -193,7 +188,6 @@ def test_a_qemu_without_the_firmware_of_its_guests(
     assert found.advice == f"apt-get install --reinstall {owner}"
 
     monkeypatch.setenv("BOOTPROOF_QEMU_RISCV64", str(tmp_path / "bin"))
-    find_qemu.cache_clear()
     found = component(name)
     assert (found.state, found.package) == (State.MISSING, None)
     assert found.advice.endswith("that file, or correct BOOTPROOF_QEMU_RISCV64")
