@@ -1,7 +1,7 @@
 """The matrix's side of the cluster: a dask.distributed client that boots cases elsewhere.
 
-Owns the connection, and what is sent where. A case whose worker was lost runs on another one, and
-for no other reason does a case run twice. Must not know pytest.
+Owns the connection, and what is sent where. A case whose worker was lost, or could not run it, runs
+on another one, and for no other reason does a case run twice. Must not know pytest.
 
 Sources: distributed.dask.org, "Client", "Task launch", "TLS/SSL" and "Why did my worker die?".
 """
@@ -22,7 +22,7 @@ from asyncio import CancelledError as LoopCancelled
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as NotYet
-from dataclasses import replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
@@ -30,14 +30,22 @@ from urllib.parse import urlsplit
 from bootproof.dataclass import dataclass
 from bootproof.harness import VERSION, typedjson
 from bootproof.harness.case import Case
+from bootproof.harness.cases import select
 from bootproof.harness.errors import UserError
 from bootproof.harness.host import rundir
 from bootproof.harness.host.process import RUNNING
+from bootproof.harness.host.stdout import say
 from bootproof.harness.prepare import Inputs, inputs_of
 from bootproof.harness.results.results import CaseResult
 from bootproof.harness.suite.cluster import luggage, work
-from bootproof.harness.suite.cluster.work import Done, Job, Lacks
-from bootproof.harness.suite.cluster.workers import LOOK_SECONDS, Workers, asked, difference
+from bootproof.harness.suite.cluster.work import Done, Failed, Job, Lacks
+from bootproof.harness.suite.cluster.workers import (
+    LOOK_SECONDS,
+    Workers,
+    asked,
+    difference,
+    told_of,
+)
 from bootproof.loader.address import MIB
 from bootproof.printable import one_line
 
@@ -95,15 +103,22 @@ def _is_loopback(host: str) -> bool:
     return all(ipaddress.ip_address(str(each).partition("%")[0]).is_loopback for each in found)
 
 
-@dataclass(frozen=True, slots=True)
-class _NotDone:
-    """Why a job has to be asked for again."""
+Told: TypeAlias = Done | Lacks | Failed
+"""What a worker says of a job."""
 
-    # How many were lost while they had it.
-    workers: int
-    # One that needs some files first, and their digests.
-    worker: str | None = None
-    lacks: tuple[str, ...] = ()
+
+@dataclass(slots=True)
+class _Attempts:
+    """What has become of a job so far."""
+
+    # How many workers were lost while they had it.
+    lost: int = 0
+    # Those that were sent what they lacked.
+    supplied: set[str] = field(default_factory=set)
+    # Those that could not run it, and why.
+    failed: dict[str, str] = field(default_factory=dict)
+    # The first of its results that say nothing of the guest.
+    of_host: Done | None = None
 
 
 class Cluster:
@@ -142,23 +157,54 @@ class Cluster:
         return replace(typedjson.from_json(CaseResult, done.result), directory=str(directory))
 
     def _done(self, job: Job, contents: Contents) -> Done:
-        """What became of a job. Its worker is sent what it lacks; if it is lost, another one is
-        asked.
+        """What became of a job. Its worker is sent what it lacks; if that is lost, or cannot run
+        it, another one is asked.
         """
-        lost = 0
-        supplied: set[str] = set()
-        while lost <= _MOST_WORKERS_LOST:
+        so_far = _Attempts()
+        while so_far.lost <= _MOST_WORKERS_LOST:
             with self._reaching():
-                answer = self._answer(job)
-                if isinstance(answer, Done):
-                    return answer
-                lost += answer.workers
-                if answer.worker in supplied:
-                    raise UserError(f"{answer.worker}: does not keep what it is sent")
-                if answer.worker is not None:
-                    supplied.add(answer.worker)
-                    self._supply(answer.worker, answer.lacks, contents)
-        raise UserError(f"--cluster: {lost} workers were lost under {job.case.id}")
+                if not (able := self._able(job.case, so_far.failed)):
+                    return self._at_last(job.case, so_far)
+                worker, told = self._answer(job, able, so_far)
+                if isinstance(told, Lacks):
+                    told = self._supply(worker, told.files, contents, so_far)
+                if isinstance(told, Done):
+                    told = self._believed(job.case, told, so_far)
+                if isinstance(told, Done):
+                    if told.of_host is None:
+                        self._workers.ran(worker, so_far.failed)
+                    return told
+                if isinstance(told, Failed):
+                    self._elsewhere(job.case, worker, told.why, so_far)
+        raise UserError(f"--cluster: {so_far.lost} workers were lost under {job.case.id}")
+
+    def _believed(self, case: Case, done: Done, so_far: _Attempts) -> Done | Failed:
+        """The result, unless another worker may have a better one. What two say of their guests'
+        hosts is what the case does to any.
+        """
+        key, build = done.result["key"], self._workers.build(case)
+        if select.boots(case) and key is not None and key["qemu"] != build:
+            return Failed(f"its QEMU has become {key['qemu']}; this run is on {build}")
+        if done.of_host is None or so_far.of_host is not None:
+            return done
+        so_far.of_host = done
+        return Failed(done.of_host)
+
+    def _elsewhere(self, case: Case, worker: str, why: str, so_far: _Attempts) -> None:
+        """Notes that a worker could not run a case, which says nothing of the case."""
+        so_far.failed[worker] = why
+        if self._workers.another(case, so_far.failed):
+            say(f"--cluster: {case.id} runs again elsewhere: {worker}: {why}")
+        self._workers.ask_again(worker)
+
+    def _at_last(self, case: Case, so_far: _Attempts) -> Done:
+        """What there is where no worker is left. Raises UserError."""
+        if so_far.of_host is not None:
+            return so_far.of_host
+        if so_far.failed:
+            raise UserError(told_of(so_far.failed))
+        why = self._workers.why_not(case)
+        raise UserError(f"--cluster: no worker is left that can run {case.id}: {why}")
 
     @contextlib.contextmanager
     def _reaching(self) -> Iterator[None]:
@@ -173,28 +219,29 @@ class Cluster:
             self._gone = "--cluster: the connection to the scheduler was lost"
             raise UserError(self._gone) from error
 
-    def _answer(self, job: Job) -> Done | _NotDone:
-        """What became of the job on one of those that can run it now."""
+    def _answer(self, job: Job, able: list[str], so_far: _Attempts) -> tuple[str, Told | None]:
+        """What one of these workers makes of a job, and which; nothing where they were lost."""
         from distributed import KilledWorker
 
-        able = self._able(job.case)
         with self._submitted(job, able) as future:
             try:
-                worker, answer = self._waited_for(future, able)
+                worker, told = self._waited_for(future, able)
             except KilledWorker:
-                return _NotDone(_MOST_WORKERS_LOST + 1)
-            if isinstance(answer, Done):
-                return answer
-            lost = self._client.run_on_scheduler(work.lost_under, future.key)
-            return _NotDone(lost, worker, answer.files)
+                so_far.lost = _MOST_WORKERS_LOST + 1
+                return "", None
+            if not isinstance(told, Done):
+                so_far.lost += self._client.run_on_scheduler(work.lost_under, future.key)
+            return worker, told
 
-    def _able(self, case: Case) -> list[str]:
-        """Those that can run a case; what was killed may be about to be started again."""
-        while not (able := self._workers.able(case)):
+    def _able(self, case: Case, failed: Mapping[str, str]) -> list[str]:
+        """Those that can run a case and have not failed to; what was killed may be about to be
+        started again.
+        """
+        while not (able := self._workers.another(case, failed)):
             if RUNNING.ending:
                 raise KeyboardInterrupt
             if self._workers.hopeless(case):
-                raise UserError(f"--cluster: every worker that can run {case.id} has gone")
+                break
             time.sleep(LOOK_SECONDS)
             self._workers.look()
         return able
@@ -214,7 +261,7 @@ class Cluster:
                 self._running.discard(future)
             future.release()
 
-    def _waited_for(self, future: Any, able: list[str]) -> tuple[str | None, Done | Lacks]:
+    def _waited_for(self, future: Any, able: list[str]) -> tuple[str, Told | None]:
         """What a worker says, and which: none, where all of those that it was for have gone."""
         while True:
             if RUNNING.ending:
@@ -223,21 +270,29 @@ class Cluster:
                 future.exception(timeout=LOOK_SECONDS)
                 # What is given up on its way begins anew, and so do others that come with it: dask
                 # then has an UnboundLocalError for them.
-                answered: tuple[str, Done | Lacks] = future.result(timeout=_BRINGING_SECONDS)
+                answered: tuple[str, Told] = future.result(timeout=_BRINGING_SECONDS)
             except (NotYet, TimeoutError, UnboundLocalError):
                 self._workers.look()
                 if not any(map(self._workers.has, able)):
-                    return None, Lacks(())
+                    return "", None
             else:
                 return answered
 
-    def _supply(self, worker: str, lacks: tuple[str, ...], contents: Contents) -> None:
+    def _supply(
+        self, worker: str, lacks: tuple[str, ...], contents: Contents, so_far: _Attempts
+    ) -> Failed | None:
         """Sends a worker what it lacks, unless the thread of another case has just done it."""
+        if worker in so_far.supplied:
+            return Failed("does not keep what it is sent")
+        so_far.supplied.add(worker)
         with self._lock:
             sending = self._sending.setdefault(worker, threading.Lock())
         with sending:
             for sha256 in self._on(worker, work.lacking, lacks) or ():
-                self._on(worker, luggage.keep, sha256, contents[sha256]())
+                why: str | None = self._on(worker, work.keep, sha256, contents[sha256]())
+                if why is not None:
+                    return Failed(why)
+        return None
 
     def _on(self, worker: str, function: Callable[..., Any], *values: Any) -> Any:
         """What a function gives on a worker; None when that is lost. Raises UserError."""
@@ -317,8 +372,8 @@ def _workers_of(client: Any, qemus: Mapping[str, str]) -> Workers:
 def check_certificates(security: Any) -> None:
     """Raises UserError for what dask needs for TLS and has not been told, or cannot read."""
     files: dict[str, str] = {}
-    for name, field in _TLS.items():
-        variable, given = f"DASK_DISTRIBUTED__COMM__TLS__{name}", getattr(security, field)
+    for name, attribute in _TLS.items():
+        variable, given = f"DASK_DISTRIBUTED__COMM__TLS__{name}", getattr(security, attribute)
         if given is None:
             raise UserError(f"--cluster: TLS needs {variable} (docs/scale.md)")
         files[name] = given

@@ -13,16 +13,19 @@ from distributed.core import Status
 
 from bootproof.harness.errors import UserError
 from bootproof.harness.suite.cluster import work
-from bootproof.harness.suite.cluster.work import Done, Job, Lacks
+from bootproof.harness.suite.cluster.work import Done, Failed, Job, Lacks
 from bootproof.kernels.errors import FetchError
+from bootproof.printable import one_line
 
 _DASK: Final[Any] = distributed  # which has no types worth the name
 _CANCELLED: Final = "cancelled"  # distributed.worker_state_machine.TaskStateState
+# Packages may have gone, and what has no memory or number left for a thread is a RuntimeError.
+_OF_MACHINE: Final = (UserError, FetchError, OSError, MemoryError, ImportError, RuntimeError)
 _ENDING: Final = (Status.closing, Status.closed, Status.failed)
 
 
-def run(job: Job) -> tuple[str, Done | Lacks]:
-    """What became of the case, and the address of the worker. Raises as `prove`.
+def run(job: Job) -> tuple[str, Done | Lacks | Failed]:
+    """What became of the case, and the address of the worker.
 
     It ends early when the matrix has cancelled it or has gone, and when the worker has lost its
     scheduler: dask leaves a thread alone, and its guest would go on.
@@ -36,5 +39,5 @@ def run(job: Job) -> tuple[str, Done | Lacks]:
 
     try:
         return worker.address, work.boot(job, wanted)
-    except (UserError, FetchError, OSError) as error:
-        raise UserError(f"{worker.address}: {error}") from None
+    except _OF_MACHINE as error:
+        return worker.address, Failed(one_line(str(error) or type(error).__name__))

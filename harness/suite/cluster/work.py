@@ -1,7 +1,7 @@
 """What a worker of the cluster does: one case, from what was sent to what is sent back.
 
-Owns `Job`, `Done` and `Lacks`, which are all that the two sides tell each other of a case. Must not
-know the scheduler, or who asked.
+Owns `Job`, `Done`, `Lacks` and `Failed`, which are all that the two sides tell each other of a
+case. Must not know the scheduler, or who asked.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import field
@@ -23,14 +24,18 @@ from bootproof.harness.errors import UserError
 from bootproof.harness.host import rundir
 from bootproof.harness.host.files import disk_errors
 from bootproof.harness.inputs.images import KernelFile
+from bootproof.harness.judgement import ERROR
 from bootproof.harness.prepare import Inputs, Options
 from bootproof.harness.prove import prove
 from bootproof.harness.qemu import binary
 from bootproof.harness.suite.case_result import case_result
 from bootproof.harness.suite.cluster import luggage
 from bootproof.harness.suite.cluster.luggage import Packed
+from bootproof.harness.terms import Budget
 from bootproof.kernels import content, scratch
-from bootproof.kernels.cache import CachedFile
+from bootproof.kernels.cache import CachedFile, default_cache_dir
+from bootproof.kernels.errors import FetchError
+from bootproof.printable import one_line
 
 
 def _sources() -> str:
@@ -76,6 +81,8 @@ class Done:
 
     result: Mapping[str, Any]
     files: Mapping[str, Packed]
+    # Why nobody can say what the guest would have come to: it may be this machine's doing.
+    of_host: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +90,13 @@ class Lacks:
     """Digests of what has to be sent here first."""
 
     files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Why there is no result: of a machine that another one may be better than."""
+
+    why: str
 
 
 def boot(job: Job, wanted: Callable[[], bool]) -> Done | Lacks:
@@ -108,10 +122,12 @@ def boot(job: Job, wanted: Callable[[], bool]) -> Done | Lacks:
 
 
 def _proven(job: Job, directory: Path, options: Options) -> Done:
-    result = case_result(prove(job.case, directory, options), job.reproduce)
+    proven = prove(job.case, directory, options)
+    result = case_result(proven, job.reproduce)
     if result.as_expected and not job.keep_ram:
         rundir.drop_ram(directory)
-    return Done(typedjson.to_json(result), luggage.packed(directory))
+    of_host = f"{result.verdict}: {result.reason}" if proven.came_to == ERROR else None
+    return Done(typedjson.to_json(result), luggage.packed(directory), of_host)
 
 
 def _inputs(job: Job, files: Mapping[str, CachedFile]) -> Inputs:
@@ -133,6 +149,7 @@ def versions() -> dict[str, Any]:
 def abilities(qemus: Mapping[str, str]) -> dict[str, Any]:
     """What this worker has: the versions, and what each QEMU says of its build, by the name that
     cases have for it, if they have one, and architecture. `qemus` are the paths of those named.
+    And, if it has no room for what any case needs, why.
     """
     binary.forget()  # a worker may be older than its QEMU
     emulators: dict[Qemu, str] = {}
@@ -140,12 +157,50 @@ def abilities(qemus: Mapping[str, str]) -> dict[str, Any]:
         with contextlib.suppress(UserError):
             found = binary.find_qemu(arch, qemus[name] if name else None)
             emulators[name, arch] = binary.build_of(found.path)
-    return {**VERSIONS, "qemu": emulators}
+    return {**VERSIONS, "qemu": emulators, "unfit": _unfit()}
+
+
+def _unfit() -> str | None:
+    """Why no case can run here: there is no room where they run, or for what comes to them."""
+    try:
+        for place in (Path(tempfile.gettempdir()), default_cache_dir()):
+            with (
+                disk_errors(place),
+                scratch.directory(place) as made,
+                (made / "room").open("wb") as file,
+            ):
+                os.posix_fallocate(file.fileno(), 0, Budget().console_bytes)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def keep(sha256: str, content: bytes) -> str | None:
+    """Keeps what a case needs; if that cannot be, gives why."""
+    try:
+        luggage.keep(sha256, content)
+    except (UserError, FetchError, OSError, ValueError) as error:
+        return one_line(str(error))
+    return None if luggage.kept(sha256) else "does not keep what it is sent"
 
 
 def lacking(files: tuple[str, ...]) -> tuple[str, ...]:
     """What of this is not here."""
     return tuple(sha256 for sha256 in files if luggage.kept(sha256) is None)
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One that is there: another process has another id, also at the same address."""
+
+    id: str
+    threads: int
+
+
+def workers_there(dask_scheduler: Any) -> dict[str, Worker]:
+    """On the scheduler: its workers, by their addresses."""
+    there = dask_scheduler.workers.values()
+    return {each.address: Worker(each.server_id, each.nthreads) for each in there}
 
 
 def lost_under(key: str, dask_scheduler: Any) -> int:

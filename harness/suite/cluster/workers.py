@@ -1,8 +1,8 @@
 """The workers of a scheduler: who is there, what each has, and which of them may run what.
 
-One that joins later is asked when it is seen. All cases that ask for one QEMU (an architecture's,
-or one by name) run on one build of it, or what a case comes to would depend on the worker that
-happened to be free.
+One that joins later is asked when it is seen, and one that could not run a case is asked again. All
+cases that ask for one QEMU (an architecture's, or one by name) run on one build of it, or what a
+case comes to would depend on the worker that happened to be free.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from bootproof.printable import one_line
 LOOK_SECONDS: Final = 2.0  # between two looks at who is there
 _ANSWER_SECONDS: Final = 30  # the first one imports all of us, on a machine that is busy
 _RETURN_SECONDS: Final = 60  # in which a worker is started again by what looks after it
+_MOST_FAILED: Final = 3  # cases, one after the other, which others could run
 
 
 class Workers:
@@ -35,24 +36,30 @@ class Workers:
         """
         self._client = client
         self.qemus = qemus
-        self._threads: Mapping[str, int] = {}
+        self._there: Mapping[str, work.Worker] = {}
         # What each has; a text says why it runs nothing.
         self._has: dict[str, Mapping[str, Any] | str] = {}
+        # When one went that could run something, and what it had.
+        self._gone: dict[str, tuple[float, Mapping[str, Any]]] = {}
         self._builds: dict[Qemu, str] = {}
-        self._seen: dict[Qemu, float] = {}  # when one was there that has it
+        self._ran: set[str] = set()
+        # How many cases each could not run since it ran one, and others could.
+        self._failed: Counter[str] = Counter()
         self._asked: Collection[Qemu] = ()  # by the cases of the run
         self._told: set[str] = set()
         self._looking = threading.Lock()
+        self._asking_again = threading.Lock()
         self._look()
         self._looked = time.monotonic()
 
     @property
     def slots(self) -> int:
         """How many cases those that can run any run at once."""
-        return sum(self._threads.get(worker, 0) for worker in self._usable())
+        there = self._there
+        return sum(there[worker].threads for worker in self._usable() if worker in there)
 
     @property
-    def left_out(self) -> Mapping[str, str]:
+    def left_out(self) -> dict[str, str]:
         """Those that run nothing, and why."""
         return {worker: has for worker, has in self._present() if isinstance(has, str)}
 
@@ -77,40 +84,72 @@ class Workers:
 
     def able(self, case: Case) -> list[str]:
         """Those that can run a case."""
-        if found := self._able(case):
-            self._seen[asked(case)] = time.monotonic()
-        return found
+        return [worker for worker, has in self._usable().items() if self._can(has, case)]
+
+    def another(self, case: Case, failed: Collection[str]) -> list[str]:
+        """Those of them that it has not failed on. Once it has failed, those that have run cases
+        come first: what one of them makes of it tells whether it was the worker's doing.
+        """
+        others = [worker for worker in self.able(case) if worker not in failed]
+        proven = [worker for worker in others if worker in self._ran] if failed else []
+        return proven or others
 
     def hopeless(self, case: Case) -> bool:
-        """Whether there has been none for so long that none is going to come."""
-        return time.monotonic() - self._seen.get(asked(case), 0.0) > _RETURN_SECONDS
+        """Whether none can be about to come back: what looks after a worker starts it again."""
+        gone = self._gone.copy().values()
+        now = time.monotonic()
+        return not any(now - at < _RETURN_SECONDS and self._can(has, case) for at, has in gone)
 
-    def _able(self, case: Case) -> list[str]:
+    def ask_again(self, worker: str) -> None:
+        """After a case has failed there: is its disk full, its QEMU gone? Raises OSError."""
+        with self._asking_again:
+            if isinstance(self._has.get(worker), str):  # by what another case came to
+                return
+            [has] = self._client.sync(self._ask_all, [worker])
+            if worker in self._there:
+                self._has[worker] = has
+        self.tell(self._asked)
+
+    def ran(self, worker: str, failed: Mapping[str, str]) -> None:
+        """Notes that a worker ran a case, and that others could not, and why."""
+        self._ran.add(worker)
+        self._failed.pop(worker, None)
+        for other, why in failed.items():
+            self._failed[other] += 1
+            if self._failed[other] >= _MOST_FAILED and isinstance(self._has.get(other), Mapping):
+                self._has[other] = f"{_MOST_FAILED} cases that others ran failed there, last: {why}"
+        self.tell(self._asked)
+
+    def build(self, case: Case) -> str | None:
+        """Of the QEMU that a case runs on, whatever worker it is."""
+        return self._builds.get(asked(case))
+
+    def _can(self, has: Mapping[str, Any], case: Case) -> bool:
         if not select.boots(case):
-            return list(self._usable())
-        build = self._builds.get(asked(case))
-        builds = {worker: has["qemu"].get(asked(case)) for worker, has in self._usable().items()}
-        return [worker for worker, its in builds.items() if its is not None and its == build]
+            return True
+        build = self.build(case)
+        return build is not None and has["qemu"].get(asked(case)) == build
 
     def has(self, worker: str) -> bool:
         """Whether it is there, as of the last look."""
-        return worker in self._threads
+        return worker in self._there
 
     def none_left(self) -> str:
         """Why there is none that can run anything."""
-        told = (f"{worker}: {why}" for worker, why in self.left_out.items())
-        return "; ".join(told) or "the scheduler has no worker"
+        return told_of(self.left_out) or "the scheduler has no worker"
 
     def why_not(self, case: Case) -> str:
         """Why none of them can run a case."""
-        usable = self._usable()
-        if not usable:
-            return self.none_left()
+        others = self.other_builds([asked(case)])
+        lacking = len(self._usable()) - len(others)
+        if not lacking:
+            return told_of(others | self.left_out) or self.none_left()
         path = self.qemus.get(case.qemu or "")
         where = f" at {path}" if path else ""
-        return f"none of {len(usable)} has a QEMU for {case.arch}{where}"
+        none = f"none of {lacking} has a QEMU for {case.arch}{where}"
+        return "; ".join(filter(None, (none, told_of(others | self.left_out))))
 
-    def other_builds(self, qemus: Iterable[Qemu]) -> Mapping[str, str]:
+    def other_builds(self, qemus: Iterable[Qemu]) -> dict[str, str]:
         """Those that run nothing on one of these, since theirs is not the others'."""
         return {
             worker: f"its QEMU {called} is {build}, and {self._builds[name, arch]} is most workers'"
@@ -122,17 +161,29 @@ class Workers:
         }
 
     def _present(self) -> list[tuple[str, Mapping[str, Any] | str]]:
-        return [each for each in self._has.copy().items() if each[0] in self._threads]
+        return [each for each in self._has.copy().items() if each[0] in self._there]
 
     def _usable(self) -> dict[str, Mapping[str, Any]]:
         return {worker: has for worker, has in self._present() if not isinstance(has, str)}
 
     def _look(self) -> None:
-        self._threads = self._client.nthreads()
-        new = [worker for worker in self._threads if worker not in self._has]
-        if new:
-            self._has |= zip(new, self._client.sync(self._ask_all, new), strict=True)
-            self._choose_builds()
+        there = self._client.run_on_scheduler(work.workers_there)
+        for worker, _ in self._there.items() - there.items():
+            has = self._has.pop(worker, None)
+            if isinstance(has, Mapping):
+                self._gone[worker] = time.monotonic(), has
+            self._forget(worker)
+        new = [worker for worker in there if there[worker] != self._there.get(worker)]
+        answers = self._client.sync(self._ask_all, new) if new else []
+        self._has |= zip(new, answers, strict=True)
+        self._there = there
+        self._choose_builds()
+
+    def _forget(self, worker: str) -> None:
+        """Where another one may come: an address can be used again."""
+        self._ran.discard(worker)
+        self._told.discard(worker)
+        self._failed.pop(worker, None)
 
     async def _ask_all(self, workers: Sequence[str]) -> Sequence[Mapping[str, Any] | str]:
         return await asyncio.gather(*map(self._ask, workers))
@@ -157,17 +208,22 @@ class Workers:
             return one_line(str(has))
         if isinstance(has, Exception):  # whatever it is: an import, most likely
             return f"{one_line(str(has))}; bootproof {work.VERSIONS['bootproof']} must be there"
-        return difference(has) or has
+        return difference(has) or has["unfit"] or has
 
     def _choose_builds(self) -> None:
         """Of each QEMU that has none yet, the one that most threads have."""
         votes: dict[Qemu, Counter[str]] = {}
         for worker, has in self._usable().items():
             for qemu, build in has["qemu"].items():
-                votes.setdefault(qemu, Counter())[build] += self._threads[worker]
+                votes.setdefault(qemu, Counter())[build] += self._there[worker].threads
         for qemu, builds in votes.items():
             most = max(builds, key=lambda build: (builds[build], build))
             self._builds.setdefault(qemu, most)
+
+
+def told_of(workers: Mapping[str, str]) -> str:
+    """What is said of each of them, in one line."""
+    return "; ".join(f"{worker}: {why}" for worker, why in workers.items())
 
 
 def asked(case: Case) -> Qemu:

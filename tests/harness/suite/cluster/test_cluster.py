@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -198,6 +199,40 @@ def test_a_lost_worker_loses_and_doubles_nothing(site: Site, tmp_path: Path) -> 
     assert process.returncode == 0, said
     assert "4 of 4 cases as expected" in re.sub(r"\s+", " ", said)
     assert not psutil.wait_procs(guests, timeout=10)[1]  # none outlived its worker
+
+
+def has_room_for(worker: subprocess.Popen[bytes], size: int) -> None:
+    """From now on it can write no larger file, as on a disk that is nearly full."""
+    psutil.Process(worker.pid).rlimit(psutil.RLIMIT_FSIZE, (size, size))
+
+
+def test_a_worker_whose_disk_is_full_attracts_no_cases(site: Site, tmp_path: Path) -> None:
+    """It would fail each in no time and be given the next one, to the last of the run. Where all
+    are so, that is what is said.
+    """
+    bad, good = site.worker("bad"), site.worker("good")
+    site.wait_for(2)
+    chosen = [
+        replace(case, kernel=f"{case.kernel}-{again}")
+        for again in range(3)
+        for case in cases(tmp_path)
+    ]
+    has_room_for(bad, 24 * MIB)  # for the console's file, and not for the RAM of any guest
+    process = matrix(tmp_path / "there", chosen, cluster=site.address)
+    said = process.communicate(timeout=SECONDS)[0]
+    assert process.returncode == 0, said
+    assert "12 of 12 cases as expected" in re.sub(r"\s+", " ", said)
+    worker = r"tcp://127\.0\.0\.1:\d+"
+    assert len(re.findall(rf"runs again elsewhere: {worker}: .*File too large\n", said)) >= 3
+    why = "3 cases that others ran failed there, last: .*File too large"
+    assert len(re.findall(rf"--cluster: {worker} is left out: {why}\n", said)) == 1
+    for each in (bad, good):
+        has_room_for(each, MIB)
+    process = matrix(tmp_path / "nowhere", chosen, cluster=site.address)
+    said = process.communicate(timeout=SECONDS)[0]
+    assert process.returncode == 2
+    why = rf"{worker}: {re.escape(tempfile.gettempdir())}: File too large"
+    assert re.fullmatch(rf"bootproof: --cluster: {site.address}: {why}; {why}\n", said), said
 
 
 def test_who_joins_later_gets_cases_beside_those_that_are_there(site: Site, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from bootproof.harness import VERSION
 from bootproof.harness.case import Case, Expectation
 from bootproof.harness.suite.cluster import work, workers
+from bootproof.harness.suite.cluster.work import Worker
 from bootproof.harness.suite.cluster.workers import Workers, asked
 from bootproof.harness.verdict import Verdict
 
@@ -25,9 +26,10 @@ class Scheduler:
 
     def __init__(self, **said: Any) -> None:
         self.said = said
+        self.start = 0  # of the processes that have these addresses
 
-    def nthreads(self) -> dict[str, int]:
-        return {name: int(name[1:]) for name in self.said}
+    def run_on_scheduler(self, _function: object) -> dict[str, Worker]:
+        return {name: Worker(f"{name} {self.start}", int(name[1:])) for name in self.said}
 
     def sync(self, function: Callable[..., Coroutine[Any, Any, Any]], *values: Any) -> Any:
         return asyncio.run(function(*values))
@@ -40,7 +42,8 @@ class Scheduler:
 
 
 def has(versions: Mapping[str, Any] = work.VERSIONS, **qemu: str) -> dict[str, Any]:
-    return {**versions, "qemu": {(None, arch): build for arch, build in qemu.items()}}
+    builds = {(None, arch): build for arch, build in qemu.items()}
+    return {**versions, "qemu": builds, "unfit": None}
 
 
 def test_a_case_goes_to_those_that_have_its_qemu() -> None:
@@ -85,6 +88,10 @@ def test_a_case_that_names_a_qemu_goes_to_those_that_have_it() -> None:
     [
         (TimeoutError(), "has not answered for 30 s"),
         (OSError("closed"), "closed"),
+        (
+            {**has(x86_64="7.2"), "unfit": "/tmp: Read-only file system"},
+            "/tmp: Read-only file system",
+        ),
         (ImportError("no bootproof"), f"no bootproof; bootproof {VERSION} must be there"),
         (
             has({**work.VERSIONS, "bootproof": "0.0.1"}),
@@ -121,3 +128,71 @@ def test_who_joins_later_is_asked_then(
     assert found.able(X86) == ["b1"]
     other = "its QEMU for x86_64 is 10.0, and 7.2 is most workers'"
     assert capsys.readouterr().err == f"bootproof: --cluster: c1 is left out: {other}\n"
+
+
+def test_one_that_cannot_run_a_case_is_asked_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its QEMU or its room may be gone; what is left out is not asked for every case."""
+    scheduler = Scheduler(a1=has(x86_64="7.2"), b1=has(x86_64="7.2"), c1=has(x86_64="7.2"))
+    found = Workers(scheduler, {})
+    scheduler.said["a1"] = has()
+    found.ask_again("a1")
+    assert found.able(X86) == ["b1", "c1"]
+    scheduler.said["b1"] = {**has(), "unfit": "/tmp: No space left on device"}
+    found.ask_again("b1")
+    scheduler.said["b1"] = AssertionError("asked again")
+    found.ask_again("b1")
+    assert found.able(X86) == ["c1"]
+    said = "bootproof: --cluster: b1 is left out: /tmp: No space left on device\n"
+    assert capsys.readouterr().err == said
+    assert found.why_not(ARM) == (
+        "none of 2 has a QEMU for aarch64; b1: /tmp: No space left on device"
+    )
+
+
+def test_one_that_fails_what_others_run_is_left_out() -> None:
+    """Again and again, and not once in between: what fails everywhere is no machine's doing."""
+    found = Workers(Scheduler(a1=has(x86_64="7.2"), b1=has(x86_64="7.2")), {})
+    assert found.another(X86, ["a1"]) == ["b1"]
+    for failed in ("first", "second", "third", "fourth", "fifth"):
+        if failed == "third":
+            found.ran("a1", {})
+        assert found.able(X86) == ["a1", "b1"]
+        found.ran("b1", {"a1": failed})
+    assert found.left_out == {"a1": "3 cases that others ran failed there, last: fifth"}
+    assert found.another(X86, ["b1"]) == []
+
+
+def test_after_a_failure_those_come_first_that_have_run_cases() -> None:
+    scheduler = Scheduler(a1=has(x86_64="7.2"), b1=has(x86_64="7.2"), c1=has(x86_64="7.2"))
+    found = Workers(scheduler, {})
+    found.ran("c1", {})
+    assert found.another(X86, []) == ["a1", "b1", "c1"]
+    assert found.another(X86, ["a1"]) == ["c1"]
+    assert found.another(X86, ["a1", "c1"]) == ["b1"]
+
+
+def test_another_process_at_an_address_is_asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a nanny starts it that was given a port: with other sources, or with room again."""
+    monkeypatch.setattr(workers, "LOOK_SECONDS", 0)
+    scheduler = Scheduler(a1=has(x86_64="7.2"), b1={**has(x86_64="7.2"), "unfit": "full"})
+    found = Workers(scheduler, {})
+    scheduler.said = {"a1": OSError("closed"), "b1": has(x86_64="7.2")}
+    found.look()
+    assert (found.able(X86), found.hopeless(X86)) == (["a1"], True)
+    scheduler.start += 1
+    found.look()
+    assert found.able(X86) == ["b1"]
+    assert found.left_out == {"a1": "closed"}
+
+
+def test_only_one_that_could_run_a_case_may_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for, and then no longer."""
+    monkeypatch.setattr(workers, "LOOK_SECONDS", 0)
+    scheduler = Scheduler(a1=has(x86_64="7.2"), b1=has(aarch64="7.2"))
+    found = Workers(scheduler, {})
+    scheduler.said.clear()
+    found.look()
+    assert (found.hopeless(X86), found.hopeless(ARM)) == (False, False)
+    assert found.why_not(X86) == "the scheduler has no worker"
+    monkeypatch.setattr(workers, "_RETURN_SECONDS", 0)
+    assert found.hopeless(X86)
