@@ -276,11 +276,16 @@ def _in_format(kernel: KernelFile, case: Case) -> KernelFile:
 
 
 def _assembly(case: Case, machine: Machine, inputs: Inputs, cmdline: str) -> Assembly:
+    own, reserved = inputs.dtb, machine.reserved
+    if own is not None:
+        from bootproof.loader.protocols import by_tree
+
+        reserved += by_tree.withheld(own)
     request = BootRequest(
         cmdline=cmdline.encode(),
         initrd=inputs.initrd,
-        dtb=device_tree(machine) if inputs.dtb is None else inputs.dtb,
-        reserved=machine.reserved,
+        dtb=device_tree(machine) if own is None else own,
+        reserved=reserved,
         firmware=machine.firmware,
         hypervisor=machine.hypervisor,
         label=case.id,

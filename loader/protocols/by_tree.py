@@ -19,7 +19,6 @@ from bootproof.loader.address import (
     Range,
     align_down,
     align_up,
-    common,
     joined,
     without,
 )
@@ -71,24 +70,24 @@ def plan(
         high = kernel.footprint.end <= kernel.kernel_end
         wanted.append(Wanted("dtb", size, 8, _NOT_NULL, within=device_tree.DTB_MAX, high=high))
     taken = [kernel_region, *request.reserved]
-    told = _told_of(ram, request.dtb) if request.dtb is not None else ram
-    regions = [kernel_region, *place(told, taken, wanted)]
+    regions = [kernel_region, *place(ram, taken, wanted)]
     if request.initrd is None:
         return regions
     return [
         *regions,
-        _place_initrd(len(request.initrd), pieces, told, [*regions, *request.reserved]),
+        _place_initrd(len(request.initrd), pieces, ram, [*regions, *request.reserved]),
     ]
 
 
-def _told_of(ram: Sequence[Range], dtb: bytes) -> Sequence[Range]:
-    """The RAM that a tree tells of and leaves to the kernel, whatever its pages are; all of it
-    where that is none.
+def withheld(dtb: bytes) -> tuple[Region, ...]:
+    """What a tree does not leave to the kernel, whatever its pages are: RAM that it reserves, and
+    all that it does not tell of; nothing of a tree that tells of no RAM.
     """
     tree = DeviceTree.parse(dtb)
     reserved = [Range(*pair) for pair in tree.reservations]
     free = [part for area in system_ram(tree, _LARGEST_PAGE) for part in without(area, reserved)]
-    return common(ram, free) or ram
+    areas = without(Range(0, U64_MAX), free) if free else ()
+    return tuple(Region("what the device tree withholds", area) for area in areas)
 
 
 def _check_beside_firmware(kernel: Region, request: BootRequest) -> None:

@@ -15,7 +15,7 @@ from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.device_tree import DeviceTree, Node
 from bootproof.loader.layout import LayoutError, Region
 from bootproof.loader.memory import GuestMemory
-from bootproof.loader.protocols import BootRequest, ProtocolError, arm64
+from bootproof.loader.protocols import BootRequest, ProtocolError, arm64, by_tree
 from bootproof.loader.protocols.protocol import Handover
 from tests.builders import images
 
@@ -108,8 +108,10 @@ def test_nothing_lies_in_ram_that_the_tree_does_not_leave_to_the_kernel() -> Non
         Node(b"kept@0", 2, {b"reg": kept, b"no-map": b""}),
     ]
     tree = DeviceTree(nodes, [(GIB + 53 * MIB, 2 * MIB)]).to_bytes()
-    _, _, regions, _ = handed_over(BootRequest(b"x", INITRD, tree))
+    reserved = by_tree.withheld(tree)
+    _, _, regions, _ = handed_over(BootRequest(b"x", INITRD, tree, reserved))
     assert regions["initrd"].end == GIB + 53 * MIB
+    assert by_tree.withheld(DeviceTree([Node(b"", 0)]).to_bytes()) == ()
 
 
 def test_kernel_may_lie_where_qemu_keeps_its_tree(dtb: bytes) -> None:
@@ -144,11 +146,9 @@ def test_initrd_window_is_the_kernels_32_gib(kernel: Range, window: Range) -> No
 
 
 def test_initrd_stays_within_reach_of_a_kernel_at_the_end(dtb: bytes) -> None:
-    tree = DeviceTree.parse(dtb)
-    memory = next(node for node in tree.nodes if node.is_memory)
-    memory.properties[b"reg"] = struct.pack(">2Q", GIB, 51 * GIB)
-    request = BootRequest(b"x", INITRD, tree.to_bytes())
-    _, _, regions, _ = handed_over(request, offset=51 * GIB, banks=[(GIB, 51 * GIB)])
+    _, _, regions, _ = handed_over(
+        BootRequest(b"x", INITRD, dtb), offset=GIB + 50 * GIB, banks=[(GIB, 51 * GIB)]
+    )
     assert regions["initrd"].start >= 50 * GIB
 
 
