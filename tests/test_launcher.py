@@ -377,12 +377,15 @@ def test_help_about_the_set_up_knows_that_it_is_done(place: Path) -> None:
     assert "not set up yet" not in result.stdout
 
 
-@pytest.mark.parametrize("arguments", [[], ["matrx"], ["matrix", "--kernle", "x"]])
-def test_a_mistake_installs_nothing(clone: Clone, arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [([], ""), (["matrx"], ""), (["matrix", "--kernle", "x"], " matrix")],
+)
+def test_a_mistake_installs_nothing(clone: Clone, arguments: list[str], place: str) -> None:
     clone.add_recorder("apt-get")
     result = clone.run(*arguments)
     assert (result.returncode, result.stdout) == (2, "")
-    assert only_line(result.stderr).endswith("(see bootproof --help)")
+    assert only_line(result.stderr).endswith(f"(see bootproof{place} --help)")
     assert (clone.calls, clone.venv.exists()) == ([], False)
 
 

@@ -177,7 +177,8 @@ def test_what_a_unified_kernel_image_holds_beside_its_kernel_is_left_out(command
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"#!/bin/sh\n" * 99, "it is in no format of Linux kernels"),
+        (b"#!/bin/sh\n" * 99, "it is a text file: '#!/bin/sh'"),
+        (b"\3\1\4\1\5" * 99, "it is in no format of Linux kernels"),
         (packed(vmlinux(), xloadflags=0), "it is a 32-bit kernel; bootproof boots x86_64, aarch64"),
         (vmlinux(machine=3), "it is a 32-bit kernel"),
         (gzip.compress(vmlinux(machine=3, phentsize=32), mtime=0), "it is a 32-bit kernel"),
