@@ -12,6 +12,7 @@ for its probe, since QEMU for arm64 waits for ever when it goes over that place 
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import socket
 from collections.abc import Iterator
@@ -22,7 +23,6 @@ from bootproof.dataclass import dataclass
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import disk_errors
 from bootproof.harness.qemu.monitor import MonitorError
-from bootproof.harness.qemu.watch import EXIT_SECONDS
 from bootproof.harness.record import playback, qcow2
 from bootproof.harness.record.playback import Playback, Recorded
 from bootproof.harness.record.replaylog import read
@@ -86,13 +86,16 @@ def _what_then(recorded: Recorded) -> str:
 
 
 def _serve(running: Playback) -> None:
-    """Until QEMU has ended: a debugger that kills or leaves the guest ends it in order."""
-    try:
-        while not running.process.ended():
-            running.monitor.wait(_POLL)
-    except MonitorError:
-        if running.process.wait(EXIT_SECONDS) != 0:
-            raise
+    """Until QEMU has ended: a debugger that kills or leaves the guest ends it in order.
+
+    However long nothing happens: a person is asked, and the end that QEMU may have told of is the
+    one that was recorded.
+    """
+    running.monitor.give_up_when(lambda _waiting: False)
+    while not running.process.ended():
+        running.monitor.wait(_POLL)
+    if running.process.exit_code != 0:
+        raise MonitorError(running.process.stderr() or "QEMU ended without a word")
     print("ended     by the debugger", flush=True)
 
 
@@ -148,6 +151,8 @@ def listening(where: str) -> Iterator[tuple[socket.socket, str]]:
         path = Path(where).absolute()
         if len(str(path).encode()) > _LONGEST_SOCKET_PATH:
             raise UserError(f"--gdb: {path}: longer than {_LONGEST_SOCKET_PATH} bytes")
+        if os.path.lexists(path):
+            raise UserError(f"--gdb: {path}: is there already; name a socket that is to be made")
         listener = stack.enter_context(socket.socket(socket.AF_UNIX))
         with disk_errors(path):
             listener.bind(str(path))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +17,20 @@ import psutil
 import pytest
 
 from bootproof.harness.errors import UserError
+from bootproof.harness.qemu import watchdog
 from bootproof.harness.qemu.gdbstub import GdbStub
 from bootproof.harness.record import playback, qcow2, reverse
 from bootproof.harness.record.playback import Playback
 from bootproof.loader.address import GIB, MIB
-from tests.builders.guests import Arm64Program, Program, RiscvProgram, X86Program, boot, machine
+from tests.builders.guests import (
+    Arm64Program,
+    Program,
+    RiscvProgram,
+    X86Program,
+    boot,
+    machine,
+    program,
+)
 from tests.builders.programs import host_program
 
 PANIC = b"[    1.5] Kernel panic - not syncing: as a test\n"
@@ -186,6 +197,26 @@ def test_a_debugger_may_end_it(end: str, tmp_path: Path) -> None:
         assert ("ended     by the debugger" in serving.stdout.read()) or end == "detach"
 
 
+def test_a_debugger_may_take_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also to attach, at the end of a run: QEMU may say there that it is told to end, and waits."""
+    boot(program("x86_64").say(b"hello\n").reset(), tmp_path / "run")
+    monkeypatch.setattr(watchdog, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(reverse, "_POLL", 0.01)
+    recorded = playback.open_recorded(tmp_path / "run")
+    with (
+        reverse.listening("") as (listener, _),
+        reverse.opened(recorded, reverse.stop_at(recorded, None), listener) as running,
+    ):
+        running.monitor.told_to_end = True  # a race inside of QEMU
+        ending = threading.Timer(0.5, os.kill, (running.process.pid, signal.SIGTERM))
+        ending.start()
+        reverse._serve(running)
+        ending.join()
+    assert capsys.readouterr().out == "ended     by the debugger\n"
+
+
 # --- sockets and files -------------------------------------------------------------------------
 
 
@@ -212,6 +243,7 @@ def test_sockets(tmp_path: Path) -> None:
         ("70000", "--gdb: port 70000 on 127.0.0.1: "),
         ("x" * 108, "longer than 107 bytes"),
         ("/none/such", "/none/such: No such file or directory"),
+        ("/etc/passwd", "--gdb: /etc/passwd: is there already; name a socket that is to be made"),
     ],
 )
 def test_sockets_that_cannot_be_made(where: str, reason: str) -> None:
