@@ -7,7 +7,6 @@ anything that only this boot could have produced, and what is proved is the hand
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -376,10 +375,9 @@ def _code(image: BootImage, told: BootParameters, words: Sequence[str]) -> CodeI
 
 def _run_directory(request: Request) -> Path:
     """A fresh run directory, never the image's own. Raises UserError."""
-    source = Path(os.path.realpath(request.directory))
     out = request.out.absolute()
-    if source.is_relative_to(os.path.realpath(out)):
-        raise UserError(f"--out: {out} holds the boot image itself; take another directory")
+    source = request.directory / bootimage.DESCRIPTION
+    rundir.refuse_input(out, source, "the boot image itself")
     rundir.make_fresh(out)
     return out
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import field
+from pathlib import Path
 from typing import Any, Final
 
 from bootproof.dataclass import dataclass
@@ -347,6 +348,12 @@ class Case:
     def kernel_source(self) -> str:
         """What the kernel is found by: its path, else its name in the catalogue."""
         return self.kernel_path or self.kernel
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Those that it is made of, as they are named; of a kernel of the catalogue, its name."""
+        named = (self.kernel_source, self.initrd, self.dtb)
+        return tuple(Path(path) for path in named if path is not None)
 
     @property
     def runs_tests(self) -> bool:

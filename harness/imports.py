@@ -78,10 +78,11 @@ def import_image(request: Request) -> Imported:
     if (request.source is None) == (request.gdb is None):
         raise UserError("import: give one source: a file, or --gdb HOST:PORT")
     was_there = request.out.exists()
-    rundir.make_fresh(request.out)
+    given = (request.source, request.registers)
+    rundir.make_fresh(request.out, (path for path in given if path is not None))
     try:
         with rundir.no_image_left(request.out), disk_errors(request.out):
-            imported = _from_stub(request) if request.gdb else _from_file(request)
+            imported = _from_file(request) if request.gdb is None else _from_stub(request)
             bootimage.save(imported.image, request.out)
     except BaseException:
         if not was_there:

@@ -100,7 +100,7 @@ def prepare(case: Case, directory: Path, options: Options = _NO_OPTIONS) -> Prep
     Raises LoaderError for a request that is refused, UserError and FetchError as `prove`.
     """
     scratch.sweep_once()
-    rundir.make_fresh(directory)  # first: of what is refused, no earlier run may seem to tell
+    rundir.make_fresh(directory, case.files)  # first: of a refusal no earlier run may seem to tell
     inputs, machine, nonce, cmdline = asked(case, options)
     kernel = inputs.kernel
     with rundir.no_image_left(directory):
@@ -148,7 +148,7 @@ def write_without_proof(case: Case, directory: Path, options: Options) -> tuple[
 
     For kernels that have no proof to give. Raises as `prepare`.
     """
-    rundir.make_fresh(directory)
+    rundir.make_fresh(directory, case.files)
     initrd = None if case.initrd is None else images.read_initrd(Path(case.initrd))
     inputs = _inputs(case, initrd)
     machine = machine_for(case, inputs.kernel, options)

@@ -33,6 +33,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from bootproof.harness.errors import UserError
+    from bootproof.harness.host.files import nearest_directory
     from bootproof.harness.inputs import derived
     from bootproof.kernels.cache import default_cache_dir
     from bootproof.loader.address import format_size, parse_size
@@ -45,6 +46,7 @@ def _run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise UserError(f"--limit: {error}") from None
     cache = default_cache_dir()
+    nearest_directory(cache)
     if arguments.prune:
         _prune(cache, wanted, downloads=arguments.downloads)
     _show(cache)

@@ -77,6 +77,7 @@ def _add_shards(which: argparse._ArgumentGroup) -> None:
     )
     which.add_argument(
         "--run-id",
+        type=words.name,
         metavar="ID",
         help=words.Brief("the same for all shards of one run, and for no others"),
     )

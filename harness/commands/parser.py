@@ -87,6 +87,13 @@ def instructions(text: str) -> int:
     return int(text[:_MOST_DIGITS])
 
 
+def name(text: str) -> str:
+    """What tells one from others: a variable that is not set tells nothing."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty")
+    return text
+
+
 def text(word: str) -> bytes:
     """What a console has to show."""
     if not word:

@@ -34,8 +34,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     kcidb.add_argument(
         "--kcidb", type=named, metavar="FILE", help="write what kcidb-submit sends; - is stdout"
     )
-    kcidb.add_argument("--origin", metavar="NAME", help="of your CI system, as KCIDB knows it")
-    kcidb.add_argument("--build", metavar="ID", help="a build that you have reported already")
+    kcidb.add_argument(
+        "--origin", type=words.name, metavar="NAME", help="of your CI system, as KCIDB knows it"
+    )
+    kcidb.add_argument(
+        "--build", type=words.name, metavar="ID", help="a build that you have reported already"
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import (
     disk_errors,
     foreign,
@@ -52,11 +54,14 @@ _ARTIFACTS: Final = re.compile(
 )
 
 
-def make_fresh(directory: Path) -> None:
+def make_fresh(directory: Path, inputs: Iterable[Path] = ()) -> None:
     """Makes `directory`, or empties it of an earlier run.
 
-    Raises UserError when it holds anything that no run of ours made; nothing is deleted then.
+    Raises UserError when it holds anything that no run of ours made, or one of `inputs`, which are
+    read afterwards: nothing is deleted then.
     """
+    for path in inputs:
+        refuse_input(directory, path, f"{path}, which is to be read")
     make_directory(directory)
     with disk_errors(directory):
         take_back(directory)  # of a run that was cut short
@@ -70,6 +75,14 @@ def make_fresh(directory: Path) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink()
+
+
+def refuse_input(directory: Path, path: Path, what: str) -> None:
+    """Raises UserError where a file, or a directory, that is read lies in one that is emptied."""
+    if not os.path.exists(path):  # noqa: PTH110  # Path.exists raises for long names
+        return
+    if os.path.realpath(path).startswith(f"{os.path.realpath(directory)}/"):
+        raise UserError(f"--out: {directory} holds {what}; take another directory")
 
 
 @contextlib.contextmanager

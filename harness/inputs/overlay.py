@@ -61,12 +61,11 @@ def _found(root: Path) -> dict[str, _Found]:
     with _told(root):
         if not root.is_dir():
             raise UserError(f"{root}: is no directory (--overlay)")
-        if (root / initramfs.OURS).exists():
-            raise UserError(
-                f"{root / initramfs.OURS}: is where the proof's own files are (--overlay)"
-            )
         found, size = {}, 0
         for where, directories, files in given.below(root, _MOST_FILES, _raise):
+            if where == root and initramfs.OURS in (*directories, *files):
+                ours = root / initramfs.OURS
+                raise UserError(f"{ours}: is where the proof's own files are (--overlay)")
             for name in sorted([*directories, *files]):
                 each = _look_at(where / name)
                 found[_name(each.path, root)] = each

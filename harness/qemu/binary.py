@@ -103,6 +103,8 @@ def _path(arch_name: str, binary: str | None) -> str:
         raise UserError(
             f"{arch.emulator} is not installed; run `{places.SET_UP}`, or name one in {variable}"
         )
+    if installed is None and os.path.exists(str(named)):  # noqa: PTH110  # here, not on the PATH
+        installed = named
     # Absolute: it is started in its run directory.
     return str(Path(installed).absolute()) if installed else str(named)
 

@@ -628,6 +628,8 @@ def test_too_long_a_name(words: list[str], capsys: pytest.CaptureFixture[str]) -
         (["import", "--out", "x", "--break-seconds", "nan"], "'nan' is no number of seconds"),
         (["replay", "run", "--gdb", "--at", "-5"], "'-5' is no number of instructions"),
         (["replay", "run", "--gdb", "--at", "9" * 5000], "run: No such file or directory"),
+        (["matrix", "--run-id", ""], "argument --run-id: is empty"),
+        (["report", "run", "--kcidb", "-", "--origin", " "], "argument --origin: is empty"),
         (["fuzz", "--target", "elf", "--replay", "fifo"], "fifo: is not a regular file"),
         (["fuzz", "--target", "elf", "--replay", "."], ".: Is a directory (--replay)"),
     ],

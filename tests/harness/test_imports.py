@@ -283,6 +283,7 @@ def test_one_register_or_byte_that_is_wrong_is_named(
         (["ram", "--protocol", "arm64", "--arch", "x86_64"], "arm64 is a protocol of aarch64"),
         (["ram", "--protocol", "pvh", "--entry", "1M", "--ram", "1T"], "has 1 MiB, but RAM 0x0-"),
         (["ram", "--protocol", "pvh", "--entry", "1M"], "RAM has no hvm_start_info; give it in"),
+        (["--gdb", ""], "--gdb '': neither HOST:PORT nor unix:PATH"),
         (["--gdb", "example:99999"], "neither HOST:PORT nor unix:PATH"),
         (["--gdb", "unix:nosuch"], "cannot be connected to: No such file or directory"),
         (["--gdb", "192.0.2.1:1234"], "is another host; say --remote"),
@@ -298,6 +299,16 @@ def test_refused(
     code, said = run("import", *words, "--out", "image")
     assert (code, reason in said) == (2, True), said
     assert not Path("image").exists()
+
+
+def test_a_source_is_not_deleted_for_its_own_image(tmp_path: Path, run: Run) -> None:
+    """That of a boot image has the name of what is written."""
+    (tmp_path / "boot.json").write_text("{}")
+    (tmp_path / "ram.img").write_bytes(bytes(MIB))
+    words = ("--protocol", "pvh", "--entry", "1M", "--out", tmp_path)
+    code, said = run("import", tmp_path / "ram.img", *words)
+    assert (code, "ram.img, which is to be read; take another directory" in said) == (2, True), said
+    assert {path.name for path in tmp_path.iterdir()} == {"boot.json", "ram.img"}
 
 
 # --- gdb stubs -----------------------------------------------------------------------------------

@@ -150,7 +150,8 @@ class Cluster:
 
         Raises UserError when no worker is left for it, and as `prove`.
         """
-        rundir.make_fresh(directory)  # first: of what comes to nothing, no earlier run may tell
+        # First: of what comes to nothing, no earlier run may tell.
+        rundir.make_fresh(directory, case.files)
         job, contents = packed_up(case, inputs_of(case), reproduce, keep_ram=keep_ram)
         done = self._done(replace(job, qemus=self._workers.qemus), contents)
         luggage.unpacked(done.files, directory)

@@ -110,3 +110,14 @@ def test_bound_that_is_none(cache: Path, tmp_path: Path, monkeypatch: pytest.Mon
     images.in_format.cache_clear()
     with pytest.raises(UserError, match="BOOTPROOF_CACHE_LIMIT: 'plenty' is neither"):
         images.in_format(images.kernel_file(str(file)), "elf")
+
+
+def test_a_cache_that_cannot_be_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Is no empty one."""
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / "file" / "cache"))
+    assert cli.main(["cache"]) == 2
+    said = capsys.readouterr()
+    assert (said.out, f"{tmp_path}/file: is no directory; name" in said.err) == ("", True)

@@ -160,6 +160,22 @@ def test_never_follows_a_link(name: str, tmp_path: Path) -> None:
     assert tree(tmp_path) == before
 
 
+def test_what_is_read_afterwards_is_not_deleted(tmp_path: Path) -> None:
+    """Were it one of a run's own files: of an image that is imported, or booted again."""
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("boot.json", "ram.img", "initrd.img"):
+        (run / name).write_text("mine")
+    (tmp_path / "link").symlink_to(run / "ram.img")
+    before = tree(tmp_path)
+    for path in (run / "initrd.img", tmp_path / "link"):
+        with pytest.raises(UserError, match=f"--out: .*/run holds {path}, which is to be read"):
+            make_fresh(run, [path])
+    assert tree(tmp_path) == before
+    make_fresh(run, [tmp_path / "none", Path("x" * 5000), Path("\0")])
+    assert list(run.iterdir()) == []
+
+
 def test_a_file_is_no_run_directory(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match="file: is no directory; name another place"):

@@ -56,6 +56,15 @@ def test_a_bare_name_is_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert find_qemu("x86_64").path == str(tmp_path / "other-qemu")
 
 
+def test_a_bare_name_that_is_not_on_the_path_is_a_file_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").write_text("no program")
+    with pytest.raises(UserError, match=f"{tmp_path}/mine: cannot be run as QEMU: Permission den"):
+        find_qemu("x86_64", "mine")
+
+
 def test_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError) as refused:
