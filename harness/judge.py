@@ -36,12 +36,33 @@ if TYPE_CHECKING:
 def judge(expected: Expected | ExpectedHandover, seen: Observation) -> Judgement:
     """The verdict on one run."""
     said = evidence.parse(seen.transcript)
-    verdict, reason, tests = _with_tests(*_verdict(expected, seen, said), expected, seen, said)
+    found = _in_host_time(*_verdict(expected, seen, said), seen)
+    verdict, reason, tests = _with_tests(*found, expected, seen, said)
     if seen.console_lost and not _stands_without_console(verdict):
         lost = "the host had no room for all that the console said (is the disk full?)"
         verdict, reason = Verdict.INCONCLUSIVE, f"{lost}; without the rest: {reason}"
-    found = _complaints(seen)
-    return Judgement(verdict, one_line(reason), said, found, tests)  # it may quote guest and QEMU
+    told = _complaints(seen)
+    return Judgement(verdict, one_line(reason), said, told, tests)  # it may quote guest and QEMU
+
+
+def _in_host_time(verdict: Verdict, reason: str, seen: Observation) -> tuple[Verdict, str]:
+    """The verdict on a guest whose clock was the host's, and may not have kept time for it.
+
+    To measure a clock against another one takes a host that does not pause; a kernel that has no
+    third one waits for ever then, or panics.
+    """
+    text = seen.transcript + seen.log
+    heard = kernellog.clockless(text) if verdict in _HANGS else None
+    if verdict is Verdict.PANIC and _TIMER_PANIC in reason:
+        heard = _TIMER_PANIC
+    if not seen.realtime or heard is None:
+        return verdict, reason
+    why = f"the kernel found no clock that keeps time ({quoted(heard)}), which in real time"
+    return Verdict.INCONCLUSIVE, f"{why} ({seen.realtime}) may be the host's doing; {reason}"
+
+
+_HANGS: Final = (Verdict.STUCK, Verdict.SILENT, Verdict.OVER_BUDGET)
+_TIMER_PANIC: Final = "IO-APIC + timer doesn't work!"
 
 
 def _tests_asked(expected: Expected | ExpectedHandover, said: GuestEvidence) -> bool:

@@ -167,3 +167,4 @@ class Observation:
     probe: Probe | None = None
     text: TextCheck | None = None
     console_lost: bool = False  # the guest may have printed more than the host had room for
+    realtime: str = ""  # why the guest's time was the host's, if it was

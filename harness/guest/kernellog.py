@@ -4,7 +4,8 @@ The text is a console transcript or the log buffer's records. Only whole message
 message can begin: a command line that is echoed, or a message that quotes another, is none.
 
 Sources: kernel/panic.c, kernel/exit.c, kernel/reboot.c, init/main.c; die() and show_regs() of
-arch/x86/kernel/dumpstack.c, arch/arm64/kernel/traps.c and arch/riscv/kernel/traps.c.
+arch/x86/kernel/dumpstack.c, arch/arm64/kernel/traps.c and arch/riscv/kernel/traps.c;
+determine_cpu_tsc_frequencies() of arch/x86/kernel/tsc.c, check_timer() of apic/io_apic.c.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ _STAMPED: Final = re.compile(rb"^" + STAMP, re.MULTILINE)
 _STAMPS_LOOKED_FOR: Final = 64 << 10  # bytes
 _CONSOLE: Final = _BEGIN + rb"(?:printk: )?(?:legacy )?console \[(\w{1,32})\] enabled"
 _UNHEARD: Final = _BEGIN + rb"bootproof: no serial port for init; the console is (\w{1,32})"
+_CLOCKLESS: Final = _BEGIN + rb"(tsc: Marking TSC unstable due to could not calculate TSC khz)"
 _SGR: Final = rb"(?:\x1b\[[0-9;:]*m)*"  # ECMA-48, 8.3.117
 _INIT_RUNS: Final = rb"Run /[^\r\n]{0,200}? as init process\r?\n"
 _NOT_EXECUTED: Final = _BEGIN + rb"((?:Failed to execute /|Starting init: )" + _REST + rb")"
@@ -125,6 +127,12 @@ def panic(text: bytes) -> Message | None:
         return None
     reason = printable(said.group(1)).rstrip() or "without a reason"
     return Message(reason, _first_frame(text[said.end() :]))
+
+
+def clockless(text: bytes) -> str | None:
+    """What a kernel says that could not measure its clock, and that may have no other."""
+    said = _search(_CLOCKLESS, without_echoes(text))
+    return None if said is None else printable(said.group(1))
 
 
 def oops(text: bytes) -> Message | None:

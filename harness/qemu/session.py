@@ -123,8 +123,6 @@ class Session:
         transcript = bytes(self.console.transcript)
         # A kernel that has another console proves its boot, and says nothing else of it.
         told = evidence.parse(transcript).proof is not None and kernellog.on_console(transcript)
-        dump = self.machine.arch.dump
-        reset = ending.end is End.GUEST_RESET
         return Observation(
             transcript=transcript,
             end=ending.end,
@@ -134,8 +132,16 @@ class Session:
             log=b"" if told or ending.end.before_kernel else logbuffer.read(self.ram),
             panic_in_log=self._panic_in_log(transcript) if told else None,
             place=ending.place,
-            reset=dump.reset_cause(ending.registers, ending.before, ending.at) if reset else "",
+            reset=self._reset_cause(ending) if ending.end is End.GUEST_RESET else "",
+            realtime=self.machine.realtime,
         )
+
+    def _reset_cause(self, ending: Ending) -> str:
+        """Nothing where a CPU goes on until QEMU has stopped it: in real time, or another one's."""
+        if self.machine.realtime or self.machine.cpus > 1:
+            return ""
+        cause = self.machine.arch.dump.reset_cause
+        return cause(ending.registers, ending.before, ending.at)
 
     def _with_end_of_qemu(self, seen: Observation) -> Observation:
         ended = seen.end is End.QEMU_EXITED

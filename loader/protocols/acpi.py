@@ -109,7 +109,8 @@ def _facs() -> bytes:
 def _fadt(facs: int, dsdt: int, registers: int) -> bytes:
     """Section 5.2.9. Register blocks with address and length 0 are not there.
 
-    Not "hardware-reduced": Linux would then leave PIC and PIT alone, and has no other clock.
+    Not "hardware-reduced": Linux would then have no clock but the TSC, which it cannot measure on
+    a busy host in real time.
     """
     body = bytearray(_FADT_SIZE - HEADER_SIZE)
 

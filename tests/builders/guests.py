@@ -174,6 +174,11 @@ class X86Program(Program):
         self.code += bytes.fromhex("0f 01 1c 24 cc")  # lidt [esp]; int3
         return self
 
+    def reset_by_port(self) -> Self:
+        """Through the keyboard controller; and goes on."""
+        self.code += bytes.fromhex("b0 fe e6 64")  # mov al, 0xfe; out 0x64, al
+        return self.count()
+
     def power_off(self) -> Self:
         """Through ACPI's PM1 control, which q35 has once the bridge at 00:1f.0 was told where; and
         goes on (Intel ICH9, 13.1.16 PMBASE, 13.1.17 ACPI_CNTL, 13.8.3.3 PM1_CNT).

@@ -50,6 +50,47 @@ def test_what_the_console_does_not_show_proves_nothing_when_some_is_lost(
     assert ("the host had no room" in reason) is (wanted is Verdict.INCONCLUSIVE)
 
 
+# --- in the host's time ------------------------------------------------------------------------
+
+CLOCKLESS = b"[    0.000000] tsc: Marking TSC unstable due to could not calculate TSC khz\r\n"
+TIMER = (
+    b"[ 0.1] Kernel panic - not syncing: IO-APIC + timer doesn't work!  Boot with apic=debug\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("transcript", "log", "end", "wanted"),
+    [
+        (CLOCKLESS, b"", End.BUDGET, Verdict.OVER_BUDGET),
+        (CLOCKLESS, b"", End.NO_PROGRESS, Verdict.STUCK),
+        (b"", CLOCKLESS, End.NO_PROGRESS, Verdict.SILENT),
+        (TIMER, b"", End.GUEST_RESET, Verdict.PANIC),
+    ],
+)
+def test_a_kernel_without_a_clock_may_be_the_hosts_doing_in_real_time_only(
+    transcript: bytes, log: bytes, end: End, wanted: Verdict
+) -> None:
+    assert verdict(transcript, end, log=log)[0] is wanted
+    found, reason = verdict(transcript, end, log=log, realtime="asked for")
+    assert found is Verdict.INCONCLUSIVE
+    assert "which in real time (asked for) may be the host's doing; " in reason
+
+
+@pytest.mark.parametrize(
+    ("transcript", "end", "wanted"),
+    [
+        (CLOCKLESS + PANIC, End.GUEST_RESET, Verdict.PANIC),
+        (CLOCKLESS, End.GUEST_RESET, Verdict.CPU_RESET),
+        (b"[ 0.1] Kernel command line: " + CLOCKLESS[16:], End.BUDGET, Verdict.OVER_BUDGET),
+        (CLOCKLESS + X86.text(), End.GUEST_RESET, Verdict.BOOTED),
+    ],
+)
+def test_a_kernel_without_a_clock_fails_for_other_reasons(
+    transcript: bytes, end: End, wanted: Verdict
+) -> None:
+    assert verdict(transcript, end, realtime="asked for")[0] is wanted
+
+
 # --- without a proof ---------------------------------------------------------------------------
 
 

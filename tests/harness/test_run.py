@@ -38,6 +38,7 @@ from tests.builders.guests import (
     Arm64Program,
     Claim,
     Guest,
+    X86Program,
     boot,
     flat32,
     flat64,
@@ -112,6 +113,24 @@ def test_reset_without_a_word(arch: str, probe: bool, tmp_path: Path) -> None:
     outcome = boot(program(arch).reset(), tmp_path, probe=probe)
     assert ended(outcome) == (Verdict.CPU_RESET, End.GUEST_RESET)
     assert "before any console output: " in outcome.judgement.reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({}, ": the last instruction wrote to an I/O port, which may have asked for a reset"),
+        ({"realtime": "asked for"}, ""),
+        ({"cpus": 2}, ""),
+    ],
+)
+def test_cause_of_a_reset_is_told_where_the_cpu_stands_at_it(
+    changes: dict[str, Any], cause: str, tmp_path: Path
+) -> None:
+    """In real time it goes on until QEMU stops it; and of several CPUs it may be any."""
+    on = replace(machine("x86_64"), **changes)
+    outcome = boot(X86Program(2 * MIB).reset_by_port(), tmp_path, on=on)
+    assert ended(outcome) == (Verdict.CPU_RESET, End.GUEST_RESET)
+    assert outcome.judgement.reason.endswith(f"before any console output{cause}")
 
 
 @pytest.mark.parametrize("arch", ARCHES)
