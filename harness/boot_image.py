@@ -154,11 +154,24 @@ def _machine(
         memory=size,
         board=board,
         cpu=request.cpu or ARCHES[image.arch].cpu_for(image.cpus[0]),
-        cpus=handed_over if handed_over > 1 else request.smp or told.cpus or 1,
+        cpus=handed_over if handed_over > 1 else request.smp or len(told.cpus) or 1,
         binary=request.qemu_path,
         page_size=_page_size(image, memory),
     )
+    if not request.only_handover:
+        _check_numbers(file, told.cpus, machine)
     return machine.for_kernel(lambda: _release(image, memory))
+
+
+def _check_numbers(file: Path, told: Sequence[int], machine: Machine) -> None:
+    """Raises UserError for tables that are right on a machine whose CPUs have other numbers."""
+    others = [number for number in told if number >= machine.cpus]
+    if others and len(told) == machine.cpus > 1:
+        raise UserError(
+            f"{file}: the guest is told of CPU {', '.join(map(hex, others))} by its tables, but"
+            f" QEMU's {machine.cpus} CPUs are 0 to {machine.cpus - 1}, and no other can be started:"
+            " number them like that, or take --only-handover"
+        )
 
 
 def _room_for(file: Path, image: BootImage, board: str | None) -> tuple[str, int]:

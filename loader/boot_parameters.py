@@ -44,8 +44,8 @@ class BootParameters:
     unpacks: bool = False
     # The request, in a device tree of ours.
     label: str | None = None
-    # How many CPUs ACPI tables or a device tree tell of.
-    cpus: int | None = None
+    # The CPUs that ACPI tables or a device tree tell of, by the hardware's own numbers.
+    cpus: tuple[int, ...] = ()
 
 
 def reader(memory: Memory) -> Read:

@@ -149,7 +149,7 @@ def read_back(address: int, read: Read, page: int = PAGE) -> BootParameters:
         ram=tree.memory,
         system_ram=tuple(system_ram(tree, page)) or None,
         unplaced=unplaced(tree, page),
-        cpus=len(tree.cpus),
+        cpus=tuple(cpu.number for cpu in tree.cpus),
     )
 
 

@@ -160,10 +160,10 @@ def below_4_gib(protocol: str, entry: int) -> int:
     return entry
 
 
-def cpus_told(read: Read, rsdp: int) -> int | None:
-    """How many CPUs firmware tables tell of: those that a kernel finds which is told this RSDP
-    address, or 0; None without tables.
+def cpus_told(read: Read, rsdp: int) -> tuple[int, ...]:
+    """The APIC ids that firmware tables tell of: those that a kernel finds which is told this RSDP
+    address, or 0; none without tables.
     """
     from bootproof.loader.rules import firmware  # nothing is read back before a kernel is entered
 
-    return firmware.look(read, rsdp).cpus
+    return firmware.look(read, rsdp).apic_ids

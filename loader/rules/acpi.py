@@ -35,8 +35,10 @@ _FADT_X_DSDT: Final = 140
 _HARDWARE_REDUCED: Final = 1 << 20
 _FACS_SIZE, _FACS_ALIGNMENT = 64, 64
 
+LOCAL_APICS: Final = 0xFEE00000
+"""Guest-physical: where each CPU has its own after a reset (Intel SDM vol. 3A 11.4.4)."""
 _MADT_ENTRIES: Final = _HEADER_SIZE + 8
-_LOCAL_APIC, _IO_APIC, _LOCAL_X2APIC = 0, 1, 9
+_LOCAL_APIC, _IO_APIC, _LOCAL_APIC_ADDRESS, _LOCAL_X2APIC = 0, 1, 5, 9
 _LENGTHS: Final = {0: 8, 1: 12, 2: 10, 3: 8, 4: 6, 5: 12, 6: 16, 8: 16, 9: 16, 10: 12}
 _ENABLED: Final = 1
 _FLAGS: Final = {_LOCAL_APIC: 4, _LOCAL_X2APIC: 8}
@@ -46,13 +48,18 @@ _ALL_APICS: Final = {_LOCAL_APIC: 0xFF, _LOCAL_X2APIC: 0xFFFFFFFF}
 
 @dataclass(frozen=True, slots=True)
 class AcpiTables:
-    """What was found; `cpus` is the number that the MADT enables, None without one that can be
-    read. `places` names the guest-physical memory of each table.
+    """What was found; `apic_ids` are those of the CPUs that the MADT enables, None without one that
+    can be read. `places` names the guest-physical memory of each table.
     """
 
     findings: tuple[RuleFinding, ...] = ()
-    cpus: int | None = None
+    apic_ids: tuple[int, ...] | None = None
     places: tuple[Region, ...] = ()
+
+    @property
+    def cpus(self) -> int | None:
+        """How many they are."""
+        return None if self.apic_ids is None else len(self.apic_ids)
 
     @property
     def problem(self) -> str | None:
@@ -96,7 +103,7 @@ def follow(read: Read, rsdp: int) -> AcpiTables:
         walk.root(rsdp)
     except _BrokenError as broken:
         walk.findings.append(broken.finding)
-    return AcpiTables(tuple(walk.findings), walk.cpus, tuple(walk.places))
+    return AcpiTables(tuple(walk.findings), walk.apic_ids, tuple(walk.places))
 
 
 class _BrokenError(Exception):
@@ -114,7 +121,7 @@ class _Walk:
     read: Read
     findings: list[RuleFinding] = field(default_factory=list)
     places: list[Region] = field(default_factory=list)
-    cpus: int | None = None
+    apic_ids: tuple[int, ...] | None = None
 
     def root(self, rsdp: int) -> None:
         fadt: tuple[int, bytes] | None = None
@@ -124,7 +131,7 @@ class _Walk:
                 continue
             signature, data = self.table(address)
             if signature == b"APIC":
-                self.cpus = self._madt(address, data)
+                self.apic_ids = self._madt(address, data)
             elif signature == b"FACP":
                 fadt = address, data
         if fadt is None:
@@ -203,9 +210,10 @@ class _Walk:
         if facs % _FACS_ALIGNMENT:
             self._odd(f"the FACS at {facs:#x} is not at a multiple of 64", "5.2.10", facs)
 
-    def _madt(self, address: int, madt: bytes) -> int:
-        """Checks each entry; gives the number of CPUs that are enabled."""
+    def _madt(self, address: int, madt: bytes) -> tuple[int, ...]:
+        """Checks each entry; gives the APIC ids of the CPUs that are enabled."""
         ids = Counter[tuple[str, int]]()
+        self._local_apics(address, madt)
         for kind, at, entry in _madt_entries(address, madt):
             wanted = _LENGTHS.get(kind)
             if wanted is not None and len(entry) != wanted:
@@ -226,10 +234,21 @@ class _Walk:
             if count > 1:
                 text = f"the MADT has the {what} {number:#x} {count} times"
                 self._wrong(text, "5.2.12", address)
-        enabled = sum(count for (what, _), count in ids.items() if what == _CPU)
-        if enabled and not ids[_CPU, 0]:
+        enabled = tuple(number for what, number in ids.elements() if what == _CPU)
+        if enabled and 0 not in enabled:
             self._odd("no enabled CPU of the MADT has the APIC id 0", "5.2.12.1", address)
         return enabled
+
+    def _local_apics(self, address: int, madt: bytes) -> None:
+        """The 64-bit address of an override counts, where there is one."""
+        place = int.from_bytes(madt[_HEADER_SIZE : _HEADER_SIZE + 4], "little")
+        for kind, _, entry in _madt_entries(address, madt):
+            if kind == _LOCAL_APIC_ADDRESS:
+                place = int.from_bytes(entry[4:12], "little")
+        if place != LOCAL_APICS:
+            what = f"the MADT has the local APICs at {place:#x}, but CPUs have them at"
+            what = f"{what} {LOCAL_APICS:#x} after a reset"
+            self._wrong(what, "5.2.12", address)
 
 
 def _madt_entries(address: int, madt: bytes) -> Iterator[tuple[int, int, bytes]]:

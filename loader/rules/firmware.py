@@ -37,7 +37,12 @@ class Firmware:
     @property
     def cpus(self) -> int | None:
         """How many CPUs a kernel is told of; None where nothing says so."""
-        return self.acpi.cpus or self.mp.cpus
+        return len(self.apic_ids) or None
+
+    @property
+    def apic_ids(self) -> tuple[int, ...]:
+        """Of these CPUs."""
+        return self.acpi.apic_ids or self.mp.apic_ids or ()
 
     def pieces(self) -> Iterator[Piece]:
         """The memory of every table."""

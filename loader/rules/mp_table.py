@@ -29,11 +29,18 @@ _ENABLED: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class MpTable:
-    """What was found; `cpus` is None where a kernel would not take the table."""
+    """What was found; `apic_ids` are those of the CPUs that it enables, None where a kernel would
+    not take the table.
+    """
 
     findings: tuple[RuleFinding, ...] = ()
-    cpus: int | None = None
+    apic_ids: tuple[int, ...] | None = None
     places: tuple[Region, ...] = ()
+
+    @property
+    def cpus(self) -> int | None:
+        """How many they are."""
+        return None if self.apic_ids is None else len(self.apic_ids)
 
 
 def find(read: Read) -> MpTable:
@@ -62,7 +69,7 @@ def _followed(read: Read, at: int) -> MpTable:
     places = (Region("MP floating pointer", Range(at, _POINTER_SIZE)),)
     table = int.from_bytes(pointer[4:8], "little")
     if not table:  # a default configuration, which feature byte 1 names
-        return MpTable((), 2 if pointer[11] else None, places)
+        return MpTable((), (0, 1) if pointer[11] else None, places)
     header = read(table, _HEADER_SIZE)
     length = int.from_bytes((header or b"")[4:6], "little")
     data = read(table, length) if length >= _HEADER_SIZE else None
@@ -77,8 +84,9 @@ def _followed(read: Read, at: int) -> MpTable:
         return MpTable((violation(CODE, what, documents.mp("4.2"), address=table),), None, places)
     findings = tuple(_entries(table, data))
     broken = any(finding.grade is Grade.VIOLATION for finding in findings)
-    cpus = None if broken else sum(_enabled(entry) for _, entry in _walk(data))
-    return MpTable(findings, cpus, (*places, Region("MP table", Range(table, length))))
+    enabled = tuple(entry[1] for _, entry in _walk(data) if _enabled(entry))
+    all_places = (*places, Region("MP table", Range(table, length)))
+    return MpTable(findings, None if broken else enabled, all_places)
 
 
 def _walk(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -105,7 +113,11 @@ def _entries(table: int, data: bytes) -> Iterator[RuleFinding]:
             what += ", which is none" if not entry else " and ends behind the table"
             yield violation(CODE, what, section, address=table + at)
             return
-    count = int.from_bytes(data[34:36], "little")
+    count, place = int.from_bytes(data[34:36], "little"), int.from_bytes(data[36:40], "little")
+    if place != acpi.LOCAL_APICS:
+        what = f"the MP table at {table:#x} has the local APICs at {place:#x}, but CPUs have them"
+        what = f"{what} at {acpi.LOCAL_APICS:#x} after a reset"
+        yield violation(CODE, what, documents.mp("4.2"), address=table)
     if count != len(entries):
         what = f"the MP table at {table:#x} says that it has {counted(count, 'entry', 'entries')}"
         what += f", but has {len(entries)}"

@@ -66,7 +66,9 @@ def put(offset: int, value: bytes) -> Callable[[bytearray], None]:
     return change
 
 
-def mp_table(cpus: int, *, count: int | None = None, wrong: int = 0) -> bytes:
+def mp_table(
+    cpus: int, *, count: int | None = None, wrong: int = 0, apics: int = 0xFEE00000
+) -> bytes:
     """A configuration table with processors, a bus and an I/O APIC."""
     entries = b"".join(
         struct.pack("<BBBBIIQ", 0, i, 0x14, 1 | 2 * (i == 0), 0x600, 0x201, 0) for i in range(cpus)
@@ -76,9 +78,7 @@ def mp_table(cpus: int, *, count: int | None = None, wrong: int = 0) -> bytes:
     said = cpus + 2 if count is None else count
     sizes = 44 + len(entries), 4, 0
     names = b"VMM     ", b"000000000000"
-    head = struct.pack(
-        "<4sHBB8s12sIHHIHBB", b"PCMP", *sizes, *names, 0, 0, said, 0xFEE00000, 0, 0, 0
-    )
+    head = struct.pack("<4sHBB8s12sIHHIHBB", b"PCMP", *sizes, *names, 0, 0, said, apics, 0, 0, 0)
     right = bytearray(summed(head + entries, 7))
     right[7] = (right[7] + wrong) & 0xFF
     return bytes(right)
@@ -247,6 +247,12 @@ EXHIBITS: Final = (
         fixed=mp(),
     ),
     Exhibit(
+        "mp-table-local-apics",
+        *(ELF, "the MP table has the local APICs where the I/O APIC is", "mp-table"),
+        mp(apics=0xFEC00000),
+        fixed=mp(),
+    ),
+    Exhibit(
         "mp-pointer-checksum",
         *(ELF, "the floating pointer's checksum is wrong: kernels look on", "mp-table"),
         lambda s: s.write(EBDA + 10, b"\0"),
@@ -302,6 +308,11 @@ EXHIBITS: Final = (
         "madt-entry-length",
         *(TWO, "an entry of the MADT has the length of another type", "acpi"),
         acpi(b"APIC", put(44 + 16 + 1, b"\10")),
+    ),
+    Exhibit(
+        "madt-local-apics",
+        *(TWO, "the local APICs are said to be where the I/O APIC is", "acpi"),
+        acpi(b"APIC", put(36, struct.pack("<I", 0xFEC00000))),
     ),
     Exhibit(
         "madt-io-apic-nowhere",

@@ -34,6 +34,7 @@ from bootproof.loader.protocols import acpi
 from bootproof.loader.protocols.e820 import LEGACY_HOLE
 from tests import ROOT
 from tests.builders import images
+from tests.builders.acpi import split
 from tests.builders.guests import (
     MEMORY,
     PAGE_TABLES,
@@ -687,6 +688,26 @@ def test_an_image_of_two_cpus_boots_with_two(
     assert ", 2 CPUs, " in result.said("machine")
     assert result.verdict.startswith(verdict)
     assert result.code == (0 if verdict.startswith("booted:") else 1)
+
+
+def test_cpus_of_other_numbers_than_qemus_are_refused_and_not_called_missing(
+    tmp_path: Path, run: Run
+) -> None:
+    """A VMM may number its CPUs as it likes: the image is right on its own machine."""
+    guest = two_told(proving(lambda truth: truth.text(cpus="1")))
+    tables = bytearray(guest.extra[0xE0000])
+    at = split(bytes(tables), 0xE0000)["APIC"][0]
+    tables[at + 44 + 8 + 3] = 5
+    tables[at + 9] = (tables[at + 9] - 4) & 0xFF
+    guest = replace(guest, extra={**guest.extra, 0xE0000: bytes(tables)})
+    directory = guest.write(tmp_path / "image", two_cpus)
+    refused = run(directory)
+    says = (
+        "the guest is told of CPU 0x5 by its tables, but QEMU's 2 CPUs are 0 to 1, and no other can"
+        " be started: number them like that, or take --only-handover\n"
+    )
+    assert (refused.code, refused.error.partition("boot.json: ")[2]) == (USAGE, says)
+    assert run(directory, "--only-handover").verdict.startswith("handed-over: ")
 
 
 # --- what is refused before anything starts ----------------------------------------------------

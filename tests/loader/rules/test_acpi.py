@@ -92,6 +92,30 @@ def test_table_that_leads_out_of_ram() -> None:
     assert (found.problem, found.cpus) == (problem, None)
 
 
+@pytest.mark.parametrize(
+    ("address", "override", "problem"),
+    [
+        (0xFEC00000, None, "0xfec00000"),
+        (0xFEC00000, 0xFEE00000, None),
+        (0xFEE00000, 0x8FEE00000, "0x8fee00000"),
+    ],
+)
+def test_where_the_madt_has_the_local_apics(
+    address: int, override: int | None, problem: str | None
+) -> None:
+    tables = bytearray(acpi.tables(PLACE, 2))
+    at, madt = split(bytes(tables))["APIC"]
+    changed = bytearray(madt[:36] + struct.pack("<I", address) + madt[40:])
+    if override is not None:  # in place of the I/O APIC, which is of the same length
+        changed[60:72] = struct.pack("<BBHQ", 5, 12, 0, override)
+    changed[9] = (changed[9] - sum(changed)) & 0xFF
+    tables[at : at + len(changed)] = changed
+    said = problem and (
+        f"the MADT has the local APICs at {problem}, but CPUs have them at 0xfee00000 after a reset"
+    )
+    assert follow(reader(bytes(tables)), PLACE).problem == said
+
+
 def test_madt_that_goes_round_in_place() -> None:
     tables = bytearray(acpi.tables(PLACE, 2))
     at, madt = split(bytes(tables))["APIC"]
