@@ -378,14 +378,14 @@ def test_help_about_the_set_up_knows_that_it_is_done(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "place"),
+    ("arguments", "command"),
     [([], ""), (["matrx"], ""), (["matrix", "--kernle", "x"], " matrix")],
 )
-def test_a_mistake_installs_nothing(clone: Clone, arguments: list[str], place: str) -> None:
+def test_a_mistake_installs_nothing(clone: Clone, arguments: list[str], command: str) -> None:
     clone.add_recorder("apt-get")
     result = clone.run(*arguments)
     assert (result.returncode, result.stdout) == (2, "")
-    assert only_line(result.stderr).endswith(f"(see bootproof{place} --help)")
+    assert only_line(result.stderr).endswith(f"(see bootproof{command} --help)")
     assert (clone.calls, clone.venv.exists()) == ([], False)
 
 
