@@ -141,9 +141,10 @@ def read_back(address: int, read: Read, page: int = PAGE) -> BootParameters:
         _, tree = _told(address, read)
     except DeviceTreeError:
         return BootParameters()
+    bootargs = tree.chosen.get(b"bootargs")
     start, end = (int.from_bytes(tree.chosen.get(name, b""), "big") for name in device_tree.INITRD)
     return BootParameters(
-        cmdline=decoded(tree.chosen.get(b"bootargs")),
+        cmdline=None if bootargs is None else decoded(bootargs.partition(b"\0")[0]),
         initrd=Range.between(start, end) if end > start else None,
         label=decoded(tree.chosen.get(device_tree.LABEL)),
         ram=tree.memory,

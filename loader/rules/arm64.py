@@ -50,22 +50,19 @@ def arm64(hardware: Hardware[Arm64Registers]) -> Findings:
         where = f"in {r.mode}, not at" if r.exception_level is None else f"at {r.mode}, not"
         what = f"the CPU is {where} EL1 or EL2"
         yield violation("exception-level", what, _CALL, value=r.exception_level)
-    yield from _mmu_and_caches(hardware, r)
+    yield from _mmu(hardware, r)
     yield from held_at(hardware, r.pc, _CALL)
     yield from secondary.wait(hardware, AARCH64.runs, _CALL)
     yield from _image_base(hardware)
     yield from _device_tree(hardware, r.x[0])
 
 
-def _mmu_and_caches(hardware: Hardware[Arm64Registers], r: Arm64Registers) -> Findings:
-    """Arm ARM D19.2.126 (SCTLR_ELx): M is bit 0, C is bit 2."""
+def _mmu(hardware: Hardware[Arm64Registers], r: Arm64Registers) -> Findings:
+    """Arm ARM D19.2.126 (SCTLR_ELx): M is bit 0. Without it, C (bit 2) means nothing for data."""
     name = "SCTLR_EL2" if r.exception_level == 2 else "SCTLR"
     control = hardware.system.get(name, 0)
     if control & 1:
         yield violation("mmu-off", f"the MMU is on ({name} {control:#x})", _CALL, value=control)
-    if control & 4:
-        what = f"the data cache is on ({name} {control:#x})"
-        yield violation("dcache-off", what, _CALL, value=control)
 
 
 def _header(hardware: Hardware[Arm64Registers]) -> ImageHeader | None:

@@ -115,11 +115,14 @@ def _magic(header: SetupHeader) -> Findings:
 
 
 def _sizes(entered: Entered, cmdline: bytes | None) -> Findings:
+    """The header says how much the kernel keeps, where it came with the kernel."""
     header, size = entered.header, len(cmdline or b"")
-    if header.version >= _WITH_CMDLINE_SIZE and 0 < header.cmdline_size < size:
-        what = f"the command line has {size} bytes, more than cmdline_size {header.cmdline_size}"
-        section = f"{documents.HEADER}, cmdline_size"
-        yield violation("cmdline-size", what, section, value=size, limit=header.cmdline_size)
+    says = header.cmdline_size if header.version >= _WITH_CMDLINE_SIZE else 0
+    if entered.is_bzimage and says:
+        if says < size:
+            what = f"the command line has {size} bytes, more than cmdline_size {says}"
+            section = _field("cmdline_size")
+            yield violation("cmdline-size", what, section, value=size, limit=says)
     elif size >= _COMMAND_LINE_SIZE:
         what = f"the command line has {size} bytes; Linux keeps {_COMMAND_LINE_SIZE - 1} of them"
         limit = _COMMAND_LINE_SIZE - 1

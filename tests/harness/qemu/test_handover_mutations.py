@@ -177,10 +177,8 @@ def page_table_entry(gib: int, index: int, value: int) -> Callable[[Scene], None
     return change
 
 
-def set_sctlr(bit: int) -> bytes:
-    """mrs x0, sctlr_el1; orr x0, x0, #1 << bit; msr sctlr_el1, x0; isb (bit 0 or 2)."""
-    orr = {0: 0xB2400000, 2: 0xB27E0000}[bit]
-    return struct.pack("<4I", 0xD5381000, orr, 0xD5181000, 0xD5033FDF)
+# mrs x0, sctlr_el1; orr x0, x0, #1; msr sctlr_el1, x0; isb
+MMU_ON: Final = struct.pack("<4I", 0xD5381000, 0xB2400000, 0xD5181000, 0xD5033FDF)
 
 
 def dtb_at(register: str, entry: int, distance: int) -> Callable[[Scene], None]:
@@ -355,12 +353,11 @@ MUTATIONS: Final = (
     ),
     Mutation("arm64", "IRQs not masked", "interrupts", lambda s: s.change(pstate=0x345)),
     Mutation("arm64", "image base not aligned", "image-base", misplaced_image("arm64")),
-    Mutation("arm64", "data cache on", "dcache-off", stub_first=set_sctlr(2)),
     Mutation(
         "arm64",
         "MMU on without page tables",
         "the CPU was at 0x200",
-        stub_first=set_sctlr(0),
+        stub_first=MMU_ON,
         verdict=Verdict.ENTRY_NOT_REACHED,
     ),
     *RISCV64,

@@ -1,0 +1,242 @@
+"""Hand-overs of x86 as VMMs legally differ in them, and single defects: no QEMU, no kernel."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Final
+
+import pytest
+
+from bootproof.loader import conformance
+from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.arch.x86_64 import Segment
+from bootproof.loader.boot_parameters import reader
+from bootproof.loader.memory import GuestMemory
+from bootproof.scenarios.museum.linux import (
+    ELF,
+    PACKED,
+    PACKED32,
+    cmdline,
+    initrd_at,
+    setup_data,
+)
+from bootproof.scenarios.museum.machine import RAM, e820
+from bootproof.scenarios.museum.pvh import PVH, memory_map
+from bootproof.scenarios.museum.scene import CMDLINE, SPLIT, Change, Scene, Setting, set_up
+
+SPLIT64: Final = Setting("linux64", packed=True, banks=SPLIT, board="q35")
+
+
+def found(setting: Setting, *changes: Change) -> list[tuple[str, str]]:
+    """Grade and code of what is found, each once, of a right hand-over that was changed."""
+    with GuestMemory(setting.banks) as memory:
+        scene = set_up(setting, memory)
+        for change in changes:
+            change(scene)
+        said = conformance.findings(scene.image(), reader(memory))
+    return list(dict.fromkeys((finding.grade.value, finding.code) for finding in said))
+
+
+def header(**values: int | bytes) -> Change:
+    """Fields of the zero page, or of the setup header in it."""
+    return lambda scene: scene.zero_page(**values)
+
+
+def registers(**values: Any) -> Change:
+    return lambda scene: scene.change(**values)
+
+
+def without(*names: str) -> Change:
+    """boot.json says nothing of these pieces."""
+
+    def change(scene: Scene) -> None:
+        for name in names:
+            scene.regions.pop(name)
+
+    return change
+
+
+def bits(register: str, more: int) -> Change:
+    """A register with bits set as well."""
+    return lambda scene: scene.change(**{register: getattr(scene.registers, register) | more})
+
+
+def large_pages(scene: Scene) -> None:
+    """Four pages of 1 GiB instead of the tables below the PDPT."""
+    pages = b"".join(struct.pack("<Q", number * GIB | 0x83) for number in range(4))
+    scene.write(scene.registers.cr3 + 0x1000, pages)
+
+
+def small_pages(scene: Scene) -> None:
+    """The kernel's first 2 MiB in pages of 4 KiB, in a table of its own."""
+    table = 0x40000
+    rows = (16 * MIB + number * 0x1000 | 3 for number in range(512))
+    scene.write(table, struct.pack("<512Q", *rows))
+    scene.write(scene.registers.cr3 + 0x2000 + 8 * 8, struct.pack("<Q", table | 3))
+
+
+def module_with_words(scene: Scene) -> None:
+    scene.write(0x50000, b"its own words\0")
+    scene.module(cmdline_paddr=0x50000)
+
+
+def second_module(scene: Scene) -> None:
+    at = 0x51000
+    first = scene.memory.read(scene.info.modlist_paddr, 32)
+    scene.write(at, first + struct.pack("<4Q", 0x60000, 0x1000, 0, 0))
+    scene.regions["modlist"] = Range(at, 64)
+    scene.start_info(nr_modules=2, modlist_paddr=at)
+
+
+INDIRECT: Final = struct.pack("<2I3Q", 9, 0, 32, 0x30000, 0)
+ROWS: Final = ((0, 0x9FC00, 1), (0x9FC00, 0x60400, 2))
+MADE_UP: Final = {"version": 0, "loadflags": 0, "initrd_addr_max": 0, "kernel_alignment": 0}
+
+LEGAL: Final[dict[str, tuple[Setting, tuple[Change, ...]]]] = {
+    **{
+        f"type_of_loader {kind:#x}": (PACKED, (header(type_of_loader=kind),))
+        for kind in (0x10, 0x50, 0x72, 0x80, 0xB0, 0xC0, 0xD0, 0xF1)
+    },
+    "an extended type of loader": (
+        PACKED,
+        (header(type_of_loader=0xE1, ext_loader_type=2, ext_loader_ver=3),),
+    ),
+    "no loader, no initrd": (
+        PACKED,
+        (without("initrd"), header(type_of_loader=0, ramdisk_image=0, ramdisk_size=0)),
+    ),
+    "an initrd of no size": (PACKED, (without("initrd"), header(ramdisk_size=0))),
+    "an initrd above 4 GiB": (SPLIT64, (initrd_at(0x13F000000, high=1),)),
+    "a command line above 4 GiB": (SPLIT64, (cmdline(CMDLINE, 0x1A0001000, high=1),)),
+    "no command line": (PACKED, (without("cmdline"), header(cmd_line_ptr=0))),
+    "an empty command line": (PACKED, (cmdline(b""),)),
+    "the longest command line": (ELF, (cmdline(b"x" * 2047),)),
+    "what the bzImage takes": (PACKED, (header(cmdline_size=4095), cmdline(b"x" * 4000))),
+    "a cmdline_size that was made up": (ELF, (header(cmdline_size=8),)),
+    **{
+        f"loadflags {flags:#x}": (PACKED, (header(loadflags=flags, heap_end_ptr=0xDE00),))
+        for flags in (0x21, 0x41, 0x61, 0x81, 0xE1)
+    },
+    "xloadflags all set": (PACKED, (header(xloadflags=0x7F),)),
+    "an older version than the image's": (PACKED, (header(version=0x20C),)),
+    "what real mode needs": (
+        PACKED,
+        (
+            header(
+                root_flags=1, vid_mode=0xFFFF, root_dev=0x301, jump=0x6AEB, kernel_version=0x3000
+            ),
+        ),
+    ),
+    "what firmware and UEFI tell": (
+        PACKED,
+        (
+            header(
+                screen_info=b"\1" * 64, edid_info=b"\1" * 128, tboot_addr=0x123000, secure_boot=1
+            ),
+        ),
+    ),
+    "a header of a vmlinux with nothing in it": (ELF, (header(**MADE_UP),)),
+    "a header of a vmlinux of 2.01": (ELF, (header(version=0x201),)),
+    **{
+        f"setup_data {kind:#x}": (PACKED, (setup_data((0x20000, 0, kind, b"seed" * 8)),))
+        for kind in (0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0x7FFF0001)
+    },
+    "setup_data that leads elsewhere": (PACKED, (setup_data((0x20000, 0, 1 << 31, INDIRECT)),)),
+    "setup_data of no size": (PACKED, (setup_data((0x20000, 0, 9, b"")),)),
+    "setup_data anywhere": (
+        PACKED,
+        (setup_data((0x20003, 0x20103, 9, b"s"), (0x20103, 0, 7, b"")),),
+    ),
+    "setup_data above 4 GiB": (SPLIT64, (setup_data((0x150000000, 0, 9, b"s" * 32)),)),
+    "a map with gaps": (ELF, (e820((0, 0x9FC00, 1), (MIB, RAM, 1)),)),
+    "a map as Cloud Hypervisor's": (ELF, (e820((0, 0xA0000, 1), (MIB, RAM, 1)),)),
+    "a map with adjacent entries": (
+        ELF,
+        (e820(*ROWS, (MIB, 15 * MIB, 1), (16 * MIB, 48 * MIB, 1)),),
+    ),
+    "a map in no order": (ELF, (e820((MIB, RAM, 1), *reversed(ROWS)),)),
+    "a map without page 0": (
+        ELF,
+        (e820((0, 0x1000, 2), (0x1000, 0x9EC00, 1), ROWS[1], (MIB, RAM, 1)),),
+    ),
+    "a map of every type": (
+        ELF,
+        (
+            e820(
+                *((0, 0x9E000, 1), (0x9E000, 0x1000, 3), (0x9F000, 0xC00, 4), ROWS[1]),
+                *((MIB, RAM, 1), (0xB0000000, 0x10000000, 2), (0xFD00000000, 1 << 32, 2)),
+                *((4 * GIB, GIB, 7), (5 * GIB, GIB, 0xEFFFFFFF), (6 * GIB, GIB, 128)),
+            ),
+        ),
+    ),
+    "a map that goes on": (
+        ELF,
+        (
+            e820((0, 0x9FC00, 1), (MIB, 16 * MIB, 1)),
+            setup_data((0x20000, 0, 1, struct.pack("<QQI", 17 * MIB, 47 * MIB, 1))),
+        ),
+    ),
+    "registers that nobody asks for": (ELF, (registers(rax=1, rbx=2, rcx=3, rdi=4, rbp=5, r8=6),)),
+    "FS and GS null": (
+        ELF,
+        (registers(**{name: Segment(0, limit=0, attributes=0) for name in ("fs", "gs")}),),
+    ),
+    "more of CR0": (ELF, (bits("cr0", 0x50032),)),
+    "more of CR4": (ELF, (bits("cr4", 0x6F8),)),
+    "more of EFER": (ELF, (bits("efer", 0x801),)),
+    "pages of 1 GiB": (ELF, (large_pages,)),
+    "pages of 4 KiB": (ELF, (small_pages,)),
+    "32 bits, registers that nobody asks for": (PACKED32, (registers(rax=1, rcx=2, rdx=3, rsp=9),)),
+    "32 bits, code32_start 0": (PACKED32, (header(code32_start=0),)),
+    "PVH without an RSDP": (PVH, (lambda scene: scene.start_info(rsdp_paddr=0),)),
+    "PVH with a map of two": (PVH, (memory_map((0, 0x9FC00, 1), (MIB, RAM, 1)),)),
+    "PVH without a command line": (
+        PVH,
+        (without("cmdline"), lambda scene: scene.start_info(cmdline_paddr=0)),
+    ),
+    "PVH without modules": (
+        PVH,
+        (without("initrd", "modlist"), lambda scene: scene.start_info(nr_modules=0)),
+    ),
+    "PVH with a module's own words": (PVH, (module_with_words,)),
+    "PVH with two modules": (PVH, (second_module,)),
+    "PVH with flags": (PVH, (lambda scene: scene.start_info(flags=3),)),
+    "PVH, registers that nobody asks for": (PVH, (registers(rax=1, rcx=2, rsi=3, rdi=4, rsp=5),)),
+}
+
+
+@pytest.mark.parametrize("variant", LEGAL)
+def test_legal_variants(variant: str) -> None:
+    setting, changes = LEGAL[variant]
+    assert found(setting, *changes) == []
+
+
+VIOLATION, TOLERATED = "violation", "tolerated"
+DEFECTS: Final[dict[str, tuple[Setting, Change, str, str]]] = {
+    "a map of one entry": (ELF, e820((0, 0x9FC00, 1), count=1), VIOLATION, "map-count"),
+    "no data segments": (
+        *(ELF, registers(ds=Segment(0, limit=0, attributes=0))),
+        *(TOLERATED, "ds-type"),
+    ),
+    "PVH with a map of one": (PVH, memory_map((0, 64 * MIB, 1)), TOLERATED, "map-hole"),
+    "no loader": (PACKED, header(type_of_loader=0), VIOLATION, "type-of-loader"),
+    "more than the bzImage takes": (
+        *(PACKED, header(cmdline_size=len(CMDLINE) - 1)),
+        *(VIOLATION, "cmdline-size"),
+    ),
+    "more than Linux takes": (ELF, cmdline(b"x" * 2048), VIOLATION, "cmdline-size"),
+    "not relocatable": (
+        *(Setting("linux64", packed=True, load=8 * MIB), header(relocatable_kernel=0)),
+        *(TOLERATED, "not-relocatable"),
+    ),
+    "older than relocation": (
+        *(Setting("linux32", packed=True, load=8 * MIB), header(version=0x204)),
+        *(VIOLATION, "not-relocatable"),
+    ),
+}
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_single_defects(defect: str) -> None:
+    setting, change, grade, code = DEFECTS[defect]
+    assert (grade, code) in found(setting, change)
