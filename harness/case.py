@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +26,10 @@ KEY: Final = "bootproof"  # of a field's metadata
 # A kernel may be named by its path: no part of an id may lead somewhere else, or be no text.
 _NOT_PLAIN: Final = re.compile(r"[^A-Za-z0-9.+_-]")
 _NAME_LIMIT: Final = 120
+_VALUE_LIMIT: Final = 40
+_SHOWN: Final = frozenset(
+    ("arch", "kernel", "format", "protocol", "label", "offset", "board", "placement", "unsafe")
+) | {"pvh_relocate", "virtual_offset", "kaslr_seed", "probe", "smp", "realtime", "profile", "qemu"}
 
 
 # The commands that have options of a case. `matrix` gives them to every guest of `--kernel`.
@@ -366,6 +370,11 @@ class Case:
         return self.virtual_offset is not None or self.kaslr_seed is not None
 
     @property
+    def shown(self) -> frozenset[str]:
+        """The fields that are a part of the id."""
+        return _SHOWN - ({"protocol"} if self.label else set())
+
+    @property
     def id(self) -> str:
         """Readable, unique in a matrix, usable with `-k`, and fit for the name of a directory."""
         kernel = _NOT_PLAIN.sub("_", self.kernel)[-_NAME_LIMIT:]
@@ -383,6 +392,15 @@ class Case:
         parts += [self.profile] if self.profile != DEFAULT_PROFILE else []
         parts += [self.qemu] if self.qemu else []
         return _NOT_PLAIN.sub("_", "-".join(parts))  # a label, say, may be a stranger's
+
+
+def labelled(case: Case, others: Mapping[str, object]) -> Case:
+    """The case with those of `others` in its id that are no part of it: values by field."""
+    words = [case.label or case.protocol]
+    for name, value in others.items():
+        if name not in case.shown:
+            words.append(_NOT_PLAIN.sub("_", f"{name}_{value}")[:_VALUE_LIMIT])
+    return replace(case, label="-".join(words)) if len(words) > 1 else case
 
 
 def offset_label(arch: str, format_: str, offset: int | None, board: str | None = None) -> str:

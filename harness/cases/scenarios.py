@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bootproof.dataclass import dataclass
-from bootproof.harness.case import Case, Expectation
+from bootproof.harness.case import Case, Expectation, labelled
 from bootproof.harness.cases import kernels as kernel_names
 from bootproof.harness.cases import schema
 from bootproof.harness.cases.kernels import NamedKernel
@@ -31,6 +31,7 @@ from bootproof.printable import one_line
 
 SUFFIX: Final = ".toml"
 MOST_BYTES: Final = 1 << 20
+MOST_OF_ID: Final = 240  # characters of one byte; a file system takes 255, some go for suffixes
 MOST_CASES: Final = 10_000  # of one file, those that an exception leaves out too
 
 # A path could be that of any file of its reader's; what is expected has a grammar of its own.
@@ -138,6 +139,11 @@ class _Reader:
     @staticmethod
     def _add(by_id: dict[str, Claimed], claimed: Claimed) -> None:
         id_ = claimed.case.id
+        if len(id_) > MOST_OF_ID:
+            told = (
+                f"an id of {len(id_)} characters is longer than {MOST_OF_ID}: shorten its label or"
+            )
+            raise SchemaError((), f"{told} the kernel's name: {id_}", ("line", claimed.line))
         if id_ in by_id:
             first = by_id[id_]
             raise SchemaError(
@@ -184,10 +190,10 @@ class _ClaimReader:
         expect = _expectation(self.data.get("expect", {}), self.where)
         used: set[schema.Path] = set()
         some = False
-        for values in self._combinations():
+        for values, told_apart_by in self._combinations():
             case = self._case(values, exceptions, expect, why, used)
             if case is not None:
-                some = True
+                some, case = True, labelled(case, told_apart_by)
                 is_short = bool(short) and self._matches(short, values)
                 used |= {(*self.where, "short")} if is_short else set()
                 yield Claimed(case, name, why, self.file.line(self.where), is_short)
@@ -202,8 +208,11 @@ class _ClaimReader:
 
     # --- axes ---
 
-    def _combinations(self) -> Iterator[dict[str, Any]]:
-        """Every combination of the axes, by field; offsets and kernels depend on the arch."""
+    def _combinations(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Every combination of the axes, by field; offsets and kernels depend on the arch.
+
+        With each those values, as they are written, that other combinations have others of.
+        """
         axes: dict[str, list[Any]] = {}
         for name, entry in AXES.items():
             values = self._axis(name)
@@ -222,6 +231,7 @@ class _ClaimReader:
             arch = _value(AXES["arch"], *arch_at)
             kernels = list(self._kernels(axes["kernel"], arch))
             others = [name for name in AXES if name in axes and name != "kernel"]
+            several = [name for name in others if len(axes[name]) > 1]
             for kernel, *rest in product(kernels, *(axes[name] for name in others)):
                 chosen = dict(zip(others, rest, strict=True))
                 _, board = chosen.get("machine", (None, None))
@@ -230,7 +240,8 @@ class _ClaimReader:
                     AXES[name].field: _value(AXES[name], where, value, ram)
                     for name, (where, value) in chosen.items()
                 }
-                yield {"arch": arch, **kernel, **read}
+                told_apart_by = {AXES[name].field: chosen[name][1] for name in several}
+                yield {"arch": arch, **kernel, **read}, told_apart_by
 
     def _axis(self, name: str) -> list[tuple[schema.Path, Any]] | None:
         """The values of a key, each with the path to it."""

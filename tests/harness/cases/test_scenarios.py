@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -72,6 +73,53 @@ def test_a_claim_is_every_combination_of_its_axes(tmp_path: Path) -> None:
     assert {(claimed.claim, claimed.why, claimed.line) for claimed in found} == {
         ("all", "it boots", 1)
     }
+
+
+@pytest.mark.parametrize(
+    ("axis", "words"),
+    [
+        ('memory = ["128M", "1G"]', ["linux64-memory_128M", "linux64-memory_1G"]),
+        ('append = ["a b", "a=\\"c/d\\""]', ["linux64-append_a_b", "linux64-append_a__c_d_"]),
+        ('init = ["init", "init-exits"]', ["linux64-init_init", "linux64-init_init-exits"]),
+        (
+            'label = "x"\nprotocol = ["linux64", "pvh"]\ncpu = ["a", "b"]',
+            [f"x-protocol_{protocol}-cpu_{cpu}" for protocol in ("linux64", "pvh") for cpu in "ab"],
+        ),
+        ('label = ["x", "y"]\nmemory = ["1G"]', ["x", "y"]),
+    ],
+)
+def test_an_id_tells_the_values_of_a_list(axis: str, words: list[str], tmp_path: Path) -> None:
+    claim = CLAIM.replace('protocol = "linux64"\n', "") if "protocol" in axis else CLAIM
+    ids = [claimed.case.id for claimed in read(tmp_path, claim + axis)]
+    assert ids == [f"x86_64-6.1-cloud-amd64-elf-{word}-none" for word in words]
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        *(("protocol", ("linux64", "pvh")), ("label", ("x", "y")), ("offset", ("none", "16M"))),
+        *(("machine", ("q35", "pc")), ("placement", ("devices", "mapped")), ("smp", (1, 2))),
+        *(("virtual_offset", ("16M", "32M")), ("kaslr_seed", (1, 2)), ("qemu", ("old", "new"))),
+        *(("profile", ("default", "fast")), ("unsafe", (False, True)), ("probe", (False, True))),
+        ("realtime", (False, True)),
+    ],
+)
+def test_what_an_id_has_already_is_not_told_twice(
+    key: str, values: tuple[object, ...], tmp_path: Path
+) -> None:
+    claim = CLAIM.replace('protocol = "linux64"\n', "") if key == "protocol" else CLAIM
+    found = [c.case for c in read(tmp_path, f"{claim}{key} = {json.dumps(values)}")]
+    assert len({case.id for case in found}) == 2
+    assert not [case for case in found if f"{key}_" in case.id]
+
+
+def test_an_id_that_is_too_long_for_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "k").write_bytes(b"kernel")
+    claim = CLAIM.replace("6.1-cloud-amd64", f"{'k' * 80}=./k") + f'label = "{"l" * 80}"\n'
+    axes = f'qemu = "{"q" * 60}"\nmemory = ["128M", "1G"]\n'
+    assert problem(tmp_path, claim + axes).startswith(
+        "my.toml:5: claim 'one': an id of 250 characters is longer than 240: shorten its label or"
+    )
 
 
 def test_defaults_are_of_every_claim_unless_it_says_otherwise(tmp_path: Path) -> None:
