@@ -28,6 +28,11 @@ def lines(item: CaseResult | Check) -> list[str]:
     return [*failed, *words, f"reproduce: {item.reproduce}", f"run directory: {item.directory}"]
 
 
+def mark(outcome: str) -> str:
+    """The sign of what is not as expected: nobody can tell, or it is wrong."""
+    return "?" if outcome == ERROR else "✗"
+
+
 def said(outcome: str) -> str:
     """What a case is that is not as expected, in three words."""
     return "cannot be told" if outcome == ERROR else "not as expected"

@@ -20,7 +20,7 @@ import jinja2
 
 from bootproof.dataclass import dataclass
 from bootproof.harness.report import details, failure, picture, timeline
-from bootproof.harness.report.failure import said
+from bootproof.harness.report.failure import mark, said
 from bootproof.harness.report.grid import Cell, grids
 from bootproof.harness.results.results import CaseResult, Results
 from bootproof.harness.results.roles import Earlier
@@ -60,7 +60,7 @@ class View:
 
     @property
     def mark(self) -> str:
-        return "✗" if self.state == "bad" else "✓"
+        return mark(self.case.outcome) if self.state == "bad" else "✓"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +178,7 @@ def environment() -> jinja2.Environment:
         "hex": lambda value: f"{value:#x}",
         "duration": duration,
         "said": said,
+        "mark": mark,
     }
     made.filters.update(filters)
     return made

@@ -46,7 +46,8 @@ def _cut(parts: Sequence[str]) -> str:
 def _failures(group: Sequence[CaseResult | Check]) -> str:
     """Failures that are alike: the names of all, and what is said of the first."""
     item = group[0]
-    lines = [f"### ✗ {_plain(item.name if len(group) == 1 else f'{len(group)} cases')}\n"]
+    name = item.name if len(group) == 1 else f"{len(group)} cases"
+    lines = [f"### {failure.mark(item.outcome)} {_plain(name)}\n"]
     lines += [f"{_plain(item.problem or '')}\n"] if isinstance(item, CaseResult) else []
     if len(group) > 1:
         lines += [f"- {_plain(name)}" for name in failure.names(group[:_NAMED])]
@@ -70,7 +71,8 @@ def _table(table: Grid) -> str:
 def _cell(case: Cell | None) -> str:
     if case is None:
         return ""
-    mark = f"✗ **{failure.said(case.outcome)}**" if case.bad else "✓"
+    wrong = f"{failure.mark(case.outcome)} **{failure.said(case.outcome)}**"
+    mark = wrong if case.bad else "✓"
     return f"{mark} {_plain(case.verdict)} {case.seconds:.1f} s"
 
 

@@ -51,14 +51,19 @@ def grid(results: Results, *, colour: bool = False) -> Coloured:
 
 def failures(results: Results) -> str:
     """Everything that is not as expected, in full."""
-    return "".join(f"\n✗ {failure.block(group)}\n" for group in failure.alike(results.wrong))
+    return "".join(
+        f"\n{failure.mark(group[0].outcome)} {failure.block(group)}\n"
+        for group in failure.alike(results.wrong)
+    )
 
 
 def _table(grid: Grid) -> Table:
+    """Where names are too long for the width they are folded, never what a case ended as."""
     made = table(grid.arch)
-    made.add_column("case", no_wrap=True)
+    made.add_column("case", overflow="fold")
     for kernel in grid.kernels:
-        made.add_column(Text(kernel), overflow="fold")
+        verdicts = (row[kernel].verdict for row in grid.rows.values() if kernel in row)
+        made.add_column(Text(kernel), overflow="fold", min_width=max(map(len, verdicts)))
     for claim, cells in grid.rows.items():
         made.add_row(Text(claim), *(_cell(cells.get(kernel)) for kernel in grid.kernels))
     return made
@@ -68,7 +73,7 @@ def _cell(case: Cell | None) -> Text:
     if case is None:
         return Text("")
     text = f"{case.verdict} {case.seconds:.1f}s"
-    return Text(f"✗ {text} ({said(case.outcome)})", _BAD) if case.bad else Text(text, _GOOD)
+    return Text(f"{failure.mark(case.outcome)} {text}", _BAD) if case.bad else Text(text, _GOOD)
 
 
 def summary(results: Results, *, colour: bool = False) -> Coloured:

@@ -30,6 +30,12 @@
     byId("nothing").hidden = shown > 0;
   }
 
+  // What comes into view above it gets its real height only then, and moves it again.
+  function bring(item, frames = 12) {
+    item.scrollIntoView({behavior: "instant"});
+    if (frames) requestAnimationFrame(() => bring(item, frames - 1));
+  }
+
   function follow() {
     let id;
     try { id = decodeURIComponent(location.hash.slice(1)); } catch { return; }
@@ -37,7 +43,7 @@
     if (!item || !item.classList.contains("case")) return;
     if (item.hidden) { byId("filters").reset(); filter(); }
     item.open = true;
-    item.scrollIntoView();
+    bring(item);
     item.querySelector("summary").focus({preventScroll: true});
   }
 

@@ -122,6 +122,20 @@ def test_wide_tables_scroll_in_themselves(browser: Chrome, tmp_path: Path) -> No
     assert js(browser, "document.documentElement.scrollWidth") <= 390
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_address_of_a_case_leads_to_it(width: int, browser: Chrome, tmp_path: Path) -> None:
+    """Also behind many others, whose height is not known before they are seen."""
+    why = "a reason of several lines on a small screen, and of one line on a large one; " * 3
+    cases = [builder.failed(f"elf-{n}", problem=f"{chr(97 + n % 26)}: {why}") for n in range(60)]
+    files.write(builder.run(*cases), tmp_path, None)
+    opened(browser, f"{(tmp_path / files.PAGE).as_uri()}#{cases[40].case}", width)
+    # Nothing lies over it, and it is at the top.
+    js(browser, f"window.item = document.getElementById('{cases[40].case}'), null")
+    box = "item.querySelector('summary').getBoundingClientRect()"
+    seen = f"item.contains(document.elementFromPoint({box}.x + 50, {box}.y + 5))"
+    assert wait(browser, f"{seen} && {box}.y < 200")
+
+
 def test_every_verdict_and_kernel_is_seen_on_a_small_screen(
     browser: Chrome, tmp_path: Path
 ) -> None:
