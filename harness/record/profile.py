@@ -23,9 +23,11 @@ from bootproof.harness.observation import End, Observation
 from bootproof.harness.record import playback, recording, replaylog, sampling
 from bootproof.harness.record.playback import Recorded
 from bootproof.harness.record.sampling import Sample
-from bootproof.kernels.errors import FetchError
+from bootproof.kernels.errors import BadSource, FetchError
 from bootproof.loader.errors import LoaderError
+from bootproof.printable import one_line
 
+_GIVE_IT: Final = "; name it (--symbols FILE)"
 _KERNEL_HALF: Final = 1 << 63
 _BEFORE, _USER, _NAMELESS = "[before the kernel]", "[user space]", "[kernel, no name]"
 _INITCALL: Final = re.compile(
@@ -122,12 +124,16 @@ def _names(recorded: Recorded, given: Symbols | None) -> tuple[Symbols | None, s
     """The names of a run's kernel, or why there are none."""
     if given is not None:
         return given, None
-    told = recorded.image.provenance
+    of = recorded.image.provenance
+    name = of.get("kernel", "")
     try:
-        file = images.kernel_file(told.get("kernel", ""))
-        if file.sha256 != told.get("kernel_sha256"):
-            return None, f"{file.name} is not the kernel that was booted"
-        found = images.symbols_of(images.running(file, told.get("format", "file")))
+        file = images.kernel_file(name)
+        if file.sha256 != of.get("kernel_sha256"):
+            return None, f"{file.name} is not the kernel that was booted{_GIVE_IT}"
+        found = images.symbols_of(images.running(file, of.get("format", "file")))
+    except BadSource:  # the file of a path is there where the run was started, if at all
+        told = f"'{one_line(name)}' is not found from here" if name else "is not named in boot.json"
+        return None, f"the run's kernel {told}{_GIVE_IT}"
     except (UserError, FetchError, LoaderError, OSError) as error:
         return None, str(error)
     return found, None if found else "the kernel has no symbol table, and no kallsyms"
