@@ -74,7 +74,7 @@ class Key:
     empty: bool = False
     # Seldom needed: --help only names it.
     rare: bool = False
-    # Follows from other keys, and no scenario file may name it.
+    # Follows from other keys, or is of boot images; no scenario file may name it.
     derived: bool = False
 
 
@@ -204,6 +204,15 @@ class Case:
     label: str | None = field(
         default=None,
         metadata=key("what the case is about: in its id instead of the protocol", plain=True),
+    )
+    no_proof: bool = field(
+        default=False,
+        metadata=key(
+            "write a boot image without our init and nonce",
+            IMAGE,
+            help="without our init and nonce, for kernels that are not Linux (see run --until)",
+            derived=True,
+        ),
     )
     init: str = field(default="init", metadata=key("the guest's first process (loader/guest)"))
     damage: str | None = field(
@@ -346,6 +355,22 @@ class Case:
             help="{words} (no self-tests, no mitigations)",
         ),
     )
+    boot_image: str | None = field(
+        default=None,
+        metadata=key(
+            "the directory of a boot image that is started as it is; `kernel` then names that, and"
+            " `kernel_path` the kernel that it is held against",
+            path=True,
+        ),
+    )
+    until: str | None = field(
+        default=None,
+        metadata=key("text that the console of a boot image without a proof shows", derived=True),
+    )
+    only_handover: bool = field(
+        default=False,
+        metadata=key("end a boot image's run at the first instruction", derived=True),
+    )
     expect: Expectation = field(default=Expectation(), metadata=key("what the case must end as"))
 
     @property
@@ -356,7 +381,11 @@ class Case:
     @property
     def files(self) -> tuple[Path, ...]:
         """Those that it is made of, as they are named; of a kernel of the catalogue, its name."""
-        named = (self.kernel_source, self.initrd, self.dtb)
+        named: tuple[str | None, ...] = (self.kernel_source, self.initrd, self.dtb)
+        if self.boot_image is not None:
+            from bootproof.loader.bootimage import DESCRIPTION
+
+            named = (f"{self.boot_image}/{DESCRIPTION}", self.kernel_path)
         return tuple(Path(path) for path in named if path is not None)
 
     @property

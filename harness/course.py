@@ -30,7 +30,7 @@ from bootproof.harness.qemu.watch import Ending, Watch
 from bootproof.harness.record import artifacts, recording, replaylog, reproduce
 from bootproof.harness.record.recording import Logged, Record
 from bootproof.harness.record.replaylog import ReplayLogError
-from bootproof.harness.start import AnyStart
+from bootproof.harness.start import Start
 from bootproof.loader import conformance, imagedigest
 from bootproof.loader.address import format_size
 from bootproof.loader.arch import StubError
@@ -81,7 +81,7 @@ class Course:
     """The course of one run: to the entry, where the probe looks, and on to the end."""
 
     def __init__(
-        self, start: AnyStart, qemu: Spawned, placed: PlacedImage, memory: GuestMemory
+        self, start: Start, qemu: Spawned, placed: PlacedImage, memory: GuestMemory
     ) -> None:
         """`qemu` was given `start.image`, whose RAM is `memory`, as it is `placed`."""
         self._start, self._directory = start, qemu.directory
@@ -200,7 +200,7 @@ def in_the_way(seen: Observation, directory: Path) -> str | None:
 
 
 def never_started(
-    start: AnyStart, memory: GuestMemory, directory: Path, error: StubError | LayoutError
+    start: Start, memory: GuestMemory, directory: Path, error: StubError | LayoutError
 ) -> Outcome:
     """The outcome for an image that no machine can be brought to, and that its protocol forbids.
 
@@ -223,7 +223,7 @@ def never_started(
     )
 
 
-def _record(start: AnyStart, seen: Observation, directory: Path, log: Logged) -> str | None:
+def _record(start: Start, seen: Observation, directory: Path, log: Logged) -> str | None:
     """Completes the record of a run; why there is none of any use, if there is none."""
     if start.machine.not_recorded is not None:
         return start.machine.not_recorded
@@ -232,7 +232,7 @@ def _record(start: AnyStart, seen: Observation, directory: Path, log: Logged) ->
     return recording.finish(record, directory, seen.stderr, log)
 
 
-def _judged(start: AnyStart, seen: Observation, ending: Ending) -> tuple[Judgement, Observation]:
+def _judged(start: Start, seen: Observation, ending: Ending) -> tuple[Judgement, Observation]:
     """The verdict, and what was seen: with a name for the place where that is what one asks for."""
     judgement = _with_lacks(start, judge(start.expected, seen))
     place = seen.place
@@ -248,7 +248,7 @@ def _judged(start: AnyStart, seen: Observation, ending: Ending) -> tuple[Judgeme
     return _with_lacks(start, judge(start.expected, seen)), seen
 
 
-def _with_lacks(start: AnyStart, judgement: Judgement) -> Judgement:
+def _with_lacks(start: Start, judgement: Judgement) -> Judgement:
     """The judgement of a guest without a proof, and what its kernel was built without."""
     if start.lacks is None or not judgement.verdict.needs_configuration:
         return judgement

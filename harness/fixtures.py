@@ -14,6 +14,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -22,6 +23,7 @@ import pytest
 from bootproof.dataclass import dataclass
 
 if TYPE_CHECKING:
+    from bootproof.harness.case import Case
     from bootproof.harness.dialogue import Dialogue
     from bootproof.harness.prove import Proven
 
@@ -164,25 +166,10 @@ def boot(request: pytest.FixtureRequest, tmp_path: Path) -> Boot:
     directories = _directories(tmp_path, "boot")
 
     def run(kernel: str | Path, **words: Any) -> BootResult:
-        from bootproof.harness.cases import from_kernel, qemus
-        from bootproof.harness.prepare import Options
-        from bootproof.harness.prove import prove
-        from bootproof.harness.report.boot_text import Console
-        from bootproof.loader.errors import LoaderError
+        from bootproof.harness.cases import from_kernel
 
-        _become_worker(request.config)
-        out = next(directories)
-        with _one_line():
-            asked, paths = qemus.of_words(_asked(words))
-            show = Console()
-            options = Options(on_console=show, qemus=paths)
-            try:
-                case = from_kernel.case_of(str(kernel), asked, "boot")
-                proven = prove(case, out, options)
-            except LoaderError as error:  # the file is no kernel
-                return BootResult(_REFUSED, str(error), out)
-            show.finish()
-        return _result_of(proven)
+        case_of = partial(from_kernel.case_of, str(kernel), command="boot")
+        return _booted(request.config, case_of, words, next(directories))
 
     return run
 
@@ -225,28 +212,16 @@ def boot_image(request: pytest.FixtureRequest, tmp_path: Path) -> BootTheImage:
         kernel: str | Path | None = None,
         **words: Any,
     ) -> BootResult:
-        from bootproof.harness.boot_image import boot_image, request_of
-        from bootproof.loader.errors import LoaderError
+        from bootproof.harness.cases import of_image
 
-        _become_worker(request.config)
-        out = next(directories)
-        with _one_line():
-            asked = request_of(
-                _asked(words),
-                directory=Path(directory),
-                until=str(until).encode() if until else None,
-                only_handover=only_handover,
-                kernel=None if kernel is None else str(kernel),
-                out=out,
-            )
-            try:
-                outcome = boot_image(asked)
-            except LoaderError as error:
-                return BootResult(_REFUSED, str(error), out)
-        judgement = outcome.judgement
-        transcript = outcome.observation.transcript
-        told = (judgement.verdict.value, judgement.reason, out)
-        return _result(*told, transcript, outcome.not_recorded)
+        case_of = partial(
+            of_image.case_of,
+            Path(directory),
+            until=str(until).encode() if until else None,
+            only_handover=only_handover,
+            kernel=None if kernel is None else str(kernel),
+        )
+        return _booted(request.config, case_of, words, next(directories))
 
     return run
 
@@ -297,23 +272,44 @@ def _word(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def _result_of(proven: Proven) -> BootResult:
-    told = (proven.verdict.value, proven.reason, proven.directory)
-    seen = proven.outcome
-    return (
-        _result(*told, seen.observation.transcript, seen.not_recorded)
-        if seen
-        else BootResult(*told)
-    )
-
-
-def _result(
-    verdict: str, reason: str, directory: Path, console: bytes, not_recorded: str | None
+def _booted(
+    config: pytest.Config,
+    case_of: Callable[[Mapping[str, Any]], Case],
+    words: Mapping[str, Any],
+    out: Path,
 ) -> BootResult:
+    """Boots a case, told on standard output, which pytest shows of a test that fails."""
+    from bootproof.harness.cases import qemus
+    from bootproof.harness.prepare import Options
+    from bootproof.harness.prove import prove
+    from bootproof.harness.report import boot_text
+    from bootproof.loader.errors import LoaderError
+
+    _become_worker(config)
+    with _one_line():
+        asked, paths = qemus.of_words(_asked(words))
+        try:
+            case = case_of(asked)
+        except LoaderError as error:  # the file is no kernel, the directory no boot image
+            return BootResult(_REFUSED, str(error), out)
+        show = boot_text.Console()
+        proven = prove(case, out, Options(on_console=show, qemus=paths))
+        show.finish()
+        if proven.prepared is not None:
+            boot_text.print_request(case, proven.prepared)
+        boot_text.print_verdict(proven)
+    return _result_of(proven)
+
+
+def _result_of(proven: Proven) -> BootResult:
     from bootproof.harness.text import printable
 
-    text = "\n".join(map(printable, console.splitlines()))
-    return BootResult(verdict, reason, directory, text, not_recorded)
+    told = (proven.verdict.value, proven.reason, proven.directory)
+    seen = proven.outcome
+    if seen is None:
+        return BootResult(*told)
+    text = "\n".join(map(printable, seen.observation.transcript.splitlines()))
+    return BootResult(*told, text, seen.not_recorded)
 
 
 def _directories(parent: Path, name: str) -> Iterator[Path]:

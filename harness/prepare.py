@@ -7,6 +7,7 @@ nothing that runs a guest.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from bootproof.harness.arch.profiles import DEFAULT_PROFILE
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.errors import UserError
-from bootproof.harness.expected import CodeAnywhere, CodeAt, Expected
+from bootproof.harness.expected import CodeAnywhere, CodeAt, Expected, ExpectedHandover
 from bootproof.harness.guest.nonce import nonce_for
 from bootproof.harness.host import rundir
 from bootproof.harness.inputs import images, kernel_check
@@ -85,10 +86,11 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A boot image, written into its run directory, and what it has to prove."""
+    """What is to be run; its boot image is in the run directory."""
 
-    assembled: Assembled
-    start: Start[Expected]
+    start: Start
+    # What the loader says of the kernel, where it has loaded one.
+    kernel: KernelLoaderResult | None
 
 
 _NO_OPTIONS: Final = Options()
@@ -99,6 +101,20 @@ def prepare(case: Case, directory: Path, options: Options = _NO_OPTIONS) -> Prep
 
     Raises LoaderError for a request that is refused, UserError and FetchError as `prove`.
     """
+    of = _of_kernel if case.boot_image is None else _of_given_image
+    prepared = of(case, directory, options)
+    start = replace(
+        prepared.start,
+        budget=_budget(case, options),
+        on_console=options.on_console,
+        observer=options.observer,
+        talker=options.talker,
+        probe=case.probe,
+    )
+    return replace(prepared, start=start)
+
+
+def _of_kernel(case: Case, directory: Path, options: Options) -> Prepared:
     scratch.sweep_once()
     rundir.make_fresh(directory, case.files)  # first: of a refusal no earlier run may seem to tell
     inputs, machine, nonce, cmdline = asked(case, options)
@@ -112,24 +128,19 @@ def prepare(case: Case, directory: Path, options: Options = _NO_OPTIONS) -> Prep
 
             damaged = damage.inflict(case.damage, assembled.image, directory)
             assembled = replace(assembled, image=damaged)
-        unpacked = _unpacked(case, kernel, assembled.kernel)
+        unpacked = None if case.no_proof else _unpacked(case, kernel, assembled.kernel)
     start = Start(
         image=assembled.image,
         machine=machine,
         expected=_expected(case, inputs, machine, assembled, nonce, cmdline),
         placement=case.placement,
-        budget=_budget(case, options),
-        on_console=options.on_console,
-        observer=options.observer,
-        talker=options.talker,
-        probe=case.probe,
         kill_at=None if case.kill_at is None else case.kill_at.encode(),
         unpacked=unpacked,
         symbols=functools.partial(_symbols, case, kernel),
         lacks=functools.partial(_lacks, case, kernel),
         nonzero={lent.backing.file: lent.nonzero} if (lent := assembled.lent) else {},
     )
-    return Prepared(assembled, start)
+    return Prepared(start, assembled.kernel)
 
 
 def asked(case: Case, options: Options = _NO_OPTIONS) -> tuple[Inputs, Machine, str, str]:
@@ -143,29 +154,36 @@ def asked(case: Case, options: Options = _NO_OPTIONS) -> tuple[Inputs, Machine, 
     return inputs, machine, nonce, _cmdline(case, nonce, options, has_init=inputs.has_init)
 
 
-def write_without_proof(case: Case, directory: Path, options: Options) -> tuple[Assembled, Machine]:
-    """Writes a boot image of nothing but the case's own: its kernel, command line and initrd.
+def _of_given_image(case: Case, directory: Path, options: Options) -> Prepared:
+    """The image is only read."""
+    from bootproof.harness import given_image  # few boots are of those
 
-    For kernels that have no proof to give. Raises as `prepare`.
-    """
+    source = Path(case.boot_image or "")
     rundir.make_fresh(directory, case.files)
-    initrd = None if case.initrd is None else images.read_initrd(Path(case.initrd))
-    inputs = _inputs(case, initrd)
-    machine = machine_for(case, inputs.kernel, options)
-    assembly = _assembly(case, machine, inputs, _base_cmdline(case))
-    with rundir.no_image_left(directory):
-        return _assembled(case, inputs.kernel, assembly, directory), machine
+    with given_image.opened(source) as given, rundir.no_image_left(directory):
+        placed = given_image.on_its_board(case, given)
+        machine = _machine(placed, options, given.page_size, lambda: given.release)
+        given_image.check_numbers(case, given, machine)
+        start = Start(
+            image=given.image,
+            machine=machine,
+            expected=given_image.expected(case, given, machine),
+            placement=given.placement(machine),
+            check_text=not given.told.unpacks,
+            marker=None if case.until is None else os.fsencode(case.until),
+            stop_at_entry=case.only_handover,
+            home=source,
+            findings=given.findings(case),
+        )
+        given.keep(directory)
+    return Prepared(start, None)
 
 
 def inputs_of(case: Case, talker: Talker | None = None) -> Inputs:
     """Reads all that a case is made of. Raises UserError and FetchError."""
-    return _inputs(case, _initrd_of(case, talker))
-
-
-def _inputs(case: Case, initrd: bytes | None) -> Inputs:
     return Inputs(
         kernel=images.kernel_file(case.kernel_source),
-        initrd=initrd,
+        initrd=_initrd_of(case, talker),
         has_init=case.initrd is not None and images.has_init(Path(case.initrd)),
         dtb=None if case.dtb is None else _users_device_tree(case.arch, Path(case.dtb)),
     )
@@ -188,6 +206,15 @@ def _assembled(
 
 def machine_for(case: Case, kernel: KernelFile, options: Options) -> Machine:
     """The machine of a case, in real time where it was asked for or nothing else works."""
+    return _machine(
+        *(case, options, _page_size(case, kernel)),
+        lambda: next(iter(images.releases(kernel, case.format)), None),
+    )
+
+
+def _machine(
+    case: Case, options: Options, page_size: str | None, release: Callable[[], str | None]
+) -> Machine:
     machine = Machine.with_defaults(
         case.arch,
         memory=case.memory,
@@ -195,13 +222,13 @@ def machine_for(case: Case, kernel: KernelFile, options: Options) -> Machine:
         cpu=case.cpu,
         cpus=case.smp,
         binary=_binary(case.qemu, options.qemus),
-        page_size=_page_size(case, kernel),
+        page_size=page_size,
     )
     if options.talker is not None:
         return replace(machine, realtime=options.talker.about)
     if case.realtime:
         return replace(machine, realtime="asked for")
-    return machine.for_kernel(lambda: next(iter(images.releases(kernel, case.format)), None))
+    return machine.for_kernel(release)
 
 
 def _page_size(case: Case, kernel: KernelFile) -> str | None:
@@ -221,6 +248,8 @@ def _binary(name: str | None, qemus: Mapping[str, str]) -> str | None:
 def _cmdline(case: Case, nonce: str, options: Options, *, has_init: bool) -> str:
     """All of the guest's command line. Raises UserError."""
     base = _base_cmdline(case)
+    if case.no_proof:
+        return base
     shell = options.talker.shell if options.talker else None
     following = command_line.next_init(base, has_init=has_init, shell=shell)
     if not case.runs_tests:
@@ -323,17 +352,19 @@ def evidence_archive(
     return initramfs.archive(entries)
 
 
-def _initrd_of(case: Case, talker: Talker | None = None) -> bytes:
+def _initrd_of(case: Case, talker: Talker | None) -> bytes | None:
     """Our archive, then the user's own and those of his tests, where there are any.
 
     A kernel that cannot unpack the user's has ours by then, and says so behind it. Who talks to the
     guest through a program gets a shell for that. Raises UserError.
     """
+    own = [] if case.initrd is None else [images.read_initrd(Path(case.initrd))]
+    if case.no_proof:
+        return own[0] if own else None
     parts = [evidence_archive(case.arch, case.board, case.init, virtual=case.moved_virtually)]
     if talker is not None and talker.shell == command_line.DIALOGUE:
         parts.append(initramfs.archive(initramfs.dialogue_entries()))
-    if case.initrd is not None:
-        parts.append(images.read_initrd(Path(case.initrd)))
+    parts += own
     if case.runs_tests or case.overlay is not None:
         from bootproof.harness.inputs import modules, overlay
 
@@ -366,7 +397,9 @@ def _expected(
     assembled: Assembled,
     nonce: str,
     cmdline: str,
-) -> Expected:
+) -> Expected | ExpectedHandover:
+    if case.no_proof:
+        return ExpectedHandover(assembled.image.entry, serial=machine.serial.name)
     banks, acpi = assembled.image.ram, assembled.image.region("acpi")
     ram, unplaced = machine.arch.system_ram(banks, acpi), 0
     if inputs.dtb is not None:

@@ -15,7 +15,6 @@ from bootproof.dataclass import dataclass
 from bootproof.harness import typedjson
 from bootproof.harness.case import Case
 from bootproof.harness.errors import UserError
-from bootproof.harness.expected import Expected
 from bootproof.harness.host.rundir import CONSOLE, DMESG, write_result
 from bootproof.harness.host.turns import TURNS
 from bootproof.harness.judgement import CaseEnd, came_to, judge_case
@@ -30,7 +29,7 @@ from bootproof.harness.start import Start
 from bootproof.harness.text import printable
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.arch import to_json
-from bootproof.loader.assemble import Assembled
+from bootproof.loader.bootimage import BootImage
 from bootproof.loader.errors import LoaderError
 
 if TYPE_CHECKING:
@@ -49,7 +48,8 @@ class Proven:
     reason: str
     # The loader's error code of a refusal.
     code: str | None
-    assembled: Assembled | None
+    # What was run.
+    prepared: Prepared | None
     outcome: Outcome | None
     # The run directory.
     directory: Path
@@ -62,10 +62,15 @@ class Proven:
     def problem(self) -> str | None:
         """What is not as the case expects, in one sentence; None when all is."""
         end = CaseEnd(self.verdict, self.reason, self.code, complaint=self._complaint)
-        if self.assembled is not None:
-            pvh = self.assembled.kernel.pvh_boot_cap.state
-            end = replace(end, pvh=pvh, protocol=self.assembled.protocol)
+        if self.prepared is not None and (kernel := self.prepared.kernel) is not None:
+            protocol = self.prepared.start.image.protocol
+            end = replace(end, pvh=kernel.pvh_boot_cap.state, protocol=protocol)
         return judge_case(self.case.expect, end)
+
+    @property
+    def image(self) -> BootImage | None:
+        """The boot image, which a refusal has not got."""
+        return self.prepared.start.image if self.prepared else None
 
     @property
     def came_to(self) -> str:
@@ -113,12 +118,11 @@ def run_prepared(
 ) -> Proven:
     """Runs what `prepare` made, judges it and writes result.json. Raises as `prove`."""
     began = TURNS.clock() if began is None else began
-    about = {"case": case.id}
-    with interrupted.noted(directory, about):
+    with interrupted.noted(directory, _about(case)):
         outcome = run(prepared.start, directory)
     judgement = outcome.judgement
     proven = Proven(
-        *(case, judgement.verdict, judgement.reason, None, prepared.assembled, outcome, directory),
+        *(case, judgement.verdict, judgement.reason, None, prepared, outcome, directory),
         TURNS.clock() - began,
         _key(case, prepared.start, outcome),
     )
@@ -129,7 +133,7 @@ def run_prepared(
 def result_json(proven: Proven, machine: Machine | None) -> dict[str, Any]:
     """The case's result as data; the keys are stable within a version."""
     result: dict[str, Any] = {
-        "case": proven.case.id,
+        **_about(proven.case),
         "verdict": proven.verdict.value,
         "reason": proven.reason,
         "problem": proven.problem,
@@ -137,10 +141,14 @@ def result_json(proven: Proven, machine: Machine | None) -> dict[str, Any]:
         "profile": _profile(proven.case),
         "host_seconds": round(proven.host_seconds, 3),
     }
-    if proven.assembled is not None:
-        result["pvh"] = str(proven.assembled.kernel.pvh_boot_cap)
-        result["protocol"] = proven.assembled.protocol
-        result["entry"] = hex(proven.assembled.image.entry)
+    if proven.prepared is not None:
+        image, kernel = proven.prepared.start.image, proven.prepared.kernel
+        if kernel is not None:
+            result["pvh"] = str(kernel.pvh_boot_cap)
+        else:
+            result["unseen"] = [{"field": u.field, "how": str(u)} for u in image.unseen]
+        result["protocol"] = image.protocol
+        result["entry"] = hex(image.entry)
     if machine is not None:
         result["machine"] = machine_json(machine)
     if proven.key is not None:
@@ -150,7 +158,14 @@ def result_json(proven: Proven, machine: Machine | None) -> dict[str, Any]:
     return result
 
 
-def _key(case: Case, start: Start[Expected], outcome: Outcome) -> Key:
+def _about(case: Case) -> dict[str, str]:
+    """What tells one run from others."""
+    if case.boot_image is None:
+        return {"case": case.id}
+    return {"image": str(Path(case.boot_image).absolute())}
+
+
+def _key(case: Case, start: Start, outcome: Outcome) -> Key:
     """What another run must have in common with this one; QEMU is asked for its build, once."""
     machine = start.machine
     return Key(
@@ -168,7 +183,8 @@ def _key(case: Case, start: Start[Expected], outcome: Outcome) -> Key:
 
 
 def _profile(case: Case) -> str | None:
-    return case.profile if case.cmdline is None else None
+    ours = case.cmdline is None and case.boot_image is None
+    return case.profile if ours else None
 
 
 def machine_json(machine: Machine) -> Mapping[str, Any]:

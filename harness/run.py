@@ -17,9 +17,10 @@ from bootproof.harness.host.rundir import CONSOLE, DEVICES_DIRECTORY, DMESG, REC
 from bootproof.harness.host.turns import TURNS
 from bootproof.harness.qemu.placement import PlacedImage, guest_ram, place_image, write
 from bootproof.harness.qemu.spawn import Spawned
-from bootproof.harness.start import AnyStart
+from bootproof.harness.start import Start
 from bootproof.loader import bootimage
 from bootproof.loader.arch import StubError
+from bootproof.loader.errors import LoaderError
 from bootproof.loader.layout import LayoutError
 from bootproof.loader.memory import GuestMemory
 
@@ -27,21 +28,24 @@ if TYPE_CHECKING:
     from bootproof.harness.course import Outcome
 
 
-def run(start: AnyStart, directory: Path) -> Outcome:
+def run(start: Start, directory: Path) -> Outcome:
     """Boots `directory`'s boot image and judges it; leaves no process and no file but artifacts.
 
     Raises LoaderError when the image cannot be placed on this machine, UserError when QEMU cannot
     be started at all or the disk is full.
     """
-    with bootimage.open_ram(start.image, directory, start.nonzero) as memory:
-        return run_with(start, memory, directory)
+    home = start.home or directory
+    try:
+        with bootimage.open_ram(start.image, home, start.nonzero) as memory:
+            return _run(start, memory, directory)
+    except LoaderError as error:
+        if start.home is not None:
+            error.file = error.file or str(home / bootimage.DESCRIPTION)
+        raise
 
 
-def run_with(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
-    """`run` with the image's RAM open already; it is only read.
-
-    A guest that only the record is in the way of is run again without one.
-    """
+def _run(start: Start, memory: GuestMemory, directory: Path) -> Outcome:
+    """A guest that only the record is in the way of is run again without one."""
     try:
         outcome = _run_once(start, memory, directory)
     except (StubError, LayoutError) as error:
@@ -57,7 +61,7 @@ def run_with(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
     return replace(again, costs=again.costs.after(outcome.costs))
 
 
-def _run_once(start: AnyStart, memory: GuestMemory, directory: Path) -> Outcome:
+def _run_once(start: Start, memory: GuestMemory, directory: Path) -> Outcome:
     began = TURNS.clock()
     placed = place_image(start.image, memory, start.machine, start.placement)
     with guest_ram(memory, start.machine.banks, placed.mapped) as ram:

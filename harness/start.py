@@ -1,14 +1,15 @@
 """What is to be run: a boot image on a machine, and what its guest has to do.
 
-Made by bootproof.harness.prepare and whoever has boot images of others, taken by
-bootproof.harness.run. A plain value: what does the running is not imported here.
+Made by bootproof.harness.prepare, taken by bootproof.harness.run. A plain value: what does the
+running is not imported here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import field
-from typing import TYPE_CHECKING, Generic, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bootproof.dataclass import dataclass
 from bootproof.harness.expected import Expected, ExpectedHandover
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from bootproof.kernels.content import Content
     from bootproof.loader.rules import RuleFinding
 
-_Asked = TypeVar("_Asked", bound=Expected | ExpectedHandover, covariant=True)
-
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
@@ -35,12 +34,12 @@ class Unpacked:
 
 
 @dataclass(frozen=True, slots=True)
-class Start(Generic[_Asked]):
-    """What to run: a boot image (its directory is the run directory) on a machine."""
+class Start:
+    """What to run: a boot image on a machine."""
 
     image: BootImage
     machine: Machine
-    expected: _Asked
+    expected: Expected | ExpectedHandover
     placement: Placement = Placement.DEVICES
     budget: Budget = field(default_factory=Budget)
     on_console: Callable[[bytes], None] | None = None
@@ -61,8 +60,7 @@ class Start(Generic[_Asked]):
     stop_at_entry: bool = False
     # Where the boot image's backing files have bytes that are not zero, where that is known.
     nonzero: Mapping[str, tuple[Range, ...]] = field(default_factory=dict)
+    # The directory of its RAM, where that is another than the run's.
+    home: Path | None = None
     # What is known of the boot image before it is started.
     findings: tuple[RuleFinding, ...] = ()
-
-
-AnyStart = Start[Expected | ExpectedHandover]

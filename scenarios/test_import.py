@@ -101,9 +101,10 @@ def standing(
     case: Case, prepared: Prepared, directory: Path, command: Command
 ) -> Iterator[Standing]:
     machine = prepared.start.machine
-    plan = reference.plan(case, machine, prepared.assembled.protocol)
+    plan = reference.plan(case, machine, prepared.start.image.protocol)
     reference.prepare(plan, prepared, directory / "ours", directory / "theirs")
-    kernel = DirectKernel("devices/kernel", "devices/initrd", prepared.start.expected.cmdline)
+    cmdline = prepared.start.image.provenance["cmdline"]
+    kernel = DirectKernel("devices/kernel", "devices/initrd", cmdline)
     listener = socket.create_server(("127.0.0.1", 0))
     with (
         listener,

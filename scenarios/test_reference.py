@@ -133,7 +133,7 @@ def unexplained(pair: Pair) -> set[tuple[Section, str]]:
 
 def our_ram(pair: Pair) -> GuestMemory:
     """The RAM of our side, to be spoilt before it runs."""
-    banks = [(bank.base, bank.size) for bank in pair.prepared.assembled.image.banks]
+    banks = [(bank.base, bank.size) for bank in pair.prepared.start.image.banks]
     return GuestMemory.open(pair.ours / bootimage.RAM, banks, writable=True)
 
 
@@ -144,9 +144,9 @@ def test_a_word_a_byte_and_a_memory_map_entry(run_directory: RunDirectory) -> No
         Case("x86_64", X86_64[0], "elf", "pvh", profile=FAST_PROFILE),
         run_directory("reference-pvh"),
     )
-    regions = {region.name: region.range for region in pair.prepared.assembled.image.regions}
+    regions = {region.name: region.range for region in pair.prepared.start.image.regions}
     with our_ram(pair) as ram:
-        cmdline = pair.prepared.start.expected.cmdline
+        cmdline = pair.prepared.start.image.provenance["cmdline"]
         ram.write(regions["cmdline"].start, cmdline.replace("panic=-1", "panic=-2").encode())
         ram.write(regions["initrd"].start + MTIME_OF_FIRST_MEMBER, b"00000001")
         first, _, last = (regions["memmap"].start + 24 * number for number in range(3))
@@ -172,7 +172,7 @@ def test_ram_that_is_kept_back(run_directory: RunDirectory) -> None:
     """A loader whose map leaves out 1 MiB in the middle of RAM, where no firmware keeps any."""
     case = Case("x86_64", X86_64[0], "bzimage", "linux64", profile=FAST_PROFILE)
     pair = both_ways.prepare(case, run_directory("reference-linux64"))
-    page = pair.prepared.assembled.image.region("boot_params")
+    page = pair.prepared.start.image.region("boot_params")
     assert page is not None
     with our_ram(pair) as ram:
         count = ram.read(page.start + E820_ENTRIES, 1)[0]
@@ -201,7 +201,7 @@ def test_a_seed_and_another_place(run_directory: RunDirectory) -> None:
     offset = ARCHES["aarch64"].ram_base() + 64 * MIB
     case = Case("aarch64", AARCH64[0], "image", "arm64", offset, profile=FAST_PROFILE)
     pair = both_ways.prepare(case, run_directory("reference-arm64"))
-    image = pair.prepared.assembled.image
+    image = pair.prepared.start.image
     tree_at = image.region("dtb")
     assert tree_at is not None
     with our_ram(pair) as ram:

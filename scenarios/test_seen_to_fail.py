@@ -13,7 +13,7 @@ from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
 from bootproof.harness.cases.kernels import default_kernels
 from bootproof.harness.expected import CodeAt, Expected, Judgement
-from bootproof.harness.prepare import Prepared, prepare
+from bootproof.harness.prepare import prepare
 from bootproof.harness.run import run
 from bootproof.harness.verdict import Verdict
 from bootproof.loader import bootimage
@@ -27,12 +27,16 @@ RunDirectory = Callable[[str], Path]
 
 
 def judged(
-    case: Case, name: str, run_directory: RunDirectory, change: Callable[[Prepared], Expected]
+    case: Case,
+    name: str,
+    run_directory: RunDirectory,
+    change: Callable[[Expected], Expected],
 ) -> Judgement:
     """Boots `case` for real and judges it by a changed expectation."""
     directory = run_directory(f"seen-to-fail-{name}")
-    prepared = prepare(case, directory)
-    return run(replace(prepared.start, expected=change(prepared)), directory).judgement
+    start = prepare(case, directory).start
+    assert isinstance(start.expected, Expected)
+    return run(replace(start, expected=change(start.expected)), directory).judgement
 
 
 def x86_64(protocol: str, offset: int | None = None) -> Case:
@@ -47,7 +51,7 @@ def test_another_nonce(run_directory: RunDirectory) -> None:
         x86_64("linux64"),
         "nonce",
         run_directory,
-        lambda prepared: replace(prepared.start.expected, nonce="0" * 32),
+        lambda expected: replace(expected, nonce="0" * 32),
     )
     assert judgement.verdict is Verdict.BOOTED_WRONG
     assert judgement.reason == "the proof is not over this case's nonce and this evidence"
@@ -60,7 +64,7 @@ def test_kernel_at_another_address(run_directory: RunDirectory) -> None:
         x86_64("linux64", 2 * MIB),
         "address",
         run_directory,
-        lambda prepared: replace(prepared.start.expected, code=CodeAt((0x2000000,))),
+        lambda expected: replace(expected, code=CodeAt((0x2000000,))),
     )
     assert judgement.verdict is Verdict.BOOTED_WRONG
     assert judgement.reason == "the kernel runs at 0x1200000, not at 0x2000000"
@@ -73,7 +77,7 @@ def test_pvh_that_went_through_linux64(run_directory: RunDirectory) -> None:
         x86_64("linux64"),
         "protocol",
         run_directory,
-        lambda prepared: replace(prepared.start.expected, bootloader_type=_PVH_TYPE),
+        lambda expected: replace(expected, bootloader_type=_PVH_TYPE),
     )
     assert judgement.verdict is Verdict.BOOTED_WRONG
     assert judgement.reason == "bootloader_type is 255, not 176"
@@ -95,9 +99,9 @@ def test_code_that_is_not_where_the_guest_says(run_directory: RunDirectory) -> N
 def test_memory_that_is_not_there(run_directory: RunDirectory) -> None:
     """A memory map that hides half of the RAM."""
 
-    def twice_the_memory(prepared: Prepared) -> Expected:
-        ram = tuple(replace(bank, size=bank.size * 2) for bank in prepared.start.expected.ram)
-        return replace(prepared.start.expected, ram=ram)
+    def twice_the_memory(expected: Expected) -> Expected:
+        ram = tuple(replace(bank, size=bank.size * 2) for bank in expected.ram)
+        return replace(expected, ram=ram)
 
     judgement = judged(x86_64("pvh"), "memory", run_directory, twice_the_memory)
     assert judgement.verdict is Verdict.BOOTED_WRONG
@@ -122,7 +126,7 @@ def test_tables_that_list_fewer_cpus(
     case = Case("x86_64", kernel, "elf", "linux64", smp=2, profile="fast", probe=probe)
     directory = run_directory(f"seen-to-fail-cpus-{probe}")
     prepared = prepare(case, directory)
-    tables = prepared.assembled.image.region("acpi")
+    tables = prepared.start.image.region("acpi")
     assert tables is not None
     with (directory / bootimage.RAM).open("r+b") as ram:
         ram.seek(tables.start)
@@ -139,7 +143,7 @@ def test_device_tree_of_another_request(run_directory: RunDirectory) -> None:
         case,
         "device-tree",
         run_directory,
-        lambda prepared: replace(prepared.start.expected, request="another"),
+        lambda expected: replace(expected, request="another"),
     )
     assert judgement.verdict is Verdict.BOOTED_WRONG
     assert judgement.reason == f"the device tree is of request '{case.id}', not 'another'"

@@ -10,16 +10,14 @@ from bootproof.harness.cases import schema
 from bootproof.harness.inputs import named
 
 
-def case_of(
-    kernel: str, words: Mapping[str, Any], command: str, *, must_prove: bool = True
-) -> Case:
+def case_of(kernel: str, words: Mapping[str, Any], command: str) -> Case:
     """The case of a kernel as `command` takes it; `words` are by the names of its options.
 
-    Raises UserError, FetchError, and LoaderError when the file is no kernel, or, with `must_prove`
-    and without `unsafe`, one whose boot cannot be proved.
+    Raises UserError, FetchError, and LoaderError when the file is no kernel, or, unless that is
+    asked for, one whose boot cannot be proved.
     """
     schema.check_keys((entry.name for entry in schema.options(command)), words, (), "option")
     source = named.find(kernel)
     from bootproof.harness.cases import of_source  # reads kernels: not for what is none
 
-    return of_source.case(source, words, must_prove=must_prove)
+    return of_source.case(source, words)

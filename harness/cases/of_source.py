@@ -25,14 +25,15 @@ if TYPE_CHECKING:
 _ASKED: Final = tuple(entry for entry in schema.CASE if entry.name != "kernel")
 
 
-def case(source: Source, words: Mapping[str, Any], *, must_prove: bool) -> Case:
+def case(source: Source, words: Mapping[str, Any]) -> Case:
     """As bootproof.harness.cases.from_kernel; only the names of the words are known to be right."""
     file = images.opened(source)
     images.contained(file)
     from bootproof.harness.inputs import kernel_check  # not for what is no kernel
 
     found = kernel_check.check(file, words.get("machine"))
-    unprovable = found.problem if must_prove and not words.get("unsafe") else None
+    unasked = words.get("unsafe") or words.get("no_proof")
+    unprovable = None if unasked else found.problem
     if unprovable is not None and found.arch not in ARCHES:
         raise unprovable.error(file.name)
     arch, format_ = _arch_and_format(file, found, words.get("protocol"))

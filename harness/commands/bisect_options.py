@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from bootproof.harness import exitcode
 from bootproof.harness.commands import parser as words
 from bootproof.harness.commands.parser import Brief
 from bootproof.harness.errors import UsageError
@@ -18,6 +19,9 @@ from bootproof.harness.marks import BISECT
 
 if TYPE_CHECKING:
     from bootproof.harness.results.bisection import Failure, Sought
+
+# How a run ended: a verdict, and what is not as it had to be.
+End = tuple[str, str | None]
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +61,17 @@ def sought(arguments: argparse.Namespace) -> Sought | None:
     from bootproof.harness.results import bisection
 
     return bisection.sought(arguments.same_as, arguments.other_failures)
+
+
+def code_of(sought: Sought | None, ends: Iterable[End]) -> int:
+    """The exit code of a command whose runs ended so; of one commit, where one is bisected."""
+    if sought is None:
+        from bootproof.harness.judgement import came_to
+
+        return exitcode.worst(exitcode.of_outcome(came_to(*end)) for end in ends)
+    from bootproof.harness.results.bisection import failure
+
+    return code(sought, (failure(*end) for end in ends))
 
 
 def code(sought: Sought, failures: Iterable[Failure | None]) -> int:

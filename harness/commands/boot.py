@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bootproof.harness import exitcode, places
+from bootproof.harness import places
 from bootproof.harness.commands import Command, bisect_options
+from bootproof.harness.commands.bisect_options import End
 from bootproof.harness.commands.parser import named
 from bootproof.harness.errors import UserError
 from bootproof.harness.text import first_difference
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from bootproof.harness.course import Outcome
     from bootproof.harness.prepare import Options
     from bootproof.harness.prove import Proven
-
-# How a run ended: a verdict, and what is not as it had to be.
-_End = tuple[str, str | None]
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -55,20 +52,13 @@ def _run(arguments: argparse.Namespace) -> int:
     from bootproof.harness.host.process import launched_ahead
 
     with launched_ahead():
-        ends, code = _boots(arguments, case, qemus)
-    if sought is not None:
-        from bootproof.harness.results.bisection import failure
-
-        return bisect_options.code(sought, (failure(*end) for end in ends))
-    return code
+        ends = _boots(arguments, case, qemus)
+    return bisect_options.code_of(sought, ends)
 
 
-def _boots(
-    arguments: argparse.Namespace, case: Case, qemus: Mapping[str, str]
-) -> tuple[list[_End], int]:
-    """How the boots that were asked for ended, and what that means for the exit code."""
+def _boots(arguments: argparse.Namespace, case: Case, qemus: Mapping[str, str]) -> list[End]:
+    """How the boots that were asked for ended."""
     from bootproof.harness.host import rundir
-    from bootproof.harness.judgement import came_to
     from bootproof.harness.prepare import Options
     from bootproof.harness.qemu.talker import TERMINAL
     from bootproof.harness.terms import Budget
@@ -81,10 +71,9 @@ def _boots(
     )
     with rundir.held(directory):
         ends = [*(_boot_twice if arguments.twice else _boot_once)(case, directory, options)]
-        code = exitcode.worst(exitcode.of_outcome(came_to(*end)) for end in ends)
-        if code == exitcode.OK and arguments.out is None:
+        if arguments.out is None and all(problem is None for _, problem in ends):
             _share(directory)
-    return ends, code
+    return ends
 
 
 def _share(directory: Path) -> None:
@@ -97,29 +86,14 @@ def _share(directory: Path) -> None:
     sharing.prune(store)
 
 
-def _boot(case: Case, directory: Path, options: Options) -> Proven:
-    from bootproof.harness.prepare import prepare
+def _boot_once(case: Case, directory: Path, options: Options) -> Iterator[End]:
     from bootproof.harness.report import boot_text
 
-    console = boot_text.Console()
-    if options.talker is None:
-        options = replace(options, on_console=console)
-    prepared = prepare(case, directory, options)
-    boot_text.print_request(case, prepared.assembled, prepared.start.machine)
-    from bootproof.harness.prove import run_prepared  # all that runs a guest: nothing is refused
-
-    proven = run_prepared(case, prepared, directory)
-    console.finish()
-    boot_text.print_verdict(proven)
-    return proven
-
-
-def _boot_once(case: Case, directory: Path, options: Options) -> Iterator[_End]:
-    proven = _boot(case, directory, options)
+    proven = boot_text.boot(case, directory, options)
     yield proven.verdict.value, proven.problem
 
 
-def _boot_twice(case: Case, directory: Path, options: Options) -> Iterator[_End]:
+def _boot_twice(case: Case, directory: Path, options: Options) -> Iterator[End]:
     """Two boots below `directory`, and whether they were the same."""
     from bootproof.harness.inputs import images
     from bootproof.harness.prepare import machine_for
@@ -127,8 +101,8 @@ def _boot_twice(case: Case, directory: Path, options: Options) -> Iterator[_End]
     kernel = images.kernel_file(case.kernel_source)
     machine = machine_for(case, kernel, options)
     if machine.realtime:
-        told = "leave --realtime out" if case.realtime else machine.realtime
-        raise UserError(f"--twice: no two boots are the same in real time: {told}")
+        why = "leave --realtime out" if case.realtime else machine.realtime
+        raise UserError(f"--twice: no two boots are the same in real time: {why}")
     runs = [_boot_held(case, directory / name, options) for name in ("first", "second")]
     yield from ((proven.verdict.value, proven.problem) for proven in runs)
     if any(proven.verdict.of_host for proven in runs):
@@ -143,9 +117,10 @@ def _boot_twice(case: Case, directory: Path, options: Options) -> Iterator[_End]
 
 def _boot_held(case: Case, directory: Path, options: Options) -> Proven:
     from bootproof.harness.host import rundir
+    from bootproof.harness.report import boot_text
 
     with rundir.held(directory):
-        return _boot(case, directory, options)
+        return boot_text.boot(case, directory, options)
 
 
 def difference(first: Outcome, second: Outcome, cpus: int) -> str | None:

@@ -111,18 +111,15 @@ def typed(asked: Mapping[str, Any]) -> str:
 _LINES: Final = frozenset(entry.name for entry in schema.CASE if entry.key.lines)
 
 
-def case(
-    arguments: argparse.Namespace, command: str, *, must_prove: bool = True
-) -> tuple[Case, dict[str, str]]:
+def case(arguments: argparse.Namespace, command: str) -> tuple[Case, dict[str, str]]:
     """The case that was asked for, and the paths of the QEMUs that it names.
 
-    `must_prove` refuses a kernel whose boot cannot be proved. Raises UserError, FetchError and
-    LoaderError.
+    Raises UserError, FetchError and LoaderError.
     """
     from bootproof.harness.cases.from_kernel import case_of
 
     asked, paths = qemus.of_words(words(arguments, command))
-    return case_of(arguments.kernel, asked, command, must_prove=must_prove), paths
+    return case_of(arguments.kernel, asked, command), paths
 
 
 def _help(entry: Entry) -> str:

@@ -5,19 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shlex
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from bootproof.harness import places
 from bootproof.harness.commands import Command
 from bootproof.harness.commands.parser import named
 from bootproof.harness.exitcode import OK
-
-if TYPE_CHECKING:
-    from bootproof.harness.case import Case
-    from bootproof.harness.prepare import Options
-    from bootproof.harness.qemu.machine import Machine
-    from bootproof.loader.assemble import Assembled
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -25,51 +18,35 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
     case_options.add_kernel(parser, "image")
     parser.add_argument("--out", type=named, metavar="DIR", required=True, help="the boot image")
-    parser.add_argument(
-        "--no-proof",
-        action="store_true",
-        help="without our init and nonce, for kernels that are not Linux (see run --until)",
-    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
     """Writes it, and says what lies where."""
     from bootproof.harness.commands import case_options
-    from bootproof.harness.prepare import Options
+    from bootproof.harness.prepare import Options, prepare
     from bootproof.harness.report import boot_text
     from bootproof.loader import bootimage, conformance
     from bootproof.printable import one_line
 
     out, was_there = arguments.out, arguments.out.exists()
-    case, qemus = case_options.case(arguments, "image", must_prove=not arguments.no_proof)
+    case, qemus = case_options.case(arguments, "image")
     try:
-        assembled, machine = _written(case, out.absolute(), Options(qemus=qemus), arguments)
+        prepared = prepare(case, out.absolute(), Options(qemus=qemus))
     except BaseException:
         if not was_there:
             with contextlib.suppress(OSError):
                 out.rmdir()
         raise
-    boot_text.print_request(case, assembled, machine)
+    boot_text.print_request(case, prepared)
     words = ["run", one_line(str(out))]
     words += ["--machine", case.board] if case.board else []
     words += ["--cpu", case.cpu] if case.cpu else []
-    words += ["--until", "TEXT"] if arguments.no_proof else []
+    words += ["--until", "TEXT"] if case.no_proof else []
     print(f"image     {one_line(str(out))}: {bootimage.DESCRIPTION}, {bootimage.RAM}")
     for finding in conformance.check(out):
         print(f"{finding.grade.value:<9} {finding.code}: {one_line(finding.sentence)}")
     print(f"run it    {places.COMMAND} {shlex.join(words)}")
     return OK
-
-
-def _written(
-    case: Case, out: Path, options: Options, arguments: argparse.Namespace
-) -> tuple[Assembled, Machine]:
-    from bootproof.harness import prepare
-
-    if arguments.no_proof:
-        return prepare.write_without_proof(case, out, options)
-    prepared = prepare.prepare(case, out, options)
-    return prepared.assembled, prepared.start.machine
 
 
 COMMAND: Final = Command(

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
 from typing import Final
 
-from bootproof.harness import exitcode, places
+from bootproof.harness import places
 from bootproof.harness.commands import Command, bisect_options
-from bootproof.harness.commands import parser as words
-from bootproof.harness.commands.parser import named
-from bootproof.harness.text import printable
+from bootproof.harness.commands.parser import named, text
 
 KERNEL_HELP: Final = "hold what is in RAM, and where it is entered, against this kernel"
 _HELPS: Final = {
@@ -29,7 +25,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--until",
         metavar="TEXT",
-        type=words.text,
+        type=text,
         help="text the console must show, for a guest that cannot prove its boot",
     )
     what.add_argument(
@@ -44,30 +40,24 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     """0 when the guest booted or, if it has no proof, was handed over."""
-    from bootproof.harness.boot_image import boot_image, problem, request_of
+    from bootproof.harness.cases import of_image, qemus
     from bootproof.harness.commands import case_options
     from bootproof.harness.host import rundir
-    from bootproof.harness.judgement import came_to
+    from bootproof.harness.prepare import Options
+    from bootproof.harness.report import boot_text
 
     sought = bisect_options.sought(arguments)
-    place = Path(os.path.realpath(arguments.directory))  # which says nothing of a loop of links
-    name = place.name.encode("utf-8", "surrogateescape")
-    request = request_of(
-        case_options.words(arguments, "run"),
-        directory=arguments.directory,
+    words, paths = qemus.of_words(case_options.words(arguments, "run"))
+    case = of_image.case_of(
+        *(arguments.directory, words),
         until=arguments.until,
         only_handover=arguments.only_handover,
         kernel=arguments.kernel,
-        out=arguments.out or places.output() / "run" / (printable(name) or "image"),
     )
-    with rundir.held(request.out.absolute()):
-        judgement = boot_image(request).judgement
-    wrong = problem(request, judgement)
-    if sought is not None:
-        from bootproof.harness.results.bisection import failure
-
-        return bisect_options.code(sought, [failure(judgement.verdict.value, wrong)])
-    return exitcode.of_outcome(came_to(judgement.verdict.value, wrong))
+    directory = (arguments.out or places.output() / "run" / case.kernel).absolute()
+    with rundir.held(directory):
+        proven = boot_text.boot(case, directory, Options(qemus=paths))
+    return bisect_options.code_of(sought, [(proven.verdict.value, proven.problem)])
 
 
 COMMAND: Final = Command(

@@ -23,7 +23,7 @@ from bootproof.harness.compare.differences import ComparedBoot, boot_differences
 from bootproof.harness.compare.memory_at_entry import MemoryAtEntry
 from bootproof.harness.compare.reasons import Facts
 from bootproof.harness.compare.reference import Plan
-from bootproof.harness.expected import CodeAnywhere
+from bootproof.harness.expected import CodeAnywhere, Expected
 from bootproof.harness.guest import kernellog
 from bootproof.harness.host import rundir
 from bootproof.harness.host.files import refuse_foreign, write_whole
@@ -80,7 +80,7 @@ def prepare(case: Case, directory: Path, options: Options = Options()) -> Pair:
     ours, other = directory / OURS, directory / REFERENCE
     with rundir.held(ours), rundir.held(other):
         prepared = preparing.prepare(case, ours, options)
-        plan = reference.plan(case, prepared.start.machine, prepared.assembled.protocol)
+        plan = reference.plan(case, prepared.start.machine, prepared.start.image.protocol)
         reference.prepare(plan, prepared, ours, other)
     return Pair(case, prepared, plan, directory)
 
@@ -131,8 +131,9 @@ def drop_large_files(directory: Path) -> None:
 
 def _facts(pair: Pair, ours: ComparedBoot, other: ComparedBoot) -> Facts:
     start = pair.prepared.start
+    assert isinstance(start.expected, Expected)
     return reasons.facts(
-        *(ours, other, pair.prepared.assembled.image.ram),
+        *(ours, other, pair.prepared.start.image.ram),
         firmware=start.machine.arch.firmware,
         code_anywhere=isinstance(start.expected.code, CodeAnywhere),
         firmware_stays=bool(start.machine.firmware),
@@ -142,12 +143,13 @@ def _facts(pair: Pair, ours: ComparedBoot, other: ComparedBoot) -> Facts:
 
 def _ours(pair: Pair, proven: Proven) -> ComparedBoot:
     """Our boot as it was at the entry: the probe has shown RAM to be as in the boot image."""
-    image = pair.prepared.assembled.image
+    image = pair.prepared.start.image
     probe = proven.outcome.observation.probe if proven.outcome else None
     registers = probe.registers if probe else None
     banks = [(bank.base, bank.size) for bank in image.banks]
     with GuestMemory.open(pair.ours / bootimage.RAM, banks) as ram:
-        file = _file_range(pair.prepared.assembled.kernel)
+        assert pair.prepared.kernel is not None
+        file = _file_range(pair.prepared.kernel)
         memory = memory_at_entry.look(image.protocol, registers or image.cpus[0], ram, file)
     return _boot(proven, image.protocol, registers, memory)
 

@@ -119,7 +119,7 @@ def prepare(plan: Plan, prepared: Prepared, ours: Path, directory: Path) -> None
     """
     rundir.make_fresh(directory)
     rundir.mark(directory)
-    image = prepared.assembled.image
+    image = prepared.start.image
     initrd = image.region("initrd")
     assert initrd is not None
     (directory / DEVICES_DIRECTORY).mkdir()
@@ -140,6 +140,7 @@ def run(case: Case, plan: Plan, prepared: Prepared, directory: Path, look: Look)
     """
     began = TURNS.clock()
     machine, expected = _machine(prepared.start.machine), prepared.start.expected
+    assert isinstance(expected, Expected)
     tree = _TREE if machine.traits.tree else None
     kernel = DirectKernel(_KERNEL, _INITRD, expected.cmdline, tree)
     with (

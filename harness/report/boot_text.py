@@ -1,16 +1,23 @@
-"""What `boot`, `image` and `run` print of one boot: the request, the console, the verdict."""
+"""What `boot`, `image` and `run` print of one boot: the request, the console, the verdict; and
+the boot that is told as it happens.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bootproof.harness.arch.profiles import DEFAULT_PROFILE
 from bootproof.harness.case import Case
+from bootproof.harness.expected import ExpectedHandover
 from bootproof.harness.inputs import images, kernel_check
+from bootproof.harness.prepare import Options, Prepared, prepare
 from bootproof.harness.text import printable
+from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import counted, format_size
+from bootproof.loader.bootimage import NO_PROTOCOL
 from bootproof.printable import one_line
 
 if TYPE_CHECKING:  # a request is printed before there is a run
@@ -18,8 +25,22 @@ if TYPE_CHECKING:  # a request is printed before there is a run
     from bootproof.harness.guest.stages import Stage
     from bootproof.harness.observation import Probe
     from bootproof.harness.prove import Proven
-    from bootproof.harness.qemu.machine import Machine
-    from bootproof.loader.assemble import Assembled
+    from bootproof.harness.start import Start
+
+
+def boot(case: Case, directory: Path, options: Options) -> Proven:
+    """Boots a case as `prove` does, but that a refusal is an error. Raises LoaderError, too."""
+    console = Console()
+    if options.talker is None:
+        options = replace(options, on_console=console)
+    prepared = prepare(case, directory, options)
+    print_request(case, prepared)
+    from bootproof.harness.prove import run_prepared  # all that runs a guest: nothing is refused
+
+    proven = run_prepared(case, prepared, directory)
+    console.finish()
+    print_verdict(proven)
+    return proven
 
 
 class Console:
@@ -41,13 +62,18 @@ class Console:
 _CR: Final = b"\r"
 
 
-def print_request(case: Case, assembled: Assembled, machine: Machine) -> None:
-    image = assembled.image
-    print(f"kernel    {one_line(case.kernel)} ({case.format})")
-    print_left_out(case)
-    print(f"protocol  {assembled.protocol}, entered at {image.entry:#x}")
-    if case.format == "elf":
-        print(f"PVH       {assembled.kernel.pvh_boot_cap.state.value}")
+def print_request(case: Case, prepared: Prepared) -> None:
+    start, kernel = prepared.start, prepared.kernel
+    image, machine = start.image, start.machine
+    if kernel is None:
+        print(f"image     {one_line(str(case.boot_image))}")
+    else:
+        print(f"kernel    {one_line(case.kernel)} ({case.format})")
+        print_left_out(case)
+    unruled = "" if image.protocol != NO_PROTOCOL else " (no rules to check)"
+    print(f"protocol  {image.protocol}{unruled}, entered at {image.entry:#x}")
+    if kernel is not None and case.format == "elf":
+        print(f"PVH       {kernel.pvh_boot_cap.state.value}")
     print(
         f"machine   {machine.qemu}, {machine.board}, {machine.cpu},"
         f" {format_size(machine.memory)}, {counted(machine.cpus, 'CPU')}, {machine.mode}"
@@ -56,7 +82,26 @@ def print_request(case: Case, assembled: Assembled, machine: Machine) -> None:
         print(f"memory    {region.range!s:<24} {region.name}")
     if case.profile != DEFAULT_PROFILE:
         print(f"profile   {case.profile}")
-    print(f"cmdline   {one_line(image.provenance['cmdline'])}", flush=True)
+    if kernel is not None:
+        print(f"cmdline   {one_line(image.provenance['cmdline'])}", flush=True)
+    else:
+        _print_proof(case, start)
+
+
+def _print_proof(case: Case, start: Start) -> None:
+    """What is not known of a boot image before one looks: what its guest is going to prove."""
+    from bootproof.harness.report import rules  # no image of ours has marks
+
+    rules.print_marks(start.image)
+    expected = start.expected
+    if isinstance(expected, ExpectedHandover):
+        why = "as asked" if case.only_handover else "the guest carries no nonce of ours"
+        print(f"proof     of the hand-over only: {why}", flush=True)
+        return
+    print(f"cmdline   {one_line(expected.cmdline)}")
+    how = "by a guest that is no Linux" if expected.other else "by the guest itself"
+    means = "a nonce" if expected.other else "a nonce and our init"
+    print(f"proof     {how}: it carries {means}", flush=True)
 
 
 def print_left_out(case: Case) -> None:
@@ -149,6 +194,16 @@ def print_verdict(proven: Proven) -> None:
         print_cost(outcome)
         print_record(outcome)
         print_stages(outcome.stages)
-    if not proven.verdict.passed and proven.case.cmdline and "console=" not in proven.case.cmdline:
-        print("hint      the command line names no console= (see --cmdline)")
+    hint = _hint(proven)
+    if hint is not None:
+        print(f"hint      {hint}")
     print(f"run       {one_line(str(proven.directory))}")
+
+
+def _hint(proven: Proven) -> str | None:
+    case = proven.case
+    if not proven.verdict.passed and case.cmdline and "console=" not in case.cmdline:
+        return "the command line names no console= (see --cmdline)"
+    if proven.verdict is Verdict.HANDED_OVER and case.until is None:
+        return "nothing was asked of what follows the hand-over (see --until)"
+    return None

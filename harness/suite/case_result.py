@@ -25,7 +25,7 @@ from bootproof.harness.results.results import (
 )
 from bootproof.loader.address import Range, counted
 from bootproof.loader.arch import Registers
-from bootproof.loader.assemble import Assembled
+from bootproof.loader.bootimage import BootImage
 from bootproof.printable import one_line
 
 _MOST: Final = 64  # evidence of one guest: keys, and values of a key
@@ -36,7 +36,7 @@ _LONGEST: Final = (
 
 def case_result(proven: Proven, reproduce: str) -> CaseResult:
     """All that is known of how a case ended; `reproduce` is the command that runs it again."""
-    case, outcome, assembled = proven.case, proven.outcome, proven.assembled
+    case, outcome, image = proven.case, proven.outcome, proven.image
     problem = proven.problem
     said, proof = _evidence(outcome)
     release = next(iter(said.get("release", ())), None)
@@ -44,7 +44,7 @@ def case_result(proven: Proven, reproduce: str) -> CaseResult:
     return CaseResult(
         case=case.id,
         arch=case.arch,
-        kernel=Kernel(case.kernel, _origin(assembled, "kernel_sha256"), release, case.kernel_role),
+        kernel=Kernel(case.kernel, _origin(image, "kernel_sha256"), release, case.kernel_role),
         claim=replace(case, kernel="").id.removeprefix(f"{case.arch}--"),
         expected=Expected(case.expect.verdict.value, case.expect.why),
         verdict=proven.verdict.value,
@@ -52,8 +52,8 @@ def case_result(proven: Proven, reproduce: str) -> CaseResult:
         code=proven.code,
         problem=None if problem is None else _short(problem),
         unsafe=case.unsafe,
-        protocol=assembled.protocol if assembled else None,
-        entry=assembled.image.entry if assembled else None,
+        protocol=image.protocol if image else None,
+        entry=image.entry if image else None,
         seconds=round(proven.host_seconds, 3),
         harness_seconds=round(max(0.0, proven.host_seconds - qemu_seconds), 3),
         cpu_seconds=round(outcome.costs.cpu_seconds, 3) if outcome else None,
@@ -63,11 +63,11 @@ def case_result(proven: Proven, reproduce: str) -> CaseResult:
         evidence=said,
         proof=proof,
         findings=_findings(outcome),
-        registers=_registers(assembled, outcome),
-        memory=_memory(assembled, outcome),
+        registers=_registers(image, outcome),
+        memory=_memory(proven),
         transcript=results.transcript(outcome.observation.transcript) if outcome else None,
         log=_log(outcome),
-        cmdline=_origin(assembled, "cmdline"),
+        cmdline=_origin(image, "cmdline"),
         reproduce=reproduce,
         directory=one_line(str(proven.directory)),
         exact_end=outcome is None or outcome.observation.end.of_guest,
@@ -104,8 +104,8 @@ def _evidence(outcome: Outcome | None) -> tuple[Mapping[str, tuple[str, ...]], s
     return said, None if evidence.proof is None else _short(evidence.proof)
 
 
-def _origin(assembled: Assembled | None, what: str) -> str | None:
-    return assembled.image.provenance.get(what) if assembled else None
+def _origin(image: BootImage | None, what: str) -> str | None:
+    return image.provenance.get(what) if image else None
 
 
 def _short(text: str) -> str:
@@ -129,15 +129,15 @@ def _findings(outcome: Outcome | None) -> tuple[str, ...]:
     return tuple(map(_short, (*map(str, probe.differences), *more, *rules)))
 
 
-def _registers(assembled: Assembled | None, outcome: Outcome | None) -> tuple[Register, ...]:
-    if assembled is None:
+def _registers(image: BootImage | None, outcome: Outcome | None) -> tuple[Register, ...]:
+    if image is None:
         return ()
     probe = outcome.observation.probe if outcome else None
     actual = dict(_flat(probe.registers)) if probe and probe.registers else {}
     wrong = [difference.what for difference in probe.differences] if probe else []
     return tuple(
         Register(name, value, actual.get(name), not any(_concerns(name, what) for what in wrong))
-        for name, value in _flat(assembled.image.cpus[0])
+        for name, value in _flat(image.cpus[0])
     )
 
 
@@ -161,10 +161,11 @@ def _text(value: Any) -> str:
     return " ".join(f"{item.name} {getattr(value, item.name):#x}" for item in fields(value))
 
 
-def _memory(assembled: Assembled | None, outcome: Outcome | None) -> Memory | None:
-    if assembled is None:
+def _memory(proven: Proven) -> Memory | None:
+    image, outcome = proven.image, proven.outcome
+    kernel = proven.prepared.kernel if proven.prepared else None
+    if image is None or kernel is None:
         return None
-    image, kernel = assembled.image, assembled.kernel
     regions = [_area(region.name, region.range) for region in image.regions]
     loaded = kernel.kernel_load if kernel.setup_header else kernel.footprint.start
     if kernel.kernel_end > loaded:

@@ -28,7 +28,7 @@ def entry(protocol: str) -> int:
     return base(protocol) + 16 * MIB
 
 
-def prepare(protocol: str, memory: GuestMemory) -> Handover:
+def prepare(protocol: str, memory: GuestMemory, cmdline: bytes = b"console=ttyS0") -> Handover:
     """Writes all that a kernel is given, and the kernel."""
     start = entry(protocol)
     kernel = KernelLoaderResult(
@@ -54,5 +54,5 @@ def prepare(protocol: str, memory: GuestMemory) -> Handover:
     )
     reserved = (FIRMWARE,) if base(protocol) == FIRMWARE.range.start else ()
     initrd = archive([file("x", b"y")])
-    request = BootRequest(b"console=ttyS0", initrd, tree.to_bytes(), reserved)
+    request = BootRequest(cmdline, initrd, tree.to_bytes(), reserved)
     return PROTOCOLS[protocol].configure(memory, kernel, request)

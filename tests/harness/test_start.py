@@ -66,7 +66,7 @@ RUNNING = STARTING | FOLLOWING
 # For what few boots ask, for what is wrong, and for what is done with a boot image later.
 SELDOM = {
     *(f"bootproof.harness.inputs.{name}" for name in ("damage", "modules", "overlay", "variants")),
-    *(f"bootproof.harness.{name}" for name in ("inputs.symbols", "imports", "boot_image")),
+    *(f"bootproof.harness.{name}" for name in ("inputs.symbols", "imports", "given_image")),
     *(f"bootproof.loader.{name}" for name in ("corefile", "device_tree", "elf32", "imports")),
     *(f"bootproof.loader.{name}" for name in ("otherfiles", "relocation", "same_kernel")),
     *(f"bootproof.loader.{name}" for name in ("arch.importing", "inspect", "unpack")),

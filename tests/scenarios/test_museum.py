@@ -12,7 +12,9 @@ from typing import Final
 import pytest
 
 from bootproof import loader
-from bootproof.harness.boot_image import boot_image, request_of
+from bootproof.harness.cases import of_image
+from bootproof.harness.prepare import Options
+from bootproof.harness.report import boot_text
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.rules import Grade, RuleFinding
 from bootproof.scenarios.museum import Exhibit
@@ -71,17 +73,17 @@ def test_the_probe_says_the_same_of_a_real_cpu(
     exhibit.write(image, fixed=fixed)
     words = {"machine": exhibit.setting.board, "cpu": exhibit.setting.cpu}
     given = {name: word for name, word in words.items() if word}
-    request = request_of(given, directory=image, only_handover=True, out=tmp_path / "run")
-    judgement = boot_image(request).judgement
+    case = of_image.case_of(image, given, only_handover=True)
+    proven = boot_text.boot(case, tmp_path / "run", Options())
     if fixed or exhibit.tolerated:
-        assert judgement.verdict is Verdict.HANDED_OVER, judgement.reason
+        assert proven.verdict is Verdict.HANDED_OVER, proven.reason
         shown = f"entry     tolerated {exhibit.code}: " in capsys.readouterr().out
         assert shown is not fixed
         return
     reached = exhibit.name not in _NOT_REACHED
     wanted = Verdict.PROTOCOL_VIOLATION if reached else Verdict.ENTRY_NOT_REACHED
-    assert judgement.verdict is wanted, judgement.reason
-    assert f"{exhibit.code}: " in judgement.reason
+    assert proven.verdict is wanted, proven.reason
+    assert f"{exhibit.code}: " in proven.reason
 
 
 # --- the list is whole ---------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import Any, Final
 import pytest
 
 from bootproof import loader
-from bootproof.harness import boot_image, cli
+from bootproof.harness import cli, given_image, prepare
 from bootproof.harness import run as run_module
 from bootproof.harness.exitcode import USAGE
 from bootproof.harness.qemu.placement import PlacedImage, place_image
@@ -88,8 +88,8 @@ def run(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.M
     """Runs `bootproof run DIR OPTIONS`, and sees to it that DIR stays as it is. A guest that does
     nothing more is given up soon.
     """
-    soon = partial(Budget, parked_cpu_seconds=0.1, parked_looks=4)
-    monkeypatch.setattr(boot_image, "Budget", soon)
+    soon = replace(Budget(), parked_cpu_seconds=0.1, parked_looks=4)
+    monkeypatch.setattr(prepare, "Options", partial(prepare.Options, soon))
 
     def call(directory: Path, *options: str) -> Result:
         out = tmp_path / "out"
@@ -230,14 +230,16 @@ def test_run_directory_has_everything_but_the_ram(image: Path, run: Run) -> None
     assert bootimage.parse((result.directory / "boot.json").read_bytes()).entry == ENTRY
     report = json.loads((result.directory / "result.json").read_text())
     assert (report["verdict"], report["image"]) == ("handed-over", str(image))
+    assert (report["code"], report["profile"], report["unseen"]) == (None, None, [])
+    assert (report["key"]["machine"], report["key"]["memory"]) == ("q35", MEMORY)
     assert report["probe"]["differences"] == []
 
 
-@pytest.mark.parametrize("much", [boot_image._MUCH, 0])
+@pytest.mark.parametrize("much", [given_image._MUCH, 0])
 def test_qemu_sh_starts_the_same_guest_again(
     much: int, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(boot_image, "_MUCH", much)
+    monkeypatch.setattr(given_image, "_MUCH", much)
     guest = Image(says(b"hello\r\n"))
     result = run(guest.write(tmp_path / "image"))
     assert "; then the CPU was reset at 0x" in result.verdict
@@ -255,11 +257,11 @@ def test_much_data_is_mapped_where_the_file_is_as_the_machines_ram(
     turned = (Bank(half, half, 0), Bank(0, half, half))
     found = set()
     for much, banks, placement in (
-        (boot_image._MUCH, None, "devices"),
+        (given_image._MUCH, None, "devices"),
         (0, None, "mapped"),
         (0, turned, "devices"),
     ):
-        monkeypatch.setattr(boot_image, "_MUCH", much)
+        monkeypatch.setattr(given_image, "_MUCH", much)
         directory = tmp_path / f"image-{len(list(tmp_path.iterdir()))}"
         result = run(Image(says(b"hello\r\n"), banks=banks).write(directory))
         record = json.loads((result.directory / "replay.json").read_text())
@@ -347,7 +349,9 @@ def test_complaints_are_told_and_fail_where_that_is_asked(
     guest = Image(says(WARNED))
     result = run(guest.write(tmp_path / "image"), "--until", "login:", *options)
     assert result.code == code
-    assert result.said("complaint") == "warning: WARNING: CPU: 0 PID: 1 at x.c:1 f+0x1/0x2"
+    warning = "WARNING: CPU: 0 PID: 1 at x.c:1 f+0x1/0x2"
+    assert result.said("complaint") == f"warning: {warning}"
+    assert result.said("problem") == (f"the kernel complained: {warning}" if code else "")
     (told,) = json.loads((result.directory / "result.json").read_text())["complaints"]
     assert (told["kind"], told["count"], told["after_proof"]) == ("warning", 1, False)
 
@@ -549,6 +553,13 @@ def test_machine_starts_its_cpus_in_the_mode_of_the_image(
     level = pstate >> 2 & 3
     says = f"$.cpus[0]: the CPU is in EL{level}, and {other} starts none; --machine {board} does\n"
     assert (refused.code, refused.error.partition("boot.json: ")[2]) == (USAGE, says)
+
+
+def test_of_what_is_refused_no_earlier_run_tells(image: Path, run: Run) -> None:
+    assert run(image, "--only-handover").code == 0
+    result = run(image, "--machine", "virt")
+    assert result.code == USAGE
+    assert list(result.directory.iterdir()) == []
 
 
 BOARDS = ("q35", "pc", "microvm")

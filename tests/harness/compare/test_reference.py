@@ -51,7 +51,7 @@ def boot(code: Program, directory: Path, look: Callable[[], None] | None = None)
     computer = machine("x86_64", memory=MEMORY)
     case = Case("x86_64", str(file), "elf", "pvh", memory=MEMORY)
     start = Start(None, computer, Claim(computer, code.entry).expected, budget=BUDGET)  # type: ignore[arg-type]
-    prepared = Prepared(None, start)  # type: ignore[arg-type]
+    prepared = Prepared(start, None)
     plan = reference.plan(case, computer, "pvh")
     return reference.run(
         case, plan, prepared, directory, lambda _registers, _ram: look() if look else None
