@@ -30,6 +30,7 @@ from bootproof.loader.rules.zero_page import Told
 _BOOT_CS: Final = 0x10
 _BOOT_DS: Final = 0x18
 _CODE, _DATA, _PRESENT = 0x1A, 0x12, 0x80  # of a descriptor's access byte, without accessed
+_DATA_SEGMENTS: Final = ("ds", "es", "ss")
 _TABLES: Final = "page table"
 
 
@@ -43,7 +44,7 @@ def linux64(hardware: Hardware[X86Registers]) -> Findings:
         yield violation("long-mode", what, section, value=r.efer)
     if not r.cs.attributes & x86_64.ATTR_LONG:
         yield violation("cs-64-bit", "CS is not a 64-bit code segment", section)
-    yield from x86.code_and_data(r, section, tolerated)
+    yield from x86.code_and_data(r, section, _DATA_SEGMENTS, tolerated)
     yield from _linux_selectors(hardware, section)
     yield from _interrupts_off(r, section)
     yield from x86.entry(hardware, section)
@@ -62,8 +63,9 @@ def linux64(hardware: Hardware[X86Registers]) -> Findings:
 def linux32(hardware: Hardware[X86Registers]) -> Findings:
     r, section = hardware.registers, documents.LINUX32
     yield from x86.protected_mode_without_paging(r, section)
-    yield from x86.flat_segments(r, section)
-    yield from x86.code_and_data(r, section)
+    yield from x86.stack_of_32_bits(r, section)
+    yield from x86.flat_segments(r, section, _DATA_SEGMENTS)
+    yield from x86.code_and_data(r, section, _DATA_SEGMENTS)
     yield from _linux_selectors(hardware, section)
     yield from _interrupts_off(r, section)
     for name in ("rbp", "rdi", "rbx"):
@@ -85,7 +87,7 @@ def _linux_selectors(hardware: Hardware[X86Registers], section: str) -> Findings
     if r.cs.selector != _BOOT_CS:
         what = f"CS is {r.cs.selector:#x}, not __BOOT_CS {_BOOT_CS:#x}"
         yield tolerated("cs-selector", what, section, value=r.cs.selector, limit=_BOOT_CS)
-    for name in ("ds", "es", "ss"):
+    for name in _DATA_SEGMENTS:
         selector = getattr(r, name).selector
         if selector != _BOOT_DS:
             what = f"{name} is {selector:#x}, not __BOOT_DS {_BOOT_DS:#x}"

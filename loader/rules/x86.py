@@ -75,6 +75,9 @@ def protected_mode_without_paging(r: X86Registers, section: str) -> Findings:
         yield violation("paging-off", f"paging is on (cr0 {r.cr0:#x})", section, value=r.cr0)
     if not r.cs.attributes & _ATTR_DB or r.cs.attributes & ATTR_LONG:
         yield violation("cs-32-bit", "CS is not a 32-bit code segment", section)
+
+
+def stack_of_32_bits(r: X86Registers, section: str) -> Findings:
     if not r.ss.attributes & _ATTR_DB:
         what = "SS is not a 32-bit segment: until kernels load theirs, they push below 64 KiB"
         yield tolerated("ss-32-bit", what, section, value=r.ss.attributes)
@@ -98,8 +101,9 @@ def flags_clear(r: X86Registers, names: Sequence[str], section: str) -> Findings
             yield violation(f"eflags-{name.lower()}", what, section, value=r.rflags)
 
 
-def flat_segments(r: X86Registers, section: str) -> Findings:
-    for name in ("cs", "ds", "es", "ss"):
+def flat_segments(r: X86Registers, section: str, data: Sequence[str]) -> Findings:
+    """CS, and those of `data` by name."""
+    for name in ("cs", *data):
         segment: Segment = getattr(r, name)
         if segment.base or segment.limit != _FLAT:
             what = f"{name} is base {segment.base:#x}, limit {segment.limit:#x}"
@@ -107,16 +111,18 @@ def flat_segments(r: X86Registers, section: str) -> Findings:
             yield violation(f"{name}-flat", what, section, value=value, limit=limit)
 
 
-def code_and_data(r: X86Registers, section: str, grade: Grade = violation) -> Findings:
-    """`grade` makes the finding: a CPU in 64-bit mode does not look at these types (Intel SDM vol.
-    3A, 3.4.4).
+def code_and_data(
+    r: X86Registers, section: str, data: Sequence[str], grade: Grade = violation
+) -> Findings:
+    """The types of CS and of `data`, by name. `grade` makes the finding: a CPU in 64-bit mode does
+    not look at them (Intel SDM vol. 3A, 3.4.4).
     """
     usable = _ATTR_P | _ATTR_S
     attributes = r.cs.attributes
     if attributes & (usable | _TYPE_MASK) != usable | _CODE_READABLE:
         what = f"CS has attributes {attributes:#x}, not execute/read"
         yield grade("cs-type", what, section, value=attributes)
-    for name in ("ds", "es", "ss"):
+    for name in data:
         attributes = getattr(r, name).attributes
         if attributes & (usable | _TYPE_MASK) != usable | _DATA_WRITABLE:
             what = f"{name} has attributes {attributes:#x}, not read/write"

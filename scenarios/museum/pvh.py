@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from bootproof.loader.address import GIB, MIB
-from bootproof.loader.arch.x86_64 import TR_AT_RESET, Segment
+from bootproof.loader.arch.x86_64 import TR_AT_RESET
 from bootproof.scenarios.museum import Exhibit
 from bootproof.scenarios.museum.machine import LOW, RIGHT
 from bootproof.scenarios.museum.scene import SPLIT, Change, Scene, Setting
@@ -96,12 +96,6 @@ EXHIBITS: Final = (
         lambda s: s.change(cs=replace(s.registers.cs, attributes=0xA09B)),
     ),
     Exhibit(
-        "pvh-16-bit-stack",
-        *(PVH, "SS is read/write from 0 to 4 GiB, but for 16 bits", "ss-32-bit"),
-        lambda s: s.change(ss=Segment(0x28, attributes=0x8093)),
-        tolerated=True,
-    ),
-    Exhibit(
         "pvh-caches-off",
         *(PVH, "CR0 is as after reset, and PE: caches are off", "cr0-bits"),
         lambda s: s.change(cr0=0x60000011),
@@ -111,6 +105,12 @@ EXHIBITS: Final = (
         "pvh-start-info-of-version-0",
         *(PVH, "start_info is of the version that has no memory map", "memmap"),
         lambda s: s.start_info(version=0),
+    ),
+    Exhibit(
+        "pvh-start-info-of-version-2",
+        *(PVH, "start_info is of a version that nobody has defined", "start-info-version"),
+        lambda s: s.start_info(version=2),
+        tolerated=True,
     ),
     Exhibit(
         "pvh-map-not-zeroed",

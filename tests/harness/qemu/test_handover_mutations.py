@@ -319,7 +319,6 @@ MUTATIONS: Final = (
     Mutation("pvh", "CR0.PG set", "paging-off", other_state("linux64")),
     Mutation("pvh", "interrupts on", "eflags-if", lambda s: s.change(rflags=0x202)),
     Mutation("pvh", "ES with a base", "es-flat", segment("es", base=0x1000)),
-    Mutation("pvh", "start_info version 2", "start-info-version", lambda s: s.start_info(4, b"\2")),
     Mutation("pvh", "no memory map entries", "memmap", lambda s: s.start_info(48, bytes(4))),
     Mutation(
         "pvh",

@@ -200,6 +200,8 @@ LEGAL: Final[dict[str, tuple[Setting, tuple[Change, ...]]]] = {
     ),
     "PVH with a module's own words": (PVH, (module_with_words,)),
     "PVH with two modules": (PVH, (second_module,)),
+    "PVH with a 16-bit stack": (PVH, (registers(ss=Segment(0x28, attributes=0x8093)),)),
+    "PVH with no stack": (PVH, (registers(ss=Segment(0, limit=0, attributes=0)),)),
     "PVH with flags": (PVH, (lambda scene: scene.start_info(flags=3),)),
     "PVH, registers that nobody asks for": (PVH, (registers(rax=1, rcx=2, rsi=3, rdi=4, rsp=5),)),
 }
