@@ -6,7 +6,7 @@ from typing import Final
 
 from bootproof.dataclass import dataclass
 from bootproof.harness.report import page
-from bootproof.harness.report.failure import said
+from bootproof.harness.report.failure import mark, said
 from bootproof.harness.results.history import History, Point, Trend
 from bootproof.loader.address import counted
 
@@ -50,18 +50,19 @@ def text(history: History) -> str:
     for trend in history.trends:
         last = trend.points[-1]
         change = "" if trend.change is None else f"{trend.change:+.2%}"
-        mark = "ok" if last.as_expected else said(last.outcome).upper()
-        lines.append(f"{trend.case:<{width}} {_spark(trend)} {last.verdict} {change} {mark}")
+        end = "ok" if last.as_expected else said(last.outcome).upper()
+        words = (f"{trend.case:<{width}}", _spark(trend), last.verdict, change, end)
+        lines.append(" ".join(filter(None, words)))
     return "\n".join(lines) + "\n"
 
 
 def _spark(trend: Trend) -> str:
-    """One sign a run: ✗ is not as expected, · has no count."""
+    """One sign a run: ✗ is not as expected, ? cannot be told, · has no count."""
     low, high = _range(trend)
     signs = []
     for point in trend.points:
         if not point.as_expected:
-            signs.append("✗")
+            signs.append(mark(point.outcome))
         elif point.instructions is None:
             signs.append("·")
         else:
