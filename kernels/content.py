@@ -35,10 +35,10 @@ _T = TypeVar("_T")
 
 
 class _Open:
-    """A file of its own descriptor, which is open as long as this is referred to."""
+    """A file that is open, by a descriptor of its own, as long as this is referred to."""
 
-    def __init__(self, file: int) -> None:
-        self._descriptor = os.dup(file)
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
         self.path = Path(f"/proc/{os.getpid()}/fd/{self._descriptor}")
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
@@ -153,5 +153,5 @@ def _state(file: BinaryIO) -> _State:
 
 
 def _open(descriptor: int, sha256: str) -> Content:
-    file = _Open(descriptor)
+    file = _Open(os.dup(descriptor))
     return Content(file.path, sha256, file)
