@@ -7,6 +7,7 @@ writes anything.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -411,12 +412,14 @@ def _where(seen: Observation) -> str:
 
 
 _LOG_LINES: Final = 3
+_KILLED: Final = "; is the host out of memory?"
 
 
 def _qemu_exit(seen: Observation, where: str) -> tuple[Verdict, str]:
     said, code = _last_words(seen), seen.exit_code
     if code is not None and code < 0:
-        return Verdict.QEMU_FAILED, f"QEMU was ended by signal {-code} {where}: {said}"
+        killed = _KILLED if -code == signal.SIGKILL else ""
+        return Verdict.QEMU_FAILED, f"QEMU was ended by signal {-code} {where}: {said}{killed}"
     if code:
         return Verdict.QEMU_FAILED, f"QEMU ended with exit code {code} {where}: {said}"
     return Verdict.INCONCLUSIVE, f"QEMU ended with exit code 0 and no event {where}: {said}"

@@ -162,6 +162,13 @@ def test_a_kernel_without_a_clock_fails_for_other_reasons(
         (
             b"hi",
             End.QEMU_EXITED,
+            {"exit_code": -9},
+            Verdict.QEMU_FAILED,
+            "QEMU was ended by signal 9 after 'hi': nothing on stderr; is the host out of memory?",
+        ),
+        (
+            b"hi",
+            End.QEMU_EXITED,
             {"exit_code": 0},
             Verdict.INCONCLUSIVE,
             "QEMU ended with exit code 0 and no event after 'hi': nothing on stderr",
