@@ -383,11 +383,13 @@ def _ended(seen: Observation) -> tuple[Verdict, str]:
         return Verdict.GUEST_SHUTDOWN_EARLY, f"the guest powered off{code} {where}"
     if seen.end.standstill or seen.end is End.LOCKED_UP:
         verdict = Verdict.STUCK if seen.transcript else Verdict.SILENT
-        return verdict, f"stuck{_at(seen)}: {_lasting(seen)}, {where}, {_cost(seen)} in"
+        said = f"stuck{_at(seen)}: {_lasting(seen)}, {where}, {_cost(seen)} in{_slow(seen)}"
+        return verdict, said
     if seen.end is End.BUDGET:
         lasting = _lasting(seen)
         named = "" if lasting == seen.end.value else f": {lasting}"
-        return Verdict.OVER_BUDGET, f"still going{_at(seen)}{named} after {_cost(seen)}, {where}"
+        said = f"still going{_at(seen)}{named} after {_cost(seen)}, {where}{_slow(seen)}"
+        return Verdict.OVER_BUDGET, said
     if seen.end is End.CONSOLE_LIMIT:
         return Verdict.CONSOLE_LIMIT, f"{format_size(len(seen.transcript))} of output, {where}"
     said = f": {_last_words(seen)}" if seen.end is End.HOST_ENDED else ""
@@ -582,3 +584,15 @@ def _cost(seen: Observation) -> str:
     if seen.instructions is None:
         return f"{seen.cpu_seconds:.1f} s of QEMU CPU time"
     return f"{seen.instructions / 1e6:,.0f} million guest instructions"
+
+
+_SLOW: Final = 50_000_000  # guest instructions in a CPU second: the budgets are for a host of more
+
+
+def _slow(seen: Observation) -> str:
+    """What is to be known of a guest whose CPU seconds were used up by few instructions."""
+    done = seen.instructions or 0
+    if seen.end not in (End.BUDGET, End.NO_PROGRESS) or not 0 < done < seen.cpu_seconds * _SLOW:
+        return ""
+    rate = done / seen.cpu_seconds / 1e6
+    return f"; {rate:.0f} million in a CPU second: a host that slow needs more (--budget-seconds)"

@@ -133,6 +133,16 @@ def test_a_kernel_without_a_clock_fails_for_other_reasons(
         ),
         (
             b"x",
+            End.NO_PROGRESS,
+            {"instructions": 400_000_000, "cpu_seconds": 100.0},
+            Verdict.STUCK,
+            (
+                "stuck: runs, and prints nothing, after 'x', 400 million guest instructions in;"
+                " 4 million in a CPU second: a host that slow needs more (--budget-seconds)"
+            ),
+        ),
+        (
+            b"x",
             End.BUDGET,
             {"instructions": 0},
             Verdict.OVER_BUDGET,
