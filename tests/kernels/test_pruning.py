@@ -94,10 +94,13 @@ def test_what_was_opened_before_it_went_is_still_read(tmp_path: Path) -> None:
     assert held.path.read_bytes() == KIB64
 
 
-def test_what_is_forgotten_is_in_use_until_nobody_refers_to_it(tmp_path: Path) -> None:
+def test_what_is_forgotten_is_in_use_until_nobody_refers_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (folder,) = made(tmp_path, "one")
+    monkeypatch.setattr(content, "_HELD", {})
+    monkeypatch.setattr(content, "_MOST_OPEN", 0)
     held = content.of_cached(CachedFile(folder / "kernel", "0"))
-    content.forget(0)
     assert pruning.prune(tmp_path, 0) == []
     assert held.path.read_bytes() == KIB64
     del held

@@ -47,7 +47,6 @@ def _sources() -> str:
     return found.hexdigest()
 
 
-_MOST_OPEN: Final = 64  # files of the cache, between two cases; a worker has cases for months
 VERSIONS: Final = {"bootproof": VERSION, "sources": _sources()}
 """What both sides must have in common, or one has results of the other's: as it was imported."""
 
@@ -117,8 +116,6 @@ def boot(job: Job, wanted: Callable[[], bool]) -> Done | Lacks:
             return _proven(job, place / "run", options)
     except KeyboardInterrupt:  # dask would end the worker
         raise UserError(f"{job.case.id}: its result is not wanted any more") from None
-    finally:
-        content.forget(_MOST_OPEN)
 
 
 def _proven(job: Job, directory: Path, options: Options) -> Done:

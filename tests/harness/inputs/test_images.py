@@ -111,3 +111,15 @@ def test_what_a_kernel_says_it_is_called_is_searched_for_once(
         monkeypatch.setattr(banner, "banner_releases", search)
         images.releases.cache_clear()
         assert images.releases(images.kernel_file(str(path)), "elf") == ("6.1.2-own", "5.4")
+
+
+def test_who_has_had_many_kernels_keeps_few_of_them_open(tmp_path: Path) -> None:
+    """A matrix of a thousand, or a worker of months: of a packed one there are two files."""
+    opened = []
+    for number in range(120):
+        path = tmp_path / f"{number}"
+        path.write_bytes(packings.gzip(packings.elf(64 + number)))
+        assert vmlinux(images.kernel_file(str(path)))
+        opened.append(len(os.listdir("/proc/self/fd")))  # noqa: PTH208
+    assert opened[-1] <= opened[0] + 2 * 64 + 2
+    assert images.in_format.cache_info().currsize == 64

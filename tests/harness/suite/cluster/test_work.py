@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import gzip
 import hashlib
 import json
 import tempfile
@@ -96,27 +94,6 @@ def test_a_device_tree_travels(tmp_path: Path) -> None:
     job, contents = client.packed_up(case, inputs, "again", keep_ram=True)
     assert job.dtb == hashlib.sha256(b"tree").hexdigest()
     assert contents[job.dtb]() == b"tree"
-
-
-def test_a_worker_that_has_had_many_kernels_keeps_few_of_them_open(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Packed ones, too, of which it has two files each; and what it knows of them goes with them,
-    or it would have them in memory."""
-    monkeypatch.setattr(work, "_MOST_OPEN", 3)
-    opened = []
-    for number in range(9):
-        program = X86Program(LOAD).say(b"%d\n" % number).reset()
-        path = tmp_path / f"vmlinux-{number}"
-        path.write_bytes(gzip.compress(vmlinux_with_text(program)))
-        case = Case("x86_64", f"k{number}", "elf", "linux64", memory=32 * MIB)
-        done = work.boot(sent(replace(case, kernel_path=str(path))), lambda: True)
-        assert isinstance(done, Done)
-        assert done.result["verdict"] == "cpu-reset"
-        gc.collect()
-        opened.append(len([*Path("/proc/self/fd").iterdir()]))
-    assert max(opened) <= opened[0] + 6, opened
-    assert images.in_format.cache_info().currsize < 9
 
 
 def test_our_archive_is_hashed_once_and_what_is_large_is_not_kept(
