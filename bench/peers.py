@@ -6,9 +6,10 @@
 Owns starting each program as its users do, from the kernel to its exit code, in real QEMU without
 KVM, with one CPU and 512 MiB: once where the kernel boots, and once where it panics in userspace.
 They take turns; CPU time is that of the program and its QEMU, all given as shares of what
-`bootproof boot` takes for the kernel that boots. What the exit codes say stands beside. virtme-ng
-(PyPI, Debian) needs kmod, a static busybox, and udev for a script's exit code. tuxrun is not here:
-without containers it needs LAVA's dispatcher.
+`bootproof boot` takes for the kernel that boots. What the exit codes say stands beside; any other
+one than a program has for such an end is an error, since what did not run takes no time. virtme-ng
+(PyPI, Debian; all of it in PATH) needs kmod, a static busybox, and udev for a script's exit code.
+tuxrun is not here: without containers it needs LAVA's dispatcher.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Final
 _BOOT: Final = (sys.executable, "-P", "-m", "bootproof.harness.cli", "boot")
 _PANIC: Final = "echo c > /proc/sysrq-trigger"
 _ENDS: Final = {"boots": "true", "panics": _PANIC}  # what userspace does
+_CODES: Final = {"bootproof": {"boots": 0, "panics": 1}, "virtme-ng": {"boots": 0, "panics": 255}}
 _SECONDS: Final = 900  # a peer that never ends
 
 
@@ -57,8 +59,10 @@ def commands(package: Path, vng: str, directory: Path) -> dict[str, list[str]]:
     return found
 
 
-def run(command: Sequence[str]) -> Took:
-    """Starts a command and waits for its end. Raises TimeoutExpired."""
+def run(name: str, command: Sequence[str]) -> Took:
+    """Starts a command and waits for its end. Raises TimeoutExpired; SystemExit where it did not
+    come to what it is measured for.
+    """
     before, began = os.times(), time.monotonic()
     done = subprocess.run(
         command, check=False, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS
@@ -66,6 +70,10 @@ def run(command: Sequence[str]) -> Took:
     after = os.times()
     cpu = after.children_user + after.children_system
     cpu -= before.children_user + before.children_system
+    program, _, end = name.partition(": ")
+    if done.returncode != (expected := _CODES[program.partition(",")[0]][end]):
+        said = (done.stderr or done.stdout).decode(errors="replace").strip().rpartition("\n")[2]
+        sys.exit(f"{name}: exit code {done.returncode}, not {expected}: {said}")
     return Took(cpu, time.monotonic() - began, done.returncode)
 
 
@@ -99,12 +107,12 @@ def main() -> None:
     print(f"{version.stdout.strip()}; {arguments.package.name}")
     with tempfile.TemporaryDirectory() as directory:
         tried = commands(arguments.package.absolute(), arguments.vng, Path(directory))
-        for command in tried.values():  # caches are warm before anything counts
-            run(command)
+        for name, command in tried.items():  # caches are warm before anything counts
+            run(name, command)
         took: dict[str, list[Took]] = {name: [] for name in tried}
         for _ in range(arguments.rounds):
             for each, command in tried.items():
-                took[each].append(run(command))
+                took[each].append(run(each, command))
     show(took)
     if arguments.json:
         data = {name: [asdict(one) for one in runs] for name, runs in took.items()}
