@@ -214,7 +214,7 @@ class Watch:
         if time.monotonic() < self._next_look:
             return False
         self._next_look = time.monotonic() + POLL_SECONDS
-        asleep = self._process.asleep()  # before it is woken to answer
+        asleep = self._sleeps()  # before it is woken to answer
         before, self._usage = self._usage, self._measure()
         self._note_activity(before, self._usage, asleep)
         self._asleep_before_entry = self._asleep_before_entry + 1 if asleep else 0
@@ -234,7 +234,8 @@ class Watch:
 
     def _over_budget(self) -> End | None:
         # Not asked of one that was seen to execute; before it is woken to answer.
-        asleep = self._executed_last is not self._usage and self._process.asleep()
+        executes = self._executed_last is self._usage and self._usage.instructions is not None
+        asleep = not executes and self._sleeps()
         before, self._usage = self._usage, self._measure()
         used, budget = self._usage, self._budget
         if self._observer is not None:
@@ -259,6 +260,15 @@ class Watch:
         if quiet_cpu > self._log_after and self.panicked_unheard(quiet_cpu):
             return End.GUEST_HALTED
         return End.PARKED if self._parked() else None
+
+    def _sleeps(self) -> bool:
+        """Whether QEMU waits for something to happen: it needs no turn until then, which may be for
+        ever, or come when two others run.
+        """
+        asleep = self._process.asleep()
+        if asleep:
+            self._process.end_turn()
+        return asleep
 
     def _parked(self) -> bool:
         used, budget = self._usage, self._budget

@@ -118,6 +118,34 @@ def test_one_that_waits_for_its_turn_is_ended_with_all_others(tmp_path: Path) ->
         assert process.wait(60) == -signal.SIGKILL
 
 
+def test_a_guest_that_sleeps_lets_another_one_run(tmp_path: Path) -> None:
+    """Nobody would use its CPU meanwhile: it may wait for a user, or for nothing."""
+    taken = threading.Event()
+
+    def run_another() -> None:
+        TURNS.take(lambda: RUNNING.ending)
+        taken.set()
+        TURNS.give_back()
+
+    computer = replace(machine("x86_64"), realtime="a test")
+    code = program("x86_64").halt()
+    with TURNS.at_most(1), session(code, tmp_path, computer, with_gdb=False) as running:
+        another = threading.Thread(target=run_another)
+        late = time.monotonic() + 5
+        meanwhile: list[bool] = []
+
+        def halt(watch: Watch) -> Ending:
+            another.start()
+            running.monitor.execute("cont")
+            end = watch.until_the_end(left=lambda: taken.is_set() or time.monotonic() > late)
+            meanwhile.append(taken.is_set())
+            return end
+
+        running.observe(halt)
+    another.join()
+    assert meanwhile == [True]
+
+
 @pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
 def test_from_start_to_end(arch: str, tmp_path: Path) -> None:
     assert find_qemu(arch).version  # the file that it is kept in stays open
