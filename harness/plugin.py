@@ -161,6 +161,6 @@ def pytest_report_teststatus(
     report: pytest.TestReport | pytest.CollectReport, config: pytest.Config
 ) -> tuple[str, str, str] | None:
     """No progress letters where there are lines."""
-    if not config.stash[OPTIONS].lines or report.when != "call":
+    if not config.stash[OPTIONS].lines:
         return None
-    return report.outcome, "", ""
+    return report.outcome if report.when == "call" else "", "", ""

@@ -73,7 +73,8 @@ def block(group: Sequence[CaseResult | Check]) -> str:
     first = group[0]
     if len(group) == 1:
         return text(first)
-    head = f"{len(group)} cases: {_problem(first)}"
+    kinds = {"tests" if isinstance(item, Check) and not item.of_case else "cases" for item in group}
+    head = f"{len(group)} {' and '.join(sorted(kinds))}: {_problem(first)}"
     named = [f"  {name}" for name in names(group)]
     return "\n".join([head, *named, "the first of them:", *lines(first)])
 

@@ -255,6 +255,7 @@ class Check:
     text: str = about("what went wrong, or why it was skipped", lines=True)
     seconds: float = about("wall time on the host")
     ran: bool = about("false for what is missing: a shard, something to compare with", default=True)
+    of_case: bool = about("true for a case that came to no result", default=False)
 
     @property
     def bad(self) -> bool:
@@ -371,8 +372,9 @@ class Results:
     @property
     def ran(self) -> tuple[int, int]:
         """How many cases and how many other tests were run."""
-        ran = (check.ran and check.outcome != SKIPPED for check in self.checks)
-        return len(self.cases), sum(ran)
+        ran = [check for check in self.checks if check.ran and check.outcome != SKIPPED]
+        of_case = sum(check.of_case for check in ran)
+        return len(self.cases) + of_case, len(ran) - of_case
 
     @property
     def headline(self) -> str:
@@ -396,15 +398,16 @@ class Results:
     def counts(self) -> str:
         """How much of the run is as expected: `5 of 5 cases and 2 of 2 other tests`."""
         cases, others = self.ran
-        bad = sum(check.ran for check in self.bad_checks)
-        good = cases - len(self.unexpected), others - bad
+        bad = [check for check in self.bad_checks if check.ran]
+        of_case = sum(check.of_case for check in bad)
+        good = cases - len(self.unexpected) - of_case, others - (len(bad) - of_case)
         parts = [f"{good[0]} of {cases} cases"] if cases else []
         parts += [f"{good[1]} of {others} {self._other}tests"] if others else []
         return " and ".join(parts) or "nothing"
 
     @property
     def _other(self) -> str:
-        return "other " if self.cases else ""
+        return "other " if self.ran[0] else ""
 
     @property
     def checks_in_words(self) -> str:

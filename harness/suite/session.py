@@ -15,11 +15,13 @@ import sys
 import time
 import uuid
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
 
 from bootproof.harness import VERSION, exitcode, typedjson
+from bootproof.harness.cases import case_file, scenarios
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.stdout import OwnCommand
 from bootproof.harness.judgement import ERROR
@@ -137,8 +139,10 @@ class MatrixSession:
         # A case that was proved says all about its test, unless the rest of the test failed too.
         explained = any(case.bad for case in cases) or report.passed
         if check is not None and not (cases and explained):
-            self._checks[f"{check.name} {report.when}"] = check
-            shown.append(check)
+            ended = any(isinstance(item, CaseResult) for item in shown)
+            check = replace(check, of_case=check.of_case and not ended)
+            check = self._checks[check.name] = _together(self._checks.get(check.name), check)
+            shown[:] = [*(item for item in shown if isinstance(item, CaseResult)), check]
         if report.when not in ("setup", "call", "teardown"):  # the process of the test has died
             self._end(report.nodeid)
         _slim(report)
@@ -339,14 +343,28 @@ def _check_of(report: pytest.TestReport) -> Check | None:
     properties = [*map(tuple, report.user_properties)]
     if report.failed and (report.when != "call" or (NO_RESULT, True) in properties):
         outcome = ERROR
+    name = report.nodeid.rpartition("/")[2].removeprefix("::")
     return Check(
-        name=report.nodeid.rpartition("/")[2].removeprefix("::"),
+        name=name,
         outcome=outcome,
         text=report.longreprtext if report.failed else _skip_reason(report),
         seconds=round(report.duration, 3),
+        of_case=name.partition("::")[0].endswith((scenarios.SUFFIX, case_file.SUFFIX)),
     )
 
 
+def _together(before: Check | None, check: Check) -> Check:
+    """What is known of one test after another part of it: its tear-down is no test more."""
+    if before is None:
+        return check
+    seconds = round(before.seconds + check.seconds, 3)
+    if not before.bad:
+        return replace(check, seconds=seconds)
+    return replace(before, text=f"{before.text}\n{check.text}", seconds=seconds)
+
+
 def _skip_reason(report: pytest.TestReport) -> str:
+    if report.skipped and (known := getattr(report, "wasxfail", None)) is not None:
+        return f"failed, as it is known to: {known}"
     where = report.longrepr
     return str(where[2]) if report.skipped and isinstance(where, tuple) else ""

@@ -75,6 +75,13 @@ def test_published_schema_is_the_one_of_the_types() -> None:
     jsonschema.Draft202012Validator.check_schema(results.schema())
 
 
+def test_a_case_without_a_result_is_a_case() -> None:
+    lost = Check("x.toml::claim[x86_64-6.1]", "error", "the disk is full", 0.0, of_case=True)
+    found = builder.run(builder.case(), checks=(lost, Check("test_x", "passed", "", 0.0)))
+    assert found.counts == "1 of 2 cases and 1 of 1 other tests"
+    assert builder.run(checks=(lost,)).counts == "0 of 1 cases"
+
+
 def test_real_case_follows_the_schema(case: Case, tmp_path: Path) -> None:
     """A boot of a tiny kernel on a real QEMU, with all that a result has."""
     proven = prove(case, tmp_path / "run")

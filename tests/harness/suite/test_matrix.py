@@ -19,6 +19,7 @@ from bootproof.harness.suite import matrix
 from bootproof.harness.suite.items import reproduce
 from bootproof.harness.suite.matrix import Selection, arguments
 from bootproof.harness.suite.options import Keep, MatrixOptions
+from bootproof.kernels.fetch import Fetcher
 from tests import ROOT
 from tests.builders import images as builder
 from tests.builders.guests import X86Program
@@ -170,6 +171,56 @@ def test_a_list_of_what_cannot_be_read_is_none(
     (scenarios / "test_broken.py").write_text("\n\ndef test_x(:\n")
     done = matrix_here("--list")
     assert done.stderr.endswith("scenarios/test_broken.py:3: SyntaxError: invalid syntax\n")
+
+
+ENDS = """
+import pytest
+def test_ok(): pass
+def test_fails(): assert False
+def test_raises(): raise OSError("x")
+@pytest.mark.skip(reason="why not")
+def test_skipped(): pass
+@pytest.mark.xfail(reason="known")
+def test_xfails(): assert False
+@pytest.fixture
+def broken(): raise OSError("set-up")
+def test_set_up(broken): pass
+@pytest.fixture
+def left():
+    yield
+    raise OSError("tear-down")
+def test_tear_down(left): pass
+def test_fails_and_tear_down(left): assert False
+"""
+
+
+def test_each_test_counts_once_whatever_becomes_of_it(
+    matrix_here: Matrix, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In the last line as in results.json, and without a letter of pytest's."""
+    (tmp_path / "scenarios").mkdir()
+    (tmp_path / "scenarios" / "test_ends.py").write_text(ENDS)
+    monkeypatch.setattr(matrix, "SCENARIOS", tmp_path / "scenarios")
+    monkeypatch.setattr(Fetcher, "fetch", lambda *_names: [])
+    done = matrix_here("--out", str(tmp_path / "out"))
+    assert done.returncode == 1
+    assert "\n1 of 6 tests as expected in " in done.stdout
+    assert " s: 2 not as expected, 3 cannot be told; 2 skipped\n" in done.stdout
+    lines = [line for line in done.stdout.splitlines() if "/8]" in line]
+    assert [line.split()[0] for line in lines] == [f"[{number}/8]" for number in range(1, 9)]
+    found = results.read(tmp_path / "out").checks
+    assert {check.name.partition("::test_")[2]: check.outcome for check in found} == {
+        "ok": "passed",
+        "fails": "failed",
+        "raises": "error",
+        "set_up": "error",
+        "skipped": "skipped",
+        "xfails": "skipped",
+        "tear_down": "error",
+        "fails_and_tear_down": "failed",
+    }
+    texts = [check.text for check in found if check.outcome == "skipped"]
+    assert texts == ["Skipped: why not", "failed, as it is known to: known"]
 
 
 CLAIMS = """
