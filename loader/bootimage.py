@@ -282,7 +282,9 @@ def _read(path: Path) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         reason = "is a symbolic link" if error.errno == errno.ELOOP else error.strerror
-        raise BootImageError(f"no boot image: {reason}", file=str(path)) from error
+        missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
+        advice = f"name the directory that holds {DESCRIPTION} and {RAM}" if missing else None
+        raise BootImageError(f"no boot image: {reason}", file=str(path), advice=advice) from error
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise BootImageError("no boot image: not a regular file", file=str(path))

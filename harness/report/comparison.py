@@ -14,6 +14,7 @@ from bootproof.harness.guest.stages import Stage
 from bootproof.harness.host.stdout import Coloured
 from bootproof.harness.report.rendered import rendered, table
 from bootproof.loader.address import counted
+from bootproof.printable import one_line
 
 _SHOWN: Final = 60  # characters of a value; all of it stands in comparison.json
 _PER_CODE: Final = 3
@@ -28,7 +29,7 @@ def render(comparison: Comparison) -> Coloured:
         _explained(comparison.differences),
         _costs(comparison.ours, comparison.reference),
         _summary(comparison, len(unexplained)),
-        Text(f"run directories: {comparison.directory}/ours and reference"),
+        Text(f"run directories: {one_line(str(comparison.directory))}/ours and reference"),
         terminal=sys.stdout.isatty(),
     )
 

@@ -530,7 +530,9 @@ def test_only_regular_files_are_opened(name: str, kind: str, tmp_path: Path) -> 
     elif kind == DIRECTORY:
         path.mkdir()
     reasons = {DIRECTORY: "not a regular file", NOTHING: "No such file or directory"}
-    assert refusal(tmp_path) == f"{name}: no boot image: {reasons.get(kind, kind)}"
+    advice = "; name the directory that holds boot.json and ram.img"
+    told = advice if (name, kind) == ("boot.json", NOTHING) else ""
+    assert refusal(tmp_path) == f"{name}: no boot image: {reasons.get(kind, kind)}{told}"
 
 
 def test_link_put_in_after_the_check_is_not_followed(tmp_path: Path) -> None:
