@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 from bootproof.dataclass import dataclass
 from bootproof.harness import places
+from bootproof.harness.errors import UserError
 from bootproof.harness.setup import needs
 from bootproof.harness.setup.needs import Component, State
 from bootproof.loader.address import counted
@@ -223,16 +224,19 @@ def _shared_memory() -> Iterator[Component]:
 
 
 def _room(name: str, directory: Path, needed: int, setting: str) -> Component:
-    place = directory
-    while not place.exists():
-        place = place.parent
+    from bootproof.harness.host.files import nearest_directory
+
+    remedy = f"have {_gib(needed)} there, or choose another place with {setting}"
+    try:
+        place = nearest_directory(directory)
+    except UserError as error:
+        return Component(name, State.MISSING, detail=str(error), remedy=remedy)
     free = shutil.disk_usage(place).free
     detail = f"free in {directory}"
     if not os.access(place, os.W_OK):
         detail, state = f"{place} cannot be written", State.MISSING
     else:
         state = State.OK if free >= needed else State.MISSING
-    remedy = f"have {_gib(needed)} there, or choose another place with {setting}"
     return Component(name, state, _gib(free), detail, remedy if state.is_trouble else "")
 
 

@@ -224,6 +224,18 @@ def test_without_a_mirror_the_kernels_cannot_be_fetched(monkeypatch: pytest.Monk
     assert state("mirror") is State.MISSING
 
 
+def test_a_place_that_is_no_directory_is_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("none")
+    for name in ("file", "file/below", "link"):
+        monkeypatch.setenv("BOOTPROOF_CACHE", str(tmp_path / name))
+        (cache,) = (item for item in doctor._disk_space() if item.name == "cache")
+        assert cache.state is State.MISSING
+        assert cache.detail.startswith(str(tmp_path / name.partition("/")[0]))
+
+
 def test_room_is_looked_at_where_the_directory_will_be(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
