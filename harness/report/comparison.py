@@ -23,10 +23,11 @@ _NOTHING: Final = "-"
 
 def render(comparison: Comparison) -> Coloured:
     """The whole report as text; with colours only when standard output is a terminal."""
-    unexplained = [item for item in comparison.differences if item.code is None]
+    differences = () if comparison.of_host else comparison.differences
+    unexplained = [item for item in differences if item.code is None]
     return rendered(
         *([_unexplained(unexplained)] if unexplained else []),
-        _explained(comparison.differences),
+        *([_explained(differences)] if differences else []),
         _costs(comparison.ours, comparison.reference),
         _summary(comparison, len(unexplained)),
         Text(f"run directories: {one_line(str(comparison.directory))}/ours and reference"),
@@ -76,6 +77,9 @@ def _costs(ours: Cost, reference: Cost) -> Table:
 
 def _summary(comparison: Comparison, unexplained: int) -> Text:
     total = len(comparison.differences)
+    if comparison.of_host:
+        text = "✗ not compared: one of the boots says nothing of its guest, see the verdicts"
+        return Text(text, style="bold red")
     if unexplained:
         text = f"✗ {unexplained} of {total} differences are unexplained: a bug, or not yet known"
         return Text(text, style="bold red")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from bootproof.harness.report.comparison import render
 from tests.builders.comparisons import BAD, GOOD, comparison
@@ -25,3 +26,12 @@ def test_report_of_what_is_explained() -> None:
     assert re.search(r"guest instructions to: first-output +900,000 +900,000", text)
     assert re.search(r"guest seconds to: banner +0.000 +0.000", text)
     assert "instructions to: banner" not in text
+
+
+def test_a_boot_that_says_nothing_of_its_guest_is_compared_with_nothing() -> None:
+    """What is lacking in it would be differences, and "a bug, or not yet known"."""
+    known = comparison(BAD, GOOD)
+    text = render(replace(known, reference=replace(known.reference, verdict="qemu-failed")))
+    assert "✗ not compared: one of the boots says nothing of its guest, see the verdicts" in text
+    assert re.search(r"verdict +booted +qemu-failed", text)
+    assert "UNEXPLAINED" not in text and "known differences" not in text
