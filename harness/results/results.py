@@ -377,6 +377,14 @@ class Results:
         return len(self.cases) + of_case, len(ran) - of_case
 
     @property
+    def as_expected(self) -> tuple[int, int]:
+        """How many of these ended as they had to."""
+        bad = [check for check in self.bad_checks if check.ran]
+        of_case = sum(check.of_case for check in bad)
+        cases, others = self.ran
+        return cases - len(self.unexpected) - of_case, others - (len(bad) - of_case)
+
+    @property
     def headline(self) -> str:
         """The whole run in a few words, the same in every output."""
         told = [*_wrong_words(self.wrong), *self.lacks]
@@ -397,10 +405,7 @@ class Results:
     @property
     def counts(self) -> str:
         """How much of the run is as expected: `5 of 5 cases and 2 of 2 other tests`."""
-        cases, others = self.ran
-        bad = [check for check in self.bad_checks if check.ran]
-        of_case = sum(check.of_case for check in bad)
-        good = cases - len(self.unexpected) - of_case, others - (len(bad) - of_case)
+        (cases, others), good = self.ran, self.as_expected
         parts = [f"{good[0]} of {cases} cases"] if cases else []
         parts += [f"{good[1]} of {others} {self._other}tests"] if others else []
         return " and ".join(parts) or "nothing"
@@ -411,8 +416,9 @@ class Results:
 
     @property
     def checks_in_words(self) -> str:
-        """How many checks there are, and what is wrong with them."""
-        return ", ".join([str(len(self.checks)), *_wrong_words(self.bad_checks)])
+        """How many checks there are that are no case, and what is wrong with them."""
+        checks = [check for check in self.checks if not check.of_case]
+        return ", ".join([str(len(checks)), *_wrong_words([item for item in checks if item.bad])])
 
 
 def _wrong_words(wrong: Sequence[CaseResult | Check]) -> list[str]:

@@ -85,6 +85,12 @@ def test_a_test_that_comes_to_no_result_has_not_failed() -> None:
     assert "<dt>Other tests</dt><dd>4, 1 not as expected, 1 cannot be told</dd>" in text
 
 
+def test_a_case_that_comes_to_no_result_is_a_case() -> None:
+    lost = Check("x.toml::claim[x86_64-6.1]", "error", "the disk is full", 0.0, of_case=True)
+    text = opened(page.render(builder.run(builder.case(), checks=(lost,))))
+    assert "<dt>Cases</dt><dd>2</dd>" in text and "<dt>As expected</dt><dd>1</dd>" in text
+
+
 def test_nothing_comes_from_elsewhere() -> None:
     text = opened(page.render(builder.run(builder.case())))
     assert not re.search(r"https?:|\burl\(|@import|src=", text)
