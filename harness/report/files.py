@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from bootproof.harness.host.files import Ours, disk_errors, refuse_foreign
+from bootproof.harness.errors import UserError
+from bootproof.harness.host.files import Ours, refuse_foreign
 from bootproof.harness.report import junit, page, step_summary
 from bootproof.harness.results import changes, results
 from bootproof.harness.results.changes import Change
@@ -53,6 +54,9 @@ def write(
         results.write_text(directory / name, text, _OURS[name])
     summary = os.environ.get(STEP_SUMMARY)
     if summary:
-        with disk_errors(Path(summary)), Path(summary).open("a", encoding="utf-8") as file:
-            file.write(step_summary.render(shown))
+        try:
+            with Path(summary).open("a", encoding="utf-8") as file:
+                file.write(step_summary.render(shown))
+        except OSError as error:
+            raise UserError(f"{summary}: {error.strerror} ({STEP_SUMMARY})") from error
     return [directory / name for name in NAMES]

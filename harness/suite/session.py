@@ -21,9 +21,8 @@ from typing import Any, Final
 import pytest
 
 from bootproof.harness import VERSION, exitcode, typedjson
-from bootproof.harness.cases import case_file, scenarios
 from bootproof.harness.errors import UserError
-from bootproof.harness.host.stdout import OwnCommand
+from bootproof.harness.host.stdout import OwnCommand, say
 from bootproof.harness.judgement import ERROR
 from bootproof.harness.report import changes as rendering
 from bootproof.harness.report import files, job_annotations, ktap, terminal
@@ -69,6 +68,7 @@ class MatrixSession:
         self._total = 0
         self._interrupted = False
         self._left_out: list[pytest.Item] = []
+        self._of_cases: set[str] = set()
         self._baseline = None if options.baseline is None else results.read(options.baseline)
         self._before = Earlier(self._baseline.cases if self._baseline else ())
         self._threshold = options.threshold
@@ -84,6 +84,7 @@ class MatrixSession:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._total = max(self._total, len(session.items))
+        self._of_cases = {item.nodeid for item in session.items if isinstance(item, CaseItem)}
         if self._lines and self._left_out and session.items and not self._quiet:
             self._print(f"selected  {_selected(session.items, self._left_out)}")
         self._left_out.clear()
@@ -140,7 +141,7 @@ class MatrixSession:
         explained = any(case.bad for case in cases) or report.passed
         if check is not None and not (cases and explained):
             ended = any(isinstance(item, CaseResult) for item in shown)
-            check = replace(check, of_case=check.of_case and not ended)
+            check = replace(check, of_case=report.nodeid in self._of_cases and not ended)
             check = self._checks[check.name] = _together(self._checks.get(check.name), check)
             shown[:] = [*(item for item in shown if isinstance(item, CaseResult)), check]
         if report.when not in ("setup", "call", "teardown"):  # the process of the test has died
@@ -278,8 +279,30 @@ class MatrixSession:
             return
         run = self.results()
         compared = self._changes(run)
-        written = files.write(run, self._out, self._baseline, compared)
-        shown = changes.judged(run, compared)
+        try:
+            written, unwritten = files.write(run, self._out, self._baseline, compared), None
+        except UserError as error:  # what is known is told all the same
+            written, unwritten = [], error
+        self._show(terminalreporter, changes.judged(run, compared), compared)
+        names = ", ".join(["run directories", *(path.name for path in written)])
+        terminalreporter.write_line(f"{names}: {safe(str(self._out))}")
+        if unwritten is not None:
+            self._refused(unwritten)
+
+    def _refused(self, error: UserError) -> None:
+        """What the host refuses at the end is told last, and no failure of a guest is less for it.
+
+        Raises it where nobody asks for our exit code.
+        """
+        if not self._lines:
+            raise error
+        say(str(error))
+        codes = (self._config.stash[EXIT_CODE], exitcode.USAGE)
+        self._config.stash[EXIT_CODE] = exitcode.worst(codes)
+
+    def _show(
+        self, terminalreporter: pytest.TerminalReporter, shown: Results, compared: Sequence[Change]
+    ) -> None:
         write = terminalreporter.write
         write("\n")
         if not self._quiet:
@@ -291,8 +314,6 @@ class MatrixSession:
         write(terminal.summary(shown, colour=self._colour))
         if os.environ.get(_GITHUB) == "true":
             write(OwnCommand(job_annotations.render(shown)))
-        names = ", ".join(path.name for path in written)
-        terminalreporter.write_line(f"run directories, {names}: {safe(str(self._out))}")
 
 
 def _slim(report: pytest.TestReport) -> None:
@@ -343,13 +364,11 @@ def _check_of(report: pytest.TestReport) -> Check | None:
     properties = [*map(tuple, report.user_properties)]
     if report.failed and (report.when != "call" or (NO_RESULT, True) in properties):
         outcome = ERROR
-    name = report.nodeid.rpartition("/")[2].removeprefix("::")
     return Check(
-        name=name,
+        name=report.nodeid.rpartition("/")[2].removeprefix("::"),
         outcome=outcome,
         text=report.longreprtext if report.failed else _skip_reason(report),
         seconds=round(report.duration, 3),
-        of_case=name.partition("::")[0].endswith((scenarios.SUFFIX, case_file.SUFFIX)),
     )
 
 

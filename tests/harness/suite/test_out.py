@@ -208,6 +208,34 @@ def test_a_baseline_that_says_nothing_of_a_case(
 # --- exit codes --------------------------------------------------------------------------------
 
 
+def test_reports_that_cannot_be_written_hide_no_result(
+    right: list[Case], wrong: list[Case], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "/none/summary.md")
+    for cases, code, told in ((right, 2, "1 of 1 cases"), (wrong, 1, "0 of 1 cases")):
+        done = run(cases)
+        assert (done.returncode, f"\n{told} as expected in " in done.stdout) == (code, True)
+        why = "/none/summary.md: No such file or directory (GITHUB_STEP_SUMMARY)"
+        assert done.stderr == f"bootproof: {why}\n"
+
+
+def test_what_pytest_cannot_keep_hides_no_result(
+    right: list[Case], run: Run, tmp_path: Path
+) -> None:
+    """It is for --lf only; on a full disk the run ended in pytest's traceback."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".pytest_cache").write_text("")
+    done = run(right)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\n1 of 1 cases as expected in " in done.stdout
+
+
+def test_a_case_without_a_result_is_counted_as_one(case: Made, run: Run, tmp_path: Path) -> None:
+    done = run([case(MIB, Verdict.LOAD_REFUSED), case(initrd=str(tmp_path / "none"))])
+    assert done.returncode == 2
+    assert "\n1 of 2 cases as expected in " in done.stdout
+
+
 def test_what_nobody_can_tell_is_an_error(case: Made, run: Run, tmp_path: Path) -> None:
     """QEMU is killed from outside: no word on the guest, in the exit code neither."""
     kernel = vmlinux_with_text(X86Program(LOAD).say(b"running\n").spin())
