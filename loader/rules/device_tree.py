@@ -142,8 +142,8 @@ def _initrd(hardware: Hardware[R], tree: DeviceTree) -> Findings:
             yield violation("chosen-initrd", what, _CHOSEN)
         return
     start, end = told
-    if end < start or (start and end == start):
-        what = f"linux,initrd-end {end:#x} is not behind linux,initrd-start {start:#x}"
+    if end < start:
+        what = f"linux,initrd-end {end:#x} is before linux,initrd-start {start:#x}"
         yield violation("chosen-initrd", what, _CHOSEN, address=start, value=end)
     elif end > start and hardware.in_ram(Range.between(start, end)):
         yield from initrd.check(hardware.read, Range.between(start, end), "/chosen")

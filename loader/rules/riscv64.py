@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 from bootproof.loader.address import Range
-from bootproof.loader.arch.riscv64 import A0, A1, PRIVILEGE_S, RISCV64, RiscvRegisters
+from bootproof.loader.arch.riscv64 import A0, A1, PRIVILEGE_M, PRIVILEGE_S, RISCV64, RiscvRegisters
 from bootproof.loader.device_tree import DeviceTree
-from bootproof.loader.imageheader import RISCV64_MAGIC
+from bootproof.loader.imageheader import RISCV64_MAGIC, ImageHeader
 from bootproof.loader.rules import (
     Findings,
     Hardware,
@@ -36,10 +36,10 @@ _LOCATION: Final = f"{documents.RISCV}, Kernel location"
 
 def riscv64(hardware: Hardware[RiscvRegisters]) -> Findings:
     r = hardware.registers
-    yield from _hart(hardware, r)
+    header = image_at(hardware, r.pc, RISCV64_MAGIC)
+    yield from _hart(hardware, r, header)
     yield from held_at(hardware, r.pc, _LOCATION)
     yield from secondary.wait(hardware, RISCV64.runs, _ENTRY)
-    header = image_at(hardware, r.pc, RISCV64_MAGIC)
     if header is None:
         yield from into_image(hardware, r.pc, RISCV64_MAGIC, _LOCATION)
     elif r.pc % _PMD:
@@ -48,8 +48,12 @@ def riscv64(hardware: Hardware[RiscvRegisters]) -> Findings:
     yield from _device_tree(hardware, header.image_size if header else 0)
 
 
-def _hart(hardware: Hardware[RiscvRegisters], r: RiscvRegisters) -> Findings:
-    if r.privilege != PRIVILEGE_S:
+def _hart(
+    hardware: Hardware[RiscvRegisters], r: RiscvRegisters, header: ImageHeader | None
+) -> Findings:
+    # A kernel for M-mode is one to be loaded where RAM begins (arch/riscv/kernel/head.S).
+    may_be_firmware = header is not None and not header.text_offset
+    if r.privilege != PRIVILEGE_S and not (may_be_firmware and r.privilege == PRIVILEGE_M):
         what = f"the hart is in {r.mode}, not in S-mode"
         yield violation("privilege", what, documents.SBI_HART_STATE, value=r.privilege)
     if r.satp:

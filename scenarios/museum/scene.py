@@ -227,16 +227,16 @@ def _image_kernel(setting: Setting, memory: GuestMemory) -> KernelLoaderResult:
     )
 
 
-def _image(magic: bytes, jump: int, *waits: int) -> bytes:
+def _image(magic: bytes, text_offset: int, jump: int, *waits: int) -> bytes:
     """An Image whose first instruction goes over its header, to a wait for ever."""
-    numbers = jump, 0, 0, FOOTPRINT, 0xA, 0, 0, 0
+    numbers = jump, 0, text_offset, FOOTPRINT, 0xA, 0, 0, 0
     header = struct.pack("<II QQQ QQQ 4sI", *numbers, magic, 0)
     return (header + struct.pack("<2I", *waits)).ljust(0x1000, b"\x55")
 
 
 IMAGES: Final = {
-    "arm64": _image(b"ARM\x64", 0x14000010, 0xD503207F, 0x17FFFFFF),
-    "riscv64": _image(b"RSC\x05", 0x0400006F, 0x10500073, 0xFFDFF06F),
+    "arm64": _image(b"ARM\x64", 0, 0x14000010, 0xD503207F, 0x17FFFFFF),
+    "riscv64": _image(b"RSC\x05", 2 * MIB, 0x0400006F, 0x10500073, 0xFFDFF06F),
 }
 # What a CPU's node has in its tree, and what else is in that.
 CPUS: Final = {

@@ -36,12 +36,14 @@ def found(
     at: int = 48 * MIB,
     cpus: int = 2,
     banks: tuple[tuple[int, int], ...] = (),
+    image: bytes | None = None,
+    privilege: int = 1,
 ) -> list[tuple[str, str]]:
     """Grade and code of what is found, each once, of a right Image, an initrd and this tree."""
     start = ARM_START if protocol == "arm64" else RISCV_START
     kernel, dtb = start + 16 * MIB, start + at
     with GuestMemory(banks or [(start, SIZE)]) as memory:
-        memory.write(kernel, IMAGES[protocol])
+        memory.write(kernel, image or IMAGES[protocol])
         memory.write(start + 56 * MIB, INITRD)
         memory.write(dtb, trees.device_tree(tree, reservations).to_bytes())
         first: Any
@@ -49,13 +51,13 @@ def found(
             first = Arm64Registers(kernel).with_x(x0=dtb)
             others = [replace(first, pc=0)] * (cpus - 1)
         else:
-            first = RiscvRegisters(kernel).with_x(x10=0, x11=dtb)
+            first = RiscvRegisters(kernel, privilege=privilege).with_x(x10=0, x11=dtb)
             others = [RiscvRegisters(start)] * (cpus - 1)
         regions = (Region("kernel", Range(kernel, FOOTPRINT)),)
         arch = "aarch64" if protocol == "arm64" else "riscv64"
-        image = BootImage(arch, protocol, memory.banks, (first, *others), regions)
+        boot = BootImage(arch, protocol, memory.banks, (first, *others), regions)
         resident = [FIRMWARE.range] if protocol == "riscv64" else []
-        said = conformance.findings(image, reader(memory), cpus=cpus, resident=resident)
+        said = conformance.findings(boot, reader(memory), cpus=cpus, resident=resident)
     return list(dict.fromkeys((finding.grade.value, finding.code) for finding in said))
 
 
@@ -100,6 +102,9 @@ LEGAL: Final[dict[str, Changes]] = {
     },
     "no initrd, as zeros": {
         "/chosen": {"linux,initrd-start": quad(0), "linux,initrd-end": quad(0)}
+    },
+    "an initrd of no size": {
+        "/chosen": {"linux,initrd-start": quad(INITRD_AT), "linux,initrd-end": quad(INITRD_AT)}
     },
     "no /chosen": {"/chosen": None},
     "seeds": {"/chosen": {"kaslr-seed": quad(1), "rng-seed": bytes(64)}},
@@ -342,3 +347,21 @@ def test_riscv64_firmware_that_is_not_in_memory() -> None:
     behind = quad(RISCV_START + 2 * MIB, SIZE - 2 * MIB)
     tree = changed(HARTS, {"/reserved-memory": None, RISCV_MEMORY: {"reg": behind}})
     assert found("riscv64", tree) == [(TOLERATED, "map-less")]
+
+
+@pytest.mark.parametrize(
+    ("text_offset", "privilege", "wanted"),
+    [
+        (2 * MIB, 1, []),
+        (2 * MIB, 3, [(VIOLATION, "privilege")]),
+        (0, 1, []),
+        (0, 3, []),  # with CONFIG_RISCV_M_MODE
+        (0, 0, [(VIOLATION, "privilege")]),
+    ],
+)
+def test_riscv64_kernels_for_machine_mode(
+    text_offset: int, privilege: int, wanted: list[tuple[str, str]]
+) -> None:
+    image = IMAGES["riscv64"]
+    image = image[:8] + text_offset.to_bytes(8, "little") + image[16:]
+    assert found("riscv64", HARTS, image=image, privilege=privilege) == wanted
