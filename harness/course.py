@@ -120,7 +120,7 @@ class Course:
         if isinstance(log, ReplayLogError):  # it is too long, or was not complete yet
             log = recording.read_log(directory / RUN_LOG, self._seen.transcript)
         seen = artifacts.keep(self._session, self._seen, log)
-        judgement, seen = _judged(start, seen, self._ending)
+        judgement, seen = judged(start, seen, self._ending)
         instructions = recording.instructions(seen, start.machine.arch)
         costs = Costs(host_seconds(), qemu_seconds, seen.cpu_seconds, instructions)
         not_recorded = _record(start, seen, directory, log)
@@ -232,7 +232,7 @@ def _record(start: Start, seen: Observation, directory: Path, log: Logged) -> st
     return recording.finish(record, directory, seen.stderr, log)
 
 
-def _judged(start: Start, seen: Observation, ending: Ending) -> tuple[Judgement, Observation]:
+def judged(start: Start, seen: Observation, ending: Ending) -> tuple[Judgement, Observation]:
     """The verdict, and what was seen: with a name for the place where that is what one asks for."""
     judgement = _with_lacks(start, judge(start.expected, seen))
     place = seen.place

@@ -17,7 +17,7 @@ from typing import Final
 from bootproof.dataclass import dataclass
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
-from bootproof.harness.course import Costs, Outcome
+from bootproof.harness.course import Costs, Outcome, judged
 from bootproof.harness.errors import UserError
 from bootproof.harness.expected import Expected
 from bootproof.harness.guest.stages import ENTRY, Stage
@@ -25,7 +25,6 @@ from bootproof.harness.host import rundir
 from bootproof.harness.host.rundir import DEVICES_DIRECTORY, RUN_LOG
 from bootproof.harness.host.turns import TURNS
 from bootproof.harness.inputs import images
-from bootproof.harness.judge import judge
 from bootproof.harness.prepare import Prepared, expected_code
 from bootproof.harness.prove import Proven, result_json
 from bootproof.harness.qemu.argv import DirectKernel
@@ -149,11 +148,12 @@ def run(case: Case, plan: Plan, prepared: Prepared, directory: Path, look: Look)
         Session(qemu) as session,
     ):
         course = _Course(plan, session, look)
-        seen, _ = session.observe(course.steps)
+        seen, ending = session.observe(course.steps)
     reproduce.write_reference_script(machine, kernel, directory)
     log = recording.read_log(directory / RUN_LOG, seen.transcript)
     seen = artifacts.keep(session, seen, log)
-    judgement = judge(_expected(expected, plan, machine, course.told), seen)
+    wanted = _expected(expected, plan, machine, course.told)
+    judgement, seen = judged(replace(prepared.start, expected=wanted), seen, ending)
     seconds = TURNS.clock() - began
     instructions = recording.instructions(seen, machine.arch)
     costs = Costs(seconds, seconds, seen.cpu_seconds, instructions)

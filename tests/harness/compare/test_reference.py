@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -51,7 +52,7 @@ def boot(code: Program, directory: Path, look: Callable[[], None] | None = None)
     computer = machine("x86_64", memory=MEMORY)
     case = Case("x86_64", str(file), "elf", "pvh", memory=MEMORY)
     start = Start(None, computer, Claim(computer, code.entry).expected, budget=BUDGET)  # type: ignore[arg-type]
-    prepared = Prepared(start, None)
+    prepared = Prepared(replace(start, lacks=lambda: ("a clock", "a serial port")), None)
     plan = reference.plan(case, computer, "pvh")
     return reference.run(
         case, plan, prepared, directory, lambda _registers, _ram: look() if look else None
@@ -74,6 +75,7 @@ def test_what_the_guest_says_and_how_it_ends(tmp_path: Path) -> None:
     found = boot(program("x86_64").say(b"hello\n").halt(), tmp_path / "run")
     assert found.registers is not None
     assert told(found)[:2] == (Verdict.STUCK, End.LOOPING)
+    assert found.proven.reason.endswith("; the kernel lacks a clock; and a serial port")
     assert (tmp_path / "run" / "console.log").read_bytes() == b"hello\n"
 
 
