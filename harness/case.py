@@ -62,6 +62,8 @@ class Key:
     offset: bool = False
     # A file: any bytes may be in its name, and no scenario file may name it.
     path: bool = False
+    # A text of any bytes, as a console may show.
+    raw: bool = False
     # A text that is a part of ids, which are names of directories.
     plain: bool = False
     # A number of guest instructions, which may be written like 2G or 60s.
@@ -365,11 +367,23 @@ class Case:
     )
     until: str | None = field(
         default=None,
-        metadata=key("text that the console of a boot image without a proof shows", derived=True),
+        metadata=key(
+            "text that the console of a boot image without a proof must show",
+            RUN,
+            help="text the console must show, for a guest that cannot prove its boot",
+            metavar="TEXT",
+            raw=True,
+            derived=True,
+        ),
     )
     only_handover: bool = field(
         default=False,
-        metadata=key("end a boot image's run at the first instruction", derived=True),
+        metadata=key(
+            "end a boot image's run at the first instruction",
+            RUN,
+            help="stop at the first instruction: registers, RAM and the protocol's rules",
+            derived=True,
+        ),
     )
     expect: Expectation = field(default=Expectation(), metadata=key("what the case must end as"))
 

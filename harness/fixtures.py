@@ -117,8 +117,6 @@ class BootTheImage(Protocol):
         self,
         directory: str | Path,
         *,
-        until: str | None = None,
-        only_handover: bool = False,
         kernel: str | Path | None = None,
         **words: Any,
     ) -> BootResult: ...
@@ -207,20 +205,13 @@ def boot_image(request: pytest.FixtureRequest, tmp_path: Path) -> BootTheImage:
     def run(
         directory: str | Path,
         *,
-        until: str | None = None,
-        only_handover: bool = False,
         kernel: str | Path | None = None,
         **words: Any,
     ) -> BootResult:
         from bootproof.harness.cases import of_image
 
-        case_of = partial(
-            of_image.case_of,
-            Path(directory),
-            until=str(until).encode() if until else None,
-            only_handover=only_handover,
-            kernel=None if kernel is None else str(kernel),
-        )
+        held_against = None if kernel is None else str(kernel)
+        case_of = partial(of_image.case_of, Path(directory), kernel=held_against)
         return _booted(request.config, case_of, words, next(directories))
 
     return run

@@ -20,16 +20,9 @@ from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import format_size
 
 
-def case_of(
-    directory: Path,
-    words: Mapping[str, Any],
-    *,
-    until: bytes | None = None,
-    only_handover: bool = False,
-    kernel: str | None = None,
-) -> Case:
-    """The case of a boot image; `words` are by the names of the options of `run`, the others of its
-    own. Raises UserError and LoaderError.
+def case_of(directory: Path, words: Mapping[str, Any], kernel: str | None = None) -> Case:
+    """The case of a boot image, which is held against `kernel`; `words` are by the names of the
+    options of `run`. Raises UserError and LoaderError.
     """
     known = schema.options(RUN)
     schema.check_keys((entry.name for entry in known), words, (), "option")
@@ -40,7 +33,7 @@ def case_of(
         _check_machine(given, asked)
         several = len(image.cpus) if len(image.cpus) > 1 else None
         here = {"memory": image.memory_size, "smp": several or len(given.told.cpus) or 1}
-        proves = given.nonce is not None and not only_handover
+        proves = given.nonce is not None and not asked.get("only_handover")
         case = Case(
             arch=image.arch,
             kernel=printable(name.encode("utf-8", "surrogateescape")) or "image",
@@ -48,8 +41,6 @@ def case_of(
             protocol=image.protocol,
             boot_image=str(directory),
             kernel_path=kernel,
-            until=None if until is None else os.fsdecode(until),
-            only_handover=only_handover,
             expect=Expectation(Verdict.BOOTED if proves else Verdict.HANDED_OVER),
             **here | asked,
         )

@@ -218,7 +218,8 @@ def _read_plain(entry: Entry, value: Any, path: Path) -> Any:
     if type(value) is int and value < 1:
         raise SchemaError(path, f"must be at least 1, not {value}")
     allowed = "\t\n" if entry.key.lines else "\t"
-    if wanted is str and not entry.key.path and not _printable(str(value), allowed):
+    any_bytes = entry.key.path or entry.key.raw
+    if wanted is str and not any_bytes and not _printable(str(value), allowed):
         raise SchemaError(path, f"{value!r} has characters that cannot be printed")
     if wanted is str and not entry.choices and not (entry.key.empty or str(value).strip()):
         raise SchemaError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 import shutil
 import textwrap
 from collections.abc import Sequence
@@ -92,13 +91,6 @@ def name(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("is empty")
     return text
-
-
-def text(word: str) -> bytes:
-    """What a console has to show."""
-    if not word:
-        raise argparse.ArgumentTypeError("an empty text is on every console")
-    return os.fsencode(word)
 
 
 def named(text: str) -> Path:

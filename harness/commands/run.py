@@ -7,7 +7,7 @@ from typing import Final
 
 from bootproof.harness import places
 from bootproof.harness.commands import Command, bisect_options
-from bootproof.harness.commands.parser import named, text
+from bootproof.harness.commands.parser import named
 
 KERNEL_HELP: Final = "hold what is in RAM, and where it is entered, against this kernel"
 _HELPS: Final = {
@@ -21,18 +21,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("directory", metavar="DIR", type=named, help="holds boot.json and ram.img")
     case_options.add_options(parser, "run", _HELPS)
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--until",
-        metavar="TEXT",
-        type=text,
-        help="text the console must show, for a guest that cannot prove its boot",
-    )
-    what.add_argument(
-        "--only-handover",
-        action="store_true",
-        help="stop at the first instruction: registers, RAM and the protocol's rules",
-    )
     parser.add_argument("--kernel", metavar="KERNEL", help=KERNEL_HELP)
     parser.add_argument("--out", type=named, metavar="DIR", help="the run directory")
     bisect_options.add(parser)
@@ -48,12 +36,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     sought = bisect_options.sought(arguments)
     words, paths = qemus.of_words(case_options.words(arguments, "run"))
-    case = of_image.case_of(
-        *(arguments.directory, words),
-        until=arguments.until,
-        only_handover=arguments.only_handover,
-        kernel=arguments.kernel,
-    )
+    case = of_image.case_of(arguments.directory, words, arguments.kernel)
     directory = (arguments.out or places.output() / "run" / case.kernel).absolute()
     with rundir.held(directory):
         proven = boot_text.boot(case, directory, Options(qemus=paths))

@@ -73,7 +73,7 @@ def test_the_probe_says_the_same_of_a_real_cpu(
     exhibit.write(image, fixed=fixed)
     words = {"machine": exhibit.setting.board, "cpu": exhibit.setting.cpu}
     given = {name: word for name, word in words.items() if word}
-    case = of_image.case_of(image, given, only_handover=True)
+    case = of_image.case_of(image, {**given, "only_handover": True})
     proven = boot_text.boot(case, tmp_path / "run", Options())
     if fixed or exhibit.tolerated:
         assert proven.verdict is Verdict.HANDED_OVER, proven.reason
