@@ -151,8 +151,8 @@ def on_its_board(case: Case, given: GivenImage) -> Case:
     """The case with a board and a CPU that start CPUs in the image's mode, and the memory with
     which that board has RAM wherever the image has some.
 
-    Raises UserError when the board that was asked for, or else every board, has RAM elsewhere, and
-    when the mode is another one.
+    Raises UserError when the board that was asked for, or else every board, has RAM elsewhere, or
+    its interrupt controller where no device tree of the guest's says, and when the mode is another.
     """
     image, board, arch = given.image, case.board, ARCHES[case.arch]
     Machine.check_board(arch, board)
@@ -161,9 +161,11 @@ def on_its_board(case: Case, given: GivenImage) -> Case:
     hypervisor = mode == arch.hypervisor_mode
     alike = [name for name, traits in arch.boards.items() if traits.hypervisor == hypervisor]
     fits = {name: size for name in alike if (size := _memory_for(arch, name, wanted))}
-    best = min(fits, key=lambda name: (fits[name], name != arch.board), default=None)
+    told = () if case.only_handover else given.told.interrupts
+    with_it = [name for name in fits if _interrupts(arch, name, told)]
+    best = min(with_it, key=lambda name: (fits[name], name != arch.board), default=None)
     taken = board or best
-    if taken in fits:
+    if taken in with_it:
         cpu = case.cpu or arch.cpu_for(image.cpus[0])
         return replace(case, board=taken, memory=fits[taken], cpu=cpu)
     if board is not None and board not in alike:
@@ -171,6 +173,8 @@ def on_its_board(case: Case, given: GivenImage) -> Case:
         raise UserError(
             f"{given.file}: $.cpus[0]: the CPU is in {mode}, and {board} starts none{hint}"
         )
+    if fits and board in (None, *fits):
+        raise UserError(_elsewhere(given, arch, board or next(iter(fits)), best))
     name = board or arch.board
     most = arch.most_memory(name)
     has = _listed(_ranges(arch.boards[name].banks(most)))
@@ -178,6 +182,23 @@ def on_its_board(case: Case, given: GivenImage) -> Case:
     raise UserError(
         f"{given.file}: $.banks: RAM at {_listed(wanted)}, but {name} with the most it can have,"
         f" {format_size(most)}, has it at {has}{hint}"
+    )
+
+
+def _interrupts(arch: Arch, board: str, told: tuple[int, ...]) -> bool:
+    """Whether a board has its interrupt controller where it is told to be, as far as is known."""
+    has = arch.boards[board].interrupts
+    return not has or has[: len(told)] == told
+
+
+def _elsewhere(given: GivenImage, arch: Arch, board: str, other: str | None) -> str:
+    """That a kernel would look for its interrupt controller where `board` has none."""
+    told, has = given.told.interrupts, arch.boards[board].interrupts
+    wanted, there = (", ".join(map(hex, at)) for at in (told, has))
+    way_out = "take --only-handover" if other is None else f"--machine {other} has it there"
+    return (
+        f"{given.file}: the device tree has the interrupt controller at {wanted}, and {board} has"
+        f" it at {there}: no kernel can boot on that; {way_out}"
     )
 
 

@@ -46,6 +46,8 @@ class BootParameters:
     label: str | None = None
     # The CPUs that ACPI tables or a device tree tell of, by the hardware's own numbers.
     cpus: tuple[int, ...] = ()
+    # Where a device tree has the interrupt controller: guest-physical, its first parts.
+    interrupts: tuple[int, ...] = ()
 
 
 def reader(memory: Memory) -> Read:

@@ -260,6 +260,18 @@ class DeviceTree:
         return (node for node in self.reserved if NO_MAP in node.properties)
 
     @property
+    def interrupts(self) -> tuple[int, ...]:
+        """Where the root's interrupt-parent is (section 2.4.1), guest-physical: the first two parts
+        of it. Empty where there is none.
+        """
+        root = self.nodes[0].properties if self.nodes else {}
+        wanted = root.get(b"interrupt-parent")
+        nodes = [node for node in self.nodes if node.properties.get(b"phandle") == wanted]
+        if wanted is None or len(nodes) != 1:
+            return ()
+        return tuple(place.start for place in self.places(nodes[0]))[:2]
+
+    @property
     def cpus(self) -> list[Node]:
         """The listed CPUs that kernels may start, in their order."""
         return [node for node in self.below(b"cpus") if node.is_cpu]

@@ -45,8 +45,14 @@ _PL011: Final = SerialPort(
         "CONFIG_SERIAL_AMBA_PL011_CONSOLE", b"uart-pl011", "the driver of the serial port (pl011)"
     ),
 )
-_VIRT: Final = Board(_banks, _PL011, _reserved, writes_reserved=True)
+_DISTRIBUTOR, _CPU_INTERFACE, _REDISTRIBUTORS = 0x800_0000, 0x801_0000, 0x80A_0000
+_VIRT: Final = Board(
+    *(_banks, _PL011, _reserved),
+    writes_reserved=True,
+    interrupts=(_DISTRIBUTOR, _CPU_INTERFACE),
+)
 _MOST_CPUS: Final = 16  # as many were seen to start; QEMU's own limit is 512
+_GICV3: Final = replace(_VIRT, cpu_limit=_MOST_CPUS, interrupts=(_DISTRIBUTOR, _REDISTRIBUTORS))
 
 
 # --- registers -----------------------------------------------------------------------------------
@@ -88,10 +94,8 @@ AARCH64: Final = Arch(
     boards={
         "virt": _VIRT,
         "virt,virtualization=on": replace(_VIRT, hypervisor=True),
-        "virt,gic-version=3": replace(_VIRT, cpu_limit=_MOST_CPUS),
-        "virt,gic-version=3,virtualization=on": replace(
-            _VIRT, hypervisor=True, cpu_limit=_MOST_CPUS
-        ),
+        "virt,gic-version=3": _GICV3,
+        "virt,gic-version=3,virtualization=on": replace(_GICV3, hypervisor=True),
         "xlnx-zcu102": ZCU102,
         "xlnx-zcu102,virtualization=on": replace(ZCU102, hypervisor=True),
     },

@@ -68,6 +68,9 @@ class Board:
     words: Callable[[Version], tuple[str, ...]] = lambda version: ()
     # That of it where a firmware stays: nothing else can be there.
     firmware: tuple[Region, ...] = ()
+    # Where its interrupt controller is, guest-physical: the first two parts of it, where device
+    # trees tell of it and boards differ.
+    interrupts: tuple[int, ...] = ()
     # The first QEMU without it, if there is one.
     gone: Version | None = None
 

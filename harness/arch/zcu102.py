@@ -130,5 +130,6 @@ ZCU102: Final = Board(
     memory_limit=_LOW_RAM + _HIGH_RAM[1],
     cpu="cortex-a53",
     tree=_tree,
+    interrupts=(_DISTRIBUTOR, _CPU_INTERFACE),
     words=_no_sound,
 )

@@ -151,6 +151,7 @@ def read_back(address: int, read: Read, page: int = PAGE) -> BootParameters:
         system_ram=tuple(system_ram(tree, page)) or None,
         unplaced=unplaced(tree, page),
         cpus=tuple(cpu.number for cpu in tree.cpus),
+        interrupts=tree.interrupts,
     )
 
 

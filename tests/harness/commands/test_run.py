@@ -33,7 +33,7 @@ from bootproof.loader.memory import Bank, GuestMemory, data_extents
 from bootproof.loader.protocols import acpi
 from bootproof.loader.protocols.e820 import LEGACY_HOLE
 from tests import ROOT
-from tests.builders import images
+from tests.builders import images, trees
 from tests.builders.acpi import split
 from tests.builders.guests import (
     MEMORY,
@@ -560,6 +560,58 @@ def test_of_what_is_refused_no_earlier_run_tells(image: Path, run: Run) -> None:
     result = run(image, "--machine", "virt")
     assert result.code == USAGE
     assert list(result.directory.iterdir()) == []
+
+
+GIC, GICV3 = (0x8000000, 0x8010000), (0x8000000, 0x80A0000)
+
+
+def told_of(interrupts: tuple[int, ...], directory: Path) -> Path:
+    """An arm64 image whose device tree has its interrupt controller there."""
+    code = program("aarch64").halt()
+    tree = trees.changed(
+        trees.arm64(code.entry & ~0x3FFFFFFF, MEMORY)["firecracker"],
+        {"/intc": {"reg": b"".join(trees.quad(at, 0x10000) for at in interrupts)}},
+    )
+    place = code.entry + 0x100000
+    registers = Arm64Registers(code.entry, x=(place, *[0] * 30))
+    guest = Guest(code, registers, {place: trees.device_tree(tree).to_bytes()})
+    directory.mkdir()
+    guest.write(directory, machine("aarch64"))
+    description = directory / "boot.json"
+    description.write_text(description.read_text().replace('"none"', '"arm64"'))
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("interrupts", "board"),
+    [((), "virt"), (GIC, "virt"), (GICV3, "virt,gic-version=3"), (GICV3[:1], "virt")],
+)
+def test_machine_has_its_interrupt_controller_where_the_device_tree_says(
+    interrupts: tuple[int, ...], board: str, tmp_path: Path, run: Run
+) -> None:
+    assert f", {board}, " in run(told_of(interrupts, tmp_path / "image")).said("machine")
+
+
+@pytest.mark.parametrize(
+    ("interrupts", "options", "says"),
+    [
+        (
+            GICV3,
+            ["--machine", "virt"],
+            "virt has it at 0x8000000, 0x8010000: no kernel",
+        ),
+        (GICV3, ["--machine", "virt"], "; --machine virt,gic-version=3 has it there"),
+        ((0x3FFF0000, 0x3FFD0000), [], "the interrupt controller at 0x3fff0000, 0x3ffd0000, and"),
+        ((0x3FFF0000, 0x3FFD0000), [], "no kernel can boot on that; take --only-handover"),
+    ],
+)
+def test_an_interrupt_controller_that_no_machine_has_is_no_panic_of_the_kernel(
+    interrupts: tuple[int, ...], options: list[str], says: str, tmp_path: Path, run: Run
+) -> None:
+    directory = told_of(interrupts, tmp_path / "image")
+    refused = run(directory, *options)
+    assert (refused.code, says in refused.error) == (USAGE, True)
+    assert "machine" in run(directory, *options, "--only-handover").output
 
 
 BOARDS = ("q35", "pc", "microvm")

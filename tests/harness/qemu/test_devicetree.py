@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.to_end import run_to_end
 from bootproof.harness.qemu.argv import machine_words
@@ -50,6 +51,13 @@ def test_device_tree_that_qemu_does_not_make() -> None:
         node = next(node for node in tree.nodes if node.name.startswith(name.encode()))
         address = int(node.name.decode().removeprefix(name), 16)
         assert re.search(rf"\b{address:016x}-\w+ \(prio 0, i/o\): {device}", there)
+
+
+@pytest.mark.parametrize("board", ARCHES["aarch64"].boards)
+def test_a_board_has_its_interrupt_controller_where_qemu_says(board: str) -> None:
+    machine = Machine.with_defaults("aarch64", memory=512 * MIB, board=board)
+    tree = DeviceTree.parse(device_tree(machine) or b"")
+    assert tree.interrupts == machine.traits.interrupts != ()
 
 
 def test_device_tree_is_made_once() -> None:
