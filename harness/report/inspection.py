@@ -54,8 +54,7 @@ def _rows(inspection: Inspection) -> Iterator[Row]:
     for layer in inspection.layers:
         yield "packed in", _packed(layer.container, layer.packing, layer.packed_size, layer.size)
     if inspection.layers:
-        size = _size(inspection.kernel_size)
-        yield "kernel", f"{_FORMATS[inspection.kernel]}, {size}"
+        yield "kernel", f"{_name(inspection, inspection.kernel)}, {_size(inspection.kernel_size)}"
     yield "release", inspection.release or "not found"
     if inspection.cmdline is not None:
         yield "command line", inspection.cmdline
@@ -76,12 +75,16 @@ def _rows(inspection: Inspection) -> Iterator[Row]:
 
 def _what_it_is(inspection: Inspection) -> Iterator[Row]:
     arch = inspection.arch or "architecture not said"
-    name = _FORMATS.get(inspection.format, f"{inspection.format} file")
-    if inspection.unprovable and inspection.format == "elf":
-        name = "ELF"  # a vmlinux is Linux
+    name = _name(inspection, inspection.format)
     yield "format", f"{name}, {arch}, {_size(inspection.size)}"
     if inspection.unprovable:
         yield "boot", inspection.unprovable
+
+
+def _name(inspection: Inspection, format_: str) -> str:
+    if inspection.unprovable and format_ == "elf":
+        return "ELF"  # a vmlinux is Linux
+    return _FORMATS.get(format_, f"{format_} file")
 
 
 def _packed(container: str, packing: str, packed_size: int, size: int) -> str:

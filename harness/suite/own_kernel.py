@@ -29,7 +29,6 @@ from bootproof.harness.text import printable
 from bootproof.harness.verdict import Verdict
 from bootproof.kernels.sources import Source
 from bootproof.loader.formats import Format
-from bootproof.loader.identify import identify
 from bootproof.loader.inspect import Inspection, inspect
 from bootproof.loader.provable import PREFIX
 from bootproof.printable import one_line
@@ -62,10 +61,7 @@ def look_at(name: str, file: KernelFile, board: str | None = None) -> Kernel:
 
     Raises UserError, LoaderError.
     """
-    known = identify(file.content.path)
-    if known.format is Format.UNKNOWN:
-        what = known.remark
-        raise _refusal(file, f"it is {what}" if what else "it is in no format of Linux kernels")
+    images.contained(file)
     found = refuse_unprovable(file, board)
     assert found.arch is not None  # or it could not be proved
     forms = [*_forms(file, found, board)]

@@ -100,3 +100,10 @@ def test_endless_findings_are_cut() -> None:
     text = render(replace(inspection, findings=inspection.findings * 100))
     assert text.count("  finding ") == 31
     assert text.endswith("and 70 more (all with --json)\n")
+
+
+def test_a_packed_module_is_no_vmlinux() -> None:
+    text = render(inspect(packings.xz(images.elf(type=1))))
+    assert "it is a relocatable object" in text
+    assert "  kernel         ELF, " in text
+    assert "vmlinux (ELF)" not in text

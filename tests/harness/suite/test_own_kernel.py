@@ -12,8 +12,10 @@ import pytest
 
 from bootproof.harness import cli
 from bootproof.harness.arch.table import ARCHES
+from bootproof.harness.inputs import images
 from bootproof.harness.qemu.binary import find_qemu
 from bootproof.harness.results import results
+from bootproof.loader.errors import LoaderError
 from tests.builders import packings, processes
 from tests.builders.guests import X86Program
 from tests.builders.images import LINUX, bzimage, elf, image, load, notes, pvh_entry
@@ -177,8 +179,6 @@ def test_what_a_unified_kernel_image_holds_beside_its_kernel_is_left_out(command
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"#!/bin/sh\n" * 99, "it is a text file: '#!/bin/sh'"),
-        (b"\3\1\4\1\5" * 99, "it is in no format of Linux kernels"),
         (packed(vmlinux(), xloadflags=0), "it is a 32-bit kernel; bootproof boots x86_64, aarch64"),
         (vmlinux(machine=3), "it is a 32-bit kernel"),
         (gzip.compress(vmlinux(machine=3, phentsize=32), mtime=0), "it is a 32-bit kernel"),
@@ -212,6 +212,15 @@ def test_what_cannot_be_proved_is_refused_in_one_sentence(
     assert shown.startswith(f"bootproof: {path}: is no Linux kernel that can be proved: ")
     assert "derived" not in shown
     assert why in shown
+
+
+@pytest.mark.parametrize("data", [b"#!/bin/sh\n" * 99, b"\3\1\4" * 99, bytes(0x8001) + b"CD001"])
+def test_a_file_with_no_kernel_in_it_is_told_as_by_boot(command: Command, data: bytes) -> None:
+    """What it is, and the way out."""
+    path = command.file("thing", data)
+    with pytest.raises(LoaderError) as caught:
+        images.contained(images.kernel_file(str(path)))
+    assert command("--kernel", path, code=2) == f"bootproof: {caught.value}\n"
 
 
 def test_an_empty_name_is_no_directory(command: Command) -> None:
