@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -24,6 +25,7 @@ from bootproof.harness.suite.options import EXIT_CODE, MatrixOptions
 from bootproof.kernels import scratch, sources
 from bootproof.kernels.catalog import load_catalog
 from bootproof.kernels.fetch import Fetcher
+from bootproof.printable import one_line
 
 SCENARIOS: Final = places.PACKAGES / "scenarios"
 _CONFIG: Final = SCENARIOS / "matrix.ini"
@@ -61,7 +63,7 @@ def run(selection: Selection) -> int:
             if not begun.scenarios:
                 Fetcher().fetch(entry.name for entry in load_catalog().default())
             fetch_for(filter(select.filter_for(begun.options.only), cases))
-        return _pytest(arguments(begun, *begun.scenarios), ktap=begun.options.ktap)
+        return _pytest(arguments(begun, *begun.scenarios), begun)
 
 
 def run_cases(cases: Sequence[Case], selection: Selection) -> int:
@@ -78,7 +80,7 @@ def run_cases(cases: Sequence[Case], selection: Selection) -> int:
         case_file.write_cases(path, cases)
         if not begun.options.list_only:
             fetch_for(cases)
-        return _pytest(arguments(begun, path), ktap=begun.options.ktap)
+        return _pytest(arguments(begun, path), begun)
 
 
 @contextlib.contextmanager
@@ -139,6 +141,16 @@ PYTESTS: Final = "PYTEST_"
 _NO_OTHER_PLUGINS: Final = "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
 
 
+def _nothing_by(selection: Selection) -> str:
+    """That no case is left, and by which of the user's words."""
+    expression = selection.expression
+    by = [] if expression is None else [f"-k {one_line(shlex.quote(expression))}"]
+    by += [f"--{one_line(word).replace('=', ' ', 1)}" for word in selection.options.only]
+    by += ["--lf (nothing of it failed the last time)"] if selection.last_failed else []
+    which = f" by {' and '.join(by)}" if by else ""
+    return f"no case is selected{which}; `bootproof matrix --list` shows what there is"
+
+
 class _Ending:
     """How a session ended: pytest has one code for all that failed, and none of ours, and a word of
     its own before what is wrong with a user's words.
@@ -164,12 +176,12 @@ class _Ending:
         self.code = config.stash.get(EXIT_CODE, None)
 
 
-def _pytest(words: list[str], *, ktap: bool = False) -> int:
+def _pytest(words: list[str], selection: Selection) -> int:
     """The exit code. Raises UserError for words that are wrong, and when no case is selected."""
     ending = _Ending()
     with contextlib.ExitStack() as stack:
         stack.enter_context(only_our_environment())
-        if ktap:  # which then has stdout for itself
+        if selection.options.ktap:  # which then has stdout for itself
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         code = int(pytest.main(words, plugins=[ending]))
     if ending.wrong is not None:
@@ -177,7 +189,7 @@ def _pytest(words: list[str], *, ktap: bool = False) -> int:
     if ending.interrupted or ending.code == exitcode.INTERRUPTED:
         return exitcode.INTERRUPTED
     if code == pytest.ExitCode.NO_TESTS_COLLECTED:
-        raise UserError("no case is selected; `bootproof matrix --list` shows what there is")
+        raise UserError(_nothing_by(selection))
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         return exitcode.USAGE
     return code if ending.code is None else ending.code

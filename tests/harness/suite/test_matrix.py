@@ -266,7 +266,13 @@ def test_no_emulator_is_said_once_and_before_anything_runs(
 
 def test_nothing_selected_is_said(tmp_path: Path, matrix_here: Matrix) -> None:
     said = one_line_of(tmp_path, matrix_here, f"--out={tmp_path}/out", "-k", "absent")
-    assert said == "bootproof: no case is selected; `bootproof matrix --list` shows what there is"
+    assert said == (
+        "bootproof: no case is selected by -k absent; `bootproof matrix --list` shows what there is"
+    )
+    words = (f"--out={tmp_path}/out", "--lf", "--offset", "3M", "--offset", "5M")
+    assert "by --offset 3M and --offset 5M and --lf (nothing of it failed" in one_line_of(
+        tmp_path, matrix_here, *words
+    )
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
