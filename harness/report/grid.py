@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from bootproof.dataclass import dataclass
 from bootproof.harness.judgement import BAD
 from bootproof.harness.results.results import CaseResult
+
+_WORDS: Final = re.compile(r"(0x[0-9a-f]+|0|[1-9][0-9]*)([KMGT]?)|(.[^0-9]*)")
+_SHIFTS: Final = {"K": 10, "M": 20, "G": 30, "T": 40}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,15 @@ def _cell(case: CaseResult) -> Cell:
 
 def _grid(arch: str, rows: Mapping[str, Mapping[str, Cell]]) -> Grid:
     kernels = {kernel for row in rows.values() for kernel in row}
-    return Grid(arch, sorted(kernels, key=_by_version), dict(sorted(rows.items())))
+    claims = sorted(rows, key=by_size)
+    return Grid(arch, sorted(kernels, key=_by_version), {claim: rows[claim] for claim in claims})
+
+
+def by_size(claim: str) -> tuple[list[tuple[int, str]], str]:
+    """The order of claims: by their words, offsets and other numbers by size: 2M before 16M."""
+    parts = (match.groups("") for match in _WORDS.finditer(claim))
+    key = [(int(number or "0", 0) << _SHIFTS.get(unit, 0), text) for number, unit, text in parts]
+    return key, claim
 
 
 def _by_version(kernel: str) -> tuple[list[tuple[bool, int, str]], str]:

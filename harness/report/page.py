@@ -21,7 +21,7 @@ import jinja2
 from bootproof.dataclass import dataclass
 from bootproof.harness.report import details, failure, picture, timeline
 from bootproof.harness.report.failure import mark, said
-from bootproof.harness.report.grid import Cell, grids
+from bootproof.harness.report.grid import Cell, by_size, grids
 from bootproof.harness.results.results import CaseResult, Results
 from bootproof.harness.results.roles import Earlier
 from bootproof.harness.text import duration
@@ -187,7 +187,7 @@ def environment() -> jinja2.Environment:
 def _ordered(cases: Sequence[CaseResult], without: Sequence[int]) -> list[int]:
     """The numbers of the others, by architecture, claim and kernel."""
     left_out = set(without)
-    order = details.order_of(cases, lambda c: (c.arch, c.claim, c.kernel.name))
+    order = details.order_of(cases, lambda c: (c.arch, by_size(c.claim), c.kernel.name))
     return [number for number in order if number not in left_out]
 
 

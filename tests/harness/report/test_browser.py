@@ -320,3 +320,15 @@ def _violations(browser: Chrome) -> list[str]:
         for item in found["violations"]
         if item["impact"] in ("serious", "critical")
     ]
+
+
+def test_without_a_script_nothing_is_offered_that_needs_one(browser: Chrome, report: str) -> None:
+    try:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+        opened(browser, report)
+        shown = browser.find_element("class name", "filters").value_of_css_property("display")
+        notice = browser.find_element("css selector", "noscript .notice").text
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+    assert shown == "none"
+    assert notice.startswith("Without a script this page shows how every case ended")

@@ -44,6 +44,31 @@ def test_columns_have_one_order_whatever_ended_first(table: Callable[[Results], 
     assert heading.replace("|", "").split() == ["case", "5.10", "6.1-cloud", *kernels[1::-1]]
 
 
+@pytest.mark.parametrize("table", [terminal.grid, step_summary.render])
+def test_rows_are_in_the_order_of_their_numbers(table: Callable[[Results], str]) -> None:
+    claims = [
+        *(
+            "bzimage-at16M",
+            "bzimage-at32M",
+            "bzimage-at256M",
+            "bzimage-at1G",
+            "bzimage-at0xfff00000",
+        ),
+        *(
+            "elf-+0",
+            "elf-+4K",
+            "elf-+2M",
+            "elf-+10M",
+            "elf-+10M-smp2",
+            "elf-+10M-smp16",
+            "elf-none",
+        ),
+    ]
+    text = table(builder.run(*map(builder.case, reversed(claims)))).replace("\\", "")
+    words = [line.replace("|", "").split() for line in text.splitlines()]
+    assert [row[0] for row in words if row and row[0] in claims] == claims
+
+
 def test_colour_only_repeats_what_the_text_says() -> None:
     plain = re.sub(r"\x1b\[[0-9;]*m", "", terminal.grid(builder.mixed(), colour=True))
     assert plain == terminal.grid(builder.mixed())
