@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from bootproof.harness.errors import UserError
 from bootproof.harness.inputs import images
 from bootproof.harness.inputs.images import KernelFile
 from bootproof.kernels.cache import file_sha256
+from bootproof.kernels.errors import FetchError
 from bootproof.loader import banner
 from tests.builders import packings
 from tests.kernels.debian import deb_of
@@ -123,3 +125,11 @@ def test_who_has_had_many_kernels_keeps_few_of_them_open(tmp_path: Path) -> None
         opened.append(len(os.listdir("/proc/self/fd")))  # noqa: PTH208
     assert opened[-1] <= opened[0] + 2 * 64 + 2
     assert images.in_format.cache_info().currsize == 64
+
+
+def test_a_boot_image_is_no_kernel(tmp_path: Path) -> None:
+    (tmp_path / "boot.json").write_text("{}")
+    with pytest.raises(UserError, match=r"is a boot image, not a kernel; start it with `.* run`"):
+        images.find(str(tmp_path))
+    with pytest.raises(FetchError, match="File name too long"):
+        images.find("x" * 5000)
