@@ -12,6 +12,7 @@ from bootproof.harness.commands import Command
 from bootproof.harness.commands import parser as words
 from bootproof.harness.commands.parser import named
 from bootproof.harness.errors import UserError
+from bootproof.harness.host.stdout import say
 from bootproof.printable import safe
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def _kcidb(run: Results, arguments: argparse.Namespace) -> int:
 
     from bootproof.harness.host.files import write_given
     from bootproof.harness.report import kcidb
+    from bootproof.loader.address import counted
 
     try:
         report = kcidb.render(run, arguments.origin, arguments.build)
@@ -106,6 +108,10 @@ def _kcidb(run: Results, arguments: argparse.Namespace) -> int:
         print(text, end="")
     else:
         write_given(arguments.kcidb.absolute(), text.encode(), kcidb.OURS)
+    if lost := sum(check.of_case for check in run.bad_checks):
+        say(f"{counted(lost, 'case')} came to no result, and KCIDB has no word for that")
+    if not run.complete:
+        say("the run did not come to its end: KCIDB is told of what had ended")
     return exitcode.OK
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from bootproof.harness import cli, exitcode
 from bootproof.harness.results import results
+from bootproof.harness.results.results import Check
 from tests.builders import results as builder
 
 OTHER_IMAGE = replace(builder.KEY, boot_image="22" * 32)
@@ -55,6 +56,16 @@ def test_report_of_a_run_that_was_cut_short(tmp_path: Path) -> None:
     run = builder.saved(tmp_path / "a", builder.case(), complete=False)
     assert cli.main(["report", run, "--out", str(tmp_path / "out")]) == exitcode.CANNOT_TELL
     assert "Not complete" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_what_kcidb_is_not_told_is_said(tmp_path: Path, capsys: Capture) -> None:
+    lost = Check("x.toml::claim[x86_64-6.1]", "error", "the disk is full", 0.0, of_case=True)
+    run = builder.saved(tmp_path / "a", builder.case(), checks=(lost,), complete=False)
+    assert cli.main(["report", run, "--kcidb", "-", "--origin", "my_ci"]) == 0
+    assert capsys.readouterr().err == (
+        "bootproof: 1 case came to no result, and KCIDB has no word for that\n"
+        "bootproof: the run did not come to its end: KCIDB is told of what had ended\n"
+    )
 
 
 @pytest.mark.parametrize(
