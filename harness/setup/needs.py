@@ -82,12 +82,14 @@ def emulators() -> Iterator[Component]:
 
 
 def _emulator(arch: Arch) -> Component:
+    from bootproof.harness.inputs import derived
     from bootproof.harness.qemu import binary
 
     name, variable = f"QEMU for {arch.name}", binary.variable_of(arch.name)
     chosen = os.environ.get(variable)
     if chosen == "none":
         return Component(name, State.OPTIONAL, detail=f"switched off by {variable}=none")
+    derived.limit()  # asking a QEMU uses the cache: a wrong limit of that is no missing QEMU
     try:
         qemu = binary.find_qemu(arch.name)
     except UserError as error:

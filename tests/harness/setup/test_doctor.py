@@ -15,6 +15,7 @@ import pexpect
 import pytest
 from packaging.requirements import Requirement
 
+from bootproof.harness import cli
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.qemu.binary import data_directories, find_qemu
 from bootproof.harness.setup import apt, doctor
@@ -285,3 +286,14 @@ def test_a_terminal_gets_colours_and_the_same_words() -> None:
     assert re.search(r"^missing +QEMU for x86_64", words, re.MULTILINE)
     assert re.search(r"^ok +Python ", words, re.MULTILINE)
     assert "Not everything that bootproof needs is here: QEMU for x86_64." in words
+
+
+def test_a_wrong_limit_of_the_cache_is_no_missing_qemu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was to be done about it was to install one."""
+    monkeypatch.setenv("BOOTPROOF_CACHE_LIMIT", "lots")
+    assert cli.main(["doctor"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("bootproof: BOOTPROOF_CACHE_LIMIT: 'lots' is neither a size nor")
