@@ -33,6 +33,7 @@ RESERVED_MEMORY: Final = b"reserved-memory"
 CELLS: Final = (b"#address-cells", b"#size-cells")
 _NO_CELLS: Final = (b"\2", b"\1")
 NO_MAP: Final = b"no-map"
+_USABLE: Final = b"linux,usable-memory-range"
 ENABLE_METHOD: Final = b"enable-method"
 INITRD: Final = (b"linux,initrd-start", b"linux,initrd-end")
 # Host entropy, which would make each boot a different one. A random pool that is not seeded at all
@@ -200,16 +201,24 @@ class DeviceTree:
         found = (self.places(node) for node in self.nodes if node.is_memory)
         return tuple(sorted(place for places in found for place in places))
 
-    def places(self, node: Node) -> list[Range]:
-        """What the property reg of a node tells that is read with the root's cells (2.3.6)."""
+    def places(self, node: Node, name: bytes = b"reg") -> list[Range]:
+        """What such a property of a node tells that is read with the root's cells (2.3.6)."""
         address, size = (4 * count for count in self.cells)
-        reg, step = node.properties.get(b"reg", b""), address + size
+        reg, step = node.properties.get(name, b""), address + size
         if not address or not size:
             return []
         rows = (reg[at : at + step] for at in range(0, len(reg) - step + 1, step))
         numbers = ((row[:address], row[address:]) for row in rows)
         found = [Range(*(int.from_bytes(n, "big") for n in pair)) for pair in numbers]
         return [place for place in found if place.size]
+
+    @property
+    def usable(self) -> list[Range]:
+        """Where a kernel is not to use all RAM, after a crash: a part of it, and what it is to use
+        as well (drivers/of/fdt.c, early_init_dt_check_for_usable_mem_range).
+        """
+        node = self.child(b"chosen")
+        return self.places(node, _USABLE)[:2] if node else []
 
     @property
     def cells(self) -> tuple[int, int]:

@@ -6,7 +6,7 @@ Which register leads to the tree, and where an initrd may lie, is the protocol's
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -19,6 +19,7 @@ from bootproof.loader.address import (
     Range,
     align_down,
     align_up,
+    common,
     joined,
     without,
 )
@@ -168,9 +169,18 @@ def system_ram(tree: DeviceTree, page: int) -> Iterator[Range]:
         Range.between(align_down(area.start, page), align_up(area.end, page))
         for area in tree.not_mapped
     ]
-    whole = [(align_up(area.start, page), align_down(area.end, page)) for area in tree.memory]
-    for area in joined(Range.between(*ends) for ends in whole if ends[0] < ends[1]):
+    told = joined(_whole(tree.memory, page))
+    if usable := tree.usable:
+        told = joined([*common(told, usable[:1]), *usable[1:]])
+    for area in _whole(told, page):
         yield from without(area, kept)
+
+
+def _whole(areas: Iterable[Range], page: int) -> Iterator[Range]:
+    for area in areas:
+        start, end = align_up(area.start, page), align_down(area.end, page)
+        if start < end:
+            yield Range.between(start, end)
 
 
 def fields(address: int, read: Read) -> Iterator[tuple[str, str]]:

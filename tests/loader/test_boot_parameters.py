@@ -128,6 +128,29 @@ def test_ram_of_a_device_tree_is_whole_pages(
     assert told.unplaced == unplaced * 0x1000
 
 
+@pytest.mark.parametrize(
+    ("usable", "wanted"),
+    [
+        ((MIB, MIB), (Range(MIB, MIB),)),
+        ((MIB + 0x800, MIB), (Range.between(MIB + 0x1000, 2 * MIB),)),
+        ((0, MIB, 3 * MIB, 0x1000, 2 * MIB, MIB), (Range(0, MIB), Range(3 * MIB, 0x1000))),
+        ((8 * MIB, MIB), ()),
+    ],
+)
+def test_ram_that_a_kernel_is_to_use_after_a_crash(
+    usable: tuple[int, ...], wanted: tuple[Range, ...], ram: GuestMemory
+) -> None:
+    """Documentation/devicetree/bindings/chosen.txt, linux,usable-memory-range."""
+    two = {b"#address-cells": struct.pack(">I", 2), b"#size-cells": struct.pack(">I", 2)}
+    reg = struct.pack(">2Q", 0, 3 * MIB)
+    chosen = {b"linux,usable-memory-range": struct.pack(f">{len(usable)}Q", *usable)}
+    memory = Node(b"memory@0", 1, {b"device_type": b"memory\0", b"reg": reg})
+    tree = DeviceTree([Node(b"", 0, two), memory, Node(b"chosen", 1, chosen)])
+    ram.write(0x8000, tree.to_bytes())
+    told = boot_parameters("arm64", Arm64Registers(pc=ENTRY).with_x(x0=0x8000), ram)
+    assert (told.system_ram or ()) == wanted
+
+
 def test_more_entries_than_there_is_room_for(ram: GuestMemory) -> None:
     ram.write(ZERO_PAGE, zero_page()[:0x1E8] + b"\xff" + zero_page()[0x1E9:])
     told = boot_parameters("linux64", flat64(ENTRY, rsi=ZERO_PAGE), ram)
