@@ -19,7 +19,7 @@ from urllib.parse import quote
 from bootproof.dataclass import dataclass
 from bootproof.kernels.cache import Cache, file_sha256
 from bootproof.kernels.catalog import Catalog, CatalogEntry
-from bootproof.kernels.download import Downloader, Wanted, shown
+from bootproof.kernels.download import Downloader, Wanted
 from bootproof.kernels.errors import (
     BadIndex,
     BadSignature,
@@ -31,6 +31,7 @@ from bootproof.kernels.errors import (
 from bootproof.kernels.lock import Resolved, check_resolved, check_sha256
 from bootproof.kernels.progress import Progress
 from bootproof.kernels.signature import check_signature
+from bootproof.printable import shown_url
 
 MAX_INRELEASE = 8 << 20
 MAX_STANZA = 4 << 20
@@ -102,7 +103,7 @@ class Archive:
         release = _once(self._releases, suite, lambda: self._read_release(suite))
         path = f"{component}/binary-{arch}/Packages.xz"
         if path not in release.files:
-            raise BadIndex(f"{suite} of {shown(self.mirror)} has no {path}")
+            raise BadIndex(f"{suite} of {shown_url(self.mirror)} has no {path}")
         sha256, size = release.files[path]
         index = self._cache.index_path(suite, component, arch)
         wanted = Wanted(f"index {suite}/{component}/{arch}", size, sha256)
@@ -145,7 +146,7 @@ class Archive:
         try:
             checked = check_signature(signed, self._keyring)
         except BadSignature as error:
-            raise BadSignature(f"{shown(url)}: {error}") from error
+            raise BadSignature(f"{shown_url(url)}: {error}") from error
         if checked.unchecked:
             self._warn(f"the mirror's signature is NOT checked: {checked.unchecked}")
         return self._parse_release(checked.text, suite, url)
@@ -157,11 +158,12 @@ class Archive:
         codename = fields.get("Codename", "")
         if suite not in (codename, fields.get("Suite")):
             raise BadSignature(
-                f'{shown(url)} is about "{codename}", not about "{suite}"; do not trust this mirror'
+                f'{shown_url(url)} is about "{codename}", not about "{suite}"; do not trust this'
+                " mirror"
             )
         if expired := _expired(fields.get("Valid-Until")):
             self._warn(
-                f"{suite} of {shown(self.mirror)} was valid until {expired} only:"
+                f"{suite} of {shown_url(self.mirror)} was valid until {expired} only:"
                 " the mirror is not kept up to date"
             )
         try:
@@ -169,7 +171,7 @@ class Archive:
             for sha256, _ in files.values():
                 check_sha256(sha256)
         except (KeyError, ValueError, TypeError) as error:
-            raise BadIndex(f"{shown(url)}: its SHA256 list cannot be read: {error}") from error
+            raise BadIndex(f"{shown_url(url)}: its SHA256 list cannot be read: {error}") from error
         return Release(suite, files, fields.get("Acquire-By-Hash") == "yes")
 
     def _warn(self, text: str) -> None:

@@ -20,6 +20,7 @@ from bootproof.kernels import waiting
 from bootproof.kernels.cache import file_sha256
 from bootproof.kernels.errors import NoNetwork, NotOnMirror, ServerRefused, WrongHash
 from bootproof.kernels.progress import Advance, Progress, mebibytes
+from bootproof.printable import shown_url
 
 if TYPE_CHECKING:
     import requests
@@ -111,7 +112,7 @@ class Downloader:
         actual = self._persist(url, attempt)
         if actual != sha256:
             raise WrongHash(
-                f"{shown(url)} is not the file that was asked for: its SHA-256 is {actual}, not"
+                f"{shown_url(url)} is not the file that was asked for: its SHA-256 is {actual}, not"
                 f" {sha256}"
             )
 
@@ -188,7 +189,7 @@ class Downloader:
                 _check_status(url, response, ranged=have > 0)
                 yield response
         except requests.exceptions.SSLError as error:
-            raise ServerRefused(f"{shown(url)}: TLS: {_reason(error)}") from error
+            raise ServerRefused(f"{shown_url(url)}: TLS: {_reason(error)}") from error
         except (
             requests.ConnectionError,
             requests.Timeout,
@@ -197,7 +198,7 @@ class Downloader:
             raise _Transient(_reason(error)) from error
         except requests.RequestException as error:
             flaw = type(error).__name__
-            raise ServerRefused(f"{shown(url)}: {flaw}; is the address right?") from error
+            raise ServerRefused(f"{shown_url(url)}: {flaw}; is the address right?") from error
 
     def _persist(
         self, url: str, attempt: Callable[[], T], size: Callable[[], int] = lambda: 0
@@ -216,20 +217,15 @@ class Downloader:
                 failures += 1
                 if failures >= self._retry.tries:
                     raise NoNetwork(
-                        f"cannot fetch {shown(url)}: {reason} ({failures} tries); {self._advice}"
+                        f"cannot fetch {shown_url(url)}: {reason} ({failures} tries);"
+                        f" {self._advice}"
                     ) from reason
                 delay = self._retry.delay(failures)
                 self._progress.note(
-                    f"{urlsplit(shown(url)).netloc}: {reason}; trying again in {delay:g} s"
+                    f"{urlsplit(shown_url(url)).netloc}: {reason}; trying again in {delay:g} s"
                     f" (try {failures + 1} of {self._retry.tries})"
                 )
             waiting.pause(delay)
-
-
-def shown(url: str) -> str:
-    """`url` as it may be printed: without a user name or password."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _size(part: Path) -> int:
@@ -243,10 +239,10 @@ def _check_status(url: str, response: requests.Response, *, ranged: bool) -> Non
         return
     answer = f"{status} {response.reason}"
     if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
-        raise NotOnMirror(f"{shown(url)}: the server answers {answer}")
+        raise NotOnMirror(f"{shown_url(url)}: the server answers {answer}")
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS:
         raise _Transient(f"it answers {answer}")
-    raise ServerRefused(f"{shown(url)}: the server answers {answer}")
+    raise ServerRefused(f"{shown_url(url)}: the server answers {answer}")
 
 
 def _goes_on_at(response: requests.Response, have: int) -> bool:
@@ -280,7 +276,7 @@ def _whole(url: str, response: requests.Response, limit: int) -> Iterator[bytes]
     for chunk in _body(response):
         have += len(chunk)
         if max(have, total) > limit:
-            raise ServerRefused(f"{shown(url)}: larger than {mebibytes(limit)}")
+            raise ServerRefused(f"{shown_url(url)}: larger than {mebibytes(limit)}")
         yield chunk
     if have < total:
         raise _Transient(f"it ended at byte {have} of {total}")
@@ -288,7 +284,7 @@ def _whole(url: str, response: requests.Response, limit: int) -> Iterator[bytes]
 
 def _wrong_hash(url: str, wanted: Wanted, flaw: str) -> WrongHash:
     return WrongHash(
-        f"{shown(url)} is not the file that was asked for ({wanted.size} bytes, SHA-256"
+        f"{shown_url(url)} is not the file that was asked for ({wanted.size} bytes, SHA-256"
         f" {wanted.sha256}): {flaw}; the mirror or something on the way to it is broken:"
         " try another one with --mirror"
     )

@@ -24,6 +24,7 @@ from bootproof.kernels.catalog import Kind, load_catalog
 from bootproof.kernels.content import Content
 from bootproof.kernels.errors import BadSource, FetchError
 from bootproof.kernels.progress import Progress, console_progress
+from bootproof.printable import shown_url
 
 if TYPE_CHECKING:
     from bootproof.kernels.download import RetryPolicy
@@ -243,13 +244,11 @@ def _out_of_package(package: Content, members: Members, as_written: str) -> Cach
 
 def _address(what: str) -> tuple[str, str, str]:
     """The URL, the hash of the file and a name for it."""
-    from bootproof.kernels.download import shown
-
     url, fragment = urldefrag(what)
     digest = _DIGEST.fullmatch(fragment)
     if digest is None:
         raise BadSource(
-            f"{shown(url)}: a URL needs its file's hash, as {shown(url)}#sha256=… with 64"
+            f"{shown_url(url)}: a URL needs its file's hash, as {shown_url(url)}#sha256=… with 64"
             " hexadecimal digits (sha256sum prints them)"
         )
     return url, digest[1].lower(), _plain(unquote(urlsplit(url).path).rpartition("/")[2])
@@ -257,9 +256,9 @@ def _address(what: str) -> tuple[str, str, str]:
 
 def _download(what: str, progress: Progress, retry: RetryPolicy | None) -> Source:
     """A file by URL, whose hash the user must name: what comes over a network is trusted by it."""
-    from bootproof.kernels.download import Downloader, RetryPolicy, shown
-
     url, sha256, name = _address(what)
+    from bootproof.kernels.download import Downloader, RetryPolicy  # not for what is refused
+
     advice = "check the address and the network"
     downloader = Downloader(progress, retry or RetryPolicy(), advice=advice)
 
@@ -268,4 +267,4 @@ def _download(what: str, progress: Progress, retry: RetryPolicy | None) -> Sourc
 
     with contextlib.closing(downloader):
         file = Cache(default_cache_dir()).file(sha256, _DOWNLOAD, write)
-    return _opened(file.path, content.of_cached(file), name, shown(url))
+    return _opened(file.path, content.of_cached(file), name, shown_url(url))

@@ -19,7 +19,6 @@ import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from bootproof.dataclass import dataclass
 from bootproof.harness import places
@@ -27,6 +26,7 @@ from bootproof.harness.errors import UserError
 from bootproof.harness.setup import needs
 from bootproof.harness.setup.needs import Component, State
 from bootproof.loader.address import counted
+from bootproof.printable import shown_url
 
 RUN_DIRECTORIES: Final = places.output()
 SET_UP: Final = places.SET_UP
@@ -197,7 +197,7 @@ def _mirror(needed: bool) -> Component:
     from bootproof.kernels.mirror import find_mirror
 
     try:
-        return Component("mirror", State.OK, detail=_without_password(find_mirror()))
+        return Component("mirror", State.OK, detail=shown_url(find_mirror()))
     except MirrorUnknown as error:
         state = State.MISSING if needed else State.OPTIONAL
         return Component("mirror", state, detail=str(error))
@@ -246,11 +246,6 @@ def _in_virtual_environment() -> bool:
 
 def _gib(size: int) -> str:
     return f"{size / _GIB:.1f} GiB"
-
-
-def _without_password(address: str) -> str:
-    parts = urlsplit(address)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 # --- showing it --------------------------------------------------------------------------------

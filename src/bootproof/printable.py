@@ -22,5 +22,13 @@ def one_line(text: str) -> str:
     return safe(text, "")
 
 
+def shown_url(url: str) -> str:
+    """`url` without a user's name and password."""
+    from urllib.parse import urlsplit  # few commands show one
+
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()

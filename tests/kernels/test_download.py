@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bootproof.kernels.download import Downloader, RetryPolicy, Wanted, shown
+from bootproof.kernels.download import Downloader, RetryPolicy, Wanted
 from bootproof.kernels.errors import NoNetwork, NotOnMirror, ServerRefused, WrongHash
+from bootproof.printable import shown_url
 from tests.kernels.conftest import FAST, Recorder
 from tests.kernels.debian import sha256
 from tests.kernels.server import POUR_LIMIT, Fault, Mirror
@@ -264,4 +265,4 @@ def test_waits_double_after_each_failure() -> None:
 
 
 def test_passwords_are_not_shown() -> None:
-    assert shown("https://me:secret@a.example/x?y") == "https://a.example/x?y"
+    assert shown_url("https://me:secret@a.example/x?y") == "https://a.example/x?y"
