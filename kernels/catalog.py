@@ -98,9 +98,10 @@ class Catalog:
         rolling = re.sub(r"^\d+\.\d+(\.\d+)?-", "newest-", lowered)
         near = [rolling] if rolling in self.entries else []
         near += [n for n in difflib.get_close_matches(lowered, self.entries) if n not in near]
-        hint = f"did you mean {' or '.join(near[:2])}?" if near else "the names are:"
-        rest = "(all names: bootproof fetch --list)" if near else ", ".join(self.entries)
-        return f'no kernel named "{name}" in the catalogue; {hint} {rest}'
+        hint = f"; did you mean {' or '.join(near[:2])}?" if near else ""
+        return (
+            f'no kernel named "{name}" in the catalogue{hint} (all names: bootproof fetch --list)'
+        )
 
 
 def load_catalog(path: Path = CATALOG_PATH) -> Catalog:

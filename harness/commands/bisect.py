@@ -136,7 +136,7 @@ class _Tester:
         except UsageError:
             raise
         except _untested() as error:
-            ended = _Ended(Mark.CANNOT_TELL, str(error))
+            ended = _Ended(Mark.CANNOT_TELL, str(error).removeprefix(f"{self.images[at]}: "))
         self.ended[at] = ended
         print(one_line(f"{at + 1:<9} {self.images[at]}: {ended.mark}: {ended.what}"), flush=True)
         return ended.mark

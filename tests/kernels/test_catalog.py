@@ -117,7 +117,7 @@ def test_a_package_matches_one_name_of_its_architecture_only() -> None:
         ("7.3-cloud-amd64", "did you mean newest-cloud-amd64"),
         ("6.1-cloud-amd46", "did you mean 6.1-cloud-amd64"),
         ("Busybox-ARM64", "did you mean busybox-arm64"),
-        ("plan9", "the names are: 6.1-cloud-amd64, 6.12-cloud-amd64"),
+        ("plan9", 'no kernel named "plan9" in the catalogue (all names: bootproof fetch --list)'),
     ],
 )
 def test_unknown_name_is_answered_with_the_nearest(wrong: str, right: str) -> None:

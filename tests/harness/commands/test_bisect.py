@@ -284,7 +284,9 @@ def test_what_is_wrong_with_one_image_is_told_of_it(
 ) -> None:
     paths = row(tmp_path / "builds", [b"none", b"none", CUT])
     assert cli.main(["bisect", *map(str, paths), "--out", str(tmp_path / "out")]) == 125
-    assert capsys.readouterr().out.count(": cannot tell: ") == 3
+    told = capsys.readouterr().out
+    assert told.count(": cannot tell: ") == 3
+    assert f"{paths[2]}: cannot tell: is no Linux kernel that can be proved: " in told
 
 
 def test_failure_in_a_fifo_is_not_waited_for(
