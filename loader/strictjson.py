@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 
 from bootproof.loader.address import U64_MAX, counted
 
-_NUMBER: Final = re.compile(r"0x[0-9a-fA-F]{1,16}|[0-9]{1,20}", re.ASCII)
+_NUMBER: Final = re.compile(r"0x[0-9a-fA-F]{1,40}|[0-9]{1,40}", re.ASCII)
 _PLAIN_KEY: Final = re.compile(r"\w{1,40}", re.ASCII)
 _SHOWN: Final = 60  # characters of a stranger's value that a message repeats
 _TYPES: Final = {dict: "an object", list: "a list", str: "a string", bool: "true or false"}

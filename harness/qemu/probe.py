@@ -18,6 +18,7 @@ from bootproof.harness.registers import compare_registers
 from bootproof.loader import conformance
 from bootproof.loader.address import PAGE, Range, align_down, align_up
 from bootproof.loader.arch import Registers
+from bootproof.loader.arch.table import ARCHITECTURES
 from bootproof.loader.boot_parameters import reader
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.device_tree import DTB_MAX
@@ -47,7 +48,7 @@ def at_entry(guest: Guest, session: Session, given_up: Callable[[], bool]) -> Pr
     there, registers = session.run_to(guest.image.entry, given_up)
     memory = StandingMemory(session)
     if not there:
-        where = f"the CPU was at {registers.pc:#x} in {registers.mode}"
+        where = f"the CPU was at {registers.pc:#x} in {registers.mode}{_refused(guest, registers)}"
         return Probe(None, where, findings=_findings(guest, session, memory))
     asked = guest.image.cpus[0]
     others = list(compare_registers(asked, registers))
@@ -62,6 +63,18 @@ def at_entry(guest: Guest, session: Session, given_up: Callable[[], bool]) -> Pr
         findings=findings,
         instructions=instructions,
     )
+
+
+def _refused(guest: Guest, registers: Registers) -> str:
+    """What the CPU does not take, where it stands at the instruction that gives it that."""
+    stub = next(region.range for region in guest.placed.added)
+    if not stub.contains(Range(registers.pc, 1)):
+        return ""
+    code = guest.placed.stub[registers.pc - stub.start :]
+    name = ARCHITECTURES[guest.image.arch].sets(code)
+    value = getattr(guest.image.cpus[0], name) if name else 0
+    why = "this CPU has not all that it asks for (--cpu)"
+    return f", where it does not take {name} {value:#x}: {why}" if name else ""
 
 
 def _findings(

@@ -134,6 +134,8 @@ class Architecture(Generic[R]):
     runs: Callable[[R, R, Read], str]
     # A function of a kernel whose place in the image its first bytes tell, and that place.
     landmark: Callable[[bytes], tuple[str, int] | None]
+    # The register that this code of a stub gives a value which a CPU may refuse; "" for other code.
+    sets: Callable[[bytes], str] = lambda _code: ""
     # Whether the stub is for every CPU of the machine: a firmware keeps the others then. Else they
     # are off until the kernel asks for them.
     every_cpu: bool = False

@@ -209,6 +209,9 @@ _GENERAL: Final = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi")  # by
 _EXTENDED: Final = tuple(f"r{number}" for number in range(8, 16))
 
 _CR4_PCIDE: Final = 1 << 17  # cannot be set outside of long mode
+# All bits that CPUs may have (SDM 2.2.1 and 2.5; AMD64 Programmer's Manual vol. 2, 3.1.7).
+_CR4: Final = 0x13FF7FFF
+_EFER: Final = 0x36FD01
 # What POPF changes at privilege level 0, but TF: the stub itself would be trapped.
 _FLAGS: Final = 0x247ED5 | RFLAGS_RESERVED
 
@@ -248,6 +251,10 @@ def _check_control(r: X86Registers) -> None:
         check_width(name, getattr(r, name), 32)
     check_width("cr3", r.cr3, 64 if r.long_mode else 32)
     check_width("efer", r.efer, 64)
+    for name, known in (("cr4", _CR4), ("efer", _EFER)):
+        value = getattr(r, name)
+        if value & ~known:
+            refuse(name, hex(value), f"has bits that no CPU has: {value & ~known:#x}")
     if not r.cr0 & CR0_PE:
         refuse("cr0", hex(r.cr0), "must have PE")
     paging, enabled, active = (
@@ -620,6 +627,16 @@ def _u32(value: int) -> bytes:
     return struct.pack("<I", value & 0xFFFFFFFF)
 
 
+_REFUSED: Final = {
+    **{bytes((0x0F, 0x22, 0xC0 | number << 3)): f"cr{number}" for number in (0, 3, 4)},
+    b"\x0f\x30": "efer",
+}
+
+
+def _sets(code: bytes) -> str:
+    return next((name for opcode, name in _REFUSED.items() if code.startswith(opcode)), "")
+
+
 # --- CPUs that wait for the kernel ---------------------------------------------------------------
 
 _HLT: Final = 0xF4
@@ -650,5 +667,6 @@ X86_64: Final = Architecture(
     stub_window=Range.between(_STUB_SIZE, _STUB_LIMIT),  # page 0: real-mode vectors
     stub=_stub,
     runs=_runs,
+    sets=_sets,
     landmark=lambda _head: ("_text", 0),
 )

@@ -295,6 +295,10 @@ REFUSED: Final[list[tuple[Change, str]]] = [
         "$.banks[0].address: 0x10000000000000000 is not an unsigned 64-bit number",
     ),
     (
+        put("banks", 0, "address", value="0x10000000000000000"),
+        "$.banks[0].address: 0x10000000000000000 is not an unsigned 64-bit number",
+    ),
+    (
         put("banks", 0, "address", value=1 << 148),
         "$.banks[0].address: 0x100000000000000000… (149 bits) is not an unsigned 64-bit number",
     ),

@@ -713,6 +713,17 @@ def test_five_levels_of_page_tables_have_a_cpu_that_has_them(tmp_path: Path, run
     assert "max,-cx16,-rdrand,-rdseed" in result.said("machine")
 
 
+@pytest.mark.parametrize(("cr4", "said"), [(0x2020, "cr4 0x2020"), (0x4020, "cr4 0x4020")])
+def test_a_register_that_the_cpu_does_not_take_is_named(
+    cr4: int, said: str, tmp_path: Path, run: Run
+) -> None:
+    """VMX and SMX, which TCG has not got."""
+    guest = Image(says(b"x"), registers=flat64(ENTRY, rsi=ZERO_PAGE, cr4=cr4))
+    result = run(guest.write(tmp_path / "image"), "--only-handover")
+    assert result.verdict.startswith("entry-not-reached: ")
+    assert f", where it does not take {said}: this CPU has not all" in result.verdict
+
+
 # --- images of several CPUs --------------------------------------------------------------------
 
 

@@ -522,6 +522,9 @@ CODE, DATA = flat32(0).cs, flat32(0).ds
         (flat32(0, rflags=0x102), "rflags"),
         (flat64(0, rflags=0x20002), "rflags"),
         (flat64(0, rflags=1 << 32 | 2), "rflags"),
+        (flat64(0, cr4=1 << 31 | 0x20), "cr4"),
+        (flat64(0, cr4=1 << 15 | 0x20), "cr4"),
+        (flat64(0, efer=0x510), "efer"),
     ],
 )
 def test_x86_states_that_no_stub_reaches(registers: X86Registers, field: str) -> None:
