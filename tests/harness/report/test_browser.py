@@ -13,7 +13,8 @@ import pytest
 
 from bootproof.harness.report import files, page
 from bootproof.harness.results import results
-from bootproof.harness.results.results import Check, Results
+from bootproof.harness.results.results import Area, Check, Memory, Results
+from bootproof.loader.address import MIB
 from tests.builders import results as builder
 from tests.builders.programs import host_program
 
@@ -332,3 +333,16 @@ def test_without_a_script_nothing_is_offered_that_needs_one(browser: Chrome, rep
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
     assert shown == "none"
     assert notice.startswith("Without a script this page shows how every case ended")
+
+
+def test_sizes_are_whole_on_a_small_screen(browser: Chrome, tmp_path: Path) -> None:
+    """Also of a case in a block of those that are alike."""
+    parts = [("gdt", 0x1000, 64), ("boot_params", 0x2000, 4096), ("page tables", 0x3000, 24 << 10)]
+    parts += [("reset stub", 0x9000, 600), ("kernel file", 16 * MIB, 46 * MIB)]
+    parts += [("initrd", 510 * MIB, 2 * MIB - 4096)]
+    memory = Memory((Area("RAM bank 0", 0, 512 * MIB),), tuple(Area(*part) for part in parts))
+    files.write(builder.run(*(builder.failed(c, memory=memory) for c in "ab")), tmp_path, None)
+    opened(browser, f"{(tmp_path / files.PAGE).as_uri()}#x86_64-6.1-a", 390)
+    table = "document.querySelector('.alike .scroll[aria-label^=Memory]')"
+    assert wait(browser, table)
+    assert js(browser, f"{table}.scrollWidth - {table}.clientWidth") == 0
