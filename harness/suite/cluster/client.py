@@ -312,8 +312,7 @@ class Cluster:
             self._client.cancel(running, force=True)
 
     def close(self) -> None:
-        with contextlib.suppress(Exception):
-            self._client.close(timeout=_CLOSE_SECONDS)
+        _close(self._client)
 
 
 def connect(address: str, qemus: Mapping[str, str]) -> Cluster:
@@ -326,17 +325,32 @@ def connect(address: str, qemus: Mapping[str, str]) -> Cluster:
     if encrypted:
         check_certificates(dask.Security())
     try:
-        client: Any = dask.Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+        client = _connected(dask, address)
     except (OSError, TimeoutError, ValueError) as error:
         said = one_line(str(error)) or "the connection was closed"
         raise UserError(f"--cluster: {address}: {said}; {_ADVICE[encrypted]}") from error
     try:
         return Cluster(client, _workers_of(client, qemus))
     except BaseException as error:
-        client.close(timeout=_CLOSE_SECONDS)
+        _close(client)
         if isinstance(error, UserError | OSError):
             raise UserError(f"--cluster: {address}: {one_line(str(error))}") from error
         raise
+
+
+def _connected(dask: Any, address: str) -> Any:
+    """A client of a scheduler. Raises OSError, TimeoutError and ValueError.
+
+    One that is interrupted as it begins is not closed when nobody refers to it any more, as dask
+    has it: that waits a minute for what will not come.
+    """
+    ours: Any = type("Client", (dask.Client,), {"__del__": lambda _: None})
+    return ours(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+
+
+def _close(client: Any) -> None:
+    with contextlib.suppress(Exception):
+        client.close(timeout=_CLOSE_SECONDS)
 
 
 def _dask() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import re
 import socket
@@ -318,6 +319,28 @@ def test_the_qemu_of_a_case_is_that_of_its_worker(site: Site, tmp_path: Path) ->
     said = there.communicate(timeout=SECONDS)[0]
     assert there.returncode == 2, said
     assert "none of 1 has a QEMU for x86_64 at /nonexistent\n" in said
+
+
+def test_who_is_interrupted_as_it_connects_waits_for_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Dask would close the client that it has half made, and now and then wait a minute for it."""
+    import distributed
+
+    closed: list[bool] = []
+
+    def interrupted(made: Any, **_: object) -> None:
+        made._loop_runner.start()
+        assert made.loop is not None
+        raise KeyboardInterrupt
+
+    gc.collect()  # those of other tests
+    monkeypatch.setattr(distributed.Client, "start", interrupted)
+    monkeypatch.setattr(distributed.Client, "close", lambda _: closed.append(True))
+    with contextlib.suppress(KeyboardInterrupt):  # and nobody refers to it any more
+        client.connect("tcp://127.0.0.1:9", {})
+    gc.collect()
+    assert not closed
 
 
 def test_a_scheduler_without_a_worker(site: Site, tmp_path: Path) -> None:
