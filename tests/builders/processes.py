@@ -40,7 +40,9 @@ from bootproof.harness import cli
 from bootproof.harness.commands import Command
 from bootproof.harness.suite import matrix
 from bootproof.harness.suite.options import MatrixOptions
-cli.COMMANDS = {"matrix": Command("", "", lambda arguments: matrix._pytest(sys.argv[1:]))}
+selection = matrix.Selection(MatrixOptions())
+run = lambda arguments: matrix._pytest(sys.argv[1:], selection)
+cli.COMMANDS = {"matrix": Command("", "", run)}
 sys.exit(cli.main(["matrix"]))
 """
 
