@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from bootproof.harness.observation import Observation, Place, Probe
 
 _LOG_LINES: Final = 10
+_NO_THREAD: Final = "can't start new thread"  # as Python's `_thread` says it
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,10 @@ def _host_errors() -> Iterator[None]:
         raise UserError(str(error)) from error
     except MemoryError as error:
         raise UserError("this process has no memory left") from error
+    except RuntimeError as error:
+        if str(error) != _NO_THREAD:
+            raise
+        raise UserError("there may be no more threads here (ulimit -u, pids.max)") from error
 
 
 def run_prepared(

@@ -299,15 +299,19 @@ class _Launcher:
         folder = str(Path(confined.__file__).parent)
         self._channel, theirs = socket.socketpair()
         python = [sys.executable, "-I", "-S", "-B", "-c", _CONFINED, folder]
-        with theirs:
-            self.process = subprocess.Popen(
-                [*python, str(os.getpid()), str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-                start_new_session=True,
-            )
+        try:
+            with theirs:
+                self.process = subprocess.Popen(
+                    [*python, str(os.getpid()), str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=stderr,
+                    start_new_session=True,
+                )
+        except BaseException:  # there may be no more processes
+            self._channel.close()
+            raise
 
     def become(self, directory: Path, command: Sequence[str], files: Mapping[int, int]) -> None:
         """Becomes `command` in `directory`, with what `files` has for each of its descriptors.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import subprocess
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +49,15 @@ def case(offline: None, tmp_path: Path) -> Case:
     path = tmp_path / "vmlinux"
     path.write_bytes(VMLINUX)
     return Case("x86_64", str(path), "elf", "linux64", memory=32 * MIB)
+
+
+def test_without_another_thread_the_host_is_to_blame(case: Case, tmp_path: Path) -> None:
+    before = threading.stack_size(1 << 46)  # more than there are addresses for
+    try:
+        with pytest.raises(UserError, match="there may be no more threads here"):
+            prove.prove(case, tmp_path / "run")
+    finally:
+        threading.stack_size(before)
 
 
 # --- where the code must be --------------------------------------------------------------------

@@ -19,8 +19,7 @@ from bootproof.printable import one_line
 
 _DASK: Final[Any] = distributed  # which has no types worth the name
 _CANCELLED: Final = "cancelled"  # distributed.worker_state_machine.TaskStateState
-# Packages may have gone, and what has no memory or number left for a thread is a RuntimeError.
-_OF_MACHINE: Final = (UserError, FetchError, OSError, MemoryError, ImportError, RuntimeError)
+_OF_MACHINE: Final = (UserError, FetchError, OSError, MemoryError, ImportError)
 _ENDING: Final = (Status.closing, Status.closed, Status.failed)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bootproof.harness.errors import UserError
 from bootproof.harness.host import process
 from bootproof.harness.host.files import NOBODY
 from bootproof.harness.host.process import QemuProcess, launched_ahead
@@ -411,3 +412,14 @@ def test_root_without_rights_is_found_out_and_done_without(
         pytest.skip("no user namespaces here")
     assert done.stdout.startswith(f"False {why}") and done.stdout.endswith(" None\n")
     assert done.stderr.startswith(f"bootproof: {why}") and done.stderr.count("\n") == 1
+
+
+def test_what_cannot_be_started_leaves_nothing_open(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where there may be no more processes."""
+    monkeypatch.setattr(sys, "executable", "/nonexistent")
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208
+    with pytest.raises(UserError, match="true: cannot be started: ") as refused:
+        QemuProcess(["true"], directory)
+    assert os.listdir("/proc/self/fd") == before, refused  # noqa: PTH208
