@@ -27,9 +27,13 @@ from bootproof.loader.address import MIB
 
 TARGET = 150 * MIB  # for 16 cases
 
-MATRIX = (
-    "import sys; from bootproof.harness.suite import matrix; sys.exit(matrix._pytest(sys.argv[1:]))"
-)
+MATRIX = """
+import sys
+from bootproof.harness.suite import matrix
+from bootproof.harness.suite.options import MatrixOptions
+selection = matrix.Selection(MatrixOptions())
+sys.exit(matrix._pytest(sys.argv[1:], selection))
+"""
 
 
 def harness_memory(pid: int) -> tuple[int, int]:
