@@ -120,7 +120,7 @@ def test_output_keeps_a_guest_alive(tmp_path: Path) -> None:
     """What is counted is instructions without output, not all of them."""
     code = program("x86_64").say_for_ever(b"tick\n")
     image = Guest(code).write(tmp_path, machine("x86_64"))
-    budget = Budget(quiet_instructions=20_000, console_bytes=16 << 10)
+    budget = Budget(quiet_instructions=1_000_000, console_bytes=512 << 10)
     start = Start(image, machine("x86_64"), Claim(machine("x86_64"), 0).expected, budget=budget)
     outcome = run(start, tmp_path)
     assert outcome.observation.end is End.CONSOLE_LIMIT
