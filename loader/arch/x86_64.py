@@ -210,7 +210,7 @@ _EXTENDED: Final = tuple(f"r{number}" for number in range(8, 16))
 
 _CR4_PCIDE: Final = 1 << 17  # cannot be set outside of long mode
 # All bits that CPUs may have (SDM 2.2.1 and 2.5; AMD64 Programmer's Manual vol. 2, 3.1.7).
-_CR4: Final = 0x13FF7FFF
+_CR4: Final = 0x1BFF7FFF
 _EFER: Final = 0x36FD01
 # What POPF changes at privilege level 0, but TF: the stub itself would be trapped.
 _FLAGS: Final = 0x247ED5 | RFLAGS_RESERVED
@@ -254,7 +254,7 @@ def _check_control(r: X86Registers) -> None:
     for name, known in (("cr4", _CR4), ("efer", _EFER)):
         value = getattr(r, name)
         if value & ~known:
-            refuse(name, hex(value), f"has bits that no CPU has: {value & ~known:#x}")
+            refuse(name, hex(value), f"has bits that are reserved: {value & ~known:#x}")
     if not r.cr0 & CR0_PE:
         refuse("cr0", hex(r.cr0), "must have PE")
     paging, enabled, active = (

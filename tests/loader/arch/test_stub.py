@@ -534,6 +534,12 @@ def test_x86_states_that_no_stub_reaches(registers: X86Registers, field: str) ->
     assert field in str(refused.value)
 
 
+@pytest.mark.parametrize("bit", [23, 24, 25, 27, 28])  # CET, PKS, UINTR, LASS, LAM_SUP
+def test_bits_that_only_new_cpus_have_are_not_reserved(bit: int) -> None:
+    """Whether the machine's CPU has them shows when it gets them."""
+    assert X86_64.stub(flat64(0x1000, cr4=1 << bit | 0x20), 0x1000, (), no_ram)
+
+
 @pytest.mark.parametrize(
     ("registers", "field"),
     [
