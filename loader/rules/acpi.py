@@ -57,11 +57,6 @@ class AcpiTables:
     places: tuple[Region, ...] = ()
 
     @property
-    def cpus(self) -> int | None:
-        """How many they are."""
-        return None if self.apic_ids is None else len(self.apic_ids)
-
-    @property
     def problem(self) -> str | None:
         """What is broken first, in one sentence."""
         grave = (f.sentence for f in self.findings if f.grade is Grade.VIOLATION)

@@ -67,8 +67,8 @@ def check(hardware: Hardware[R], found: Firmware) -> Findings:
     """What is wrong with the tables; with an MP table only where nothing better is there."""
     yield from found.acpi.findings
     for finding in found.mp.findings:
-        yield replace(finding, grade=Grade.TOLERATED) if found.acpi.cpus else finding
-    by_acpi, by_mp = found.acpi.cpus, found.mp.cpus
+        yield replace(finding, grade=Grade.TOLERATED) if found.acpi.apic_ids else finding
+    by_acpi, by_mp = (len(ids or ()) for ids in (found.acpi.apic_ids, found.mp.apic_ids))
     if by_acpi and by_mp and by_acpi != by_mp:
         what = f"the MADT tells of {counted(by_acpi, 'CPU')}, the MP table of {by_mp}"
         yield tolerated(mp_table.CODE, what, documents.mp("4"), value=by_mp, limit=by_acpi)

@@ -37,11 +37,6 @@ class MpTable:
     apic_ids: tuple[int, ...] | None = None
     places: tuple[Region, ...] = ()
 
-    @property
-    def cpus(self) -> int | None:
-        """How many they are."""
-        return None if self.apic_ids is None else len(self.apic_ids)
-
 
 def find(read: Read) -> MpTable:
     """The first floating pointer that is one, and what it leads to; nothing without any."""
