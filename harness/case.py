@@ -85,26 +85,23 @@ def key(about: str, *commands: str, **others: Any) -> Mapping[str, Key]:
     return {KEY: Key(about, commands=commands, **others)}
 
 
+def optional(about: str, *commands: str, default: Any = None, **others: Any) -> Any:
+    """A field that need not be written."""
+    return field(default=default, metadata=key(about, *commands, **others))
+
+
 @dataclass(frozen=True, slots=True)
 class Expectation:
     """What a case must end as."""
 
-    verdict: Verdict = field(
-        default=Verdict.BOOTED, metadata=key("how the case must end: docs/verdicts.md lists them")
+    verdict: Verdict = optional(
+        "how the case must end: docs/verdicts.md lists them", default=Verdict.BOOTED
     )
-    pvh: PvhState | None = field(
-        default=None, metadata=key("what the loader must say of the kernel's PVH entry")
-    )
-    protocol: str | None = field(
-        default=None, metadata=key("the protocol that must be taken, where the case asks for auto")
-    )
-    code: str | None = field(
-        default=None, metadata=key("the loader's error code that a refusal must have")
-    )
-    reason: str | None = field(
-        default=None, metadata=key("text that the verdict's reason must contain", name="says")
-    )
-    why: str = field(default="", metadata=key("why this is what must happen", empty=True))
+    pvh: PvhState | None = optional("what the loader must say of the kernel's PVH entry")
+    protocol: str | None = optional("the protocol that must be taken, where the case asks for auto")
+    code: str | None = optional("the loader's error code that a refusal must have")
+    reason: str | None = optional("text that the verdict's reason must contain", name="says")
+    why: str = optional("why this is what must happen", default="", empty=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,263 +126,182 @@ class Case:
             help="{words} (default: PVH if offered, else Linux's own)",
         )
     )
-    offset: int | None = field(
-        default=None,
-        metadata=key(
-            "linux-loader's kernel_offset for the format",
-            *(*_OUR_LOADER, INSPECT),
-            help="added to a vmlinux's addresses, load address of a bzImage, base of an Image"
-            " (default: none; for an Image ram+2M)",
-            size=True,
-            offset=True,
-        ),
+    offset: int | None = optional(
+        "linux-loader's kernel_offset for the format",
+        *(*_OUR_LOADER, INSPECT),
+        help="added to a vmlinux's addresses, load address of a bzImage, base of an Image"
+        " (default: none; for an Image ram+2M)",
+        size=True,
+        offset=True,
     )
-    memory: int = field(default=MIB_512, metadata=key("guest RAM", *_MACHINES, size=True))
-    board: str | None = field(
-        default=None,
-        metadata=key("QEMU's machine type", *_MACHINES, name="machine"),
-    )
-    cpu: str | None = field(default=None, metadata=key("QEMU's CPU model", *_MACHINES))
-    placement: Placement = field(
+    memory: int = optional("guest RAM", *_MACHINES, default=MIB_512, size=True)
+    board: str | None = optional("QEMU's machine type", *_MACHINES, name="machine")
+    cpu: str | None = optional("QEMU's CPU model", *_MACHINES)
+    placement: Placement = optional(
+        "how the boot image gets into guest RAM: devices (QEMU has a generic loader device for"
+        " each region of data) or mapped (its file ram.img is used as the RAM, and stays as it"
+        " is)",
+        *_OUR_GUESTS,
         default=Placement.DEVICES,
-        metadata=key(
-            "how the boot image gets into guest RAM: devices (QEMU has a generic loader device for"
-            " each region of data) or mapped (its file ram.img is used as the RAM, and stays as it"
-            " is)",
-            *_OUR_GUESTS,
-            help="devices: QEMU's loader devices fill the RAM; mapped: the image's ram.img is it",
-            metavar="WAY",
-            rare=True,
-        ),
+        help="devices: QEMU's loader devices fill the RAM; mapped: the image's ram.img is it",
+        metavar="WAY",
+        rare=True,
     )
-    variant: str | None = field(default=None, metadata=key("a changed copy of the kernel"))
-    cmdline: str | None = field(
-        default=None,
-        metadata=key(
-            "the kernel command line instead of the default",
-            *_KERNELS,
-            metavar="CMDLINE",
-            empty=True,
-        ),
+    variant: str | None = optional("a changed copy of the kernel")
+    cmdline: str | None = optional(
+        "the kernel command line instead of the default", *_KERNELS, metavar="CMDLINE", empty=True
     )
-    append: str | None = field(
-        default=None,
-        metadata=key(
-            "words that are added to the kernel command line",
-            *_KERNELS,
-            metavar="WORDS",
-            empty=True,
-        ),
+    append: str | None = optional(
+        "words that are added to the kernel command line", *_KERNELS, metavar="WORDS", empty=True
     )
-    unsafe: bool = field(
-        default=False, metadata=key("start what the loader would refuse", *_OUR_LOADER, rare=True)
+    unsafe: bool = optional(
+        "start what the loader would refuse", *_OUR_LOADER, default=False, rare=True
     )
-    pvh_relocate: bool = field(
+    pvh_relocate: bool = optional(
+        "enter through PVH at an offset where the kernel's note allows it",
+        *_OUR_LOADER,
         default=False,
-        metadata=key(
-            "enter through PVH at an offset where the kernel's note allows it",
-            *_OUR_LOADER,
-            rare=True,
-        ),
+        rare=True,
     )
-    virtual_offset: int | None = field(
-        default=None,
-        metadata=key(
-            "how far above its linked virtual address a vmlinux runs (virtual KASLR)",
-            *_OUR_LOADER,
-            size=True,
-            rare=True,
-        ),
+    virtual_offset: int | None = optional(
+        "how far above its linked virtual address a vmlinux runs (virtual KASLR)",
+        *_OUR_LOADER,
+        size=True,
+        rare=True,
     )
-    kaslr_seed: int | None = field(
-        default=None,
-        metadata=key(
-            "chooses a virtual offset: the same one for the same number", *_OUR_LOADER, rare=True
-        ),
+    kaslr_seed: int | None = optional(
+        "chooses a virtual offset: the same one for the same number", *_OUR_LOADER, rare=True
     )
-    label: str | None = field(
-        default=None,
-        metadata=key("what the case is about: in its id instead of the protocol", plain=True),
+    label: str | None = optional(
+        "what the case is about: in its id instead of the protocol", plain=True
     )
-    no_proof: bool = field(
+    no_proof: bool = optional(
+        "write a boot image without our init and nonce",
+        IMAGE,
         default=False,
-        metadata=key(
-            "write a boot image without our init and nonce",
-            IMAGE,
-            help="without our init and nonce, for kernels that are not Linux (see run --until)",
-            derived=True,
-        ),
+        help="without our init and nonce, for kernels that are not Linux (see run --until)",
+        derived=True,
     )
-    init: str = field(default="init", metadata=key("the guest's first process (loader/guest)"))
-    damage: str | None = field(
-        default=None, metadata=key("a change of the built boot image, to make the guest fail")
-    )
-    kill_at: str | None = field(
-        default=None, metadata=key("console text at which QEMU is killed from outside")
-    )
-    probe: bool = field(
+    init: str = optional("the guest's first process (loader/guest)", default="init")
+    damage: str | None = optional("a change of the built boot image, to make the guest fail")
+    kill_at: str | None = optional("console text at which QEMU is killed from outside")
+    probe: bool = optional(
+        "stop at the first instruction and check the hand-over; false: run on",
+        *_OUR_GUESTS,
         default=True,
-        metadata=key(
-            "stop at the first instruction and check the hand-over; false: run on",
-            *_OUR_GUESTS,
-            help="check the hand-over at the first instruction",
-            rare=True,
-        ),
+        help="check the hand-over at the first instruction",
+        rare=True,
     )
-    budget: int | None = field(
-        default=None,
-        metadata=key(
-            "guest instructions by which the verdict must be there, like 2G, or guest seconds, like"
-            " 60s, as the instructions that the CPU executes in them; a busy host changes neither",
-            *(BOOT, MATRIX, RUN),
-            help="instructions (2G) or guest seconds (60s) for all of it",
-            metavar="N",
-            instructions=True,
-            alias="timeout",
-        ),
+    budget: int | None = optional(
+        "guest instructions by which the verdict must be there, like 2G, or guest seconds, like"
+        " 60s, as the instructions that the CPU executes in them; a busy host changes neither",
+        *(BOOT, MATRIX, RUN),
+        help="instructions (2G) or guest seconds (60s) for all of it",
+        metavar="N",
+        instructions=True,
+        alias="timeout",
     )
-    budget_seconds: float | None = field(
-        default=None,
-        metadata=key(
-            "CPU seconds of QEMU by which the verdict must be there",
-            *(BOOT, MATRIX, RUN),
-            help=f"CPU seconds of QEMU for the verdict (default: {Budget().cpu_seconds:g})",
-            rare=True,
-        ),
+    budget_seconds: float | None = optional(
+        "CPU seconds of QEMU by which the verdict must be there",
+        *(BOOT, MATRIX, RUN),
+        help=f"CPU seconds of QEMU for the verdict (default: {Budget().cpu_seconds:g})",
+        rare=True,
     )
-    qemu: str | None = field(
-        default=None,
-        metadata=key(
-            "the name of another QEMU, given with --qemu NAME=PATH",
-            *(BOOT, IMAGE, COMPARE, RUN),
-            help="another QEMU, with a name for the case's id",
-            metavar="NAME=PATH",
-            plain=True,
-            rare=True,
-        ),
+    qemu: str | None = optional(
+        "the name of another QEMU, given with --qemu NAME=PATH",
+        *(BOOT, IMAGE, COMPARE, RUN),
+        help="another QEMU, with a name for the case's id",
+        metavar="NAME=PATH",
+        plain=True,
+        rare=True,
     )
-    accel: str = field(default="tcg", metadata=key("QEMU's accelerator; only tcg"))
-    kernel_path: str | None = field(
-        default=None,
-        metadata=key("where the kernel's file is; `kernel` then only names it", path=True),
+    accel: str = optional("QEMU's accelerator; only tcg", default="tcg")
+    kernel_path: str | None = optional(
+        "where the kernel's file is; `kernel` then only names it", path=True
     )
-    kernel_role: str | None = field(
-        default=None,
-        metadata=key(
-            "of a kernel with the name of its file: that without the version",
-            derived=True,
-            empty=True,
-        ),
+    kernel_role: str | None = optional(
+        "of a kernel with the name of its file: that without the version", derived=True, empty=True
     )
-    initrd: str | None = field(
-        default=None,
-        metadata=key(
-            "a file of the user's, whose /init runs after the proof",
-            *_KERNELS,
-            help="its /init runs after the proof",
-            path=True,
-        ),
+    initrd: str | None = optional(
+        "a file of the user's, whose /init runs after the proof",
+        *_KERNELS,
+        help="its /init runs after the proof",
+        path=True,
     )
-    test: str | None = field(
-        default=None,
-        metadata=key(
-            "shell commands that are run in the guest after the proof, a test for each line; one"
-            " that fails, also in TAP or KTAP, makes the verdict tests-failed",
-            *_OUR_GUESTS,
-            help="run in the guest after the proof (docs/guest-tests.md)",
-            metavar="COMMAND",
-            lines=True,
-        ),
+    test: str | None = optional(
+        "shell commands that are run in the guest after the proof, a test for each line; one"
+        " that fails, also in TAP or KTAP, makes the verdict tests-failed",
+        *_OUR_GUESTS,
+        help="run in the guest after the proof (docs/guest-tests.md)",
+        metavar="COMMAND",
+        lines=True,
     )
-    modules: str | None = field(
-        default=None,
-        metadata=key(
-            "kernel modules that the guest loads before its tests, and each is a test: files with"
-            " their parameters, a line each, in this order",
-            *_OUR_GUESTS,
-            help="a kernel module: NAME, FILE.ko, DIRECTORY or PACKAGE/NAME, then its parameters",
-            metavar="MODULE",
-            path=True,
-            rare=True,
-            lines=True,
-        ),
+    modules: str | None = optional(
+        "kernel modules that the guest loads before its tests, and each is a test: files with"
+        " their parameters, a line each, in this order",
+        *_OUR_GUESTS,
+        help="a kernel module: NAME, FILE.ko, DIRECTORY or PACKAGE/NAME, then its parameters",
+        metavar="MODULE",
+        path=True,
+        rare=True,
+        lines=True,
     )
-    dtb: str | None = field(
-        default=None,
-        metadata=key(
-            "a device tree instead of the machine's own; its /chosen is written anew",
-            *_OUR_LOADER,
-            help="a device tree instead of the machine's own",
-            path=True,
-            rare=True,
-        ),
+    dtb: str | None = optional(
+        "a device tree instead of the machine's own; its /chosen is written anew",
+        *_OUR_LOADER,
+        help="a device tree instead of the machine's own",
+        path=True,
+        rare=True,
     )
-    overlay: str | None = field(
-        default=None,
-        metadata=key(
-            "directories whose files are put into the guest's root, a line each",
-            *_OUR_GUESTS,
-            help="its files are put into the guest's root",
-            metavar="DIR",
-            path=True,
-            rare=True,
-            lines=True,
-        ),
+    overlay: str | None = optional(
+        "directories whose files are put into the guest's root, a line each",
+        *_OUR_GUESTS,
+        help="its files are put into the guest's root",
+        metavar="DIR",
+        path=True,
+        rare=True,
+        lines=True,
     )
-    smp: int = field(
-        default=1, metadata=key("how many CPUs the guest has", BOOT, IMAGE, MATRIX, RUN)
-    )
-    realtime: bool = field(
+    smp: int = optional("how many CPUs the guest has", BOOT, IMAGE, MATRIX, RUN, default=1)
+    realtime: bool = optional(
+        "give up determinism: the guest has the host's clock",
+        *_OUR_GUESTS,
         default=False,
-        metadata=key(
-            "give up determinism: the guest has the host's clock", *_OUR_GUESTS, rare=True
-        ),
+        rare=True,
     )
-    fail_on_complaints: bool = field(
+    fail_on_complaints: bool = optional(
+        "a kernel that complains fails, whatever else it does: WARNING, BUG, stall, …",
+        *(*_OUR_GUESTS, RUN),
         default=False,
-        metadata=key(
-            "a kernel that complains fails, whatever else it does: WARNING, BUG, stall, …",
-            *(*_OUR_GUESTS, RUN),
-            help="fail on the kernel's WARNING, BUG, stall, …",
-        ),
+        help="fail on the kernel's WARNING, BUG, stall, …",
     )
-    profile: str = field(
+    profile: str = optional(
+        "which of our own kernel command lines; never together with `cmdline`",
+        *_KERNELS,
         default=DEFAULT_PROFILE,
-        metadata=key(
-            "which of our own kernel command lines; never together with `cmdline`",
-            *_KERNELS,
-            help="{words} (no self-tests, no mitigations)",
-        ),
+        help="{words} (no self-tests, no mitigations)",
     )
-    boot_image: str | None = field(
-        default=None,
-        metadata=key(
-            "the directory of a boot image that is started as it is; `kernel` then names that, and"
-            " `kernel_path` the kernel that it is held against",
-            path=True,
-        ),
+    boot_image: str | None = optional(
+        "the directory of a boot image that is started as it is; `kernel` then names that, and"
+        " `kernel_path` the kernel that it is held against",
+        path=True,
     )
-    until: str | None = field(
-        default=None,
-        metadata=key(
-            "text that the console of a boot image without a proof must show",
-            RUN,
-            help="text the console must show, for a guest that cannot prove its boot",
-            metavar="TEXT",
-            raw=True,
-            derived=True,
-        ),
+    until: str | None = optional(
+        "text that the console of a boot image without a proof must show",
+        RUN,
+        help="text the console must show, for a guest that cannot prove its boot",
+        metavar="TEXT",
+        raw=True,
+        derived=True,
     )
-    only_handover: bool = field(
+    only_handover: bool = optional(
+        "end a boot image's run at the first instruction",
+        RUN,
         default=False,
-        metadata=key(
-            "end a boot image's run at the first instruction",
-            RUN,
-            help="stop at the first instruction: registers, RAM and the protocol's rules",
-            derived=True,
-        ),
+        help="stop at the first instruction: registers, RAM and the protocol's rules",
+        derived=True,
     )
-    expect: Expectation = field(default=Expectation(), metadata=key("what the case must end as"))
+    expect: Expectation = optional("what the case must end as", default=Expectation())
 
     @property
     def kernel_source(self) -> str:

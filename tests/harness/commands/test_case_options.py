@@ -177,10 +177,8 @@ def test_wall_time_is_refused_in_words(text: str, told: str, kernel: str, capsys
 
 
 FIELD = """\
-    colour: str | None = field(
-        default=None, metadata=key("the colour of the guest", *COMMANDS, plain=True)
-    )
-    expect: Expectation = field("""
+    colour: str | None = optional("the colour of the guest", *COMMANDS, plain=True)
+    expect: Expectation = optional("""
 PROBE = """
 import sys
 from pathlib import Path
@@ -206,7 +204,7 @@ def test_an_option_is_one_field(kernel: str, tmp_path: Path) -> None:
         skipped = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, tmp_path / name, symlinks=True, ignore=skipped)
     case = tmp_path / "harness" / "case.py"
-    case.write_text(case.read_text().replace("    expect: Expectation = field(", FIELD, 1))
+    case.write_text(case.read_text().replace("    expect: Expectation = optional(", FIELD, 1))
     claims = tmp_path / "claims.toml"
     claims.write_text(
         '[[claim]]\nname = "a"\nwhy = "b"\narch = "x86_64"\nkernel = "./vmlinux"\n'
