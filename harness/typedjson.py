@@ -1,9 +1,8 @@
-"""Frozen dataclasses as JSON: written, read strictly, and described as a JSON Schema.
+"""Frozen dataclasses as JSON: written, and read strictly, by the types that they declare.
 
-One walk over the declared types serves all three, so that a file, its reader and its published
-schema cannot drift apart. A field's metadata says what it means (`about`). Known types: str, int,
-float, bool, None in a union, tuple[X, ...], Sequence[X] (which is read as one), Mapping[str, X],
-object (any JSON), dataclasses.
+A field's metadata says what it means (`about`); published schemas are made from the same types
+(tests/docs/results_schema.py). Known types: str, int, float, bool, None in a union, tuple[X, ...],
+Sequence[X] (which is read as one), Mapping[str, X], object (any JSON), dataclasses.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import Any, Final, TypeVar
 from bootproof.loader import strictjson
 from bootproof.printable import safe
 
-_ABOUT: Final = "about"
+ABOUT: Final = "about"
 _LINES: Final = "lines"
 _MOST_ITEMS: Final = 1_000_000
 _TEXT_LIMIT: Final = 8 << 20  # characters
@@ -30,7 +29,7 @@ T = TypeVar("T")
 
 def about(text: str, *, lines: bool = False, **others: Any) -> Any:
     """A dataclass field that says what it means; `lines` allows text of more than one line."""
-    return field(metadata={_ABOUT: text, _LINES: lines}, **others)
+    return field(metadata={ABOUT: text, _LINES: lines}, **others)
 
 
 def to_json(value: object) -> Any:
@@ -46,10 +45,10 @@ def to_json(value: object) -> Any:
 
 def from_json(cls: type[T], data: object, path: str = "$") -> T:
     """A dataclass from plain data. Raises ValueError with the JSON path and what is wrong there."""
-    hints = _hints(cls)
+    hints: dict[str, Any] = _hints(cls)  # type: ignore[arg-type]  # mypy: a type is no key
     known = dataclasses.fields(cls)  # type: ignore[arg-type]
-    required = [f.name for f in known if not _has_default(f)]
-    optional = [f.name for f in known if _has_default(f)]
+    required = [f.name for f in known if not has_default(f)]
+    optional = [f.name for f in known if has_default(f)]
     items = strictjson.record(data, path, required, optional)
     lines = {f.name for f in known if f.metadata.get(_LINES)}
     return cls(
@@ -71,23 +70,10 @@ def _shown(value: Any, lines: bool) -> Any:
     return value
 
 
-def schema(cls: type[Any], title: str, identity: str) -> dict[str, Any]:
-    """The JSON Schema (2020-12) of files that hold a `cls`."""
-    definitions: dict[str, Any] = {}
-    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": identity}
-    body = _object_schema(cls, definitions)
-    return head | {"title": title} | body | {"$defs": dict(sorted(definitions.items()))}
+_hints = functools.cache(typing.get_type_hints)
 
 
-def _hints(cls: type[Any]) -> dict[str, Any]:
-    hints: dict[str, Any] = _hints_of(cls)  # type: ignore[arg-type]  # mypy: a type is no key
-    return hints
-
-
-_hints_of = functools.cache(typing.get_type_hints)
-
-
-def _has_default(item: Field[Any]) -> bool:
+def has_default(item: Field[Any]) -> bool:
     return item.default is not MISSING or item.default_factory is not MISSING
 
 
@@ -133,43 +119,3 @@ def _text(value: object, path: str) -> str:
 
 
 _NAMES: Final = {bool: "true or false", int: "a whole number", float: "a number"}
-_SCALARS: Final[Mapping[Any, Mapping[str, Any]]] = {
-    str: {"type": "string"},
-    bool: {"type": "boolean"},
-    int: {"type": "integer", "minimum": 0},
-    float: {"type": "number", "minimum": 0},
-    object: {},
-}
-
-
-def _object_schema(cls: type[Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    hints, known = _hints(cls), dataclasses.fields(cls)
-    properties = {}
-    for item in known:
-        told = {"description": item.metadata[_ABOUT]} if _ABOUT in item.metadata else {}
-        properties[item.name] = told | _schema_of(hints[item.name], definitions)
-    return {
-        "description": (cls.__doc__ or "").partition("\n")[0],
-        "type": "object",
-        "properties": properties,
-        "required": [item.name for item in known if not _has_default(item)],
-        "additionalProperties": False,
-    }
-
-
-def _schema_of(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        (other,) = [a for a in arguments if a is not type(None)]
-        return {"anyOf": [_schema_of(other, definitions), {"type": "null"}]}
-    if origin in (tuple, Sequence):
-        return {"type": "array", "items": _schema_of(arguments[0], definitions)}
-    if origin is not None:
-        return {"type": "object", "additionalProperties": _schema_of(arguments[1], definitions)}
-    if dataclasses.is_dataclass(kind):
-        name = typing.cast("type[Any]", kind).__name__
-        if name not in definitions:
-            definitions[name] = {}  # against a type that holds itself
-            definitions[name] = _object_schema(typing.cast("type[Any]", kind), definitions)
-        return {"$ref": f"#/$defs/{name}"}
-    return dict(_SCALARS[kind])

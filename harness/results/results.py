@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from bootproof.dataclass import dataclass
 from bootproof.harness import exitcode, judgement, typedjson
@@ -41,6 +41,7 @@ RESULTS: Final = "results.json"
 FORMAT: Final = "bootproof results"
 OURS: Final = re.compile(rb'\A\{\s*"\$schema": "urn:bootproof:results:|"bootproof": "[0-9]').search
 VERSION: Final = 2
+SCHEMA_ID: Final = "urn:bootproof:results:2"
 MOST_SHARDS: Final = 9999
 STARTED: Final = "%Y-%m-%dT%H:%M:%SZ"
 _FILE_LIMIT: Final = 512 << 20
@@ -570,19 +571,3 @@ def _check_end(case: CaseResult, path: str) -> None:
         )
     for number, test in enumerate(case.tests):
         strictjson.one_of(test.status, f"{path}.tests[{number}].status", _STATUSES)
-
-
-SCHEMA_ID: Final = "urn:bootproof:results:2"
-
-
-def schema() -> dict[str, Any]:
-    """The JSON Schema of results.json."""
-    made = typedjson.schema(Results, "bootproof results", SCHEMA_ID)
-    properties = made["properties"]
-    properties["$schema"] = {"type": "string"}
-    totals = typedjson.schema(Totals, "how much there is, and what it cost", SCHEMA_ID)
-    properties[_TOTALS] = {k: v for k, v in totals.items() if not k.startswith("$")}
-    made["required"].append(_TOTALS)
-    properties["format"]["const"] = FORMAT
-    properties["version"]["const"] = VERSION
-    return made

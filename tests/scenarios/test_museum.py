@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,11 +19,11 @@ from bootproof.loader.rules import Grade, RuleFinding
 from bootproof.scenarios.museum import Exhibit
 from bootproof.scenarios.museum.table import EXHIBITS
 from tests import ROOT
+from tests.docs import generated
 from tests.harness.qemu.test_handover_mutations import MUTATIONS
 
 RULE: Final = "rebuilt from the rule"
 PAGE: Final = ROOT / "docs" / "museum.md"
-UPDATE: Final = "BOOTPROOF_UPDATE_DOCS"
 EACH = pytest.mark.parametrize("exhibit", EXHIBITS, ids=lambda exhibit: exhibit.name)
 
 # What QEMU spends its whole budget on.
@@ -141,7 +140,6 @@ def test_names_are_unique() -> None:
 
 
 def test_the_page_is_up_to_date(tmp_path: Path) -> None:
-    """BOOTPROOF_UPDATE_DOCS=1 writes it anew."""
     rows = []
     for exhibit in EXHIBITS:
         directory = tmp_path / exhibit.name
@@ -153,10 +151,7 @@ def test_the_page_is_up_to_date(tmp_path: Path) -> None:
             f"| {exhibit.setting.protocol} | {exhibit.what} | {exhibit.reported or RULE} |"
             f" `{finding.code}` ({finding.grade.value}): {sentence} | {finding.section} |"
         )
-    text = HEAD + "\n".join([*rows, ""])
-    if os.environ.get(UPDATE):
-        PAGE.write_text(text)
-    assert PAGE.read_text() == text, f"run the tests with {UPDATE}=1"
+    generated.assert_is(PAGE, HEAD + "\n".join([*rows, ""]))
 
 
 HEAD: Final = """\

@@ -183,8 +183,9 @@ PROBE = """
 import sys
 from pathlib import Path
 from bootproof.harness import cli
-from bootproof.harness.cases import scenarios, schema, schema_docs
+from bootproof.harness.cases import scenarios, schema
 from bootproof.harness.commands import case_options
+from tests.docs import scenario_keys
 
 for command in sys.argv[3:]:
     assert "--colour" in {c: p for c, p in cli.whole_parser()._subparsers._group_actions[0]
@@ -194,13 +195,13 @@ case, _ = case_options.case(arguments, "boot")
 assert case.colour == "blue"
 assert schema.case_from_data(schema.case_to_data(case)) == case
 assert scenarios.read_scenarios(Path(sys.argv[2]))[0].case.colour == "red"
-assert "| `colour` |" in schema_docs.reference()
+assert "| `colour` |" in scenario_keys.reference()
 """
 
 
 def test_an_option_is_one_field(kernel: str, tmp_path: Path) -> None:
     """The recipe of docs/architecture.md: in a copy of the project in which one file is changed."""
-    for name in ("harness", "kernels", "loader", "scenarios", "src", "docs"):
+    for name in ("harness", "kernels", "loader", "scenarios", "src"):
         skipped = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, tmp_path / name, symlinks=True, ignore=skipped)
     case = tmp_path / "harness" / "case.py"
@@ -212,7 +213,7 @@ def test_an_option_is_one_field(kernel: str, tmp_path: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", PROBE, kernel, str(claims), *COMMANDS],
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "src")},
+        env={**os.environ, "PYTHONPATH": f"{tmp_path / 'src'}:{ROOT}"},
         capture_output=True,
         text=True,
         check=False,

@@ -7,7 +7,6 @@ them all is docs/handover-mutations.md.
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -43,9 +42,9 @@ from bootproof.loader.protocols.table import broken_rules
 from bootproof.loader.result import KernelLoaderResult, PvhBootCapability, PvhState
 from bootproof.loader.rules import Grade, Hardware
 from tests import ROOT
+from tests.docs import generated
 
 TABLE: Final = ROOT / "docs" / "handover-mutations.md"
-UPDATE: Final = "BOOTPROOF_UPDATE_DOCS"
 
 PROTOCOLS: Final = {module.NAME: module for module in (linux64, linux32, pvh, arm64, riscv64)}
 MEMORY: Final = 64 * MIB
@@ -572,7 +571,6 @@ def test_other_selectors_are_tolerated(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_table_is_up_to_date() -> None:
-    """BOOTPROOF_UPDATE_DOCS=1 writes it anew."""
     rows = [f"| {m.protocol} | {m.what} | `{m.verdict.value}` | `{m.finding}` |" for m in MUTATIONS]
     text = "\n".join(
         [
@@ -588,6 +586,4 @@ def test_the_table_is_up_to_date() -> None:
             "",
         ]
     )
-    if os.environ.get(UPDATE):
-        TABLE.write_text(text)
-    assert TABLE.read_text() == text, f"run the tests with {UPDATE}=1"
+    generated.assert_is(TABLE, text)

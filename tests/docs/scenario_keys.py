@@ -1,24 +1,17 @@
-"""The reference part of docs/scenarios.md, made from the tables that validation uses.
-
-`python -m bootproof.harness.cases.schema_docs` writes it into the page; a test says when that is
-due.
-"""
+"""The reference part of docs/scenarios.md, made from the tables that validation uses."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from bootproof.harness.case import COMMANDS, MATRIX, short
 from bootproof.harness.cases.scenarios import AXES, CLAIM_KEYS, EXCEPTION_KEYS, EXPECT
 from bootproof.harness.cases.schema import CASE, Entry, option
-from bootproof.harness.places import CLONE, PACKAGES
+from tests import ROOT
 
-PAGE: Final = (CLONE or PACKAGES) / "docs" / "scenarios.md"
-BEGIN: Final = (
-    "<!-- made by `python -m bootproof.harness.cases.schema_docs`; do not edit from here -->\n"
-)
+PAGE: Final = ROOT / "docs" / "scenarios.md"
+BEGIN: Final = "<!-- made by tests/docs/test_scenarios_page.py; do not edit from here -->\n"
 END: Final = "<!-- to here -->\n"
 _WORDS_SHOWN: Final = 20
 
@@ -98,8 +91,3 @@ def updated(page: str) -> str:
     if not begin or not end:
         raise ValueError(f"{PAGE.name} has lost the marks around its generated part")
     return f"{before}{BEGIN}\n{reference()}\n{END}{after}"
-
-
-if __name__ == "__main__":
-    PAGE.write_text(updated(PAGE.read_text("utf-8")), "utf-8")
-    sys.exit(0)

@@ -8,24 +8,24 @@ from pathlib import Path
 import pytest
 
 from bootproof.harness import cli
-from bootproof.harness.cases import schema_docs
 from bootproof.harness.cases.scenarios import AXES, EXPECT
 from bootproof.harness.cases.schema import CASE
 from bootproof.harness.exitcode import USAGE
 from tests.builders.processes import CLI, python
+from tests.docs import generated, scenario_keys
 
-PAGE = schema_docs.PAGE.read_text()
+PAGE = scenario_keys.PAGE.read_text()
 FENCED = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, re.M | re.S)
 TOML = next(block for language, block in FENCED if language == "toml")
 BLOCKS = [block for language, block in FENCED if not language]
 
 
 def test_reference_is_up_to_date() -> None:
-    assert schema_docs.updated(PAGE) == PAGE, "run: python -m bootproof.harness.cases.schema_docs"
+    generated.assert_is(scenario_keys.PAGE, scenario_keys.updated(PAGE))
 
 
 def test_reference_has_every_key() -> None:
-    rows = set(re.findall(r"^\| `(\w+)` \|", schema_docs.reference(), re.M))
+    rows = set(re.findall(r"^\| `(\w+)` \|", scenario_keys.reference(), re.M))
     assert rows >= {entry.name for entry in (*AXES.values(), *EXPECT)}
     hidden = {entry.field for entry in CASE} - {entry.field for entry in AXES.values()}
     files = {"initrd", "modules", "kernel_path", "kernel_role", "overlay", "dtb"}
@@ -35,7 +35,7 @@ def test_reference_has_every_key() -> None:
 
 def test_marks_that_are_lost() -> None:
     with pytest.raises(ValueError, match="has lost the marks"):
-        schema_docs.updated("# Scenario files\n")
+        scenario_keys.updated("# Scenario files\n")
 
 
 def test_example_is_listed_as_the_page_shows(tmp_path: Path) -> None:
