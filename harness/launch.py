@@ -8,6 +8,8 @@ for a mistake or for --help.
 
 from __future__ import annotations
 
+from bootproof.harness.host import early  # isort: split
+
 import contextlib
 import os
 import signal
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.dataclass import dataclass
-from bootproof.harness import cli, marks
+from bootproof.harness import marks
 from bootproof.harness.errors import UserError
 from bootproof.harness.exitcode import CANNOT_TELL, OK, USAGE
 from bootproof.harness.host import signals
@@ -28,6 +30,12 @@ from bootproof.harness.setup import environment, needs
 from bootproof.harness.setup.apt import Apt
 from bootproof.harness.setup.environment import Environment
 from bootproof.harness.setup.needs import Component, State
+
+# isort: split
+# Last: whoever has imported it is through with all that Ctrl-C may end without a word.
+from bootproof.harness import cli
+
+early.over()
 
 NOT_YET: Final = """
 What this version needs is not set up yet. The first command that needs it (all
