@@ -21,6 +21,7 @@ def test_without_descriptors_it_is_an_error_and_nothing_more(
     ignored: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", ignored.append)
     (tmp_path / "kernel").write_bytes(b"kernel")
+    gc.collect()  # what earlier tests left would close its own meanwhile
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = [os.dup(0) for _ in range(8)]  # the lowest comes first when something is opened
     for descriptor in free:
