@@ -22,7 +22,7 @@ from typing import Final, NoReturn
 from bootproof.harness import VERSION, commands, marks
 from bootproof.harness.commands import Command
 from bootproof.harness.commands.parser import Parser
-from bootproof.harness.errors import UsageError, UserError
+from bootproof.harness.errors import UsageError, UserError, lack_of
 from bootproof.harness.exitcode import CANNOT_TELL, INTERRUPTED, OK, TABLE, USAGE
 from bootproof.harness.host import signals
 from bootproof.harness.host.stdout import StandardOutput, say
@@ -145,8 +145,8 @@ def _lines_of(error: Exception) -> Sequence[str]:
 
     if isinstance(error, FetchError):
         return error.lines
-    if isinstance(error, MemoryError):
-        return ("this process has no memory left",)
+    if lack := lack_of(error):
+        return (lack,)
     if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
         return (_refused_by_system(error),)
     if isinstance(error, FileNotFoundError) and not _somewhere():

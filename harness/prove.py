@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bootproof.dataclass import dataclass
 from bootproof.harness import typedjson
 from bootproof.harness.case import Case
-from bootproof.harness.errors import UserError
+from bootproof.harness.errors import UserError, lack_of
 from bootproof.harness.host.rundir import CONSOLE, DMESG, write_result
 from bootproof.harness.host.turns import TURNS
 from bootproof.harness.judgement import CaseEnd, came_to, judge_case
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from bootproof.harness.observation import Observation, Place, Probe
 
 _LOG_LINES: Final = 10
-_NO_THREAD: Final = "can't start new thread"  # as Python's `_thread` says it
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +109,10 @@ def _host_errors() -> Iterator[None]:
         if not error.of_host:
             raise
         raise UserError(str(error)) from error
-    except MemoryError as error:
-        raise UserError("this process has no memory left") from error
-    except RuntimeError as error:
-        if str(error) != _NO_THREAD:
+    except (MemoryError, RuntimeError) as error:
+        if (lack := lack_of(error)) is None:
             raise
-        raise UserError("there may be no more threads here (ulimit -u, pids.max)") from error
+        raise UserError(lack) from error
 
 
 def run_prepared(

@@ -22,6 +22,7 @@ from typing import Any, Final, TypeAlias
 
 import pytest
 
+from bootproof.harness.errors import lack_of
 from bootproof.harness.host.process import RUNNING
 from bootproof.harness.host.turns import TURNS
 from bootproof.harness.results.results import CaseResult
@@ -152,6 +153,8 @@ class InFlight:
             self._run(session, pool, waiting)
         except BaseException as end:
             self._end(session, pool, waiting, end)
+            if lack := lack_of(end):
+                raise pytest.UsageError(lack) from end
             raise
 
     def _end(

@@ -611,6 +611,21 @@ def test_a_python_without_assertions_tests_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("words", [["boot"], ["matrix", "--kernel"]])
+def test_a_command_that_may_have_no_thread(words: list[str], kernel: Path, tmp_path: Path) -> None:
+    """Its stack is larger than there are addresses for."""
+    run = (
+        "import sys, threading; from bootproof.harness import cli; threading.stack_size(1 << 46);"
+        " sys.exit(cli.main(sys.argv[1:]))"
+    )
+    given = [*words, str(kernel), "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-c", run, *given]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True)
+    said = "bootproof: there may be no more threads here (ulimit -u, pids.max)"
+    assert (ended.returncode, ended.stderr.splitlines()[-1:]) == (2, [said])
+    assert "Traceback" not in ended.stderr and "INTERNALERROR" not in ended.stdout
+
+
 @pytest.mark.parametrize("words", [["replay"], ["profile"], ["image", "x", "--out"]])
 def test_too_long_a_name(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Wherever it is looked for first."""
