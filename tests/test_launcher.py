@@ -534,6 +534,32 @@ def test_a_newer_python_under_another_name_is_found(clone: Clone) -> None:
     assert USERS_PACKAGES in only_line(clone.run("--no-setup", "matrix").stderr)
 
 
+def test_a_python_that_only_the_virtual_environment_has_is_found(clone: Clone) -> None:
+    """A user made it with a Python that is not on the PATH."""
+    (clone.tools / "python3").rename(clone.tools.parent / "elsewhere")
+    (clone.venv / "bin").mkdir(parents=True)
+    (clone.venv / "bin" / "python").symlink_to(clone.tools.parent / "elsewhere")
+    assert USERS_PACKAGES in only_line(clone.run("--no-setup", "matrix").stderr)
+
+
+def test_a_virtual_environment_of_an_older_python_is_refused(clone: Clone) -> None:
+    clone.add_qemu("x86_64")
+    clone.add_qemu("aarch64")
+    python = clone.venv / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    (clone.venv / "pyvenv.cfg").touch()
+    pretend = "import platform; platform.python_version = lambda: '3.10.13'"
+    python.write_text(f'#!/bin/sh\nexec "{BASE_PYTHON}" -I -c "{pretend}\n$3"')
+    python.chmod(0o755)
+    result = clone.run("setup")
+    assert result.returncode == 2
+    assert only_line(result.stderr) == (
+        f"bootproof: {clone.venv} is of Python 3.10.13, and 3.11 or newer is needed; remove it, or"
+        " let BOOTPROOF_VENV name another"
+    )
+    assert sorted(path.name for path in clone.venv.iterdir()) == ["bin", "pyvenv.cfg"]
+
+
 def test_a_clone_with_a_colon_in_its_path_is_refused(place: Path) -> None:
     clone = make_clone(place, name="a:b")
     result = clone.run("matrix")

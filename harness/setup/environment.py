@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 import zipfile
 from collections.abc import Iterator
@@ -76,7 +77,9 @@ class Environment:
         return f"the {text.count('==')} packages of {self.lists[-1]}"
 
     def claim(self) -> None:
-        """Makes the directory. Raises UserError when it is not ours to write to, or cannot be."""
+        """Makes the directory. Raises UserError when it is not ours to write to, or cannot be, and
+        when it is of a Python that is too old.
+        """
         try:
             # What is in it comes first: another set-up may be creating the lock meanwhile.
             foreign = self.path.is_dir() and any(self.path.iterdir())
@@ -84,12 +87,24 @@ class Environment:
                 raise UserError(
                     f"{self.path} is not a virtual environment; {_ELSEWHERE} a new directory"
                 )
+            self._refuse_an_old_python()
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.touch()
         except OSError as error:
             raise UserError(
                 f"{self.path} cannot be written; {_ELSEWHERE} a directory that can"
             ) from error
+
+    def _refuse_an_old_python(self) -> None:
+        """A user may make the virtual environment, of any Python that there is."""
+        project = tomllib.loads((_CLONE / "pyproject.toml").read_text("utf-8"))["project"]
+        needed = project["requires-python"].removeprefix(">=")
+        here = self._asked("platform", "platform.python_version()")
+        if here and [int(n) for n in here.split(".")[:2]] < [int(n) for n in needed.split(".")]:
+            raise UserError(
+                f"{self.path} is of Python {here}, and {needed} or newer is needed; remove it, or"
+                f" {_ELSEWHERE} another"
+            )
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[int]:
@@ -160,13 +175,17 @@ class Environment:
         """
         if self.stamp.exists() and self._stamped() == [_MAKING]:
             return None
-        code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+        said = self._asked("sysconfig", "sysconfig.get_path('purelib')")
+        return None if said is None else Path(said)
+
+    def _asked(self, module: str, expression: str) -> str | None:
+        """What the Python in here says; None when there is none that works."""
+        command = [str(self.python), "-I", "-c", f"import {module}; print({expression})"]
         try:
-            command = [str(self.python), "-I", "-c", code]
             said = subprocess.check_output(command, stderr=subprocess.DEVNULL, encoding="utf-8")
-            return Path(said.strip())
         except (OSError, subprocess.SubprocessError):
             return None
+        return said.strip() or None
 
     def _made(self) -> Path:
         say("making the virtual environment")
