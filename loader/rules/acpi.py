@@ -145,7 +145,10 @@ class _Walk:
             what = f"the checksum of the RSDP at {rsdp:#x} is wrong"
             raise _BrokenError(what, "5.2.5.3", rsdp)
         self.places.append(Region("RSDP", Range(rsdp, len(whole))))
-        wide = len(whole) == _RSDP_SIZE
+        wide = len(whole) == _RSDP_SIZE and (any(whole[24:32]) or not any(whole[16:20]))
+        if len(whole) == _RSDP_SIZE and not wide:
+            what = f"the RSDP at {rsdp:#x} is of revision {first[15]}, and leads to an RSDT alone"
+            self._odd(what, "5.2.5.3", rsdp)
         address = int.from_bytes(whole[24:32] if wide else whole[16:20], "little")
         signature, data = self.table(address)
         if signature != (b"XSDT" if wide else b"RSDT"):

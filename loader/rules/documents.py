@@ -7,6 +7,7 @@ from typing import Final
 BOOT: Final = "Documentation/arch/x86/boot.rst"
 HEADER: Final = f"{BOOT}, The Real-Mode Kernel Header"
 LOADING: Final = f"{BOOT}, Loading The Rest of The Kernel"
+REAL_MODE: Final = "Linux, arch/x86/realmode/init.c (reserve_real_mode)"
 COMMAND_LINE: Final = f"{BOOT}, The Kernel Command Line"
 LINUX32: Final = f"{BOOT}, 32-bit Boot Protocol"
 LINUX64: Final = f"{BOOT}, 64-bit Boot Protocol"

@@ -42,8 +42,7 @@ def linux64(hardware: Hardware[X86Registers]) -> Findings:
     if r.efer & (x86_64.EFER_LME | x86_64.EFER_LMA) != x86_64.EFER_LME | x86_64.EFER_LMA:
         what = f"the CPU is not in long mode (efer {r.efer:#x})"
         yield violation("long-mode", what, section, value=r.efer)
-    if not r.cs.attributes & x86_64.ATTR_LONG:
-        yield violation("cs-64-bit", "CS is not a 64-bit code segment", section)
+    yield from x86.code_of_64_bits(r, section)
     yield from x86.code_and_data(r, section, _DATA_SEGMENTS, tolerated)
     yield from _linux_selectors(hardware, section)
     yield from _interrupts_off(r, section)

@@ -32,12 +32,18 @@ class Map:
     section: str
     # What is no RAM for a kernel although the machine may have some there.
     hole: Range = Range(0, 0)
+    # Where kernels need RAM in one piece, and how many bytes.
+    low: Range = Range(0, 0)
+    low_size: int = 0
+    # Kernels copy an initrd that lies outside of its RAM, where there is room above the hole.
+    copied: bool = False
 
 
 def check(hardware: Hardware[R], told: Map, pieces: Iterable[Piece]) -> Findings:
     """What is wrong with the map; `pieces` are what the kernel is pointed to."""
     yield from _entries(hardware, told)
     yield from _overlaps(told)
+    yield from _low_memory(told)
     yield from _pieces(hardware, told, pieces)
     if hardware.ram:
         yield from _untold(hardware, told)
@@ -92,6 +98,16 @@ def _overlaps(told: Map) -> Findings:
             yield tolerated("map-overlap", what, _TYPES, address=right.addr)
 
 
+def _low_memory(told: Map) -> Findings:
+    ram, low, wanted = usable(told.entries), told.low, told.low_size
+    inside = [(max(area.start, low.start), min(area.end, low.end)) for area in ram]
+    most = max([0, *(align_down(end, PAGE) - align_up(start, PAGE) for start, end in inside)])
+    if ram and most < wanted:
+        what = f"{told.name} has no {wanted:#x} bytes of RAM in one piece in {low}, where kernels"
+        what += " put the code that CPUs begin with in real mode: without it they panic"
+        yield violation("map-low", what, documents.REAL_MODE, value=most, limit=wanted)
+
+
 def _pieces(hardware: Hardware[R], told: Map, pieces: Iterable[Piece]) -> Findings:
     """The kernel and its initrd lie in RAM of the map; everything else in any of its entries.
 
@@ -102,6 +118,9 @@ def _pieces(hardware: Hardware[R], told: Map, pieces: Iterable[Piece]) -> Findin
     nowhere.append(Range.between(highest, U64_MAX + 1))
     ram = usable(told.entries)
     described = joined(entry.range for entry in told.entries)
+    pieces = list(pieces)
+    taken = [Range.between(0, told.hole.end), *(piece.range for piece in pieces)]
+    room = max((part.size for area in ram for part in without(area, taken)), default=0)
     for piece in pieces:
         wants_ram = piece.name in (KERNEL, INITRD)
         missing = without(piece.range, [*(ram if wants_ram else described), *nowhere])
@@ -109,7 +128,9 @@ def _pieces(hardware: Hardware[R], told: Map, pieces: Iterable[Piece]) -> Findin
             continue
         if wants_ram:
             what = f"the {piece} is not all RAM in {told.name}: {missing[0]} is not"
-            yield violation("map-misses", what, told.section, address=missing[0].start)
+            copied = told.copied and piece.name == INITRD and piece.range.size <= room
+            grade = tolerated if copied else violation
+            yield grade("map-misses", what, told.section, address=missing[0].start)
         else:
             what = f"the {piece} lies where {told.name} has no entry: {missing[0]}"
             yield tolerated("map-misses", what, told.section, address=missing[0].start)

@@ -26,7 +26,6 @@ from bootproof.loader.rules import (
     x86,
     zero_page,
 )
-from bootproof.loader.rules.memory_map import Map
 from bootproof.loader.rules.pieces import INITRD, Piece
 from bootproof.loader.structures.start_info import (
     START_INFO_MAGIC,
@@ -117,7 +116,7 @@ def _references(hardware: Hardware[X86Registers], address: int, info: StartInfo)
     yield from pieces.check(hardware, found)
     if rows:
         entries = [E820Entry(row.addr, row.size, row.type) for row in rows]
-        told = Map(entries, "the memory map", documents.START_INFO, zero_page.ROM)
+        told = zero_page.as_kernels_see(entries, "the memory map", documents.START_INFO)
         yield from memory_map.check(hardware, told, found)
     yield from firmware.check(hardware, tables)
 

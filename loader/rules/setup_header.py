@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final, Self
 
 from bootproof.dataclass import dataclass
-from bootproof.loader.address import U32_MAX, Range, align_up
+from bootproof.loader.address import U32_MAX, Range
 from bootproof.loader.boot_parameters import Read
 from bootproof.loader.packing.kinds import LONGEST_MAGIC, sniff
 from bootproof.loader.rules import Findings, documents, tolerated, violation
@@ -68,19 +68,27 @@ class Entered:
         return (self.load or 0) + (_ENTRY_64 if self.in_64_bits else 0)
 
     @property
+    def runtime(self) -> int | None:
+        """Where the kernel unpacks itself to, but for what it may choose by chance: its code takes
+        kernel_alignment for a power of two, whether it is one or not.
+        """
+        header, load = self.header, self.load
+        if load is None or 0 < header.version < _WITH_INIT_SIZE:
+            return load
+        if not header.relocatable_kernel or not header.kernel_alignment:
+            return header.pref_address or load
+        mask = header.kernel_alignment - 1
+        return max((load + mask) & ~mask, header.pref_address)
+
+    @property
     def needs(self) -> Range | None:
         """What the kernel uses from its first instruction on: its file, and init_size bytes from
         where it unpacks itself to; None for what is no bzImage.
         """
-        header, load = self.header, self.load
-        if not self.is_bzimage or load is None:
+        load, runtime = self.load, self.runtime
+        if not self.is_bzimage or load is None or runtime is None:
             return None
-        runtime, preferred = load, header.pref_address
-        if header.version >= _WITH_INIT_SIZE or not header.version:
-            relocatable = header.relocatable_kernel and header.kernel_alignment
-            aligned = align_up(max(load, preferred), header.kernel_alignment or 1)
-            runtime = aligned if relocatable else preferred or load
-        end = max(self.file.end, runtime + header.init_size)
+        end = max(self.file.end, runtime + self.header.init_size)
         return Range.between(min(load, runtime), max(end, load, runtime))
 
 
@@ -142,6 +150,7 @@ def _bzimage(entered: Entered) -> Findings:
     if header.version >= _WITH_XLOADFLAGS:
         yield from _xloadflags(entered)
     yield from _elsewhere(entered, load)
+    yield from _alignment(entered)
     if not entered.in_64_bits and header.code32_start not in (0, load):
         what = f"code32_start is {header.code32_start:#x}, but the kernel is entered at {load:#x}"
         section = _field("code32_start")
@@ -167,6 +176,21 @@ def _elsewhere(entered: Entered, load: int) -> Findings:
         what += f" it moves itself there{', over what it lies in' if over else ''}"
         section = _field("relocatable_kernel")
         yield tolerated("not-relocatable", what, section, address=load, limit=preferred)
+
+
+def _alignment(entered: Entered) -> Findings:
+    """The code of a kernel that is aligned to less than it can run at gives up."""
+    header, runtime = entered.header, entered.runtime
+    if (
+        runtime is None
+        or header.version < _WITH_INIT_SIZE
+        or runtime % (1 << header.min_alignment % 64) == 0
+    ):
+        return
+    what = f"kernel_alignment {header.kernel_alignment:#x} has the kernel unpack itself to"
+    what += f" {runtime:#x}, no multiple of the {1 << header.min_alignment:#x} of min_alignment"
+    limit = 1 << header.min_alignment
+    yield violation("alignment", what, _field("min_alignment"), address=runtime, limit=limit)
 
 
 def _xloadflags(entered: Entered) -> Findings:

@@ -34,6 +34,7 @@ Grade = Callable[..., RuleFinding]
 _INTERRUPTS: Final = "Intel SDM vol. 3A, 6.10 (Interrupt Descriptor Table)"
 _GATE: Final = 7  # the limit of a table with one
 _SELECTORS: Final = "Intel SDM vol. 3A, 3.4.2 (Segment Selectors)"
+_DESCRIPTORS: Final = "Intel SDM vol. 3A, 3.4.5 (Segment Descriptors)"
 _FLAT: Final = 0xFFFFFFFF
 RFLAGS: Final = {"TF": 1 << 8, "IF": 1 << 9, "VM": 1 << 17}
 _CODE_READABLE: Final = 0b1010
@@ -75,6 +76,14 @@ def protected_mode_without_paging(r: X86Registers, section: str) -> Findings:
         yield violation("paging-off", f"paging is on (cr0 {r.cr0:#x})", section, value=r.cr0)
     if not r.cs.attributes & _ATTR_DB or r.cs.attributes & ATTR_LONG:
         yield violation("cs-32-bit", "CS is not a 32-bit code segment", section)
+
+
+def code_of_64_bits(r: X86Registers, section: str) -> Findings:
+    if not r.cs.attributes & ATTR_LONG:
+        yield violation("cs-64-bit", "CS is not a 64-bit code segment", section)
+    elif r.cs.attributes & _ATTR_DB:
+        what = "CS has both L and D set, which no CPU loads, and none enters a guest with"
+        yield violation("cs-64-bit", what, _DESCRIPTORS, value=r.cs.attributes)
 
 
 def stack_of_32_bits(r: X86Registers, section: str) -> Findings:

@@ -5,7 +5,7 @@ Source: Documentation/arch/x86/zero-page.rst and boot.rst ("The Real-Mode Kernel
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from bootproof.dataclass import dataclass
@@ -15,26 +15,29 @@ from bootproof.loader.boot_parameters import text_at
 from bootproof.loader.rules import (
     Findings,
     Hardware,
-    RuleFinding,
     documents,
+    efi,
     firmware,
     initrd,
     memory_map,
     pieces,
+    setup_data,
     setup_header,
+    tolerated,
     violation,
 )
 from bootproof.loader.rules.firmware import Firmware
 from bootproof.loader.rules.memory_map import Map
 from bootproof.loader.rules.pieces import INITRD, Piece
+from bootproof.loader.rules.setup_data import Chain
 from bootproof.loader.rules.setup_header import Entered
-from bootproof.loader.structures.zero_page import E820Entry, SetupData, ZeroPage
+from bootproof.loader.structures.zero_page import E820Entry, ZeroPage
 
-ROM: Final = Range.between(0xA0000, 0x100000)
+_ROM: Final = Range.between(0xA0000, 0x100000)
+# Kernels keep off the first 64 KiB; how much they need is that of Debian's, 6.1 to 7.3.
+_LOW: Final = Range.between(0x10000, 0xA0000)
+_REAL_MODE: Final = 0x7000
 _MOST_ENTRIES: Final = 128  # that e820_table has room for
-_MOST_NODES: Final = 256
-_E820_EXT: Final = 1
-_MOST_READ: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ def check(
 ) -> Findings:
     """`others` are the pieces that the registers themselves lead to."""
     page, read = told.page, hardware.read
-    chain = _setup_data(hardware, told)
+    chain = setup_data.follow(hardware, told.entered.header.setup_data)
     yield from setup_header.check(told.entered, page, told.cmdline)
     yield from _e820_count(told)
     if told.cmdline_ptr and told.cmdline is None:
@@ -100,18 +103,27 @@ def check(
     if told.initrd.size and hardware.in_ram(told.initrd):
         yield from initrd.check(read, told.initrd, "ramdisk_image")
     yield from chain.broken
-    found = [*told.kernel(hardware), *_pieces(told, register), *chain.pieces, *others]
+    yield from _blob(hardware, told, chain)
+    tables = efi.look(page)
+    yield from efi.check(read, tables)
+    led_to = [*_pieces(told, register), *chain.pieces, *efi.pieces(tables)]
+    found = [*told.kernel(hardware), *led_to, *others]
     yield from pieces.check(hardware, found)
     entries = (*page.memory_map, *chain.entries)
     if entries:
-        e820 = Map(entries, "the E820 map", f"{documents.ZERO_PAGE}, e820_table", ROM)
+        e820 = as_kernels_see(entries, "the E820 map", f"{documents.ZERO_PAGE}, e820_table")
         yield from memory_map.check(hardware, e820, found)
     yield from firmware.check(hardware, told.firmware)
 
 
+def as_kernels_see(entries: Sequence[E820Entry], name: str, section: str) -> Map:
+    """A memory map of x86, whichever protocol tells of it."""
+    return Map(entries, name, section, _ROM, _LOW, _REAL_MODE, copied=True)
+
+
 def _e820_count(told: Told) -> Findings:
     count, section = told.page.e820_entries, f"{documents.ZERO_PAGE}, e820_entries"
-    if not count or not any(told.page.e820_table[: E820Entry.SIZE]):
+    if not any(entry.size for entry in told.page.memory_map):
         what = f"the zero page at {told.address:#x} has no E820 map"
         yield violation("e820", what, section, address=told.address, value=count)
     elif count == 1:
@@ -120,6 +132,18 @@ def _e820_count(told: Told) -> Findings:
     elif count > _MOST_ENTRIES:
         what = f"e820_entries is {count}, but e820_table has room for {_MOST_ENTRIES}"
         yield violation("map-count", what, section, value=count, limit=_MOST_ENTRIES)
+
+
+def _blob(hardware: Hardware[X86Registers], told: Told, chain: Chain) -> Findings:
+    """A kernel's own unpacking code clears the field, and looks for the node again."""
+    by_field, is_packed = told.page.cc_blob_address, told.entered.is_bzimage
+    where = "cc_blob_address", f"{documents.ZERO_PAGE}, cc_blob_address"
+    yield from setup_data.blob(
+        hardware.read, by_field, *where, tolerated if is_packed else violation
+    )
+    if is_packed or not by_field:
+        where = "setup_data of type 0x7", f"{documents.HEADER}, setup_data"
+        yield from setup_data.blob(hardware.read, chain.cc_blob, *where)
 
 
 def _pieces(told: Told, register: str) -> Iterator[Piece]:
@@ -133,38 +157,3 @@ def _pieces(told: Told, register: str) -> Iterator[Piece]:
         section = f"{documents.HEADER}, ramdisk_image"
         yield Piece(INITRD, told.initrd, "ramdisk_image", section, "ramdisk")
     yield from told.firmware.pieces()
-
-
-@dataclass(frozen=True, slots=True)
-class _Chain:
-    """The list of setup_data as far as it can be followed."""
-
-    pieces: tuple[Piece, ...]
-    # Of its nodes with more of the memory map.
-    entries: tuple[E820Entry, ...]
-    # Why it cannot be followed to its end.
-    broken: tuple[RuleFinding, ...]
-
-
-def _setup_data(hardware: Hardware[X86Registers], told: Told) -> _Chain:
-    found, entries, broken = list[Piece](), list[E820Entry](), list[RuleFinding]()
-    address, seen = told.entered.header.setup_data, set[int]()
-    section = f"{documents.HEADER}, setup_data"
-    while address:
-        raw = hardware.read(address, SetupData.SIZE)
-        if raw is None or address in seen or len(seen) >= _MOST_NODES:
-            why = "is not in RAM" if raw is None else "is in it twice, or it has too many"
-            what = f"the list of setup_data cannot be followed: the node at {address:#x} {why}"
-            broken.append(violation("setup-data", what, section, address=address))
-            break
-        seen.add(address)
-        node = SetupData.from_bytes(raw)
-        place = Range(address, SetupData.SIZE + node.len)
-        name = f"setup_data of type {node.type:#x}"
-        found.append(Piece(name, place, "setup_data", section, "setup-data"))
-        if node.type == _E820_EXT and node.len <= _MOST_READ:
-            entries += E820Entry.all_from(
-                hardware.read(place.start + SetupData.SIZE, node.len) or b""
-            )
-        address = node.next
-    return _Chain(tuple(found), tuple(entries), tuple(broken))

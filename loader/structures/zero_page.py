@@ -32,6 +32,30 @@ class SetupData(Declared):
 
 
 @dataclass(frozen=True, slots=True)
+class SetupIndirect(Declared):
+    """struct setup_indirect: where the data of a node of type SETUP_INDIRECT is."""
+
+    type: U32
+    reserved: U32
+    len: U64
+    addr: U64
+
+
+@dataclass(frozen=True, slots=True)
+class EfiInfo(Declared):
+    """struct efi_info: each address in two halves."""
+
+    efi_loader_signature: Annotated[bytes, "4s"] = b""
+    efi_systab: U32 = 0
+    efi_memdesc_size: U32 = 0
+    efi_memdesc_version: U32 = 0
+    efi_memmap: U32 = 0
+    efi_memmap_size: U32 = 0
+    efi_systab_hi: U32 = 0
+    efi_memmap_hi: U32 = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ZeroPage(Declared):
     """struct boot_params: `hdr` is a SetupHeader, `e820_table` has room for 128 entries."""
 

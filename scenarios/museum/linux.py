@@ -16,6 +16,7 @@ PACKED: Final = Setting("linux64", packed=True)
 PACKED32: Final = Setting("linux32", packed=True)
 MOVED: Final = Setting("linux64", packed=True, load=8 * MIB)
 MOVED32: Final = Setting("linux32", packed=True, load=8 * MIB)
+UNALIGNED: Final = Setting("linux64", packed=True, load=24 * MIB + 0x1000)
 HIGH: Final = Setting("linux64", banks=SPLIT, board="q35")
 LARGE: Final = Setting("linux64", banks=((0, 2560 * MIB),))
 KERNEL: Final = 16 * MIB
@@ -93,6 +94,29 @@ def setup_data(*nodes: tuple[int, int, int, bytes]) -> Change:
         for address, following, kind, data in nodes:
             scene.write(address, struct.pack("<QII", following, kind, len(data)) + data)
         scene.zero_page(setup_data=nodes[0][0])
+
+    return change
+
+
+def indirect(address: int) -> Change:
+    """A node of setup_data whose data lies elsewhere."""
+    where = struct.pack("<2I2Q", 9 | 1 << 31, 0, 32, address)
+    return setup_data((0x20000, 0, 1 << 31, where))
+
+
+def blob(scene: Scene) -> None:
+    """A CC blob, of which nothing is read but its magic."""
+    scene.write(0x30000, b"AMDE")
+    setup_data((0x20000, 0, 7, struct.pack("<I", 0x30000)))(scene)
+
+
+def efi_info(table: int, descriptor: int, signature: bytes = b"") -> Change:
+    """What a kernel is told of UEFI: its system table, and three descriptors behind it."""
+
+    def change(scene: Scene) -> None:
+        scene.write(table, signature)
+        told = table, descriptor, 1, table + 0x1000, 3 * descriptor, 0, 0
+        scene.zero_page(efi_info=struct.pack("<4s7I", b"EL64", *told))
 
     return change
 
@@ -185,6 +209,11 @@ EXHIBITS: Final = (
         lambda s: s.change(cs=replace(s.registers.cs, attributes=0xC09B)),
     ),
     Exhibit(
+        "code-segment-of-no-size",
+        *(ELF, "CS is of 64 and of 32 bits at once: its descriptor has L and D", "cs-64-bit"),
+        lambda s: s.change(cs=replace(s.registers.cs, attributes=0xE09B)),
+    ),
+    Exhibit(
         "empty-gdt",
         *(ELF, "the segment registers are right, the GDT in memory holds nothing", "gdt"),
         no_gdt,
@@ -219,6 +248,34 @@ EXHIBITS: Final = (
         *(PACKED, "neither HdrS nor 0xaa55 in the setup header", "setup-header-magic"),
         lambda s: s.zero_page(header=0, boot_flag=0, version=0),
         tolerated=True,
+    ),
+    Exhibit(
+        "aligned-too-little",
+        *(UNALIGNED, "kernel_alignment is lowered below min_alignment", "alignment"),
+        lambda s: s.zero_page(kernel_alignment=0x1000),
+    ),
+    Exhibit(
+        "cc-blob-left",
+        *(ELF, "boot_params was not zeroed first: cc_blob_address leads anywhere", "cc-blob"),
+        lambda s: s.zero_page(cc_blob_address=FREE),
+    ),
+    Exhibit(
+        "cc-blob-without-magic",
+        *(PACKED, "a node of setup_data leads to no CC blob", "cc-blob"),
+        setup_data((0x20000, 0, 7, struct.pack("<I", FREE))),
+        fixed=blob,
+    ),
+    Exhibit(
+        "efi-info-left",
+        *(PACKED, "efi_info is left from another boot: no system table, no memory map", "efi"),
+        efi_info(FREE + 0x10000, 48),
+        fixed=efi_info(FREE, 48, b"IBI SYST"),
+    ),
+    Exhibit(
+        "efi-descriptors-of-no-size",
+        *(PACKED, "the size of UEFI's memory descriptors is not told", "efi"),
+        efi_info(FREE, 0, b"IBI SYST"),
+        fixed=efi_info(FREE, 48, b"IBI SYST"),
     ),
     Exhibit(
         "zero-page-in-bss",
@@ -377,6 +434,12 @@ EXHIBITS: Final = (
         "setup-data-in-the-initrd",
         *(ELF, "a node of setup_data lies in the initrd", "overlap"),
         lambda s: setup_data((s.regions["initrd"].start + 0x1000, 0, 9, b"seed"))(s),
+    ),
+    Exhibit(
+        "setup-indirect-in-the-initrd",
+        *(ELF, "data that a node of setup_data leads to lies in the initrd", "overlap"),
+        lambda s: indirect(s.regions["initrd"].start + 0x1000)(s),
+        fixed=indirect(FREE),
     ),
     Exhibit(
         "initrd-cut",

@@ -124,6 +124,17 @@ def xsdt_missed(scene: Scene) -> None:
     scene.write(EBDA, summed(bytes(rsdp), 32))
 
 
+def rsdt_alone(scene: Scene) -> None:
+    """An RSDT instead of the XSDT, and the RSDP leads to it."""
+    at = table(scene, b"XSDT")
+    rows = struct.unpack("<2Q", scene.memory.read(at + 36, 16))
+    head = b"RSDT" + struct.pack("<IB", 44, 1) + scene.memory.read(at + 9, 27)
+    scene.write(at, summed(head + struct.pack("<2I", *rows), 9))
+    rsdp = bytearray(scene.memory.read(scene.regions["acpi"].start, 36))
+    rsdp[16:20], rsdp[24:32] = struct.pack("<I", at), bytes(8)
+    scene.write(scene.regions["acpi"].start, summed(summed(bytes(rsdp), 8, 20), 32))
+
+
 # --- page tables --------------------------------------------------------------------------------
 
 
@@ -180,6 +191,18 @@ EXHIBITS: Final = (
         "map-takes-the-kernel",
         *(ELF, "a reserved entry lies over the kernel", "map-misses"),
         e820(*RIGHT, (KERNEL, MIB, 2)),
+    ),
+    Exhibit(
+        "map-takes-the-initrd",
+        *(ELF, "the initrd lies in a reserved entry: kernels copy it to where there is RAM"),
+        "map-misses",
+        e820(*LOW, (MIB, 62 * MIB, 1), (63 * MIB, MIB, 2)),
+        tolerated=True,
+    ),
+    Exhibit(
+        "map-without-low-ram",
+        *(ELF, "no RAM below 1 MiB is told of, where kernels put the real-mode code", "map-low"),
+        e820((0, MIB, 2), (MIB, RAM, 1)),
     ),
     Exhibit(
         "map-says-twice",
@@ -288,6 +311,12 @@ EXHIBITS: Final = (
         *(TWO, "the RSDP that kernels scan for leads 4 KiB past the XSDT", "acpi"),
         xsdt_missed,
         fixed=rsdp_by_scan,
+    ),
+    Exhibit(
+        "rsdp-without-xsdt",
+        *(TWO, "an RSDP of revision 2 leads to an RSDT, and to no XSDT", "acpi"),
+        rsdt_alone,
+        tolerated=True,
     ),
     Exhibit(
         "madt-checksum",

@@ -16,7 +16,10 @@ from bootproof.scenarios.museum.linux import (
     ELF,
     PACKED,
     PACKED32,
+    blob,
     cmdline,
+    efi_info,
+    indirect,
     initrd_at,
     setup_data,
 )
@@ -139,8 +142,12 @@ LEGAL: Final[dict[str, tuple[Setting, tuple[Change, ...]]]] = {
     "a header of a vmlinux of 2.01": (ELF, (header(version=0x201),)),
     **{
         f"setup_data {kind:#x}": (PACKED, (setup_data((0x20000, 0, kind, b"seed" * 8)),))
-        for kind in (0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0x7FFF0001)
+        for kind in (0, 2, 3, 4, 5, 6, 8, 9, 10, 0x7FFF0001)
     },
+    "setup_data of a CC blob": (PACKED, (blob,)),
+    "setup_data of no CC blob": (ELF, (setup_data((0x20000, 0, 7, bytes(4))),)),
+    "what UEFI tells": (PACKED, (efi_info(32 * MIB, 48, b"IBI SYST"),)),
+    "another alignment": (PACKED, (header(kernel_alignment=32 * MIB, init_size=0x1000),)),
     "setup_data that leads elsewhere": (PACKED, (setup_data((0x20000, 0, 1 << 31, INDIRECT)),)),
     "setup_data of no size": (PACKED, (setup_data((0x20000, 0, 9, b"")),)),
     "setup_data anywhere": (
@@ -153,6 +160,10 @@ LEGAL: Final[dict[str, tuple[Setting, tuple[Change, ...]]]] = {
     "a map with adjacent entries": (
         ELF,
         (e820(*ROWS, (MIB, 15 * MIB, 1), (16 * MIB, 48 * MIB, 1)),),
+    ),
+    "a map as small as can be": (
+        ELF,
+        (e820((0, 0x17000, 1), (0x17000, 0xE9000, 2), (MIB, RAM, 1)),),
     ),
     "a map in no order": (ELF, (e820((MIB, RAM, 1), *reversed(ROWS)),)),
     "a map without page 0": (
@@ -215,6 +226,28 @@ def test_legal_variants(variant: str) -> None:
 
 VIOLATION, TOLERATED = "violation", "tolerated"
 DEFECTS: Final[dict[str, tuple[Setting, Change, str, str]]] = {
+    "a map that begins with an empty entry": (
+        *(ELF, e820((0, 0, 0), *ROWS, (MIB, RAM, 1))),
+        *(TOLERATED, "map-empty-entry"),
+    ),
+    "a map of empty entries": (ELF, e820((0, 0, 1), (0, 0, 1)), VIOLATION, "e820"),
+    "a map with too little low RAM": (
+        *(ELF, e820((0, 0x16FFF, 1), (0x17000, 0xE9000, 2), (MIB, RAM, 1))),
+        *(VIOLATION, "map-low"),
+    ),
+    "a map with no room for the initrd": (
+        *(ELF, e820(*ROWS, (16 * MIB, 4 * MIB, 1))),
+        *(VIOLATION, "map-misses"),
+    ),
+    "PVH with a map without low RAM": (
+        *(PVH, memory_map((0, MIB, 2), (MIB, RAM, 1))),
+        *(VIOLATION, "map-low"),
+    ),
+    "a CC blob that unpacking code leaves out": (
+        *(PACKED, header(cc_blob_address=32 * MIB)),
+        *(TOLERATED, "cc-blob"),
+    ),
+    "setup_data that leads out of RAM": (ELF, indirect(GIB), VIOLATION, "setup-data"),
     "a map of one entry": (ELF, e820((0, 0x9FC00, 1), count=1), VIOLATION, "map-count"),
     "no data segments": (
         *(ELF, registers(ds=Segment(0, limit=0, attributes=0))),
@@ -242,3 +275,8 @@ DEFECTS: Final[dict[str, tuple[Setting, Change, str, str]]] = {
 def test_single_defects(defect: str) -> None:
     setting, change, grade, code = DEFECTS[defect]
     assert (grade, code) in found(setting, change)
+
+
+def test_a_first_entry_that_is_empty_is_no_missing_map() -> None:
+    empty_first = e820((0, 0, 0), *ROWS, (MIB, RAM, 1))
+    assert found(ELF, empty_first) == [(TOLERATED, "map-empty-entry")]
