@@ -74,15 +74,15 @@ def without_each(words: str) -> Iterator[tuple[str, str]]:
 
 def _asked(said: list[str]) -> AbstractContextManager[object]:
     """While it is open, QEMU says what it translated before it is told to end."""
-    end = Session.end
+    tell_to_end = Session.tell_to_end
 
-    def ask_and_end(session: Session) -> None:
+    def ask_and_tell(session: Session) -> bool:
         if not session.process.ended():
             asked = {"command-line": "info jit"}
             said.append(str(session.monitor.execute("human-monitor-command", asked)))
-        end(session)
+        return tell_to_end(session)
 
-    return mock.patch.object(Session, "end", ask_and_end)
+    return mock.patch.object(Session, "tell_to_end", ask_and_tell)
 
 
 def cost(arch: str, kernel: str, cmdline: str) -> Cost:
