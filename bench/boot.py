@@ -1,6 +1,6 @@
 """What one boot costs, against QEMU's own -kernel of the same kernel, initrd and command line.
 
-    .venv/bin/python -m bench.boot [--rounds 5] [--json FILE] [KERNEL ...]
+    .venv/bin/python -m bench.boot [--rounds 5] [KERNEL ...]
 
 Owns timing whole commands, from start to exit: a plain `qemu -kernel` that nobody watches (on x86
 of the bzImage, on the board pc with its firmware), and `bootproof boot` of what stands in _WAYS.
@@ -11,7 +11,6 @@ given as shares of the plain QEMU's median.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -20,7 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from bootproof.harness import command_line
 from bootproof.harness.arch.profiles import DEFAULT_PROFILE
@@ -96,28 +95,25 @@ def measure(kernel: str, rounds: int) -> list[Row]:
     return [Row(way, tuple(each)) for way, each in took.items()]
 
 
-def show(kernel: str, rows: Sequence[Row]) -> dict[str, Any]:
-    """Prints the shares of a kernel's rows, and returns them."""
+def show(kernel: str, rows: Sequence[Row]) -> None:
+    """Prints the shares of a kernel's rows."""
     plain = statistics.median(rows[0].seconds)
     print(f"{kernel}: shares of {rows[0].way}'s median; its own lowest and highest first")
     for row in rows:
         median, low, high = row.shares(plain)
         print(f"  {row.way:24} {median:5.2f}   {low:.2f} to {high:.2f}", flush=True)
-    return {"kernel": kernel, "rows": [{"way": row.way, "seconds": row.seconds} for row in rows]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("kernels", nargs="*", metavar="KERNEL")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     kernels = arguments.kernels or _KERNELS
     for arch in sorted({catalogue_file(kernel).arch for kernel in kernels}):
         print(f"{find_qemu(arch).path} {version_text(find_qemu(arch).version)}")
-    results = [show(kernel, measure(kernel, arguments.rounds)) for kernel in kernels]
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    for kernel in kernels:
+        show(kernel, measure(kernel, arguments.rounds))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How much disk the cases of a matrix take: while they run, and afterwards.
 
-    .venv/bin/python -m bench.disk [--json FILE] [KERNEL ...]
+    .venv/bin/python -m bench.disk [KERNEL ...]
 
 Owns running `bootproof matrix` on real kernels, each in its formats and at a few places, with what
 is kept by default, and counting blocks from outside ten times a second: each file once, whatever
@@ -11,13 +11,12 @@ take, each in a file of its own.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -107,7 +106,6 @@ def main() -> int:
     """Prints a line; 0 when the target is met, else 1."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("kernels", nargs="*", default=_KERNELS, metavar="KERNEL")
-    parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     chosen = [case for kernel in arguments.kernels for case in cases(kernel)]
     with tempfile.TemporaryDirectory() as directory:
@@ -115,8 +113,6 @@ def main() -> int:
     print(f"{', '.join(arguments.kernels)}: {found}")
     met = found.kept <= TARGET * found.cases
     print(f"target ({TARGET // MIB} MiB a case):", "met" if met else "missed")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(asdict(found), indent=2) + "\n", encoding="utf-8")
     return 0 if met else 1
 
 

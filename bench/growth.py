@@ -1,6 +1,6 @@
 """What a case more costs: matrices of 10, 100 and 1,000 cheap cases.
 
-    .venv/bin/python -m bench.growth [--cases 10 100 1000] [--rounds 3] [--page 2000] [--json FILE]
+    .venv/bin/python -m bench.growth [--cases 10 100 1000] [--rounds 3] [--page 2000]
 
 Owns running `bootproof matrix` on cases that are refused (each loads, and is judged and reported as
 any), and measuring from outside: the time from the first case's line to the last one's, CPU time of
@@ -14,7 +14,6 @@ which is measured best. At the end, how long a page of 2,000 cases takes to open
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import resource
@@ -131,19 +130,10 @@ def main() -> None:
     parser.add_argument("--cases", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--page", type=int, default=2000, help="0: no page is opened")
-    parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
-    costs = curve(arguments.cases, arguments.rounds)
-    show(costs)
-    opened = page.opened(arguments.page) if arguments.page else None
-    if opened is not None:
-        print(opened)
-    if arguments.json:
-        data = {
-            "costs": [{"cases": count} | asdict(cost) for count, cost in costs.items()],
-            "page": None if opened is None else asdict(opened),
-        }
-        arguments.json.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    show(curve(arguments.cases, arguments.rounds))
+    if arguments.page:
+        print(page.opened(arguments.page))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What bootproof takes beside the guest, in Pythons that start and do nothing.
 
-    .venv/bin/python -m bench.overhead [--rounds 20] [--json FILE] [KERNEL]
+    .venv/bin/python -m bench.overhead [--rounds 20] [KERNEL]
 
 Owns timing whole commands that boot nothing (help, boots that are refused: no such file, no kernel,
 a KERNEL that finds no room; the check of a boot image, shell completion), and a case of KERNEL, one
@@ -15,7 +15,6 @@ lies outside of QEMU's life.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -25,7 +24,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from bootproof.harness.case import Case
 from bootproof.harness.cases.from_kernel import case_of
@@ -113,23 +112,12 @@ def _multiples(seconds: Sequence[float], of: Sequence[float]) -> str:
     return f"{median / unit:5.1f}   ({low / unit:4.1f} to {high / unit:4.1f})"
 
 
-def to_json(rows: Mapping[str, Sequence[Took]]) -> dict[str, Any]:
-    return {
-        what: {"cpu": [one.cpu for one in each], "wall": [one.wall for one in each]}
-        for what, each in rows.items()
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("kernel", nargs="?", metavar="KERNEL", default="6.1-cloud-amd64")
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
-    rows = measure(arguments.kernel, arguments.rounds)
-    show(rows)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(to_json(rows), indent=2) + "\n", encoding="utf-8")
+    show(measure(arguments.kernel, arguments.rounds))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What a verdict costs beside a public peer: virtme-ng on the same kernel, a panic included.
 
     apt-get download linux-image-6.1.0-56-amd64            # any, with its modules and 9p
-    .venv/bin/python -m bench.peers PACKAGE.deb [--vng vng] [--rounds 5] [--json FILE]
+    .venv/bin/python -m bench.peers PACKAGE.deb [--vng vng] [--rounds 5]
 
 Owns starting each program as its users do, from the kernel to its exit code, in real QEMU without
 KVM, with one CPU and 512 MiB: once where the kernel boots, and once where it panics in userspace.
@@ -15,7 +15,6 @@ tuxrun is not here: without containers it needs LAVA's dispatcher.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -23,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -99,7 +98,6 @@ def main() -> None:
     parser.add_argument("package", type=Path, metavar="PACKAGE.deb")
     parser.add_argument("--vng", default="vng", help="virtme-ng's program (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     version = subprocess.run(
         [arguments.vng, "--version"], capture_output=True, text=True, check=True
@@ -114,9 +112,6 @@ def main() -> None:
             for each, command in tried.items():
                 took[each].append(run(each, command))
     show(took)
-    if arguments.json:
-        data = {name: [asdict(one) for one in runs] for name, runs in took.items()}
-        arguments.json.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
