@@ -48,10 +48,7 @@ def _run(arguments: argparse.Namespace) -> int:
     case, qemus = case_options.case(arguments, "boot")
     from bootproof.harness.qemu import binary
 
-    binary.ask_ahead(case.arch, qemus.get(case.qemu or ""))  # it answers while more is imported
-    from bootproof.harness.host.process import launched_ahead
-
-    with launched_ahead():
+    with binary.ahead(case.arch, qemus.get(case.qemu or "")):
         ends = _boots(arguments, case, qemus)
     return bisect_options.code_of(sought, ends)
 

@@ -32,13 +32,14 @@ def _run(arguments: argparse.Namespace) -> int:
     from bootproof.harness.commands import case_options
     from bootproof.harness.host import rundir
     from bootproof.harness.prepare import Options
+    from bootproof.harness.qemu import binary
     from bootproof.harness.report import boot_text
 
     sought = bisect_options.sought(arguments)
     words, paths = qemus.of_words(case_options.words(arguments, "run"))
     case = of_image.case_of(arguments.directory, words, arguments.kernel)
     directory = (arguments.out or places.output() / "run" / case.kernel).absolute()
-    with rundir.held(directory):
+    with rundir.held(directory), binary.ahead(case.arch, paths.get(case.qemu or "")):
         proven = boot_text.boot(case, directory, Options(qemus=paths))
     return bisect_options.code_of(sought, [(proven.verdict.value, proven.problem)])
 

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -71,11 +71,18 @@ def find_qemu(arch_name: str, binary: str | None = None) -> QemuBinary:
     return QemuBinary(path, version)
 
 
-def ask_ahead(arch_name: str, binary: str | None = None) -> None:
-    """Has a QEMU asked for its version by a thread: `find_qemu` has less to wait for."""
-    with contextlib.suppress(UserError):  # it says so itself
+@contextlib.contextmanager
+def ahead(arch_name: str, binary: str | None) -> Iterator[None]:
+    """Has begun what `find_qemu` and the next QEMU of this thread would wait for: it is done while
+    the rest of us is imported.
+    """
+    with contextlib.suppress(UserError):  # `find_qemu` says so
         path = _path(arch_name, binary)
         threading.Thread(target=_ask, args=(path,), daemon=True).start()
+    from bootproof.harness.host.process import launched_ahead  # while QEMU answers
+
+    with launched_ahead():
+        yield
 
 
 def _ask(path: str) -> None:
