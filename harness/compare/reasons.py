@@ -63,33 +63,18 @@ class Reason:
 
 
 def facts(
-    ours: ComparedBoot,
-    reference: ComparedBoot,
-    ram: Sequence[Range],
-    *,
-    firmware: bool,
-    code_anywhere: bool = False,
-    firmware_stays: bool = False,
-    hosts_clock: bool = False,
+    ours: ComparedBoot, reference: ComparedBoot, ram: Sequence[Range], **others: bool
 ) -> Facts:
-    """The facts of a comparison; `ram` is the guest-physical RAM of the machine.
-
-    `firmware` says that the reference ran one before the kernel, `code_anywhere` that no one but
-    the kernel says where its code is to be, `firmware_stays` that one stays in RAM on both sides,
-    `hosts_clock` that the reference ran in real time.
-    """
+    """The facts of a comparison; what the boots and their RAM do not tell is one of `others`."""
     return Facts(
         protocol=ours.protocol,
         ram=tuple(ram),
-        firmware=firmware,
         tables=_tables(reference.memory) - _tables(ours.memory),
         without_seed="/chosen kaslr-seed" not in ours.memory.values,
-        code_anywhere=code_anywhere,
         unrouted=frozenset(
             word.decode() for found in _UNROUTED.findall(ours.transcript) for word in found
         ),
-        firmware_stays=firmware_stays,
-        hosts_clock=hosts_clock,
+        **others,
     )
 
 
