@@ -119,10 +119,10 @@ class Course:
         log = self._log
         if isinstance(log, ReplayLogError):  # it is too long, or was not complete yet
             log = recording.read_log(directory / RUN_LOG, self._seen.transcript)
-        seen = artifacts.keep(self._session, self._seen, log)
-        judgement, seen = judged(start, seen, self._ending)
-        instructions = recording.instructions(seen, start.machine.arch)
-        costs = Costs(host_seconds(), qemu_seconds, seen.cpu_seconds, instructions)
+        judgement, seen, costs = concluded(
+            *(start, self._session, self._seen, self._ending, log),
+            lambda: (host_seconds(), qemu_seconds),
+        )
         not_recorded = _record(start, seen, directory, log)
         return Outcome(
             judgement=judgement,
@@ -181,6 +181,23 @@ class Course:
         offset = code.start - unpacked.linked_at
         with text_in_ram.unpacked(unpacked.vmlinux.path, offset, banks) as reference:
             return text_in_ram.check(reference, ram, code)
+
+
+def concluded(
+    start: Start,
+    session: Session,
+    seen: Observation,
+    ending: Ending,
+    log: Logged,
+    seconds: Callable[[], tuple[float, float]],
+) -> tuple[Judgement, Observation, Costs]:
+    """What the run of a QEMU that has ended came to: kept, judged, and its costs; `seconds` gives
+    the wall time of all and of QEMU. Raises UserError.
+    """
+    seen = artifacts.keep(session, seen, log)
+    judgement, seen = judged(start, seen, ending)
+    instructions = recording.instructions(seen, start.machine.arch)
+    return judgement, seen, Costs(*seconds(), seen.cpu_seconds, instructions)
 
 
 def in_the_way(seen: Observation, directory: Path) -> str | None:

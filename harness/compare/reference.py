@@ -17,7 +17,7 @@ from typing import Final
 from bootproof.dataclass import dataclass
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
-from bootproof.harness.course import Costs, Outcome, judged
+from bootproof.harness.course import Outcome, concluded
 from bootproof.harness.errors import UserError
 from bootproof.harness.expected import Expected
 from bootproof.harness.guest.stages import ENTRY, Stage
@@ -33,7 +33,7 @@ from bootproof.harness.qemu.session import Session
 from bootproof.harness.qemu.spawn import Spawned
 from bootproof.harness.qemu.standing import StandingMemory
 from bootproof.harness.qemu.watch import Ending, Watch
-from bootproof.harness.record import artifacts, recording, reproduce
+from bootproof.harness.record import recording, reproduce
 from bootproof.loader import assemble, bootimage, pe
 from bootproof.loader.address import Range
 from bootproof.loader.arch import Registers
@@ -151,18 +151,16 @@ def run(case: Case, plan: Plan, prepared: Prepared, directory: Path, look: Look)
         seen, ending = session.observe(course.steps)
     reproduce.write_reference_script(machine, kernel, directory)
     log = recording.read_log(directory / RUN_LOG, seen.transcript)
-    seen = artifacts.keep(session, seen, log)
     wanted = _expected(expected, plan, machine, course.told)
-    judgement, seen = judged(replace(prepared.start, expected=wanted), seen, ending)
-    seconds = TURNS.clock() - began
-    instructions = recording.instructions(seen, machine.arch)
-    costs = Costs(seconds, seconds, seen.cpu_seconds, instructions)
+    start = replace(prepared.start, expected=wanted)
+    judgement, seen, costs = concluded(
+        *(start, session, seen, ending, log), lambda: (TURNS.clock() - began,) * 2
+    )
     entry = () if course.registers is None else (Stage(ENTRY, course.instructions, None),)
     stages = (*entry, *recording.stages(seen, log))
     outcome = Outcome(judgement, seen, costs, directory, stages)
-    proven = Proven(
-        *(case, judgement.verdict, judgement.reason, None, None, outcome, directory), seconds
-    )
+    ended = (judgement.verdict, judgement.reason, None, None, outcome, directory)
+    proven = Proven(case, *ended, costs.host_seconds)
     result = {"reference": True, "protocol": plan.protocol, "entry": hex(plan.entry)}
     rundir.write_result(directory, result_json(proven, machine) | result)
     return Reference(plan, proven, course.registers)
