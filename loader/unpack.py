@@ -1,7 +1,7 @@
 """The kernel out of whatever it is packed in, within bounds.
 
 Owns: one step outward-in (`unpack`, `unpack_to`), going on until a loadable kernel is reached
-(`unpack_fully`, `unpack_fully_to`), and the parts of a unified kernel image. Must not know: how
+(`unpack_fully`), and the parts of a unified kernel image. Must not know: how
 a stream is decoded (loader/packing), where a container keeps it (loader/payload.py), nor how a
 kernel is loaded.
 
@@ -105,7 +105,7 @@ def unpack(image: ImageLike, *, limit: int = DEFAULT_LIMIT) -> Unpacked:
     `.TooLarge`, `.SizeMismatch`, `.WindowTooLarge`, `.TrailingData`; or an `Image` error.
     """
     with open_image(image) as source:
-        return _take_one_off(source, _in_memory, limit)
+        return _peel(source.name, _as_it_is(source), _in_memory, limit)
 
 
 def unpack_fully(image: ImageLike, *, limit: int = DEFAULT_LIMIT) -> Unpacked:
@@ -115,7 +115,17 @@ def unpack_fully(image: ImageLike, *, limit: int = DEFAULT_LIMIT) -> Unpacked:
     `Unpack.TooDeep` after `MAX_STEPS` packings.
     """
     with open_image(image) as source:
-        return _take_all_off(source, _in_memory, limit)
+        kernel = _as_it_is(source)
+        while not kernel.format.loadable:
+            if len(kernel.steps) == MAX_STEPS:
+                raise Unpack.TooDeep(
+                    f"no kernel after {MAX_STEPS} packings ({'; '.join(map(str, kernel.steps))})",
+                    file=source.name,
+                    value=MAX_STEPS,
+                    limit=MAX_STEPS,
+                )
+            kernel = _peel(source.name, kernel, _in_memory, limit)
+        return kernel
 
 
 def unpack_to(image: ImageLike, path: Path, *, limit: int = DEFAULT_LIMIT) -> Unpacked:
@@ -124,17 +134,7 @@ def unpack_to(image: ImageLike, path: Path, *, limit: int = DEFAULT_LIMIT) -> Un
     Little memory is used, whatever the sizes. Raises as `unpack`, and `Unpack.WriteFailed`.
     """
     with open_image(image) as source, _Spool(path) as spool:
-        return spool.keep(_take_one_off(source, spool, limit))
-
-
-def unpack_fully_to(image: ImageLike, path: Path, *, limit: int = DEFAULT_LIMIT) -> Unpacked:
-    """As `unpack_fully`, into the file `path`, which appears whole or not at all.
-
-    A kernel that is loadable as it is, is copied. Raises as `unpack_fully`, and
-    `Unpack.WriteFailed`.
-    """
-    with open_image(image) as source, _Spool(path) as spool:
-        return spool.keep(_take_all_off(source, spool, limit))
+        return spool.keep(_peel(source.name, _as_it_is(source), spool, limit))
 
 
 def uki_parts(image: ImageLike) -> UkiParts:
@@ -179,24 +179,6 @@ _Sink: TypeAlias = Callable[[bytes | memoryview], object]
 
 _Store: TypeAlias = Callable[[Callable[[_Sink], Step]], tuple[memoryview, Step]]
 """Has one content written, in memory or into a file, and returns it."""
-
-
-def _take_one_off(source: ImageSource, store: _Store, limit: int) -> Unpacked:
-    return _peel(source.name, _as_it_is(source), store, limit)
-
-
-def _take_all_off(source: ImageSource, store: _Store, limit: int) -> Unpacked:
-    kernel = _as_it_is(source)
-    while not kernel.format.loadable:
-        if len(kernel.steps) == MAX_STEPS:
-            raise Unpack.TooDeep(
-                f"no kernel after {MAX_STEPS} packings ({'; '.join(map(str, kernel.steps))})",
-                file=source.name,
-                value=MAX_STEPS,
-                limit=MAX_STEPS,
-            )
-        kernel = _peel(source.name, kernel, store, limit)
-    return kernel
 
 
 def _as_it_is(source: ImageSource) -> Unpacked:
@@ -258,7 +240,7 @@ def _in_memory(fill: Callable[[_Sink], Step]) -> tuple[memoryview, Step]:
 
 
 class _Spool:
-    """A store of partial files beside `path`, the last of which gets that name in the end."""
+    """A store of a partial file beside `path`, which gets that name in the end."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -268,7 +250,8 @@ class _Spool:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._drop()
+        if self._partial is not None:
+            self._partial.unlink(missing_ok=True)
 
     def __call__(self, fill: Callable[[_Sink], Step]) -> tuple[memoryview, Step]:
         partial, step = self._write(fill)
@@ -285,8 +268,7 @@ class _Spool:
         return kernel
 
     def _write(self, fill: Callable[[_Sink], T]) -> tuple[Path, T]:
-        """A new partial file with what `fill` writes; it replaces the one before."""
-        self._drop()
+        """The partial file, with what `fill` writes."""
         partial = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}.partial")
         self._partial = partial
         with _writing(self._path), partial.open("xb", buffering=0) as file:
@@ -297,11 +279,6 @@ class _Spool:
                     rest = rest[file.write(rest) :]
 
             return partial, fill(sink)
-
-    def _drop(self) -> None:
-        if self._partial is not None:
-            self._partial.unlink(missing_ok=True)
-            self._partial = None
 
 
 @contextlib.contextmanager

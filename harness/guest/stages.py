@@ -83,8 +83,3 @@ def marks(transcript: bytes) -> list[Mark]:
             stamp = _TIME.match(transcript, line)
             reached.append(Mark(name, line, float(stamp.group(1)) if stamp else None))
     return sorted(reached, key=lambda mark: mark.offset)
-
-
-def stages(transcript: bytes) -> list[Stage]:
-    """The stages that the console shows, without the guest instructions that they took."""
-    return [mark.reached_after(None) for mark in marks(transcript)]

@@ -27,7 +27,7 @@ from bootproof.harness.compare.reasons import code_for, facts
 from bootproof.harness.errors import UserError
 from bootproof.harness.expected import ExpectedHandover
 from bootproof.harness.guest.lockup import LockupReports
-from bootproof.harness.guest.stages import stages
+from bootproof.harness.guest.stages import marks
 from bootproof.harness.judge import judge
 from bootproof.harness.observation import End, Observation
 from bootproof.harness.results import results
@@ -486,7 +486,7 @@ def _guest(data: bytes) -> None:
             for complaint in judgement.complaints:
                 shown = str(complaint).replace("\t", " ")
                 check(shown.isprintable(), f"not one line: {complaint}")
-    json.dumps(typedjson.to_json((results.transcript(console), *stages(console))), allow_nan=False)
+    json.dumps(typedjson.to_json((results.transcript(console), *marks(console))), allow_nan=False)
     LockupReports().lasting(console)
     ours, other = (
         ComparedBoot(Verdict.BOOTED, "", "linux64", None, MemoryAtEntry(), text)

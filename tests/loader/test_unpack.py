@@ -29,7 +29,6 @@ from bootproof.loader.unpack import (
     uki_parts,
     unpack,
     unpack_fully,
-    unpack_fully_to,
     unpack_to,
 )
 from tests import ROOT
@@ -699,36 +698,12 @@ def test_unpack_to_writes_a_stored_kernel(tmp_path: Path) -> None:
     assert (path.read_bytes(), written.cmdline, written.packing) == (IMAGE, "quiet", "stored")
 
 
-def test_unpack_fully_to_leaves_no_intermediate_file(tmp_path: Path) -> None:
-    path = tmp_path / "Image"
-    zboot = build.zboot(payload("lz4-legacy", IMAGE), b"lz4")
-    written = unpack_fully_to(build.zstd(build.uki([(".linux", zboot)])), path)
-    assert (path.read_bytes(), written.format, len(written.steps)) == (IMAGE, Format.IMAGE, 3)
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_unpack_fully_to_writes_a_stored_kernel_out_of_a_compressed_file(tmp_path: Path) -> None:
-    path = tmp_path / "Image"
-    unpack_fully_to(build.gzip(build.uki([(".linux", IMAGE)])), path)
-    assert path.read_bytes() == IMAGE
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_unpack_fully_to_copies_a_loadable_kernel(tmp_path: Path) -> None:
-    path = tmp_path / "copy"
-    written = unpack_fully_to(VMLINUX, path)
-    assert (bytes(written.data), written.format, written.steps) == (VMLINUX, Format.ELF, ())
-    assert path.read_bytes() == VMLINUX
-
-
 def test_a_failure_leaves_an_existing_file_alone(tmp_path: Path) -> None:
     path = tmp_path / "vmlinux"
     path.write_bytes(b"precious")
     broken = build.xz(IMAGE)[:1000]
     with pytest.raises(Unpack.Truncated):
         unpack_to(broken, path)
-    with pytest.raises(Unpack.Truncated):
-        unpack_fully_to(build.gzip(broken), path)
     assert (list(tmp_path.iterdir()), path.read_bytes()) == ([path], b"precious")
 
 
