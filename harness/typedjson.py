@@ -2,7 +2,7 @@
 
 A field's metadata says what it means (`about`); published schemas are made from the same types
 (tests/docs/results_schema.py). Known types: str, int, float, bool, None in a union, tuple[X, ...],
-Sequence[X] (which is read as one), Mapping[str, X], object (any JSON), dataclasses.
+Sequence[X] (which is read as one), Mapping[str, X], object (any JSON), enums of texts, dataclasses.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, field
+from enum import Enum
 from typing import Any, Final, TypeVar
 
 from bootproof.loader import strictjson
@@ -40,7 +41,7 @@ def to_json(value: object) -> Any:
         return [to_json(item) for item in value]
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
-    return value
+    return value.value if isinstance(value, Enum) else value
 
 
 def from_json(cls: type[T], data: object, path: str = "$") -> T:
@@ -61,7 +62,7 @@ def from_json(cls: type[T], data: object, path: str = "$") -> T:
 
 def _shown(value: Any, lines: bool) -> Any:
     """Text as what we write is: the file may be a stranger's, and is going to be shown."""
-    if isinstance(value, str):
+    if isinstance(value, str) and not isinstance(value, Enum):
         return safe(value, "\t\n" if lines else "\t")
     if isinstance(value, tuple) and value and isinstance(value[0], str):
         return tuple(_shown(item, lines) for item in value)
@@ -96,6 +97,8 @@ def _read(kind: Any, value: object, path: str) -> Any:
 
 
 def _scalar(kind: Any, value: object, path: str) -> Any:
+    if issubclass(kind, Enum):
+        return kind(strictjson.one_of(value, path, tuple(each.value for each in kind)))
     if kind is str:
         return _text(value, path)
     if kind is bool and isinstance(value, bool):

@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import Final
 
 from bootproof.dataclass import dataclass
+from bootproof.harness.typedjson import about
 
 _PREFIX: Final = re.compile(r"(?: |# )*")
 _SUBTEST: Final = re.compile(r"((?: |# )*)# Subtest:[ \t]*(.*)")
@@ -44,12 +45,11 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GuestTest:
-    """One test; what nests in it stands beside it, with its name in front."""
+    """A test that ran in the guest, whatever printed its result."""
 
-    name: str
-    status: Status
-    # Of a failure what was said of it, of a test that was skipped why.
-    why: str = ""
+    name: str = about("with the names of the groups that it is in before it: suite / test")
+    status: Status = about("passed, failed, skipped or expected-failure")
+    why: str = about("of a failure what was said of it, of a test that was skipped why", default="")
 
     @property
     def failed(self) -> bool:

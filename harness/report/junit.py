@@ -16,9 +16,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
+from bootproof.harness.guest.tap import GuestTest
 from bootproof.harness.judgement import ERROR
 from bootproof.harness.report import details, failure
-from bootproof.harness.results.results import CaseResult, Check, GuestTest, Results
+from bootproof.harness.results.results import CaseResult, Check, Results
 
 # What XML 1.0 cannot hold, not even escaped (section 2.2).
 _INVALID: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -13,9 +13,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from bootproof.harness.guest.tap import SEPARATOR
+from bootproof.harness.guest.tap import SEPARATOR, GuestTest
 from bootproof.harness.judgement import ERROR, SKIPPED
-from bootproof.harness.results.results import CaseResult, GuestTest, Results
+from bootproof.harness.results.results import CaseResult, Results
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import counted
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from bootproof.harness.guest.tap import GuestTest
 from bootproof.harness.report import failure
-from bootproof.harness.results.results import CaseResult, Check, GuestTest
+from bootproof.harness.results.results import CaseResult, Check
 from bootproof.printable import one_line
 
 _DIRECTIVES: Final = {"error": "ERROR", "skipped": "SKIP"}

@@ -16,7 +16,6 @@ from bootproof.harness.results.results import (
     CaseResult,
     Complaint,
     Expected,
-    GuestTest,
     Kernel,
     Memory,
     Reference,
@@ -72,7 +71,7 @@ def case_result(proven: Proven, reproduce: str) -> CaseResult:
         directory=one_line(str(proven.directory)),
         exact_end=outcome is None or outcome.observation.end.of_guest,
         complaints=_complaints(outcome),
-        tests=_tests(outcome),
+        tests=outcome.judgement.tests if outcome else (),
     )
 
 
@@ -81,11 +80,6 @@ def _complaints(outcome: Outcome | None) -> tuple[Complaint, ...]:
     return tuple(
         Complaint(item.kind.value, item.words, item.count, item.after_proof) for item in found
     )
-
-
-def _tests(outcome: Outcome | None) -> tuple[GuestTest, ...]:
-    ran = outcome.judgement.tests if outcome else ()
-    return tuple(GuestTest(test.name, test.status.value, test.why) for test in ran)
 
 
 def reference_result(cost: Cost) -> Reference:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bootproof.harness.guest.stages import Stage
+from bootproof.harness.guest.tap import GuestTest, Status
 from bootproof.harness.results import results
 from bootproof.harness.results.key import Key
 from bootproof.harness.results.results import (
@@ -14,7 +15,6 @@ from bootproof.harness.results.results import (
     CaseResult,
     Check,
     Expected,
-    GuestTest,
     Kernel,
     Memory,
     Part,
@@ -91,10 +91,10 @@ def failed(claim: str = "elf-linux64-none", kernel: str = "6.1", **others: Any) 
 def tested(claim: str = "elf-pvh-tests", **others: Any) -> CaseResult:
     """A case in whose guest four tests ran, one of which failed."""
     tests = (
-        GuestTest("suite / one", "passed"),
-        GuestTest("suite / two", "failed", "EXPECTATION FAILED at x.c:1"),
-        GuestTest("suite / three", "skipped", "no RTC"),
-        GuestTest("four", "expected-failure", ""),
+        GuestTest("suite / one", Status.PASSED),
+        GuestTest("suite / two", Status.FAILED, "EXPECTATION FAILED at x.c:1"),
+        GuestTest("suite / three", Status.SKIPPED, "no RTC"),
+        GuestTest("four", Status.EXPECTED_FAILURE),
     )
     problem = "tests-failed instead of booted: 1 of 4 tests failed"
     known = {"verdict": "tests-failed", "problem": problem, "tests": tests}

@@ -65,4 +65,4 @@ def _of(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
             definitions[name] = {}  # against a type that holds itself
             definitions[name] = _object(cast("type[Any]", kind), definitions)
         return {"$ref": f"#/$defs/{name}"}
-    return dict(_SCALARS[kind])
+    return dict(_SCALARS[str if issubclass(kind, str) else kind])

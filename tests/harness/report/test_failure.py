@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bootproof.harness.guest.tap import GuestTest, Status
 from bootproof.harness.report import failure, junit, ktap, page, step_summary, terminal
 from bootproof.harness.results import results
-from bootproof.harness.results.results import GuestTest
 from tests.builders import results as builder
 from tests.builders.pages import opened
 
@@ -83,7 +83,7 @@ def test_results_of_before_there_were_complaints_are_read(tmp_path: Path) -> Non
 def test_tests_of_the_guest_that_failed_are_named() -> None:
     told = failure.text(builder.tested())
     assert "\ntest failed: suite / two: EXPECTATION FAILED at x.c:1\n" in told
-    many = tuple(GuestTest(f"test {n}", "failed") for n in range(60))
+    many = tuple(GuestTest(f"test {n}", Status.FAILED) for n in range(60))
     assert failure.lines(builder.tested(tests=many))[49:51] == [
         "test failed: test 49",
         "and 10 more tests",
