@@ -77,18 +77,12 @@ def import_image(request: Request) -> Imported:
     """Writes the boot image. Raises UserError and LoaderError; leaves nothing then."""
     if (request.source is None) == (request.gdb is None):
         raise UserError("import: give one source: a file, or --gdb HOST:PORT")
-    was_there = request.out.exists()
     given = (request.source, request.registers)
-    rundir.make_fresh(request.out, (path for path in given if path is not None))
-    try:
+    with rundir.held(request.out):
+        rundir.make_fresh(request.out, (path for path in given if path is not None))
         with rundir.no_image_left(request.out), disk_errors(request.out):
             imported = _from_file(request) if request.gdb is None else _from_stub(request)
             bootimage.save(imported.image, request.out)
-    except BaseException:
-        if not was_there:
-            with contextlib.suppress(OSError):
-                request.out.rmdir()
-        raise
     return imported
 
 
@@ -382,17 +376,11 @@ def _arch_of(request: Request) -> str:
 @contextlib.contextmanager
 def _ram(request: Request, places: Iterable[Range]) -> Iterator[GuestMemory]:
     """New RAM at all of `places`, in whole pages. Raises UserError."""
-    pages = sorted(
+    banks = joined(
         Range.between(align_down(place.start, _PAGE), align_up(place.end, _PAGE))
         for place in places
         if place.size
     )
-    banks: list[Range] = []
-    for page in pages:
-        if banks and page.start <= banks[-1].end:
-            banks[-1] = Range.between(banks[-1].start, max(page.end, banks[-1].end))
-        else:
-            banks.append(page)
     if not banks or sum(bank.size for bank in banks) > _MOST_RAM:
         raise UserError(f"RAM at {_listed(banks)}: import takes up to {format_size(_MOST_RAM)}")
     with GuestMemory(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import shlex
 from typing import Final
 
@@ -23,20 +22,16 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     """Writes it, and says what lies where."""
     from bootproof.harness.commands import case_options
+    from bootproof.harness.host import rundir
     from bootproof.harness.prepare import Options, prepare
     from bootproof.harness.report import boot_text
     from bootproof.loader import bootimage, conformance
     from bootproof.printable import one_line
 
-    out, was_there = arguments.out, arguments.out.exists()
+    out = arguments.out
     case, qemus = case_options.case(arguments, "image")
-    try:
+    with rundir.held(out):
         prepared = prepare(case, out.absolute(), Options(qemus=qemus))
-    except BaseException:
-        if not was_there:
-            with contextlib.suppress(OSError):
-                out.rmdir()
-        raise
     boot_text.print_request(case, prepared)
     words = ["run", one_line(str(out))]
     words += ["--machine", case.board] if case.board else []

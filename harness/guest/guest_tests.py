@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 from bootproof.harness.guest import evidence, kernellog, tap
@@ -43,7 +44,7 @@ def find(
     tests = [*_of_kernel(transcript, cut), *_of_user(_MESSAGE.sub(b"", after), asked, cut)]
     if asked and not ended and not any(test.failed for test in tests):
         tests.append(GuestTest("--test", Status.FAILED, "the guest did not end behind the last"))
-    return tuple(_kept([test if test.name else _unnamed(test) for test in tests]))
+    return tuple(_kept([replace(test, name=test.name or _USER) for test in tests]))
 
 
 def failures(tests: Sequence[GuestTest]) -> str | None:
@@ -130,13 +131,7 @@ def _last_words(said: str) -> str:
 
 
 def _in(name: str, test: GuestTest) -> GuestTest:
-    return GuestTest(
-        f"{name}{tap.SEPARATOR}{test.name}" if test.name else name, test.status, test.why
-    )
-
-
-def _unnamed(test: GuestTest) -> GuestTest:
-    return GuestTest(_USER, test.status, test.why)
+    return replace(test, name=f"{name}{tap.SEPARATOR}{test.name}" if test.name else name)
 
 
 def _kept(tests: Sequence[GuestTest]) -> Sequence[GuestTest]:
