@@ -18,7 +18,7 @@ from bootproof.harness.host.rundir import DEVICES_DIRECTORY
 from bootproof.harness.qemu.argv import Blob, Launch
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.terms import Placement
-from bootproof.loader.address import Banks, Range, align_up, format_size
+from bootproof.loader.address import Banks, Range, align_up, common, format_size, without
 from bootproof.loader.arch import Copy, Stub, StubError
 from bootproof.loader.arch.table import ARCHITECTURES, AnyArchitecture
 from bootproof.loader.boot_parameters import reader
@@ -73,21 +73,21 @@ def place_image(
     data = list(memory.nonzero_extents())
     _check_beside_firmware(data, machine)
     together = _extents(memory, data, reserved)
-    staged = _each_inside(together, reserved) if machine.writes_reserved else []
+    staged = common(together, reserved) if machine.writes_reserved else []
     taken = [*machine.reserved, *(Region("data", extent) for extent in data)]
     stub_place, staging = _room(image, arch, taken, staged)
     extents = _extents(memory, data, [*reserved, stub_place, *staging])
-    inside = [] if machine.writes_reserved else _each_inside(extents, reserved)
+    inside = [] if machine.writes_reserved else common(extents, reserved)
     covered = _with_rom(inside, machine.traits.rom, memory)
     moved = list(zip(staged, staging, strict=True))
     stub = _stub(image, memory, stub_place, moved)
     parts = [*((part, part.start) for part in covered), *((part, a.start) for part, a in moved)]
     if placement is Placement.DEVICES:
-        direct = (part for extent in extents for part in _outside(extent, reserved))
+        direct = (part for extent in extents for part in without(extent, reserved))
         parts = [*((part, part.start) for part in direct), *parts]
     files = tuple(_device_file(image, part, address) for part, address in parts)
     mapped = placement is Placement.MAPPED
-    untouched = [part for hole in reserved for part in _outside(hole, [*staged, *covered])]
+    untouched = [part for hole in reserved for part in without(hole, [*staged, *covered])]
     return PlacedImage(
         launch=_launch(files, machine, stub, mapped=mapped),
         files=files,
@@ -141,9 +141,9 @@ def _with_rom(parts: Sequence[Range], rom: Range | None, memory: GuestMemory) ->
     A loader device writes ROM as well, but before or after the firmware does, by the places that
     QEMU's objects happen to have in its memory (rom_order_compare()).
     """
-    if rom is None or not memory.contains(rom.start, rom.size) or not _each_inside(parts, [rom]):
+    if rom is None or not memory.contains(rom.start, rom.size) or not common(parts, [rom]):
         return list(parts)
-    return [*(rest for part in parts for rest in _outside(part, [rom])), rom]
+    return [*(rest for part in parts for rest in without(part, [rom])), rom]
 
 
 def _extents(memory: GuestMemory, data: Sequence[Range], apart: Sequence[Range]) -> list[Range]:
@@ -239,25 +239,3 @@ def _merged(extents: Sequence[Range], apart: Sequence[Range], most: int) -> Iter
 
 def _keeps_apart(area: Range, gap: Range) -> bool:
     return gap.contains(area) or (gap.size > _MERGE_GAP and gap.overlaps(area))
-
-
-def _each_inside(extents: Sequence[Range], areas: Sequence[Range]) -> list[Range]:
-    return [part for extent in extents for part in _inside(extent, areas)]
-
-
-def _inside(extent: Range, areas: Sequence[Range]) -> Iterator[Range]:
-    for hole in areas:
-        if extent.overlaps(hole):
-            yield Range.between(max(extent.start, hole.start), min(extent.end, hole.end))
-
-
-def _outside(extent: Range, reserved: Sequence[Range]) -> Iterator[Range]:
-    cursor = extent.start
-    for hole in sorted(reserved):
-        if not extent.overlaps(hole):
-            continue
-        if hole.start > cursor:
-            yield Range.between(cursor, hole.start)
-        cursor = max(cursor, hole.end)
-    if cursor < extent.end:
-        yield Range.between(cursor, extent.end)

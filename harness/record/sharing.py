@@ -15,7 +15,7 @@ import hashlib
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -26,7 +26,7 @@ from bootproof.harness.host.rundir import SHARED
 from bootproof.harness.record import reproduce
 from bootproof.kernels.content import Content
 from bootproof.loader import bootimage
-from bootproof.loader.address import Range, is_aligned
+from bootproof.loader.address import Range, common, is_aligned
 from bootproof.loader.assemble import Lent
 from bootproof.loader.bootimage import Backing
 from bootproof.loader.copying import Copy, copy_all
@@ -186,7 +186,7 @@ def _kept(memory: GuestMemory, part: Range, store: Path) -> Path | None:
     path = store / f"{_name(memory, part)}.img"
     if path.exists():
         return _if_same(memory, part, path)
-    extents = _inside(part, memory.data_extents())
+    extents = common([part], memory.data_extents())
     return _stored(part, store, lambda file: file.copy_from(memory, extents))
 
 
@@ -217,12 +217,6 @@ def _name(memory: GuestMemory, part: Range) -> str:
         at = number * part.size // _SAMPLES
         found.update(memory.read(part.start + at, min(_SAMPLE, part.size - at)))
     return found.hexdigest()
-
-
-def _inside(part: Range, extents: Iterable[Range]) -> Iterator[Range]:
-    for extent in extents:
-        if extent.overlaps(part):
-            yield Range.between(max(extent.start, part.start), min(extent.end, part.end))
 
 
 def _if_same(memory: GuestMemory, part: Range, path: Path) -> Path | None:
