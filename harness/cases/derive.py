@@ -39,8 +39,6 @@ _IMAGE_BASES: Final = (0, 2 * MIB, 64 * MIB, GIB)
 _ELBOW_ROOM: Final = 96 * MIB
 _MOST_MEMORY: Final = 2 * GIB  # the largest that every board has in one piece
 
-_NONE: Final = "no offset"
-
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
@@ -167,7 +165,8 @@ class _Plan:
         """A case that must boot, when there is RAM for it; `end` is where the kernel ends."""
         memory = self.memory(end)
         if memory is None:
-            what = f"{self.form.kernel}, {protocol}, {offset_text(offset)}"
+            where = "no offset" if offset is None else f"offset {short(offset)}"
+            what = f"{self.form.kernel}, {protocol}, {where}"
             return LeftOut(what, f"it would need more than {format_size(self.most_memory)} of RAM")
         return self.case(protocol, offset, expect, memory=memory, **others)
 
@@ -184,10 +183,6 @@ class _Plan:
         if "memory" not in others:
             others["memory"] = self.memory(self.placed.footprint_end) or self.most_memory
         return self.case(protocol, offset, expect, **others)
-
-
-def offset_text(offset: int | None) -> str:
-    return _NONE if offset is None else f"offset {short(offset)}"
 
 
 # --- vmlinux -------------------------------------------------------------------------------------

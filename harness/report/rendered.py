@@ -23,12 +23,9 @@ def rendered(*parts: Text | Table, terminal: bool = False, width: int = WIDTH) -
     """The parts below each other, with colours and as wide as it is where there is a terminal, else
     of that width; text is never wrapped.
     """
-    width = _width_of_terminal() if terminal else width
+    if terminal:
+        width = max(_LEAST, min(WIDTH, shutil.get_terminal_size((WIDTH, 0)).columns))
     return drawn(*parts, width=width, colour=terminal)
-
-
-def _width_of_terminal() -> int:
-    return max(_LEAST, min(WIDTH, shutil.get_terminal_size((WIDTH, 0)).columns))
 
 
 def table(title: str) -> Table:
