@@ -14,10 +14,10 @@ import tracemalloc
 from typing import Final
 
 from bootproof.loader import GuestMemory, LoaderError
+from bootproof.loader.address import MIB
 from tests.builders.hostile import RAM, Lie, lies
 
 ROUNDS: Final = 5
-MIB: Final = 1 << 20
 
 
 def cpu_seconds(memory: GuestMemory, lie: Lie) -> float:

@@ -23,7 +23,7 @@ from bootproof.harness.host.files import disk_errors, open_given, read_given
 from bootproof.harness.qemu.gdbstub import GdbError
 from bootproof.harness.qemu.remote import RemoteStub
 from bootproof.loader import bootimage, strictjson
-from bootproof.loader.address import Range, align_down, align_up, format_size, joined
+from bootproof.loader.address import PAGE, Range, align_down, align_up, format_size, joined
 from bootproof.loader.arch import some_from_json
 from bootproof.loader.arch.importing import Seen, SeenError
 from bootproof.loader.arch.table import ARCHITECTURES, IMPORTING
@@ -35,7 +35,6 @@ from bootproof.loader.imports import complete, recognised
 from bootproof.loader.memory import GuestMemory, data_extents
 from bootproof.loader.protocols.table import PROTOCOLS, boot_parameters
 
-_PAGE: Final = 0x1000
 _CHUNK: Final = 1 << 20
 _MOST_RAM: Final = 1 << 40
 _MOST_REGISTERS: Final = 1 << 16  # bytes of a registers file
@@ -151,9 +150,9 @@ def _with_others(imported: Imported, others: Sequence[Seen], memory: GuestMemory
 
 def _from_ram(request: Request, source: ImageSource) -> Imported:
     arch = _arch_of(request)
-    if not source.size or (request.ram is None and source.size % _PAGE):
+    if not source.size or (request.ram is None and source.size % PAGE):
         raise UserError(
-            f"{source.name}: has {source.size} bytes, and RAM has some multiple of {_PAGE}; give a"
+            f"{source.name}: has {source.size} bytes, and RAM has some multiple of {PAGE}; give a"
             " core, or a file with nothing but RAM (--ram says what of it that is)"
         )
     places = request.ram or (Range(ARCHES[arch].ram_base(), source.size),)
@@ -377,7 +376,7 @@ def _arch_of(request: Request) -> str:
 def _ram(request: Request, places: Iterable[Range]) -> Iterator[GuestMemory]:
     """New RAM at all of `places`, in whole pages. Raises UserError."""
     banks = joined(
-        Range.between(align_down(place.start, _PAGE), align_up(place.end, _PAGE))
+        Range.between(align_down(place.start, PAGE), align_up(place.end, PAGE))
         for place in places
         if place.size
     )
