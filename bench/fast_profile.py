@@ -42,7 +42,7 @@ _REQUESTS: Final = {
     "aarch64": ("image", "auto", ARCHES["aarch64"].ram_base() + 2 * MIB),
     "riscv64": ("image", "auto", ARCHES["riscv64"].ram_base() + 2 * MIB),
 }
-_TRANSLATED: Final = re.compile(r"TB count +(\d+).*TLB partial flushes +(\d+)", re.DOTALL)
+TRANSLATED: Final = re.compile(r"TB count +(\d+).*TLB partial flushes +(\d+)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +72,14 @@ def without_each(words: str) -> Iterator[tuple[str, str]]:
             yield name, f"{others} {_LIST}{left}"
 
 
-def _asked(said: list[str]) -> AbstractContextManager[object]:
+def asked(said: list[str]) -> AbstractContextManager[object]:
     """While it is open, QEMU says what it translated before it is told to end."""
     tell_to_end = Session.tell_to_end
 
     def ask_and_tell(session: Session) -> bool:
         if not session.process.ended():
-            asked = {"command-line": "info jit"}
-            said.append(str(session.monitor.execute("human-monitor-command", asked)))
+            words = {"command-line": "info jit"}
+            said.append(str(session.monitor.execute("human-monitor-command", words)))
         return tell_to_end(session)
 
     return mock.patch.object(Session, "tell_to_end", ask_and_tell)
@@ -91,12 +91,12 @@ def cost(arch: str, kernel: str, cmdline: str) -> Cost:
     path = str(catalogue_file(kernel).path)
     case = Case(arch, kernel, format_, protocol, offset, kernel_path=path, cmdline=cmdline)
     said: list[str] = []
-    with tempfile.TemporaryDirectory() as directory, _asked(said):
+    with tempfile.TemporaryDirectory() as directory, asked(said):
         proven = prove(case, Path(directory) / "run")
     count = None if proven.outcome is None else proven.outcome.costs.instructions
     if proven.problem is not None or count is None:
         raise RuntimeError(f"{kernel} with {cmdline!r}: {proven.reason}")
-    translated = _TRANSLATED.search("".join(said))
+    translated = TRANSLATED.search("".join(said))
     return Cost(count, *(map(int, translated.groups()) if translated else (None, None)))
 
 
