@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from bootproof.harness import cli
+from bootproof.harness.host import files
 from bootproof.harness.qemu import remote
 from bootproof.loader import bootimage, conformance
 from bootproof.loader.address import MIB, Range
@@ -29,7 +30,9 @@ from bootproof.loader.protocols.protocol import Handover
 from bootproof.loader.protocols.table import PROTOCOLS
 from bootproof.loader.rules import Grade
 from tests.builders import handover
+from tests.builders.guests import X86Program
 from tests.builders.images import ElfFile, load, note, notes
+from tests.builders.processes import LOAD, vmlinux_with_text
 
 Run = Callable[..., tuple[int, str]]
 
@@ -309,6 +312,16 @@ def test_a_source_is_not_deleted_for_its_own_image(tmp_path: Path, run: Run) -> 
     code, said = run("import", tmp_path / "ram.img", *words)
     assert (code, "ram.img, which is to be read; take another directory" in said) == (2, True), said
     assert {path.name for path in tmp_path.iterdir()} == {"boot.json", "ram.img"}
+
+
+@pytest.mark.parametrize("command", ["import", "image"])
+def test_a_directory_in_use_is_left_alone(command: str, tmp_path: Path, run: Run) -> None:
+    kernel, out = tmp_path / "vmlinux", tmp_path / "out"
+    kernel.write_bytes(vmlinux_with_text(X86Program(LOAD).reset()))
+    out.mkdir()
+    with files.locked(out):
+        code, said = run(command, kernel, "--out", out)
+    assert (code, "another run is under way there" in said) == (2, True), said
 
 
 # --- gdb stubs -----------------------------------------------------------------------------------
