@@ -168,9 +168,8 @@ def test_written_by_image(
 ) -> None:
     image = fresh(request.node.callspec.id) / "image"
     assert cli.main(["image", kernel, *options, *machine, "--out", str(image)]) == OK
-    assert (
-        f"bootproof run {image}{''.join(f' {word}' for word in machine)}" in capfd.readouterr().out
-    )
+    run = f"{places.COMMAND} run {image}{''.join(f' {word}' for word in machine)}"
+    assert run in capfd.readouterr().out
     code, said = verdict(image, capfd, *machine)
     assert (code, said.partition(":")[0]) == (0, "booted"), said
 
