@@ -64,9 +64,9 @@ def findings(
     hardware = Hardware(
         registers or image.cpus[0],
         read,
+        image.ram,
         footprint=image.region("kernel"),
         system=system or {},
-        ram=image.ram,
         cpus=cpus or told,
         others=image.cpus[1:],
         regions=[region for region in image.regions if _inside(image, region)],

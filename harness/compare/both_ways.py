@@ -175,8 +175,8 @@ def _rules_of_reference(pair: Pair, registers: Registers, ram: Memory) -> Sequen
     hardware = Hardware(
         registers,
         reader(ram),
+        [Range(*bank) for bank in machine.banks],
         pair.plan.kernel.footprint,
-        ram=[Range(*bank) for bank in machine.banks],
         cpus=machine.cpus,
     )
     return broken_rules(pair.plan.protocol, hardware)

@@ -64,12 +64,13 @@ class Hardware(Generic[R]):
 
     registers: R
     read: Read
+    # The machine's.
+    ram: Sequence[Range]
     # The RAM that the kernel uses before it has a memory map, when that is known.
     footprint: Range | None = None
     # System registers by name (aarch64: SCTLR, SCTLR_EL2), as far as they are known.
     system: Mapping[str, int] = field(default_factory=dict)
-    # The machine's RAM, and how many CPUs it has; rules that need either leave out what is unknown.
-    ram: Sequence[Range] = ()
+    # How many CPUs the machine has; rules that need it leave out what is unknown.
     cpus: int | None = None
     # The registers of the CPUs beside the first one, where they are known.
     others: Sequence[R] = ()
@@ -80,15 +81,12 @@ class Hardware(Generic[R]):
 
     def in_ram(self, place: Range) -> bool:
         """Whether all of a guest-physical range is RAM."""
-        if self.ram:
-            return any(bank.contains(place) for bank in joined(self.ram))
-        ends = (place.start, max(place.start, place.end - 1))
-        return all(self.read(address, 1) is not None for address in ends)
+        return any(bank.contains(place) for bank in joined(self.ram))
 
     @property
     def ram_text(self) -> str:
         """The machine's RAM in words for a finding."""
-        return f"; RAM is {', '.join(map(str, joined(self.ram)))}" if self.ram else ""
+        return f"; RAM is {', '.join(map(str, joined(self.ram)))}"
 
 
 violation = partial(RuleFinding, Grade.VIOLATION)

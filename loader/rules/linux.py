@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
-from bootproof.loader.address import PAGE, U64_MAX, Range, joined, without
+from bootproof.loader.address import PAGE, Range, common, joined
 from bootproof.loader.arch import x86_64
 from bootproof.loader.arch.x86_64 import X86Registers
 from bootproof.loader.arch.x86_paging import Walker
@@ -140,19 +140,16 @@ def _interrupts_off(r: X86Registers, section: str) -> Findings:
         yield violation("interrupts", what, section, value=r.rflags)
 
 
-def _no_ram(hardware: Hardware[X86Registers]) -> list[Range]:
-    """Where there is none: what lies there is said of the piece."""
-    return without(Range(0, U64_MAX), joined(hardware.ram)) if hardware.ram else []
-
-
 def _to_be_mapped(hardware: Hardware[X86Registers], told: Told | None) -> Iterator[Wanted]:
-    """boot.rst: the range of the kernel, zero page and command line must be identity mapped."""
+    """boot.rst: the range of the kernel, zero page and command line must be identity mapped. What
+    is not in RAM is said of the piece.
+    """
     yield Wanted("the first instruction", Range(hardware.registers.rip, 1), written=False)
     if told is None:
         return
     yield Wanted("the zero page", Range(told.address, 0x1000))
     for piece in told.kernel(hardware):
-        for part in without(piece.range, _no_ram(hardware)):
+        for part in common([piece.range], hardware.ram):
             yield Wanted("the kernel", part)
     if told.cmdline is not None and told.cmdline_ptr:
         place = Range(told.cmdline_ptr, len(told.cmdline) + 1)

@@ -45,8 +45,7 @@ def check(hardware: Hardware[R], told: Map, pieces: Iterable[Piece]) -> Findings
     yield from _overlaps(told)
     yield from _low_memory(told)
     yield from _pieces(hardware, told, pieces)
-    if hardware.ram:
-        yield from _untold(hardware, told)
+    yield from _untold(hardware, told)
 
 
 def usable(entries: Iterable[E820Entry]) -> tuple[Range, ...]:
@@ -76,8 +75,7 @@ def _entries(hardware: Hardware[R], told: Map) -> Findings:
 
 def _no_ram(hardware: Hardware[R], told: Map, where: str, entry: E820Entry) -> Findings:
     """RAM that the machine does not have: kernels use whole pages of it."""
-    banks = joined(hardware.ram)
-    for part in without(entry.range, banks) if banks else ():
+    for part in without(entry.range, hardware.ram):
         whole = align_down(part.end, PAGE) > align_up(part.start, PAGE)
         what = f"{where} says that {part} is RAM, but it is not{hardware.ram_text}"
         grade = violation if whole else tolerated
@@ -113,9 +111,7 @@ def _pieces(hardware: Hardware[R], told: Map, pieces: Iterable[Piece]) -> Findin
 
     What is no RAM at all is said of the piece.
     """
-    highest = max((bank.end for bank in hardware.ram), default=U64_MAX)
-    nowhere = without(Range(0, highest), joined(hardware.ram)) if hardware.ram else []
-    nowhere.append(Range.between(highest, U64_MAX + 1))
+    nowhere = without(Range(0, U64_MAX + 1), hardware.ram)
     ram = usable(told.entries)
     described = joined(entry.range for entry in told.entries)
     pieces = list(pieces)

@@ -539,7 +539,7 @@ def test_mutation_is_caught(
 @pytest.mark.parametrize(("level", "name"), [(1, "SCTLR"), (2, "SCTLR_EL2")])
 def test_mmu_must_be_off_at_either_level(level: int, name: str) -> None:
     registers = Arm64Registers(GIB, pstate=0x3C1 | level << 2)
-    off = Hardware(registers, lambda address, size: None, system={name: 0xC50838})
+    off = Hardware(registers, lambda address, size: None, (), system={name: 0xC50838})
     on = replace(off, system={name: 0xC50839, "SCTLR": 0xC50839})
     codes = [
         {finding.code for finding in broken_rules("arm64", hardware)} for hardware in (off, on)
@@ -548,7 +548,7 @@ def test_mmu_must_be_off_at_either_level(level: int, name: str) -> None:
 
 
 def test_a_32_bit_mode_is_no_exception_level() -> None:
-    hardware = Hardware(Arm64Registers(GIB, pstate=0x1D3), lambda address, size: None)
+    hardware = Hardware(Arm64Registers(GIB, pstate=0x1D3), lambda address, size: None, ())
     said = {finding.code: finding.sentence for finding in broken_rules("arm64", hardware)}
     assert said["exception-level"] == "the CPU is in AArch32, not at EL1 or EL2"
 

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from bootproof.loader import BzImage, Elf
-from bootproof.loader.address import MIB
+from bootproof.loader.address import MIB, Range
 from bootproof.loader.boot_parameters import reader as ram_of
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import BootRequest, acpi
@@ -71,7 +71,7 @@ def test_broken_tables_break_the_protocol(
         loader, image = KERNELS.get(protocol, (Elf(), VMLINUX))
         kernel = loader.load(memory, image)
         handover = PROTOCOLS[protocol].configure(memory, kernel, BootRequest(b"quiet", cpus=2))
-        hardware = Hardware(handover.registers, ram_of(memory))
+        hardware = Hardware(handover.registers, ram_of(memory), [Range(0, 64 * MIB)])
         assert broken_rules(protocol, hardware) == []
         at, _ = split(memory.read(PLACE, 0x1000))[table]
         memory.write(PLACE + at + offset, value)
