@@ -74,8 +74,21 @@ def find(read: Read, told: int) -> int | None:
     ebda = int.from_bytes(segment or b"", "little") << 4
     areas = [Range(ebda, _EBDA_SIZE)] if ebda > _EBDA_SIZE else []
     found = [at for area in (*areas, _BIOS) for at in scan(read, area, _RSDP_MAGIC)]
-    whole = (at for at in found if not sum(read(at, _RSDP_V1_SIZE) or b"\1") & 0xFF)
+    whole = (at for at in found if _is_summed(_rsdp(read, at)))
     return next(whole, found[0] if found else None)
+
+
+def _rsdp(read: Read, at: int) -> bytes:
+    """The RSDP as long as its revision makes it; empty where there is none in RAM."""
+    first = read(at, _RSDP_V1_SIZE) or b""
+    if not first.startswith(_RSDP_MAGIC):
+        return b""
+    return (read(at, _RSDP_SIZE) or b"") if first[15] >= 2 else first
+
+
+def _is_summed(rsdp: bytes) -> bool:
+    """Whether its checksums are right: that of its first part, and that of all of it."""
+    return bool(rsdp) and not (sum(rsdp[:_RSDP_V1_SIZE]) | sum(rsdp)) & 0xFF
 
 
 def scan(read: Read, area: Range, magic: bytes) -> Iterator[int]:
@@ -88,12 +101,13 @@ def scan(read: Read, area: Range, magic: bytes) -> Iterator[int]:
         at = data.find(magic, at + 1)
 
 
-def follow(read: Read, rsdp: int) -> AcpiTables:
+def follow(read: Read, rsdp: int, *, searched: bool = False) -> AcpiTables:
     """Everything that the RSDP at a guest-physical address leads to.
 
-    `read(address, size)` gives guest-physical RAM, or None outside of it.
+    `read(address, size)` gives guest-physical RAM, or None outside of it. One that is `searched`
+    for has to have the right checksum; of all others kernels warn, and go on.
     """
-    walk = _Walk(read)
+    walk = _Walk(read, searched)
     try:
         walk.root(rsdp)
     except _BrokenError as broken:
@@ -114,6 +128,7 @@ class _Walk:
     """The tables, from the root on."""
 
     read: Read
+    searched: bool
     findings: list[RuleFinding] = field(default_factory=list)
     places: list[Region] = field(default_factory=list)
     apic_ids: tuple[int, ...] | None = None
@@ -136,18 +151,19 @@ class _Walk:
 
     def _addresses(self, rsdp: int) -> list[int]:
         """What stands in the XSDT, or before revision 2 in the RSDT."""
-        first = self.read(rsdp, _RSDP_V1_SIZE)
-        if first is None or not first.startswith(_RSDP_MAGIC):
+        whole = _rsdp(self.read, rsdp)
+        if not whole:
             what = f"{rsdp:#x} does not point to an RSDP in RAM"
             raise _BrokenError(what, "5.2.5.1", rsdp)
-        whole = self.read(rsdp, _RSDP_SIZE) if first[15] >= 2 else first
-        if sum(first) & 0xFF or whole is None or sum(whole) & 0xFF:
+        if not _is_summed(whole):
             what = f"the checksum of the RSDP at {rsdp:#x} is wrong"
-            raise _BrokenError(what, "5.2.5.3", rsdp)
+            if self.searched:
+                raise _BrokenError(what, "5.2.5.3", rsdp)
+            self._odd(what, "5.2.5.3", rsdp)
         self.places.append(Region("RSDP", Range(rsdp, len(whole))))
         wide = len(whole) == _RSDP_SIZE and (any(whole[24:32]) or not any(whole[16:20]))
         if len(whole) == _RSDP_SIZE and not wide:
-            what = f"the RSDP at {rsdp:#x} is of revision {first[15]}, and leads to an RSDT alone"
+            what = f"the RSDP at {rsdp:#x} is of revision {whole[15]}, and leads to an RSDT alone"
             self._odd(what, "5.2.5.3", rsdp)
         address = int.from_bytes(whole[24:32] if wide else whole[16:20], "little")
         signature, data = self.table(address)
@@ -173,7 +189,7 @@ class _Walk:
             raise _BrokenError(what, "5.2.6", address)
         if sum(data) & 0xFF:
             what = f"the checksum of the ACPI table {name!r} at {address:#x} is wrong"
-            raise _BrokenError(what, "5.2.6", address)
+            self._odd(what, "5.2.6", address)
         self.places.append(Region(f"ACPI table {name}", Range(address, length)))
         return signature, data
 
@@ -213,10 +229,7 @@ class _Walk:
         ids = Counter[tuple[str, int]]()
         self._local_apics(address, madt)
         for kind, at, entry in _madt_entries(address, madt):
-            wanted = _LENGTHS.get(kind)
-            if wanted is not None and len(entry) != wanted:
-                what = f"the MADT has an entry of type {kind} with {len(entry)} bytes, not {wanted}"
-                raise _BrokenError(f"{what}, at {address + at:#x}", "5.2.12", address + at)
+            self._length(kind, len(entry), address + at)
             if kind in _ALL_APICS and entry[_FLAGS[kind]] & _ENABLED:
                 apic = entry[3] if kind == _LOCAL_APIC else int.from_bytes(entry[4:8], "little")
                 ids[_CPU, apic] += 1
@@ -236,6 +249,15 @@ class _Walk:
         if enabled and 0 not in enabled:
             self._odd("no enabled CPU of the MADT has the APIC id 0", "5.2.12.1", address)
         return enabled
+
+    def _length(self, kind: int, length: int, address: int) -> None:
+        """Of an entry: kernels take one that is longer than its type."""
+        wanted = _LENGTHS.get(kind, length)
+        what = f"the MADT has an entry of type {kind} with {length} bytes, not {wanted}"
+        if length < wanted:
+            raise _BrokenError(f"{what}, at {address:#x}", "5.2.12", address)
+        if length > wanted:
+            self._odd(f"{what}, at {address:#x}", "5.2.12", address)
 
     def _local_apics(self, address: int, madt: bytes) -> None:
         """The 64-bit address of an override counts, where there is one."""

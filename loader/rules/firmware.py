@@ -59,7 +59,7 @@ def look(read: Read, rsdp: int) -> Firmware:
     or is told 0 and looks for it.
     """
     at = acpi.find(read, rsdp)
-    tables = AcpiTables() if at is None else acpi.follow(read, at)
+    tables = AcpiTables() if at is None else acpi.follow(read, at, searched=not rsdp)
     return Firmware(tables, mp_table.find(read))
 
 

@@ -73,15 +73,14 @@ def _followed(read: Read, at: int) -> MpTable:
         what = f"the MP floating pointer at {at:#x} leads to {table:#x}, where no MP table is"
     elif data is None:
         what = f"the MP table at {table:#x} has {length:#x} bytes"
-    elif sum(data) & 0xFF:
-        what = f"the checksum of the MP table at {table:#x} is wrong: kernels ignore the table"
+    elif sum(data) & 0xFF or data[6] not in _REVISIONS:
+        what = f"the checksum or revision of the MP table at {table:#x} is wrong: kernels ignore it"
     if what or data is None:
         return MpTable((violation(CODE, what, documents.mp("4.2"), address=table),), None, places)
     findings = tuple(_entries(table, data))
     broken = any(finding.grade is Grade.VIOLATION for finding in findings)
-    enabled = tuple(entry[1] for _, entry in _walk(data) if _enabled(entry))
-    all_places = (*places, Region("MP table", Range(table, length)))
-    return MpTable(findings, None if broken else enabled, all_places)
+    ids = None if broken else tuple(entry[1] for _, entry in _walk(data) if _enabled(entry))
+    return MpTable(findings, ids, (*places, Region("MP table", Range(table, length))))
 
 
 def _walk(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -319,9 +319,16 @@ EXHIBITS: Final = (
         tolerated=True,
     ),
     Exhibit(
+        "rsdp-by-scan-checksum",
+        *(TWO, "the RSDP that kernels scan for was filled in after its checksum", "acpi"),
+        lambda scene: scene.write(EBDA + 9, b"X"),
+        fixed=rsdp_by_scan,
+    ),
+    Exhibit(
         "madt-checksum",
         *(TWO, "the MADT was filled in after its checksum", "acpi"),
-        acpi(b"APIC", put(60, b"\7"), checksum=False),
+        acpi(b"APIC", put(62, b"\7"), checksum=False),
+        tolerated=True,
     ),
     Exhibit(
         "madt-one-id-twice",
