@@ -83,21 +83,19 @@ def _image_base(hardware: Hardware[Arm64Registers]) -> Findings:
 
 def _kernel(hardware: Hardware[Arm64Registers]) -> list[Piece]:
     header, pc = _header(hardware), hardware.registers.pc
-    size = header.image_size if header else 0
-    needs = [(Range(pc, size), "image_size of its header", _CALL)] if size else []
-    return list(pieces.kernel(hardware, needs))
+    needs = Range(pc, header.image_size if header else 0), "image_size of its header", _CALL
+    return list(pieces.kernel(hardware, [needs]))
 
 
 def _device_tree(hardware: Hardware[Arm64Registers], address: int) -> Findings:
     tree = device_tree.look(hardware.read, address, "x0", _SETUP_DTB)
-    found = _kernel(hardware)
     if isinstance(tree, RuleFinding):
         yield tree
-        yield from pieces.check(hardware, found)
         return
     if address % 8:
         what = f"the device tree at {address:#x} is not 8-byte aligned"
         yield violation("dtb-alignment", what, _SETUP_DTB, address=address)
+    found = _kernel(hardware)
     found += device_tree.pieces(hardware.read, address, tree, "x0", _SETUP_DTB)
     yield from pieces.check(hardware, found)
     yield from device_tree.check(hardware, tree, found)
@@ -163,7 +161,7 @@ def _spin_table(hardware: Hardware[Arm64Registers], tree: DeviceTree, cpu: Node)
     elif told and not any(area.contains(place) for area in joined(kept)):
         what = f"has a cpu-release-addr {place.start:#x} in RAM that is not reserved"
     if what:
-        yield violation("spin-table", f"{where} {what}", _CALL, address=place.start)
+        yield violation("spin-table", f"{where} {what}", _CALL, address=place.start or None)
 
 
 def _initrd_window(found: list[Piece]) -> Findings:

@@ -59,12 +59,6 @@ def look(read: Read, address: int, pointer: str, section: str) -> DeviceTree | R
         return violation(DTB, what, section, address=address, value=size)
 
 
-def size(read: Read, address: int) -> int:
-    """Bytes of the tree at a guest-physical address, by its header; 0 outside of RAM."""
-    raw = read(address, Header.SIZE)
-    return Header.from_bytes(raw).totalsize if raw else 0
-
-
 def initrd_of(tree: DeviceTree) -> tuple[int, int] | None:
     """Start and end as /chosen has them, as far as both are there."""
     ends = [tree.chosen.get(name) for name in device_tree.INITRD]
@@ -75,8 +69,9 @@ def initrd_of(tree: DeviceTree) -> tuple[int, int] | None:
 
 
 def pieces(read: Read, address: int, tree: DeviceTree, pointer: str, section: str) -> list[Piece]:
-    """The tree itself, and the initrd that it tells of."""
-    found = [Piece(DTB, Range(address, size(read, address)), pointer, section, DTB)]
+    """The tree itself, which is in RAM, and the initrd that it tells of."""
+    size = Header.from_bytes(read(address, Header.SIZE) or b"").totalsize
+    found = [Piece(DTB, Range(address, size), pointer, section, DTB)]
     told = initrd_of(tree)
     if told and told[1] > told[0]:
         place = Range.between(*told)
@@ -117,8 +112,7 @@ def _cpus(hardware: Hardware[R], tree: DeviceTree) -> Findings:
         if count > 1:
             what = f"/cpus has the CPU {number:#x} {count} times"
             yield violation("cpu-twice", what, documents.CPUS_NODE, value=number)
-    if tree.cpus:
-        yield from firmware.cpus(hardware, len(tree.cpus), "/cpus", documents.CPUS_NODE)
+    yield from firmware.cpus(hardware, len(tree.cpus) or 1, "/cpus", documents.CPUS_NODE)
 
 
 def command_line(tree: DeviceTree, most: int) -> Findings:
@@ -145,7 +139,7 @@ def _initrd(hardware: Hardware[R], tree: DeviceTree) -> Findings:
     if end < start:
         what = f"linux,initrd-end {end:#x} is before linux,initrd-start {start:#x}"
         yield violation("chosen-initrd", what, _CHOSEN, address=start, value=end)
-    elif end > start and hardware.in_ram(Range.between(start, end)):
+    elif hardware.in_ram(Range.between(start, end)):
         yield from initrd.check(hardware.read, Range.between(start, end), "/chosen")
 
 

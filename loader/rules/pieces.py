@@ -109,7 +109,7 @@ def _regions(hardware: Hardware[R], pieces: Sequence[Piece]) -> Findings:
     for region in hardware.regions:
         piece = told.get(region.name)
         if piece is None:
-            if region.name in _MUST_BE_TOLD and pieces:
+            if region.name in _MUST_BE_TOLD:
                 yield _graded(_not_told(region.name, region.range), True)
         elif not _same(piece, region.range):
             what = f"{piece.pointer} leads to {piece.range}, but the region {region.name!r} of"

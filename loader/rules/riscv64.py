@@ -71,15 +71,14 @@ def _hart(
 def _device_tree(hardware: Hardware[RiscvRegisters], image_size: int) -> Findings:
     r = hardware.registers
     tree = device_tree.look(hardware.read, r.x[A1], "a1", _REGISTERS)
-    needs = [(Range(r.pc, image_size), "image_size of its header", _LOCATION)]
-    found = list(pieces.kernel(hardware, needs if image_size else []))
     if isinstance(tree, RuleFinding):
         yield tree
-        yield from pieces.check(hardware, found)
         return
     if r.x[A1] % 8:
         what = f"the device tree at {r.x[A1]:#x} is not 8-byte aligned"
         yield violation("dtb-alignment", what, documents.DTB_ALIGNMENT, address=r.x[A1])
+    needs = Range(r.pc, image_size), "image_size of its header", _LOCATION
+    found = list(pieces.kernel(hardware, [needs]))
     found += device_tree.pieces(hardware.read, r.x[A1], tree, "a1", _REGISTERS)
     yield from pieces.check(hardware, found)
     yield from device_tree.check(hardware, tree, found)

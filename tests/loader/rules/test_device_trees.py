@@ -301,6 +301,17 @@ def test_single_defects(defect: str) -> None:
     assert found("arm64", changed(QEMU, changes)) == [(grade, code)]
 
 
+def test_a_tree_without_cpus_tells_of_the_one_that_runs() -> None:
+    none = changed(QEMU, {"/cpus": None})
+    assert found("arm64", none, cpus=1) == [(TOLERATED, "cpu-in-dtb")]
+    assert found("arm64", none) == [(VIOLATION, "cpus"), (TOLERATED, "cpu-in-dtb")]
+
+
+def test_the_longest_command_lines() -> None:
+    assert found("arm64", changed(QEMU, {"/chosen": {"bootargs": "x" * 2047}})) == []
+    assert found("riscv64", changed(HARTS, {"/chosen": {"bootargs": "x" * 1023}})) == []
+
+
 def test_defects_of_the_hand_over() -> None:
     assert found("arm64", QEMU, at=48 * MIB + 4) == [(VIOLATION, "dtb-alignment")]
     assert found("arm64", QEMU, at=18 * MIB) == [(VIOLATION, "overlap")]
