@@ -7,7 +7,7 @@ is that of arch/x86/platform/pvh/enlighten.c.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Final, TypeVar
 
 from bootproof.loader.address import GIB, U32_MAX, Range, counted
 from bootproof.loader.arch.x86_64 import CR0_ET, CR0_PE, CR0_PG, X86Registers
@@ -39,6 +39,7 @@ _DATA_SEGMENTS: Final = ("ds", "es")  # the stack is the kernel's own
 _MOST_READ: Final = 1024  # entries of a list
 _MOST_ENTRIES: Final = 128  # that Linux has room for
 _COMMAND_LINE_SIZE: Final = 2048  # of Linux, with the NUL
+Entry = TypeVar("Entry", MemmapEntry, ModlistEntry)
 
 
 def pvh(hardware: Hardware[X86Registers]) -> Findings:
@@ -96,12 +97,13 @@ def _references(hardware: Hardware[X86Registers], address: int, info: StartInfo)
     place = Range(address, size)
     found = list(pieces.kernel(hardware, ()))
     found.append(Piece("start_info", place, "EBX", documents.START_INFO, "start-info"))
-    rows = _map_rows(hardware, info)
+    count = info.memmap_entries if info.version else 0
+    rows = _entries(hardware, MemmapEntry, info.memmap_paddr, count)
     if rows:
         size = MemmapEntry.SIZE * len(rows)
         place = Range(info.memmap_paddr, size)
         found.append(Piece("memmap", place, "memmap_paddr", documents.START_INFO, "memmap"))
-    modules = _module_list(hardware, info)
+    modules = _entries(hardware, ModlistEntry, info.modlist_paddr, info.nr_modules)
     if modules:
         place = Range(info.modlist_paddr, ModlistEntry.SIZE * len(modules))
         found.append(Piece("modlist", place, "modlist_paddr", documents.START_INFO, "modlist"))
@@ -121,19 +123,14 @@ def _references(hardware: Hardware[X86Registers], address: int, info: StartInfo)
     yield from firmware.check(hardware, tables)
 
 
-def _map_rows(hardware: Hardware[X86Registers], info: StartInfo) -> tuple[MemmapEntry, ...]:
-    place = Range(info.memmap_paddr, MemmapEntry.SIZE * info.memmap_entries)
-    if not info.version or not hardware.in_ram(place):
+def _entries(
+    hardware: Hardware[X86Registers], kind: type[Entry], at: int, count: int
+) -> tuple[Entry, ...]:
+    """Those of a list that is in RAM."""
+    place = Range(at, kind.SIZE * count)
+    if not hardware.in_ram(place):
         return ()
-    size = min(place.size, MemmapEntry.SIZE * _MOST_READ)
-    return MemmapEntry.all_from(hardware.read(place.start, size) or b"")
-
-
-def _module_list(hardware: Hardware[X86Registers], info: StartInfo) -> tuple[ModlistEntry, ...]:
-    place = Range(info.modlist_paddr, ModlistEntry.SIZE * info.nr_modules)
-    if info.nr_modules > _MOST_READ or not hardware.in_ram(place):
-        return ()
-    return ModlistEntry.all_from(hardware.read(place.start, place.size) or b"")
+    return kind.all_from(hardware.read(at, min(place.size, kind.SIZE * _MOST_READ)) or b"")
 
 
 def _lists(
@@ -153,7 +150,7 @@ def _lists(
         number = next(number for number, row in enumerate(rows) if row.reserved)
         what = f"the last field of entry {number} of the memory map is not 0"
         yield tolerated("memmap-reserved", what, section, value=rows[number].reserved, limit=0)
-    if len(modules) != info.nr_modules:
+    if info.nr_modules and not modules:
         at, count = info.modlist_paddr, info.nr_modules
         what = f"the list of {counted(count, 'module')} at {at:#x} is not in RAM"
         yield violation("modlist", what, section, address=at, value=count)

@@ -9,7 +9,7 @@ import pytest
 
 from bootproof.loader import conformance
 from bootproof.loader.address import GIB, MIB, Range
-from bootproof.loader.arch.x86_64 import Segment
+from bootproof.loader.arch.x86_64 import DescriptorTable, Segment
 from bootproof.loader.boot_parameters import reader
 from bootproof.loader.memory import GuestMemory
 from bootproof.scenarios.museum.linux import (
@@ -23,10 +23,12 @@ from bootproof.scenarios.museum.linux import (
     initrd_at,
     setup_data,
 )
-from bootproof.scenarios.museum.machine import RAM, e820
+from bootproof.scenarios.museum.machine import RAM, TWO, e820, mp
 from bootproof.scenarios.museum.pvh import PVH, memory_map
 from bootproof.scenarios.museum.scene import CMDLINE, SPLIT, Change, Scene, Setting, set_up
 
+CR0_WP, CR4_SMEP, CR4_SMAP = 1 << 16, 1 << 20, 1 << 21
+NOWHERE: Final = 0xFE000000
 SPLIT64: Final = Setting("linux64", packed=True, banks=SPLIT, board="q35")
 
 
@@ -78,6 +80,22 @@ def small_pages(scene: Scene) -> None:
     scene.write(scene.registers.cr3 + 0x2000 + 8 * 8, struct.pack("<Q", table | 3))
 
 
+def read_only(scene: Scene) -> None:
+    """Every page of 2 MiB, which counts where CR0.WP is set."""
+    pages = struct.pack("<512Q", *(number * 2 * MIB | 0x81 for number in range(512)))
+    scene.write(scene.registers.cr3 + 0x2000, pages)
+    scene.change(cr0=scene.registers.cr0 & ~CR0_WP)
+
+
+def read_only_cmdline(scene: Scene) -> None:
+    """The first 2 MiB in pages of 4 KiB, that of the command line alone is not to be written."""
+    cmdline(CMDLINE)(scene)
+    rows = (number * 0x1000 | (1 if number == 0x20 else 3) for number in range(512))
+    scene.write(0x40000, struct.pack("<512Q", *rows))
+    scene.write(scene.registers.cr3 + 0x2000, struct.pack("<Q", 0x40000 | 3))
+    scene.change(cr0=scene.registers.cr0 | CR0_WP)
+
+
 def module_with_words(scene: Scene) -> None:
     scene.write(0x50000, b"its own words\0")
     scene.module(cmdline_paddr=0x50000)
@@ -89,6 +107,18 @@ def second_module(scene: Scene) -> None:
     scene.write(at, first + struct.pack("<4Q", 0x60000, 0x1000, 0, 0))
     scene.regions["modlist"] = Range(at, 64)
     scene.start_info(nr_modules=2, modlist_paddr=at)
+
+
+def many_modules(count: int) -> Change:
+    """All but the first in one place, which a kernel does not look at."""
+
+    def change(scene: Scene) -> None:
+        first = scene.memory.read(scene.info.modlist_paddr, 32)
+        scene.write(0x200000, first + bytes(32 * (count - 1)))
+        scene.regions["modlist"] = Range(0x200000, 32 * 1024)
+        scene.start_info(nr_modules=count, modlist_paddr=0x200000)
+
+    return change
 
 
 INDIRECT: Final = struct.pack("<2I3Q", 9, 0, 32, 0x30000, 0)
@@ -195,9 +225,23 @@ LEGAL: Final[dict[str, tuple[Setting, tuple[Change, ...]]]] = {
     "more of CR0": (ELF, (bits("cr0", 0x50032),)),
     "more of CR4": (ELF, (bits("cr4", 0x6F8),)),
     "more of EFER": (ELF, (bits("efer", 0x801),)),
+    "SMEP and SMAP": (ELF, (bits("cr4", CR4_SMEP | CR4_SMAP),)),
+    "pages that no one guards": (ELF, (read_only,)),
+    "a command line that is not to be written": (ELF, (read_only_cmdline,)),
+    "no room for a gate": (ELF, (registers(idtr=DescriptorTable(NOWHERE, 6)),)),
+    "a large GDT": (ELF, (registers(gdtr=DescriptorTable(0x1000, 0xFFFF)),)),
+    "a region larger than its words": (
+        *(ELF, (cmdline(CMDLINE), lambda s: s.regions.update(cmdline=Range(0x20000, 0x3000)))),
+    ),
+    "two tables that agree": (TWO, (mp(2),)),
     "pages of 1 GiB": (ELF, (large_pages,)),
     "pages of 4 KiB": (ELF, (small_pages,)),
     "32 bits, registers that nobody asks for": (PACKED32, (registers(rax=1, rcx=2, rdx=3, rsp=9),)),
+    "32 bits, what is in upper halves": (
+        PACKED32,
+        (registers(rbp=1 << 32, rdi=2 << 32, rbx=3 << 32),),
+    ),
+    "32 bits, a kernel of 2.04": (PACKED32, (header(version=0x204),)),
     "32 bits, code32_start 0": (PACKED32, (header(code32_start=0),)),
     "PVH without an RSDP": (PVH, (lambda scene: scene.start_info(rsdp_paddr=0),)),
     "PVH with a map of two": (PVH, (memory_map((0, 0x9FC00, 1), (MIB, RAM, 1)),)),
@@ -253,6 +297,38 @@ DEFECTS: Final[dict[str, tuple[Setting, Change, str, str]]] = {
         *(ELF, registers(ds=Segment(0, limit=0, attributes=0))),
         *(TOLERATED, "ds-type"),
     ),
+    "an entry outside of RAM": (ELF, registers(rip=NOWHERE), VIOLATION, "entry"),
+    "an entry of nothing": (ELF, lambda s: s.write(16 * MIB, bytes(16)), VIOLATION, "entry"),
+    "32 bits, an entry outside of RAM": (PACKED32, registers(rip=NOWHERE), VIOLATION, "entry"),
+    **{
+        f"32 bits, {name} of 1": (PACKED32, registers(**{name: 1}), VIOLATION, f"{name}-zero")
+        for name in ("rbp", "rdi", "rbx")
+    },
+    **{
+        f"32 bits, CS of {bits} bits": (
+            *(PACKED32, registers(cs=Segment(0x10, attributes=attributes))),
+            *(VIOLATION, "cs-32-bit"),
+        )
+        for bits, attributes in ((16, 0x809B), (64, 0xA09B), (96, 0xE09B))
+    },
+    "32 bits, a segment of 1 MiB": (
+        *(PACKED32, registers(es=Segment(0x18, limit=0xFFFFF, attributes=0xC093))),
+        *(VIOLATION, "es-flat"),
+    ),
+    "32 bits, a segment with a base": (
+        *(PACKED32, registers(es=Segment(0x18, base=16, attributes=0xC093))),
+        *(VIOLATION, "es-flat"),
+    ),
+    "one gate nowhere": (ELF, registers(idtr=DescriptorTable(NOWHERE, 7)), TOLERATED, "idt"),
+    "a GDT over others": (
+        *(ELF, lambda s: s.change(gdtr=DescriptorTable(s.registers.rsi - 16, 31))),
+        *(TOLERATED, "overlap"),
+    ),
+    "two tables that differ": (TWO, mp(3), TOLERATED, "mp-table"),
+    "PVH with modules nowhere": (
+        *(PVH, lambda s: s.start_info(modlist_paddr=NOWHERE)),
+        *(VIOLATION, "modlist"),
+    ),
     "PVH with a map of one": (PVH, memory_map((0, 64 * MIB, 1)), TOLERATED, "map-hole"),
     "no loader": (PACKED, header(type_of_loader=0), VIOLATION, "type-of-loader"),
     "more than the bzImage takes": (
@@ -280,3 +356,8 @@ def test_single_defects(defect: str) -> None:
 def test_a_first_entry_that_is_empty_is_no_missing_map() -> None:
     empty_first = e820((0, 0, 0), *ROWS, (MIB, RAM, 1))
     assert found(ELF, empty_first) == [(TOLERATED, "map-empty-entry")]
+
+
+def test_pvh_with_many_modules() -> None:
+    """Of which kernels look at the first."""
+    assert found(PVH, many_modules(1025)) == [(TOLERATED, "module")]  # others have no bytes
