@@ -127,6 +127,7 @@ def test_tables(data: bytes, ids: tuple[int, ...] | None, said: list[tuple[Grade
     assert taken.apic_ids == ids
     assert [finding.grade for finding in taken.findings] == [grade for grade, _ in said]
     assert all(what in f.sentence for (_, what), f in zip(said, taken.findings, strict=True))
+    assert all(f"{finding.address:#x}" in finding.sentence for finding in taken.findings)
 
 
 def test_a_table_outside_of_ram() -> None:

@@ -319,12 +319,24 @@ DEFECTS: Final[dict[str, tuple[Setting, Change, str, str]]] = {
         *(PACKED32, registers(es=Segment(0x18, base=16, attributes=0xC093))),
         *(VIOLATION, "es-flat"),
     ),
+    **{
+        f"32 bits, a data segment {what}": (
+            *(PACKED32, registers(es=Segment(0x18, attributes=attributes))),
+            *(VIOLATION, "es-type"),
+        )
+        for what, attributes in (("not present", 0xC013), ("of the system", 0xC083))
+    },
     "one gate nowhere": (ELF, registers(idtr=DescriptorTable(NOWHERE, 7)), TOLERATED, "idt"),
     "a GDT over others": (
         *(ELF, lambda s: s.change(gdtr=DescriptorTable(s.registers.rsi - 16, 31))),
         *(TOLERATED, "overlap"),
     ),
     "two tables that differ": (TWO, mp(3), TOLERATED, "mp-table"),
+    "an MP table that no one needs": (TWO, mp(2, wrong=1), TOLERATED, "mp-table"),
+    "PVH with tables outside of the map": (
+        *(Setting("pvh", cpus=2), memory_map((0, 0x9E000, 1), (MIB, RAM, 1))),
+        *(TOLERATED, "map-misses"),
+    ),
     "PVH with modules nowhere": (
         *(PVH, lambda s: s.start_info(modlist_paddr=NOWHERE)),
         *(VIOLATION, "modlist"),
@@ -358,6 +370,27 @@ def test_a_first_entry_that_is_empty_is_no_missing_map() -> None:
     assert found(ELF, empty_first) == [(TOLERATED, "map-empty-entry")]
 
 
-def test_pvh_with_many_modules() -> None:
-    """Of which kernels look at the first."""
-    assert found(PVH, many_modules(1025)) == [(TOLERATED, "module")]  # others have no bytes
+def test_pvh_modules_of_no_bytes() -> None:
+    assert found(PVH, many_modules(1025)) == [(TOLERATED, "module")]  # all but the first
+    one = [without("initrd"), lambda scene: scene.module(paddr=NOWHERE, size=0)]
+    assert found(PVH, *one) == [(TOLERATED, "module")]
+
+
+@pytest.mark.parametrize(
+    ("setting", "start", "end", "wanted"),
+    [
+        (ELF, MIB, 64 * MIB + 0x800, [(TOLERATED, "map-no-ram")]),
+        (ELF, MIB, 64 * MIB + 0x1000, [(VIOLATION, "map-no-ram")]),
+        (SPLIT64, 4 * GIB - 0x800, 7 * GIB, [(TOLERATED, "map-no-ram")]),
+        (SPLIT64, 4 * GIB - 0x1000, 7 * GIB, [(VIOLATION, "map-no-ram")]),
+        (ELF, MIB, 64 * MIB - 0x800, []),
+        (ELF, MIB, 64 * MIB - 0x1000, [(TOLERATED, "map-less")]),
+    ],
+)
+def test_parts_of_a_page(
+    setting: Setting, start: int, end: int, wanted: list[tuple[str, str]]
+) -> None:
+    """Kernels take whole pages of RAM."""
+    below = [(MIB, 2 * GIB - MIB, 1)] if start > GIB else []
+    told = e820(*ROWS, *below, (start, end - start, 1))
+    assert found(setting, initrd_at(32 * MIB), told) == wanted
