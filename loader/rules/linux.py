@@ -109,11 +109,9 @@ def _descriptors(hardware: Hardware[X86Registers], section: str) -> Findings:
             yield tolerated("gdt", what, section, value=r.gdtr.limit, limit=selector | 7)
             continue
         place = r.gdtr.base + (selector & ~7)
-        raw = hardware.read(place, 8)
-        found = int.from_bytes(raw or b"", "little")
+        found = int.from_bytes(hardware.read(place, 8) or b"", "little")
         if found >> 40 & (_PRESENT | _CODE) != wanted:
-            seen = "is not in RAM" if raw is None else f"is {found:#x}"
-            what = f"the descriptor of {called} at {place:#x} {seen}, no flat segment of its kind"
+            what = f"the descriptor of {called} at {place:#x} is {found:#x}, no segment of its kind"
             yield tolerated("gdt", what, section, address=place, value=found)
 
 

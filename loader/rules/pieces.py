@@ -81,11 +81,11 @@ def kernel(hardware: Hardware[R], needs: Iterable[tuple[Range, str, str]]) -> It
 def _overlaps(pieces: Sequence[Piece]) -> Findings:
     """Each pair that shares memory, once: pieces in the order of their addresses."""
     reaching: list[Piece] = []
-    said = set[tuple[str, str]]()
+    said = set[frozenset[str]]()
     for piece in sorted(pieces, key=lambda piece: piece.range):
         reaching = [other for other in reaching if other.range.end > piece.range.start]
         for other in reaching:
-            names = min(other.name, piece.name), max(other.name, piece.name)
+            names = frozenset((other.name, piece.name))
             if names in said or (piece.group and piece.group == other.group):
                 continue
             if len(said) >= _MOST_OVERLAPS:

@@ -126,11 +126,8 @@ def _references(hardware: Hardware[X86Registers], address: int, info: StartInfo)
 def _entries(
     hardware: Hardware[X86Registers], kind: type[Entry], at: int, count: int
 ) -> tuple[Entry, ...]:
-    """Those of a list that is in RAM."""
-    place = Range(at, kind.SIZE * count)
-    if not hardware.in_ram(place):
-        return ()
-    return kind.all_from(hardware.read(at, min(place.size, kind.SIZE * _MOST_READ)) or b"")
+    """Those of a list, or its beginning, that is in RAM."""
+    return kind.all_from(hardware.read(at, kind.SIZE * min(count, _MOST_READ)) or b"")
 
 
 def _lists(
@@ -214,7 +211,7 @@ def _module_findings(
     first = Range(modules[0].paddr, modules[0].size)
     if first.end > U32_MAX + 1:
         yield _beyond("modlist[0].paddr", first.start)
-    if first.size and hardware.in_ram(first):
+    if hardware.in_ram(first):
         yield from initrd.check(hardware.read, first, "modlist[0].paddr", tolerated)
 
 

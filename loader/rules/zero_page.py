@@ -100,7 +100,7 @@ def check(
         what = f"cmd_line_ptr {told.cmdline_ptr:#x} does not point to a string in RAM"
         section = f"{documents.HEADER}, cmd_line_ptr"
         yield violation("cmdline", what, section, address=told.cmdline_ptr)
-    if told.initrd.size and hardware.in_ram(told.initrd):
+    if hardware.in_ram(told.initrd):
         yield from initrd.check(read, told.initrd, "ramdisk_image")
     yield from chain.broken
     yield from _blob(hardware, told, chain)

@@ -200,6 +200,11 @@ def test_more_that_is_legal() -> None:
         QEMU, {"/memory@200000000": {"device_type": "memory", "reg": quad(8 * GIB, MIB)}}
     )
     assert found("arm64", high, banks=banks) == []
+    far = ((ARM_START, SIZE), (64 * GIB, MIB))
+    high = changed(
+        QEMU, {"/memory@1000000000": {"device_type": "memory", "reg": quad(64 * GIB, MIB)}}
+    )
+    assert found("arm64", high, banks=far, at=63 * GIB) == []
     assert found("arm64", changed(QEMU, {"/cpus/cpu@1": SPIN}), [(ARM_START + 40 * MIB, 8)]) == []
 
 

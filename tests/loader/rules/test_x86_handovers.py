@@ -195,6 +195,9 @@ LEGAL: Final[dict[str, tuple[Setting, tuple[Change, ...]]]] = {
         ELF,
         (e820((0, 0x17000, 1), (0x17000, 0xE9000, 2), (MIB, RAM, 1)),),
     ),
+    "a map with a gap within a page": (
+        *(ELF, (e820(*ROWS, (MIB, 47 * MIB, 1), (48 * MIB + 0x800, 16 * MIB - 0x800, 1)),)),
+    ),
     "a map in no order": (ELF, (e820((MIB, RAM, 1), *reversed(ROWS)),)),
     "a map without page 0": (
         ELF,
@@ -326,9 +329,27 @@ DEFECTS: Final[dict[str, tuple[Setting, Change, str, str]]] = {
         )
         for what, attributes in (("not present", 0xC013), ("of the system", 0xC083))
     },
+    "long mode without PAE": (ELF, registers(cr4=0), VIOLATION, "paging"),
+    **{
+        f"{setting.protocol}, EFLAGS.{name}": (setting, bits("rflags", bit), VIOLATION, code)
+        for setting in (ELF, PACKED32, PVH)
+        for name, bit, code in (
+            ("TF", 1 << 8, "eflags-tf"),
+            ("IF", 1 << 9, "eflags-if" if setting is PVH else "interrupts"),
+            ("VM", 1 << 17, "eflags-vm"),
+        )
+    },
+    "PVH, a segment that is not written": (
+        *(PVH, registers(ds=Segment(0x18, attributes=0xC091))),
+        *(VIOLATION, "ds-type"),
+    ),
+    "PVH, a map that ends outside of RAM": (
+        *(PVH, lambda s: s.start_info(memmap_paddr=64 * MIB - 24, memmap_entries=2)),
+        *(VIOLATION, "memmap"),
+    ),
     "one gate nowhere": (ELF, registers(idtr=DescriptorTable(NOWHERE, 7)), TOLERATED, "idt"),
     "a GDT over others": (
-        *(ELF, lambda s: s.change(gdtr=DescriptorTable(s.registers.rsi - 16, 31))),
+        *(ELF, lambda s: s.change(gdtr=DescriptorTable(s.registers.rsi - 31, 31))),
         *(TOLERATED, "overlap"),
     ),
     "two tables that differ": (TWO, mp(3), TOLERATED, "mp-table"),
