@@ -19,7 +19,7 @@ from bootproof.dataclass import dataclass
 from bootproof.loader.address import Range, counted
 from bootproof.loader.boot_parameters import Read
 from bootproof.loader.layout import Region
-from bootproof.loader.rules import Grade, RuleFinding, documents, tolerated, violation
+from bootproof.loader.rules import RuleFinding, documents, tolerated, violation
 
 CODE: Final = "acpi"
 
@@ -55,12 +55,6 @@ class AcpiTables:
     findings: tuple[RuleFinding, ...] = ()
     apic_ids: tuple[int, ...] | None = None
     places: tuple[Region, ...] = ()
-
-    @property
-    def problem(self) -> str | None:
-        """What is broken first, in one sentence."""
-        grave = (f.sentence for f in self.findings if f.grade is Grade.VIOLATION)
-        return next(grave, None)
 
 
 def find(read: Read, told: int) -> int | None:

@@ -35,21 +35,20 @@ _FILE_SYSTEMS: Final = (
 
 def check(read: Read, place: Range, pointer: str, unknown: Grade = violation) -> Findings:
     """`unknown` makes the finding for bytes that Linux does not take for an initrd."""
-    head = read(place.start, min(PAGE, place.size))
-    if not head:
+    first = read(place.start, min(PAGE, place.size))
+    if not first:
         return  # not in RAM: said of the piece
     where = f"the initrd at {place} ({pointer})"
-    if not any(head):
-        begin = _behind_zeros(read, place)
-        if begin is None:
-            what = f"{where} begins with {len(head):#x} zeros"
-            yield violation(CODE, what, documents.INITRAMFS, address=place.start)
-            return
-        place = Range.between(begin, place.end)
-        head = read(begin, min(PAGE, place.size)) or b""
+    begin = _behind_zeros(read, place)
+    if begin is None:
+        what = f"{where} begins with {len(first):#x} zeros"
+        yield violation(CODE, what, documents.INITRAMFS, address=place.start)
+        return
+    rest = Range.between(begin, place.end)
+    head = read(begin, min(PAGE, rest.size)) or b""
     if _HEADER.match(head):
-        yield from _archive(read, place, where)
-    elif not _known(head):
+        yield from _archive(read, rest, where)
+    elif not _is_packed(head) and not _is_file_system(first):
         what = f"{where} begins with {head[:8].hex(' ')}: no archive, and not packed as kernels do"
         yield unknown(CODE, what, documents.INITRAMFS, address=place.start)
 
@@ -59,18 +58,18 @@ def _behind_zeros(read: Read, place: Range) -> int | None:
     for at in range(place.start, place.start + min(place.size, _MOST_ZEROS), PAGE):
         rest = (read(at, min(PAGE, place.end - at)) or b"").lstrip(b"\0")
         if rest:
-            return align_down(min(at + PAGE, place.end) - len(rest), 4)
+            behind = min(at + PAGE, place.end) - len(rest)
+            return place.start + align_down(behind - place.start, 4)
     return None
 
 
-def _known(head: bytes) -> bool:
-    rest = head.lstrip(b"\0")
-    packing = sniff(memoryview(rest))
-    if packing is not None and packing is not Packing.LZ4_FRAME:
-        return True
-    return _HEADER.match(rest) is not None or any(
-        head.startswith(magic, offset) for offset, magic in _FILE_SYSTEMS
-    )
+def _is_packed(head: bytes) -> bool:
+    """What is packed may begin anywhere behind zeros, unlike an archive."""
+    return sniff(memoryview(head.lstrip(b"\0"))) not in (None, Packing.LZ4_FRAME)
+
+
+def _is_file_system(head: bytes) -> bool:
+    return any(head.startswith(magic, offset) for offset, magic in _FILE_SYSTEMS)
 
 
 def _archive(read: Read, place: Range, where: str) -> Findings:

@@ -37,6 +37,7 @@ def said(data: bytes, size: int | None = None) -> list[tuple[Grade, str]]:
         b"\x1f\x8b\x08" + bytes(9),
         b"\x28\xb5\x2f\xfd",
         bytes(8) + b"\xfd7zXZ\0",
+        bytes(0x1002) + b"\x1f\x8b\x08" + bytes(9),
         SQUASHFS,
         ROMFS,
         CRAMFS,
@@ -63,6 +64,8 @@ def test_what_is_taken(data: bytes) -> None:
         bytes(0x40F) + b"\x8f\x13",
         bytes(0x437) + b"\x53\xef",
         b"\x7fELF",
+        bytes(2) + ARCHIVE,
+        bytes(0x1003) + ARCHIVE,
     ],
     ids=lambda data: data[:12].hex() + f"-{len(data)}",
 )
@@ -80,6 +83,7 @@ def test_what_is_not(data: bytes) -> None:
         (bytes(4 * MIB) + ARCHIVE, "begins with 0x1000 zeros"),
         (ARCHIVE[:110] + bytes(1), "has no member at"),
         (ARCHIVE[: ARCHIVE.index(b"TRAILER") - 110], "and no trailer before"),
+        (bytes(4) + ARCHIVE[: ARCHIVE.index(b"TRAILER") - 110], "and no trailer before"),
     ],
 )
 def test_what_is_cut(data: bytes, sentence: str) -> None:

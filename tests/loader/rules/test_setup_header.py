@@ -112,6 +112,7 @@ FIXED: Final = {"relocatable_kernel": 0}
         ({"ramdisk_image": U32_MAX, "ramdisk_size": 2, "xloadflags": 1}, MIB, ["xloadflags"]),
         ({"ext_ramdisk_size": 1}, MIB, ["initrd-addr-max"]),
         ({**ABOVE, "xloadflags": 1, "version": 0x20B}, MIB, []),
+        ({**ABOVE, "xloadflags": 1, "version": 0x20C}, MIB, ["xloadflags"]),
         ({**ABOVE, "xloadflags": 1, "setup_sects": 0, "syssize": 0}, MIB, []),
         ({"sentinel": 1}, MIB, ["sentinel"]),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
@@ -24,7 +25,7 @@ from bootproof.scenarios.museum.linux import (
     setup_data,
 )
 from bootproof.scenarios.museum.machine import RAM, TWO, e820, mp
-from bootproof.scenarios.museum.pvh import PVH, memory_map
+from bootproof.scenarios.museum.pvh import PVH, SPLIT_PVH, memory_map, module_above_4_gib
 from bootproof.scenarios.museum.scene import CMDLINE, SPLIT, Change, Scene, Setting, set_up
 
 CR0_WP, CR4_SMEP, CR4_SMAP = 1 << 16, 1 << 20, 1 << 21
@@ -94,6 +95,21 @@ def read_only_cmdline(scene: Scene) -> None:
     scene.write(0x40000, struct.pack("<512Q", *rows))
     scene.write(scene.registers.cr3 + 0x2000, struct.pack("<Q", 0x40000 | 3))
     scene.change(cr0=scene.registers.cr0 | CR0_WP)
+
+
+def gdt_ends(limit: int) -> Change:
+    return lambda s: s.change(gdtr=DescriptorTable(s.registers.gdtr.base, limit))
+
+
+def entered_elsewhere(scene: Scene) -> None:
+    scene.write(40 * MIB, b"\xf4" * 16)
+    scene.change(rip=40 * MIB)
+
+
+def cmdline_above(scene: Scene) -> None:
+    scene.regions.pop("cmdline")
+    scene.write(0x1A0000000, b"quiet\0")
+    scene.start_info(cmdline_paddr=0x1A0000000)
 
 
 def module_with_words(scene: Scene) -> None:
@@ -232,6 +248,7 @@ LEGAL: Final[dict[str, tuple[Setting, tuple[Change, ...]]]] = {
     "pages that no one guards": (ELF, (read_only,)),
     "a command line that is not to be written": (ELF, (read_only_cmdline,)),
     "no room for a gate": (ELF, (registers(idtr=DescriptorTable(NOWHERE, 6)),)),
+    "a GDT of four": (ELF, (gdt_ends(0x1F),)),
     "a large GDT": (ELF, (registers(gdtr=DescriptorTable(0x1000, 0xFFFF)),)),
     "a region larger than its words": (
         *(ELF, (cmdline(CMDLINE), lambda s: s.regions.update(cmdline=Range(0x20000, 0x3000)))),
@@ -330,6 +347,21 @@ DEFECTS: Final[dict[str, tuple[Setting, Change, str, str]]] = {
         for what, attributes in (("not present", 0xC013), ("of the system", 0xC083))
     },
     "long mode without PAE": (ELF, registers(cr4=0), VIOLATION, "paging"),
+    "long mode without paging": (ELF, registers(cr0=0x11), VIOLATION, "paging"),
+    "long mode without protection": (ELF, registers(cr0=0x80000010), VIOLATION, "paging"),
+    "a GDT that is a byte short": (ELF, gdt_ends(0x1E), TOLERATED, "gdt"),
+    "32 bits, another selector": (
+        *(PACKED32, lambda s: s.change(cs=replace(s.registers.cs, selector=8))),
+        *(TOLERATED, "cs-selector"),
+    ),
+    "32 bits, a gate nowhere": (
+        *(PACKED32, registers(idtr=DescriptorTable(NOWHERE, 7))),
+        *(TOLERATED, "idt"),
+    ),
+    "an RSDP nowhere": (TWO, header(acpi_rsdp_addr=NOWHERE), VIOLATION, "acpi"),
+    "an entry outside of the kernel": (ELF, entered_elsewhere, VIOLATION, "entry"),
+    "PVH, a command line above 4 GiB": (SPLIT_PVH, cmdline_above, VIOLATION, "above-4-gib"),
+    "PVH, a module above 4 GiB": (SPLIT_PVH, module_above_4_gib, VIOLATION, "above-4-gib"),
     **{
         f"{setting.protocol}, EFLAGS.{name}": (setting, bits("rflags", bit), VIOLATION, code)
         for setting in (ELF, PACKED32, PVH)
