@@ -13,6 +13,7 @@ import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import field
+from itertools import takewhile
 from typing import Final, Self
 
 from bootproof.dataclass import dataclass
@@ -34,6 +35,7 @@ CELLS: Final = (b"#address-cells", b"#size-cells")
 _NO_CELLS: Final = (b"\2", b"\1")
 NO_MAP: Final = b"no-map"
 _USABLE: Final = b"linux,usable-memory-range"
+_OF_IT_USABLE: Final = b"linux,usable-memory"
 ENABLE_METHOD: Final = b"enable-method"
 INITRD: Final = (b"linux,initrd-start", b"linux,initrd-end")
 # Host entropy, which would make each boot a different one. A random pool that is not seeded at all
@@ -120,14 +122,17 @@ class DeviceTree:
     def parse(cls, dtb: bytes) -> Self:
         """The tree at the start of `dtb`, without its NOPs. Raises DeviceTreeError."""
         header = _header(dtb)
+        dtb = dtb[: header.totalsize]
         try:
-            nodes = list(_nodes(dtb[: header.totalsize], header))
+            structure, strings = _blocks(dtb, header)
+            nodes = list(_nodes(structure, header.off_dt_struct, strings))
             if [node.depth for node in nodes].count(0) != 1:
                 raise ValueError("there is not one root")
             reservations = list(_reservations(dtb, header.off_mem_rsvmap))
             return cls(nodes, reservations, header.boot_cpuid_phys)
         except (struct.error, ValueError) as error:
-            why = "a part of it lies outside" if isinstance(error, struct.error) else error
+            outside = "a part of it lies outside of its blocks"
+            why = outside if isinstance(error, struct.error) else error
             raise DeviceTreeError(f"the device tree cannot be read: {why}") from error
 
     def to_bytes(self) -> bytes:
@@ -177,17 +182,26 @@ class DeviceTree:
                 yield f"{where} {name.decode('ascii', 'backslashreplace')}", _shown(value)
 
     def child(self, name: bytes) -> Node | None:
-        """The node of that name right below the root."""
-        return next((node for node in self.nodes if (node.depth, node.name) == (1, name)), None)
+        """The node of that name right below the root. One without a unit address is one with any,
+        as to kernels (scripts/dtc/libfdt/fdt_ro.c, fdt_nodename_eq_).
+        """
+        found = (node for node in self.nodes if node.depth == 1)
+        alike = (node for node in found if name in (node.name, node.name.partition(b"@")[0]))
+        return next(alike, None)
 
     def below(self, name: bytes) -> Iterator[Node]:
         """The nodes right below that one, which is right below the root."""
-        parent = b""
+        wanted, parent = self.child(name), None
         for node in self.nodes:
             if node.depth == 1:
-                parent = node.name
-            elif (node.depth, parent) == (2, name):
+                parent = node
+            elif node.depth == 2 and parent is wanted:
                 yield node
+
+    def inside(self, node: Node) -> Iterator[Node]:
+        """All nodes below that one, however far."""
+        after = self.nodes[next(at for at, own in enumerate(self.nodes) if own is node) + 1 :]
+        return takewhile(lambda other: other.depth > node.depth, after)
 
     @property
     def chosen(self) -> dict[bytes, bytes]:
@@ -197,8 +211,12 @@ class DeviceTree:
 
     @property
     def memory(self) -> tuple[Range, ...]:
-        """The RAM that its memory nodes tell of (section 3.4), guest-physical, in order."""
-        found = (self.places(node) for node in self.nodes if node.is_memory)
+        """The RAM that its memory nodes tell of (section 3.4), guest-physical, in order. Where one
+        has a linux,usable-memory, that counts (drivers/of/fdt.c, early_init_dt_scan_memory).
+        """
+        nodes = [node for node in self.nodes if node.is_memory]
+        names = [_OF_IT_USABLE if _OF_IT_USABLE in node.properties else b"reg" for node in nodes]
+        found = (self.places(*pair) for pair in zip(nodes, names, strict=True))
         return tuple(sorted(place for places in found for place in places))
 
     def places(self, node: Node, name: bytes = b"reg") -> list[Range]:
@@ -360,38 +378,64 @@ def _header(dtb: bytes) -> Header:
     return header
 
 
+def _blocks(dtb: bytes, header: Header) -> tuple[bytes, bytes]:
+    """The tree up to the end of its structure block, and its strings block, which kernels read no
+    further than the header says (sections 5.4 and 5.5; scripts/dtc/libfdt/fdt.c, fdt_check_header).
+
+    Before version 17 nothing says how large the first is. Raises ValueError.
+    """
+    start, size = header.off_dt_struct, header.size_dt_struct
+    structure = Range(start, size if header.version >= _VERSION else max(len(dtb) - start, 0))
+    strings = Range(header.off_dt_strings, header.size_dt_strings)
+    for name, block in (("structure", structure), ("strings", strings)):
+        if block.end > len(dtb):
+            where = f"{block.start:#x} and {block.size:#x} bytes long"
+            raise ValueError(f"its {name} block, at {where}, ends behind its {len(dtb):#x} bytes")
+    return dtb[: structure.end], dtb[strings.start : strings.end]
+
+
 def _reservations(dtb: bytes, at: int) -> Iterator[tuple[int, int]]:
     while any(pair := _RESERVATION.unpack_from(dtb, at)):
         yield pair
         at += _RESERVATION.size
 
 
-def _nodes(dtb: bytes, header: Header) -> Iterator[Node]:
-    """Raises struct.error or ValueError for a structure block that is none (section 5.4)."""
-    at, depth, node = header.off_dt_struct, 0, None
+def _nodes(dtb: bytes, at: int, strings: bytes) -> Iterator[Node]:
+    """Those of the structure block that begins at `at` and ends where `dtb` does (section 5.4).
+
+    Raises struct.error or ValueError for one that is none.
+    """
+    depth, node = 0, None
     while True:
         (token,) = _WORD.unpack_from(dtb, at)
         at += _WORD.size
         if token == _BEGIN_NODE:
-            end = dtb.index(0, at)
-            node = Node(dtb[at:end], depth)
+            node = Node(_text(dtb, at), depth)
             yield node
             depth += 1
-            at = align_up(end + 1, 4)
+            at = align_up(at + len(node.name) + 1, 4)
         elif token == _END_NODE and depth:
             depth, node = depth - 1, None  # properties come before nodes
         elif token == _PROPERTY and node:
             size, offset = _PAIR.unpack_from(dtb, at)
-            start, name_at = at + _PAIR.size, header.off_dt_strings + offset
-            name = dtb[name_at : dtb.index(0, name_at, name_at + _NAME_MAX)]
+            start, name = at + _PAIR.size, _text(strings, offset, _NAME_MAX)
             if name in node.properties or start + size > len(dtb):
-                raise ValueError(f"the property {name!r} is there twice, or ends outside")
+                how = "is there twice" if name in node.properties else "ends outside of its block"
+                raise ValueError(f"the property {name!r} {how}")
             node.properties[name] = dtb[start : start + size]
             at = align_up(start + size, 4)
         elif token == _END and not depth:
             return
         elif token != _NOP:
             raise ValueError(f"token {token:#x} at {at - _WORD.size:#x}")
+
+
+def _text(block: bytes, at: int, most: int | None = None) -> bytes:
+    """What stands there up to a NUL. Raises ValueError where there is none in the block."""
+    end = block.find(b"\0", at, None if most is None else at + most)
+    if end < 0:
+        raise ValueError(f"a name, at {at:#x} of its block, does not end in it")
+    return block[at:end]
 
 
 def _shown(value: bytes) -> str:

@@ -256,6 +256,26 @@ def test_any_value_in_a_header_field(tree: bytes, field: int, value: int) -> Non
     survives(bytes(broken))
 
 
+def with_field(tree: bytes, at: int, value: int) -> bytes:
+    changed = bytearray(tree)
+    struct.pack_into(">I", changed, at, value)
+    return bytes(changed)
+
+
+def test_blocks_end_where_the_header_says(tree: bytes) -> None:
+    """As in libfdt: what is behind a block's size is not there, and a block ends in the tree."""
+    strings, structure = struct.unpack_from(">2I", tree, 32)
+    why = "the device tree cannot be read: "
+    outside = f"{why}a part of it lies outside of its blocks"
+    assert refused(with_field(tree, 36, 0)) == outside
+    assert refused(with_field(tree, 36, structure - 4)) == outside
+    assert "does not end in it" in refused(with_field(tree, 32, strings - 1))
+    for field, name in ((32, "strings"), (36, "structure")):
+        assert refused(with_field(tree, field, 0x10000)).startswith(f"{why}its {name} block, at 0x")
+    older = with_field(with_field(tree, 20, 16), 36, 0)  # before 17 there is no such field
+    assert DeviceTree.parse(older).nodes == DeviceTree.parse(tree).nodes
+
+
 def survives(data: bytes) -> None:
     """Either a tree comes out, or the one error."""
     try:
@@ -387,3 +407,28 @@ def test_memory_and_what_of_it_no_kernel_maps() -> None:
         reserved.properties = wrong
         assert not tree.not_mapped and not tree.unplaced
     assert DeviceTree([Node(b"", 0), Node(b"memory", 1, {**typed, b"reg": b"short"})]).memory == ()
+
+
+def test_memory_that_is_to_be_used_of_a_node() -> None:
+    one = {name: bytes([0, 0, 0, 1]) for name in (b"#address-cells", b"#size-cells")}
+    node = {b"device_type": b"memory\0", b"reg": struct.pack(">2I", 0, 0x8000)}
+    usable = {**node, b"linux,usable-memory": struct.pack(">4I", 0x1000, 0x1000, 0x4000, 0x1000)}
+    none = {**node, b"linux,usable-memory": b""}
+    for properties, ram in (
+        (node, (Range(0, 0x8000),)),
+        (usable, (Range(0x1000, 0x1000), Range(0x4000, 0x1000))),
+        (none, ()),
+    ):
+        tree = DeviceTree([Node(b"", 0, one), Node(b"memory@0", 1, properties)])
+        assert tree.memory == ram
+
+
+def test_nodes_are_found_as_kernels_find_them() -> None:
+    chosen = Node(b"chosen@0", 1, {b"bootargs": b"x\0"})
+    tree = DeviceTree([Node(b"", 0), Node(b"chosen2", 1), chosen, Node(b"chosen", 1)])
+    assert tree.child(b"chosen") is tree.child(b"chosen@0") is chosen
+    assert tree.child(b"chosen@1") is None
+    for name in (b"cpus", b"cpus@1"):
+        tree.nodes += [Node(name, 1), Node(b"cpu" + name, 2), Node(b"cache", 3)]
+    assert [node.name for node in tree.below(b"cpus")] == [b"cpucpus"]
+    assert [node.name for node in tree.inside(tree.nodes[4])] == [b"cpucpus", b"cache"]
