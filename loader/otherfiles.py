@@ -107,6 +107,15 @@ class AndroidHeader(Declared):
 
 def recognise(data: memoryview) -> OtherFile | None:
     """What a file of none of the kernel's formats is."""
+    if known := by_magic(data):
+        return known
+    if _has_partitions(data):
+        return OtherFile("a disk image (MBR)", _OUT_OF_IT)
+    return _text(data) or _program(data)
+
+
+def by_magic(data: memoryview) -> OtherFile | None:
+    """What a file is that says so in its first bytes, and is no program by itself."""
     if bytes(data[:8]) == b"ANDROID!" and len(data) >= 8 + AndroidHeader.SIZE:
         return _android(AndroidHeader.from_bytes(data, 8))
     word = int.from_bytes(data[:4], "big")
@@ -117,9 +126,7 @@ def recognise(data: memoryview) -> OtherFile | None:
     for offset, magic, known in _MAGICS:
         if bytes(data[offset : offset + len(magic)]) == magic:
             return known
-    if _has_partitions(data):
-        return OtherFile("a disk image (MBR)", _OUT_OF_IT)
-    return _text(data) or _program(data)
+    return None
 
 
 def _text(data: memoryview) -> OtherFile | None:

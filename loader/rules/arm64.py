@@ -22,7 +22,7 @@ from bootproof.loader.rules import (
     tolerated,
     violation,
 )
-from bootproof.loader.rules.entry import held_at, image_at, into_image
+from bootproof.loader.rules.entry import held_at, image_at, no_image
 from bootproof.loader.rules.pieces import INITRD, KERNEL, Piece
 
 _BASE_ALIGNMENT: Final = 2 << 20
@@ -73,7 +73,7 @@ def _header(hardware: Hardware[Arm64Registers]) -> ImageHeader | None:
 def _image_base(hardware: Hardware[Arm64Registers]) -> Findings:
     header, pc = _header(hardware), hardware.registers.pc
     if header is None:
-        yield from into_image(hardware, pc, ARM64_MAGIC, _CALL)
+        yield from no_image(hardware, pc, ARM64_MAGIC, _CALL)
         return
     offset = header.text_offset if header.image_size else _OLD_TEXT_OFFSET
     if (pc - offset) % _BASE_ALIGNMENT:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from bootproof.loader.address import Range, align_down
+from bootproof.loader.address import PAGE, Range, align_down
 from bootproof.loader.arch import R
+from bootproof.loader.formats import Format
 from bootproof.loader.imageheader import ImageHeader
 from bootproof.loader.rules import Findings, Hardware, documents, violation
 
@@ -35,8 +36,14 @@ def image_at(hardware: Hardware[R], address: int, magic: int) -> ImageHeader | N
     return header if header and header.magic == magic else None
 
 
-def into_image(hardware: Hardware[R], pc: int, magic: int, section: str) -> Findings:
-    """For a first instruction with no Image there: whether it is in the middle of one."""
+def no_image(hardware: Hardware[R], pc: int, magic: int, section: str) -> Findings:
+    """For a first instruction with no Image there: whether it is in the middle of one, or where a
+    file begins that is no code, as it was read from a disk.
+    """
+    if file := _file_at(hardware, pc):
+        what = f"the CPU starts at {pc:#x}, where {file} begins, and no code"
+        yield violation("entry", what, section, address=pc)
+        return
     kernel = hardware.footprint
     bases = {align_down(pc, _IMAGE_ALIGNMENT), *([kernel.start] if kernel else [])}
     for base in sorted(bases):
@@ -44,3 +51,17 @@ def into_image(hardware: Hardware[R], pc: int, magic: int, section: str) -> Find
         if header and base < pc < base + header.image_size:
             what = f"the CPU starts at {pc:#x}, {pc - base:#x} bytes into the image at {base:#x}"
             yield violation("entry", what, section, address=pc, limit=base)
+
+
+def _file_at(hardware: Hardware[R], address: int) -> str | None:
+    """What a file is that begins there, if one does that must be unpacked before it can run."""
+    from bootproof.loader import identify, otherfiles  # few entries are of no Image
+
+    head = memoryview(hardware.read(address, PAGE) or hardware.read(address, _LOOKED_AT) or b"")
+    found = identify.identify_bytes(head)
+    if found.format is Format.IMAGE:
+        return f"an Image for {found.arch}"
+    if found.format in (Format.UNKNOWN, Format.LZMA):  # which has no magic: code may begin so
+        other = otherfiles.by_magic(head)
+        return other.what if other else None
+    return f"a file in the format {found.format}"
