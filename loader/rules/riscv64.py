@@ -10,7 +10,7 @@ from typing import Final
 
 from bootproof.loader.address import Range
 from bootproof.loader.arch.riscv64 import A0, A1, PRIVILEGE_M, PRIVILEGE_S, RISCV64, RiscvRegisters
-from bootproof.loader.device_tree import DeviceTree
+from bootproof.loader.device_tree import DeviceTree, Node
 from bootproof.loader.imageheader import RISCV64_MAGIC, ImageHeader
 from bootproof.loader.rules import (
     Findings,
@@ -22,11 +22,14 @@ from bootproof.loader.rules import (
     secondary,
     violation,
 )
-from bootproof.loader.rules.entry import held_at, image_at, into_image
+from bootproof.loader.rules.entry import held_at, image_at, no_image
 
 _PMD: Final = 2 << 20
 _MODE: Final = 60  # of satp: 0 is no translation (Privileged ISA, 4.1.11)
 _COMMAND_LINE_MOST: Final = 1023  # without the NUL
+_ISA, _ISA_BASE, _ISA_EXTENSIONS = b"riscv,isa", b"riscv,isa-base", b"riscv,isa-extensions"
+_INTC: Final = b"riscv,cpu-intc"
+_INTCS: Final = frozenset((_INTC, b"andestech,cpu-intc"))
 _REGISTERS: Final = f"{documents.RISCV}, Register state"
 _MMU: Final = f"{documents.RISCV}, MMU state"
 _FIRMWARE: Final = f"{documents.RISCV}, Reserved memory for resident firmware"
@@ -41,7 +44,7 @@ def riscv64(hardware: Hardware[RiscvRegisters]) -> Findings:
     yield from held_at(hardware, r.pc, _LOCATION)
     yield from secondary.wait(hardware, RISCV64.runs, _ENTRY)
     if header is None:
-        yield from into_image(hardware, r.pc, RISCV64_MAGIC, _LOCATION)
+        yield from no_image(hardware, r.pc, RISCV64_MAGIC, _LOCATION)
     elif r.pc % _PMD:
         what = f"the image at {r.pc:#x} is not 2 MiB-aligned"
         yield violation("image-base", what, _LOCATION, address=r.pc)
@@ -98,9 +101,45 @@ def _told(hardware: Hardware[RiscvRegisters], tree: DeviceTree) -> Findings:
             what = f"the device tree has no hart {hart:#x} (a0)"
             yield violation("hart-in-dtb", what, documents.CPUS_NODE, value=hart)
     for number, node in nodes.items():
-        if b"riscv" not in node.texts(b"compatible"):
-            what = f"the hart {number:#x} of /cpus is not compatible with riscv: no kernel takes it"
+        if why := _not_taken(node):
+            what = f"the hart {number:#x} of /cpus {why}: kernels do not take it"
             yield violation("hart-isa", what, documents.RISCV_CPUS, value=number)
-        elif not {b"riscv,isa", b"riscv,isa-base"} & set(node.properties):
-            what = f"the hart {number:#x} of /cpus has neither riscv,isa nor riscv,isa-base"
-            yield violation("hart-isa", what, documents.RISCV_CPUS, value=number)
+    first_node = nodes.get(first.x[A0])
+    if first_node and not any(_is_intc(node) for node in tree.inside(first_node)):
+        what = f"the hart {first.x[A0]:#x} of /cpus has no interrupt-controller {_INTC.decode()!r}"
+        yield violation("hart-intc", what, documents.RISCV_CPUS, value=first.x[A0])
+    cpus = tree.child(b"cpus")
+    if cpus and len(cpus.properties.get(b"timebase-frequency", b"")) < 4:
+        what = "/cpus has no timebase-frequency: kernels cannot tell the time"
+        yield violation("timebase", what, documents.RISCV_CPUS)
+
+
+def _not_taken(hart: Node) -> str:
+    """Why kernels leave a hart out, if they do (arch/riscv/kernel/cpu.c,
+    riscv_early_of_processor_hartid): what it can is in riscv,isa-base and -extensions since Linux
+    6.6, which come first, or in riscv,isa. Of a 64-bit one kernels need i, m and a.
+    """
+    if b"riscv" not in hart.texts(b"compatible"):
+        return "is not compatible with riscv"
+    base, old = ((hart.texts(name) or [b""])[0].lower() for name in (_ISA_BASE, _ISA))
+    if _ISA_BASE in hart.properties:
+        has = {name.lower() for name in hart.texts(_ISA_EXTENSIONS)}
+        lacking = [name for name in (b"i", b"m", b"a") if name not in has]
+        if not base.startswith(b"rv64i"):
+            return f"has the riscv,isa-base {_shown(base)}, not 'rv64i'"
+        return f"lacks {_shown(lacking[0])} in riscv,isa-extensions" if lacking else ""
+    if _ISA not in hart.properties:
+        return "has neither riscv,isa nor riscv,isa-base"
+    return "" if old.startswith(b"rv64ima") else f"has the riscv,isa {_shown(old)}, not 'rv64ima…'"
+
+
+def _shown(text: bytes) -> str:
+    return repr(text.decode("ascii", "backslashreplace"))
+
+
+def _is_intc(node: Node) -> bool:
+    """Whether kernels take a node of a hart for its own interrupt controller
+    (drivers/irqchip/irq-riscv-intc.c; drivers/of/irq.c, of_irq_init).
+    """
+    alike = not _INTCS.isdisjoint(node.texts(b"compatible"))
+    return alike and node.is_enabled and b"interrupt-controller" in node.properties

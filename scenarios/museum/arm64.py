@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import struct
 from typing import Final
 
@@ -84,8 +85,10 @@ def reserved(address: int) -> Change:
     """A range that the kernel is not to map."""
 
     def change(tree: DeviceTree) -> None:
-        cells = {b"#address-cells": struct.pack(">I", 2), b"#size-cells": struct.pack(">I", 2)}
-        tree.nodes.append(Node(b"reserved-memory", 1, {**cells, b"ranges": b""}))
+        two = struct.pack(">I", 2)
+        cells = {b"#address-cells": two, b"#size-cells": two, b"ranges": b""}
+        if tree.child(b"reserved-memory") is None:
+            tree.nodes.append(Node(b"reserved-memory", 1, cells))
         reg = struct.pack(">2Q", address, MIB)
         tree.nodes.append(Node(b"firmware@0", 2, {b"reg": reg, b"no-map": b""}))
 
@@ -127,6 +130,17 @@ def old_image_at(address: int) -> Change:
         scene.write(address, old[:8] + bytes(16) + old[24:])
         scene.regions["kernel"] = Range(address, FOOTPRINT)
         scene.change(pc=address)
+
+    return change
+
+
+def header_field(at: int, by: int) -> Change:
+    """A number of the device tree's header, where the header has it, is `by` more than it was."""
+
+    def change(scene: Scene) -> None:
+        place = scene.regions["dtb"].start + at
+        value = int.from_bytes(scene.read("dtb")[at : at + 4], "big")
+        scene.write(place, struct.pack(">I", value + by))
 
     return change
 
@@ -200,6 +214,16 @@ EXHIBITS: Final = (
         lambda scene: scene.change(pc=KERNEL + 64),
     ),
     Exhibit(
+        "compressed-image-entered",
+        *(ARM64, "an Image.gz was loaded as it is, and nothing unpacks it", "entry"),
+        lambda s: s.write(KERNEL, gzip.compress(s.read("kernel")[:0x1000], mtime=0)),
+    ),
+    Exhibit(
+        "uimage-entered",
+        *(ARM64, "a uImage was loaded as it is, and its header is entered", "entry"),
+        lambda s: s.write(KERNEL, bytes.fromhex("27051956") + bytes(60)),
+    ),
+    Exhibit(
         "image-beyond-ram",
         *(ARM64, "the file fits into a small guest, image_size does not", "kernel"),
         image_at(END - 2 * MIB),
@@ -269,6 +293,16 @@ EXHIBITS: Final = (
         "dtb-does-not-end",
         *(ARM64, "the device tree was overwritten at its end", "dtb"),
         broken_tree,
+    ),
+    Exhibit(
+        "dtb-strings-size-left-as-it-was",
+        *(ARM64, "a name was added to the strings block, and not to size_dt_strings", "dtb"),
+        header_field(32, -4),
+    ),
+    Exhibit(
+        "dtb-struct-size-missing",
+        *(ARM64, "size_dt_struct is too small for the nodes, as where it was left 0", "dtb"),
+        header_field(36, -16),
     ),
     Exhibit(
         "dtb-at-0",

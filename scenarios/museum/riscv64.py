@@ -8,7 +8,7 @@ from typing import Final
 from bootproof.loader.address import GIB, MIB
 from bootproof.loader.arch.riscv64 import RiscvRegisters
 from bootproof.scenarios.museum import Exhibit
-from bootproof.scenarios.museum.arm64 import without
+from bootproof.scenarios.museum.arm64 import put, without
 from bootproof.scenarios.museum.scene import FOOTPRINT, Change, Scene, Setting
 
 BASE: Final = 2 * GIB
@@ -91,6 +91,26 @@ EXHIBITS: Final = (
         "riscv-hart-without-an-isa",
         *(RISCV64, "the hart's node does not say what it can: kernels do not take it", "hart-isa"),
         without(b"cpu@0", b"riscv,isa"),
+    ),
+    Exhibit(
+        "riscv-hart-of-rv64gc",
+        *(RISCV64, "the hart's riscv,isa is short for what kernels look for in it", "hart-isa"),
+        put(b"cpu@0", b"riscv,isa", b"rv64gc\0"),
+    ),
+    Exhibit(
+        "riscv-isa-base-alone",
+        *(RISCV64, "the hart has a riscv,isa-base, and no riscv,isa-extensions", "hart-isa"),
+        put(b"cpu@0", b"riscv,isa-base", b"rv64i\0"),
+    ),
+    Exhibit(
+        "riscv-hart-without-intc",
+        *(RISCV64, "the hart's node has no interrupt controller in it", "hart-intc"),
+        without(b"interrupt-controller", b"compatible"),
+    ),
+    Exhibit(
+        "riscv-no-timebase",
+        *(RISCV64, "/cpus does not say how fast the clock goes", "timebase"),
+        without(b"cpus", b"timebase-frequency"),
     ),
     Exhibit(
         "both-harts-enter-as-one",

@@ -238,11 +238,21 @@ IMAGES: Final = {
     "arm64": _image(b"ARM\x64", 0, 0x14000010, 0xD503207F, 0x17FFFFFF),
     "riscv64": _image(b"RSC\x05", 2 * MIB, 0x0400006F, 0x10500073, 0xFFDFF06F),
 }
-# What a CPU's node has in its tree, and what else is in that.
+# What a CPU's node has in its tree, and below it, what all of them have, and what else is there.
 CPUS: Final = {
     "arm64": {b"enable-method": b"psci\0"},
     "riscv64": {b"compatible": b"riscv\0", b"riscv,isa": b"rv64imafdc\0"},
 }
+CPU_NODES: Final = {
+    "riscv64": (
+        Node(
+            b"interrupt-controller",
+            3,
+            {b"compatible": b"riscv,cpu-intc\0", b"interrupt-controller": b""},
+        ),
+    )
+}
+ALL_CPUS: Final = {"riscv64": {b"timebase-frequency": struct.pack(">I", 10_000_000)}}
 MACHINES: Final = {
     "arm64": (Node(b"psci", 1, {b"compatible": b"arm,psci-1.0\0", b"method": b"hvc\0"}),)
 }
@@ -254,24 +264,18 @@ def _machine_tree(setting: Setting) -> DeviceTree:
     """What a machine says of itself, as far as a kernel needs it to begin."""
     two = struct.pack(">I", 2)
     reg = b"".join(struct.pack(">2Q", *bank) for bank in setting.banks)
-    cpus = [
-        Node(
-            b"cpu@%d" % number,
-            2,
-            {
-                b"device_type": b"cpu\0",
-                b"reg": struct.pack(">I", number),
-                **CPUS[setting.protocol],
-            },
-        )
-        for number in range(setting.cpus)
-    ]
+    bus = {b"#address-cells": struct.pack(">I", 1), b"#size-cells": bytes(4)}
+    cpus = []
+    for number in range(setting.cpus):
+        own = {b"device_type": b"cpu\0", b"reg": struct.pack(">I", number)}
+        cpus.append(Node(b"cpu@%d" % number, 2, {**own, **CPUS[setting.protocol]}))
+        cpus += copy.deepcopy(CPU_NODES.get(setting.protocol, ()))
     return DeviceTree(
         [
             Node(b"", 0, {b"#address-cells": two, b"#size-cells": two}),
             Node(b"chosen"),
             Node(b"memory@%x" % setting.banks[0][0], 1, {b"device_type": b"memory\0", b"reg": reg}),
-            Node(b"cpus", 1, {b"#address-cells": struct.pack(">I", 1), b"#size-cells": bytes(4)}),
+            Node(b"cpus", 1, {**bus, **ALL_CPUS.get(setting.protocol, {})}),
             *cpus,
             *(copy.deepcopy(node) for node in MACHINES.get(setting.protocol, ())),
         ]

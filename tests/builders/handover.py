@@ -42,13 +42,16 @@ def prepare(protocol: str, memory: GuestMemory, cmdline: bytes = b"console=ttyS0
     memory.write(start, b"\xf4\xeb\xfd".ljust(0x1000, b"\x55"))
     cells = {b"#address-cells": bytes([0, 0, 0, 2]), b"#size-cells": bytes([0, 0, 0, 2])}
     reg = b"".join(number.to_bytes(8, "big") for number in (base(protocol), SIZE))
+    one = bytes([0, 0, 0, 1])
+    intc = {b"compatible": b"riscv,cpu-intc\0", b"interrupt-controller": b""}
     hart = {b"compatible": b"riscv\0", b"riscv,isa": b"rv64imafdc\0"}
     tree = DeviceTree(
         [
             Node(b"", 0, cells),
             Node(b"memory", 1, {b"device_type": b"memory\0", b"reg": reg}),
-            Node(b"cpus", 1, {b"#address-cells": bytes([0, 0, 0, 1])}),
+            Node(b"cpus", 1, {b"#address-cells": one, b"timebase-frequency": one}),
             Node(b"cpu@0", 2, {b"device_type": b"cpu\0", b"reg": bytes(4), **hart}),
+            Node(b"interrupt-controller", 3, intc),
             Node(b"chosen", 1, {}),
         ]
     )

@@ -207,7 +207,9 @@ def riscv64(start: int, size: int) -> dict[str, Tree]:
             f"/reserved-memory/firmware@{start:x}": kept,
             "/cpus": bus,
             "/cpus/cpu@0": {**HART, "reg": 0, "riscv,cbom-block-size": 64},
+            "/cpus/cpu@0/interrupt-controller": intc,
             "/cpus/cpu@1": {**HART, "reg": 1, "riscv,cbom-block-size": 64},
+            "/cpus/cpu@1/interrupt-controller": intc,
         },
         "a board": {
             "/": {**CELLS, "compatible": "sifive,hifive-unleashed-a00"},
@@ -216,6 +218,7 @@ def riscv64(start: int, size: int) -> dict[str, Tree]:
             "/cpus": bus,
             "/cpus/cpu@0": {**HART, "reg": 5, "status": "disabled"},
             "/cpus/cpu@1": {**HART, "reg": 0, "riscv,isa": "rv64imafdc"},
+            "/cpus/cpu@1/interrupt-controller": intc,
             "/cpus/cpu@2": {
                 "device_type": "cpu",
                 "compatible": ("sifive,u54-mc", "riscv"),

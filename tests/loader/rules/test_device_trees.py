@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -116,6 +117,10 @@ LEGAL: Final[dict[str, Changes]] = {
     "ranges in no order": {
         MEMORY: {"reg": quad(ARM_START + 32 * MIB, 32 * MIB, ARM_START, 32 * MIB)}
     },
+    "less of it to be used": {
+        MEMORY: {"reg": quad(0, GIB), "linux,usable-memory": quad(ARM_START, SIZE)}
+    },
+    "a place of /chosen": {"/chosen": None, "/chosen@0": {"bootargs": "quiet"}},
     "leading zeros": {
         MEMORY: None,
         "/memory@0000000040000000": {"device_type": "memory", "reg": quad(ARM_START, SIZE)},
@@ -330,6 +335,27 @@ def test_defects_of_the_hand_over() -> None:
 HARTS: Final = RISCV64["qemu"]
 RISCV_MEMORY: Final = f"/memory@{RISCV_START:x}"
 FIRMWARES: Final = f"/reserved-memory/mmode_resv0@{RISCV_START:x}"
+INTC: Final = "/cpus/cpu@0/interrupt-controller"
+RISCV_LEGAL: Final[dict[str, Changes]] = {
+    "capitals": {"/cpus/cpu@0": {"riscv,isa": "RV64IMAFDC"}},
+    "extensions alone": {
+        "/cpus/cpu@0": {
+            "riscv,isa": None,
+            "riscv,isa-base": "rv64i",
+            "riscv,isa-extensions": ("i", "m", "a", "zicsr"),
+        }
+    },
+    "a second hart without interrupts": {"/cpus/cpu@1/interrupt-controller": None},
+    "another maker's": {INTC: {"compatible": ("andestech,cpu-intc", "riscv,cpu-intc")}},
+    "no MMU that is told of": {"/cpus/cpu@0": {"mmu-type": None}},
+}
+
+
+@pytest.mark.parametrize("variant", RISCV_LEGAL)
+def test_legal_variants_of_riscv64(variant: str) -> None:
+    assert found("riscv64", changed(HARTS, RISCV_LEGAL[variant])) == []
+
+
 RISCV_DEFECTS: Final[dict[str, tuple[Changes, str, str]]] = {
     "no memory": ({RISCV_MEMORY: None}, VIOLATION, "memory-node"),
     "another first hart": ({"/cpus/cpu@0": {"reg": 9}}, VIOLATION, "hart-in-dtb"),
@@ -337,6 +363,30 @@ RISCV_DEFECTS: Final[dict[str, tuple[Changes, str, str]]] = {
     "a hart that is off": ({"/cpus/cpu@1": {"status": "disabled"}}, VIOLATION, "cpus"),
     "a hart of no ISA": ({"/cpus/cpu@1": {"riscv,isa": None}}, VIOLATION, "hart-isa"),
     "a hart of another ISA": ({"/cpus/cpu@1": {"compatible": "arm"}}, VIOLATION, "hart-isa"),
+    "a hart that is short for more": (
+        {"/cpus/cpu@1": {"riscv,isa": "rv64gc"}},
+        *(VIOLATION, "hart-isa"),
+    ),
+    "a hart of 32 bits": ({"/cpus/cpu@1": {"riscv,isa": "rv32ima"}}, VIOLATION, "hart-isa"),
+    "a base of 32 bits": (
+        {"/cpus/cpu@1": {"riscv,isa-base": "rv32i", "riscv,isa-extensions": ("i", "m", "a")}},
+        *(VIOLATION, "hart-isa"),
+    ),
+    "a base alone": ({"/cpus/cpu@1": {"riscv,isa-base": "rv64i"}}, VIOLATION, "hart-isa"),
+    "a hart without atomics": (
+        {"/cpus/cpu@1": {"riscv,isa-base": "rv64i", "riscv,isa-extensions": ("i", "m")}},
+        *(VIOLATION, "hart-isa"),
+    ),
+    "the first hart's interrupts": ({INTC: None}, VIOLATION, "hart-intc"),
+    "the first hart's interrupts are off": (
+        {INTC: {"status": "disabled"}},
+        *(VIOLATION, "hart-intc"),
+    ),
+    "no clock": ({"/cpus": {"timebase-frequency": None}}, VIOLATION, "timebase"),
+    "a clock of the hart's own": (
+        {"/cpus": {"timebase-frequency": None}, "/cpus/cpu@0": {"timebase-frequency": 10}},
+        *(VIOLATION, "timebase"),
+    ),
     "the firmware is not reserved": (
         {"/reserved-memory": None},
         *(VIOLATION, "firmware-reserved"),
@@ -381,3 +431,27 @@ def test_riscv64_kernels_for_machine_mode(
     image = IMAGES["riscv64"]
     image = image[:8] + text_offset.to_bytes(8, "little") + image[16:]
     assert found("riscv64", HARTS, image=image, privilege=privilege) == wanted
+
+
+JUMP: Final = bytes.fromhex("5d000014")  # to what is behind a header: also how lzma may begin
+PACKED: Final = {
+    "gzip": gzip.compress(IMAGES["arm64"], mtime=0),
+    "zboot": b"MZ\0\0zimg" + bytes(56),
+    "elf": b"\x7fELF\2\1\1" + bytes(57),
+    "uImage": bytes.fromhex("27051956") + bytes(60),
+    "boot.img": b"ANDROID!" + bytes(56),
+    "FIT": bytes.fromhex("d00dfeed") + bytes(60),
+    "lz4": bytes.fromhex("02214c18") + bytes(60),
+    "another CPU's": IMAGES["riscv64"],
+}
+
+
+@pytest.mark.parametrize("file", PACKED)
+def test_a_file_that_is_no_code_is_entered(file: str) -> None:
+    assert found("arm64", QEMU, image=PACKED[file]) == [(VIOLATION, "entry")]
+
+
+def test_code_of_guests_that_are_no_linux() -> None:
+    assert found("arm64", QEMU, image=JUMP + bytes(12) + b"U-Boot 2026.01") == []
+    assert found("riscv64", HARTS, image=IMAGES["arm64"]) == [(VIOLATION, "entry")]
+    assert found("riscv64", HARTS, image=PACKED["gzip"]) == [(VIOLATION, "entry")]
