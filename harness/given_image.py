@@ -202,15 +202,39 @@ def _elsewhere(given: GivenImage, arch: Arch, board: str, other: str | None) -> 
     )
 
 
-def check_numbers(case: Case, given: GivenImage, machine: Machine) -> None:
-    """Raises UserError for tables that are right on a machine whose CPUs have other numbers."""
-    told = given.told.cpus
-    others = [number for number in told if number >= machine.cpus]
-    if others and len(told) == machine.cpus > 1 and not case.only_handover:
-        raise UserError(
-            f"{given.file}: the guest is told of CPU {', '.join(map(hex, others))} by its tables,"
+def check_cpus(case: Case, given: GivenImage, machine: Machine) -> None:
+    """Raises UserError for what is right on a machine whose CPUs have other numbers, wait for the
+    kernel elsewhere, or call their firmware otherwise.
+    """
+    why = "" if case.only_handover else next(_other_cpus(given.told, machine), "")
+    if why:
+        raise UserError(f"{given.file}: {why}, or take --only-handover")
+
+
+def _other_cpus(told: BootParameters, machine: Machine) -> Iterator[str]:
+    """What QEMU's CPUs cannot do, and the way out."""
+    others = [number for number in told.cpus if number >= machine.cpus]
+    if others and len(told.cpus) == machine.cpus > 1:
+        yield (
+            f"the guest is told of CPU {', '.join(map(hex, others))} by its tables,"
             f" but QEMU's {machine.cpus} CPUs are 0 to {machine.cpus - 1}, and no other can be"
-            " started: number them like that, or take --only-handover"
+            " started: number them like that"
+        )
+    if told.boot_cpu:
+        yield (
+            f"the guest is entered by CPU {told.boot_cpu:#x}, as its registers say, but QEMU's"
+            " first is 0: number it like that"
+        )
+    if told.spinning and machine.cpus > 1:
+        yield (
+            f"CPU {', '.join(map(hex, told.spinning))} waits for a spin-table, but QEMU's CPUs are"
+            " off until PSCI starts them: have them started like that"
+        )
+    call, has = told.firmware_call, machine.traits.firmware_call
+    if has and call and call != has and not machine.hypervisor:  # where hvc breaks a rule
+        yield (
+            f"the guest calls its firmware by {call}, as its device tree says, but that of"
+            f" {machine.board} is called by {has}: say so"
         )
 
 

@@ -163,7 +163,7 @@ def _of_given_image(case: Case, directory: Path, options: Options) -> Prepared:
     with given_image.opened(source) as given, rundir.no_image_left(directory):
         placed = given_image.on_its_board(case, given)
         machine = _machine(placed, options, given.page_size, lambda: given.release)
-        given_image.check_numbers(case, given, machine)
+        given_image.check_cpus(case, given, machine)
         start = Start(
             image=given.image,
             machine=machine,

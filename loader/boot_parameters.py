@@ -46,6 +46,11 @@ class BootParameters:
     label: str | None = None
     # The CPUs that ACPI tables or a device tree tell of, by the hardware's own numbers.
     cpus: tuple[int, ...] = ()
+    # That of the CPU which enters the kernel, where a register has it.
+    boot_cpu: int | None = None
+    # Those of them that wait in a loop (spin-table), and how firmware is called: "hvc", "smc".
+    spinning: tuple[int, ...] = ()
+    firmware_call: str = ""
     # Where a device tree has the interrupt controller: guest-physical, its first parts.
     interrupts: tuple[int, ...] = ()
 

@@ -37,6 +37,9 @@ NO_MAP: Final = b"no-map"
 _USABLE: Final = b"linux,usable-memory-range"
 _OF_IT_USABLE: Final = b"linux,usable-memory"
 ENABLE_METHOD: Final = b"enable-method"
+# Those that number their calls by themselves (Documentation/devicetree/bindings/arm/psci.yaml).
+PSCI_WITH_NUMBERS: Final = frozenset((b"arm,psci-0.2", b"arm,psci-1.0"))
+_PSCI: Final = PSCI_WITH_NUMBERS | {b"arm,psci"}
 INITRD: Final = (b"linux,initrd-start", b"linux,initrd-end")
 # Host entropy, which would make each boot a different one. A random pool that is not seeded at all
 # costs guest instructions, so that one is given the same bytes each time.
@@ -297,6 +300,20 @@ class DeviceTree:
         if wanted is None or len(nodes) != 1:
             return ()
         return tuple(place.start for place in self.places(nodes[0]))[:2]
+
+    @property
+    def psci(self) -> Node | None:
+        """The node of PSCI firmware to kernels: the first, wherever it is
+        (drivers/firmware/psci/psci.c, psci_dt_init).
+        """
+        alike = (node for node in self.nodes if not _PSCI.isdisjoint(node.texts(b"compatible")))
+        return next(alike, None)
+
+    @property
+    def spinning(self) -> tuple[int, ...]:
+        """The CPUs beside the first that wait in a loop for an address to be written."""
+        found = (cpu for cpu in self.cpus if cpu.texts(ENABLE_METHOD)[:1] == [b"spin-table"])
+        return tuple(cpu.number for cpu in found if cpu.number != self.boot_cpu)
 
     @property
     def cpus(self) -> list[Node]:

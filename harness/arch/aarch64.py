@@ -50,9 +50,15 @@ _VIRT: Final = Board(
     *(_banks, _PL011, _reserved),
     writes_reserved=True,
     interrupts=(_DISTRIBUTOR, _CPU_INTERFACE),
+    firmware_call="hvc",
 )
 _MOST_CPUS: Final = 16  # as many were seen to start; QEMU's own limit is 512
 _GICV3: Final = replace(_VIRT, cpu_limit=_MOST_CPUS, interrupts=(_DISTRIBUTOR, _REDISTRIBUTORS))
+
+
+def _hypervisor(board: Board) -> Board:
+    """The same with EL2 for the guest, out of which hvc leads nowhere (hw/arm/virt.c)."""
+    return replace(board, hypervisor=True, firmware_call="smc")
 
 
 # --- registers -----------------------------------------------------------------------------------
@@ -93,9 +99,9 @@ AARCH64: Final = Arch(
     # QEMU puts its own device tree at the start of RAM, as a ROM, at every reset.
     boards={
         "virt": _VIRT,
-        "virt,virtualization=on": replace(_VIRT, hypervisor=True),
+        "virt,virtualization=on": _hypervisor(_VIRT),
         "virt,gic-version=3": _GICV3,
-        "virt,gic-version=3,virtualization=on": replace(_GICV3, hypervisor=True),
+        "virt,gic-version=3,virtualization=on": _hypervisor(_GICV3),
         "xlnx-zcu102": ZCU102,
         "xlnx-zcu102,virtualization=on": replace(ZCU102, hypervisor=True),
     },

@@ -71,6 +71,8 @@ class Board:
     # Where its interrupt controller is, guest-physical: the first two parts of it, where device
     # trees tell of it and boards differ.
     interrupts: tuple[int, ...] = ()
+    # How its firmware is called (PSCI), where device trees tell of it and boards differ.
+    firmware_call: str = ""
     # The first QEMU without it, if there is one.
     gone: Version | None = None
 

@@ -140,6 +140,6 @@ RISCV64: Final = Arch(
         sleep=bytes.fromhex("73005010"),  # wfi
         # arch/riscv/kernel/stacktrace.c: struct stackframe lies below the frame pointer.
         frames=FrameRecord(re.compile(r"\bx8/s0 +([0-9a-f]+)"), -16, -8),
-        system=("priv", "mhartid"),
+        system=("priv",),
     ),
 )

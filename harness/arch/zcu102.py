@@ -43,13 +43,14 @@ def _texts(*texts: str) -> bytes:
     return b"".join(text.encode() + b"\0" for text in texts)
 
 
+_CALL: Final = "smc"
 # As hw/arm/boot.c writes it.
 _PSCI: Final = {
     b"migrate": _cells(0xC400_0005),
     b"cpu_on": _cells(0xC400_0003),
     b"cpu_off": _cells(0x8400_0002),
     b"cpu_suspend": _cells(0xC400_0001),
-    b"method": _texts("smc"),
+    b"method": _texts(_CALL),
     b"compatible": _texts("arm,psci-1.0", "arm,psci-0.2", "arm,psci"),
 }
 
@@ -131,5 +132,6 @@ ZCU102: Final = Board(
     cpu="cortex-a53",
     tree=_tree,
     interrupts=(_DISTRIBUTOR, _CPU_INTERFACE),
+    firmware_call=_CALL,
     words=_no_sound,
 )

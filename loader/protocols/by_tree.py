@@ -152,8 +152,16 @@ def read_back(address: int, read: Read, page: int = PAGE) -> BootParameters:
         system_ram=tuple(system_ram(tree, page)) or None,
         unplaced=unplaced(tree, page),
         cpus=tuple(cpu.number for cpu in tree.cpus),
+        spinning=tree.spinning,
+        firmware_call=_firmware_call(tree),
         interrupts=tree.interrupts,
     )
+
+
+def _firmware_call(tree: DeviceTree) -> str:
+    node = tree.psci
+    methods = node.texts(b"method") if node and node.is_enabled else []
+    return (decoded(methods[0]) or "") if methods else ""
 
 
 def unplaced(tree: DeviceTree, page: int) -> int:

@@ -8,10 +8,12 @@ Source: Documentation/arch/riscv/boot.rst.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from bootproof.loader.address import U64_MAX, Range
-from bootproof.loader.arch.riscv64 import A1, RISCV64, RiscvRegisters
+from bootproof.loader.arch.riscv64 import A0, A1, RISCV64, RiscvRegisters
+from bootproof.loader.boot_parameters import BootParameters, Read
 from bootproof.loader.layout import Region
 from bootproof.loader.memory import GuestMemory
 from bootproof.loader.protocols import BootRequest, by_tree, entry_point, region
@@ -44,6 +46,11 @@ def state(entry: int, address: int) -> RiscvRegisters:
     return RiscvRegisters(pc=entry).with_x(x10=_BOOT_HART, x11=address)
 
 
+def read_back(registers: RiscvRegisters, read: Read) -> BootParameters:
+    """See BootProtocol.read."""
+    return replace(by_tree.read_back(registers.x[A1], read), boot_cpu=registers.x[A0])
+
+
 PROTOCOL: Final = BootProtocol(
     name=NAME,
     arch=RISCV64,
@@ -52,7 +59,7 @@ PROTOCOL: Final = BootProtocol(
     configure=configure,
     state=state,
     pointer=by_tree.pointer(A1),
-    read=lambda registers, read: by_tree.read_back(registers.x[A1], read),
+    read=read_back,
     fields=lambda registers, read: by_tree.fields(registers.x[A1], read),
     tree_register="x11",
     left_open="x([1-9]|1[2-9]|2[0-9]|3[01])",

@@ -9,7 +9,7 @@ from typing import Final
 
 from bootproof.loader.address import GIB, Range, align_down, format_size, joined
 from bootproof.loader.arch.aarch64 import AARCH64, PSTATE_DAIF, Arm64Registers
-from bootproof.loader.device_tree import ENABLE_METHOD, DeviceTree, Node
+from bootproof.loader.device_tree import ENABLE_METHOD, PSCI_WITH_NUMBERS, DeviceTree, Node
 from bootproof.loader.imageheader import ARM64_MAGIC, ImageHeader
 from bootproof.loader.rules import (
     Findings,
@@ -30,9 +30,6 @@ _COMMAND_LINE_MOST: Final = 2047  # arch/arm64/include/uapi/asm/setup.h, without
 _INITRD_WINDOW: Final = 32 * GIB
 # Section 4: what text_offset can be assumed to be where image_size is 0.
 _OLD_TEXT_OFFSET: Final = 0x80000
-# Those that number their calls by themselves (Documentation/devicetree/bindings/arm/psci.yaml).
-_PSCI_WITH_NUMBERS: Final = frozenset((b"arm,psci-0.2", b"arm,psci-1.0"))
-_PSCI: Final = _PSCI_WITH_NUMBERS | {b"arm,psci"}
 _SETUP_DTB: Final = f"{documents.ARM64}, section 2"
 _CALL: Final = f"{documents.ARM64}, section 4"
 
@@ -120,28 +117,30 @@ def _cpus(hardware: Hardware[Arm64Registers], tree: DeviceTree) -> Findings:
         if method == "spin-table":
             yield from _spin_table(hardware, tree, cpu)
             continue
-        why = _without_psci(tree) if method == "psci" else "kernels know no such"
+        level = hardware.registers.exception_level
+        why = _without_psci(tree, level) if method == "psci" else "kernels know no such"
         if why:
             has = f"the enable-method {method!r}, and {why}" if method else "no enable-method"
             what = f"CPU {cpu.number:#x} of /cpus has {has}: kernels cannot start it"
             yield violation("enable-method", what, _CALL, value=cpu.number)
 
 
-def _without_psci(tree: DeviceTree) -> str:
-    """Why kernels cannot call the firmware, if they cannot (bindings/arm/psci.yaml; the first node
-    that is one, wherever it is: drivers/firmware/psci/psci.c, psci_dt_init).
+def _without_psci(tree: DeviceTree, level: int | None) -> str:
+    """Why kernels that are entered at `level` cannot call the firmware, if they cannot
+    (bindings/arm/psci.yaml; Arm ARM, HVC: from EL2 it is taken to EL2).
     """
-    for node in tree.nodes:
-        compatible = set(node.texts(b"compatible"))
-        if not compatible & _PSCI:
-            continue
-        if not node.is_enabled:
-            return "its node is disabled"
-        if node.texts(b"method")[:1] not in ([b"hvc"], [b"smc"]):
-            return "its node has no method hvc or smc"
-        old = b"cpu_on" not in node.properties and not compatible & _PSCI_WITH_NUMBERS
-        return "its node has no cpu_on" if old else ""
-    return "there is no psci node"
+    node = tree.psci
+    if node is None:
+        return "there is no psci node"
+    if not node.is_enabled:
+        return "its node is disabled"
+    method = node.texts(b"method")[:1]
+    if method not in ([b"hvc"], [b"smc"]):
+        return "its node has no method hvc or smc"
+    if level == 2 and method == [b"hvc"]:
+        return "its node has the method hvc, by which a kernel at EL2 calls itself"
+    own = PSCI_WITH_NUMBERS.isdisjoint(node.texts(b"compatible"))
+    return "its node has no cpu_on" if own and b"cpu_on" not in node.properties else ""
 
 
 def _spin_table(hardware: Hardware[Arm64Registers], tree: DeviceTree, cpu: Node) -> Findings:

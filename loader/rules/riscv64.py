@@ -65,10 +65,6 @@ def _hart(
     if r.sie:
         what = "interrupts are on (sstatus.SIE)"
         yield violation("interrupts", what, documents.SBI_HART_STATE, value=r.sie, limit=0)
-    hart = hardware.system.get("mhartid", r.x[A0])
-    if hart != r.x[A0]:
-        what = f"a0 is {r.x[A0]:#x}, but this is hart {hart}"
-        yield violation("hartid", what, _REGISTERS, value=r.x[A0], limit=hart)
 
 
 def _device_tree(hardware: Hardware[RiscvRegisters], image_size: int) -> Findings:

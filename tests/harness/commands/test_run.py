@@ -32,6 +32,7 @@ from bootproof.loader.layout import Region
 from bootproof.loader.memory import Bank, GuestMemory, data_extents
 from bootproof.loader.protocols import acpi
 from bootproof.loader.protocols.e820 import LEGACY_HOLE
+from bootproof.scenarios.museum.table import EXHIBITS
 from tests import ROOT
 from tests.builders import images, trees
 from tests.builders.acpi import split
@@ -567,10 +568,16 @@ GIC, GICV3 = (0x8000000, 0x8010000), (0x8000000, 0x80A0000)
 
 def told_of(interrupts: tuple[int, ...], directory: Path) -> Path:
     """An arm64 image whose device tree has its interrupt controller there."""
+    reg = b"".join(trees.quad(at, 0x10000) for at in interrupts)
+    return arm64_image(directory, {"/intc": {"reg": reg}})
+
+
+def arm64_image(directory: Path, changes: dict[str, dict[str, Any] | None], cpus: int = 1) -> Path:
+    """An arm64 image of a device tree with these changes."""
     code = program("aarch64").halt()
     tree = trees.changed(
         trees.arm64(code.entry & ~0x3FFFFFFF, MEMORY)["firecracker"],
-        {"/intc": {"reg": b"".join(trees.quad(at, 0x10000) for at in interrupts)}},
+        changes if cpus > 1 else {"/cpus/cpu@1": None, **changes},
     )
     place = code.entry + 0x100000
     registers = Arm64Registers(code.entry, x=(place, *[0] * 30))
@@ -578,7 +585,9 @@ def told_of(interrupts: tuple[int, ...], directory: Path) -> Path:
     directory.mkdir()
     guest.write(directory, machine("aarch64"))
     description = directory / "boot.json"
-    description.write_text(description.read_text().replace('"none"', '"arm64"'))
+    data = json.loads(description.read_text()) | {"protocol": "arm64"}
+    data["cpus"] += [{**data["cpus"][0], "pc": "0x0"}] * (cpus - 1)
+    description.write_text(json.dumps(data))
     return directory
 
 
@@ -612,6 +621,59 @@ def test_an_interrupt_controller_that_no_machine_has_is_no_panic_of_the_kernel(
     refused = run(directory, *options)
     assert (refused.code, says in refused.error) == (USAGE, True)
     assert "machine" in run(directory, *options, "--only-handover").output
+
+
+@pytest.mark.parametrize(
+    ("changes", "cpus", "says"),
+    [
+        (
+            {"/psci": {"method": "smc"}},
+            1,
+            (
+                "the guest calls its firmware by smc, as its device tree says, but that of virt is"
+                " called by hvc: say so, or take --only-handover\n"
+            ),
+        ),
+        (
+            {
+                "/cpus/cpu@1": {
+                    "enable-method": "spin-table",
+                    "cpu-release-addr": trees.quad(0x8000),
+                }
+            },
+            2,
+            (
+                "CPU 0x1 waits for a spin-table, but QEMU's CPUs are off until PSCI starts them:"
+                " have them started like that, or take --only-handover\n"
+            ),
+        ),
+    ],
+)
+def test_how_no_machine_starts_its_cpus_is_no_fault_of_the_image(
+    changes: dict[str, dict[str, Any] | None], cpus: int, says: str, tmp_path: Path, run: Run
+) -> None:
+    directory = arm64_image(tmp_path / "image", changes, cpus)
+    refused = run(directory)
+    assert (refused.code, refused.error.partition("boot.json: ")[2]) == (USAGE, says)
+    assert run(directory, "--only-handover").verdict.startswith("handed-over: ")
+
+
+def test_a_kernel_that_another_hart_enters_is_no_fault_of_the_image(
+    tmp_path: Path, run: Run
+) -> None:
+    """Which hart a firmware goes on with is its own affair; QEMU's is told to take the first."""
+    exhibit = next(e for e in EXHIBITS if e.name == "both-harts-enter")
+    (tmp_path / "image").mkdir()
+    exhibit.write(tmp_path / "image", fixed=True)
+    description = tmp_path / "image" / "boot.json"
+    data = json.loads(description.read_text())
+    data["cpus"][0]["x"][10] = "0x1"
+    description.write_text(json.dumps(data))
+    refused = run(tmp_path / "image")
+    says = "the guest is entered by CPU 0x1, as its registers say, but QEMU's first is 0: number"
+    assert (refused.code, says in refused.error) == (USAGE, True)
+    result = run(tmp_path / "image", "--only-handover")
+    assert result.verdict.startswith("handed-over: ")
 
 
 BOARDS = ("q35", "pc", "microvm")

@@ -54,10 +54,12 @@ def test_device_tree_that_qemu_does_not_make() -> None:
 
 
 @pytest.mark.parametrize("board", ARCHES["aarch64"].boards)
-def test_a_board_has_its_interrupt_controller_where_qemu_says(board: str) -> None:
+def test_a_board_has_its_interrupts_and_firmware_as_qemu_says(board: str) -> None:
     machine = Machine.with_defaults("aarch64", memory=512 * MIB, board=board)
     tree = DeviceTree.parse(device_tree(machine) or b"")
     assert tree.interrupts == machine.traits.interrupts != ()
+    assert tree.psci
+    assert tree.psci.texts(b"method") == [machine.traits.firmware_call.encode()]
 
 
 def test_device_tree_is_made_once() -> None:

@@ -258,7 +258,7 @@ WRONG: Final = Verdict.HANDOVER_WRONG
 
 RISCV_ENTRY: Final = ENTRIES["riscv64"]
 _RISCV64: Final = (
-    ("a0 of another hart", "hartid", lambda s: s.x(x10=1)),
+    ("a0 of another hart", "hart-in-dtb", lambda s: s.x(x10=1)),
     ("device tree without this hart", "hart-in-dtb", without_node(b"cpus")),
     ("a1 outside RAM", "dtb", lambda s: s.x(x11=OUTSIDE)),
     ("a1 off by eight", "dtb", lambda s: s.x(x11=s.dtb + 8)),

@@ -39,6 +39,7 @@ def found(
     banks: tuple[tuple[int, int], ...] = (),
     image: bytes | None = None,
     privilege: int = 1,
+    pstate: int = 0x3C5,
 ) -> list[tuple[str, str]]:
     """Grade and code of what is found, each once, of a right Image, an initrd and this tree."""
     start = ARM_START if protocol == "arm64" else RISCV_START
@@ -49,7 +50,7 @@ def found(
         memory.write(dtb, trees.device_tree(tree, reservations).to_bytes())
         first: Any
         if protocol == "arm64":
-            first = Arm64Registers(kernel).with_x(x0=dtb)
+            first = Arm64Registers(kernel, pstate=pstate).with_x(x0=dtb)
             others = [replace(first, pc=0)] * (cpus - 1)
         else:
             first = RiscvRegisters(kernel, privilege=privilege).with_x(x10=0, x11=dtb)
@@ -330,6 +331,14 @@ def test_defects_of_the_hand_over() -> None:
     at = [(ARM_START + 56 * MIB, 4096)]  # where there is an initrd, and no zero
     full = {"/cpus/cpu@1": {**SPIN, "cpu-release-addr": quad(INITRD_AT)}}
     assert found("arm64", changed(QEMU, full), at) == [(VIOLATION, "spin-table")]
+
+
+def test_firmware_is_called_from_the_level_of_the_entry() -> None:
+    by_smc = changed(QEMU, {"/psci": {"method": "smc"}})
+    assert found("arm64", by_smc) == found("arm64", by_smc, pstate=0x3C9) == []
+    assert found("arm64", QEMU, pstate=0x3C9) == [(VIOLATION, "enable-method")]
+    alone = changed(QEMU, {"/cpus/cpu@1": None})
+    assert found("arm64", alone, pstate=0x3C9, cpus=1) == []
 
 
 HARTS: Final = RISCV64["qemu"]
