@@ -71,6 +71,7 @@ class Expected:
     banks: tuple[Range, ...]  # all the RAM of the machine
     code: CodeAt | CodeAnywhere | CodeInside | None  # None: nothing is known of where it runs
     unplaced: int = 0  # bytes of `ram` that it keeps from itself, wherever it likes
+    reserved_twice: tuple[Range, ...] = ()  # RAM that it may keep from itself or not
     bootloader_type: int | None = None
     releases: tuple[str, ...] = ()  # one of them is the kernel's; empty: its file does not tell
     request: str | None = None  # what the device tree calls this boot

@@ -288,6 +288,7 @@ def expected(case: Case, given: GivenImage, machine: Machine) -> Expected | Expe
         common,
         ram=machine.arch.system_ram(image.ram, None) if ram is None else ram,
         unplaced=told.unplaced,
+        reserved_twice=told.reserved_twice,
         code=_code(given),
         bootloader_type=told.bootloader_type,
         request=told.label,

@@ -520,7 +520,8 @@ class _Comparison:
     def _compare_memory(self) -> None:
         """The map is the one that was given, and the machine has what it tells of."""
         visible, wanted = joined(self._said.ram), joined(self._expected.ram)
-        if visible != wanted and not self._unplaced(visible, wanted):
+        alike = visible == wanted or self._reserved_twice(visible, wanted)
+        if not alike and not self._unplaced(visible, wanted):
             self._differs(f"the guest sees RAM {_listed(visible)}", _listed(wanted), options.MEMORY)
         banks = joined(self._expected.banks)
         nowhere = [part for part in visible if not any(bank.contains(part) for bank in banks)]
@@ -533,6 +534,16 @@ class _Comparison:
             self._contradicts(
                 f"the guest has {format_size(total)} of memory in use, of {format_size(most)}"
             )
+
+    def _reserved_twice(self, visible: Sequence[Range], wanted: Sequence[Range]) -> bool:
+        """Whether it only maps, beside what it was told to, RAM that is reserved in two ways."""
+        more = [part for area in visible for part in without(area, wanted)]
+        twice = joined(self._expected.reserved_twice)
+        less = [part for area in wanted for part in without(area, visible)]
+        if not more or less or not all(any(t.contains(part) for t in twice) for part in more):
+            return False
+        self.explained.append(f"the kernel maps {_listed(more)}, which is reserved in two ways")
+        return True
 
     def _unplaced(self, visible: Sequence[Range], wanted: Sequence[Range]) -> bool:
         """Whether it sees all but what it was told to keep from itself, wherever it likes."""

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from bootproof.dataclass import dataclass
 from bootproof.harness import command_line
@@ -401,16 +401,16 @@ def _expected(
     if case.no_proof:
         return ExpectedHandover(assembled.image.entry, serial=machine.serial.name)
     banks, acpi = assembled.image.ram, assembled.image.region("acpi")
-    ram, unplaced = machine.arch.system_ram(banks, acpi), 0
+    ram, keeps = machine.arch.system_ram(banks, acpi), dict[str, Any]()
     if inputs.dtb is not None:
-        ram, unplaced = _told(inputs.dtb, ram, _page_size(case, inputs.kernel))
+        ram, keeps = _told(inputs.dtb, ram, _page_size(case, inputs.kernel))
     return Expected(
         arch=case.arch,
         nonce=nonce,
         cmdline=cmdline,
         cpus=machine.cpus,
         ram=ram,
-        unplaced=unplaced,
+        **keeps,
         banks=banks,
         code=expected_code(assembled.kernel, machine.arch, cmdline, banks),
         bootloader_type=PROTOCOLS[assembled.protocol].bootloader_type,
@@ -425,9 +425,9 @@ def _expected(
 
 def _told(
     dtb: bytes, ram: tuple[Range, ...], page_size: str | None
-) -> tuple[tuple[Range, ...], int]:
-    """What of the machine's `ram` the user's device tree tells the kernel of, and how many bytes of
-    that it keeps from itself wherever it likes.
+) -> tuple[tuple[Range, ...], dict[str, Any]]:
+    """What of the machine's `ram` the user's device tree tells the kernel of, and the fields of
+    what it keeps from itself.
     """
     from bootproof.loader import imageheader
     from bootproof.loader.device_tree import DeviceTree
@@ -435,7 +435,8 @@ def _told(
 
     tree, page = DeviceTree.parse(dtb), imageheader.page_bytes(page_size)
     told = common(ram, by_tree.system_ram(tree, page))
-    return tuple(told), by_tree.unplaced(tree, page)
+    twice = by_tree.reserved_twice(tree, page)
+    return tuple(told), {"unplaced": by_tree.unplaced(tree, page), "reserved_twice": twice}
 
 
 def expected_code(

@@ -38,6 +38,8 @@ class BootParameters:
     system_ram: tuple[Range, ...] | None = None
     # Bytes of it that kernels keep from themselves, wherever they like.
     unplaced: int = 0
+    # What of the RAM kernels keep from themselves or not: it is reserved in two ways.
+    reserved_twice: tuple[Range, ...] = ()
     # How /proc/sys/kernel/bootloader_type must read.
     bootloader_type: int | None = None
     # The kernel decompresses itself, and may choose another place.

@@ -278,6 +278,17 @@ class DeviceTree:
         return tuple(sorted(place for node in self._unmapped for place in self.places(node)))
 
     @property
+    def reserved_twice(self) -> tuple[Range, ...]:
+        """What of it something else reserves as well. Kernels map that after all when they see the
+        other first: a node before it, and /memreserve/ in old ones, as 6.1 (drivers/of/fdt.c,
+        early_init_dt_reserve_memory and early_init_fdt_scan_reserved_mem).
+        """
+        others = [Range(*pair) for pair in self.reservations]
+        mapped = (node for node in self.reserved if NO_MAP not in node.properties)
+        others += [place for node in mapped for place in self.places(node)]
+        return tuple(p for p in self.not_mapped if any(p.overlaps(other) for other in others))
+
+    @property
     def unplaced(self) -> tuple[int, ...]:
         """Bytes of each part of RAM that is not mapped either, wherever the kernel puts it: it has
         a size and no reg (section 3.5.4).
@@ -340,6 +351,7 @@ def for_kernel(
     if node is None:
         node = Node(b"chosen")
         tree.nodes.append(node)
+    node.name = b"chosen"  # not chosen@0, where no init looks for the label
     values = {b"bootargs": cmdline + b"\0", _RNG_SEED: RNG_SEED}
     if initrd is not None:
         ends = (struct.pack(">Q", end) for end in (initrd.start, initrd.end))

@@ -188,6 +188,7 @@ def _expected(
         ours,
         ram=ram or machine.arch.system_ram(banks, None),
         unplaced=told.unplaced if told else 0,
+        reserved_twice=told.reserved_twice if told else (),
         code=expected_code(plan.kernel, machine.arch, ours.cmdline, banks),
         # QEMU's number (boot.rst, "type_of_loader"), whichever way it enters a kernel.
         bootloader_type=ours.bootloader_type and pvh.BOOTLOADER_TYPE,

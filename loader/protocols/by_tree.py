@@ -151,6 +151,7 @@ def read_back(address: int, read: Read, page: int = PAGE) -> BootParameters:
         ram=tree.memory,
         system_ram=tuple(system_ram(tree, page)) or None,
         unplaced=unplaced(tree, page),
+        reserved_twice=reserved_twice(tree, page),
         cpus=tuple(cpu.number for cpu in tree.cpus),
         spinning=tree.spinning,
         firmware_call=_firmware_call(tree),
@@ -169,19 +170,26 @@ def unplaced(tree: DeviceTree, page: int) -> int:
     return sum(align_up(size, page) for size in tree.unplaced)
 
 
+def reserved_twice(tree: DeviceTree, page: int) -> tuple[Range, ...]:
+    """RAM, whole pages, that kernels map or not, by which reservation they see first."""
+    return tuple(_pages_around(tree.reserved_twice, page))
+
+
 def system_ram(tree: DeviceTree, page: int) -> Iterator[Range]:
     """RAM as kernels with pages of `page` bytes take it: whole pages of each range by itself, of
     which nothing is reserved with no-map (drivers/of/fdt.c, early_init_dt_add_memory_arch).
     """
-    kept = [
-        Range.between(align_down(area.start, page), align_up(area.end, page))
-        for area in tree.not_mapped
-    ]
+    kept = list(_pages_around(tree.not_mapped, page))
     told = joined(_whole(tree.memory, page))
     if usable := tree.usable:
         told = joined([*common(told, usable[:1]), *usable[1:]])
     for area in _whole(told, page):
         yield from without(area, kept)
+
+
+def _pages_around(areas: Iterable[Range], page: int) -> Iterator[Range]:
+    for area in areas:
+        yield Range.between(align_down(area.start, page), align_up(area.end, page))
 
 
 def _whole(areas: Iterable[Range], page: int) -> Iterator[Range]:

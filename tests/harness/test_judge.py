@@ -685,6 +685,26 @@ def test_ram_that_a_kernel_keeps_from_itself_where_it_likes(ram: str, right: boo
     assert judge(expected, Observation(X86.text(), End.GUEST_RESET)).verdict is Verdict.BOOTED
 
 
+@pytest.mark.parametrize(
+    ("ram", "right"),
+    [
+        ("1000-9fbff\n100000-ffffff", True),
+        ("1000-9fbff\n100000-2fffff\n400000-ffffff", True),
+        ("1000-9fbff\n100000-37ffff\n400000-ffffff", True),
+        ("1000-9fbff\n100000-1fffff\n400000-ffffff", False),
+        ("1000-9fbff\n100000-10fffff", False),
+    ],
+)
+def test_ram_that_is_reserved_in_two_ways_may_be_mapped(ram: str, right: bool) -> None:
+    wanted = (Range(0x1000, 0x9EC00), Range.between(MIB, 3 * MIB), Range.between(4 * MIB, 16 * MIB))
+    twice = (Range(3 * MIB, MIB),)
+    expected = dataclasses.replace(X86.expected, ram=wanted, reserved_twice=twice)
+    seen = Observation(X86.text(ram=ram, memory="6000 kB"), End.GUEST_RESET)
+    judged = judge(expected, seen)
+    assert (judged.verdict is Verdict.BOOTED) is right, judged.reason
+    assert ("reserved in two ways" in judged.reason) is (right and "2fffff" not in ram)
+
+
 def test_no_option_explains_ram_that_the_machine_does_not_have() -> None:
     """Nor does a memory map that says so."""
     said = {"ram": "1000-9fbff\n100000-1ffffff", "cmdline": f"memmap=16M@16M {X86.cmdline}"}
@@ -1027,5 +1047,5 @@ def test_expected_fields_are_all_judged() -> None:
     assert {field.name for field in dataclasses.fields(Expected)} == {
         *("arch", "nonce", "cmdline", "cpus", "ram", "code", "bootloader_type", "request"),
         *("mode", "mode_log", "banks", "serial", "releases", "other"),
-        *("virtual_start", "unplaced"),
+        *("virtual_start", "unplaced", "reserved_twice"),
     }

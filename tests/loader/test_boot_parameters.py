@@ -128,6 +128,25 @@ def test_ram_of_a_device_tree_is_whole_pages(
     assert told.unplaced == unplaced * 0x1000
 
 
+def test_ram_that_a_device_tree_reserves_in_two_ways(ram: GuestMemory) -> None:
+    two = {b"#address-cells": struct.pack(">I", 2), b"#size-cells": struct.pack(">I", 2)}
+    places = {b"a": (MIB, 0x1000), b"b": (2 * MIB, 0x800), b"c": (3 * MIB, 0x1000)}
+    regs = {name: {b"reg": struct.pack(">2Q", *place)} for name, place in places.items()}
+    around = {b"reg": struct.pack(">2Q", 3 * MIB + 0x800, MIB)}
+    tree = DeviceTree(
+        [
+            Node(b"", 0, two),
+            Node(b"reserved-memory", 1, {**two, b"ranges": b""}),
+            *(Node(name, 2, {**reg, b"no-map": b""}) for name, reg in regs.items()),
+            Node(b"d", 2, around),
+        ],
+        [(2 * MIB, 0x100)],
+    )
+    ram.write(0x8000, tree.to_bytes())
+    told = boot_parameters("arm64", Arm64Registers(pc=ENTRY).with_x(x0=0x8000), ram)
+    assert told.reserved_twice == (Range(2 * MIB, 0x1000), Range(3 * MIB, 0x1000))
+
+
 @pytest.mark.parametrize(
     ("usable", "wanted"),
     [

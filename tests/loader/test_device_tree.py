@@ -172,6 +172,13 @@ def test_chosen_is_made_when_there_is_none() -> None:
     }
 
 
+def test_chosen_has_one_name() -> None:
+    tree = DeviceTree([Node(b"", 0), Node(b"chosen@0", 1, {b"other": b"kept"})])
+    made = DeviceTree.parse(for_kernel(tree.to_bytes(), cmdline=b"quiet", initrd=None, label="l"))
+    assert [node.name for node in made.nodes] == [b"", b"chosen"]
+    assert made.chosen[b"bootargs"] == b"quiet\0" and made.chosen[b"other"] == b"kept"
+
+
 def test_command_line_may_be_any_bytes(tree: bytes) -> None:
     patched = for_kernel(tree, cmdline=b'\xff "quoted" \\', initrd=None)
     assert properties(patched)[("/chosen", "bootargs")] == b'\xff "quoted" \\\0'
