@@ -40,6 +40,9 @@ ENABLE_METHOD: Final = b"enable-method"
 # Those that number their calls by themselves (Documentation/devicetree/bindings/arm/psci.yaml).
 PSCI_WITH_NUMBERS: Final = frozenset((b"arm,psci-0.2", b"arm,psci-1.0"))
 _PSCI: Final = PSCI_WITH_NUMBERS | {b"arm,psci"}
+_PARENT: Final = b"interrupt-parent"
+_HANDLES: Final = (b"phandle", b"linux,phandle")  # the second in old trees
+_MOST_CONTROLLERS: Final = 8  # from a device to the root of the interrupt tree
 INITRD: Final = (b"linux,initrd-start", b"linux,initrd-end")
 # Host entropy, which would make each boot a different one. A random pool that is not seeded at all
 # costs guest instructions, so that one is given the same bytes each time.
@@ -302,15 +305,42 @@ class DeviceTree:
 
     @property
     def interrupts(self) -> tuple[int, ...]:
-        """Where the root's interrupt-parent is (section 2.4.1), guest-physical: the first two parts
-        of it. Empty where there is none.
+        """Where the root of the interrupt tree is (section 2.4), guest-physical: the first two
+        parts of it. Empty where it is not told, or in addresses that are not the root's.
         """
-        root = self.nodes[0].properties if self.nodes else {}
-        wanted = root.get(b"interrupt-parent")
-        nodes = [node for node in self.nodes if node.properties.get(b"phandle") == wanted]
-        if wanted is None or len(nodes) != 1:
+        device = next((at for at, n in enumerate(self.nodes) if b"interrupts" in n.properties), 0)
+        controller = self._controller(device) if self.nodes else None
+        if controller is None:
             return ()
-        return tuple(place.start for place in self.places(nodes[0]))[:2]
+        for _ in range(_MOST_CONTROLLERS):
+            parent = self._controller(controller)
+            controller = controller if parent is None else parent
+        node, *buses, root = self._around(controller)
+        cells = [[node.properties.get(name) for name in CELLS] for node in (root, *buses)]
+        identical = all(bus.properties.get(b"ranges") == b"" for bus in buses)  # section 2.3.8
+        if not identical or cells.count(cells[0]) != len(cells):
+            return ()
+        return tuple(place.start for place in self.places(node))[:2]
+
+    def _controller(self, at: int) -> int | None:
+        """Which node the interrupts of one go to, by index; None where it is not one."""
+        around = self._around(at)
+        own = (n.properties[_PARENT] for n in around if _PARENT in n.properties)
+        handle = next(own, None)
+        found = [
+            index
+            for index, node in enumerate(self.nodes)
+            if handle is not None and handle in (node.properties.get(name) for name in _HANDLES)
+        ]
+        return found[0] if len(found) == 1 else None
+
+    def _around(self, at: int) -> Iterator[Node]:
+        """A node, and those that it is in, up to the root."""
+        depth = self.nodes[at].depth + 1
+        for node in reversed(self.nodes[: at + 1]):
+            if node.depth < depth:
+                depth = node.depth
+                yield node
 
     @property
     def psci(self) -> Node | None:

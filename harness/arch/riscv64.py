@@ -45,6 +45,9 @@ def _system_ram(banks: Sequence[Range], _acpi_tables: Range | None) -> tuple[Ran
     )
 
 
+_PLIC: Final = 0xC00_0000
+
+
 # --- registers -----------------------------------------------------------------------------------
 
 _CSR: Final = re.compile(r"^ (\w+) +([0-9a-f]{16})$", re.MULTILINE)
@@ -95,7 +98,12 @@ RISCV64: Final = Arch(
     # Of Debian 12 a virtual one: there it is in qemu-system-misc.
     packages=("qemu-system-riscv64", "qemu-system-riscv", "qemu-system-riscv"),
     boards={
-        "virt": Board(_banks, UART_8250, _reserved, writes_reserved=True, firmware=(FIRMWARE,))
+        "virt": Board(
+            *(_banks, UART_8250, _reserved),
+            writes_reserved=True,
+            firmware=(FIRMWARE,),
+            interrupts=(_PLIC,),
+        )
     },
     board="virt",
     cpu="rv64",

@@ -439,3 +439,38 @@ def test_nodes_are_found_as_kernels_find_them() -> None:
         tree.nodes += [Node(name, 1), Node(b"cpu" + name, 2), Node(b"cache", 3)]
     assert [node.name for node in tree.below(b"cpus")] == [b"cpucpus"]
     assert [node.name for node in tree.inside(tree.nodes[4])] == [b"cpucpus", b"cache"]
+
+
+def test_the_root_of_the_interrupt_tree() -> None:
+    """Of the first device that has interrupts, whatever is between the two (section 2.4)."""
+
+    def handle(number: int) -> bytes:
+        return struct.pack(">I", number)
+
+    def at(address: int, **more: bytes) -> dict[bytes, bytes]:
+        named = {key.replace("_", "-").encode(): of for key, of in more.items()}
+        return {b"reg": struct.pack(">2I", address, 16), **named}
+
+    one = {name: bytes([0, 0, 0, 1]) for name in (b"#address-cells", b"#size-cells")}
+    gic = Node(b"gic", 2, at(0x800, phandle=handle(1)))
+    gpio = Node(b"gpio", 2, at(0x900, phandle=handle(2), interrupt_parent=handle(1)))
+    device = Node(b"button", 2, {b"interrupts": bytes(4), b"interrupt-parent": handle(2)})
+
+    def found(root: dict[bytes, bytes], bus: dict[bytes, bytes], *nodes: Node) -> tuple[int, ...]:
+        own = [Node(b"", 0, {**one, **root}), Node(b"soc", 1, {**one, **bus})]
+        return DeviceTree([*own, *nodes]).interrupts
+
+    identical = {b"ranges": b""}
+    assert found({}, identical, gpio, device, gic) == (0x800,)
+    assert found({b"interrupt-parent": handle(1)}, identical, gic) == (0x800,)
+    inherits = Node(b"timer", 2, {b"interrupts": bytes(4)})
+    assert found({}, {**identical, b"interrupt-parent": handle(1)}, inherits, gic) == (0x800,)
+    assert found({}, identical, inherits, gic) == ()
+    assert found({}, {b"ranges": bytes(12)}, gpio, device, gic) == ()
+    assert found({}, {}, gpio, device, gic) == ()
+    assert found({}, identical, gpio, device) == (0x900,)
+    circle = Node(b"gic", 2, at(0x800, phandle=handle(1), interrupt_parent=handle(2)))
+    assert found({}, identical, gpio, device, circle) in ((0x800,), (0x900,))
+    old = Node(b"gic", 2, at(0x800, linux_phandle=handle(1)))
+    old.properties[b"linux,phandle"] = old.properties.pop(b"linux-phandle")
+    assert found({}, identical, gpio, device, old) == (0x800,)

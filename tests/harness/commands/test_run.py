@@ -32,6 +32,7 @@ from bootproof.loader.layout import Region
 from bootproof.loader.memory import Bank, GuestMemory, data_extents
 from bootproof.loader.protocols import acpi
 from bootproof.loader.protocols.e820 import LEGACY_HOLE
+from bootproof.scenarios.museum.scene import Scene
 from bootproof.scenarios.museum.table import EXHIBITS
 from tests import ROOT
 from tests.builders import images, trees
@@ -674,6 +675,23 @@ def test_a_kernel_that_another_hart_enters_is_no_fault_of_the_image(
     assert (refused.code, says in refused.error) == (USAGE, True)
     result = run(tmp_path / "image", "--only-handover")
     assert result.verdict.startswith("handed-over: ")
+
+
+def test_an_interrupt_controller_that_no_machine_of_riscv64_has(tmp_path: Path, run: Run) -> None:
+    """As QEMU's own virt,aia=aplic has it."""
+    exhibit = next(e for e in EXHIBITS if e.name == "riscv-another-hart")
+    (tmp_path / "image").mkdir()
+    controller = {"reg": trees.quad(0xD000000, 0x8000), "phandle": 1}
+    device = {"interrupts": 1, "interrupt-parent": 1}
+    added = trees.device_tree({"/": {}, "/aplic@d000000": controller, "/serial": device}).nodes[1:]
+
+    def change(scene: Scene) -> None:
+        scene.tree(lambda tree: tree.nodes.extend(added))
+
+    replace(exhibit, fixed=change).write(tmp_path / "image", fixed=True)
+    refused = run(tmp_path / "image")
+    says = "the device tree has the interrupt controller at 0xd000000, and virt has it at 0xc000000"
+    assert (refused.code, says in refused.error) == (USAGE, True)
 
 
 BOARDS = ("q35", "pc", "microvm")
