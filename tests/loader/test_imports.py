@@ -14,6 +14,7 @@ from bootproof.loader.arch import Registers
 from bootproof.loader.arch.importing import Seen, SeenError
 from bootproof.loader.arch.table import IMPORTING
 from bootproof.loader.arch.x86_64 import Segment, X86Registers
+from bootproof.loader.arch.x86_seen import from_descriptor
 from bootproof.loader.bootimage import Unseen
 from bootproof.loader.conformance import marked
 from bootproof.loader.imports import complete
@@ -170,3 +171,20 @@ def test_findings_that_rest_on_what_was_not_seen_say_so() -> None:
         "paging is on (cr0 0x80000011) (cr0 is assumed by pvh)",
         "no map",
     ]
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "base", "limit", "attributes"),
+    [
+        (0x00CF9B000000FFFF, 0, 0xFFFFFFFF, 0xC09B),
+        (0x00AF9A000000FFFF, 0, 0xFFFFFFFF, 0xA09B),  # loading it marks it as accessed
+        (0x000F92000000FFFF, 0, 0xFFFFF, 0x93),
+        (0x00CF92000000FFFE, 0, 0xFFFFEFFF, 0xC093),
+        (0x124092345678FFFF, 0x12345678, 0xFFFF, 0x4093),
+        (0x12008B3456780067, 0x12345678, 0x67, 0x8B),
+        (0xFF008200FFFF0000, 0xFF00FFFF, 0, 0x82),
+    ],
+)
+def test_descriptors_of_x86(descriptor: int, base: int, limit: int, attributes: int) -> None:
+    """Intel SDM vol. 3A 3.4.5, figure 3-8."""
+    assert from_descriptor(8, descriptor) == Segment(8, base, limit, attributes)

@@ -49,6 +49,14 @@ INTERPRETER = segment(PT_INTERP, b"/lib64/ld-linux-x86-64.so.2\0")
             elf(load(0, LINUX + b"User Mode Linux v%s"), INTERPRETER),
             "it is User Mode Linux (ELF, with the interpreter /lib64/ld-linux-x86-64.so.2)",
         ),
+        (
+            elf32((1, 0x804_8000, b"x"), (PT_INTERP, 0, b"/lib/ld.so"), (4, 0, b"no part of it")),
+            "it is a program (ELF, with the interpreter /lib/ld.so)",
+        ),
+        (
+            elf(load(0, b"x"), segment(PT_INTERP, b"/" + b"l" * 300)),
+            f"it is a program (ELF, with the interpreter /{'l' * 255})",
+        ),
         (elf(load(0, b"x"), INTERPRETER, dynamic(14)), "it is a shared library (ELF)"),
         (elf(load(0, b"x"), dynamic(1), type=3), "it is a shared library (ELF)"),
         (
