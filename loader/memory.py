@@ -340,7 +340,8 @@ class GuestMemory:
     def data_extents(self) -> Iterator[Range]:
         """The guest-physical ranges that hold data, bank by bank; the rest is zero.
 
-        The granularity is that of the file system, and no extent crosses a bank.
+        The granularity is that of the file system, and no extent crosses a bank or ends in another
+        file than it begins in.
         """
         for bank in self._banks:
             address = bank.base
@@ -382,10 +383,8 @@ class GuestMemory:
         try:
             os.ftruncate(fd, self._file_size)
             for extent in self.data_extents():
-                target = self.file_offset(extent.start)
-                for source, offset, length in self._pieces(extent.start, extent.size):
-                    _copy(source, offset, fd, target, length)
-                    target += length
+                ((source, offset, length),) = self._pieces(extent.start, extent.size)
+                _copy(source, offset, fd, self.file_offset(extent.start), length)
         except BaseException as error:
             path.unlink()
             if isinstance(error, OSError):
