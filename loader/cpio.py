@@ -20,13 +20,14 @@ from bootproof.dataclass import dataclass
 from bootproof.loader.address import counted
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.initramfs import MAGIC, TRAILER
-from bootproof.loader.packing import Output, Packed, Packing, decode, sniff
+from bootproof.loader.packing import Output, Packed, decode, lacking_in_kernels, sniff
 
-_MAGICS: Final = (MAGIC, b"070702")  # the second one has checksums
+_WITH_SUMS: Final = b"070702"
+_MAGICS: Final = (MAGIC, _WITH_SUMS)
 _OLD: Final = (b"070707", b"\xc7\x71", b"\x71\xc7")
 _HEADER: Final = re.compile(rb"07070[12]([0-9A-Fa-f]{104})")
 _HEADER_SIZE: Final = 110
-_MODE, _SIZE, _NAME_SIZE = 1, 6, 11  # of the header's thirteen numbers
+_MODE, _SIZE, _NAME_SIZE, _CHECK = 1, 6, 11, 12  # of the header's thirteen numbers
 _MOST_UNPACKED: Final = 1 << 30
 _NOT_ZERO: Final = re.compile(rb"[^\0]")
 _BOOTCONFIG: Final = b"#BOOTCONFIG\n"
@@ -54,6 +55,12 @@ class Initramfs:
 
         code = "Initramfs::Truncated"
         summary = "the archive is incomplete"
+
+    class Damaged(InitramfsError):
+        """A member's content is not what its checksum was made of."""
+
+        code = "Initramfs::Damaged"
+        summary = "a member is damaged"
 
     class Reserved(InitramfsError):
         """A member would be written where the proof's own files are."""
@@ -123,8 +130,8 @@ def _members(data: memoryview, name: str) -> Iterator[tuple[str, Member]]:
 
 def _packed(data: memoryview, at: int, name: str) -> _Members:
     packing = sniff(data, at)
-    if packing is None or packing is Packing.LZ4_FRAME:
-        raise _not_an_archive(data, at, name, packing)
+    if packing is None or lacking_in_kernels(data, at):
+        raise _not_an_archive(data, at, name)
     packed = Packed(name, data, at, len(data), packing)
     inner = bytearray()
     end = decode(packed, Output(inner.extend, packed, limit=_MOST_UNPACKED))
@@ -132,7 +139,7 @@ def _packed(data: memoryview, at: int, name: str) -> _Members:
     where = f"in the {packing} stream at {at:#x}: "
     while inside < len(view):
         if view[inside] != ord("0") or inside % 4:
-            raise _not_an_archive(view, inside, name, None, where)
+            raise _not_an_archive(view, inside, name, where)
         inside = yield from _archive(view, inside, name, where)
         inside = _skip_zeros(view, inside)
     return end
@@ -152,7 +159,7 @@ def _member(data: memoryview, at: int, name: str, where: str) -> tuple[Member, i
     if header is None:
         if len(data) - at < _HEADER_SIZE and (not len(data) - at or _begins(data, at)):
             raise _truncated(len(data), name, where)
-        raise _not_an_archive(data, at, name, None, where)
+        raise _not_an_archive(data, at, name, where)
     digits = header.group(1)
     numbers = [int(digits[i : i + 8], 16) for i in range(0, len(digits), 8)]
     name_at = at + _HEADER_SIZE
@@ -163,8 +170,12 @@ def _member(data: memoryview, at: int, name: str, where: str) -> tuple[Member, i
         raise _truncated(len(data), name, where)
     path = bytes(data[name_at:name_end])
     if not path.endswith(b"\0"):
-        raise _not_an_archive(data, name_at, name, None, where)
-    return Member(at, path.partition(b"\0")[0], numbers[_MODE], data[content:end]), _aligned(end)
+        raise _not_an_archive(data, name_at, name, where)
+    member = Member(at, path.partition(b"\0")[0], numbers[_MODE], data[content:end])
+    summed = header[0].startswith(_WITH_SUMS) and stat.S_ISREG(member.mode)
+    if summed and sum(member.data) & 0xFFFFFFFF != numbers[_CHECK]:
+        raise _wrong_sum(at, name, where)
+    return member, _aligned(end)
 
 
 def _begins(data: memoryview, at: int) -> bool:
@@ -181,13 +192,20 @@ def _truncated(at: int, name: str, where: str) -> InitramfsError:
     )
 
 
-def _not_an_archive(
-    data: memoryview, at: int, name: str, packing: Packing | None, where: str = ""
-) -> InitramfsError:
+def _wrong_sum(at: int, name: str, where: str) -> InitramfsError:
+    return Initramfs.Damaged(
+        f"{where}the content of the member at {at:#x} is not as its checksum says",
+        file=name,
+        offset=at,
+        advice="the file is damaged: copy or make it again",
+    )
+
+
+def _not_an_archive(data: memoryview, at: int, name: str, where: str = "") -> InitramfsError:
     begin = bytes(data[at : at + 6])
     advice = "give a cpio archive (cpio -H newc), packed or not, or several one after the other"
-    if packing is not None:
-        advice = "kernels do not unpack LZ4 frames: pack it with lz4 -l"
+    if lacking := "" if where else lacking_in_kernels(data, at):
+        advice = lacking
     elif begin in _MAGICS:
         zeros = counted(-at % 4, "zero byte")
         advice = f"kernels want archives at multiples of 4: put {zeros} before it"

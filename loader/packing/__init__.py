@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Mapping
 
 from bootproof.loader.packing.errors import Unpack, UnpackError
-from bootproof.loader.packing.kinds import Packing, sniff
+from bootproof.loader.packing.kinds import Packing, lacking_in_kernels, sniff
 from bootproof.loader.packing.stream import WINDOW_LIMIT, Output, Packed
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Unpack",
     "UnpackError",
     "decode",
+    "lacking_in_kernels",
     "sniff",
 ]
 

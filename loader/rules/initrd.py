@@ -12,9 +12,9 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from bootproof.loader.address import MIB, PAGE, Range, align_down, align_up
+from bootproof.loader.address import MIB, PAGE, U32_MAX, Range, align_down, align_up
 from bootproof.loader.boot_parameters import Read
-from bootproof.loader.packing.kinds import Packing, sniff
+from bootproof.loader.packing.kinds import lacking_in_kernels, sniff
 from bootproof.loader.rules import Findings, RuleFinding, documents, violation
 
 CODE: Final = "initrd"
@@ -22,6 +22,8 @@ Grade = Callable[..., RuleFinding]
 
 _HEADER: Final = re.compile(rb"07070[12]([0-9A-Fa-f]{104})")
 _HEADER_SIZE: Final = 110
+_WITH_SUMS: Final = b"070702"
+_KIND, _REGULAR = 0o170000, 0o100000  # of a mode
 _TRAILER: Final = b"TRAILER!!!\0"
 _NAME_MAX: Final = 4096
 _MOST_ZEROS: Final = 4 * MIB
@@ -49,7 +51,9 @@ def check(read: Read, place: Range, pointer: str, unknown: Grade = violation) ->
     if _HEADER.match(head):
         yield from _archive(read, rest, where)
     elif not _is_packed(head) and not _is_file_system(first):
-        what = f"{where} begins with {head[:8].hex(' ')}: no archive, and not packed as kernels do"
+        lacking = lacking_in_kernels(memoryview(head.lstrip(b"\0")))
+        why = lacking or "no archive, and not packed as kernels do"
+        what = f"{where} begins with {head[:8].hex(' ')}: {why}"
         yield unknown(CODE, what, documents.INITRAMFS, address=place.start)
 
 
@@ -65,7 +69,8 @@ def _behind_zeros(read: Read, place: Range) -> int | None:
 
 def _is_packed(head: bytes) -> bool:
     """What is packed may begin anywhere behind zeros, unlike an archive."""
-    return sniff(memoryview(head.lstrip(b"\0"))) not in (None, Packing.LZ4_FRAME)
+    rest = memoryview(head.lstrip(b"\0"))
+    return sniff(rest) is not None and not lacking_in_kernels(rest)
 
 
 def _is_file_system(head: bytes) -> bool:
@@ -91,6 +96,11 @@ def _archive(read: Read, place: Range, where: str) -> Findings:
         name = read(at + _HEADER_SIZE, min(name_size, _NAME_MAX)) or b""
         content = place.start + align_up(at + _HEADER_SIZE + name_size - place.start, 4)
         at = place.start + align_up(content + size - place.start, 4)
+        summed = header[0].startswith(_WITH_SUMS) and numbers[1] & _KIND == _REGULAR
+        if summed and sum(read(content, size) or b"") & U32_MAX != numbers[12]:
+            what = f"{where} has a file at {content:#x} that is not as its checksum says"
+            yield violation(CODE, what, documents.INITRAMFS, address=content)
+            return
         if name == _TRAILER:
             break
     if at > align_up(place.end, 4):

@@ -6,7 +6,7 @@ import struct
 from dataclasses import replace
 from typing import Final
 
-from bootproof.loader.address import GIB, MIB, Range
+from bootproof.loader.address import GIB, MIB, Range, align_up
 from bootproof.loader.arch.x86_64 import DescriptorTable, Segment
 from bootproof.scenarios.museum import Exhibit
 from bootproof.scenarios.museum.scene import CMDLINE, SPLIT, Change, Scene, Setting
@@ -136,6 +136,19 @@ def cut_archive(scene: Scene) -> None:
     """The last pages of the initrd were not copied."""
     place = scene.regions["initrd"]
     scene.write(place.end - 0x200, bytes(0x200))
+
+
+def with_sums(more: int) -> Change:
+    """The initrd's first member with a checksum, which is `more` than that of its bytes."""
+
+    def change(scene: Scene) -> None:
+        start, data = scene.regions["initrd"].start, scene.read("initrd")
+        size, name = int(data[54:62], 16), int(data[94:102], 16)
+        content = align_up(110 + name, 4)
+        total = sum(data[content : content + size]) + more
+        scene.write(start, b"070702" + data[6:102] + b"%08x" % total)
+
+    return change
 
 
 def zeros_first(scene: Scene) -> None:
@@ -451,6 +464,18 @@ EXHIBITS: Final = (
         "initrd-of-another-format",
         *(ELF, "the initrd is no archive: a U-Boot header was left on it", "initrd"),
         lambda s: s.write(s.regions["initrd"].start, bytes.fromhex("27051956")),
+    ),
+    Exhibit(
+        "initrd-checked-by-crc64",
+        *(ELF, "the initrd is packed by xz as it is by default, with a CRC64", "initrd"),
+        lambda s: s.write(s.regions["initrd"].start, b"\xfd7zXZ\0\0\4"),
+        fixed=lambda s: s.write(s.regions["initrd"].start, b"\xfd7zXZ\0\0\1"),
+    ),
+    Exhibit(
+        "initrd-file-damaged",
+        *(ELF, "a file of an archive with checksums was damaged", "initrd"),
+        with_sums(1),
+        fixed=with_sums(0),
     ),
     Exhibit(
         "initrd-forgotten",

@@ -33,6 +33,12 @@ BOOTCONFIG = b"kernel { quiet }\n".ljust(20, b"\0")
 WITH_BOOTCONFIG = PLAIN + BOOTCONFIG + struct.pack("<II", len(BOOTCONFIG), 0) + b"#BOOTCONFIG\n"
 
 
+def summed(check: int) -> bytes:
+    """An archive with a checksum, of a file whose bytes sum up to 0x7f80."""
+    whole = archive([file("bytes", bytes(range(256)))])
+    return b"070702" + whole[6:102] + b"%08x" % check + whole[110:]
+
+
 def refusal(data: bytes) -> LoaderError:
     with pytest.raises(LoaderError) as caught:
         check(data, "my.cpio", "bootproof")
@@ -49,7 +55,7 @@ def padded(data: bytes) -> bytes:
     [
         PLAIN,
         PLAIN[: PLAIN.index(b"TRAILER!!!\0") + 11],
-        PLAIN.replace(b"070701", b"070702"),
+        summed(sum(range(256))),
         *PACKED.values(),
         # Several, as for microcode: with zeros in between, packed or not.
         bytes(8) + PLAIN + bytes(1024) + PLAIN,
@@ -86,6 +92,8 @@ def test_whether_there_is_an_init(name: str, there: bool, packed: bool) -> None:
         (b"070707" + bytes(70), 0, "make it with cpio -H newc"),
         (b"\xc7\x71" + bytes(70), 0, "make it with cpio -H newc"),
         (lz4.frame.compress(PLAIN), 0, "pack it with lz4 -l"),
+        (lzma.compress(PLAIN), 0, "pack it with xz --check=crc32"),
+        (PLAIN + lzma.compress(PLAIN, check=lzma.CHECK_SHA256), len(PLAIN), "xz --check=crc32"),
         (
             gzip.compress(PLAIN + b"junk", mtime=0),
             len(PLAIN),
@@ -105,6 +113,12 @@ def test_what_is_no_archive(data: bytes, at: int, words: str) -> None:
     error = refusal(data)
     assert isinstance(error, Initramfs.NotAnArchive)
     assert error.offset == at and words in str(error)
+
+
+def test_member_that_is_not_as_its_checksum_says() -> None:
+    error = refusal(summed(0x7F81))
+    assert isinstance(error, Initramfs.Damaged)
+    assert "content of the member at 0x0 is not as its checksum says" in str(error)
 
 
 def test_archive_cut_anywhere_is_incomplete() -> None:
