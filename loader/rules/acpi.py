@@ -23,6 +23,9 @@ from bootproof.loader.rules import RuleFinding, documents, tolerated, violation
 
 CODE: Final = "acpi"
 
+READ_FIRST: Final = ("RSDP", "ACPI table XSDT", "ACPI table RSDT")
+"""The places of what leads to the others: what becomes of it after that, no kernel asks."""
+
 _RSDP_MAGIC: Final = b"RSD PTR "
 _RSDP_V1_SIZE, _RSDP_SIZE, _HEADER_SIZE = 20, 36, 36
 _EBDA_POINTER, _EBDA_SIZE = 0x40E, 0x400  # the segment of the EBDA, of which the first KiB counts

@@ -15,7 +15,7 @@ from typing import Final
 from bootproof.dataclass import dataclass
 from bootproof.loader.address import PAGE, U64_MAX, Range, align_down, align_up, joined, without
 from bootproof.loader.arch import R
-from bootproof.loader.rules import Findings, Hardware, documents, tolerated, violation
+from bootproof.loader.rules import Findings, Hardware, acpi, documents, tolerated, violation
 from bootproof.loader.rules.pieces import INITRD, KERNEL, Piece
 from bootproof.loader.structures.zero_page import E820Entry
 
@@ -43,7 +43,9 @@ def check(hardware: Hardware[R], told: Map, pieces: Iterable[Piece]) -> Findings
     """What is wrong with the map; `pieces` are what the kernel is pointed to."""
     yield from _entries(hardware, told)
     yield from _overlaps(told)
-    yield from _low_memory(told)
+    pieces = list(pieces)
+    if told.low_size:
+        yield from _low_memory(told, pieces)
     yield from _pieces(hardware, told, pieces)
     yield from _untold(hardware, told)
 
@@ -96,17 +98,38 @@ def _overlaps(told: Map) -> Findings:
             yield tolerated("map-overlap", what, _TYPES, address=right.addr)
 
 
-def _low_memory(told: Map) -> Findings:
-    ram, low, wanted = usable(told.entries), told.low, told.low_size
-    inside = [(max(area.start, low.start), min(area.end, low.end)) for area in ram]
-    most = max([0, *(align_down(end, PAGE) - align_up(start, PAGE) for start, end in inside)])
-    if ram and most < wanted:
-        what = f"{told.name} has no {wanted:#x} bytes of RAM in one piece in {low}, where kernels"
-        what += " put the code that CPUs begin with in real mode: without it they panic"
-        yield violation("map-low", what, documents.REAL_MODE, value=most, limit=wanted)
+def _real_mode(told: Map) -> Range | None:
+    """Where kernels put the code that CPUs begin with in real mode: as high as there is room."""
+    for area in reversed(usable(told.entries)):
+        start = align_up(max(area.start, told.low.start), PAGE)
+        end = align_down(min(area.end, told.low.end), PAGE)
+        if end - start >= told.low_size:
+            return Range(end - told.low_size, told.low_size)
+    return None
 
 
-def _pieces(hardware: Hardware[R], told: Map, pieces: Iterable[Piece]) -> Findings:
+def _low_memory(told: Map, pieces: Sequence[Piece]) -> Findings:
+    """Kernels put that code there before they know of ACPI tables, which RAM is no place for."""
+    ram, place = usable(told.entries), _real_mode(told)
+    if ram and place is None:
+        what = f"{told.name} has no {told.low_size:#x} bytes of RAM in one piece in {told.low},"
+        what += " where kernels put the code that CPUs begin with in real mode: they panic"
+        yield violation("map-low", what, documents.REAL_MODE, limit=told.low_size)
+    tables = [piece for piece in pieces if piece.code == acpi.CODE]
+    late = (piece for piece in tables if piece.name not in acpi.READ_FIRST)
+    for piece in (piece for piece in late if place and place.overlaps(piece.range)):
+        what = (
+            f"the {piece} lies in RAM of {told.name} where kernels put code for real mode, {place}"
+        )
+        yield violation("acpi-in-ram", what, documents.REAL_MODE, address=piece.range.start)
+        return
+    for piece in (p for p in tables if any(area.overlaps(p.range) for area in ram)):
+        what = f"the {piece} lies in what {told.name} says is RAM like any other"
+        yield tolerated("acpi-in-ram", what, _TYPES, address=piece.range.start)
+        return
+
+
+def _pieces(hardware: Hardware[R], told: Map, pieces: Sequence[Piece]) -> Findings:
     """The kernel and its initrd lie in RAM of the map; everything else in any of its entries.
 
     What is no RAM at all is said of the piece.
@@ -114,7 +137,6 @@ def _pieces(hardware: Hardware[R], told: Map, pieces: Iterable[Piece]) -> Findin
     nowhere = without(Range(0, U64_MAX + 1), hardware.ram)
     ram = usable(told.entries)
     described = joined(entry.range for entry in told.entries)
-    pieces = list(pieces)
     taken = [Range.between(0, told.hole.end), *(piece.range for piece in pieces)]
     room = max((part.size for area in ram for part in without(area, taken)), default=0)
     for piece in pieces:

@@ -6,6 +6,7 @@ begins with is in arch/x86/include/asm/sev.h, how kernels look for it in arch/x8
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -19,7 +20,8 @@ from bootproof.loader.structures.zero_page import E820Entry, SetupData, SetupInd
 _SECTION: Final = f"{documents.HEADER}, setup_data"
 _MOST_NODES: Final = 256
 _MOST_READ: Final = 1 << 16
-_E820_EXT, _CC_BLOB, _INDIRECT = 1, 7, 1 << 31
+_E820_EXT, _CC_BLOB, _IMA, _INDIRECT = 1, 7, 8, 1 << 31
+_TWO_NUMBERS: Final = struct.Struct("<QQ")
 _BLOB_MAGIC: Final = b"AMDE"
 
 Grade = Callable[..., RuleFinding]
@@ -59,6 +61,9 @@ def follow(hardware: Hardware[Any], first: int) -> Chain:
             entries += E820Entry.all_from(data)
         elif node.type == _CC_BLOB:
             blobs.append(int.from_bytes(data[:4], "little"))
+        elif node.type == _IMA and len(data) >= _TWO_NUMBERS.size:
+            place = Range(*_TWO_NUMBERS.unpack_from(data))
+            found.append(Piece("IMA buffer", place, "setup_data", _SECTION, "setup-data"))
         elif node.type == _INDIRECT and len(data) >= SetupIndirect.SIZE:
             found.append(_elsewhere(SetupIndirect.from_bytes(data[: SetupIndirect.SIZE])))
         address = node.next

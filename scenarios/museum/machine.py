@@ -205,6 +205,13 @@ EXHIBITS: Final = (
         e820((0, MIB, 2), (MIB, RAM, 1)),
     ),
     Exhibit(
+        "acpi-where-real-mode-goes",
+        *(TWO, "ACPI tables lie at the end of the low RAM, which the map leaves to kernels"),
+        "acpi-in-ram",
+        e820(*RIGHT),
+        "microsoft/openvmm PR #3103",
+    ),
+    Exhibit(
         "map-says-twice",
         *(ELF, "two entries overlap", "map-overlap"),
         e820(*RIGHT, (48 * MIB, MIB, 1)),

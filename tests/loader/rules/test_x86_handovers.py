@@ -112,6 +112,11 @@ def cmdline_above(scene: Scene) -> None:
     scene.start_info(cmdline_paddr=0x1A0000000)
 
 
+def ima(address: int) -> Change:
+    """A node of setup_data with what another kernel measured."""
+    return setup_data((0x20000, 0, 8, struct.pack("<2Q", address, 0x1000)))
+
+
 def module_with_words(scene: Scene) -> None:
     scene.write(0x50000, b"its own words\0")
     scene.module(cmdline_paddr=0x50000)
@@ -188,8 +193,9 @@ LEGAL: Final[dict[str, tuple[Setting, tuple[Change, ...]]]] = {
     "a header of a vmlinux of 2.01": (ELF, (header(version=0x201),)),
     **{
         f"setup_data {kind:#x}": (PACKED, (setup_data((0x20000, 0, kind, b"seed" * 8)),))
-        for kind in (0, 2, 3, 4, 5, 6, 8, 9, 10, 0x7FFF0001)
+        for kind in (0, 2, 3, 4, 5, 6, 9, 10, 0x7FFF0001)
     },
+    "setup_data of an IMA buffer": (PACKED, (ima(32 * MIB),)),
     "setup_data of a CC blob": (PACKED, (blob,)),
     "setup_data of no CC blob": (ELF, (setup_data((0x20000, 0, 7, bytes(4))),)),
     "what UEFI tells": (PACKED, (efi_info(32 * MIB, 48, b"IBI SYST"),)),
@@ -310,6 +316,16 @@ DEFECTS: Final[dict[str, tuple[Setting, Change, str, str]]] = {
     "a CC blob that unpacking code leaves out": (
         *(PACKED, header(cc_blob_address=32 * MIB)),
         *(TOLERATED, "cc-blob"),
+    ),
+    "an IMA buffer out of RAM": (ELF, ima(GIB), VIOLATION, "setup-data"),
+    "an IMA buffer in the kernel": (ELF, ima(16 * MIB), VIOLATION, "overlap"),
+    "an RSDP in RAM": (
+        *(TWO, e820((0, 0x9E040, 1), (0x9E040, 0x61FC0, 3), (MIB, RAM, 1))),
+        *(TOLERATED, "acpi-in-ram"),
+    ),
+    "ACPI tables in RAM where code comes": (
+        *(TWO, e820(*ROWS, (MIB, RAM, 1))),
+        *(VIOLATION, "acpi-in-ram"),
     ),
     "setup_data that leads out of RAM": (ELF, indirect(GIB), VIOLATION, "setup-data"),
     "a map of one entry": (ELF, e820((0, 0x9FC00, 1), count=1), VIOLATION, "map-count"),
