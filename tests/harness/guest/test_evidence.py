@@ -179,7 +179,12 @@ def test_nonce_depends_on_case_and_kernel() -> None:
     assert nonce_for("a", "1") == nonce_for("a", "1")
 
 
-def test_init_numbers_and_proves_its_lines_as_they_are_read(tmp_path: Path) -> None:
+# No file may have any bytes, until something is mounted.
+FULL = "mounts() { ulimit -S -f unlimited; }\ntrap '' XFSZ\nulimit -S -f 0\nb=mounts\n"
+
+
+@pytest.mark.parametrize("full", ["", FULL], ids=["", "full"])
+def test_init_numbers_and_proves_its_lines_as_they_are_read(full: str, tmp_path: Path) -> None:
     """The function of init that makes the lines, run by the shell that the guest has."""
     line = b'cmdline console=ttyS0 $HOME "x"  \\\\n * \xc3\xa9 \xe9\xff\n'
     text = line + b"cpus 1\nram  two  blanks \nrequest \n"
@@ -188,7 +193,8 @@ def test_init_numbers_and_proves_its_lines_as_they_are_read(tmp_path: Path) -> N
     (tmp_path / "busybox").symlink_to(host_program("busybox"))
     init = resources.files("bootproof.loader").joinpath("guest", "init").read_text()
     functions = init.replace("/bootproof", str(tmp_path)).partition("if true > ")[0]
-    script = f"{functions}\nb={tmp_path}/busybox nonce=11 said='' evidence=$0\nnumber_lines\n"
+    script = f"{functions}\nb={tmp_path}/busybox nonce=11 said='' evidence=$0\n"
+    script += f"{full}number_lines\n"
     words = [host_program("busybox"), "sh", "-c", script + 'printf %s "$said"', os.fsdecode(text)]
     printed = subprocess.run(words, capture_output=True, check=True).stdout
     said = evidence.parse(printed)
