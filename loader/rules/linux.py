@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
-from bootproof.loader.address import PAGE, Range, common, joined
+from bootproof.loader.address import PAGE, U32_MAX, Range, common, joined
 from bootproof.loader.arch import x86_64
 from bootproof.loader.arch.x86_64 import X86Registers
 from bootproof.loader.arch.x86_paging import Walker
@@ -78,6 +78,10 @@ def linux32(hardware: Hardware[X86Registers]) -> Findings:
         yield from zero_page.missing("ESI", r.rsi)
     else:
         yield from zero_page.check(hardware, told, "ESI", list(_gdt(r, section)))
+        if told.cmdline_ptr + len(told.cmdline or b"") > U32_MAX:
+            what = f"the command line at {told.cmdline_ptr:#x} does not end within 4 GiB, which are"
+            what += " all that a kernel has mapped that is entered in 32 bits, when it reads it"
+            yield violation("above-4-gib", what, section, address=told.cmdline_ptr)
 
 
 def _linux_selectors(hardware: Hardware[X86Registers], section: str) -> Findings:
@@ -149,6 +153,8 @@ def _to_be_mapped(hardware: Hardware[X86Registers], told: Told | None) -> Iterat
     for piece in told.kernel(hardware):
         for part in common([piece.range], hardware.ram):
             yield Wanted("the kernel", part)
+    for part in common(told.entered.code, hardware.ram):
+        yield Wanted("the kernel's own unpacking code", part, executed=True)
     if told.cmdline is not None and told.cmdline_ptr:
         place = Range(told.cmdline_ptr, len(told.cmdline) + 1)
         yield Wanted("the command line", place, written=False)

@@ -28,6 +28,7 @@ class Wanted:
     what: str
     range: Range
     written: bool = True
+    executed: bool = False
 
 
 def check(r: X86Registers, walker: Walker, wanted: Iterable[Wanted]) -> Findings:
@@ -55,6 +56,9 @@ def _faults(r: X86Registers, walker: Walker, want: Wanted) -> Iterator[tuple[str
         elif want.written and r.cr0 & _CR0_WP and not page.writable:
             what = f"{address:#x} ({want.what}) is mapped read-only, and CR0.WP is set"
             yield "mapped-read-only", what, address, documents.PAGING
+        elif want.executed and not page.executable:
+            what = f"{address:#x} ({want.what}) is mapped as not executable"
+            yield "mapped-no-execute", what, address, documents.PAGING
         elif page.user and r.cr4 & _CR4_SMAP:
             what = f"{address:#x} ({want.what}) is a user page, and CR4.SMAP is set"
             yield "mapped-for-users", what, address, documents.PAGING

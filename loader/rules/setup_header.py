@@ -91,6 +91,12 @@ class Entered:
         end = max(self.file.end, runtime + self.header.init_size)
         return Range.between(min(load, runtime), max(end, load, runtime))
 
+    @property
+    def code(self) -> tuple[Range, ...]:
+        """Where the packed kernel's own code runs: in its file, then at the end of its memory."""
+        needs, size = self.needs, self.file.size
+        return () if needs is None else (self.file, Range(needs.end - size, size))
+
 
 def check(entered: Entered, page: ZeroPage, cmdline: bytes | None) -> Findings:
     """`cmdline` is the command line as it lies in memory, without its NUL."""

@@ -18,6 +18,7 @@ MOVED: Final = Setting("linux64", packed=True, load=8 * MIB)
 MOVED32: Final = Setting("linux32", packed=True, load=8 * MIB)
 UNALIGNED: Final = Setting("linux64", packed=True, load=24 * MIB + 0x1000)
 HIGH: Final = Setting("linux64", banks=SPLIT, board="q35")
+HIGH32: Final = Setting("linux32", packed=True, banks=SPLIT, board="q35")
 LARGE: Final = Setting("linux64", banks=((0, 2560 * MIB),))
 KERNEL: Final = 16 * MIB
 FREE: Final = 0x200_0000
@@ -380,6 +381,12 @@ EXHIBITS: Final = (
         *(HIGH, "the same where the lower half alone is RAM: an empty command line", "region"),
         lambda s: s.zero_page(ext_cmd_line_ptr=0),
         fixed=cmdline(CMDLINE, 0x140001000, high=1),
+    ),
+    Exhibit(
+        "cmdline-above-4-gib-for-32-bits",
+        *(HIGH32, "the kernel is entered in 32 bits, its command line lies above 4 GiB"),
+        "above-4-gib",
+        cmdline(CMDLINE, 0x1A0001000, high=1),
     ),
     Exhibit(
         "no-64-bit-entry",

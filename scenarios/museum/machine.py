@@ -9,7 +9,7 @@ from typing import Final
 
 from bootproof.loader.address import GIB, MIB
 from bootproof.scenarios.museum import Exhibit
-from bootproof.scenarios.museum.linux import ELF, HIGH, KERNEL
+from bootproof.scenarios.museum.linux import ELF, HIGH, KERNEL, PACKED
 from bootproof.scenarios.museum.scene import Change, Scene, Setting
 
 MAX: Final = Setting("linux64", cpu="max")
@@ -406,6 +406,12 @@ EXHIBITS: Final = (
         *(ELF, "the page of the first instruction is not executable", "mapped-no-execute"),
         page(KERNEL, _NX),
         fixed=lambda s: s.change(efer=s.registers.efer | _EFER_NXE),
+    ),
+    Exhibit(
+        "no-execute-where-the-kernel-moves-to",
+        *(PACKED, "the pages that a bzImage moves its own code to are not executable"),
+        "mapped-no-execute",
+        page(KERNEL + 2 * MIB, _NX, efer=_EFER_NXE),
     ),
     Exhibit(
         "no-execute-not-enabled",

@@ -117,6 +117,14 @@ def ima(address: int) -> Change:
     return setup_data((0x20000, 0, 8, struct.pack("<2Q", address, 0x1000)))
 
 
+def not_executable(scene: Scene) -> None:
+    """Data from 24 MiB on."""
+    at = scene.registers.cr3 + 0x2000 + 8 * 12
+    rows = struct.unpack("<500Q", scene.memory.read(at, 4000))
+    scene.write(at, struct.pack("<500Q", *(row | 1 << 63 for row in rows)))
+    bits("efer", 0x800)(scene)
+
+
 def module_with_words(scene: Scene) -> None:
     scene.write(0x50000, b"its own words\0")
     scene.module(cmdline_paddr=0x50000)
@@ -268,6 +276,7 @@ LEGAL: Final[dict[str, tuple[Setting, tuple[Change, ...]]]] = {
         (registers(rbp=1 << 32, rdi=2 << 32, rbx=3 << 32),),
     ),
     "32 bits, a kernel of 2.04": (PACKED32, (header(version=0x204),)),
+    "pages that no code of a bzImage comes to, not executable": (PACKED, (not_executable,)),
     "32 bits, code32_start 0": (PACKED32, (header(code32_start=0),)),
     "PVH without an RSDP": (PVH, (lambda scene: scene.start_info(rsdp_paddr=0),)),
     "PVH with a map of two": (PVH, (memory_map((0, 0x9FC00, 1), (MIB, RAM, 1)),)),
