@@ -86,7 +86,7 @@ def _with_tests(
         return verdict, reason, ()
     from bootproof.harness.guest import guest_tests  # few guests run tests
 
-    cut = seen.console_lost or (verdict.of_host and seen.end.of_host)
+    cut = seen.console_lost or verdict.of_host
     ended = not _stays(seen)
     tests = guest_tests.find(seen.transcript, asked=asked, ended=ended, cut=cut)
     failed = guest_tests.failures(tests)

@@ -38,11 +38,11 @@ def find(
 
     `asked` says that there must have been some of `--test`, `ended` whether the guest has ended by
     itself, as it does behind the last of them: a test can print the lines that frame it. `cut` says
-    that the host ended it, or lost what it said: what did not come then has not failed.
+    that the host may have ended it, or lost what it said: what did not come has not failed then.
     """
     after = transcript[evidence.proof_end(transcript) :]
     tests = [*_of_kernel(transcript, cut), *_of_user(_MESSAGE.sub(b"", after), asked, cut)]
-    if asked and not ended and not any(test.failed for test in tests):
+    if asked and not (ended or cut or any(test.failed for test in tests)):
         tests.append(GuestTest("--test", Status.FAILED, "the guest did not end behind the last"))
     return tuple(_kept([replace(test, name=test.name or _USER) for test in tests]))
 
@@ -108,7 +108,7 @@ def _of_user(said: bytes, asked: bool, cut: bool) -> Iterator[GuestTest]:
         yield GuestTest("--test", Status.FAILED, f"{missing} of {total} never began")
     if frames and len(ends) == total:  # what runs then may be the user's own init
         rest = _text(said[frames[-1].end() :])
-        yield from tap.read(rest) if tap.begins(rest, sure=False) else ()
+        yield from tap.read(rest, cut=cut) if tap.begins(rest, sure=False) else ()
 
 
 def _of_command(name: str, said: str, code: int | None) -> Iterator[GuestTest]:

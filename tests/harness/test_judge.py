@@ -50,6 +50,14 @@ def test_what_the_console_does_not_show_proves_nothing_when_some_is_lost(
     assert ("the host had no room" in reason) is (wanted is Verdict.INCONCLUSIVE)
 
 
+def test_what_the_entry_probe_saw_needs_no_console() -> None:
+    broken = (Probe(REACHED, findings=(VIOLATION,)), Probe(REACHED, differences=(OTHER_X0,)))
+    for probe in (Probe(None, "elsewhere"), *broken):
+        found, _ = verdict(b"text", End.NOT_ENTERED, console_lost=True, probe=probe)
+        assert found is verdict(b"text", End.NOT_ENTERED, probe=probe)[0]
+        assert found is not Verdict.INCONCLUSIVE
+
+
 # --- in the host's time ------------------------------------------------------------------------
 
 CLOCKLESS = b"[    0.000000] tsc: Marking TSC unstable due to could not calculate TSC khz\r\n"
@@ -74,6 +82,16 @@ def test_a_kernel_without_a_clock_may_be_the_hosts_doing_in_real_time_only(
     found, reason = verdict(transcript, end, log=log, realtime="asked for")
     assert found is Verdict.INCONCLUSIVE
     assert "which in real time (asked for) may be the host's doing; " in reason
+
+
+def test_tests_that_a_host_without_time_kept_from_ending_have_not_failed() -> None:
+    stamp = b"[ 0.5] "
+    kunit = b"".join(stamp + line + b"\r\n" for line in (b"TAP version 14", b"1..2", b"ok 1 a"))
+    seen = Observation(CLOCKLESS + kunit, End.NO_PROGRESS)
+    assert [test.failed for test in judge(X86.expected, seen).tests] == [False, True]
+    found = judge(X86.expected, dataclasses.replace(seen, realtime="asked for"))
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert [test.failed for test in found.tests] == [False]
 
 
 @pytest.mark.parametrize(
@@ -110,6 +128,13 @@ def test_a_kernel_without_a_clock_fails_for_other_reasons(
             {},
             Verdict.GUEST_SHUTDOWN_EARLY,
             "the guest powered off after 'b'",
+        ),
+        (
+            b"",
+            End.GUEST_SHUTDOWN,
+            {"exit_code": 3},
+            Verdict.GUEST_SHUTDOWN_EARLY,
+            "the guest powered off with exit code 3 before any console output",
         ),
         (
             b"",
@@ -330,6 +355,7 @@ def test_what_the_host_cut_short_is_no_failure_of_the_guest(program: str, end: E
     assert judgement.verdict.of_host
     assert "proved its boot" in judgement.reason
     assert not judgement.tests  # each would be a failure of its own in JUnit and KCIDB
+    assert "tests:" not in judgement.reason
     restarting = running + b"[ 2.0] reboot: Restarting system\n"
     assert not judge(claim.expected, Observation(restarting, end, exit_code=-9)).verdict.of_host
 
@@ -417,6 +443,9 @@ def test_a_frame_that_a_test_printed_does_not_end_it() -> None:
     hangs = judge(claim.expected, Observation(said, End.PROOF))
     assert hangs.verdict is Verdict.TESTS_FAILED
     assert "--test: the guest did not end behind the last" in hangs.reason
+    lost = judge(claim.expected, Observation(said, End.PROOF, console_lost=True))
+    assert lost.verdict is Verdict.INCONCLUSIVE  # the word of its end may be among it
+    assert not any(test.failed for test in lost.tests)
     ended = Observation(said + b"[ 2.0] reboot: Restarting system\n", End.PROOF)
     assert judge(claim.expected, ended).verdict is Verdict.BOOTED
 
@@ -473,6 +502,8 @@ def test_a_lost_root_has_its_cause_and_the_initrds_place() -> None:
             " failed: junk within compressed archive (the initrd at 0x1fe10000-0x1fffffff)"
         ),
     )
+    panicked = said[said.index(b"[ 1.1]") :]  # of a kernel with loglevel=1
+    assert "; Initramfs unpacking failed: junk" in verdict(panicked, End.GUEST_RESET, log=said)[1]
 
 
 # --- text ----------------------------------------------------------------------------------------
@@ -673,6 +704,7 @@ def test_memory_that_an_option_takes_away_is_explained_by_its_name(
         ("1000-9fbff\n200000-efffff", False),
         ("1000-9fbff\n100000-efffff\nf80000-ffffff", False),
         ("1000-9fbff\n200000-10fffff", False),
+        ("1000-9ffff\n200000-ffffff", False),
     ],
 )
 def test_ram_that_a_kernel_keeps_from_itself_where_it_likes(ram: str, right: bool) -> None:
@@ -753,6 +785,7 @@ def test_memory_in_use_that_cannot_be(memory: str) -> None:
 def test_where_the_kernels_first_byte_is_mapped(said: str | None, wrong: str | None) -> None:
     expected = dataclasses.replace(X86.expected, virtual_start=0xFFFFFFFF8A000000)
     seen = Observation(X86.text(virtual_start=said), End.GUEST_RESET)
+    assert judge(X86.expected, seen).verdict is Verdict.BOOTED  # whose loader left it to the kernel
     judgement = judge(expected, seen)
     if wrong is None:
         assert judgement.verdict is Verdict.BOOTED
@@ -827,8 +860,12 @@ def test_banks_that_touch_are_one_piece_of_ram() -> None:
     claim = Claim(machine("aarch64"), GIB + 2 * MIB)
     halves = (Range(GIB, 8 * MIB), Range(GIB + 8 * MIB, 8 * MIB))
     expected = dataclasses.replace(claim.expected, ram=halves)
-    judgement = judge(expected, Observation(claim.text(), End.GUEST_RESET))
+    seen = Observation(claim.text(), End.GUEST_RESET)
+    judgement = judge(expected, seen)
     assert judgement.reason.startswith("6.1.0-test proved its boot")
+    apart = (*expected.banks, Range(4 * GIB, GIB))
+    judgement = judge(dataclasses.replace(expected, banks=apart), seen)
+    assert judgement.verdict is Verdict.BOOTED
 
 
 @pytest.mark.parametrize("line", ["release", "machine", "cpus"])
@@ -1013,6 +1050,8 @@ def test_what_no_cpu_could_be_brought_to_was_not_started() -> None:
         ),
         (None, b"text", End.GUEST_RESET, Verdict.HANDED_OVER, "the CPU was reset, after 'text'"),
         (None, b"text" + PANIC, End.GUEST_RESET, Verdict.PANIC, "VFS: no root"),
+        (None, DIED, End.PARKED, Verdict.OOPS, "0.0 s of QEMU CPU time in"),
+        (None, EXITED, End.GUEST_RESET, Verdict.INIT_FAILED, "exitcode=0x00000300)"),
         (None, b"", End.PARKED, Verdict.SILENT, "time in"),
         (None, b"text", End.QEMU_EXITED, Verdict.INCONCLUSIVE, "nothing on stderr"),
     ],
@@ -1023,6 +1062,12 @@ def test_handover(
     judgement = judge(ExpectedHandover(0x1000, until), Observation(transcript, end))
     assert judgement.verdict is wanted
     assert judgement.reason.endswith(reason)
+
+
+def test_only_ends_at_an_exact_instruction_are_compared() -> None:
+    """Of others, the console and the counts stop elsewhere each time."""
+    exact = {End.GUEST_RESET, End.GUEST_SHUTDOWN, End.WRONG_HANDOVER, End.ENTERED}
+    assert {end for end in End if end.of_guest} == exact
 
 
 def test_values_are_stable() -> None:

@@ -147,6 +147,8 @@ def test_what_the_host_cut_short_has_not_failed() -> None:
     assert told(BOOT + PROOF + b"TAP version 13\r\n1..3\r\nok 1 a\r\n", cut=True) == ["passed a"]
     said = begins(1, 3, "a") + ended(1, 3, 0) + begins(2, 3, "b") + b"1..2\r\nok 1 x\r\n"
     assert told(BOOT + PROOF + said, asked=True, cut=True) == ["passed a"]
+    then = begins(1, 1, "a") + ended(1, 1, 0) + TAP[: TAP.index(b"not ok")]
+    assert told(BOOT + PROOF + then, asked=True, cut=True) == ["passed a", "passed one"]
     assert told(BOOT + PROOF, asked=True, cut=True) == []
 
 
