@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from bootproof.harness import exitcode
 from bootproof.harness.case import Case, Expectation
 from bootproof.harness.errors import UserError
 from bootproof.harness.guest.evidence import GuestEvidence
+from bootproof.harness.observation import Difference
 from bootproof.harness.prove import prove
 from bootproof.harness.results import results, shards
 from bootproof.harness.results.results import Check, Kernel, Results
@@ -50,6 +52,8 @@ def test_there_and_back(tmp_path: Path) -> None:
     assert results.read(tmp_path / "results.json") == found
     assert results.read(tmp_path) == found
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+    results.write(builder.run(), tmp_path / "results.json")
+    assert results.read(tmp_path) == builder.run()
 
 
 def test_totals_are_said_and_follow_from_the_cases(tmp_path: Path) -> None:
@@ -96,6 +100,11 @@ def test_real_case_follows_the_schema(case: Case, tmp_path: Path) -> None:
     }
     assert found.transcript is not None and found.transcript.lines == ["hello"]
     assert all(register.expected == register.actual for register in found.registers)
+    assert proven.outcome is not None
+    costs = proven.outcome.costs
+    assert found.cpu_seconds == round(costs.cpu_seconds, 3) > 0
+    assert found.instructions == costs.instructions
+    assert found.kernel.sha256 == hashlib.sha256(Path(case.kernel).read_bytes()).hexdigest()
     assert (
         json.loads((tmp_path / "run" / "result.json").read_text())["key"] == data["cases"][0]["key"]
     )
@@ -263,6 +272,9 @@ def test_transcript_of_hostile_bytes() -> None:
 
 
 def test_transcript_without_an_end() -> None:
+    assert len(results.transcript(b"x" * (1 << 20)).text) == 1 << 20
+    lines = [str(number) for number in range(50)]
+    assert results.transcript("\n\n".join(lines).encode()).tail == lines[-10:]
     found = results.transcript(b"first\n" + b"x" * (3 << 20) + b"\nlast\n")
     assert found.size == (3 << 20) + 12
     assert len(found.text) < (1 << 20) + 100
@@ -283,6 +295,13 @@ def test_guest_that_says_too_much(case: Case, tmp_path: Path) -> None:
     assert len(found.evidence) == 64 and len(found.evidence["k1"]) == 64
     longest = [found.reason, found.problem or "", found.proof or "", *found.evidence["k0"]]
     assert all(len(item) == 4097 for item in longest)
+    seen = outcome.observation
+    assert seen.probe is not None
+    probe = replace(seen.probe, differences=(Difference("rip.x", "0x1", text),), more=2)
+    probed = replace(proven, outcome=replace(outcome, observation=replace(seen, probe=probe)))
+    found = case_result(probed, "again")
+    assert len(found.findings[0]) == 4097 and found.findings[1:] == ("2 more differences",)
+    assert [register.name for register in found.registers if not register.agrees] == ["rip"]
 
 
 def test_merging() -> None:
