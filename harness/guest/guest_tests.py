@@ -122,7 +122,7 @@ def _of_command(name: str, said: str, code: int | None) -> Iterator[GuestTest]:
         yield GuestTest(name, Status.SKIPPED, f"exit code {code}")
     elif code and not any(test.failed for test in tests):
         yield GuestTest(name, Status.FAILED, f"exit code {code}{f': {words}' if words else ''}")
-    elif not tests and not code:
+    elif not tests:
         yield GuestTest(name, Status.PASSED)
 
 

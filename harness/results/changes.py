@@ -199,11 +199,10 @@ def _identical(before: CaseResult, now: CaseResult) -> Change:
     """The same boot image in the same surroundings: everything must be the same."""
     differences = list(_first_difference(before, now, exact=True))
     was, is_ = before.instructions, now.instructions
-    unknown = was != is_ and None in (was, is_)
     if was is not None and is_ is not None and was != is_:
         differences.append(str(CountChange("whole boot", was, is_)))
     if not differences:
-        return Change(now.case, Kind.SAME, (_UNCOUNTED,) if unknown else ())
+        return Change(now.case, Kind.SAME, _uncounted(before, now))
     told = "the boot image is the same, bit by bit, but not the run"
     return Change(now.case, Kind.NONDETERMINISTIC, (told, *differences))
 
@@ -219,7 +218,13 @@ def _other_image(before: CaseResult, now: CaseResult, threshold: float) -> Chang
     if costs:
         better = all(cost.ratio < 0 for cost in costs)
         return Change(now.case, Kind.IMPROVED if better else Kind.CHANGED, tuple(told))
-    return Change(now.case, Kind.CHANGED, tuple(told)) if told else Change(now.case, Kind.SAME)
+    kind = Kind.CHANGED if told else Kind.SAME
+    return Change(now.case, kind, (*told, *_uncounted(before, now)))
+
+
+def _uncounted(before: CaseResult, now: CaseResult) -> tuple[str, ...]:
+    was, is_ = before.instructions, now.instructions
+    return (_UNCOUNTED,) if was != is_ and None in (was, is_) else ()
 
 
 def _where_it_grew(before: CaseResult, now: CaseResult) -> Iterator[str]:

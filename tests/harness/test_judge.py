@@ -429,6 +429,11 @@ def test_tests_in_the_guest_are_part_of_the_verdict(
     assert found.tests
 
 
+def test_an_init_that_stays_after_its_tests_has_failed_none() -> None:
+    seen = Observation(NEXT.text() + b"TAP version 13\n1..1\nok 1 a\n", End.PROOF)
+    assert judge(NEXT.expected, seen).verdict is Verdict.BOOTED
+
+
 def test_tests_that_were_asked_for_and_never_began() -> None:
     claim = dataclasses.replace(X86, cmdline=f"{X86.cmdline} bootproof.next=/bootproof/run-tests")
     found = judge(claim.expected, Observation(claim.text(), End.GUEST_RESET))

@@ -122,6 +122,15 @@ def test_repetitions_are_counted_and_the_last_lockup_is_told() -> None:
     assert found.text == "watchdog: BUG: soft lockup - CPU#0 stuck for 71s! [swapper/0:1]"
 
 
+@pytest.mark.parametrize(
+    "said",
+    ["rcu: INFO: rcu_sched self-detected stall on CPU {}", "INFO: task a:{} blocked for more than 9"],
+)
+def test_the_last_word_on_what_lasts_is_told(said: str) -> None:
+    (found,) = find("".join(f"[ {n}.0] {said.format(n)}\n" for n in (1, 2)).encode())
+    assert (found.count, found.text) == (2, said.format(2))
+
+
 def test_the_log_that_a_program_says_again_is_no_second_complaint() -> None:
     text = WARN + b"bootproof: proof x\r\n"
     (found,) = find(text + WARN, len(text))

@@ -104,6 +104,7 @@ def test_what_counts_for_nothing() -> None:
     ("said", "wanted"),
     [
         (begins(1, 1, "true") + ended(1, 1, 0), ["passed true"]),
+        (ended(1, 1, 0), ["passed test 1"]),  # both lines of its beginning are spoilt
         (begins(1, 1, "./t") + b"1..1\r\nok 1 a\r\n" + ended(1, 1, 0), ["passed ./t / a"]),
         (begins(1, 1, "./t") + TAP + ended(1, 1, 1), ["passed ./t / one", "failed ./t / two"]),
         (begins(1, 1, "./t") + b"no\r\n" + ended(1, 1, 1), ["failed ./t: exit code 1: no"]),
@@ -117,12 +118,18 @@ def test_what_counts_for_nothing() -> None:
             ["skipped ./t: no root", "skipped ./t: exit code 4"],
         ),
         (begins(1, 1, "./t") + ended(1, 1, 4), ["failed ./t: exit code 4"]),
+        (begins(1, 1, "./t") + b"not ok 1 a\r\n" + ended(1, 1, 4), ["failed ./t / a"]),
         # What never ended, or never began.
         (begins(1, 2, "./t") + b"hm\r\n", ["failed ./t: did not end, after 'hm'",
                                           "failed --test: 1 of 2 never began"]),
         (
             begins(1, 2, "a") + ended(1, 2, 0) + begins(2, 2, "b"),
             ["passed a", "failed b: did not end"],
+        ),
+        # A test that prints a frame of fewer tests.
+        (
+            begins(1, 2, "./t") + ended(1, 1, 0) + ended(1, 2, 0),
+            ["passed ./t", "failed --test: 1 of 2 never began"],
         ),
         (b"", ["failed --test: no test began"]),
         # A message of the kernel in one of the two lines of a frame.
@@ -150,6 +157,8 @@ def test_what_the_host_cut_short_has_not_failed() -> None:
     then = begins(1, 1, "a") + ended(1, 1, 0) + TAP[: TAP.index(b"not ok")]
     assert told(BOOT + PROOF + then, asked=True, cut=True) == ["passed a", "passed one"]
     assert told(BOOT + PROOF, asked=True, cut=True) == []
+    later = b"".join(b"[    0.8] " + line + b"\r\n" for line in MODULE.encode().splitlines()[:4])
+    assert told(BOOT + PROOF + later, cut=True) == ["passed tests of the kernel / of-module / first"]
 
 
 def test_failures_come_before_all_that_is_too_much() -> None:

@@ -12,6 +12,7 @@ from bootproof.harness.guest.stages import Stage
 from bootproof.harness.report import changes as rendering
 from bootproof.harness.results import changes, results
 from bootproof.harness.results.changes import Change, Kind
+from bootproof.harness.results.key import Key
 from bootproof.harness.results.results import CaseResult, Kernel
 from bootproof.harness.results.roles import role_of
 from tests.builders import results as builder
@@ -48,9 +49,10 @@ def test_one_instruction_more_with_the_same_image_is_not_deterministic() -> None
     assert "1,300,000,000 -> 1,300,000,001" in found.sentences[1]
 
 
-def test_a_count_that_is_not_known_is_no_difference() -> None:
+@pytest.mark.parametrize("key", [builder.KEY, OTHER_IMAGE])
+def test_a_count_that_is_not_known_is_no_difference(key: Key) -> None:
     told = "the instructions of one of the runs are not known: they were not compared"
-    counted, not_counted = builder.case(), builder.case(instructions=None)
+    counted, not_counted = builder.case(), builder.case(instructions=None, key=key)
     same = Change(counted.case, Kind.SAME, (told,))
     assert [change(counted, not_counted), change(not_counted, counted)] == [same, same]
     assert change(not_counted, not_counted) == Change(counted.case, Kind.SAME)
@@ -144,6 +146,7 @@ def test_verdicts() -> None:
     regressed = change(builder.case(), builder.failed(builder.case().claim))
     assert regressed.kind is Kind.REGRESSED
     assert regressed.sentences[0].startswith("was booted, is panic: kernel panic: VFS")
+    assert regressed.sentences[1].startswith("not as expected: panic instead of booted")
     assert change(builder.failed(), builder.case("elf-linux64-none")).kind is Kind.IMPROVED
     # Wrong before and wrong now, or the expectation changed with the verdict.
     other = builder.failed(verdict="silent")

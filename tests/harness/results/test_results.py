@@ -320,6 +320,10 @@ def test_a_shard_that_is_missing_is_an_error() -> None:
     found = shards.merged([last, first], ["c", "a"])
     assert [check.name for check in found.bad_checks] == ["shard 2/3"]
     assert not found.complete and found.run is not None and found.run.shard is None
+    assert [check.name for check in shards.merged([last], ["c"]).bad_checks] == [
+        "shard 1/3",
+        "shard 2/3",
+    ]
     alone = shards.merged([first], ["a"])
     assert [check.name for check in alone.bad_checks] == ["shard 2/3", "shard 3/3"]
     assert (alone.headline, alone.exit_code) == ("2 cannot be told, not complete", exitcode.USAGE)
@@ -349,6 +353,7 @@ def test_what_is_not_of_one_run_is_not_merged(other: Results, said: str) -> None
 
 def test_a_run_of_nothing_is_no_success() -> None:
     assert (builder.run().headline, builder.run().exit_code) == ("Nothing was run", 125)
+    assert builder.run().counts == "nothing"
     skipped = builder.run(checks=(Check("test_a.py::test_skipped", "skipped", "", 0.0),))
     assert (skipped.headline, skipped.exit_code) == ("Nothing was run", 125)
     cut = builder.run(builder.case(), complete=False)
