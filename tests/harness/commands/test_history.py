@@ -46,6 +46,15 @@ def test_a_count_that_stays_is_no_range(tmp_path: Path) -> None:
     assert "<p>1,300.0 M instructions</p>" in (tmp_path / "history.html").read_text()
 
 
+def test_a_case_that_was_refused_once_breaks_no_count(tmp_path: Path, capsys: Capture) -> None:
+    once = builder.refused(builder.case().claim)
+    for day, case in enumerate((builder.case(), once, builder.case(instructions=1_313_000_000))):
+        started = f"2026-02-0{day + 1}T00:00:00Z"
+        builder.saved(tmp_path / str(day) / "results.json", case, started=started)
+    assert cli.main(["history", str(tmp_path)]) == 0
+    assert "+1.00%" in capsys.readouterr().out
+
+
 def test_history_goes_on_with_the_next_version(tmp_path: Path, capsys: Capture) -> None:
     """A kernel that only has the name of its file is the same in another version."""
     for day, count in enumerate((1_300_000_000, 1_313_000_000), 1):

@@ -161,6 +161,7 @@ def test_a_trace_without_an_end_loses_nothing() -> None:
     cut = TRACE[: TRACE.index(b"[    1.0] ---[")]
     found = boot_differences(side(log=cut + TRACE), side(log=TRACE))
     assert [item.name for item in found][:2] == [WARNING, "RIP: 0010:ata_host_activate+0x#/0x#"]
+    assert boot_differences(side(log=cut), side(log=b""))[0].name == WARNING
     endless = TRACE[: TRACE.index(b"[    1.0] ---[")] + b"line\n" * 500
     assert len(boot_differences(side(log=endless), side(log=b""))) > 500
 
