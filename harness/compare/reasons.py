@@ -195,10 +195,11 @@ def _ram_cut(difference: BootDifference, facts: Facts) -> bool:
     ours, reference = (
         re.findall(r"[0-9a-f]+", text) for text in (difference.ours, difference.reference)
     )
-    if len(ours) != len(reference) or not ours:
+    if len(ours) != len(reference) or not ours or ours[::2] != reference[::2]:
         return False
-    changed = [(int(a, 16), int(b, 16)) for a, b in zip(ours, reference, strict=True) if a != b]
-    return facts.firmware and all(0 < a - b <= FIRMWARE_TOP for a, b in changed)
+    ends = zip(ours[1::2], reference[1::2], strict=True)
+    kept = [int(a, 16) - int(b, 16) for a, b in ends if a != b]
+    return facts.firmware and all(0 < size <= FIRMWARE_TOP for size in kept)
 
 
 def _stays(_difference: BootDifference, facts: Facts) -> bool:

@@ -352,6 +352,8 @@ ROWS: list[tuple[str, str, list[BootDifference], list[BootDifference]]] = [
             of(E, "ram", "00100000-1ffdffff", "00100000-1fffffff"),
             of(E, "ram", "00100000-1fffffff", "00100000-1f000000"),
             of(E, "ram", "", "00100000-1ffdffff"),
+            of(E, "ram", "00100000-1fffffff", "000f0000-1fffffff"),
+            of(E, "ram", "1000-9fbff, 100000-1fffffff", "1000-9fcff, 100000-1ffdffff"),
             of(E, "memory", "481432 kB", "471300 kB"),
             of(E, "code", "01000000-01e01fff", "01200000-02001fff"),
             of(E, "cmdline", "one", "two"),

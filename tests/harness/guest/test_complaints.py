@@ -124,7 +124,10 @@ def test_repetitions_are_counted_and_the_last_lockup_is_told() -> None:
 
 @pytest.mark.parametrize(
     "said",
-    ["rcu: INFO: rcu_sched self-detected stall on CPU {}", "INFO: task a:{} blocked for more than 9"],
+    [
+        "rcu: INFO: rcu_sched self-detected stall on CPU {}",
+        "INFO: task a:{} blocked for more than 9",
+    ],
 )
 def test_the_last_word_on_what_lasts_is_told(said: str) -> None:
     (found,) = find("".join(f"[ {n}.0] {said.format(n)}\n" for n in (1, 2)).encode())

@@ -158,7 +158,9 @@ def test_what_the_host_cut_short_has_not_failed() -> None:
     assert told(BOOT + PROOF + then, asked=True, cut=True) == ["passed a", "passed one"]
     assert told(BOOT + PROOF, asked=True, cut=True) == []
     later = b"".join(b"[    0.8] " + line + b"\r\n" for line in MODULE.encode().splitlines()[:4])
-    assert told(BOOT + PROOF + later, cut=True) == ["passed tests of the kernel / of-module / first"]
+    assert told(BOOT + PROOF + later, cut=True) == [
+        "passed tests of the kernel / of-module / first"
+    ]
 
 
 def test_failures_come_before_all_that_is_too_much() -> None:

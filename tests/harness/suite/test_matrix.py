@@ -223,6 +223,40 @@ def test_each_test_counts_once_whatever_becomes_of_it(
     assert texts == ["Skipped: why not", "failed, as it is known to: known"]
 
 
+PROVES = """
+from bootproof.harness.case import Case, Expectation
+from bootproof.harness.verdict import Verdict
+
+def case(offset, verdict):
+    expect = Expectation(verdict)
+    return Case("x86_64", {kernel!r}, "elf", "linux64", offset, memory=32 << 20, expect=expect)
+
+def test_fails_after_its_case(prove):
+    prove(case(1 << 20, Verdict.LOAD_REFUSED))
+    assert False, "of something else"
+
+def test_fails_with_its_case(prove):
+    prove(case(3 << 20, Verdict.BOOTED))
+"""
+
+
+def test_a_case_that_is_as_expected_hides_no_failure_of_its_test(
+    matrix_here: Matrix, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And one that is not is told once."""
+    kernel = tmp_path / "vmlinux"
+    kernel.write_bytes(vmlinux(X86Program(LOAD).reset()))
+    (tmp_path / "scenarios").mkdir()
+    (tmp_path / "scenarios" / "test_proves.py").write_text(PROVES.format(kernel=str(kernel)))
+    monkeypatch.setattr(matrix, "SCENARIOS", tmp_path / "scenarios")
+    monkeypatch.setattr(Fetcher, "fetch", lambda *_names: [])
+    done = matrix_here("--out", str(tmp_path / "out"))
+    assert "\n1 of 2 cases and 0 of 1 other tests as expected in " in done.stdout
+    (check,) = results.read(tmp_path / "out").checks
+    assert (check.outcome, check.of_case) == ("failed", False)
+    assert "of something else" in check.text
+
+
 CLAIMS = """
 [[claim]]
 name = "one"
