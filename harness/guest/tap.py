@@ -107,7 +107,6 @@ class _Reader:
         self._cut = cut
         self._open: list[_Group] = []
         self._all: list[GuestTest] = []
-        self._stopped = False
 
     def line(self, line: str) -> None:
         width, body = _body(line)

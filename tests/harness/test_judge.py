@@ -654,6 +654,7 @@ def test_a_proof_line_that_is_none_proves_nothing(proof: bytes) -> None:
     block = X86.text()
     forged = block[: block.index(b"proof ")] + b"proof " + proof + b"\n"
     assert verdict(forged, End.PARKED)[0] is Verdict.STUCK
+    assert verdict(forged, End.GUEST_RESET)[0] is Verdict.CPU_RESET
     found, reason = verdict(forged + RESTARTED, End.GUEST_RESET)
     assert found is Verdict.INCONCLUSIVE
     assert reason == "init ran, but its proof is not whole on the console"
@@ -755,7 +756,13 @@ def test_no_option_explains_ram_that_the_machine_does_not_have() -> None:
     assert judge(expected, seen).reason == nowhere
 
 
-@pytest.mark.parametrize("words", ["nosmp", "maxcpus=1", "nr_cpus=1", "acpi=off"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("nosmp", "maxcpus=1", "nr_cpus=1", "possible_cpus=1", "disable_cpu_apicid=1"),
+        *("acpi=off", "noapic", "nolapic", "disableapic"),
+    ],
+)
 def test_cpus_that_an_option_leaves_out_are_explained_by_its_name(words: str) -> None:
     two = dataclasses.replace(X86.expected, cpus=2)
     seen = Observation(X86.text(cmdline=f"{words} {X86.cmdline}"), End.GUEST_RESET)

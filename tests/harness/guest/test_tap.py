@@ -99,6 +99,7 @@ def told(text: str) -> list[str]:
         ("ok 1 a\nnot ok\n1..2\n", ["passed a", "failed test 2"]),  # TAP 12
         ("TAP version 13\n1..1\nok 1 a\nTAP version 13\n1..1\nok 1 b\n", ["passed a", "passed b"]),
         ("TAP version 13\nok 1 a\nTAP version 13\nok 1 b\n1..1\n", ["passed a", "passed b"]),
+        ("1..1\nok 1 a\n1..1\nok 1 b\n", ["passed a", "passed b"]),
         ("1..0 # SKIP not here\n", ["skipped : not here"]),
         # --- what did not come to its end
         ("1..5\nok 1 a\nok 2 b\n", ["passed a", "passed b", "failed : 2 of 5 tests were run"]),

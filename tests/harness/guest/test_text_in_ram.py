@@ -13,7 +13,8 @@ from bootproof.loader.memory import GuestMemory
 from tests.builders.images import elf, load
 
 BANKS = [(0, 2 * MIB), (2 * MIB, 30 * MIB)]
-CODE = random.Random(1).randbytes(3 * PAGE) + bytes(PAGE) + b"end"
+SOME = random.Random(1).randbytes(3 * PAGE)
+CODE = SOME[: 2 * PAGE] + bytes(PAGE) + SOME[2 * PAGE :] + b"end"
 
 
 def vmlinux(directory: Path) -> Path:
@@ -41,7 +42,8 @@ def test_words_that_differ_are_counted(tmp_path: Path) -> None:
         Elf().load(ram, tmp_path / "vmlinux", kernel_offset=0)
         assert text_in_ram.check(reference, ram, code) == TextCheck(3 * 512, 0)
         ram.write(code.start + 7, b"xy")  # the last byte of a word, the first of the next
-        ram.write(code.start + 2 * PAGE, bytes(8))
+        ram.write(code.start + 3 * PAGE, bytes(8))
         assert text_in_ram.check(reference, ram, code) == TextCheck(3 * 512, 3)
+        assert text_in_ram.check(ram, ram, Range(32 * MIB, 4 * PAGE)) == TextCheck(0, 0)
         with GuestMemory(BANKS) as another:
             assert text_in_ram.check(reference, another, code) == TextCheck(3 * 512, 3 * 512)

@@ -34,6 +34,8 @@ def test_a_loop_that_counts_is_no_standstill() -> None:
 def test_a_loop_of_more_states_than_a_loop_in_place_has() -> None:
     assert not seen_stuck([x86_dump(0x1000 + number % 7) for number in range(500)], 100.0)
     assert seen_stuck([x86_dump(0x1000 + number % 6) for number in range(500)], 100.0)
+    busy = [x86_dump(0x1000 + number) for number in range(7)]
+    assert seen_stuck([*busy, *[x86_dump(0x1000)] * 30], 100.0)  # after it
 
 
 def test_with_interrupts_on_nothing_can_be_said() -> None:
@@ -47,6 +49,8 @@ def test_progress_begins_anew() -> None:
     assert not seen_stuck([x86_dump(0x1000)] * 14, 0.95, detector)
     detector.clear()
     assert not detector.stuck(x86_dump(0x1000), 10.0)
+    detector.clear()
+    assert not seen_stuck([x86_dump(0x1000)] * 14, 100.0, detector)
     detector.clear()
     assert seen_stuck([x86_dump(0x1000)] * 30, 2.0, detector)
 
@@ -80,3 +84,4 @@ def test_cpu_at_work_is_not_idle() -> None:
     idle_for([True] * 10, detector)
     detector.clear()
     assert detector.since(True, 100) == 0
+    assert [detector.since(True, 100 + number) for number in range(1, 10)][-1] == 9

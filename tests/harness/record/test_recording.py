@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -53,6 +54,34 @@ def test_log_agrees_with_the_run(arch: str, end: str, tmp_path: Path) -> None:
     assert log.instructions == outcome.costs.instructions
     assert log.console_bytes == len(outcome.observation.transcript) > 400
     assert log.failed_writes == 0
+
+
+COUNTED = ReplayLog(1000, 50, 0, ())
+
+
+@pytest.mark.parametrize(
+    ("log", "executed", "room", "lost"),
+    [
+        (COUNTED, 1000, False, False),
+        (COUNTED, 1001, False, True),  # of only a part of the run
+        (COUNTED, 1001, True, False),
+        (replace(COUNTED, failed_writes=1), 1000, True, True),
+        (replace(COUNTED, instructions=0), None, False, False),
+        (ReplayLogError("is cut off"), 1000, True, False),
+        (ReplayLogError("is cut off"), 1000, False, True),
+    ],
+)
+def test_what_the_host_may_not_have_taken(
+    log: Logged, executed: int | None, room: bool, lost: bool, tmp_path: Path
+) -> None:
+    seen = Observation(b"text", End.GUEST_RESET, instructions=executed)
+    path = tmp_path / "replay.bin"
+    assert recording.console_lost(seen, log, path, room_was_set_aside=room) is lost
+    path.touch()
+    assert recording.console_lost(seen, log, path, room_was_set_aside=room) is lost
+    os.truncate(path, replaylog.READ_LIMIT + 1)  # not read, for its length only
+    expected = lost and not isinstance(log, ReplayLogError)
+    assert recording.console_lost(seen, log, path, room_was_set_aside=room) is expected
 
 
 def _without_log(
