@@ -274,6 +274,12 @@ STALL = b"[ 26.0] watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [sh:1]\r\n"
             ),
         ),
         (
+            b"[ 2.0] reboot: Power down\r\n" + KILLED % 0x300,  # it only said so
+            End.GUEST_HALTED,
+            Verdict.INIT_FAILED,
+            "; then /init exited with 3 (Attempted to kill init! exitcode=0x00000300)",
+        ),
+        (
             KILLED % 0xB,
             End.GUEST_HALTED,
             Verdict.INIT_FAILED,
@@ -434,6 +440,11 @@ def test_an_init_that_stays_after_its_tests_has_failed_none() -> None:
     assert judge(NEXT.expected, seen).verdict is Verdict.BOOTED
 
 
+def test_results_without_a_proof_are_anybodys() -> None:
+    seen = Observation(b"[ 0.1] Linux version 6\nTAP version 13\n1..1\nok 1 a\n", End.PARKED)
+    assert judge(NEXT.expected, seen).tests == ()
+
+
 def test_tests_that_were_asked_for_and_never_began() -> None:
     claim = dataclasses.replace(X86, cmdline=f"{X86.cmdline} bootproof.next=/bootproof/run-tests")
     found = judge(claim.expected, Observation(claim.text(), End.GUEST_RESET))
@@ -488,6 +499,11 @@ def test_a_lockup_that_the_log_names_is_the_reason(end: End, wanted: Verdict, re
 def test_a_guest_that_ends_in_order_is_not_stuck(transcript: bytes, end: End, wanted: str) -> None:
     found, reason = verdict(transcript, end)
     assert (found, wanted in reason) == (Verdict.GUEST_SHUTDOWN_EARLY, True)
+
+
+def test_an_init_that_failed_was_not_powered_down() -> None:
+    said = b"[ 1.0] reboot: Power down\r\n" + KILLED % 0x300
+    assert verdict(said, End.GUEST_RESET)[0] is Verdict.INIT_FAILED
 
 
 def test_a_restart_that_never_comes_is_stuck() -> None:
@@ -1080,6 +1096,8 @@ def test_only_ends_at_an_exact_instruction_are_compared() -> None:
     """Of others, the console and the counts stop elsewhere each time."""
     exact = {End.GUEST_RESET, End.GUEST_SHUTDOWN, End.WRONG_HANDOVER, End.ENTERED}
     assert {end for end in End if end.of_guest} == exact
+    # What is in RAM then is the image's, and no log of a kernel.
+    assert {end for end in End if end.before_kernel} == {End.WRONG_HANDOVER, End.ENTERED}
 
 
 def test_values_are_stable() -> None:

@@ -132,6 +132,8 @@ def test_repetitions_are_counted_and_the_last_lockup_is_told() -> None:
 def test_the_last_word_on_what_lasts_is_told(said: str) -> None:
     (found,) = find("".join(f"[ {n}.0] {said.format(n)}\n" for n in (1, 2)).encode())
     assert (found.count, found.text) == (2, said.format(2))
+    (found,) = find(b"[ 1.0] WARNING: 1\n[ 2.0] WARNING: 2\n")
+    assert (found.count, found.text) == (2, "WARNING: 1")
 
 
 def test_the_log_that_a_program_says_again_is_no_second_complaint() -> None:
@@ -155,8 +157,9 @@ def test_an_echo_before_the_proof_moves_nothing() -> None:
 
 
 def test_before_and_after_the_proof_are_told_apart() -> None:
-    before, after = find(WARN + PANIC, len(WARN))
-    assert (before.after_proof, after.after_proof) == (False, True)
+    for later in (PANIC, WARN.replace(b"[    0.", b"[    9.")):
+        before, after = find(WARN + later, len(WARN))
+        assert (before.after_proof, after.after_proof) == (False, True)
 
 
 def test_the_log_buffer_adds_what_the_console_does_not_show() -> None:

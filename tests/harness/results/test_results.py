@@ -240,6 +240,13 @@ def test_shard_that_is_none(number: int, of: int, tmp_path: Path) -> None:
         results.read(tmp_path)
 
 
+@pytest.mark.parametrize(("number", "of"), [(1, 2), (2, 2), (9999, 9999)])
+def test_shard_that_is_one(number: int, of: int, tmp_path: Path) -> None:
+    shard = builder.shard(number, builder.case(), of=of)
+    results.write(shard, tmp_path / "results.json")
+    assert results.read(tmp_path) == shard
+
+
 def test_check_with_an_outcome_that_is_none(tmp_path: Path) -> None:
     data = saved(tmp_path / "results.json", builder.case())
     data["checks"][0]["outcome"] = "FAILED"
@@ -275,6 +282,7 @@ def test_transcript_without_an_end() -> None:
     assert len(results.transcript(b"x" * (1 << 20)).text) == 1 << 20
     lines = [str(number) for number in range(50)]
     assert results.transcript("\n\n".join(lines).encode()).tail == lines[-10:]
+    assert len(results.transcript(b"\x1b" * (2 << 20)).text) < (1 << 20) + 100
     found = results.transcript(b"first\n" + b"x" * (3 << 20) + b"\nlast\n")
     assert found.size == (3 << 20) + 12
     assert len(found.text) < (1 << 20) + 100
