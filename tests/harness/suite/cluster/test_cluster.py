@@ -33,6 +33,11 @@ from tests.builders.programs import host_program
 
 SECONDS = 180
 _DASK = (sys.executable, "-m")
+ANOTHER_PYTHON = """
+from distributed import worker
+ours = worker.get_versions()
+worker.get_versions = lambda: {**ours, "packages": {**ours["packages"], "python": "3.99.0.final.0"}}
+"""
 
 
 @dataclass
@@ -58,11 +63,11 @@ class Site:
         self.processes.append(process)
         return process
 
-    def worker(self, name: str, **variables: str) -> subprocess.Popen[bytes]:
+    def worker(self, name: str, *more: str, **variables: str) -> subprocess.Popen[bytes]:
         cache = str(self.directory / f"cache-{name}")
         place = str(self.directory / name)
         words = (self.address, "--nthreads=1", "--no-nanny", f"--local-directory={place}")
-        return self.start("worker", *words, BOOTPROOF_CACHE=cache, **variables)
+        return self.start("worker", *words, *more, BOOTPROOF_CACHE=cache, **variables)
 
     def wait_for(self, workers: int) -> None:
         from distributed import Client, Security
@@ -185,6 +190,18 @@ def test_a_run_on_two_workers_is_that_of_this_machine(site: Site, tmp_path: Path
         assert files(tmp_path / "there/out" / case.id) == files(tmp_path / "alone/out" / case.id)
     sent = [*site.directory.glob("cache-*/received/*/content")]
     assert 3 <= len(sent) <= 6, sent  # two kernels, and the archive of the proof
+
+
+@pytest.mark.filterwarnings("ignore:Mismatched versions:Warning")  # here, while it is waited for
+def test_a_worker_may_have_another_python(site: Site, tmp_path: Path) -> None:
+    """Dask warns of it, and pytest would have made an error of the warning."""
+    (site.directory / "another.py").write_text(ANOTHER_PYTHON)
+    site.worker("another", "--preload=another.py")
+    site.wait_for(1)
+    there = matrix(tmp_path / "there", cases(tmp_path)[:1], cluster=site.address)
+    said = there.communicate(timeout=SECONDS)[0]
+    assert there.returncode == 0, said
+    assert "Mismatched" not in said
 
 
 def test_a_lost_worker_loses_and_doubles_nothing(site: Site, tmp_path: Path) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import pickle
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,6 +71,21 @@ def test_a_case_needs_no_file_of_the_machine_that_it_comes_from(
     described = json.loads((tmp_path / "back/boot.json").read_text("utf-8"))
     assert described["provenance"]["kernel"] == case.kernel_path
     assert not list(places.iterdir())
+
+
+def test_what_travels_is_read_by_any_python(tmp_path: Path) -> None:
+    """One pickles a Path as 3.13 does, and no older one can read that."""
+    rooms = set()
+
+    class Reader(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            rooms.add(module.partition(".")[0])
+            return super().find_class(module, name)
+
+    job = sent(case_of(tmp_path, RESETS))
+    for each in (job, work.boot(job, lambda: True), Lacks(("a",)), work.Failed("why")):
+        assert Reader(io.BytesIO(pickle.dumps(each))).load() == each
+    assert rooms == {"bootproof"}
 
 
 def test_a_refusal_names_the_kernel_as_the_user_does(tmp_path: Path) -> None:
