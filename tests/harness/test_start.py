@@ -46,6 +46,19 @@ probe.at_entry = at_entry
 from bootproof.harness import cli
 sys.exit(cli.main(sys.argv[1:]))
 """
+_LATE = """
+import sys
+from bootproof.harness.host import early
+import inspect, ipaddress
+asked_early = inspect.get_annotations
+assert asked_early(type("Kind", (), {"__annotations__": {"a": int}})) == {"a": int}
+assert not {"ast", "functools"} & set(sys.modules)
+def function(a: int): ...
+assert asked_early(function) == inspect.get_annotations(function) == {"a": int}
+assert asked_early is not inspect.get_annotations and not hasattr(inspect, "nosuch")
+assert (str(inspect.signature(function)), ipaddress.ip_address("::1").version) == ("(a: int)", 6)
+assert inspect.getsource(inspect) == open(inspect.__file__).read()
+"""
 CASES = {"bootproof.harness.case", "bootproof.loader.address", "bootproof.kernels.catalog"}
 LOOKING = {"ctypes", "hashlib", "platform", "subprocess", "tomllib"}
 INSPECTING = {"ast", "dis", "tokenize"}  # what `inspect` brings, which dataclasses imports
@@ -88,6 +101,11 @@ def test_who_asks_for_help_waits_for_nothing_else(words: tuple[str, ...]) -> Non
     modules = imported(*words, code=0)
     assert "bootproof.harness.commands.doctor" in modules
     assert modules & (CASES | LOOKING | INSPECTING) == set()
+
+
+def test_what_is_loaded_late_is_all_of_it_then() -> None:
+    done = python("-P", "-S", "-c", _LATE)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_program_may_import_itself_again() -> None:
