@@ -49,10 +49,12 @@ def complete(
         demanded, pointed = _demanded(PROTOCOLS[protocol], seen, memory)
     concluded = {c.field: c for c in IMPORTING[arch].conclude(seen, demanded, memory)}
     values, unseen = {}, []
+    left_out = IMPORTING[arch].left_out
     for field in fields(ARCHITECTURES[arch].registers):
         name, mark = field.name, None
         if name in seen.values:
-            values[name] = seen.values[name]
+            value = seen.values[name]
+            values[name] = value & ~left_out[name] if name in left_out else value
         elif name in concluded:
             found = concluded[name]
             values[name] = found.value

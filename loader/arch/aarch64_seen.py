@@ -12,6 +12,10 @@ from bootproof.loader.arch.aarch64 import Arm64Registers
 from bootproof.loader.arch.importing import Importing, Seen
 from bootproof.loader.corefile import Note, user_registers
 
+# Arm ARM C5.2 (PSTATE.BTYPE): how the last branch was made, of CPUs that have BTI. With the MMU off
+# nothing asks for it, and a CPU without BTI could not be started so.
+_LAST_BRANCH: Final = 3 << 10
+
 
 def _from_notes(notes: Sequence[Note]) -> list[Seen]:
     """The CPUs of a core: Linux's struct user_pt_regs. Raises CoreError."""
@@ -39,4 +43,5 @@ IMPORTING: Final[Importing[Arm64Registers]] = Importing(
     debugger=(*((f"x{number}", 64) for number in range(31)), ("sp", 64), ("pc", 64), ("cpsr", 32)),
     from_debugger=_from_debugger,
     conclude=lambda seen, demanded, memory: iter(()),
+    left_out={"pstate": _LAST_BRANCH},
 )

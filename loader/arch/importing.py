@@ -63,3 +63,5 @@ class Importing(Generic[R]):
     from_debugger: Callable[[Mapping[str, int]], Seen]
     # What follows from what was seen, from RAM, and from what a protocol demands.
     conclude: Callable[[Seen, R | None, RamFile], Iterator[Conclusion]]
+    # Bits that a CPU shows and that are no part of a hand-over, by their field.
+    left_out: Mapping[str, int] = field(default_factory=dict)

@@ -57,6 +57,14 @@ def test_what_is_seen_is_taken_as_it_is(protocol: str) -> None:
         assert complete(PROTOCOLS[protocol].arch.name, seen, memory, "none").protocol == "none"
 
 
+def test_the_branch_to_an_arm64_kernel_is_no_part_of_its_hand_over() -> None:
+    """QEMU's own loader leaves PSTATE.BTYPE with `-cpu max`; a CPU without BTI has no such bits."""
+    with prepared("arm64") as (memory, registers):
+        seen = Seen(everything(registers, "pstate") | {"pstate": 0x400007C5})
+        found = complete("aarch64", seen, memory)
+    assert found.registers == replace(registers, pstate=0x400003C5)
+
+
 def test_registers_that_lead_to_nothing_follow_no_protocol() -> None:
     with prepared("pvh") as (memory, registers):
         seen = Seen(everything(registers) | {"rbx": 0x100000})
