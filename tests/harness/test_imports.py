@@ -444,7 +444,8 @@ def test_a_stub_that_lies(
     run: Run,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(remote, "ANSWER_SECONDS", 1.0)
+    if None in lies.values():  # what does come may take long on a busy host
+        monkeypatch.setattr(remote, "ANSWER_SECONDS", 1.0)
     with prepared("pvh") as (memory, made):
         assert isinstance(made.registers, X86Registers)
         with listening(Stub(memory, made.registers, lies)) as where:
