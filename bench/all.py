@@ -10,22 +10,14 @@ that goes to standard output. Best on a machine that does nothing else.
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
-import platform
-import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import psutil
-
-from bootproof.harness.arch.table import ARCHES
-from bootproof.harness.errors import UserError
-from bootproof.harness.qemu.binary import find_qemu, version_text
-from bootproof.loader.address import format_size
+from bench import numbers
 
 BENCHES: Final = {
     name: ("-m", f"bench.{name}")
@@ -35,23 +27,6 @@ BENCHES: Final = {
 PEERS: Final = "peers"
 
 
-def machine() -> str:
-    """The CPU, its memory, and the versions that matter."""
-    model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text("utf-8"), re.M)
-    cpu = model[1].strip() if model else platform.machine()
-    memory = format_size(psutil.virtual_memory().total >> 30 << 30)
-    emulators = []
-    for name in ARCHES:
-        try:
-            emulators.append(f"{name} {version_text(find_qemu(name).version)}")
-        except UserError:
-            continue
-    return (
-        f"{os.cpu_count()} CPUs ({cpu}), {memory}, Linux {platform.release()}, Python"
-        f" {platform.python_version()}, QEMU {', '.join(emulators)} under TCG"
-    )
-
-
 def measured(name: str, words: Sequence[str]) -> str:
     """What a bench prints, as the page has it. Raises CalledProcessError when it breaks down."""
     command = [*BENCHES.get(name, ("-m", f"bench.{name}")), *words]
@@ -59,10 +34,10 @@ def measured(name: str, words: Sequence[str]) -> str:
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
     if done.stderr or done.returncode not in (0, 1):  # 1: a target was missed, which it says
         raise subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr)
-    today = datetime.datetime.now(datetime.UTC).date()
+    load = f"load {os.getloadavg()[2]:.1f} in the quarter of an hour before its end"
     return (
-        f"{today}, load {os.getloadavg()[2]:.1f} in the quarter of an hour before its end;"
-        f" {machine()}:\n\n```text\n$ .venv/bin/python {' '.join(command)}\n{done.stdout}```\n"
+        f"{numbers.today()}, {load}; {numbers.machine()}:\n\n"
+        f"```text\n$ .venv/bin/python {' '.join(command)}\n{done.stdout}```\n"
     )
 
 

@@ -1,6 +1,6 @@
 """What one boot costs, against QEMU's own -kernel of the same kernel, initrd and command line.
 
-    .venv/bin/python -m bench.boot [--rounds 5] [KERNEL ...]
+    .venv/bin/python -m bench.boot [--rounds 5] [--json FILE] [KERNEL ...]
 
 Owns timing whole commands, from start to exit: a plain `qemu -kernel` that nobody watches (on x86
 of the bzImage, on the board pc with its firmware), and `bootproof boot` of what stands in _WAYS.
@@ -10,7 +10,6 @@ given as shares of the plain QEMU's median.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bench import numbers
 from bootproof.harness import command_line
 from bootproof.harness.arch.profiles import DEFAULT_PROFILE
 from bootproof.harness.arch.table import ARCHES
@@ -105,15 +105,18 @@ def show(kernel: str, rows: Sequence[Row]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = numbers.parser(__doc__)
     parser.add_argument("kernels", nargs="*", metavar="KERNEL")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     kernels = arguments.kernels or _KERNELS
     for arch in sorted({catalogue_file(kernel).arch for kernel in kernels}):
         print(f"{find_qemu(arch).path} {version_text(find_qemu(arch).version)}")
+    results = {}
     for kernel in kernels:
-        show(kernel, measure(kernel, arguments.rounds))
+        results[kernel] = measure(kernel, arguments.rounds)
+        show(kernel, results[kernel])
+    numbers.write(arguments.json, results)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What a cluster adds to a case: many cases that boot nothing, on a scheduler on this machine.
 
-    .venv/bin/python -m bench.cluster [--cases 100 1000 10000] [--workers 2]
+    .venv/bin/python -m bench.cluster [--cases 100 1000 10000] [--workers 2] [--json FILE]
 
 Owns starting a scheduler and workers of dask.distributed in processes of their own, and handing
 them cases as a matrix does: what they are made of is read here, as many are under way as workers
@@ -10,7 +10,6 @@ is nothing. Prints wall time and CPU time for each case, by process, and the mem
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import os
@@ -28,6 +27,7 @@ from typing import Any, Final
 import psutil
 import zstandard
 
+from bench import numbers
 from bootproof.dataclass import dataclass
 from bootproof.harness import typedjson
 from bootproof.harness.case import Case
@@ -129,7 +129,7 @@ def show(row: Row) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = numbers.parser(__doc__)
     parser.add_argument("--cases", type=int, nargs="+", default=[100, 1000, 10000])
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
@@ -143,9 +143,12 @@ def main() -> None:
         with site(arguments.workers, Path(place)) as (address, processes):
             cluster = client.connect(address, {})
             measure(cluster, processes, kernel, 10)  # imports
+            rows = []
             for count in arguments.cases:
-                show(measure(cluster, processes, kernel, count))
+                rows.append(measure(cluster, processes, kernel, count))
+                show(rows[-1])
             cluster.close()
+    numbers.write(arguments.json, rows)
 
 
 if __name__ == "__main__":

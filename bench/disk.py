@@ -1,6 +1,6 @@
 """How much disk the cases of a matrix take: while they run, and afterwards.
 
-    .venv/bin/python -m bench.disk [KERNEL ...]
+    .venv/bin/python -m bench.disk [--json FILE] [KERNEL ...]
 
 Owns running `bootproof matrix` on real kernels, each in its formats and at a few places, with what
 is kept by default, and counting blocks from outside ten times a second: each file once, whatever
@@ -10,7 +10,6 @@ take, each in a file of its own.
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bench import numbers
 from bench.memory import MATRIX
 from bootproof.harness.arch.profiles import FAST_PROFILE
 from bootproof.harness.arch.table import ARCHES
@@ -104,7 +104,7 @@ def _image(description: Path) -> int:
 
 def main() -> int:
     """Prints a line; 0 when the target is met, else 1."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = numbers.parser(__doc__)
     parser.add_argument("kernels", nargs="*", default=_KERNELS, metavar="KERNEL")
     arguments = parser.parse_args()
     chosen = [case for kernel in arguments.kernels for case in cases(kernel)]
@@ -113,6 +113,7 @@ def main() -> int:
     print(f"{', '.join(arguments.kernels)}: {found}")
     met = found.kept <= TARGET * found.cases
     print(f"target ({TARGET // MIB} MiB a case):", "met" if met else "missed")
+    numbers.write(arguments.json, found)
     return 0 if met else 1
 
 

@@ -1,6 +1,6 @@
 """What each word of the fast profile saves: of the guest's work, and of QEMU's.
 
-    .venv/bin/python -m bench.fast_profile [KERNEL ...]
+    .venv/bin/python -m bench.fast_profile [--json FILE] [KERNEL ...]
 
 Owns booting kernels of the catalogue's cache with the whole profile, and once without each of its
 words and initcalls. A deterministic boot has one count of each thing, so one boot each is enough,
@@ -13,7 +13,6 @@ has no place in the profile.
 
 from __future__ import annotations
 
-import argparse
 import re
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Final
 from unittest import mock
 
+from bench import numbers
 from bootproof.harness.arch.profiles import PROFILES
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.case import Case
@@ -107,26 +107,28 @@ def _saved(without: int | None, whole: int | None, *, share: bool = True) -> str
     return f"{saved} {100 * (without - whole) / whole:5.1f} %" if share else saved
 
 
-def measure(kernel: str) -> None:
-    """Prints the kernel's table."""
+def measure(kernel: str) -> dict[str, Cost]:
+    """Prints the kernel's table, and returns what is in it, by what was left out."""
     arch = catalogue_file(kernel).arch
     default, fast = (ARCHES[arch].command_line(profile) for profile in PROFILES)
     plain, whole = cost(arch, kernel, default), cost(arch, kernel, fast)
     print(f"{kernel}: {whole}; with the default profile {plain}")
     print(f"  {'without':32} {'instructions':>20} {'blocks':>20} {'TLB flushes':>12}")
+    costs = {"default profile": plain, "fast profile": whole}
     for word, others in without_each(ARCHES[arch].fast):
-        without = cost(arch, kernel, f"{default} {others}")
+        costs[word] = without = cost(arch, kernel, f"{default} {others}")
         instructions = _saved(without.instructions, whole.instructions)
         blocks = _saved(without.blocks, whole.blocks)
         flushes = _saved(without.flushes, whole.flushes, share=False)
         print(f"  {word:32} {instructions} {blocks} {flushes}", flush=True)
+    return costs
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = numbers.parser(__doc__)
     parser.add_argument("kernels", nargs="*", default=_KERNELS, metavar="KERNEL")
-    for kernel in parser.parse_args().kernels:
-        measure(kernel)
+    arguments = parser.parse_args()
+    numbers.write(arguments.json, {kernel: measure(kernel) for kernel in arguments.kernels})
 
 
 if __name__ == "__main__":

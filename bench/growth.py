@@ -1,6 +1,6 @@
 """What a case more costs: matrices of 10, 100 and 1,000 cheap cases.
 
-    .venv/bin/python -m bench.growth [--cases 10 100 1000] [--rounds 3] [--page 2000]
+    .venv/bin/python -m bench.growth [--cases 10 100 1000] [--rounds 3] [--page 2000] [--json FILE]
 
 Owns running `bootproof matrix` on cases that are refused (each loads, and is judged and reported as
 any), and measuring from outside: the time from the first case's line to the last one's, CPU time of
@@ -13,7 +13,6 @@ which is measured best. At the end, how long a page of 2,000 cases takes to open
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import resource
@@ -26,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from bench import page
+from bench import numbers, page
 from bootproof.harness.case import Case, Expectation
 from bootproof.harness.results.results import RESULTS
 from bootproof.harness.verdict import Verdict
@@ -126,14 +125,17 @@ def show(costs: Mapping[int, Cost]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = numbers.parser(__doc__)
     parser.add_argument("--cases", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--page", type=int, default=2000, help="0: no page is opened")
     arguments = parser.parse_args()
-    show(curve(arguments.cases, arguments.rounds))
-    if arguments.page:
-        print(page.opened(arguments.page))
+    costs = curve(arguments.cases, arguments.rounds)
+    show(costs)
+    opened = page.opened(arguments.page) if arguments.page else None
+    if opened is not None:
+        print(opened)
+    numbers.write(arguments.json, {"cases": costs, "page": opened})
 
 
 if __name__ == "__main__":

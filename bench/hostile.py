@@ -1,6 +1,6 @@
 """What it costs to refuse each structural lie: CPU time of this process, and memory.
 
-    .venv/bin/python -m bench.hostile
+    .venv/bin/python -m bench.hostile [--json FILE]
 
 Owns measuring; the lies are in tests/builders/hostile.py, and tests/loader/test_hostile_cost.py
 asserts bounds on them. The bounds of the loader are 50 ms and 64 MiB on an idle machine.
@@ -13,6 +13,7 @@ import time
 import tracemalloc
 from typing import Final
 
+from bench import numbers
 from bootproof.loader import GuestMemory, LoaderError
 from bootproof.loader.address import MIB
 from tests.builders.hostile import RAM, Lie, lies
@@ -50,13 +51,17 @@ def refuse(memory: GuestMemory, lie: Lie) -> None:
 
 
 def main() -> None:
+    arguments = numbers.parser(__doc__).parse_args()
     print(f"{'lie':50} {'file':>10} {'CPU ms':>8} {'MiB':>6}  refused with")
+    rows = []
     with GuestMemory([(0, RAM)]) as memory:
         for lie in lies():
-            cpu = statistics.median(cpu_seconds(memory, lie) for _ in range(ROUNDS))
-            peak = peak_memory(memory, lie) / MIB
-            size = len(lie.content)
-            print(f"{lie.name:50} {size:10} {cpu * 1000:8.1f} {peak:6.1f}  {lie.code}")
+            times = [cpu_seconds(memory, lie) for _ in range(ROUNDS)]
+            peak, size = peak_memory(memory, lie), len(lie.content)
+            rows.append({"lie": lie.name, "cpu_seconds": times, "peak": peak, "size": size})
+            cpu = statistics.median(times)
+            print(f"{lie.name:50} {size:10} {cpu * 1000:8.1f} {peak / MIB:6.1f}  {lie.code}")
+    numbers.write(arguments.json, rows)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How fast a kernel gets into guest memory, next to what copying its bytes costs anyway.
 
-    .venv/bin/python -m bench.load [--rounds N] [--directory DIR]
+    .venv/bin/python -m bench.load [--rounds N] [--directory DIR] [--json FILE]
 
 Owns measuring loads of real kernels from the catalogue's cache. In each round, one after the other
 and each into a new file (or buffer): the load into a file-backed guest memory, `cp` of the same
@@ -12,7 +12,6 @@ another process, over what it needs before the load. Wall time: nothing here sle
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bench import numbers
 from bootproof.harness.inputs.images import in_format, kernel_file
 from bootproof.loader import BzImage, Elf, GuestMemory, Pe
 from bootproof.loader.address import GIB, MIB
@@ -126,17 +126,20 @@ def peak_memory(subject: Subject, directory: Path) -> int:
 
 def main() -> int:
     """Prints the table; 0 when every kernel meets the targets, else 1."""
-    parser = argparse.ArgumentParser(prog="bench.load", description=main.__doc__)
+    parser = numbers.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--directory", help="where the files are made (default: a temporary one)")
     arguments = parser.parse_args()
     met = True
+    rows: list[dict[str, object]] = []
     print(f"{'kernel':20} {'format':8} {'MiB':>6} {'x cp':>6} {'x net':>6} {'x copy':>7}", end="")
     print(f" {'ms':>7} {'peak MiB':>9}")
     with tempfile.TemporaryDirectory(dir=arguments.directory) as name:
         for subject in SUBJECTS:
             times = measure(subject, Path(name), arguments.rounds)
             peak = peak_memory(subject, Path(name))
+            rows.append({"kernel": subject.name, "format": subject.format, "seconds": times})
+            rows[-1]["peak"] = peak
             met = met and times.load <= TARGET * times.cp and peak <= MEMORY_TARGET
             print(
                 f"{subject.name:20} {subject.format:8} {subject.path.stat().st_size / MIB:6.1f}"
@@ -147,6 +150,7 @@ def main() -> int:
     print(
         f"targets (at most {TARGET} x cp, {MEMORY_TARGET // MIB} MiB):", "met" if met else "missed"
     )
+    numbers.write(arguments.json, rows)
     return 0 if met else 1
 
 

@@ -1,6 +1,6 @@
 """How well `bootproof matrix -n 2` keeps two CPUs busy with guests, and where it does not.
 
-    .venv/bin/python -m bench.matrix [--before ../DIR] [-n 2] [-k EXPR]
+    .venv/bin/python -m bench.matrix [--before ../DIR] [-n 2] [-k EXPR] [--json FILE]
 
 Owns running the default matrix, or what -k picks of it, and looking at its processes from outside,
 ten times a second. What is shared out is the time of N CPUs from the start of the first QEMU to the
@@ -19,7 +19,6 @@ of the other's, whose output goes to a temporary directory as ours does.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import itertools
 import json
@@ -35,6 +34,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Final
 
+from bench import numbers
 from bootproof.harness.results.results import RESULTS
 from bootproof.loader.address import counted
 from tests import ROOT
@@ -258,8 +258,8 @@ def _listed(root: Path, expression: str | None) -> set[str]:
     return {f"[{match[1]}]" if match[1] else match[2] for match in matches}
 
 
-def compare(before: Path, expression: str | None, jobs: int, out: Path) -> None:
-    """Prints what the cases that both checkouts have cost here, as shares of what they do there."""
+def compare(before: Path, expression: str | None, jobs: int, out: Path) -> tuple[Cost, Cost]:
+    """The costs of both checkouts, and what their cases have in common."""
     picked, count, left_out = common((ROOT, before), expression)
     print(
         f"{counted(count, 'case')} and test functions that both have; {len(left_out)} are left out"
@@ -270,24 +270,28 @@ def compare(before: Path, expression: str | None, jobs: int, out: Path) -> None:
         f"wall time {now.wall / then.wall:.2f} of the other's, CPU time of QEMUs"
         f" {now.qemu / then.qemu:.2f}; not as expected: {now.bad} here, {then.bad} there"
     )
+    return then, now
 
 
 def main() -> int:
     """Prints the shares; 0 when the target is met, else 1."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = numbers.parser(__doc__)
     parser.add_argument("--before", type=Path, metavar="DIR", help="another checkout, set up")
     parser.add_argument("-n", dest="jobs", type=int, default=2)
     parser.add_argument("-k", metavar="EXPR")
     arguments = parser.parse_args()
+    costs = {}
     with tempfile.TemporaryDirectory() as name:
         out = Path(name)
         words = [] if arguments.k is None else ["-k", arguments.k]
-        cost = run([*_OURS, *words], out / "whole", arguments.jobs)
-        show(cost)
+        costs["whole"] = run([*_OURS, *words], out / "whole", arguments.jobs)
+        show(costs["whole"])
         if arguments.before:
-            compare(arguments.before, arguments.k, arguments.jobs, out)
-    met = cost.use >= TARGET * arguments.jobs / 2
+            both = compare(arguments.before, arguments.k, arguments.jobs, out)
+            costs["before"], costs["now"] = both
+    met = costs["whole"].use >= TARGET * arguments.jobs / 2
     print(f"target ({TARGET} of 2 CPUs):", "met" if met else "missed")
+    numbers.write(arguments.json, costs)
     return 0 if met else 1
 
 

@@ -1,6 +1,6 @@
 """How much memory the harness needs with many cases in flight, QEMU and guest RAM left out.
 
-    .venv/bin/python -m bench.memory [--cases 1 4 16] [--kernel 6.1-cloud-amd64]
+    .venv/bin/python -m bench.memory [--cases 1 4 16] [--kernel 6.1-cloud-amd64] [--json FILE]
 
 Owns measuring `bootproof matrix -n N` on N cases of a real kernel from the catalogue's cache. What
 is printed is the largest sum seen of the proportional set sizes (PSS) of all processes of the
@@ -9,7 +9,6 @@ harness, and what each further case adds. Sampled ten times a second from outsid
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+from bench import numbers
 from bootproof.harness.case import Case
 from bootproof.harness.cases import case_file
 from bootproof.harness.inputs.images import catalogue_file
@@ -80,13 +80,15 @@ def measure(count: int, kernel: str) -> tuple[int, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="memory of the harness by cases in flight")
+    parser = numbers.parser(__doc__)
     parser.add_argument("--cases", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--kernel", default="6.1-cloud-amd64")
     arguments = parser.parse_args()
     first: tuple[int, int] | None = None
+    rows = []
     for count in arguments.cases:
         most, at_once = measure(count, arguments.kernel)
+        rows.append({"cases": count, "qemus": at_once, "bytes": most})
         each = (
             ""
             if first is None
@@ -95,6 +97,7 @@ def main() -> None:
         print(f"cases {count:3}, QEMUs at once {at_once:3}: {most / MIB:6.1f} MiB{each}")
         first = first or (count, most)
     print(f"target: {TARGET / MIB:.0f} MiB for 16 cases")
+    numbers.write(arguments.json, rows)
 
 
 if __name__ == "__main__":

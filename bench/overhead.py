@@ -1,6 +1,6 @@
 """What bootproof takes beside the guest, in Pythons that start and do nothing.
 
-    .venv/bin/python -m bench.overhead [--rounds 20] [KERNEL]
+    .venv/bin/python -m bench.overhead [--rounds 20] [--json FILE] [KERNEL]
 
 Owns timing whole commands that boot nothing (help, boots that are refused: no such file, no kernel,
 a KERNEL that finds no room; the check of a boot image, shell completion), and a case of KERNEL, one
@@ -14,7 +14,6 @@ lies outside of QEMU's life.
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -26,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bench import numbers
 from bootproof.harness.case import Case
 from bootproof.harness.cases.from_kernel import case_of
 from bootproof.harness.exitcode import OK, USAGE
@@ -113,11 +113,13 @@ def _multiples(seconds: Sequence[float], of: Sequence[float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = numbers.parser(__doc__)
     parser.add_argument("kernel", nargs="?", metavar="KERNEL", default="6.1-cloud-amd64")
     parser.add_argument("--rounds", type=int, default=20)
     arguments = parser.parse_args()
-    show(measure(arguments.kernel, arguments.rounds))
+    rows = measure(arguments.kernel, arguments.rounds)
+    show(rows)
+    numbers.write(arguments.json, rows)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How large report.html becomes, and how long a browser takes until it can be read and used.
 
-    .venv/bin/python -m bench.page [--cases N] [--transcript FILE]
+    .venv/bin/python -m bench.page [--cases N] [--transcript FILE] [--json FILE]
 
 Owns making results of N cases whose kernels printed as much as FILE says, or 1,000 lines, each at
 other times, one in fifty of them not as expected; and headless Chromium, as the tests use it. The
@@ -11,7 +11,6 @@ boots.
 
 from __future__ import annotations
 
-import argparse
 import random
 import re
 import statistics
@@ -25,6 +24,7 @@ from typing import Final
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
+from bench import numbers
 from bootproof.harness.report import page
 from bootproof.harness.results import results
 from bootproof.harness.results.results import CaseResult, Register, Results
@@ -130,7 +130,7 @@ def opened(count: int, transcript: bytes | None = None, rounds: int = 5) -> Page
 
 def main() -> int:
     """Prints a line; 0 when the target is met, else 1."""
-    parser = argparse.ArgumentParser(prog="bench.page", description=main.__doc__)
+    parser = numbers.parser(__doc__)
     parser.add_argument("--cases", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--transcript", type=Path, help="a console.log (default: 1,000 lines)")
@@ -140,6 +140,7 @@ def main() -> int:
     print(found)
     met = found.shown <= TARGET
     print(f"target (there within {TARGET} s):", "met" if met else "missed")
+    numbers.write(arguments.json, found)
     return 0 if met else 1
 
 

@@ -1,7 +1,7 @@
 """What a verdict costs beside a public peer: virtme-ng on the same kernel, a panic included.
 
     apt-get download linux-image-6.1.0-56-amd64            # any, with its modules and 9p
-    .venv/bin/python -m bench.peers PACKAGE.deb [--vng vng] [--rounds 5]
+    .venv/bin/python -m bench.peers PACKAGE.deb [--vng vng] [--rounds 5] [--json FILE]
 
 Owns starting each program as its users do, from the kernel to its exit code, in real QEMU without
 KVM, with one CPU and 512 MiB: once where the kernel boots, and once where it panics in userspace.
@@ -14,7 +14,6 @@ tuxrun is not here: without containers it needs LAVA's dispatcher.
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -25,6 +24,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from bench import numbers
 
 _BOOT: Final = (sys.executable, "-P", "-m", "bootproof.harness.cli", "boot")
 _PANIC: Final = "echo c > /proc/sysrq-trigger"
@@ -94,7 +95,7 @@ _COLUMNS: Final = ("cpu", "wall")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = numbers.parser(__doc__)
     parser.add_argument("package", type=Path, metavar="PACKAGE.deb")
     parser.add_argument("--vng", default="vng", help="virtme-ng's program (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5)
@@ -112,6 +113,7 @@ def main() -> None:
             for each, command in tried.items():
                 took[each].append(run(each, command))
     show(took)
+    numbers.write(arguments.json, took)
 
 
 if __name__ == "__main__":
