@@ -106,6 +106,8 @@ def test_ring_that_began_anew(memory: GuestMemory) -> None:
     memory.write(GIB + 0x8000, ring(FIRST, *LINES))
     memory.write(GIB + 0x2000, ring(FIRST + 5, b"sixth", b"seventh", b"eighth"))
     assert lines(memory) == [*LINES, b"sixth", b"seventh", b"eighth"]
+    memory.write(GIB + 0x2000, ring(FIRST + 5, *LINES, *LINES))  # and are more
+    assert lines(memory) == [*LINES, *LINES, *LINES]
 
 
 @pytest.mark.parametrize("last", [0xFFFFFFFF, FIRST_62 + 0xFFF])
@@ -127,6 +129,7 @@ def test_longest_ring_counts(memory: GuestMemory) -> None:
         b"",
         b"Kernel panic - not syncing: %s\n\0" * 100,
         ring(FIRST, *LINES[:2]),  # too few to be sure
+        ring(FIRST, b"a\xff", b"b\xff", b"words", b"d\xff"),
         b"".join(block(FIRST + 2 * number, text) for number, text in enumerate(LINES)),
         struct.pack("<8Q", *range(0xFFFFFFF0, 0xFFFFFFF8)),  # numbers that count up
         b"".join(struct.pack("<QQ", 0xFFFFFFF0 + number, 0) for number in range(8)),
