@@ -96,7 +96,7 @@ def _overlaps(pieces: Sequence[Piece]) -> Findings:
                     "overlap",
                     f"the {piece} lies over the {other}",
                     piece.section,
-                    address=max(piece.range.start, other.range.start),
+                    address=piece.range.start,
                 ),
                 piece.dispensable or other.dispensable,
             )
