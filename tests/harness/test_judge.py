@@ -40,6 +40,7 @@ def verdict(transcript: bytes, end: End, **seen: Any) -> tuple[Verdict, str]:
         (b"text", End.GUEST_RESET, Verdict.INCONCLUSIVE),
         (b"text", End.BUDGET, Verdict.INCONCLUSIVE),
         (PANIC, End.GUEST_RESET, Verdict.PANIC),
+        (b"text", End.CONSOLE_LIMIT, Verdict.CONSOLE_LIMIT),
     ],
 )
 def test_what_the_console_does_not_show_proves_nothing_when_some_is_lost(

@@ -359,6 +359,11 @@ def test_what_is_not_of_one_run_is_not_merged(other: Results, said: str) -> None
         shards.merged([builder.shard(1, builder.case()), other], ["a", "b"])
 
 
+def test_two_whole_runs_are_not_one() -> None:
+    with pytest.raises(UserError, match="a: is a whole run and no shard of one"):
+        shards.merged([builder.run(builder.case()), builder.run(builder.failed())], ["a", "b"])
+
+
 def test_a_run_of_nothing_is_no_success() -> None:
     assert (builder.run().headline, builder.run().exit_code) == ("Nothing was run", 125)
     assert builder.run().counts == "nothing"
