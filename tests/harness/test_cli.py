@@ -626,10 +626,13 @@ def test_a_command_that_may_have_no_thread(words: list[str], kernel: Path, tmp_p
     assert "Traceback" not in ended.stderr and "INTERNALERROR" not in ended.stdout
 
 
-@pytest.mark.parametrize("words", [["replay"], ["profile"], ["image", "x", "--out"]])
-def test_too_long_a_name(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("words", [["replay"], ["profile"], ["image", "KERNEL", "--out"]])
+def test_too_long_a_name(
+    words: list[str], kernel: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Wherever it is looked for first."""
-    assert cli.main([*words, "n" * 5000]) == 2
+    given = [str(kernel) if word == "KERNEL" else word for word in words]
+    assert cli.main([*given, "n" * 5000]) == 2
     said = capsys.readouterr().err
     assert said == f"bootproof: {'n' * 80}…: File name too long\n"
 

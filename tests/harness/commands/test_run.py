@@ -755,7 +755,7 @@ def test_rules_read_what_lies_under_rom(tmp_path: Path, run: Run) -> None:
     assert "2 CPUs" in result.said("machine")
     broken = replace(guest, extra={0xE0000: tables[:8] + b"?" + tables[9:]})
     result = run(broken.write(tmp_path / "broken"), "--only-handover")
-    assert "acpi: the checksum of the RSDP at 0xe0000 is wrong" in result.verdict
+    assert "tolerated acpi: the checksum of the RSDP at 0xe0000 is wrong" in result.output
 
 
 def test_zeros_in_the_file_are_free_room(tmp_path: Path, run: Run) -> None:
@@ -1026,21 +1026,16 @@ def test_kernel_everywhere(tmp_path: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("entries", "said"),
-    [
-        (0xFFFFFFFF, "memmap: the memory map at 0x1000 has 4294967295 entries in RAM"),
-        (12 * MIB // 24, "map-count: the memory map has 524288 entries; Linux has room for 128"),
-    ],
+    "entries", [12 * MIB // 24, 0xFFFFFFFF], ids=["that RAM has room for", "more than that"]
 )
-def test_memory_map_with_a_great_many_entries(
-    entries: int, said: str, tmp_path: Path, run: Run
-) -> None:
-    """Not even those that RAM has room for are read."""
+def test_memory_map_with_a_great_many_entries(entries: int, tmp_path: Path, run: Run) -> None:
+    """They are not read."""
     info = struct.pack("<IIIIQQQQII", 0x336EC578, 1, 0, 0, 0, 0, 0, 0x1000, entries, 0)
     registers = flat32(ENTRY, rbx=0x6000)
     guest = Image(says(b"x"), "pvh", registers, extra={0x6000: info})
     result = run(guest.write(tmp_path / "image"))
     assert result.code == 1
+    said = f"map-count: the memory map has {entries} entries; Linux has room for 128"
     assert said in result.verdict
 
 
