@@ -14,7 +14,8 @@ from typing import Final
 
 from bootproof.loader import bootimage
 from bootproof.loader.address import Range, joined
-from bootproof.loader.arch import Registers
+from bootproof.loader.arch import Registers, StubError
+from bootproof.loader.arch.table import ARCHITECTURES
 from bootproof.loader.boot_parameters import Read, reader
 from bootproof.loader.bootimage import BootImage, Unseen
 from bootproof.loader.image import ImageLike
@@ -30,12 +31,45 @@ def check(directory: Path | str, kernel: ImageLike | None = None) -> tuple[RuleF
 
     With `kernel`, a file or its bytes, also what in memory is not as in that kernel, and whether it
     is entered where it asks for it. Raises BootImageError for a directory that is no boot image,
-    GuestMemoryError, and another LoaderError for a file that is no kernel.
+    GuestMemoryError, StubError as `check_startable`, and another LoaderError for a file that is no
+    kernel.
     """
     image = bootimage.open_boot_image(Path(directory))
     with bootimage.open_ram(image, Path(directory)) as memory:
         found = findings(image, reader(memory))
-        return found if kernel is None else (*found, *of_kernel(image, reader(memory), kernel))
+        if kernel is not None:
+            found += of_kernel(image, reader(memory), kernel)
+        check_startable(image, reader(memory), found, Path(directory))
+    return found
+
+
+def check_startable(
+    image: BootImage, read: Read, found: Sequence[RuleFinding], directory: Path
+) -> None:
+    """Raises StubError for registers that no guest can be started with, where no rule forbids them:
+    else that is what is wrong.
+    """
+    if any(finding.forbidden for finding in found):
+        return
+    try:
+        check_reachable(image, read)
+    except StubError as error:
+        error.file = str(directory / bootimage.DESCRIPTION)
+        raise
+
+
+def check_reachable(image: BootImage, read: Read) -> None:
+    """Raises StubError for registers to which no guest can be brought from its reset."""
+    arch = ARCHITECTURES[image.arch]
+    for number, registers in enumerate(image.cpus[1:], 1):
+        if what := arch.runs(registers, image.cpus[0], read):
+            raise StubError(
+                f"CPU {number} {what}",
+                field=f"cpus[{number}]",
+                advice="machines start CPU 0 alone: give the others as a CPU's reset leaves them,"
+                " or not at all",
+            )
+    arch.check(image.cpus[0])
 
 
 def of_kernel(image: BootImage, read: Read, kernel: ImageLike) -> tuple[RuleFinding, ...]:

@@ -34,6 +34,7 @@ def _run(arguments: argparse.Namespace) -> int:
             from bootproof.harness.inputs import claimed_kernel  # which is far more to import
 
             found += claimed_kernel.findings(image, reader(memory), arguments.kernel)
+        conformance.check_startable(image, reader(memory), found, directory)
     if arguments.json:
         print(rules.as_json(found))
     else:

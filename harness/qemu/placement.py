@@ -18,8 +18,9 @@ from bootproof.harness.host.rundir import DEVICES_DIRECTORY
 from bootproof.harness.qemu.argv import Blob, Launch
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.terms import Placement
+from bootproof.loader import conformance
 from bootproof.loader.address import Banks, Range, align_up, common, format_size, without
-from bootproof.loader.arch import Copy, Stub, StubError
+from bootproof.loader.arch import Copy, Stub
 from bootproof.loader.arch.table import ARCHITECTURES, AnyArchitecture
 from bootproof.loader.boot_parameters import reader
 from bootproof.loader.bootimage import BootImage
@@ -114,17 +115,10 @@ def _stub(
     image: BootImage, memory: GuestMemory, place: Range, moved: Sequence[tuple[Range, Range]]
 ) -> Stub:
     """That of CPU 0, which moves what is staged: the others must wait, as the machine has them."""
-    arch, read = ARCHITECTURES[image.arch], reader(memory)
-    for number, registers in enumerate(image.cpus[1:], 1):
-        if what := arch.runs(registers, image.cpus[0], read):
-            raise StubError(
-                f"CPU {number} {what}",
-                field=f"cpus[{number}]",
-                advice="machines start CPU 0 alone: give the others as a CPU's reset leaves them,"
-                " or not at all",
-            )
+    read = reader(memory)
+    conformance.check_reachable(image, read)
     copies = tuple(Copy(area.start, part.start, area.size) for part, area in moved)
-    return arch.stub(image.cpus[0], place.start, copies, read)
+    return ARCHITECTURES[image.arch].stub(image.cpus[0], place.start, copies, read)
 
 
 def _launch(files: Sequence[DeviceFile], machine: Machine, stub: Stub, *, mapped: bool) -> Launch:

@@ -125,6 +125,9 @@ class Architecture(Generic[R]):
     stub_size: int
     # Where a reset stub can lie: what the CPU reaches straight from its reset.
     stub_window: Range
+    # Raises StubError, naming the register, for a state that no stub can bring about, wherever it
+    # is and whatever is in RAM.
+    check: Callable[[R], None]
     # The stub at a 16-byte-aligned address that makes the copies, then brings one CPU from its
     # reset to the registers, and leaves guest RAM, which it is given to read, as it is. Raises
     # StubError for a state that cannot be reached this way.

@@ -210,8 +210,10 @@ _EXTENDED: Final = tuple(f"r{number}" for number in range(8, 16))
 
 _CR4_PCIDE: Final = 1 << 17  # cannot be set outside of long mode
 # All bits that CPUs may have (SDM 2.2.1 and 2.5; AMD64 Programmer's Manual vol. 2, 3.1.7).
+_CR0: Final = 0xE005003F
 _CR4: Final = 0x1BFF7FFF
 _EFER: Final = 0x36FD01
+_MOST_PHYSICAL: Final = 52  # bits of an address (SDM 4.1.4); CR3's others are reserved, or PCIDE's
 # What POPF changes at privilege level 0, but TF: the stub itself would be trapped.
 _FLAGS: Final = 0x247ED5 | RFLAGS_RESERVED
 
@@ -244,14 +246,15 @@ def _check(r: X86Registers) -> None:
         check_width(name, getattr(r, name), 64 if r.long_mode else 0)
     if r.rflags & ~_FLAGS:
         refuse("rflags", hex(r.rflags), "has flags that cannot be set")
+    _wanted(r)
 
 
 def _check_control(r: X86Registers) -> None:
     for name in ("cr0", "cr4"):
         check_width(name, getattr(r, name), 32)
-    check_width("cr3", r.cr3, 64 if r.long_mode else 32)
+    check_width("cr3", r.cr3, _MOST_PHYSICAL if r.long_mode else 32)
     check_width("efer", r.efer, 64)
-    for name, known in (("cr4", _CR4), ("efer", _EFER)):
+    for name, known in (("cr0", _CR0), ("cr4", _CR4), ("efer", _EFER)):
         value = getattr(r, name)
         if value & ~known:
             refuse(name, hex(value), f"has bits that are reserved: {value & ~known:#x}")
@@ -314,9 +317,29 @@ def _check_table(name: str, table: DescriptorTable, width: int) -> None:
     check_width(name, table.limit, 16, part="limit")
 
 
+_SEGMENT_REGISTERS: Final = ("es", "cs", "ss", "ds", "fs", "gs")  # by MOV Sreg's encodings
+
+
+def _segments(r: X86Registers) -> dict[str, Segment]:
+    """Those that are loaded by a selector, by their registers."""
+    found = {name: getattr(r, name) for name in _SEGMENT_REGISTERS}
+    found |= {} if r.tr == TR_AT_RESET else {"tr": r.tr}
+    return found | ({} if r.ldtr.unused else {"ldtr": r.ldtr})
+
+
+def _wanted(r: X86Registers) -> dict[int, Segment]:
+    """What must be in the GDT that the selectors are loaded from, by index. Raises StubError."""
+    wanted: dict[int, Segment] = {}
+    for name, segment in _segments(r).items():
+        index = segment.selector >> 3
+        if index and wanted.setdefault(index, segment) != segment:
+            what = f"{name}: selector {segment.selector:#x} is demanded with two descriptors"
+            raise StubError(what, field=name)
+    return wanted
+
+
 # --- the stub ----------------------------------------------------------------------------------
 
-_SEGMENT_REGISTERS: Final = ("es", "cs", "ss", "ds", "fs", "gs")  # by MOV Sreg's encodings
 _MSR_EFER: Final = 0xC0000080
 _RESET_CS_BASE: Final = 0xFFFF0000
 _STUB_SIZE: Final = 0x1000
@@ -456,12 +479,13 @@ class _Assembler:
         self.address = address
         self.own = own
         self.out = bytearray()
-        wanted = self._wanted()
+        self.segments = _segments(registers)
+        wanted = _wanted(registers)
         (code32, data32), stands_for = self._beside(wanted)
         self.code32, self.data32 = code32 << 3, data32 << 3
         self.selectors = {
             name: stands_for.get(segment, 0) << 3 if segment.null else segment.selector
-            for name, segment in self._segments().items()
+            for name, segment in self.segments.items()
         }
         gdt_at = address + self.CODE_SIZE
         entries = {index: segment.descriptor() for index, segment in wanted.items()}
@@ -476,22 +500,6 @@ class _Assembler:
         tables = table, registers.gdtr, registers.idtr
         self.data = self.gdt + b"".join(map(_pointer, tables)) + struct.pack("<Q", registers.rip)
 
-    def _segments(self) -> dict[str, Segment]:
-        """Those that are loaded by a selector, by their registers."""
-        found = {name: getattr(self.r, name) for name in _SEGMENT_REGISTERS}
-        found |= {} if self.r.tr == TR_AT_RESET else {"tr": self.r.tr}
-        return found | ({} if self.r.ldtr.unused else {"ldtr": self.r.ldtr})
-
-    def _wanted(self) -> dict[int, Segment]:
-        """What must be in the GDT that the selectors are loaded from, by index."""
-        wanted: dict[int, Segment] = {}
-        for name, segment in self._segments().items():
-            index = segment.selector >> 3
-            if index and wanted.setdefault(index, segment) != segment:
-                what = f"{name}: selector {segment.selector:#x} is demanded with two descriptors"
-                raise StubError(what, field=name)
-        return wanted
-
     def _beside(self, wanted: Mapping[int, Segment]) -> tuple[tuple[int, int], dict[Segment, int]]:
         """Entries near those that are wanted: private code and data, and one for each segment that
         has no selector to load it by.
@@ -500,7 +508,7 @@ class _Assembler:
         around = chain.from_iterable((near - far, near + far) for far in range(1, _ENTRIES))
         free = (i for i in chain((near,), around) if 0 < i < _ENTRIES and i not in wanted)
         code, data = next(free), next(free)
-        nameless = dict.fromkeys(s for s in self._segments().values() if s.null)
+        nameless = dict.fromkeys(s for s in self.segments.values() if s.null)
         return (code, data), {segment: next(free) for segment in nameless}
 
     def _table(self, entries: Mapping[int, int], at: int) -> tuple[bytes, DescriptorTable]:
@@ -510,7 +518,7 @@ class _Assembler:
         gdt = struct.pack(f"<{len(rows)}Q", *rows)
         base = at - 8 * first
         if self.CODE_SIZE + len(gdt) + 64 > _STUB_SIZE - 64 or (base < 0 and self.r.long_mode):
-            highest = max(self._segments().items(), key=lambda item: item[1].selector)
+            highest = max(self.segments.items(), key=lambda item: item[1].selector)
             what = f"{highest[0]}: selector {highest[1].selector:#x} is too high for the stub's GDT"
             raise StubError(what, field=highest[0])
         whole = DescriptorTable(base & 0xFFFFFFFF, 8 * last + 7)
@@ -665,6 +673,7 @@ X86_64: Final = Architecture(
     registers=X86Registers,
     stub_size=_STUB_SIZE,
     stub_window=Range.between(_STUB_SIZE, _STUB_LIMIT),  # page 0: real-mode vectors
+    check=_check,
     stub=_stub,
     runs=_runs,
     sets=_sets,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bootproof.harness import cli, exitcode
-from bootproof.loader import bootimage
+from bootproof.loader import bootimage, conformance
+from bootproof.loader.arch import StubError
+from bootproof.loader.arch.x86_64 import Segment
 from bootproof.scenarios.museum import Exhibit
 from bootproof.scenarios.museum.table import EXHIBITS
 from tests.builders import images
@@ -76,6 +79,49 @@ def test_registers_that_follow_no_protocol(
     assert "no protocol, no rules to check: nothing is known of it" in capsys.readouterr().out
     assert cli.main(["check", str(tmp_path), "--json"]) == exitcode.CANNOT_TELL
     assert cli.main(["check", str(tmp_path), "--kernel", str(kernel)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("protocol", "changes"),
+    [
+        ("linux64", {"cs": Segment(0x10010, attributes=0xA09B)}),
+        ("linux64", {"cr0": 1 << 32 | 0x8000_0011}),
+        ("linux64", {"cr0": 0x8000_0051}),
+        ("linux64", {"cr4": 0x8020}),
+        ("linux64", {"es": Segment(0x18), "fs": Segment(0x18, base=4096)}),
+        ("arm64", {"pstate": 0x40_03C5}),
+        ("riscv64", {"x": (3, *(0,) * 31)}),
+    ],
+)
+def test_registers_that_no_guest_can_have_are_refused_as_by_run(
+    protocol: str,
+    changes: dict[str, object],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    right = next(item for item in EXHIBITS if item.setting.protocol == protocol)
+    image = right.write(tmp_path, fixed=True)
+    registers: Any = image.cpus[0]
+    if "x" in changes:
+        changes = {"x": (3, *registers.x[1:])}
+    bootimage.save(replace(image, cpus=(replace(registers, **changes),)), tmp_path)
+    assert cli.main(["check", str(tmp_path)]) == exitcode.USAGE
+    refused = capsys.readouterr()
+    assert refused.err.startswith(f"bootproof: {tmp_path}/boot.json: {[*changes][-1]}")
+    assert cli.main(["run", str(tmp_path), "--out", str(tmp_path / "out")]) == exitcode.USAGE
+    assert capsys.readouterr().err == refused.err
+    with pytest.raises(StubError):
+        conformance.check(tmp_path)
+
+
+def test_a_broken_rule_comes_before_what_no_guest_can_have(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = exhibit("cmdline-upper-half-of-ones").write(tmp_path, fixed=False)
+    wrong = replace(image.cpus[0], cr0=0x8000_0051)
+    bootimage.save(replace(image, cpus=(wrong,)), tmp_path)
+    assert cli.main(["check", str(tmp_path)]) == exitcode.NOT_AS_EXPECTED
+    assert capsys.readouterr().out.startswith("violation cmdline:")
 
 
 def test_no_boot_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
