@@ -24,6 +24,10 @@ def opened(path: Path, most: int | None = None) -> Iterator[BinaryIO]:
     """A regular file of at most `most` bytes. Raises OSError, whose strerror says what is wrong."""
     try:
         file = open(path, "rb", opener=lambda name, _: os.open(name, _FLAGS))  # noqa: SIM115
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        raise _not_regular(path) from None  # a socket
     except ValueError as error:
         raise OSError(errno.EINVAL, "no file can have this name", str(path)) from error
     with file:

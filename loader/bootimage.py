@@ -46,6 +46,7 @@ _MOST_UNSEEN: Final = 1024
 _MOST_BACKING: Final = 16
 _TEXT_LIMIT: Final = 65536
 _FIELD_LIMIT: Final = 256
+_WHY_NOT: Final = {errno.ELOOP: "is a symbolic link", errno.ENXIO: "not a regular file"}
 _HELD_AGAINST: Final = ("kernel", "initrd", "cmdline")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}", re.ASCII)
 _BACKING_NAME: Final = re.compile(r"(?!ram\.)[a-z][a-z0-9-]{0,31}\.img", re.ASCII)
@@ -281,7 +282,7 @@ def _read(path: Path) -> bytes:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
-        reason = "is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        reason = _WHY_NOT.get(error.errno or 0) or error.strerror
         missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
         advice = f"name the directory that holds {DESCRIPTION} and {RAM}" if missing else None
         raise BootImageError(f"no boot image: {reason}", file=str(path), advice=advice) from error

@@ -6,6 +6,7 @@ hand so that the kernel can copy from it. Judges nothing inside the image.
 
 from __future__ import annotations
 
+import errno
 import io
 import mmap
 import os
@@ -135,8 +136,7 @@ def _map(fd: int, name: str) -> ImageSource:
         if stat.S_ISDIR(status.st_mode):
             raise Image.IsDirectory("is a directory", file=name, advice=_WHAT_TO_DO)
         if not stat.S_ISREG(status.st_mode):
-            advice = "copy its content into a file first"
-            raise Image.NotRegular("is not a regular file", file=name, advice=advice)
+            raise _not_regular(name)
         if not status.st_size:
             os.close(fd)
             return ImageSource(name, memoryview(b""))
@@ -160,7 +160,14 @@ def _map(fd: int, name: str) -> ImageSource:
     return ImageSource(name, view, fd, release)
 
 
+def _not_regular(name: str) -> LoaderError:
+    advice = "copy its content into a file first"
+    return Image.NotRegular("is not a regular file", file=name, advice=advice)
+
+
 def _refused(name: str, error: OSError) -> LoaderError:
+    if error.errno == errno.ENXIO:  # a socket
+        return _not_regular(name)
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return Image.Missing("no such file", file=name, advice=_WHAT_TO_DO)
     if isinstance(error, PermissionError):

@@ -36,7 +36,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     Machine.check_board(ARCHES[arguments.arch], arguments.machine)
     path = arguments.file
-    refuse_foreign(path, _OURS)  # before anything is fetched
+    refuse_foreign(path, _OURS, through=True)  # before anything is fetched
     data = prepare.evidence_archive(arguments.arch, arguments.machine)
     write_given(path, data, _OURS)
     print(f"initramfs {one_line(str(path))}: {format_size(len(data))}, for {arguments.arch}")

@@ -167,15 +167,17 @@ def foreign(path: Path) -> UserError:
     return UserError(f"{path.parent}: holds {path.name}, which no run has made; take another one")
 
 
-def refuse_foreign(path: Path, ours: Ours) -> None:
+def refuse_foreign(path: Path, ours: Ours, *, through: bool = False) -> None:
     """Raises UserError when an output would replace a file that we have not made.
 
-    An empty file may be replaced: nothing is lost. What is no file is not looked at: a device is
-    written to, a directory refuses by itself.
+    An empty file may be replaced: nothing is lost. What is no file is not replaced either, but
+    where an output goes `through` it: a device, a FIFO.
     """
     with disk_errors(path):
-        if not path.is_file():
+        if not path.exists() or (through and _is_special(path)):
             return
+        if not path.is_file():
+            raise UserError(f"{path}: is no regular file; take another name")
         with path.open("rb") as file:
             head = file.read(_HEAD)
     if head and not ours(head):
@@ -240,18 +242,42 @@ def write_whole(path: Path, data: bytes | Iterable[bytes], mode: int = 0o644) ->
             raise
 
 
+def _is_special(path: Path) -> bool:
+    """Whether something is neither a file nor a directory."""
+    return path.exists() and not (path.is_file() or path.is_dir())
+
+
 def write_given(path: Path, data: bytes, ours: Ours) -> None:
     """Writes a file that the user names, with the directories above it: whole or not at all, but
     for what is no plain file (`/dev/stdout`), which stays what it is. Raises UserError, also where
     a file is that is not `ours`.
     """
-    refuse_foreign(path, ours)
+    refuse_foreign(path, ours, through=True)
     make_directory(path.parent)
-    with disk_errors(path):
-        if path.is_symlink() or (path.exists() and not path.is_file()):
-            path.write_bytes(data)
-            return
-    write_whole(path, data)
+    if path.is_symlink() or _is_special(path):
+        with disk_errors(path):
+            write_through(path, data)
+    else:
+        write_whole(path, data)
+
+
+def write_through(path: Path, data: bytes, *, append: bool = False) -> None:
+    """Writes to whatever has that name, or to a new file.
+
+    Raises OSError, also for a FIFO that nobody reads: that would be waited for.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+    flags |= os.O_APPEND if append else os.O_TRUNC
+    try:
+        fd = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        why = "is a FIFO that nobody reads, or a socket; start its reader first, or name a file"
+        raise OSError(error.errno, why, str(path)) from None
+    with os.fdopen(fd, "wb") as file:
+        os.set_blocking(fd, True)
+        file.write(data)
 
 
 def file_for_qemu(path: Path, reserve: int) -> int:

@@ -63,8 +63,6 @@ class _Member:
 def pack(directory: Path, out: Path) -> int:
     """Packs a run that can be played back; gives the file's size. Raises UserError, LoaderError."""
     named, out = out, Path(os.path.realpath(out))  # a link stays
-    if out.exists() and not out.is_file():  # which would be replaced, a device as well
-        raise UserError(f"{out}: is no regular file; take another name (--out)")
     refuse_foreign(out, _ours)
     nearest_directory(out.parent)
     recorded = playback.open_recorded(directory)

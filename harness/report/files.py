@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from bootproof.harness.errors import UserError
-from bootproof.harness.host.files import Ours, refuse_foreign
+from bootproof.harness.host.files import Ours, refuse_foreign, write_through
 from bootproof.harness.report import junit, page, step_summary
 from bootproof.harness.results import changes, results
 from bootproof.harness.results.changes import Change
@@ -55,8 +55,7 @@ def write(
     summary = os.environ.get(STEP_SUMMARY)
     if summary:
         try:
-            with Path(summary).open("a", encoding="utf-8") as file:
-                file.write(step_summary.render(shown))
+            write_through(Path(summary), step_summary.render(shown).encode(), append=True)
         except OSError as error:
             raise UserError(f"{summary}: {error.strerror} ({STEP_SUMMARY})") from error
     return [directory / name for name in NAMES]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -125,8 +126,11 @@ def test_a_file_is_taken_before_a_kernel_of_that_name_in_the_catalogue(
 
 def test_a_fifo_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(BadSource, match="is not a regular file"):
-        find(tmp_path / "fifo")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "socket"))
+    for name in ("fifo", "socket"):
+        with pytest.raises(BadSource, match="is not a regular file; copy its content into a file"):
+            find(tmp_path / name)
 
 
 @pytest.mark.parametrize("what", ["/nowhere/bzImage", "bz\0Image", "/etc/passwd/x"])

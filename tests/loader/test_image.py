@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,6 +124,9 @@ def test_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     assert type(refusal(pipe)) is Image.NotRegular
     assert type(refusal("/dev/null")) is Image.NotRegular
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "socket"))
+    assert type(refusal(tmp_path / "socket")) is Image.NotRegular
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from tests.builders.processes import LOAD, vmlinux
 Capture = pytest.CaptureFixture[str]
 NAMES = ("report.html", "junit.xml", "results.json")
 THEIRS = b'<html><title>Nightly</title></html>{"version": {"major": 4}, "tests": [{}]}'
+NOBODY_READS = "is a FIFO that nobody reads, or a socket; start its reader first, or name a file"
 KCIDB = ["--origin", "us", "--kcidb"]
 
 
@@ -124,3 +127,47 @@ def test_an_initramfs_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     write(["initramfs"], tmp_path / "out", tmp_path)
     assert old.read_bytes() == b"070701bootproof/"
     assert (tmp_path / "out").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["report", "RUN", *KCIDB], ["history", "RUNS", "--out"], ["initramfs"]],
+    ids=["report", "history", "initramfs"],
+)
+def test_a_fifo_is_written_to_and_not_waited_for(
+    words: list[str], tmp_path: Path, capsys: Capture
+) -> None:
+    run = run_of(tmp_path)
+    known = {"RUN": run, "RUNS": str(Path(run).parent)}
+    words = [*(known.get(word, word) for word in words), str(fifo := tmp_path / "fifo")]
+    os.mkfifo(fifo)
+    assert cli.main(words) == exitcode.USAGE
+    assert capsys.readouterr().err == f"bootproof: {fifo}: {NOBODY_READS}\n"
+    with subprocess.Popen(["cat", fifo], stdout=subprocess.PIPE) as reader:
+        code = exitcode.USAGE
+        while code == exitcode.USAGE:  # until it has opened it
+            code = cli.main(words)
+        assert reader.communicate()[0]
+    assert fifo.is_fifo()
+
+
+def test_a_step_summary_that_nobody_reads_is_not_waited_for(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(fifo := tmp_path / "fifo")
+    run = run_of(tmp_path)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(fifo))
+    assert cli.main(["report", run, "--out", str(tmp_path / "out")]) == exitcode.USAGE
+    err = capsys.readouterr().err
+    assert err == f"bootproof: {fifo}: {NOBODY_READS} (GITHUB_STEP_SUMMARY)\n"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_no_file_is_not_replaced(name: str, tmp_path: Path, capsys: Capture) -> None:
+    run, out = run_of(tmp_path), tmp_path / "out"
+    out.mkdir()
+    os.mkfifo(out / name)
+    assert cli.main(["report", run, "--out", str(out)]) == exitcode.USAGE
+    err = capsys.readouterr().err
+    assert err == f"bootproof: {out / name}: is no regular file; take another name\n"
+    assert (out / name).is_fifo()
