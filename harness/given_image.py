@@ -22,6 +22,7 @@ from bootproof.harness.case import Case
 from bootproof.harness.errors import UserError
 from bootproof.harness.expected import CodeInside, Expected, ExpectedHandover
 from bootproof.harness.inputs import claimed_kernel
+from bootproof.harness.qemu import tables
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.terms import Placement
 from bootproof.loader import bootimage, imageheader
@@ -35,6 +36,7 @@ from bootproof.loader.protocols.table import boot_parameters
 from bootproof.loader.rules import RuleFinding
 
 _HEADER: Final = 64  # bytes: that of an Image
+_ONLY_HANDOVER: Final = "take --only-handover"
 _MUCH: Final = 128 * MIB  # of data; a kernel and its initrd have less
 
 
@@ -162,7 +164,7 @@ def on_its_board(case: Case, given: GivenImage) -> Case:
     alike = [name for name, traits in arch.boards.items() if traits.hypervisor == hypervisor]
     fits = {name: size for name in alike if (size := _memory_for(arch, name, wanted))}
     told = () if case.only_handover else given.told.interrupts
-    with_it = [name for name in fits if _interrupts(arch, name, told)]
+    with_it = [name for name in fits if tables.has_interrupts(arch, name, told)]
     best = min(with_it, key=lambda name: (fits[name], name != arch.board), default=None)
     taken = board or best
     if taken in with_it:
@@ -174,7 +176,10 @@ def on_its_board(case: Case, given: GivenImage) -> Case:
             f"{given.file}: $.cpus[0]: the CPU is in {mode}, and {board} starts none{hint}"
         )
     if fits and board in (None, *fits):
-        raise UserError(_elsewhere(given, arch, board or next(iter(fits)), best))
+        name = board or next(iter(fits))
+        why = tables.interrupts_elsewhere(arch, name, told)
+        way_out = _ONLY_HANDOVER if best is None else f"--machine {best} has it there"
+        raise UserError(f"{given.file}: {why}; {way_out}")
     name = board or arch.board
     most = arch.most_memory(name)
     has = _listed(_ranges(arch.boards[name].banks(most)))
@@ -185,57 +190,13 @@ def on_its_board(case: Case, given: GivenImage) -> Case:
     )
 
 
-def _interrupts(arch: Arch, board: str, told: tuple[int, ...]) -> bool:
-    """Whether a board has its interrupt controller where it is told to be, as far as is known."""
-    has = arch.boards[board].interrupts
-    return not has or has[: len(told)] == told
-
-
-def _elsewhere(given: GivenImage, arch: Arch, board: str, other: str | None) -> str:
-    """That a kernel would look for its interrupt controller where `board` has none."""
-    told, has = given.told.interrupts, arch.boards[board].interrupts
-    wanted, there = (", ".join(map(hex, at)) for at in (told, has))
-    way_out = "take --only-handover" if other is None else f"--machine {other} has it there"
-    return (
-        f"{given.file}: the device tree has the interrupt controller at {wanted}, and {board} has"
-        f" it at {there}: no kernel can boot on that; {way_out}"
-    )
-
-
 def check_cpus(case: Case, given: GivenImage, machine: Machine) -> None:
     """Raises UserError for what is right on a machine whose CPUs have other numbers, wait for the
     kernel elsewhere, or call their firmware otherwise.
     """
-    why = "" if case.only_handover else next(_other_cpus(given.told, machine), "")
+    why = "" if case.only_handover else next(tables.other_cpus(given.told, machine), "")
     if why:
-        raise UserError(f"{given.file}: {why}, or take --only-handover")
-
-
-def _other_cpus(told: BootParameters, machine: Machine) -> Iterator[str]:
-    """What QEMU's CPUs cannot do, and the way out."""
-    others = [number for number in told.cpus if number >= machine.cpus]
-    if others and len(told.cpus) == machine.cpus > 1:
-        yield (
-            f"the guest is told of CPU {', '.join(map(hex, others))} by its tables,"
-            f" but QEMU's {machine.cpus} CPUs are 0 to {machine.cpus - 1}, and no other can be"
-            " started: number them like that"
-        )
-    if told.boot_cpu:
-        yield (
-            f"the guest is entered by CPU {told.boot_cpu:#x}, as its registers say, but QEMU's"
-            " first is 0: number it like that"
-        )
-    if told.spinning and machine.cpus > 1:
-        yield (
-            f"CPU {', '.join(map(hex, told.spinning))} waits for a spin-table, but QEMU's CPUs are"
-            " off until PSCI starts them: have them started like that"
-        )
-    call, has = told.firmware_call, machine.traits.firmware_call
-    if has and call and call != has and not machine.hypervisor:  # where hvc breaks a rule
-        yield (
-            f"the guest calls its firmware by {call}, as its device tree says, but that of"
-            f" {machine.board} is called by {has}: say so"
-        )
+        raise UserError(f"{given.file}: {why}, or {_ONLY_HANDOVER}")
 
 
 def _memory_for(arch: Arch, board: str, wanted: Sequence[Range]) -> int | None:

@@ -150,6 +150,10 @@ def asked(case: Case, options: Options = _NO_OPTIONS) -> tuple[Inputs, Machine, 
     """
     inputs = options.inputs or inputs_of(case, options.talker)
     machine = machine_for(case, inputs.kernel, options)
+    if inputs.dtb is not None and not (case.no_proof or case.unsafe):
+        from bootproof.harness.qemu import tables  # few have one
+
+        tables.check_tree(case.dtb or "", machine, inputs.dtb)
     nonce = nonce_for(case.id, inputs.kernel.sha256)
     return inputs, machine, nonce, _cmdline(case, nonce, options, has_init=inputs.has_init)
 
