@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bootproof.dataclass import dataclass
 from bootproof.harness.expected import Expected, Judgement
-from bootproof.harness.guest import evidence, text_in_ram
+from bootproof.harness.guest import aftermath, evidence, text_in_ram
 from bootproof.harness.guest.stages import Stage
 from bootproof.harness.host.process import most_written
 from bootproof.harness.host.rundir import DEVICES_DIRECTORY, RUN_LOG
@@ -31,6 +31,7 @@ from bootproof.harness.record import artifacts, recording, replaylog, reproduce
 from bootproof.harness.record.recording import Logged, Record
 from bootproof.harness.record.replaylog import ReplayLogError
 from bootproof.harness.start import Start
+from bootproof.harness.verdict import Verdict
 from bootproof.loader import conformance, imagedigest
 from bootproof.loader.address import format_size
 from bootproof.loader.arch import StubError
@@ -251,7 +252,7 @@ def _record(start: Start, seen: Observation, directory: Path, log: Logged) -> st
 
 def judged(start: Start, seen: Observation, ending: Ending) -> tuple[Judgement, Observation]:
     """The verdict, and what was seen: with a name for the place where that is what one asks for."""
-    judgement = _with_lacks(start, judge(start.expected, seen))
+    judgement = _with_unstartable(start, seen, _with_lacks(start, judge(start.expected, seen)))
     place = seen.place
     if place is None or start.symbols is None or not judgement.verdict.needs_place:
         return judgement, seen
@@ -263,6 +264,14 @@ def judged(start: Start, seen: Observation, ending: Ending) -> tuple[Judgement, 
     name = symbols.name(place.pc, ending.before, ending.at, displacement=displacement)
     seen = replace(seen, place=replace(place, symbol=name))
     return _with_lacks(start, judge(start.expected, seen)), seen
+
+
+def _with_unstartable(start: Start, seen: Observation, judgement: Judgement) -> Judgement:
+    """The judgement of a guest whose shell did not become the user's program, and why not."""
+    if judgement.verdict is not Verdict.INIT_FAILED or not aftermath.not_started(seen.transcript):
+        return judgement
+    why = start.unstartable() if start.unstartable else ""
+    return replace(judgement, reason=f"{judgement.reason}; {why}") if why else judgement
 
 
 def _with_lacks(start: Start, judgement: Judgement) -> Judgement:

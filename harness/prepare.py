@@ -34,6 +34,7 @@ from bootproof.kernels import scratch
 from bootproof.kernels.content import Content
 from bootproof.loader import assemble, initramfs
 from bootproof.loader.address import Range, align_up, common
+from bootproof.loader.arch.table import ARCHITECTURES
 from bootproof.loader.assemble import Assembled, Assembly, Lent
 from bootproof.loader.copying import Copy
 from bootproof.loader.errors import LoaderError
@@ -138,6 +139,7 @@ def _of_kernel(case: Case, directory: Path, options: Options) -> Prepared:
         unpacked=unpacked,
         symbols=functools.partial(_symbols, case, kernel),
         lacks=functools.partial(_lacks, case, kernel),
+        unstartable=functools.partial(_unstartable, inputs, cmdline, case.arch),
         nonzero={lent.backing.file: lent.nonzero} if (lent := assembled.lent) else {},
     )
     return Prepared(start, assembled.kernel)
@@ -294,6 +296,17 @@ def _lacks(case: Case, file: KernelFile) -> tuple[str, ...]:
         return kernel_check.lacking(images.running(file, case.format), case.arch, case.board)
     except (LoaderError, UserError, OSError):  # nothing is known
         return ()
+
+
+def _unstartable(inputs: Inputs, cmdline: str, arch: str) -> str:
+    """Why what the user has running after the proof cannot be started; "" when nothing is known."""
+    program = command_line.users_program(cmdline)
+    if program in (None, command_line.TESTS) or inputs.initrd is None:
+        return ""
+    from bootproof.loader import cpio, programs  # few boots have a program of the user's
+
+    items = cpio.items(inputs.initrd, "")
+    return programs.why_not(items, os.fsencode(program), ARCHITECTURES[arch].programs)
 
 
 def _unpacked(case: Case, file: KernelFile, kernel: KernelLoaderResult) -> Unpacked | None:

@@ -53,6 +53,8 @@ class Start:
     symbols: Callable[[], Symbols | None] | None = None
     # What a proof needs and the kernel was built without, asked for when there is no proof.
     lacks: Callable[[], tuple[str, ...]] | None = None
+    # Why the program that follows the proof cannot be started, as far as the initrd tells.
+    unstartable: Callable[[], str] | None = None
     # Console text that ends the run; and text at which QEMU is killed, to see that noticed.
     marker: bytes | None = None
     kill_at: bytes | None = None

@@ -17,17 +17,20 @@ from collections.abc import Generator, Iterator
 from typing import Final
 
 from bootproof.dataclass import dataclass
+from bootproof.loader import programs
 from bootproof.loader.address import counted
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.initramfs import MAGIC, TRAILER
 from bootproof.loader.packing import Output, Packed, decode, lacking_in_kernels, sniff
+from bootproof.loader.programs import Item
 
 _WITH_SUMS: Final = b"070702"
 _MAGICS: Final = (MAGIC, _WITH_SUMS)
 _OLD: Final = (b"070707", b"\xc7\x71", b"\x71\xc7")
 _HEADER: Final = re.compile(rb"07070[12]([0-9A-Fa-f]{104})")
 _HEADER_SIZE: Final = 110
-_MODE, _SIZE, _NAME_SIZE, _CHECK = 1, 6, 11, 12  # of the header's thirteen numbers
+# Of the header's thirteen numbers.
+_INODE, _MODE, _LINKS, _SIZE, _MAJOR, _MINOR, _NAME_SIZE, _CHECK = 0, 1, 4, 6, 7, 8, 11, 12
 _MOST_UNPACKED: Final = 1 << 30
 _NOT_ZERO: Final = re.compile(rb"[^\0]")
 _BOOTCONFIG: Final = b"#BOOTCONFIG\n"
@@ -77,6 +80,10 @@ class Member:
     path: bytes
     mode: int
     data: memoryview
+    # What names of one file have in common: where their archive begins, and what it calls the file
+    # (init/initramfs.c, find_link).
+    inode: tuple[int, int, int, int]
+    links: int
 
 
 # Gives the members, each with what it is packed in, and returns the offset behind them.
@@ -106,6 +113,20 @@ def check(data: bytes, name: str, reserved: str) -> bool:
                 advice="give it another name",
             )
     return has_init
+
+
+def items(data: bytes, name: str) -> Iterator[Item]:
+    """What becomes of each member, with no more of its content than tells what program it is.
+
+    Raises as `check`.
+    """
+    for where, member in _members(memoryview(data)[: _end(data)], name):
+        kept = programs.HEAD if member.mode & 0o111 else 0
+        target = stat.S_ISLNK(member.mode)
+        head = bytes(member.data).partition(b"\0")[0] if target else bytes(member.data[:kept])
+        several = member.links > 1 and stat.S_ISREG(member.mode)
+        inode = (where, *member.inode) if several else None
+        yield Item(member.path, member.mode, len(member.data), head, inode)
 
 
 def _end(data: bytes) -> int:
@@ -147,14 +168,15 @@ def _packed(data: memoryview, at: int, name: str) -> _Members:
 
 def _archive(data: memoryview, at: int, name: str, where: str) -> _Members:
     """The members of the archive at `at`; gives the offset behind its trailer."""
+    start = at
     while True:
-        member, at = _member(data, at, name, where)
+        member, at = _member(data, at, name, where, start)
         if member.path == TRAILER and not stat.S_ISLNK(member.mode):
             return at
         yield where, member
 
 
-def _member(data: memoryview, at: int, name: str, where: str) -> tuple[Member, int]:
+def _member(data: memoryview, at: int, name: str, where: str, start: int) -> tuple[Member, int]:
     header = _HEADER.fullmatch(bytes(data[at : at + _HEADER_SIZE]))
     if header is None:
         if len(data) - at < _HEADER_SIZE and (not len(data) - at or _begins(data, at)):
@@ -171,7 +193,9 @@ def _member(data: memoryview, at: int, name: str, where: str) -> tuple[Member, i
     path = bytes(data[name_at:name_end])
     if not path.endswith(b"\0"):
         raise _not_an_archive(data, name_at, name, where)
-    member = Member(at, path.partition(b"\0")[0], numbers[_MODE], data[content:end])
+    inode = start, numbers[_INODE], numbers[_MAJOR], numbers[_MINOR]
+    what = numbers[_MODE], data[content:end], inode, numbers[_LINKS]
+    member = Member(at, path.partition(b"\0")[0], *what)
     summed = header[0].startswith(_WITH_SUMS) and stat.S_ISREG(member.mode)
     if summed and sum(member.data) & 0xFFFFFFFF != numbers[_CHECK]:
         raise _wrong_sum(at, name, where)

@@ -16,6 +16,14 @@ ELFCLASS32: Final = 1
 ELFCLASS64: Final = 2
 ELFDATA2LSB: Final = 1
 E_MACHINES: Final = {3: "i386", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
+# gABI e_machine, with those beyond what a loader knows.
+ELF_MACHINES: Final = E_MACHINES | {
+    8: "mips",
+    21: "ppc64",
+    22: "s390x",
+    40: "arm",
+    258: "loongarch64",
+}
 
 
 @dataclass(frozen=True, slots=True)

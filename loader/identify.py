@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Final, Literal
 
 from bootproof.dataclass import dataclass
-from bootproof.loader.elfheader import E_MACHINES, EI_CLASS, EI_DATA, ELF_MAGIC, ELFCLASS64
+from bootproof.loader.elfheader import EI_CLASS, EI_DATA, ELF_MACHINES, ELF_MAGIC, ELFCLASS64
 from bootproof.loader.formats import Format as Format  # a part of the answer
 from bootproof.loader.image import ImageLike, open_image
 from bootproof.loader.imageheader import MACHINES, ImageHeader
@@ -48,8 +48,6 @@ class Identity:
 # lz4 has two formats; a file in either is called the same.
 _COMPRESSED = {packing: Format(packing.partition("-")[0]) for packing in Packing}
 
-# gABI e_machine, beyond those that a loader knows.
-_ELF_MACHINES = E_MACHINES | {8: "mips", 21: "ppc64", 22: "s390x", 40: "arm", 258: "loongarch64"}
 _ELF32_MACHINES: Final[Mapping[str | None, str]] = {
     "riscv64": "riscv32"
 }  # e_machine is that of both
@@ -94,7 +92,7 @@ def _elf(data: memoryview) -> Identity | None:
     if len(data) < 20:
         return Identity(Format.ELF)
     order: Literal["big", "little"] = "big" if data[EI_DATA] == _ELFDATA2MSB else "little"
-    arch = _ELF_MACHINES.get(int.from_bytes(data[18:20], order))
+    arch = ELF_MACHINES.get(int.from_bytes(data[18:20], order))
     if data[EI_CLASS] != ELFCLASS64:
         arch = _ELF32_MACHINES.get(arch) or arch
     return Identity(Format.ELF, arch)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from bootproof.dataclass import dataclass
 from bootproof.harness.guest import kernellog
 from bootproof.harness.guest.complaints import Kind
@@ -13,6 +15,15 @@ class Aftermath:
 
     sentence: str
     failure: Kind | None
+
+
+_NOT_STARTED: Final = (126, 127)  # POSIX.1-2017, Shell Command Language 2.8.2
+
+
+def not_started(transcript: bytes) -> bool:
+    """Whether init ended as a shell does that cannot execute what it is to become."""
+    end = kernellog.init_end(transcript, None)
+    return end is not None and end.status >> 8 in _NOT_STARTED
 
 
 def after(program: str | None, said: bytes) -> Aftermath | None:

@@ -84,6 +84,8 @@ def print_request(case: Case, prepared: Prepared) -> None:
         print(f"profile   {case.profile}")
     if kernel is not None:
         print(f"cmdline   {one_line(image.provenance['cmdline'])}", flush=True)
+        if case.initrd is not None and start.unstartable and (why := start.unstartable()):
+            print(f"initrd    {one_line(why)}", flush=True)
     else:
         _print_proof(case, start)
 

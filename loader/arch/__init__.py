@@ -139,6 +139,8 @@ class Architecture(Generic[R]):
     landmark: Callable[[bytes], tuple[str, int] | None]
     # The register that this code of a stub gives a value which a CPU may refuse; "" for other code.
     sets: Callable[[bytes], str] = lambda _code: ""
+    # e_machine of the programs that its kernels may run, its own first.
+    programs: tuple[int, ...] = ()
     # Whether the stub is for every CPU of the machine: a firmware keeps the others then. Else they
     # are off until the kernel asks for them.
     every_cpu: bool = False

@@ -189,6 +189,7 @@ AARCH64: Final = Architecture(
     registers=Arm64Registers,
     stub_size=STUB_SIZE,
     stub_window=Range(0, U64_MAX),
+    programs=(183, 40),
     check=_check,
     stub=_stub,
     runs=_runs,

@@ -310,6 +310,7 @@ RISCV64: Final = Architecture(
     registers=RiscvRegisters,
     stub_size=STUB_SIZE,
     stub_window=Range(0, U64_MAX),
+    programs=(243,),
     check=_check,
     stub=_stub,
     runs=_runs,

@@ -673,6 +673,7 @@ X86_64: Final = Architecture(
     registers=X86Registers,
     stub_size=_STUB_SIZE,
     stub_window=Range.between(_STUB_SIZE, _STUB_LIMIT),  # page 0: real-mode vectors
+    programs=(62, 3),
     check=_check,
     stub=_stub,
     runs=_runs,

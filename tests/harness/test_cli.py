@@ -132,6 +132,7 @@ def test_boot_that_proves_itself(
     assert (said.code, said.err) == (0, ""), said.out
     lines = said.out.splitlines()
     assert ("left out  whatever the initrd runs: it has no /init" in said.out) is not init
+    assert ("initrd    /init is empty" in lines) is init
     assert f"kernel    {path} (elf)" in lines
     assert "protocol  linux64, entered at 0x1000000" in lines
     assert f"| {framed(4, 'cpus', '1').rstrip()}" in lines

@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 
+from bootproof.harness import course
 from bootproof.harness.expected import CodeAnywhere, CodeAt, CodeInside, Expected, ExpectedHandover
 from bootproof.harness.guest.complaints import Kind
 from bootproof.harness.judge import judge
 from bootproof.harness.observation import Difference, End, Observation, Place, Probe, TextCheck
+from bootproof.harness.qemu.watch import Ending
+from bootproof.harness.start import Start
+from bootproof.harness.terms import Usage
 from bootproof.harness.verdict import Verdict
 from bootproof.loader.address import GIB, MIB, Range
 from bootproof.loader.arch.aarch64 import Arm64Registers
@@ -373,6 +377,22 @@ def test_a_program_that_could_not_be_unpacked_is_not_to_blame() -> None:
     judgement = judge(NEXT.expected, seen)
     assert judgement.verdict is Verdict.INIT_FAILED
     assert judgement.reason.endswith("; Initramfs unpacking failed: XZ-compressed data is corrupt")
+
+
+@pytest.mark.parametrize(
+    ("status", "told"), [(0x7F00, True), (0x7E00, True), (0x100, False), (0x9, False)]
+)
+def test_a_program_that_the_shell_could_not_become_is_told_of(status: int, told: bool) -> None:
+    """Of a program that ran and failed, nothing is known by its file."""
+    why = "/init is a script for /bin/bash; /bin/bash is not in the initrd"
+    start = Start(None, machine("x86_64"), NEXT.expected, unstartable=lambda: why)  # type: ignore[arg-type]
+    seen = Observation(NEXT.text() + KILLED % status, End.GUEST_RESET)
+    judgement, _ = course.judged(start, seen, Ending(End.GUEST_RESET, Usage(0, 0.0, 0)))
+    assert judgement.verdict is Verdict.INIT_FAILED
+    assert judgement.reason.endswith(f"; {why}") is told
+    unknown = dataclasses.replace(start, unstartable=lambda: "")
+    reason = course.judged(unknown, seen, Ending(End.GUEST_RESET, Usage(0, 0.0, 0)))[0].reason
+    assert reason == judge(NEXT.expected, seen).reason
 
 
 def test_a_shell_of_ours_after_the_proof_is_no_program_of_the_users() -> None:
