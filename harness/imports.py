@@ -38,6 +38,7 @@ from bootproof.loader.protocols.table import PROTOCOLS, boot_parameters
 _CHUNK: Final = 1 << 20
 _MOST_RAM: Final = 1 << 40
 _MOST_REGISTERS: Final = 1 << 16  # bytes of a registers file
+BREAK_SECONDS: Final = 60.0  # for a guest to come to an address
 _MOST_TABLES: Final = 16 << 20
 _LOW: Final = Range(0, 1 << 20)  # what firmware tables and a zero page may be in, map or not
 
@@ -53,7 +54,7 @@ class Request:
     remote: bool = False
     # Where the guest is let run to first, and whether it runs on afterwards.
     break_at: int | None = None
-    break_seconds: float = 60.0
+    break_seconds: float | None = None
     resume: bool = False
     ram: tuple[Range, ...] | None = None
     registers: Path | None = None
@@ -76,6 +77,7 @@ def import_image(request: Request) -> Imported:
     """Writes the boot image. Raises UserError and LoaderError; leaves nothing then."""
     if (request.source is None) == (request.gdb is None):
         raise UserError("import: give one source: a file, or --gdb HOST:PORT")
+    _check_of_stub(request)
     given = (request.source, request.registers)
     with rundir.held(request.out):
         rundir.make_fresh(request.out, (path for path in given if path is not None))
@@ -83,6 +85,21 @@ def import_image(request: Request) -> Imported:
             imported = _from_file(request) if request.gdb is None else _from_stub(request)
             bootimage.save(imported.image, request.out)
     return imported
+
+
+def _check_of_stub(request: Request) -> None:
+    """Raises UserError for what only a guest that stands still can be asked for."""
+    asked = {
+        "--break": request.break_at is not None,
+        "--break-seconds": request.break_seconds is not None,
+        "--resume": request.resume,
+        "--remote": request.remote,
+    }
+    first = next((option for option, given in asked.items() if given), None)
+    if first is not None and request.gdb is None:
+        raise UserError(f"{first}: of a live guest: give --gdb instead of a file")
+    if request.break_seconds is not None and request.break_at is None:
+        raise UserError("--break-seconds: for which address? Name it with --break")
 
 
 # --- a file --------------------------------------------------------------------------------------
@@ -107,6 +124,8 @@ def _from_core(request: Request, source: ImageSource) -> Imported:
             field="e_machine",
             value=core.machine,
         )
+    if request.arch not in (None, arch):
+        raise UserError(f"{source.name}: is a core of {arch}, not of {request.arch} (--arch)")
     cpus = IMPORTING[arch].from_notes(core.notes)
     if not cpus:
         raise CoreError("the core has no note with a CPU's registers", field="p_type")
@@ -225,7 +244,7 @@ def _from_stub(request: Request) -> Imported:
         with RemoteStub.connect(request.gdb, remote=request.remote) as stub:
             stub.halt()
             if request.break_at is not None:
-                stub.run_on_to(request.break_at, request.break_seconds)
+                stub.run_on_to(request.break_at, request.break_seconds or BREAK_SECONDS)
             imported = _from_halted(request, arch, stub)
             if request.resume:
                 stub.let_go()

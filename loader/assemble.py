@@ -26,7 +26,7 @@ from bootproof.loader.memory import AddressSpace, GuestMemory
 from bootproof.loader.ondemand import OnDemand
 from bootproof.loader.pecoff import check_complete
 from bootproof.loader.protocols import BootRequest, ProtocolError
-from bootproof.loader.protocols.table import AUTO, PROTOCOLS, AnyProtocol
+from bootproof.loader.protocols.table import AUTO, PROTOCOLS, PVH, AnyProtocol
 from bootproof.loader.result import KernelLoaderResult
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _foresee(source: ImageSource, assembly: Assembly) -> tuple[_Foreseen, Kernel
     space = _Foreseen(assembly.machine.banks)
     kernel = load(space, source, assembly)
     ram = [bank.range for bank in space.banks]
-    choose_protocol(kernel, assembly.protocol).plan(ram, kernel, assembly.request)
+    _protocol(kernel, assembly).plan(ram, kernel, assembly.request)
     # What moves a kernel changes what was copied, and without checks anything may lie over it.
     space.only_copies &= assembly.virtual is None and not assembly.request.unsafe
     return space, kernel
@@ -188,6 +188,21 @@ def load(memory: GuestMemory, source: ImageSource, assembly: Assembly) -> Kernel
 
         return virtual_kaslr.moved(kernel, source, memory, assembly.virtual)
     return kernel
+
+
+def _protocol(kernel: KernelLoaderResult, assembly: Assembly) -> AnyProtocol:
+    """That by which the kernel is entered. Raises ProtocolError when there is none, or nothing for
+    `pvh_relocate` to do.
+    """
+    protocol = choose_protocol(kernel, assembly.protocol)
+    if not assembly.pvh_relocate or (protocol.name == PVH and assembly.kernel_offset is not None):
+        return protocol
+    what, advice = "without an offset no PVH entry is relocated", "give one (--offset)"
+    if protocol.name != PVH:
+        what = f"the kernel is entered through {protocol.name}, and only a PVH entry is relocated"
+        advice = "take --protocol pvh"
+    advice += ", or leave --pvh-relocate out"
+    raise ProtocolError(what, field="pvh_relocate", advice=advice)
 
 
 def choose_protocol(kernel: KernelLoaderResult, wanted: str) -> AnyProtocol:
@@ -264,7 +279,7 @@ def _add_memory_advice(error: LoaderError, source: ImageSource, assembly: Assemb
     request = replace(assembly.request, unsafe=False)
     try:
         kernel = load(_RamEverywhere([(everywhere.start, everywhere.size)]), source, assembly)
-        protocol = choose_protocol(kernel, assembly.protocol)
+        protocol = _protocol(kernel, assembly)
         protocol.plan([everywhere], kernel, request)
     except LoaderError as refused:
         if refused.advice == _NONE_HELPS:

@@ -36,6 +36,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from bootproof.kernels.records import LockMode
 
     mode = LockMode.USE
+    if arguments.list and (arguments.locked or arguments.update):
+        raise UserError("--list: gets nothing: leave out --locked and --update")
     if arguments.locked:
         mode = LockMode.LOCKED
     elif arguments.update:

@@ -11,14 +11,16 @@ from bootproof.harness.commands import Command
 from bootproof.harness.commands.parser import named, seconds
 from bootproof.harness.errors import UserError
 
+_SECONDS: Final = 60.0
+_SEED: Final = 1
+
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds",
         type=seconds,
         metavar="N",
-        default=60,
-        help="for all targets (default: %(default)s)",
+        help=f"for all targets (default: {_SECONDS:g})",
     )
     parser.add_argument(
         "--target", action="append", metavar="NAME", help="only this one; may be repeated"
@@ -29,8 +31,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--seed",
         type=int,
         metavar="N",
-        default=1,
-        help="of the random numbers (default: %(default)s)",
+        help=f"of the random numbers (default: {_SEED})",
     )
 
 
@@ -45,12 +46,16 @@ def _run(arguments: argparse.Namespace) -> int:
     engine = arguments.engine or ("atheris" if run.has_atheris() else "mutation")
     if engine == "atheris" and not run.has_atheris():
         raise UserError(run.NO_ATHERIS)
+    seconds, seed = arguments.seconds, arguments.seed
     if arguments.replay:
+        if (seconds, seed, arguments.engine) != (None, None, None):
+            raise UserError("--replay: runs one input: leave out --seconds, --seed and --engine")
         if len(names) != 1:
             raise UserError("--replay needs the one --target that the file is for")
         return run.replay(names[0], arguments.replay)
     out = places.output() / "fuzz"
-    return run.run(names, arguments.seconds, out, seed=arguments.seed, engine=engine)
+    seconds, seed = _SECONDS if seconds is None else seconds, _SEED if seed is None else seed
+    return run.run(names, seconds, out, seed=seed, engine=engine)
 
 
 COMMAND: Final = Command(

@@ -41,7 +41,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="let it run to this address first",
     )
     live.add_argument(
-        "--break-seconds", metavar="N", type=seconds, default=60.0, help="for at most (default: 60)"
+        "--break-seconds", metavar="N", type=seconds, help="for at most (default: 60)"
     )
     live.add_argument("--resume", action="store_true", help="let it run on afterwards")
     live.add_argument("--remote", action="store_true", help="HOST may be another one than this")

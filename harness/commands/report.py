@@ -89,6 +89,8 @@ def _asks_for_kcidb(arguments: argparse.Namespace) -> bool:
         raise UserError("--kcidb: as whom? Name your CI system with --origin")
     if len(arguments.runs) > 1 and not arguments.merge:
         raise UserError("--kcidb: of one run, or --merge for shards of one")
+    if arguments.out is not None:
+        raise UserError("--out: with --kcidb no other report is written; leave one of them out")
     return True
 
 
