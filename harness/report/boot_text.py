@@ -122,8 +122,11 @@ def print_probe(probe: Probe | None) -> None:
     if not probe.reached:
         print(f"entry     not reached; {probe.where}")
     else:
-        said = "are as the boot image says" if probe.clean else "are wrong, see the verdict"
-        print(f"entry     registers and RAM at the first instruction {said}")
+        said = "are not" if probe.differences else "are"
+        print(f"entry     registers and RAM at the first instruction {said} as the boot image says")
+    more = f"; and {probe.more} more" if probe.more else ""
+    if probe.differences and probe.violations:  # else they are the verdict
+        print(f"entry     {'; '.join(map(str, probe.differences))}{more}")
     for finding in probe.findings:
         print(f"entry     {finding.grade.value} {finding.code}: {finding.sentence}")
 
