@@ -82,11 +82,11 @@ class MatrixSession:
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         self._left_out += items
 
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        self._total = max(self._total, len(session.items))
-        self._of_cases = {item.nodeid for item in session.items if isinstance(item, CaseItem)}
-        if self._lines and self._left_out and session.items and not self._quiet:
-            self._print(f"selected  {_selected(session.items, self._left_out)}")
+    def _plan(self, items: Sequence[pytest.Item]) -> None:
+        self._total = max(self._total, len(items))
+        self._of_cases = {item.nodeid for item in items if isinstance(item, CaseItem)}
+        if self._lines and self._left_out and items and not self._quiet:
+            self._print(f"selected  {_selected(items, self._left_out)}")
         self._left_out.clear()
 
     @contextlib.contextmanager
@@ -107,8 +107,14 @@ class MatrixSession:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_collection(self, session: pytest.Session) -> Generator[None, object, object]:
+        """What there is to do is known when all is collected: pytest_collection_finish is also told
+        of a part, and of what is not selected.
+        """
         with self._interruptible(session):
-            return (yield)
+            done = yield
+            self._plan(session.items)
+            return done
+        self._total = 0
         return None
 
     @pytest.hookimpl(wrapper=True)  # whatever else it is that runs them
@@ -222,7 +228,7 @@ class MatrixSession:
             bootproof=VERSION,
             started=self._started.strftime(results.STARTED),
             seconds=round(time.monotonic() - self._began, 3),
-            complete=len(self._ended) >= self._total,
+            complete=len(self._ended) >= self._total and (self._total > 0 or not self._interrupted),
             cases=self._cases.cases(),
             checks=tuple(check for _, check in sorted(self._checks.items())),
             references=self._references,

@@ -142,13 +142,23 @@ def test_what_has_ended_before_an_interruption_is_told(jobs: int, tmp_path: Path
     assert ([case.name for case in written.cases], written.complete) == ([cases[0].id], False)
 
 
-def test_an_interruption_while_cases_are_collected(tmp_path: Path) -> None:
-    case = Case("x86_64", "never", "elf", "linux64", kernel_path=str(tmp_path / "vmlinux"))
-    (tmp_path / "vmlinux").write_bytes(vmlinux(X86Program(LOAD).reset()))
-    (tmp_path / "now.py").write_text(_INTERRUPTS)
-    process = started([*bootproof_matrix(tmp_path, [case]), "-p", "now"], tmp_path)
+@pytest.mark.parametrize(
+    "moment",
+    ["make_collect_report", "itemcollected", "collection_modifyitems", "collection_finish"],
+)
+def test_an_interruption_while_cases_are_collected(moment: str, tmp_path: Path) -> None:
+    """What there was to do is not known yet: there are no results that tell of a part of it."""
+    path = tmp_path / "vmlinux"
+    path.write_bytes(vmlinux(X86Program(LOAD).reset()))
+    cases = [
+        Case("x86_64", name, "elf", "linux64", kernel_path=str(path)) for name in ("one", "other")
+    ]
+    (tmp_path / "now.py").write_text(_INTERRUPTS.format(moment=moment))
+    words = [*bootproof_matrix(tmp_path, cases), "-p", "now", "-k", "other"]
+    process = started(words, tmp_path)
     told, _ = process.communicate(timeout=60)
     assert (process.returncode, told.strip()) == (130, "bootproof: interrupted")
+    assert not (tmp_path / "out" / results.RESULTS).exists()
 
 
 def test_an_interruption_of_a_command_inside_a_test_ends_the_matrix(tmp_path: Path) -> None:
@@ -208,7 +218,7 @@ def test_command():
 
 _INTERRUPTS = """
 import os, signal
-def pytest_collection_modifyitems():
+def pytest_{moment}():
     os.kill(os.getpid(), signal.SIGINT)
 """
 
