@@ -300,6 +300,15 @@ _KINDS: Final[Mapping[type, str]] = {
 }
 
 
+# The axes by which a matrix is selected, and its options for that.
+FILTERS: Final[Mapping[str, str]] = {
+    "arch": "--arch",
+    "kernel": "--kernel-name",  # --kernel is the user's own
+    "protocol": "--protocol",
+    "offset": "--offset",
+}
+
+
 def described(value: Any) -> str:
     """What a value is, for a sentence that says that it should be something else."""
     if isinstance(value, bool):

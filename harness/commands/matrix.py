@@ -22,13 +22,6 @@ if TYPE_CHECKING:
     from bootproof.harness.results.results import Results
     from bootproof.harness.suite.options import MatrixOptions
 
-_FILTERS: Final = {
-    "--arch": "arch",
-    "--kernel-name": "kernel",
-    "--protocol": "protocol",
-    "--offset": "offset",
-}
-
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     from bootproof.harness.commands import case_options
@@ -90,8 +83,11 @@ def _add_shards(which: argparse._ArgumentGroup) -> None:
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:
-    which = parser.add_argument_group("only cases with one VALUE of a kind", ", ".join(_FILTERS))
-    for option, key in _FILTERS.items():
+    from bootproof.harness.cases.schema import FILTERS
+
+    told = ", ".join(FILTERS.values())
+    which = parser.add_argument_group("only cases with one VALUE of a kind", told)
+    for key, option in FILTERS.items():
         which.add_argument(
             option,
             dest="only",

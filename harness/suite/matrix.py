@@ -16,7 +16,7 @@ import pytest
 from bootproof.dataclass import dataclass
 from bootproof.harness import exitcode, places
 from bootproof.harness.case import Case
-from bootproof.harness.cases import case_file, qemus, select
+from bootproof.harness.cases import case_file, qemus, schema, select
 from bootproof.harness.cases.scenarios import SUFFIX, read_scenarios
 from bootproof.harness.errors import UserError
 from bootproof.harness.results import results
@@ -145,7 +145,8 @@ def _nothing_by(selection: Selection) -> str:
     """That no case is left, and by which of the user's words."""
     expression = selection.expression
     by = [] if expression is None else [f"-k {one_line(shlex.quote(expression))}"]
-    by += [f"--{one_line(word).replace('=', ' ', 1)}" for word in selection.options.only]
+    filters = (one_line(word).partition("=") for word in selection.options.only)
+    by += [f"{schema.FILTERS.get(key, key)} {value}" for key, _, value in filters]
     by += ["--lf (nothing of it failed the last time)"] if selection.last_failed else []
     which = f" by {' and '.join(by)}" if by else ""
     return f"no case is selected{which}; `bootproof matrix --list` shows what there is"

@@ -298,6 +298,22 @@ def test_no_emulator_is_said_once_and_before_anything_runs(
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".pytest_cache"]
 
 
+@pytest.mark.parametrize("words", ["-k absent", "--arch riscv64", "--kernel-name absent", "--lf"])
+def test_an_empty_selection_is_the_same_listed_and_run(
+    words: str, tmp_path: Path, matrix_here: Matrix
+) -> None:
+    """One line, and 2; whichever way it was asked for."""
+    (tmp_path / "vmlinux").write_bytes(builder.elf(builder.load(16 << 20, b"\xf4")))
+    (tmp_path / "claims.toml").write_text(CLAIMS)
+    asked = [f"--scenarios={tmp_path}/claims.toml", f"--out={tmp_path}/out", *words.split()]
+    ran = [matrix_here(*asked, *way) for way in ([], ["--list"], ["--dry-run"])]
+    assert [done.returncode for done in ran] == [2, 2, 2]
+    said = {done.stderr.strip() for done in ran}
+    by = f"{words} (nothing of it failed the last time)" if words == "--lf" else words
+    told = "`bootproof matrix --list` shows what there is"
+    assert said == {f"bootproof: no case is selected by {by}; {told}"}
+
+
 def test_nothing_selected_is_said(tmp_path: Path, matrix_here: Matrix) -> None:
     said = one_line_of(tmp_path, matrix_here, f"--out={tmp_path}/out", "-k", "absent")
     assert said == (
