@@ -8,7 +8,7 @@ from typing import Final
 
 from bootproof.harness import places
 from bootproof.harness.commands import Command
-from bootproof.harness.commands.parser import named
+from bootproof.harness.commands.parser import add_qemu, named, path_of_qemu
 from bootproof.harness.exitcode import OK
 from bootproof.printable import safe
 
@@ -16,6 +16,7 @@ from bootproof.printable import safe
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", metavar="RUN", type=named, help="the directory of a run")
     parser.add_argument("--out", type=named, metavar="FILE", help="default: RUN.tar.zst")
+    add_qemu(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -23,9 +24,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
     directory = arguments.directory.absolute()
     out = arguments.out or directory.with_name(f"{directory.name}{pack.SUFFIX}")
-    size = pack.pack(arguments.directory, out)
+    size = pack.pack(arguments.directory, out, path_of_qemu(arguments.qemu))
     told = safe(str(out))
     replay = f"{places.COMMAND} replay {shlex.quote(told)}"
+    replay += f" --qemu {shlex.quote(safe(arguments.qemu))}" if arguments.qemu else ""
     print(f"packed    {told}: {size:,} bytes; replay it with: {replay}")
     return OK
 

@@ -126,6 +126,32 @@ def ratio(text: str) -> float:
     return percent / 100
 
 
+def add_qemu(parser: argparse.ArgumentParser) -> None:
+    """--qemu of a command that plays a recorded run back, as the run had it."""
+    parser.add_argument(
+        "--qemu",
+        type=_qemu,
+        metavar="NAME=PATH",
+        help="the QEMU that the run was recorded with, as the run was given it",
+    )
+
+
+def _qemu(text: str) -> str:
+    path_of_qemu(text)
+    return text
+
+
+def path_of_qemu(text: str | None) -> str | None:
+    """The path in NAME=PATH; None for None."""
+    from bootproof.harness.cases import qemus
+    from bootproof.harness.errors import UserError
+
+    try:
+        return None if text is None else next(iter(qemus.paths([text]).values()))
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def add_threshold(parser: argparse._ActionsContainer) -> None:
     """--threshold, as `matrix` and `report` have it."""
     from bootproof.harness.results.changes import THRESHOLD

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from bootproof.harness import places
 from bootproof.harness.commands import Command
-from bootproof.harness.commands.parser import named
+from bootproof.harness.commands.parser import named, path_of_qemu
 from bootproof.harness.errors import UsageError, UserError
 from bootproof.harness.exitcode import OK
 from bootproof.printable import one_line
@@ -73,6 +73,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if not html.exists() and (folded := out / "profile.folded").exists():
         raise files.foreign(folded)  # stacks look alike, whoever folded them
     files.refuse_unwritable(out)
+    _check_options(arguments)
     given = None if arguments.symbols is None else names_in(arguments.symbols)
     with ExitStack() as stack:
         recorded = [
@@ -80,7 +81,7 @@ def _run(arguments: argparse.Namespace) -> int:
             for number, what in enumerate(arguments.what)
         ]
         first, *rest = (
-            profile(run(), arguments.samples, one_line(what), given)
+            profile(run(), arguments.samples, one_line(what), given, _binary(arguments))
             for run, what in zip(recorded, arguments.what, strict=True)
         )
     if rest:
@@ -95,6 +96,30 @@ def _run(arguments: argparse.Namespace) -> int:
     return OK
 
 
+def _check_options(arguments: argparse.Namespace) -> None:
+    """Raises UserError for what a kernel would be booted with, where there is none."""
+    from bootproof.harness.cases import schema
+    from bootproof.harness.commands import case_options
+
+    asked = [name for name in case_options.words(arguments, "boot") if name != "qemu"]
+    if asked and all(_is_run(Path(what)) for what in arguments.what):
+        option = schema.option(asked[0])
+        raise UserError(f"{option}: for a kernel, which is booted first; a run is as it was")
+
+
+def _is_run(path: Path) -> bool:
+    from bootproof.harness.record import pack
+    from bootproof.loader import bootimage
+
+    packed = path.name.endswith(pack.SUFFIX) and path.is_file()
+    return packed or (path / bootimage.DESCRIPTION).exists()
+
+
+def _binary(arguments: argparse.Namespace) -> str | None:
+    """The QEMU of --qemu, which is one for the runs and for what is booted."""
+    return path_of_qemu(getattr(arguments, "qemu", None))
+
+
 @contextmanager
 def _looked_at(
     what: str, arguments: argparse.Namespace, number: int
@@ -106,14 +131,11 @@ def _looked_at(
     from bootproof.harness.cases.from_kernel import case_of
     from bootproof.harness.commands import case_options
     from bootproof.harness.record import pack, playback
-    from bootproof.loader import bootimage
 
     path = Path(what)
-    if (path / bootimage.DESCRIPTION).exists() or (
-        path.is_file() and path.name.endswith(pack.SUFFIX)
-    ):
+    if _is_run(path):
         with pack.run_directory(path) as directory:
-            playback.open_recorded(directory)
+            playback.open_recorded(directory, _binary(arguments))
             yield lambda: directory
         return
     asked, paths = qemus.of_words(case_options.words(arguments, "boot"))

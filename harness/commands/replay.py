@@ -6,7 +6,7 @@ import argparse
 from typing import Final
 
 from bootproof.harness.commands import Command
-from bootproof.harness.commands.parser import instructions, named
+from bootproof.harness.commands.parser import add_qemu, instructions, named, path_of_qemu
 from bootproof.harness.errors import UserError
 
 
@@ -30,6 +30,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--symbols", type=named, metavar="VMLINUX", help="with --gdb: a kernel with symbols"
     )
+    add_qemu(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -40,10 +41,11 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UserError("--at and --symbols go with --gdb")
     if arguments.symbols is not None and not arguments.symbols.is_file():
         raise UserError(f"--symbols: {arguments.symbols}: is no file")
+    binary = path_of_qemu(arguments.qemu)
     with pack.run_directory(arguments.directory) as directory:
         if arguments.gdb is not None:
-            return reverse.run(directory, arguments.gdb, *wanted)
-        return replay.run(directory)
+            return reverse.run(directory, arguments.gdb, *wanted, binary)
+        return replay.run(directory, binary)
 
 
 COMMAND: Final = Command(

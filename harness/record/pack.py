@@ -60,12 +60,12 @@ class _Member:
     size: int
 
 
-def pack(directory: Path, out: Path) -> int:
+def pack(directory: Path, out: Path, binary: str | None = None) -> int:
     """Packs a run that can be played back; gives the file's size. Raises UserError, LoaderError."""
     named, out = out, Path(os.path.realpath(out))  # a link stays
     refuse_foreign(out, _ours)
     nearest_directory(out.parent)
-    recorded = playback.open_recorded(directory)
+    recorded = playback.open_recorded(directory, binary)
     with (
         disk_errors(named),
         recorded.memory() as memory,

@@ -20,7 +20,7 @@ from bootproof.dataclass import dataclass
 from bootproof.harness.errors import UserError
 from bootproof.harness.host.files import disk_errors
 from bootproof.harness.host.rundir import CONSOLE, RUN_LOG
-from bootproof.harness.qemu.binary import find_qemu, variable_of, version_text
+from bootproof.harness.qemu.binary import find_qemu, version_text
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.monitor import Event, MonitorError
 from bootproof.harness.qemu.placement import guest_ram, place_image, write
@@ -73,11 +73,14 @@ class Recorded:
         return bootimage.open_ram(self.image, self.home)
 
 
-def open_recorded(directory: Path) -> Recorded:
-    """Reads and checks all that a playback needs. Raises UserError and LoaderError."""
+def open_recorded(directory: Path, binary: str | None = None) -> Recorded:
+    """Reads and checks all that a playback needs, on the QEMU `binary` or the one that is found.
+
+    Raises UserError and LoaderError.
+    """
     image, home = _boot_image(directory)
     record = recording.load(directory)
-    machine = _machine(record, image, directory)
+    machine = _machine(record, image, directory, binary)
     try:
         log = replaylog.read(directory / RUN_LOG)
     except ReplayLogError as error:
@@ -119,7 +122,7 @@ def _linked(link: Path, image: BootImage) -> Path:
     raise UserError(f"{link}: is a link to {ram}, which is not the RAM of this boot image")
 
 
-def _machine(record: Record, image: BootImage, directory: Path) -> Machine:
+def _machine(record: Record, image: BootImage, directory: Path, binary: str | None) -> Machine:
     """The recorded machine on the QEMU found here, which must be of the very same version."""
     recorded = record.machine
     if (image.arch, image.memory_size) != (recorded.arch.name, recorded.memory):
@@ -128,12 +131,12 @@ def _machine(record: Record, image: BootImage, directory: Path) -> Machine:
             f" {recorded.memory:#x} bytes of RAM, the boot image is for {image.arch} with"
             f" {image.memory_size:#x}"
         )
-    qemu = find_qemu(recorded.arch.name)
+    qemu = find_qemu(recorded.arch.name, binary)
     if qemu.version != recorded.qemu.version:
         raise UserError(
             f"{directory}: was recorded with QEMU {version_text(recorded.qemu.version)}, but"
             f" {qemu.path} is {version_text(qemu.version)}, and a record can only be replayed"
-            f" with the same version; name one in {variable_of(recorded.arch.name)}"
+            " with the same version; name one with --qemu NAME=PATH, as for the run"
         )
     return replace(recorded, qemu=qemu)
 

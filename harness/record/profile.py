@@ -73,14 +73,20 @@ class Profile:
         return dict(sorted(sums.items(), key=lambda item: (-item[1], item[0])))
 
 
-def profile(directory: Path, count: int, name: str, given: Symbols | None = None) -> Profile:
+def profile(
+    directory: Path,
+    count: int,
+    name: str,
+    given: Symbols | None = None,
+    binary: str | None = None,
+) -> Profile:
     """The profile of a recorded run, from `count` samples; the user knows it by `name`.
 
     `given` are the kernel's names, where the run's own kernel has not.
 
     Raises UserError and LoaderError.
     """
-    recorded = playback.open_recorded(directory)
+    recorded = playback.open_recorded(directory, binary)
     known, remark = _names(recorded, given)
     samples = sampling.take(recorded, count)
     calls = [*_initcalls(recorded)]

@@ -19,9 +19,9 @@ class Replayed:
     instructions: int
 
 
-def run(directory: Path) -> int:
+def run(directory: Path, binary: str | None = None) -> int:
     """Plays back and prints; 0 when everything was the same, else 1. Raises UserError."""
-    recorded = playback.open_recorded(directory)
+    recorded = playback.open_recorded(directory, binary)
     machine = recorded.machine
     print(f"record    {safe(str(directory))}")
     print(f"machine   {machine.qemu}, {machine.board}, {machine.cpu}, {machine.mode}")

@@ -63,9 +63,15 @@ def stop_at(recorded: Recorded, asked: int | None) -> Stop:
     return Stop(instructions, "the kernel says that it panics")
 
 
-def run(directory: Path, where: str, asked: int | None, symbols: Path | None) -> int:
+def run(
+    directory: Path,
+    where: str,
+    asked: int | None,
+    symbols: Path | None,
+    binary: str | None = None,
+) -> int:
     """Serves a debugger until QEMU or the user ends it; gives the exit code. Raises UserError."""
-    recorded = playback.open_recorded(directory)
+    recorded = playback.open_recorded(directory, binary)
     stop = stop_at(recorded, asked)
     with listening(where) as (listener, address), opened(recorded, stop, listener) as running:
         print(f"record    {safe(str(directory))}")

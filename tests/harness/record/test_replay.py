@@ -9,7 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bootproof.harness import cli, exitcode
 from bootproof.harness.errors import UserError
+from bootproof.harness.qemu.binary import find_qemu
 from bootproof.harness.record import playback, replay
 from bootproof.harness.record.playback import Recorded
 from bootproof.harness.record.replay import Replayed, difference
@@ -189,4 +191,31 @@ def test_another_qemu_is_named(recorded: Path) -> None:
     with pytest.raises(UserError) as caught:
         playback.open_recorded(recorded)
     assert "was recorded with QEMU 10.0.2, but " in str(caught.value)
-    assert "name one in BOOTPROOF_QEMU_X86_64" in str(caught.value)
+    assert "name one with --qemu NAME=PATH, as for the run" in str(caught.value)
+
+
+@pytest.mark.parametrize("command", ["replay", "profile", "pack"])
+def test_the_qemu_of_the_run_is_named_as_for_the_run(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    own = find_qemu("x86_64").path
+    boot(program("x86_64").say(b"one\n").reset(), tmp_path / "run")
+    monkeypatch.setenv("BOOTPROOF_QEMU_X86_64", "none")
+    out = {"replay": [], "profile": [f"--out={tmp_path}"], "pack": [f"--out={tmp_path}/r.tar.zst"]}
+    words = [command, str(tmp_path / "run"), *out[command]]
+    assert cli.main(words) == exitcode.USAGE
+    assert "is switched off by BOOTPROOF_QEMU_X86_64=none" in capsys.readouterr().err
+    assert cli.main([*words, "--qemu", own]) == exitcode.USAGE
+    assert "is no NAME=PATH" in capsys.readouterr().err
+    assert cli.main([*words, "--qemu", f"mine={own}"]) == 0
+    if command == "pack":
+        assert capsys.readouterr().out.endswith(f"--qemu mine={own}\n")
+
+
+def test_a_run_is_profiled_as_it_was(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["profile", str(recorded), "--memory", "1G"]) == exitcode.USAGE
+    says = "--memory: for a kernel, which is booted first; a run is as it was\n"
+    assert capsys.readouterr().err == f"bootproof: {says}"
