@@ -13,6 +13,7 @@ import socket
 from pathlib import Path
 from typing import Final
 
+from bootproof.harness.host import signals
 from bootproof.harness.host.files import file_for_qemu, given_to_qemu, has_room
 from bootproof.harness.host.process import QemuProcess
 from bootproof.harness.host.rundir import CONSOLE, RUN_LOG
@@ -74,18 +75,23 @@ class Spawned:
     def __enter__(self) -> Spawned:
         """Starts QEMU. Raises UserError."""
         with contextlib.ExitStack() as stack:
-            stack.enter_context(given_to_qemu(self.directory))
-            self.qmp, qmp = _channel(stack)
-            self.gdb, gdb = _channel(stack) if self._with_gdb else (None, None)
-            with qmp, gdb or contextlib.nullcontext():  # QEMU has its own of them
-                self.console = self._open_console()
-                stack.callback(self._close_console)
-                self._start_qemu(stack, qmp, gdb)
+            with signals.held():  # in between nobody would end what was just begun
+                self._begin(stack)
             self._stack = stack.pop_all()
         return self
 
+    def _begin(self, stack: contextlib.ExitStack) -> None:
+        stack.enter_context(given_to_qemu(self.directory))
+        self.qmp, qmp = _channel(stack)
+        self.gdb, gdb = _channel(stack) if self._with_gdb else (None, None)
+        with qmp, gdb or contextlib.nullcontext():  # QEMU has its own of them
+            self.console = self._open_console()
+            stack.callback(self._close_console)
+            self._start_qemu(stack, qmp, gdb)
+
     def __exit__(self, *error: object) -> None:
-        self._stack.close()
+        with signals.held():
+            self._stack.close()
 
     def _open_console(self) -> int:
         room = min(self.budget.console_bytes, Budget().console_bytes)

@@ -20,12 +20,14 @@ import pytest
 
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
+from bootproof.harness.host import signals
 from bootproof.harness.host.confined import landlock_abi
 from bootproof.harness.host.files import NOBODY, is_root
 from bootproof.harness.host.process import RUNNING
 from bootproof.harness.host.rundir import CONSOLE, RUN_LOG
 from bootproof.harness.host.turns import TURNS
 from bootproof.harness.observation import End
+from bootproof.harness.qemu import spawn
 from bootproof.harness.qemu.binary import find_qemu
 from bootproof.harness.qemu.machine import Machine
 from bootproof.harness.qemu.placement import guest_ram, place_image, write
@@ -292,3 +294,38 @@ def test_which_cpus_lack_a_page_size(tmp_path: Path) -> None:
     assert "cortex-a57" in lacking["16K"]
     known = ARCHES["aarch64"].without_pages
     assert lacking == {size: names & {*models_of_64_bits()} for size, names in known.items()}
+
+
+@pytest.fixture
+def own_signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As a command of ours obeys them; what it is told is forgotten afterwards."""
+    for name in ("_received", "_held", "_put_off"):
+        monkeypatch.setattr(signals, name, [])
+    before = signals.obey_signals()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("name", ["file_for_qemu", "has_room", "QemuProcess"])
+def test_an_interruption_while_qemu_starts_leaves_no_descriptor(
+    name: str, tmp_path: Path, own_signals: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = getattr(spawn, name)
+
+    def interrupted(*words: Any, **others: Any) -> Any:
+        made = real(*words, **others)
+        signal.raise_signal(signal.SIGINT)
+        return made
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    with session(program("x86_64").halt(), first):
+        pass  # which opens what stays open
+    before = sorted(each.name for each in Path("/proc/self/fd").iterdir())
+    monkeypatch.setattr(spawn, name, interrupted)
+    with pytest.raises(KeyboardInterrupt), session(program("x86_64").halt(), second):
+        pass
+    assert sorted(each.name for each in Path("/proc/self/fd").iterdir()) == before
+    assert psutil.Process().children(recursive=True) == []
