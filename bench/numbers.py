@@ -16,8 +16,6 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-import psutil
-
 from bootproof.harness.arch.table import ARCHES
 from bootproof.harness.errors import UserError
 from bootproof.harness.qemu.binary import find_qemu, version_text
@@ -52,7 +50,8 @@ def machine() -> str:
     """The CPU, its memory, and the versions that matter."""
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text("utf-8"), re.M)
     cpu = model[1].strip() if model else platform.machine()
-    memory = format_size(psutil.virtual_memory().total >> 30 << 30)
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory = format_size(total >> 30 << 30)
     emulators = []
     for name in ARCHES:
         try:
