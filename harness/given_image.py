@@ -32,7 +32,7 @@ from bootproof.loader.boot_parameters import BootParameters, reader
 from bootproof.loader.bootimage import BootImage
 from bootproof.loader.errors import LoaderError
 from bootproof.loader.memory import AddressSpace, GuestMemory
-from bootproof.loader.protocols.table import boot_parameters
+from bootproof.loader.protocols.table import PROTOCOLS, boot_parameters
 from bootproof.loader.rules import RuleFinding
 
 _HEADER: Final = 64  # bytes: that of an Image
@@ -194,7 +194,10 @@ def check_cpus(case: Case, given: GivenImage, machine: Machine) -> None:
     """Raises UserError for what is right on a machine whose CPUs have other numbers, wait for the
     kernel elsewhere, or call their firmware otherwise.
     """
-    why = "" if case.only_handover else next(tables.other_cpus(given.told, machine), "")
+    protocol = PROTOCOLS.get(given.image.protocol)
+    by_tree = protocol is not None and protocol.tree_register is not None
+    others = () if case.only_handover else tables.other_cpus(given.told, machine, by_tree=by_tree)
+    why = next(iter(others), "")
     if why:
         raise UserError(f"{given.file}: {why}, or {_ONLY_HANDOVER}")
 

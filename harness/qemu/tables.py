@@ -12,7 +12,7 @@ from bootproof.harness.errors import UserError
 from bootproof.harness.qemu.machine import Machine
 from bootproof.loader.address import MIB
 from bootproof.loader.boot_parameters import BootParameters
-from bootproof.loader.protocols import by_tree
+from bootproof.loader.protocols import by_tree as tree
 
 _OWN_TREE: Final = "leave --dtb out, which gives the guest the machine's own"
 
@@ -34,7 +34,7 @@ def interrupts_elsewhere(arch: Arch, board: str, told: tuple[int, ...]) -> str:
 
 def check_tree(file: str, machine: Machine, dtb: bytes) -> None:
     """Raises UserError for a user's device tree that QEMU's machine does not fit."""
-    told = by_tree.read_back(0, lambda address, size: dtb[address : address + size])
+    told = tree.read_back(0, lambda address, size: dtb[address : address + size])
     arch, board = machine.arch, machine.board
     if not has_interrupts(arch, board, told.interrupts):
         start = machine.traits.banks(MIB)[0]
@@ -48,16 +48,16 @@ def check_tree(file: str, machine: Machine, dtb: bytes) -> None:
         why = interrupts_elsewhere(arch, board, told.interrupts)
         way_out = _OWN_TREE if other is None else f"--machine {other} has it there"
         raise UserError(f"{file}: {why}; {way_out}")
-    for why in other_cpus(told, machine, alone=True):
+    for why in other_cpus(told, machine, by_tree=True):
         raise UserError(f"{file}: {why}, or {_OWN_TREE}")
 
 
-def other_cpus(told: BootParameters, machine: Machine, *, alone: bool = False) -> Iterator[str]:
-    """What QEMU's CPUs cannot do, and the way out. One CPU may have any number, unless it is the
-    one that is entered: `alone`.
+def other_cpus(told: BootParameters, machine: Machine, *, by_tree: bool) -> Iterator[str]:
+    """What QEMU's CPUs cannot do, and the way out. One CPU alone may have any number in ACPI and MP
+    tables; in a device tree kernels look for the one that enters them.
     """
     others = [number for number in told.cpus if number >= machine.cpus]
-    if others and len(told.cpus) == machine.cpus and (alone or machine.cpus > 1):
+    if others and len(told.cpus) == machine.cpus and (by_tree or machine.cpus > 1):
         last = machine.cpus - 1
         has = f"{machine.cpus} CPUs are 0 to {last}" if last else "CPU is 0"
         yield (

@@ -19,7 +19,6 @@ from bootproof.loader.rules import (
     documents,
     pieces,
     secondary,
-    tolerated,
     violation,
 )
 from bootproof.loader.rules.entry import held_at, image_at, no_image
@@ -103,14 +102,13 @@ def _device_tree(hardware: Hardware[Arm64Registers], address: int) -> Findings:
 
 
 def _cpus(hardware: Hardware[Arm64Registers], tree: DeviceTree) -> Findings:
-    """The first CPU has a node, without which no other is started, and each other's says how it is
-    started (section 4).
+    """The first CPU has a node, without which no other is started and kernels with NUMA crash (seen
+    with 6.1, 6.12 and 7.3), and each other's says how it is started (section 4).
     """
     others = [cpu for cpu in tree.cpus if cpu.number != tree.boot_cpu]
     if len(others) == len(tree.cpus):
         what = f"/cpus has no CPU {tree.boot_cpu:#x}, the first one by boot_cpuid_phys"
-        grade = violation if len(others) > 1 else tolerated
-        yield grade("cpu-in-dtb", what, documents.DTB_HEADER, value=tree.boot_cpu)
+        yield violation("cpu-in-dtb", what, documents.DTB_HEADER, value=tree.boot_cpu)
         return
     for cpu in others:
         method = (cpu.texts(ENABLE_METHOD) or [b""])[0].decode("ascii", "backslashreplace")

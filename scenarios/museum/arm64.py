@@ -368,12 +368,6 @@ EXHIBITS: Final = (
         "first-cpu-not-told",
         *(ARM64, "/cpus does not have the CPU that enters the kernel", "cpu-in-dtb"),
         put(b"cpu@0", b"reg", struct.pack(">I", 5)),
-        tolerated=True,
-    ),
-    Exhibit(
-        "first-cpu-not-told-of-two",
-        *(TWO, "the same with another CPU, which kernels do not start then", "cpu-in-dtb"),
-        put(b"cpu@0", b"reg", struct.pack(">I", 5)),
     ),
     Exhibit(
         "one-cpu-told-twice",

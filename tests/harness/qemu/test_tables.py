@@ -83,9 +83,17 @@ def test_a_tree_of_another_machine_is_refused_and_not_called_the_guests_failure(
     assert capsys.readouterr().err == f"bootproof: {dtb}: {says}\n"
 
 
-def test_an_image_for_another_vmm_may_have_a_tree_of_its_machine(tmp_path: Path) -> None:
+def test_an_image_for_another_vmm_may_have_a_tree_of_its_machine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which QEMU's does not become by that."""
     kernel, dtb = tmp_path / "Image", tmp_path / "a.dtb"
     kernel.write_bytes(images.image() + images.LINUX)
     dtb.write_bytes(tree([0x100]))
     words = ["--no-proof", "--dtb", str(dtb), "--out", str(tmp_path / "out")]
     assert cli.main(["image", str(kernel), *words]) == 0
+    capsys.readouterr()
+    ran = ["run", str(tmp_path / "out"), "--until", "x", "--out", str(tmp_path / "run")]
+    assert cli.main(ran) == exitcode.USAGE
+    says = cpus("0x100", "CPU is 0").replace(OWN, "take --only-handover")
+    assert capsys.readouterr().err == f"bootproof: {tmp_path / 'out' / 'boot.json'}: {says}\n"

@@ -314,8 +314,8 @@ def test_single_defects(defect: str) -> None:
 
 def test_a_tree_without_cpus_tells_of_the_one_that_runs() -> None:
     none = changed(QEMU, {"/cpus": None})
-    assert found("arm64", none, cpus=1) == [(TOLERATED, "cpu-in-dtb")]
-    assert found("arm64", none) == [(VIOLATION, "cpus"), (TOLERATED, "cpu-in-dtb")]
+    assert found("arm64", none, cpus=1) == [(VIOLATION, "cpu-in-dtb")]
+    assert found("arm64", none) == [(VIOLATION, "cpus"), (VIOLATION, "cpu-in-dtb")]
 
 
 def test_the_longest_command_lines() -> None:
@@ -327,7 +327,7 @@ def test_defects_of_the_hand_over() -> None:
     assert found("arm64", QEMU, at=48 * MIB + 4) == [(VIOLATION, "dtb-alignment")]
     assert found("arm64", QEMU, at=18 * MIB) == [(VIOLATION, "overlap")]
     alone = changed(QEMU, {"/cpus/cpu@1": None, "/cpus/cpu@0": {"reg": 9}})
-    assert found("arm64", alone, cpus=1) == [(TOLERATED, "cpu-in-dtb")]
+    assert found("arm64", alone, cpus=1) == [(VIOLATION, "cpu-in-dtb")]
     at = [(ARM_START + 56 * MIB, 4096)]  # where there is an initrd, and no zero
     full = {"/cpus/cpu@1": {**SPIN, "cpu-release-addr": quad(INITRD_AT)}}
     assert found("arm64", changed(QEMU, full), at) == [(VIOLATION, "spin-table")]
