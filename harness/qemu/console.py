@@ -81,6 +81,11 @@ class ConsoleFile(_Spawn):
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     @property
+    def written(self) -> int:
+        """How many bytes there are by now, whether read or not."""
+        return os.fstat(self.child_fd).st_size
+
+    @property
     def full(self) -> bool:
         """Whether as much was read as ever will be."""
         return len(self.transcript) >= self._limit

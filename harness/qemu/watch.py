@@ -320,10 +320,9 @@ class Watch:
         return panicked and seen_before
 
     def _measure(self) -> Usage:
+        # In this order: a guest that prints is never quiet, however late we come to look.
         return Usage(
-            self._monitor.instructions(),
-            self._process.cpu_seconds(),
-            len(self._console.transcript),
+            self._monitor.instructions(), self._process.cpu_seconds(), self._console.written
         )
 
     def stop(self, end: End) -> Ending:

@@ -116,8 +116,19 @@ def test_the_log_tells_whose_a_panic_after_the_proof_is(
     assert (seen.end, seen.panic_in_log) == (end, in_log)
 
 
-def test_output_keeps_a_guest_alive(tmp_path: Path) -> None:
-    """What is counted is instructions without output, not all of them."""
+@pytest.mark.parametrize("late", [0.0, 1.0])
+def test_output_keeps_a_guest_alive(
+    late: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is counted is instructions without output, not all of them; nor is a guest quiet whose
+    output we are late to read, on a busy host.
+    """
+    read, begins = ConsoleFile._take, time.monotonic() + late
+
+    def read_late(console: ConsoleFile, size: int) -> bytes:
+        return read(console, size) if time.monotonic() > begins else b""
+
+    monkeypatch.setattr(ConsoleFile, "_take", read_late)
     code = program("x86_64").say_for_ever(b"tick\n")
     image = Guest(code).write(tmp_path, machine("x86_64"))
     budget = Budget(quiet_instructions=1_000_000, console_bytes=512 << 10)
